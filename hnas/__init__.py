@@ -1,0 +1,58 @@
+"""hnas: training-free neural architecture search with a memory.
+
+    from hnas import compute_metrics, search_spaces
+
+`compute_metrics(network, images, labels)` gives the four gradient-based metrics and the NTK condition number of any
+torch module at initialisation; `search_spaces` maps names to search spaces. Names are imported when first used, so
+that `import hnas` does not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hnas.errors import HnasError, UsageError
+    from hnas.metrics import Metrics, compute_metrics
+    from hnas.objective import objective
+    from hnas.search import search
+    from hnas.spaces import SearchSpace, search_spaces
+    from hnas.spaces.initialise import initialise
+    from hnas.training import Recipe, train
+
+__all__ = [
+    "HnasError",
+    "Metrics",
+    "Recipe",
+    "SearchSpace",
+    "UsageError",
+    "compute_metrics",
+    "initialise",
+    "objective",
+    "search",
+    "search_spaces",
+    "train",
+]
+
+_HOMES = {
+    "HnasError": "hnas.errors",
+    "UsageError": "hnas.errors",
+    "Metrics": "hnas.metrics",
+    "compute_metrics": "hnas.metrics",
+    "objective": "hnas.objective",
+    "search": "hnas.search",
+    "SearchSpace": "hnas.spaces.base",
+    "search_spaces": "hnas.spaces.base",
+    "initialise": "hnas.spaces.initialise",
+    "Recipe": "hnas.training",
+    "train": "hnas.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hnas' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

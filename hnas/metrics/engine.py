@@ -1,0 +1,252 @@
+"""The eight columns of one network at initialisation, from shared passes over one batch.
+
+    L = (1/m) Σ_i ℓ(f(x_i), y_i),   g = ∇_θ L,   H = ∇²_θ L,   θ the weights of all Conv and Linear layers
+
+    grad_norm = Σ_l ‖g_l‖₂        grad_norm_l2 = ‖g‖₂       (2)
+    snip      = Σ |θ ⊙ g|         snip_inner   = |θᵀ g|     (3)
+    grasp     = −Σ θ ⊙ (H g)      grasp_abs    = |θᵀ H g|   (3)
+    trace     = √(‖Θ₀‖_tr / m)    (4)
+    kappa     = λ_max(Θ₀) / λ_min(Θ₀), inf where Θ₀ is numerically singular
+
+Equation numbers: Shu, Dai, Wu, Low, "Unifying and Boosting Gradient-Based Training-Free Neural Architecture Search",
+NeurIPS 2022. The first of each pair is what the published experiments used, the second is the paper read literally.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hnas.errors import UsageError
+from hnas.metrics.gram import Gram
+from hnas.metrics.layers import Layer, Layers
+
+#: Version of the numbers: raised whenever a change moves a stored value by more than rounding.
+ENGINE_VERSION = 1
+
+COLUMNS = ("grad_norm", "grad_norm_l2", "snip", "snip_inner", "grasp", "grasp_abs", "trace", "kappa")
+NTK_MODES = ("summed", "exact")
+
+# Bytes of per-sample gradients that the exact Θ₀ holds at once; more layers than fit take a further m passes.
+_EXACT_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The eight columns, Θ₀ and what they rest on.
+
+    `ntk` is Θ₀ (m, m) and `eigenvalues` (m,) its spectrum in ascending order, both float64 on the CPU. `status` is
+    `ok`; `constant` where the network's output does not depend on its input, `nonfinite` where a number overflowed:
+    in both κ is `inf`, and no search proposes the network.
+    """
+
+    grad_norm: float
+    grad_norm_l2: float
+    snip: float
+    snip_inner: float
+    grasp: float
+    grasp_abs: float
+    trace: float
+    kappa: float
+    status: str
+    ntk: Tensor
+    eigenvalues: Tensor
+
+    def columns(self) -> dict[str, float]:
+        """The eight columns by name, in the order of `COLUMNS`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in COLUMNS}
+
+
+def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str = "summed") -> Metrics:
+    """All eight columns of `network` on the batch `images` (m, …), `labels` (m,) int64 class indices.
+
+    Works on any module with Conv1d/2d/3d (any stride, padding, dilation, groups, bias) and Linear layers, on the
+    device and in the precision of its parameters. Batch norm uses the batch's statistics, dropout is off. The network
+    comes back as it was: weights, gradients, hooks, modes, running statistics.
+
+    `ntk="summed"` back-propagates `Σ_i f_{y_i}(x_i)` once and forms each sample's gradient from its own activations:
+    what the published numbers rest on, one extra backward pass. `ntk="exact"` back-propagates each `f_{y_i}(x_i)`
+    through the batch statistics: m backward passes, for study. The two agree where the batch does not couple.
+
+    Cost: about one forward, three input-gradient, one weight-gradient, one per-sample and four further convolution
+    passes; memory: two sets of activations and the per-sample gradients of the largest layer.
+
+    Raises `UsageError` for a batch of fewer than two samples, labels that do not fit the images or the logits, an
+    unknown `ntk`, a network without Conv or Linear layers, a layer whose first dimension is not the batch.
+    """
+    if ntk not in NTK_MODES:
+        raise UsageError(f"ntk={ntk!r} is unknown; choose one of {', '.join(NTK_MODES)}")
+    m = images.shape[0]
+    if m < 2:
+        raise UsageError(f"the batch holds {m} samples; the condition number needs at least 2")
+    if labels.shape != (m,):
+        raise UsageError(f"labels have shape {tuple(labels.shape)} for {m} images; one class index per image is needed")
+    layers = Layers.of(network)
+    if not layers.by_weight:
+        raise UsageError(f"{type(network).__name__} has no Conv or Linear layer, so it has no weights to measure")
+
+    if images.dim() == 4:
+        # Channels last is the layout that convolutions, batch norm and pooling run fastest in; values are the same.
+        images = images.contiguous(memory_format=torch.channels_last)
+    with _measuring(network), torch.enable_grad():
+        with layers.recorded(m):
+            logits = network(images)
+        _check_logits(logits, labels)
+        loss = F.cross_entropy(logits, labels)
+        target = logits.gather(1, labels[:, None])[:, 0]
+        weights = [layer.weight for layer in layers]
+        gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True, materialize_grads=False)
+        matrix = _summed_ntk(layers, target, m) if ntk == "summed" else _exact_ntk(layers, target, m)
+        hessian_terms = _hessian_terms(layers, gradients)
+    return _metrics(layers, gradients, hessian_terms, matrix, logits.detach(), images.dtype)
+
+
+@contextmanager
+def _measuring(network: nn.Module) -> Iterator[None]:
+    """Training mode without dropout and without parameter gradients; everything is put back on leaving."""
+    modes = {module: module.training for module in network.modules()}
+    needs = {p: p.requires_grad for p in network.parameters()}
+    buffers = {b: b.detach().clone() for b in network.buffers()}
+    try:
+        for module in modes:
+            module.training = not isinstance(module, nn.modules.dropout._DropoutNd)
+        for p in needs:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for p, need in needs.items():
+            p.requires_grad_(need)
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+
+
+def _check_logits(logits: Tensor, labels: Tensor) -> None:
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != labels.shape[0]:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"the network returned {shape}; one row of logits per image is needed: (m, classes)")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise UsageError(f"labels run from {low} to {high}, but the network has {logits.shape[1]} classes, 0 first")
+
+
+def _summed_ntk(layers: Layers, target: Tensor, m: int) -> Tensor:
+    gram = Gram(m, target.device)
+    layers.phase, layers.visit = "ntk", gram.add
+    factors = [layer.factor for layer in layers]
+    torch.autograd.grad(target.sum(), factors, retain_graph=True, allow_unused=True)
+    return gram.finish()
+
+
+def _exact_ntk(layers: Layers, target: Tensor, m: int) -> Tensor:
+    gram = Gram(m, target.device)
+    layers.phase = "gradient"
+    for group in _groups(list(layers), m):
+        layers.wanted = {layer.name for layer in group}
+        leaves = [leaf for layer in group for leaf in (layer.weight, layer.bias) if leaf is not None]
+        rows = [torch.zeros((m, leaf.numel()), dtype=leaf.dtype, device=leaf.device) for leaf in leaves]
+        for i in range(m):
+            for row, gradient in zip(
+                rows, torch.autograd.grad(target[i], leaves, retain_graph=True, allow_unused=True), strict=True
+            ):
+                if gradient is not None:
+                    row[i] = gradient.flatten()
+        for row in rows:
+            gram.add_gradients(row)
+    layers.wanted = None
+    return gram.finish()
+
+
+def _groups(layers: list[Layer], m: int) -> Iterator[list[Layer]]:
+    group: list[Layer] = []
+    size = 0
+    for layer in layers:
+        bytes_needed = m * layer.weight.numel() * layer.weight.element_size()
+        if group and size + bytes_needed > _EXACT_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(layer)
+        size += bytes_needed
+    yield group
+
+
+def _hessian_terms(layers: Layers, gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """`θ_lᵀ (H g)_l` for each layer: a backward pass through the gradients with themselves as cotangents."""
+    layers.phase = "grasp"
+    reached = [g for g in gradients if g is not None and g.requires_grad]
+    if not reached:
+        return [None for _ in layers]
+    factors = [layer.factor for layer in layers]
+    return list(torch.autograd.grad(reached, factors, [g.detach() for g in reached], allow_unused=True))
+
+
+def _metrics(
+    layers: Layers,
+    gradients: tuple[Tensor | None, ...],
+    hessian_terms: list[Tensor | None],
+    matrix: Tensor,
+    logits: Tensor,
+    dtype: torch.dtype,
+) -> Metrics:
+    double = torch.float64
+    norms, snips, inners, hessians = [], [], [], []
+    for layer, gradient, term in zip(layers, gradients, hessian_terms, strict=True):
+        if gradient is not None:
+            g = gradient.detach()
+            product = layer.weight.detach() * g
+            norms.append(torch.linalg.vector_norm(g, dtype=double))
+            snips.append(product.abs().sum(dtype=double))
+            inners.append(product.sum(dtype=double))
+        if term is not None:
+            hessians.append(term.to(double))
+    zero = torch.zeros((), dtype=double, device=logits.device)
+    per_layer = torch.stack(norms) if norms else zero[None]
+    scalars = torch.stack(
+        [
+            per_layer.sum(),
+            torch.linalg.vector_norm(per_layer),
+            sum(snips, zero),
+            sum(inners, zero),
+            sum(hessians, zero),
+            (logits - logits[:1]).abs().max().to(double),
+        ]
+    )
+    grad_norm, grad_norm_l2, snip, inner, hessian, spread = scalars.tolist()
+    ntk = matrix.cpu()
+    finite = all(map(math.isfinite, (grad_norm, snip, inner, hessian, spread))) and bool(torch.isfinite(ntk).all())
+    status = "nonfinite" if not finite else "constant" if spread == 0.0 else "ok"
+    eigenvalues = torch.linalg.eigvalsh(ntk) if finite else torch.full((len(ntk),), math.nan, dtype=double)
+    m = len(ntk)
+    return Metrics(
+        grad_norm=grad_norm,
+        grad_norm_l2=grad_norm_l2,
+        snip=snip,
+        snip_inner=abs(inner),
+        grasp=-hessian,
+        grasp_abs=abs(hessian),
+        trace=math.sqrt(max(float(ntk.trace()), 0.0) / m) if finite else math.nan,
+        kappa=condition_number(eigenvalues, dtype) if status == "ok" else math.inf,
+        status=status,
+        ntk=ntk,
+        eigenvalues=eigenvalues,
+    )
+
+
+def condition_number(eigenvalues: Tensor, dtype: torch.dtype) -> float:
+    """κ = λ_max / λ_min of Θ₀ with `eigenvalues` (m,) ascending, computed from gradients of precision `dtype`.
+
+    `inf` where Θ₀ = J Jᵀ is singular to working precision: λ_min = σ_min(J)² at most `(m ε)² λ_max` with ε the
+    gradients' precision, or at most `m ε λ_max` with ε float64's, in which the products were summed.
+    """
+    m = len(eigenvalues)
+    low, high = float(eigenvalues[0]), float(eigenvalues[-1])
+    floor = max((m * torch.finfo(dtype).eps) ** 2, m * torch.finfo(torch.float64).eps)
+    return math.inf if low <= floor * high else high / low

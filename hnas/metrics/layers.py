@@ -1,0 +1,258 @@
+"""The layers that the metrics are about, and the differentiable operation that stands in for them.
+
+Every call of a convolution or a linear map on the weight of a `Conv` or `Linear` module becomes one `_Apply` node in
+the autograd graph. One forward pass then serves three kinds of backward pass, told apart by `Layers.phase`:
+
+* `gradient`: `g_l = ∂L/∂θ_l` for every weight, itself differentiable;
+* `grasp`: given the cotangents `g_l` of those gradients, `θ_lᵀ (H g)_l` for every layer, a scalar each. Write
+  `θ_l = c_l W_l` at `c_l = 1`; then `∂/∂c_l Σ_k ⟨∂L/∂θ_k, g_k⟩ = W_lᵀ (H g)_l`, and both terms of it are inner
+  products of tensors which the pass holds anyway, so neither weight-shaped contraction of a double backward
+  (`ȳ ⊗ v` and `z̄ ⊗ x`) is ever formed;
+* `ntk`: input gradients only; each layer hands its input and output gradient to a callback that adds to Θ₀.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hnas.errors import UsageError
+from hnas.metrics.norm import batch_norm
+
+_CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+@dataclass
+class Geometry:
+    """How a layer maps its input to its output: a convolution's stride, padding, dilation and groups, or none of it."""
+
+    convolution: bool
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`weight * x + bias`: x (m, C, …) and weight (C', C / groups, …), or x (m, …, C) and weight (C', C)."""
+        if not self.convolution:
+            return F.linear(x, weight, bias)
+        zeros = (0,) * len(self.stride)
+        return torch.ops.aten.convolution(
+            x, weight, bias, self.stride, self.padding, self.dilation, False, zeros, self.groups
+        )
+
+    def adjoint(
+        self, gy: Tensor, x: Tensor, weight: Tensor, *, input: bool, kernel: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of `⟨gy, weight * x⟩` with respect to x and to weight, each where asked for."""
+        if not self.convolution:
+            gx = gy @ weight if input else None
+            gw = gy.flatten(0, -2).t() @ x.flatten(0, -2) if kernel else None
+            return gx, gw
+        zeros = (0,) * len(self.stride)
+        gx, gw, _ = torch.ops.aten.convolution_backward(
+            gy, x, weight, None, self.stride, self.padding, self.dilation, False, zeros, self.groups,
+            (input, kernel, False),
+        )  # fmt: skip
+        return gx, gw
+
+    def bias_adjoint(self, gy: Tensor) -> Tensor:
+        """The gradient of the bias for each sample: `gy` (m, …) summed over positions, (m, C')."""
+        if gy.dim() == 2:
+            return gy
+        return gy.flatten(2).sum(2) if self.convolution else gy.flatten(1, -2).sum(1)
+
+
+@dataclass
+class Layer:
+    """One weight of the network, as leaves of the graph: θ_l, its bias, and the factor c_l of θ_l that GraSP needs."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor | None
+    factor: Tensor
+    calls: int = 0
+
+
+Visit = Callable[[Layer, Geometry, Tensor, Tensor], None]
+
+
+@dataclass
+class Layers:
+    """The layers of one network during one computation, found by the identity of their weights."""
+
+    by_weight: dict[int, Layer]
+    phase: str = "gradient"
+    visit: Visit | None = None
+    wanted: set[str] | None = None
+    batch: int = 0
+    _geometries: list[Geometry] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Layers:
+        """The Conv and Linear modules of `network`; a weight shared by several modules is one layer."""
+        found: dict[int, Layer] = {}
+        for name, module in network.named_modules():
+            if isinstance(module, _LAYERS):
+                weight = module.weight
+                if id(weight) not in found:
+                    leaf = weight.detach().requires_grad_()
+                    bias = None if module.bias is None else module.bias.detach().requires_grad_()
+                    factor = torch.ones((), dtype=weight.dtype, device=weight.device, requires_grad=True)
+                    found[id(weight)] = Layer(name or type(module).__name__, leaf, bias, factor)
+        return cls(found)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.by_weight.values())
+
+    @contextmanager
+    def recorded(self, batch: int) -> Iterator[None]:
+        """Within, calls of these layers go through `_Apply`, whichever module or function makes them."""
+        self.batch = batch
+        with _Recorder(self):
+            yield
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, layers: Layers) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            return batch_norm(*args, **kwargs)
+        if func is F.linear:
+            call = _linear_call(*args, **kwargs)
+        elif func in _CONVOLUTIONS:
+            call = _convolution_call(_CONVOLUTIONS[func], *args, **kwargs)
+        else:
+            return func(*args, **kwargs)
+        x, weight, geometry = call
+        layer = self.layers.by_weight.get(id(weight))
+        if layer is None:
+            return func(*args, **kwargs)
+        if x.dim() < 2 or x.shape[0] != self.layers.batch:
+            raise UsageError(
+                f"layer {layer.name} reads a tensor of shape {tuple(x.shape)}, but its first dimension must be the "
+                f"batch of {self.layers.batch} samples for per-sample gradients to exist"
+            )
+        layer.calls += 1
+        return _Apply.apply(x, layer.weight, layer.factor, layer.bias, geometry, layer, self.layers)
+
+
+def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:
+    return input, weight, Geometry(convolution=False)
+
+
+def _convolution_call(
+    dimensions: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> tuple[Any, ...]:
+    dilation = _tuple(dilation, dimensions)
+    if isinstance(padding, str):
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        # Zeros are added here rather than by the convolution: an even kernel needs one more on the right.
+        input = F.pad(input, [n for t in reversed(total) for n in (t // 2, t - t // 2)])
+        padding = 0
+    geometry = Geometry(True, _tuple(stride, dimensions), _tuple(padding, dimensions), dilation, groups)
+    return input, weight, geometry
+
+
+def _tuple(value: Any, n: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * n if len(values) == 1 else values
+
+
+class _Apply(torch.autograd.Function):
+    """`y = θ * x + b` with θ = c W. Its backward does what `layers.phase` asks for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor | None, geometry: Geometry, layer: Layer,
+        layers: Layers,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight, factor)
+        ctx.geometry, ctx.layer, ctx.layers = geometry, layer, layers
+        return geometry.apply(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple[Any, ...]:
+        x, weight, factor = ctx.saved_tensors
+        geometry, layer, layers = ctx.geometry, ctx.layer, ctx.layers
+        input = ctx.needs_input_grad[0]
+        gx = gw = gc = gb = None
+        if layers.phase == "gradient":
+            if torch.is_grad_enabled():
+                gx, gw = _Adjoint.apply(gy, x, weight, factor, geometry, input)
+            else:
+                wanted = layers.wanted is None or layer.name in layers.wanted
+                gx, gw = geometry.adjoint(gy, x, weight, input=input, kernel=wanted)
+                gb = geometry.bias_adjoint(gy).sum(0) if wanted and layer.bias is not None else None
+        elif layers.phase == "ntk":
+            assert layers.visit is not None
+            layers.visit(layer, geometry, x, gy)
+            gx = geometry.adjoint(gy, x, weight, input=True, kernel=False)[0] if input else None
+        else:
+            # ⟨gy, W * x⟩ = ⟨Wᵀ * gy, x⟩, and Wᵀ * gy is the input gradient.
+            gx = geometry.adjoint(gy, x, weight, input=True, kernel=False)[0]
+            assert gx is not None
+            gc = _inner(gx, x)
+        return (gx if input else None), gw, gc, gb, None, None, None
+
+
+class _Adjoint(torch.autograd.Function):
+    """`(θᵀ * gy, gy ⊗ x)`, the backward of `_Apply`, and its own backward given cotangents `(v, g)`.
+
+    To gy: `θ * v + g * x`; to x: `gᵀ * gy`; to c: `⟨gy, W * v⟩`. The cotangent of θ is never formed.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, gy: Tensor, x: Tensor, weight: Tensor, factor: Tensor, geometry: Geometry, input: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gy, x, weight)
+        ctx.geometry = geometry
+        gx, gw = geometry.adjoint(gy, x, weight, input=input, kernel=True)
+        assert gw is not None
+        return gx, gw
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None, g: Tensor | None) -> tuple[Any, ...]:
+        gy, x, weight = ctx.saved_tensors
+        geometry = ctx.geometry
+        to_gy = to_x = to_c = None
+        if g is not None:
+            to_gy = geometry.apply(x, g)
+            if ctx.needs_input_grad[1]:
+                to_x = geometry.adjoint(gy, x, g, input=True, kernel=False)[0]
+        if v is not None:
+            through = geometry.apply(v, weight)
+            to_c = _inner(gy, through)
+            to_gy = through if to_gy is None else to_gy.add_(through)
+        return to_gy, to_x, None, to_c, None, None
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """⟨a, b⟩, in one pass over memory where both are laid out alike."""
+    if a.stride() == b.stride():
+        if a.is_contiguous():
+            return torch.dot(a.view(-1), b.view(-1))
+        if a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last):
+            return torch.dot(a.permute(0, 2, 3, 1).view(-1), b.permute(0, 2, 3, 1).view(-1))
+    return (a * b).sum()

@@ -1,0 +1,102 @@
+"""Batch norm on batch statistics, with a first and a second backward pass of few passes over memory.
+
+Over the n values x of a channel, with `d = x − mean(x)`, `s = 1/√(mean(d²) + ε)`, `x̂ = s d`, `a = γ s`:
+
+    y = γ x̂ + β,   x̄ = a (ȳ − m₁ − m₂ x̂),   m₁ = mean(ȳ),  m₂ = mean(ȳ x̂)
+
+and, for a cotangent v of x̄ with `v₁ = mean(v)`, `p = mean(v x̂)`, `q = mean(v ȳ)`,
+
+    to ȳ:  a (v − v₁ − p x̂), which is the backward pass applied to v
+    to x:  a s (−m₂ (v − v₁) − p (ȳ − m₁) + (3 m₂ p − q + m₁ v₁) x̂)
+
+Torch's own batch norm is not used: on channels-last tensors its CPU kernel sums naively, and the means of 65,536
+values are off by 3e-4, which moves κ by per cents. Sums here are torch's pairwise ones, off by 2e-7.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Stands in for `torch.nn.functional.batch_norm`, same arguments; batch statistics leave the running ones alone."""
+    if not training:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if input.numel() == input.shape[1]:
+        raise ValueError(f"batch norm needs more than one value a channel, got an input of shape {tuple(input.shape)}")
+    out: Tensor = _BatchNorm.apply(input, weight, bias, eps)
+    return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    """`x` (m, C, …) as a matrix (n, C); a view where the channels are innermost."""
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def _like(rows: Tensor, x: Tensor) -> Tensor:
+    """A matrix (n, C) in the shape (m, C, …) of `x`, channels innermost."""
+    return rows.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        rows = _rows(x)
+        d = rows - rows.sum(0) / len(rows)
+        s = ((d * d).sum(0) / len(rows) + eps).rsqrt()
+        a = s if weight is None else weight * s
+        y = d * a if bias is None else torch.addcmul(bias, d, a)
+        ctx.save_for_backward(d, s, a, x)
+        return _like(y, x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None]:
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        d, s, a, x = ctx.saved_tensors
+        return _Adjoint.apply(gy, x, d, s, a), None, None, None
+
+
+class _Adjoint(torch.autograd.Function):
+    """`x̄` as a function of ȳ and x; `d`, `s` and `a` are functions of x."""
+
+    @staticmethod
+    def forward(ctx: Any, gy: Tensor, x: Tensor, d: Tensor, s: Tensor, a: Tensor) -> Tensor:
+        rows = _rows(gy)
+        gx, m1, m2 = _backward(rows, d, s, a)
+        ctx.save_for_backward(rows, d, s, a, m1, m2)
+        return _like(gx, gy)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        gy, d, s, a, m1, m2 = ctx.saved_tensors
+        v = _rows(cotangent)
+        to_gy, v1, p = _backward(v, d, s, a)
+        to_x = None
+        if ctx.needs_input_grad[1]:
+            q = (v * gy).sum(0) / len(v)
+            scale = a * s
+            to_x = torch.addcmul(scale * (m2 * v1 + p * m1), v, -scale * m2)
+            to_x.addcmul_(gy, -scale * p).addcmul_(d, scale * s * (3 * m2 * p - q + m1 * v1))
+            to_x = _like(to_x, cotangent)
+        return _like(to_gy, cotangent), to_x, None, None, None
+
+
+def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`x̄` (n, C) with `m₁`, `m₂` (C,)."""
+    m1 = gy.sum(0) / len(gy)
+    m2 = (gy * d).sum(0) * s / len(gy)
+    return torch.addcmul(-a * m1, gy, a).addcmul_(d, -a * s * m2), m1, m2

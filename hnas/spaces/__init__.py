@@ -1,0 +1,8 @@
+"""Search spaces: architectures as strings, their canonical forms, and the networks they stand for.
+
+Torch is imported when a network is built, not before: a search against a table needs none.
+"""
+
+from hnas.spaces.base import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, search_spaces
+
+__all__ = ["ENTRY_POINT_GROUP", "SearchSpace", "SearchSpaces", "search_spaces"]

@@ -1,0 +1,93 @@
+"""What a search space offers, and the registry of those that are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from hnas.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ENTRY_POINT_GROUP = "hnas.spaces"
+
+# The built-in spaces work from a checkout as well, where no entry point is installed.
+_BUILT_IN = {"nasbench201": "hnas.spaces.nasbench201:NASBench201"}
+
+
+@runtime_checkable
+class SearchSpace(Protocol):
+    """A search space. `arch` is a string, the key that the field uses for an architecture of this space.
+
+    `size` is the number of architectures, or None where the space cannot be enumerated. `channels` and `cells` are
+    the network's size in the published experiments, used unless the user asks for another.
+    """
+
+    name: str
+    size: int | None
+    channels: int
+    cells: int
+
+    def enumerate(self) -> Iterator[str]:
+        """Every architecture once, always in the same order."""
+        ...
+
+    def sample(self, n: int, seed: int) -> list[str]:
+        """`n` distinct architectures, uniform over the space, the same for one (n, seed). Raises `UsageError`."""
+        ...
+
+    def canonical(self, arch: str) -> str:
+        """A key that two architectures share only if they are one function up to the names of their parameters.
+
+        Raises `UsageError` where `arch` is malformed.
+        """
+        ...
+
+    def network(self, arch: str, *, classes: int, channels: int, cells: int, seed: int) -> nn.Module:
+        """The initialised network of `canonical(arch)`, the same for every member of its class."""
+        ...
+
+    def describe(self, arch: str) -> Mapping[str, int | float]:
+        """Static columns of `arch` at the benchmark's own size: `params`, `flops` (multiply-adds), ...
+
+        Every architecture of a space has the same columns.
+        """
+        ...
+
+
+class SearchSpaces(Mapping[str, SearchSpace]):
+    """The installed search spaces by name: the built-in ones and those of the entry-point group `hnas.spaces`.
+
+    A space is imported and made when it is first asked for. `spaces[name]` raises `UsageError` for an unknown name.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, SearchSpace] = {}
+
+    def _targets(self) -> dict[str, str]:
+        return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} | _BUILT_IN
+
+    def __getitem__(self, name: str) -> SearchSpace:
+        if name not in self._made:
+            targets = self._targets()
+            if name not in targets:
+                known = ", ".join(sorted(targets))
+                raise UsageError(f"there is no search space {name!r}; installed are: {known}")
+            module, _, attribute = targets[name].partition(":")
+            self._made[name] = getattr(import_module(module), attribute)()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._targets()))
+
+    def __len__(self) -> int:
+        return len(self._targets())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._targets()
+
+
+search_spaces = SearchSpaces()

@@ -1,0 +1,13 @@
+"""Image data sets, opened lazily, and the one batch that every architecture of a run is measured on.
+
+dataset = open_dataset("cifar10")                  # or "digits", or any path in a layout it knows
+batch = training_batch(dataset, size=64, seed=0)   # decodes 64 images, not 50,000
+batch.images.shape                                 # (64, 3, 32, 32)
+"""
+
+from __future__ import annotations
+
+from pipeline.images.dataset import Batch, ImageDataset, Split, training_batch
+from pipeline.images.opening import DATA_VARIABLE, NAMED, open_dataset
+
+__all__ = ["DATA_VARIABLE", "NAMED", "Batch", "ImageDataset", "Split", "open_dataset", "training_batch"]

@@ -1,0 +1,188 @@
+"""CIFAR-10's and CIFAR-100's own Python batches, which are pickles: read without running what they ask for.
+
+A pickle is a program that calls what it names. The few names that such a file contains are answered with stand-ins
+that only remember what they are given, everything else is refused: a file gets neither at Python's functions nor at
+numpy's own unpickling, whose C code trusts the state of a dtype.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hnas.errors import HnasError, UsageError
+from pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
+
+_SIDE = 32
+
+
+@dataclass(frozen=True)
+class _Layout:
+    archive: str
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    labels: bytes
+    names: bytes
+
+
+_LAYOUTS = (
+    _Layout(
+        archive="cifar-10-batches-py",
+        train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+        test="test_batch",
+        meta="batches.meta",
+        labels=b"labels",
+        names=b"label_names",
+    ),
+    _Layout("cifar-100-python", ("train",), "test", "meta", b"fine_labels", b"fine_label_names"),
+)
+
+
+def read_folder(folder: Path) -> StoredDataset | None:
+    """None where neither `folder` nor the subfolder that CIFAR's archive unpacks to holds two or more of the files.
+
+    Keeps the pixels in memory: 150 MB for the training split of either data set.
+
+    Raises:
+        UsageError: some batches are there and others are missing.
+        HnasError: a batch is truncated, asks for anything but numpy arrays, or holds something else than images.
+    """
+    for layout in _LAYOUTS:
+        for place in (folder, folder / layout.archive):
+            # Two of them, because a file may well be called train, or meta, in a folder of another layout.
+            if sum((place / name).is_file() for name in (*layout.train, layout.test, layout.meta)) >= 2:
+                return _read(place, layout)
+    return None
+
+
+def _read(folder: Path, layout: _Layout) -> StoredDataset:
+    needed = (*layout.train, layout.test, layout.meta)
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(f"{folder} lacks {', '.join(missing)}: CIFAR's Python batches are {', '.join(needed)}.")
+    meta = folder / layout.meta
+    names = _entry(load_batch(meta), layout.names, meta)
+    if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
+        raise HnasError(f"{meta} holds no list of class names under {layout.names.decode()}: get the file again.")
+    classes = tuple(name.decode("utf-8", errors="replace") for name in names)
+    train = _split(folder, layout.train, layout)
+    return StoredDataset(classes, train, (_split(folder, (layout.test,), layout),))
+
+
+def _split(folder: Path, names: tuple[str, ...], layout: _Layout) -> StoredSplit:
+    pixels, labels, files = [], [], []
+    count = 0
+    for path in (folder / name for name in names):
+        batch = load_batch(path)
+        data = _numbers(_entry(batch, b"data", path))
+        if data is None or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * _SIDE**2:
+            raise HnasError(f"{path} has something else than uint8 rows of {3 * _SIDE**2} pixels: get the file again.")
+        targets = _numbers(_entry(batch, layout.labels, path))
+        if targets is None or targets.dtype.kind not in "iu" or targets.shape != (len(data),):
+            raise HnasError(f"{path} has not one integer label for each of its {len(data)} images: get the file again.")
+        files.append((str(path), count))
+        count += len(data)
+        pixels.append(data.reshape(-1, 3, _SIDE, _SIDE))
+        labels.append(targets.astype(np.int64))
+    return StoredSplit(np.concatenate(labels), PixelRows(np.concatenate(pixels), tuple(files)))
+
+
+def _entry(batch: dict[Any, Any], key: bytes, path: Path) -> Any:
+    if key not in batch:
+        raise HnasError(f"{path} has no entry {key.decode()}: a file of CIFAR's Python batches is needed.")
+    return batch[key]
+
+
+def load_batch(path: Path) -> dict[Any, Any]:
+    """The dictionary that a batch or meta file holds, with keys in bytes, as Python 2 wrote them.
+
+    Raises:
+        HnasError: the file is no whole pickle of a dictionary, or asks for any global but the few that build numpy
+            arrays (which is refused without importing or calling it).
+    """
+    try:
+        with path.open("rb") as file:
+            batch = _ArrayUnpickler(file, path).load()
+    except (HnasError, OSError):
+        raise
+    except Exception as error:  # a pickle program can fail in any way that Python can
+        raise HnasError(
+            f"{path} is not a whole pickle ({str(error) or type(error).__name__}): "
+            "a file of CIFAR's Python batches is needed; get it again."
+        ) from error
+    if not isinstance(batch, dict):
+        raise HnasError(f"{path} holds no dictionary: a file of CIFAR's Python batches is needed.")
+    return batch
+
+
+class _Dtype:
+    """Stands in for numpy.dtype: `code` is its type and size, such as u1."""
+
+    def __init__(self, code: str | bytes, *_: object) -> None:
+        self.code = code.decode("ascii") if isinstance(code, bytes) else code
+        self.order = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1]
+        self.order = order.decode("ascii") if isinstance(order, bytes) else order
+
+
+class _Array:
+    """Stands in for numpy.ndarray."""
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
+        _, self.shape, self.dtype, self.fortran, self.content = state
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    # What protocol 2 calls to write bytes. Other codecs could expand without bound, or import modules.
+    if encoding != "latin1":
+        raise ValueError(f"the encoding {encoding}")
+    return text.encode("latin1")
+
+
+def _numbers(value: object) -> np.ndarray | None:
+    """The array that a batch holds as an array or a list; None where it is neither, or not of whole numbers."""
+    try:
+        if isinstance(value, list):
+            return np.array(value)
+        if not isinstance(value, _Array) or value.dtype.code[0] not in "iu":
+            return None
+        flat = np.frombuffer(value.content, dtype=np.dtype(value.dtype.order + value.dtype.code))
+        return flat.reshape(value.shape, order="F" if value.fortran else "C")
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError):
+        return None
+
+
+_GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def __init__(self, file: Any, path: Path) -> None:
+        super().__init__(file, encoding="bytes")
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _GLOBALS[module, name]
+        except KeyError:
+            raise HnasError(
+                f"{self.path} asks for {module}.{name}, which was refused and not run: "
+                "only the numpy arrays of CIFAR's Python batches are read from a pickle."
+            ) from None

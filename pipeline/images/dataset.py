@@ -1,0 +1,195 @@
+"""A data set in memory's view: labels now, pixels when asked for; its normalisation; the batch of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnas.errors import UsageError
+from pipeline.images.pixels import Indices, Labels, Pixels, Source, decode, resize
+
+Triple = tuple[float, float, float]
+
+# Mean and standard deviation in grey levels 0..255, as NAS-Bench-201 trains with.
+_NORMALISATION: dict[str, tuple[Triple, Triple]] = {
+    "cifar10": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+    "cifar100": ((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
+    "imagenet16-120": ((122.68, 116.66, 104.01), (63.22, 61.26, 65.09)),
+}
+_MOST_IMAGES = 10_000
+_MOST_BYTES = 64 * 2**20
+_COLOUR_PROBES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split: `labels` int64 (n,), each in 0..classes-1, and images of size x size pixels read on demand."""
+
+    labels: Labels
+    source: Source
+    size: int
+    resized: bool
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: NDArray[np.integer]) -> Pixels:
+        """uint8 (k, 3, size, size) in the order of `indices` (k,). Nothing else is decoded, and nothing is kept.
+
+        Cost: from Parquet, reading each row group that holds one of the rows, so ask for many rows at once.
+
+        Raises:
+            UsageError: an index outside 0..n-1, or an image of another size where no size was asked for.
+            HnasError: an image that cannot be read.
+        """
+        rows: Indices = np.asarray(indices, dtype=np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise UsageError(f"The images asked for run from {rows.min()} to {rows.max()}: 0 to {len(self) - 1} exist.")
+        images = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
+        for slot, (row, stored) in enumerate(zip(rows.tolist(), self.source.read(rows), strict=True)):
+            pixels = decode(stored, partial(self.source.where, row))
+            if self.resized:
+                pixels = resize(pixels, self.size)
+            if pixels.shape != images.shape[1:]:
+                raise UsageError(
+                    f"{self.source.where(row)} has {pixels.shape[2]}x{pixels.shape[1]} pixels where the first image "
+                    f"has {self.size}x{self.size}: pass --image-size to bring all images to one size."
+                )
+            images[slot] = pixels
+        return images
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A data set for classification; images are `size` x `size`, `classes` are in label order."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split | None
+    size: int
+
+    @property
+    def mean(self) -> Triple:
+        """Mean of each channel, in units of pixel / 255. Cost: see `std`."""
+        return self._moments[0]
+
+    @property
+    def std(self) -> Triple:
+        """Standard deviation of each channel, in units of pixel / 255, at least one grey level.
+
+        Known for CIFAR and ImageNet16-120; otherwise computed once over at most 10,000 evenly spaced images of the
+        training split, on first use.
+        """
+        return self._moments[1]
+
+    @cached_property
+    def _moments(self) -> tuple[Triple, Triple]:
+        mean, std = _NORMALISATION.get(self.name) or _channel_moments(self.train)
+        return _scaled(mean), _scaled(std)
+
+    @cached_property
+    def flip(self) -> bool:
+        """Whether a horizontal mirror keeps an image's class: colour photographs yes, grey digits no.
+
+        Where the name does not tell, a data set counts as photographs if any of 16 evenly spaced training images has
+        colour.
+        """
+        if self.name in _NORMALISATION:
+            return True
+        images = self.train.images(_evenly_spaced(len(self.train), _COLOUR_PROBES))
+        return bool((images != images[:, :1]).any())
+
+    def normalise(self, images: Pixels) -> NDArray[np.float32]:
+        """(pixel / 255 - mean) / std: uint8 (k, 3, H, W) -> float32 of that shape.
+
+        Computed in float64 for the 256 grey levels and rounded once, so it is the same to the bit on any machine.
+        """
+        levels = np.arange(256) / 255
+        result = np.empty(images.shape, dtype=np.float32)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            table = ((levels - mean) / std).astype(np.float32)
+            result[:, channel] = table[images[:, channel]]
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """`images` float32 (m, 3, H, W), normalised; `labels` int64 (m,); `digest`, 16 hexadecimal digits of both."""
+
+    images: NDArray[np.float32]
+    labels: Labels
+    digest: str
+
+
+def training_batch(dataset: ImageDataset, size: int, seed: int) -> Batch:
+    """`size` distinct images of the training split, drawn uniformly; the same for the same arguments anywhere.
+
+    A smaller batch with the same seed is the beginning of a larger one.
+
+    Raises:
+        UsageError: size < 1, size larger than the split, or a negative seed.
+        HnasError: one of the images cannot be read.
+    """
+    count = len(dataset.train)
+    if not 1 <= size <= count:
+        raise UsageError(f"A batch of {size} images cannot be drawn from {dataset.name}: it takes 1 to {count}.")
+    rows = shuffled(count, seed)[:size]
+    images = dataset.normalise(dataset.train.images(rows))
+    labels = dataset.train.labels[rows]
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(repr(images.shape).encode())
+    digest.update(images.astype("<f4", copy=False).tobytes())
+    digest.update(labels.astype("<i8", copy=False).tobytes())
+    return Batch(images, labels, digest.hexdigest())
+
+
+def shuffled(count: int, seed: int) -> Indices:
+    """A permutation (count,) of 0..count-1.
+
+    Sorts PCG64's raw words, which numpy keeps the same for ever; what `Generator.permutation` makes of them may
+    change with a numpy release.
+
+    Raises:
+        UsageError: a negative seed.
+    """
+    if seed < 0:
+        raise UsageError(f"The seed {seed} is negative: seeds are 0 or larger.")
+    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable").astype(np.int64)
+
+
+def _evenly_spaced(count: int, most: int) -> Indices:
+    taken = min(count, most)
+    return np.arange(taken, dtype=np.int64) * count // taken
+
+
+def _channel_moments(split: Split) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of each channel in grey levels, the latter at least 1."""
+    rows = _evenly_spaced(len(split), _MOST_IMAGES)
+    chunk = max(1, _MOST_BYTES // (3 * split.size**2))
+    # Counts of grey levels are integers: the result does not depend on chunks or on the order of a sum.
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for start in range(0, len(rows), chunk):
+        images = split.images(rows[start : start + chunk])
+        for channel in range(3):
+            counts[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
+    levels = np.arange(256)
+    total = counts[0].sum()
+    first, second = counts @ levels, counts @ levels**2
+    mean = first / total
+    std = np.maximum(np.sqrt(np.maximum(second / total - mean**2, 0)), 1)
+    return _triple(mean), _triple(std)
+
+
+def _triple(values: NDArray[np.float64]) -> Triple:
+    red, green, blue = values.tolist()
+    return red, green, blue
+
+
+def _scaled(values: Triple) -> Triple:
+    red, green, blue = values
+    return red / 255, green / 255, blue / 255

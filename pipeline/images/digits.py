@@ -1,0 +1,42 @@
+"""Handwritten digits that ship with scikit-learn: 1,797 grey images of 8 x 8 pixels, no download."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.images.dataset import shuffled
+from pipeline.images.pixels import Labels, PixelRows, StoredDataset, StoredSplit
+
+_TEST_IMAGES = 297
+_SPLIT_SEED = 0
+
+
+def read_digits() -> StoredDataset:
+    """1,500 training and 297 test images (3, 8, 8), each class in both in the same proportion.
+
+    Grey 0..16 becomes 0..255, the same in all three channels.
+    """
+    from sklearn.datasets import load_digits
+
+    stored = load_digits()
+    grey = np.asarray(stored.images).astype(np.int64)
+    pixels = np.repeat(((grey * 255 + 8) // 16).astype(np.uint8)[:, None], 3, axis=1)
+    labels = np.asarray(stored.target).astype(np.int64)
+    test = _stratified(labels, _TEST_IMAGES)
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    splits = [
+        StoredSplit(labels[rows], PixelRows(pixels[rows], ((f"digits ({split})", 0),)))
+        for rows, split in ((train, "training split"), (test, "test split"))
+    ]
+    return StoredDataset(tuple(str(digit) for digit in range(10)), splits[0], (splits[1],))
+
+
+def _stratified(labels: Labels, size: int) -> np.ndarray:
+    """`size` sorted rows with the class proportions of `labels`, rounded by largest remainder."""
+    counts = np.bincount(labels)
+    exact = counts * size / len(labels)
+    quotas = np.floor(exact).astype(np.int64)
+    largest = np.argsort(quotas - exact, kind="stable")[: size - quotas.sum()]
+    quotas[largest] += 1
+    order = shuffled(len(labels), _SPLIT_SEED)
+    return np.sort(np.concatenate([order[labels[order] == label][:quota] for label, quota in enumerate(quotas)]))

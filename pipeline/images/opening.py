@@ -1,0 +1,155 @@
+"""`open_dataset`: find a data set, recognise its layout, check its labels and its image size."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hnas.errors import HnasError, UsageError
+from pipeline.images import cifar, folders, parquet
+from pipeline.images.dataset import ImageDataset, Split
+from pipeline.images.digits import read_digits
+from pipeline.images.pixels import StoredDataset, StoredSplit, decode
+
+DATA_VARIABLE = "HNAS_DATA"
+NAMED = ("cifar10", "cifar100", "imagenet16-120")
+# The folders that CIFAR's archives unpack to: their images are those of the data set, so are its name and constants.
+_ARCHIVE_NAMES = {"cifar-10-batches-py": "cifar10", "cifar-100-python": "cifar100"}
+_LAYOUTS = (
+    "Parquet files train-*.parquet with an image and a label column, class folders such as cat/*.png and dog/*.png "
+    "(or train/ and test/ with class folders in them), or CIFAR's Python batches"
+)
+_SIZES = (4, 1024)
+
+
+def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
+    """The data set that `spec` names, with its labels read and no image decoded but the first.
+
+    `spec` is `digits` (ships with scikit-learn), `cifar10`, `cifar100` or `imagenet16-120` (a folder of that name
+    under $HNAS_DATA), or a path: Hugging Face Parquet, class folders, or CIFAR's Python batches, told apart by their
+    content. A path's data set is named after its folder, or its file without the suffix, in lower case.
+
+    With `image_size` every image becomes image_size x image_size pixels (bilinear); without it they must all be
+    square and of one size, which is checked on each image as it is read.
+
+    Raises:
+        UsageError: an unknown name, a path that does not exist or holds none of these layouts, one class only,
+            `image_size` outside 4..1024, or a first image that is not square where no `image_size` is given.
+        HnasError: a file that cannot be read, or labels other than 0..classes-1 in a training split.
+    """
+    smallest, largest = _SIZES
+    if image_size is not None and not smallest <= image_size <= largest:
+        raise UsageError(f"The image size {image_size} is out of bounds: it takes {smallest} to {largest} pixels.")
+    if spec == "digits":
+        return _dataset("digits", read_digits(), image_size, "digits")
+    try:
+        path = _located(spec)
+        stored = _read(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~name where there is no such user
+        reason = getattr(error, "strerror", None) or error
+        raise HnasError(
+            f"The data set {spec} cannot be read ({reason}): a readable file or folder is needed."
+        ) from error
+    name = (path.stem if path.is_file() else path.name).lower()
+    return _dataset(_ARCHIVE_NAMES.get(name, name), stored, image_size, str(path))
+
+
+def _located(spec: str) -> Path:
+    if spec in NAMED:
+        root = os.environ.get(DATA_VARIABLE)
+        where = Path(root).expanduser() / spec if root else None
+        if where is not None and where.is_dir():
+            return where
+        looked = (
+            f"there is no folder {where}" if where else f"${DATA_VARIABLE}, the folder to look for it in, is not set"
+        )
+        raise UsageError(
+            f"The data set {spec} was not found: {looked}; put it at ${DATA_VARIABLE}/{spec} as {_LAYOUTS}, "
+            "or give its path instead of its name."
+        )
+    path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
+    if not spec or not path.exists():
+        raise UsageError(
+            f"There is no data set at {spec or 'an empty path'}: "
+            f"give digits, {', '.join(NAMED)}, or the path of a file or folder that exists."
+        )
+    return path
+
+
+def _read(path: Path) -> StoredDataset:
+    if path.is_file():
+        if path.suffix.lower() == ".parquet":
+            return parquet.read_file(path)
+        raise UsageError(f"{path} is a file but not a .parquet file: a data set is one of {_LAYOUTS}.")
+    for read in (parquet.read_folder, cifar.read_folder, folders.read_folder):
+        stored = read(path)
+        if stored is not None:
+            return stored
+    raise UsageError(f"{path} holds no data set in a known layout: it takes {_LAYOUTS}.")
+
+
+def _dataset(name: str, stored: StoredDataset, image_size: int | None, where: str) -> ImageDataset:
+    train = stored.train
+    if not len(train.labels):
+        raise UsageError(f"{where} has no training images: at least one of each class is needed.")
+    classes = stored.classes or _numbered(train)
+    _check_range(train, classes)
+    present = np.unique(train.labels)
+    if len(present) < 2:
+        raise UsageError(
+            f"{where} has training images of one class only ({classes[int(present[0])]}): two or more are needed."
+        )
+    test = next((split for split in stored.tests if len(split.labels) and (split.labels != -1).any()), None)
+    if test is not None:
+        _check_range(test, classes)
+    size = image_size or _first_size(train)
+    resized = image_size is not None
+    return ImageDataset(
+        name,
+        classes,
+        train=Split(train.labels, train.source, size, resized),
+        test=Split(test.labels, test.source, size, resized) if test else None,
+        size=size,
+    )
+
+
+def _numbered(train: StoredSplit) -> tuple[str, ...]:
+    """Names 0..K-1 for labels that the files do not name; then every one of them must occur."""
+    present = np.unique(train.labels[train.labels >= 0])
+    gaps = np.flatnonzero(present != np.arange(len(present)))
+    if len(gaps):
+        row = _first(train.labels == present[gaps[0]])
+        raise HnasError(
+            f"{train.source.where(row)} has the label {present[gaps[0]]} while no training image has {gaps[0]}: "
+            "labels must be 0 to K-1 without gaps."
+        )
+    return tuple(str(label) for label in range(len(present)))
+
+
+def _check_range(split: StoredSplit, classes: tuple[str, ...]) -> None:
+    wrong = (split.labels < 0) | (split.labels >= len(classes))
+    if wrong.any():
+        row = _first(wrong)
+        label = int(split.labels[row])
+        found = "has no label (null or -1)" if label == -1 else f"has the label {label}"
+        right = f"0 to {len(classes) - 1}, one of {len(classes)} classes" if classes else "0 or larger"
+        raise HnasError(f"{split.source.where(row)} {found}: labels must be {right}.")
+
+
+def _first(mask: np.ndarray) -> int:
+    return int(np.argmax(mask))
+
+
+def _first_size(train: StoredSplit) -> int:
+    first = next(train.source.read(np.zeros(1, dtype=np.int64)))
+    height, width = decode(first, partial(train.source.where, 0)).shape[1:]
+    smallest, largest = _SIZES
+    if height != width or not smallest <= height <= largest:
+        raise UsageError(
+            f"{train.source.where(0)} has {width}x{height} pixels where a square of {smallest} to {largest} is needed: "
+            "pass --image-size to bring all images to one size."
+        )
+    return int(height)

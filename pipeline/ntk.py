@@ -1,0 +1,66 @@
+"""`ntk.zarr` of a run: the spectrum of Θ₀, and Θ₀ itself on request, a row for each canonical architecture.
+
+`eigenvalues` is (n, m) float64 in ascending order, `gram` (n, m, m); row i belongs to the row of `metrics` whose
+`ntk_row` is i. A Zarr chunk is `block` rows, and no two parts share one, so that workers write side by side without
+locks; rows that no part has claimed hold NaN.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import zarr
+
+from hnas.errors import HnasError
+from pipeline.store import Store
+
+
+class NTKArrays:
+    """The arrays of one run. `prepare` is the driver's, `write` the workers', `read` everyone's."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self.path = store.url("runs", run, "ntk.zarr")
+        self._store = store
+
+    def prepare(self, samples: int, rows: int, *, block: int, gram: bool) -> int:
+        """Make room for `rows` rows, and return the number of rows in a block: the given one where the run is new."""
+        with self._store.writing(self.path):
+            group = zarr.open_group(self.path, mode="a")
+            wanted = {"eigenvalues": (samples,)} | ({"gram": (samples, samples)} if gram else {})
+            for name, tail in wanted.items():
+                if name not in group:
+                    size = group["eigenvalues"].chunks[0] if "eigenvalues" in group else block
+                    group.create_array(
+                        name, shape=(rows, *tail), chunks=(size, *tail), dtype="float64", fill_value=float("nan")
+                    )
+            for array in group.array_values():
+                if array.shape[0] < rows:
+                    array.resize((rows, *array.shape[1:]))
+            return int(group["eigenvalues"].chunks[0])
+
+    def trim(self, rows: int) -> None:
+        """Drop the rows from `rows` on, which no part uses."""
+        for array in zarr.open_group(self.path, mode="r+").array_values():
+            if array.shape[0] > rows:
+                array.resize((rows, *array.shape[1:]))
+
+    def write(self, start: int, eigenvalues: np.ndarray, gram: np.ndarray | None) -> None:
+        """Write eigenvalues (k, m) and Gram matrices (k, m, m) to the rows from `start`, the first of a block."""
+        with self._store.writing(self.path):
+            group = zarr.open_group(self.path, mode="r+")
+            group["eigenvalues"][start : start + len(eigenvalues)] = eigenvalues  # type: ignore[index]
+            if gram is not None:
+                group["gram"][start : start + len(gram)] = gram  # type: ignore[index]
+
+    def read(self, name: str = "eigenvalues") -> np.ndarray:
+        """A whole array: `eigenvalues` (n, m) or `gram` (n, m, m). Raises `HnasError` where it was not kept."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                group = zarr.open_group(self.path, mode="r")
+            except FileNotFoundError as error:
+                raise HnasError(f"{self.path} does not exist; `hnas precompute` writes it") from error
+        if name not in group:
+            raise HnasError(f"{self.path} has no array {name!r}; Gram matrices are kept with --keep-gram")
+        return np.asarray(group[name][:])  # type: ignore[index]

@@ -1,0 +1,94 @@
+"""Runs: the settings that determine a table of metrics, and the name that they give it."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from hnas import __version__
+from hnas.errors import HnasError
+from pipeline.images import Batch
+from pipeline.store import Store, digest
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that determines the numbers of a run. Equal settings are one run, on whatever machine."""
+
+    space: str
+    dataset: str
+    batch: str
+    batch_size: int
+    classes: int
+    image_size: int
+    channels: int
+    cells: int
+    seed: int
+    ntk: str
+    dtype: str
+    engine: int
+
+    @property
+    def id(self) -> str:
+        """The run's name: ten hexadecimal digits of a digest of the settings."""
+        return digest(json.dumps(asdict(self), sort_keys=True), size=5)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and host, for `run.json`: what may explain a difference in the last digits."""
+    packages = ("torch", "numpy", "dask", "zarr", "duckdb", "pyarrow")
+    versions = {"hnas": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+    return {
+        "versions": versions,
+        "host": {"system": platform.platform(), "processor": platform.machine()},
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
+    """Create the run in the store unless it is there, and return its name."""
+    run = settings.id
+    if not store.exists("runs", run, "run.json"):
+        buffer = io.BytesIO()
+        np.savez(buffer, images=batch.images, labels=batch.labels)
+        store.write_bytes(buffer.getvalue(), "runs", run, "batch.npz")
+        store.write_json(
+            {"id": run, "created": now(), "settings": asdict(settings), **provenance(), "sessions": []},
+            "runs", run, "run.json",
+        )  # fmt: skip
+    return run
+
+
+def read_settings(store: Store, run: str) -> RunSettings:
+    """The settings of a stored run. Raises `HnasError` where `run.json` is damaged or of another version."""
+    stored = store.read_json("runs", run, "run.json").get("settings")
+    try:
+        return RunSettings(**stored)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise HnasError(f"runs/{run}/run.json in {store.location} has settings this hnas does not know: {error}") from error
+
+
+def record_session(store: Store, run: str, session: dict[str, Any]) -> None:
+    """Add to `run.json` how one `precompute` computed its share of the run."""
+    content = store.read_json("runs", run, "run.json")
+    content["sessions"] = [*content.get("sessions", []), session]
+    store.write_json(content, "runs", run, "run.json")
+
+
+@lru_cache(maxsize=2)
+def load_batch(location: str, run: str) -> tuple[np.ndarray, np.ndarray]:
+    """The run's images (m, 3, S, S) float32 and labels (m,) int64. A worker reads them once."""
+    with np.load(io.BytesIO(Store(location).read_bytes("runs", run, "batch.npz")), allow_pickle=False) as content:
+        return content["images"], content["labels"]

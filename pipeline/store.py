@@ -1,0 +1,183 @@
+"""The store: one folder (or fsspec URL) of Parquet, Zarr and JSON, in which everything appears whole or not at all.
+
+    store.json                           the version of this layout
+    architectures/<space>/*.parquet      arch, canonical, static columns
+    runs/<run>/run.json                  every setting that determines a number, and how it was computed
+    runs/<run>/batch.npz                 the images and labels that the run's numbers were computed on
+    runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
+    runs/<run>/metrics/*.parquet         a row for each canonical architecture
+    runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
+    accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
+    searches/<search>/search.json, queries.parquet
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hnas.errors import HnasError, UsageError
+
+STORE_VERSION = 1
+DEFAULT_STORE = "data/store"
+
+
+def store_location(given: str | None) -> str:
+    """The store that a command means: what was given, else `$HNAS_STORE`, else `data/store`."""
+    return given or os.environ.get("HNAS_STORE") or DEFAULT_STORE
+
+
+def digest(*parts: str, size: int = 8) -> str:
+    """A hexadecimal digest of `size` bytes over the parts in order."""
+    hashed = blake2b(digest_size=size)
+    for part in parts:
+        hashed.update(part.encode())
+        hashed.update(b"\0")
+    return hashed.hexdigest()
+
+
+class Store:
+    """A store at `location`, a local folder or an fsspec URL. Opening one neither reads nor writes anything.
+
+    Paths are given in parts below the root: `store.path("runs", run, "run.json")`. Every write raises `HnasError`
+    where the disk is full or the place cannot be written, and leaves what was there before.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(location)
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"the store {location!r} cannot be opened: {error}; give a folder or an fsspec URL") from error
+        self.local = "file" in self.fs.protocol or "local" in self.fs.protocol
+        if self.local and Path(self.root).exists() and not Path(self.root).is_dir():
+            raise UsageError(f"the store {location!r} is a file; a store is a folder")
+
+    def path(self, *parts: str) -> str:
+        """The path of `parts` below the root, in the filesystem's own terms."""
+        return "/".join([self.root.rstrip("/"), *parts])
+
+    def url(self, *parts: str) -> str:
+        """The same as an address that any process can open, with its protocol where it is not local."""
+        path = self.path(*parts)
+        return path if self.local else str(self.fs.unstrip_protocol(path))
+
+    def exists(self, *parts: str) -> bool:
+        """Whether there is a file or folder at `parts`."""
+        return bool(self.fs.exists(self.path(*parts)))
+
+    def glob(self, *parts: str) -> list[str]:
+        """The paths that match the pattern, sorted."""
+        return sorted(str(found) for found in self.fs.glob(self.path(*parts)))
+
+    def check_version(self) -> None:
+        """Raise `HnasError` where the store was written in another layout than this package reads."""
+        if not self.exists("store.json"):
+            if self.exists("runs") or self.exists("accuracies"):
+                raise HnasError(f"{self.location} has runs but no store.json; it is no hnas store, or it is damaged")
+            return
+        version = self.read_json("store.json").get("version")
+        if version != STORE_VERSION:
+            raise HnasError(
+                f"the store {self.location} has version {version!r}, this hnas reads version {STORE_VERSION}; "
+                "use the hnas that wrote it, or another --store"
+            )
+
+    def prepare(self) -> None:
+        """Check the version, and mark the folder as a store if it is new."""
+        self.check_version()
+        if not self.exists("store.json"):
+            self.write_json({"version": STORE_VERSION}, "store.json")
+
+    def read_bytes(self, *parts: str) -> bytes:
+        """The content of a file. Raises `HnasError` where it is missing or cannot be read."""
+        path = self.path(*parts)
+        try:
+            return bytes(self.fs.cat_file(path))
+        except OSError as error:
+            raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
+
+    def write_bytes(self, content: bytes, *parts: str) -> None:
+        """Write a file aside and rename it into place; an object store's own put is whole already."""
+        path = self.path(*parts)
+        with self.writing(path):
+            if not self.local:
+                self.fs.pipe_file(path, content)
+                return
+            folder = Path(path).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, aside = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(aside).chmod(0o666 & ~_umask())
+                Path(aside).replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    Path(aside).unlink()
+                raise
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[None]:
+        """Turn the operating system's refusals to write at `path` into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            advice = "free some space, or use another --store" if error.errno == errno.ENOSPC else "use another --store"
+            raise HnasError(f"{path} cannot be written: {_reason(error)}; {advice}") from error
+
+    def read_json(self, *parts: str) -> dict[str, Any]:
+        """The JSON object in a file. Raises `HnasError` where it is not one."""
+        try:
+            value = json.loads(self.read_bytes(*parts))
+        except ValueError as error:
+            raise HnasError(f"{self.path(*parts)} is not valid JSON ({error}); it was damaged after it was written") from error
+        if not isinstance(value, dict):
+            raise HnasError(f"{self.path(*parts)} does not hold a JSON object; it was damaged after it was written")
+        return value
+
+    def write_json(self, value: dict[str, Any], *parts: str) -> None:
+        """Write a JSON object, readable by people."""
+        self.write_bytes((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), *parts)
+
+    def read_tables(self, columns: list[str], *pattern: str) -> pa.Table | None:
+        """The given columns of all Parquet files that match the pattern, or None where there is none."""
+        paths = self.glob(*pattern)
+        tables = []
+        for path in paths:
+            try:
+                with self.fs.open(path, "rb") as file:
+                    tables.append(pq.read_table(file, columns=columns))
+            except (pa.ArrowException, OSError) as error:
+                raise HnasError(f"{path} cannot be read: {error}; delete it, and its rows are computed again") from error
+        return pa.concat_tables(tables) if tables else None
+
+    def write_table(self, table: pa.Table, *parts: str) -> None:
+        """Write a Parquet file."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self.write_bytes(buffer.getvalue(), *parts)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,119 @@
+"""What a worker does: compute the metrics of one chunk of canonical architectures and write its part of the run.
+
+The chunk's eigenvalues are written first and its Parquet part last, in one rename: the part is the record that the
+chunk is done, so a worker that dies leaves nothing that counts.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hnas.errors import HnasError
+from hnas.metrics import COLUMNS, Metrics, compute_metrics
+from hnas.spaces import search_spaces
+from pipeline.ntk import NTKArrays
+from pipeline.runs import RunSettings, load_batch
+from pipeline.store import Store, digest
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the chunks of one `precompute` have in common; sent with each of them."""
+
+    store: str
+    run: str
+    settings: RunSettings
+    device: str
+    keep_gram: bool
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A share of the work: (canonical, arch) pairs, and the first of its rows in `ntk.zarr`."""
+
+    members: tuple[tuple[str, str], ...]
+    ntk_row: int
+
+    @property
+    def part(self) -> str:
+        """The name of the chunk's Parquet part: the same members, the same name."""
+        return digest(*(canonical for canonical, _ in self.members)) + ".parquet"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a finished chunk tells the driver."""
+
+    rows: int
+    seconds: float
+
+
+def choose_device(device: str) -> str:
+    """`auto` resolved on this machine. Raises `HnasError` where `cuda` is asked for and there is none."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise HnasError("--device cuda was asked for, but torch finds no CUDA device here; use --device cpu or auto")
+    return device
+
+
+def measure(job: Job, arch: str, images: torch.Tensor, labels: torch.Tensor) -> Metrics:
+    """The metrics of one architecture on the run's batch."""
+    settings = job.settings
+    network = search_spaces[settings.space].network(
+        arch, classes=settings.classes, channels=settings.channels, cells=settings.cells, seed=settings.seed
+    )
+    network = network.to(device=images.device, dtype=images.dtype)
+    try:
+        return compute_metrics(network, images, labels, ntk=settings.ntk)
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HnasError(f"the metrics of {arch} could not be computed: {reason}") from error
+
+
+def batch_tensors(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch on the job's device in the run's precision."""
+    # One thread: results do not depend on how a sum is split, and processes, not threads, fill the machine.
+    torch.set_num_threads(1)
+    device = choose_device(job.device)
+    dtype = DTYPES[job.settings.dtype]
+    return torch.from_numpy(images).to(device, dtype), torch.from_numpy(labels).to(device)
+
+
+def run_chunk(job: Job, chunk: Chunk) -> Done:
+    """Compute and store one chunk. Done twice, it stores the same part once."""
+    started = time.perf_counter()
+    store = Store(job.store)
+    if store.exists("runs", job.run, "metrics", chunk.part):
+        return Done(len(chunk.members), 0.0)
+    images, labels = batch_tensors(job, *load_batch(job.store, job.run))
+    results: list[Metrics] = []
+    seconds: list[float] = []
+    for _, arch in chunk.members:
+        begun = time.perf_counter()
+        results.append(measure(job, arch, images, labels))
+        seconds.append(time.perf_counter() - begun)
+    eigenvalues = np.stack([m.eigenvalues.numpy() for m in results])
+    gram = np.stack([m.ntk.numpy() for m in results]) if job.keep_gram else None
+    NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
+    store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
+    return Done(len(chunk.members), time.perf_counter() - started)
+
+
+def _table(chunk: Chunk, results: list[Metrics], seconds: list[float]) -> pa.Table:
+    return pa.table(
+        {
+            "canonical": [canonical for canonical, _ in chunk.members],
+            **{name: [m.columns()[name] for m in results] for name in COLUMNS},
+            "status": [m.status for m in results],
+            "seconds": pa.array(seconds, pa.float32()),
+            "ntk_row": pa.array(range(chunk.ntk_row, chunk.ntk_row + len(results)), pa.int32()),
+        }
+    )

@@ -1,0 +1,539 @@
+"""Training a network for real: on scikit-learn's digits, and against slow or independent computations."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from hnas.errors import HnasError, UsageError
+from hnas.training import (
+    Recipe,
+    TrainingResult,
+    accuracy,
+    augment,
+    crop_padding,
+    learning_rate,
+    stratified_split,
+    train,
+)
+
+MEAN = (0.3, 0.3, 0.3)
+STD = (0.35, 0.35, 0.35)
+QUICK = Recipe(epochs=2, batch_size=64, flip=False)
+
+Data = tuple[Tensor, Tensor]
+
+
+def small_network(seed: int = 0, pool: nn.Module | None = None) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            pool or nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(128, 10),
+        )
+
+
+def linear_network(size: int, classes: int = 10) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, classes))
+
+
+class Recorder(nn.Module):
+    """Keeps the inputs it is trained on."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.inputs: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.inputs.append(inputs.detach().clone())
+        return self.network(inputs)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These networks gain nothing from more, and lose much where other processes want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Data, Data]:
+    """Training and validation part, (n, 3, 8, 8) uint8 and (n,) int64."""
+    bunch = load_digits()
+    grey = torch.from_numpy((bunch.images * 255 / 16).round().astype(np.uint8))
+    images, labels = grey[:, None].expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(bunch.target.astype(np.int64))
+    training, validation = (torch.from_numpy(part) for part in stratified_split(bunch.target, 0.25, seed=0))
+    return (images[training], labels[training]), (images[validation], labels[validation])
+
+
+def noise(n: int, size: int = 8, classes: int = 10, seed: int = 0) -> Data:
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (n, 3, size, size), generator=rng, dtype=torch.uint8)
+    return images, torch.randint(classes, (n,), generator=rng)
+
+
+def fit(network: nn.Module, data: Data, recipe: Recipe = QUICK, seed: int = 0, **more: Any) -> TrainingResult:
+    return train(network, *data, mean=MEAN, std=STD, recipe=recipe, seed=seed, **more)
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def comparable(result: TrainingResult) -> TrainingResult:
+    return dataclasses.replace(result, seconds=0.0)
+
+
+# Learning
+
+
+def test_digits_are_learnt_within_a_few_epochs(digits: tuple[Data, Data]) -> None:
+    network = small_network()
+    steps: list[tuple[int, int, float]] = []
+    recipe = Recipe(epochs=6, batch_size=64, flip=False)
+    result = fit(network, digits[0], recipe, valid=digits[1], test=digits[0], progress=lambda *step: steps.append(step))
+    assert result.valid_accuracy is not None
+    assert result.test_accuracy is not None
+    assert result.valid_accuracy > 85
+    assert result.valid_accuracy == accuracy(network, *digits[1], MEAN, STD)
+    assert result.test_accuracy == accuracy(network, *digits[0], MEAN, STD)
+    assert result.train_accuracy > 80
+    assert result.epochs == 6
+    assert result.parameters == sum(p.numel() for p in network.parameters())
+    assert 0 < result.seconds < 60
+    batches = math.ceil(len(digits[0][0]) / 64)
+    assert [step[:2] for step in steps] == [(i + 1, 6 * batches) for i in range(6 * batches)]
+    assert steps[-1][2] == pytest.approx(result.train_loss)
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_held_out_accuracy_is_none_where_nothing_is_held_out() -> None:
+    result = fit(small_network(), noise(64))
+    assert result.valid_accuracy is None
+    assert result.test_accuracy is None
+
+
+def test_a_float64_network_trains_in_float64() -> None:
+    network = Recorder(small_network().double())
+    result = fit(network, noise(64), valid=noise(32))
+    assert result.valid_accuracy is not None
+    assert network.inputs[0].dtype == torch.float64
+
+
+def test_the_weights_are_those_of_a_plain_loop_with_torchs_own_scheduler() -> None:
+    """One batch holds all images, so the loop below needs no knowledge of their order."""
+    images, labels = noise(40, size=4)
+    network = linear_network(4).double()
+    reference = copy.deepcopy(network)
+    recipe = Recipe(epochs=7, batch_size=64, flip=False, crop=False)
+    result = fit(network, (images, labels), recipe)
+
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7, eta_min=0)
+    inputs = (images.double() / 255 - 0.3) / 0.35
+    for _ in range(7):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(reference(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    assert result.train_loss == pytest.approx(loss.item(), rel=1e-10)
+    for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("lr", "epochs"), [(0.1, 200), (0.025, 12), (1.0, 1)])
+def test_the_learning_rate_is_torchs_cosine_annealing(lr: float, epochs: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=lr)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs, eta_min=0)
+    recipe = Recipe(epochs=epochs, lr=lr)
+    for epoch in range(epochs):
+        assert learning_rate(recipe, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_training_without_momentum_is_plain_sgd() -> None:
+    images, labels = noise(8, size=4)
+    network = linear_network(4).double()
+    reference = copy.deepcopy(network)
+    fit(network, (images, labels), Recipe(epochs=1, lr=0.5, momentum=0, weight_decay=0, flip=False, crop=False))
+    F.cross_entropy(reference((images.double() / 255 - 0.3) / 0.35), labels).backward()
+    for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours.detach(), theirs.detach() - 0.5 * theirs.grad)
+
+
+def test_the_reported_loss_and_accuracy_are_means_over_images_not_over_batches() -> None:
+    images, labels = noise(10)
+    network = linear_network(8).double()
+    with torch.no_grad():
+        logits = network((images.double() / 255 - 0.3) / 0.35)
+    result = fit(network, (images, labels), Recipe(epochs=1, batch_size=8, lr=1e-300, crop=False, flip=False))
+    assert result.train_loss == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert result.train_accuracy == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+
+
+# Reproducibility
+
+
+def test_the_same_seed_gives_the_same_bits(digits: tuple[Data, Data]) -> None:
+    runs = [(network := small_network(), fit(network, digits[0], valid=digits[1], seed=3)) for _ in range(2)]
+    assert comparable(runs[0][1]) == comparable(runs[1][1])
+    assert same_weights(runs[0][0], runs[1][0])
+
+
+def test_another_seed_gives_another_result(digits: tuple[Data, Data]) -> None:
+    losses = {fit(small_network(), digits[0], seed=seed).train_loss for seed in (0, 1)}
+    assert len(losses) == 2
+
+
+def test_networks_with_dropout_repeat_too_and_the_global_generators_are_untouched() -> None:
+    results = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        np.random.seed(state)
+        before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+        network = nn.Sequential(linear_network(8), nn.Dropout(0.5))
+        results.append(fit(network, noise(64), valid=noise(16)))
+        stratified_split(np.arange(20) % 4, 0.5, seed=0)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert comparable(results[0]) == comparable(results[1])
+
+
+def test_held_out_data_is_never_trained_on(digits: tuple[Data, Data]) -> None:
+    networks = [small_network() for _ in range(3)]
+    fit(networks[0], digits[0])
+    fit(networks[1], digits[0], valid=digits[1])
+    fit(networks[2], digits[0], valid=noise(100), test=noise(50, seed=1))
+    assert same_weights(networks[0], networks[1])
+    assert same_weights(networks[0], networks[2])
+
+
+def test_the_callers_tensors_are_left_as_they_were() -> None:
+    images, labels = noise(64)
+    kept = images.clone(), labels.clone()
+    fit(small_network(), (images, labels), Recipe(epochs=1, batch_size=32))
+    assert torch.equal(images, kept[0])
+    assert torch.equal(labels, kept[1])
+
+
+def test_each_module_keeps_its_mode() -> None:
+    network = small_network()
+    network[1].eval()
+    before = [module.training for module in network.modules()]
+    fit(network, noise(64), valid=noise(8))
+    accuracy(network, *noise(8), MEAN, STD)
+    assert [module.training for module in network.modules()] == before
+
+
+# Augmentation
+
+
+def slow_augment(image: np.ndarray, flip: bool, shift: tuple[int, int], padding: int) -> np.ndarray:
+    """One image (3, H, W), pixel by pixel: RandomHorizontalFlip, then RandomCrop(size, padding) of torchvision."""
+    channels, height, width = image.shape
+    out = np.zeros_like(image)
+    for c in range(channels):
+        for i in range(height):
+            for j in range(width):
+                row, column = i + shift[0] - padding, j + shift[1] - padding
+                if 0 <= row < height and 0 <= column < width:
+                    out[c, i, j] = image[c, row, width - 1 - column if flip else column]
+    return out
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_augmentation_equals_a_loop_over_images_and_pixels(padding: int) -> None:
+    images = torch.randint(1, 256, (30, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(1)
+    flips, shifts = rng.random(30) < 0.5, rng.integers(0, 2 * padding + 1, (30, 2))
+    fast = augment(images, torch.from_numpy(flips), torch.from_numpy(shifts), padding)
+    slow = [slow_augment(x, f, tuple(s), padding) for x, f, s in zip(images.numpy(), flips, shifts, strict=True)]
+    assert fast.dtype == torch.uint8
+    assert np.array_equal(fast.numpy(), np.stack(slow))
+
+
+@pytest.mark.parametrize(("size", "padding"), [(8, 1), (15, 1), (16, 2), (28, 2), (32, 4), (224, 4)])
+def test_crop_padding_suits_the_image_size(size: int, padding: int) -> None:
+    assert crop_padding(size, size) == padding
+    assert crop_padding(size, 1000) == padding
+
+
+def recorded(data: Data, **recipe: Any) -> Tensor:
+    network = Recorder(linear_network(data[0].shape[2]).double())
+    fit(network, data, Recipe(batch_size=100, lr=1e-6, **recipe))
+    return torch.cat(network.inputs)
+
+
+def test_padding_is_black_before_normalisation() -> None:
+    white = torch.full((50, 3, 8, 8), 255, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64)
+    inputs = recorded(white, epochs=2)
+    black, full = (0 - 0.3) / 0.35, (1 - 0.3) / 0.35
+    assert torch.isclose(inputs.unique(), torch.tensor([black, full], dtype=torch.float64)).all()
+    assert torch.isclose(inputs[:, :, 1:-1, 1:-1], torch.tensor(full, dtype=torch.float64)).all()
+
+
+def test_every_flip_and_shift_is_drawn_and_nothing_else(digits: tuple[Data, Data]) -> None:
+    image, label = digits[0][0][:1], digits[0][1][:1]
+    data = image.expand(400, -1, -1, -1), label.expand(400)
+    pixels = (recorded(data, epochs=1) * 0.35 + 0.3).mul(255).round().to(torch.uint8).numpy()
+    choices = {
+        slow_augment(image[0].numpy(), flip, (row, column), 1).tobytes(): (flip, row, column)
+        for flip in (False, True)
+        for row in range(3)
+        for column in range(3)
+    }
+    assert len(choices) == 18
+    drawn = [choices[x.tobytes()] for x in pixels]
+    assert set(drawn) == set(choices.values())
+    assert 150 < sum(flip for flip, _, _ in drawn) < 250
+
+
+def test_flip_and_crop_happen_only_when_asked() -> None:
+    images, labels = noise(50)
+    plain = {x.tobytes() for x in images.numpy()}
+    flipped = plain | {x.tobytes() for x in images.flip(3).numpy()}
+    for flip, allowed in ((False, plain), (True, flipped)):
+        inputs = recorded((images, labels), epochs=1, flip=flip, crop=False)
+        seen = {x.tobytes() for x in (inputs * 0.35 + 0.3).mul(255).round().to(torch.uint8).numpy()}
+        assert seen <= allowed
+        assert (seen == plain) is not flip
+
+
+def test_an_epoch_sees_every_image_once_in_an_order_that_augmentation_does_not_change() -> None:
+    flat = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8), torch.zeros(50).long()
+    orders = []
+    for crop in (True, False):
+        inputs = recorded(flat, epochs=2, flip=False, crop=crop)
+        orders.append((inputs[:, 0, 4, 4] * 0.35 + 0.3).mul(255).round().long())
+    assert torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[0][:50].sort().values, torch.arange(50))
+    assert torch.equal(orders[0][50:].sort().values, torch.arange(50))
+    assert not torch.equal(orders[0][:50], orders[0][50:])
+
+
+# Batches
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(32, [16, 16]), (35, [16, 16, 3]), (33, [16, 16]), (3, [3]), (2, [2])])
+def test_a_last_batch_is_kept_unless_it_is_one_image(images: int, sizes: list[int]) -> None:
+    """The batch norm after global pooling fails in training mode on a single image."""
+    network = Recorder(
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 10)),
+    )
+    fit(network, noise(images), Recipe(epochs=1, batch_size=16))
+    assert [len(x) for x in network.inputs] == sizes
+
+
+def test_channels_last_inputs_are_used_only_where_the_network_takes_them() -> None:
+    class View(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.view(len(inputs), -1)
+
+    images, labels = noise(16, size=4)
+    picky = Recorder(nn.Sequential(View(), nn.Linear(48, 10)))
+    fit(picky, (images, labels))
+    assert picky.inputs[0].is_contiguous()
+    easy = Recorder(linear_network(4))
+    fit(easy, (images, labels))
+    assert easy.inputs[0].is_contiguous(memory_format=torch.channels_last)
+
+
+# Accuracy
+
+
+def test_accuracy_is_the_share_of_right_answers_whatever_the_batch_size() -> None:
+    images, labels = noise(53)
+    network = small_network().double()
+    network.eval()
+    with torch.no_grad():
+        answers = network((images.double() / 255 - 0.3) / 0.35).argmax(1)
+    expected = 100 * (answers == labels).sum().item() / 53
+    network.train()
+    state = copy.deepcopy(network.state_dict())
+    for batch_size in (1, 7, 512):
+        assert accuracy(network, images, labels, MEAN, STD, batch_size) == expected
+    assert accuracy(network, images, answers, MEAN, STD) == 100
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+# Splitting
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=st.lists(st.integers(2, 40), min_size=1, max_size=12),
+    share=st.floats(0.001, 0.999),
+    seed=st.integers(0, 2**32),
+)
+def test_a_split_is_complete_disjoint_stratified_and_repeatable(sizes: list[int], share: float, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)) - 3, sizes))
+    training, validation = stratified_split(labels, share, seed)
+    assert np.array_equal(np.sort(np.concatenate([training, validation])), np.arange(len(labels)))
+    counts = {}
+    for label, size in zip(range(-3, len(sizes) - 3), sizes, strict=True):
+        count = int((labels[validation] == label).sum())
+        assert 1 <= count <= size - 1
+        assert abs(count - share * size) < 1
+        assert counts.setdefault(size, count) == count
+    again = stratified_split(labels, share, seed)
+    assert np.array_equal(again[0], training)
+    assert np.array_equal(again[1], validation)
+
+
+def test_another_seed_splits_differently() -> None:
+    labels = np.arange(200) % 4
+    assert not np.array_equal(stratified_split(labels, 0.5, 0)[1], stratified_split(labels, 0.5, 1)[1])
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("labels", "share", "seed", "message"),
+    [
+        (np.arange(10) % 2, 0.0, 0, "share is 0.0"),
+        (np.arange(10) % 2, 1.0, 0, "share is 1.0"),
+        (np.arange(10) % 2, float("nan"), 0, "share is nan"),
+        (np.arange(10) % 2, 0.5, -1, "seed is -1"),
+        (np.array([0, 0, 1]), 0.5, 0, "class 1 has a single image"),
+        (np.array([], dtype=np.int64), 0.5, 0, "no images"),
+        (np.zeros((4, 1), dtype=np.int64), 0.5, 0, r"shape \(4, 1\)"),
+        (np.zeros(4), 0.5, 0, "float64"),
+    ],
+)
+def test_wrong_splits_are_refused(labels: np.ndarray, share: float, seed: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        stratified_split(labels, share, seed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 1}, "batch_size is 1"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"lr": -0.1}, "lr is -0.1"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"lr": math.inf}, "lr is inf"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+    ],
+)
+def test_wrong_recipes_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Recipe(**setting)
+
+
+GOOD = noise(8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": GOOD[0].float()}, "training images have .*float32"),
+        ({"images": GOOD[0][:, :1]}, r"training images have shape \(8, 1, 8, 8\)"),
+        ({"images": GOOD[0][0]}, r"training images have shape \(3, 8, 8\)"),
+        ({"labels": GOOD[1].int()}, "training labels have .*int32"),
+        ({"labels": GOOD[1][:7]}, "8 training images come with 7 labels"),
+        ({"labels": GOOD[1] + 5}, "training labels run from .* 10 classes"),
+        ({"labels": GOOD[1] - 10}, "training labels run from -"),
+        ({"images": GOOD[0][:1], "labels": GOOD[1][:1]}, "1 training images"),
+        ({"images": GOOD[0][:0], "labels": GOOD[1][:0]}, "no training images"),
+        ({"valid": (GOOD[0], GOOD[1][:3])}, "8 validation images come with 3 labels"),
+        ({"valid": (GOOD[0], GOOD[1] + 10)}, "validation labels run from"),
+        ({"test": (GOOD[0].double(), GOOD[1])}, "test images have .*float64"),
+        ({"test": (GOOD[0][:0], GOOD[1][:0])}, "no test images"),
+        ({"mean": (0.5,)}, "mean is"),
+        ({"mean": (0.5, math.nan, 0.5)}, "mean is"),
+        ({"std": (0.5, 0.0, 0.5)}, "std is"),
+        ({"seed": -1}, "seed is -1"),
+        ({"network": nn.Flatten()}, "no trainable parameters"),
+        ({"network": nn.Conv2d(3, 4, 3)}, r"returned \(2, 4, 6, 6\)"),
+        ({"network": nn.LSTM(8, 8).requires_grad_(False)}, "no trainable parameters"),
+    ],
+)
+def test_wrong_training_requests_are_refused(change: dict[str, Any], message: str) -> None:
+    request = {
+        "network": linear_network(8),
+        "images": GOOD[0],
+        "labels": GOOD[1],
+        "mean": MEAN,
+        "std": STD,
+        "recipe": QUICK,
+        "seed": 0,
+        "valid": GOOD,
+    } | change
+    with pytest.raises(UsageError, match=message):
+        train(**request)
+
+
+def test_a_network_that_does_not_return_a_tensor_is_refused() -> None:
+    class Pair(nn.Linear):
+        def forward(self, inputs: Tensor) -> Any:
+            return inputs, super().forward(inputs.flatten(1))
+
+    with pytest.raises(UsageError, match="Pair returned tuple"):
+        fit(Pair(192, 10), GOOD)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: accuracy(linear_network(8), GOOD[0], GOOD[1][:2], MEAN, STD),
+            "8 evaluation images come with 2 labels",
+        ),
+        (lambda: accuracy(linear_network(8), GOOD[0][:0], GOOD[1][:0], MEAN, STD), "no evaluation images"),
+        (lambda: accuracy(linear_network(8), GOOD[0], GOOD[1] + 9, MEAN, STD), "10 classes"),
+        (lambda: accuracy(linear_network(8), *GOOD, MEAN, STD, batch_size=0), "batch_size is 0"),
+        (lambda: accuracy(nn.Flatten(), *GOOD, MEAN, STD), "Flatten has no parameters"),
+        (lambda: accuracy(linear_network(8), *GOOD, MEAN, (1.0, 1.0)), "std is"),
+    ],
+)
+def test_wrong_evaluations_are_refused(call: Callable[[], float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("broken", ["loss", "weight"])
+def test_divergence_names_the_epoch_and_a_way_out(broken: str) -> None:
+    network = linear_network(8)
+    if broken == "loss":
+        recipe = Recipe(epochs=3, batch_size=4, lr=1e38)
+    else:  # the only step starts from a finite loss and leaves infinite weights
+        recipe = Recipe(epochs=1, batch_size=8, lr=1e38, weight_decay=1e6)
+    with pytest.raises(HnasError, match=r"diverged in epoch 1 of .*learning rate below 1e\+38") as error:
+        fit(network, GOOD, recipe)
+    assert not isinstance(error.value, UsageError)
+
+
+def test_a_failing_network_error_reaches_the_caller() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        fit(linear_network(4), GOOD)
