@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hnas.algorithm import search
     from hnas.errors import HnasError, UsageError
     from hnas.metrics import Metrics, compute_metrics
     from hnas.objective import objective
-    from hnas.search import search
     from hnas.spaces import SearchSpace, search_spaces
     from hnas.spaces.initialise import initialise
     from hnas.training import Recipe, train
@@ -43,7 +43,7 @@ _HOMES = {
     "Metrics": "hnas.metrics",
     "compute_metrics": "hnas.metrics",
     "objective": "hnas.objective",
-    "search": "hnas.search",
+    "search": "hnas.algorithm",
     "SearchSpace": "hnas.spaces.base",
     "search_spaces": "hnas.spaces.base",
     "initialise": "hnas.spaces.initialise",

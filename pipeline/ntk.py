@@ -8,6 +8,7 @@ locks; rows that no part has claimed hold NaN.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import zarr
@@ -30,14 +31,14 @@ class NTKArrays:
             wanted = {"eigenvalues": (samples,)} | ({"gram": (samples, samples)} if gram else {})
             for name, tail in wanted.items():
                 if name not in group:
-                    size = group["eigenvalues"].chunks[0] if "eigenvalues" in group else block
+                    size = _array(group, "eigenvalues").chunks[0] if "eigenvalues" in group else block
                     group.create_array(
                         name, shape=(rows, *tail), chunks=(size, *tail), dtype="float64", fill_value=float("nan")
                     )
             for array in group.array_values():
                 if array.shape[0] < rows:
                     array.resize((rows, *array.shape[1:]))
-            return int(group["eigenvalues"].chunks[0])
+            return int(_array(group, "eigenvalues").chunks[0])
 
     def trim(self, rows: int) -> None:
         """Drop the rows from `rows` on, which no part uses."""
@@ -49,9 +50,9 @@ class NTKArrays:
         """Write eigenvalues (k, m) and Gram matrices (k, m, m) to the rows from `start`, the first of a block."""
         with self._store.writing(self.path):
             group = zarr.open_group(self.path, mode="r+")
-            group["eigenvalues"][start : start + len(eigenvalues)] = eigenvalues  # type: ignore[index]
+            _array(group, "eigenvalues")[start : start + len(eigenvalues)] = eigenvalues
             if gram is not None:
-                group["gram"][start : start + len(gram)] = gram  # type: ignore[index]
+                _array(group, "gram")[start : start + len(gram)] = gram
 
     def read(self, name: str = "eigenvalues") -> np.ndarray:
         """A whole array: `eigenvalues` (n, m) or `gram` (n, m, m). Raises `HnasError` where it was not kept."""
@@ -63,4 +64,10 @@ class NTKArrays:
                 raise HnasError(f"{self.path} does not exist; `hnas precompute` writes it") from error
         if name not in group:
             raise HnasError(f"{self.path} has no array {name!r}; Gram matrices are kept with --keep-gram")
-        return np.asarray(group[name][:])  # type: ignore[index]
+        return np.asarray(_array(group, name)[:])
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array

@@ -47,11 +47,8 @@ class Plan:
 
     def rows_needed(self, block: int) -> int:
         """Rows of `ntk.zarr` that hold the finished parts and the chunks to come, in blocks of `block` rows."""
-        last = None
-        for last in self.chunks(block):
-            pass
-        used = max(self.used_rows, default=-1) + 1
-        return max(used, last.ntk_row + len(last.members)) if last else used
+        ends = (chunk.ntk_row + len(chunk.members) for chunk in self.chunks(block))
+        return max(max(self.used_rows, default=-1) + 1, max(ends, default=0))
 
     def chunks(self, block: int) -> Iterator[Chunk]:
         """The chunks, each at the first free blocks of `ntk.zarr` that lie together and take it."""
@@ -85,7 +82,9 @@ def make_plan(
     whose images or classes the networks do not take; `HnasError` for a store of another version or a damaged one.
     """
     if not 2 <= batch_size <= MAX_BATCH:
-        raise UsageError(f"--batch-size {batch_size} cannot be; κ needs 2 samples at least, and {MAX_BATCH} is the most")
+        raise UsageError(
+            f"--batch-size {batch_size} cannot be; κ needs 2 samples at least, and {MAX_BATCH} is the most"
+        )
     if chunk_size < 1:
         raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
     if not 0 <= seed < 2**63:

@@ -6,7 +6,6 @@ given to another; everything that finished stays. Progress goes to a callback, n
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +50,7 @@ class Progress:
         return (self.total - self.done) / self.rate if self.done else None
 
 
-class Interrupted(HnasError):
+class InterruptedRunError(HnasError):
     """The user stopped the work; what finished is stored."""
 
 
@@ -70,7 +69,7 @@ def precompute(
 
     `workers` local processes with one thread each (default: one for each physical core), or the cluster at the
     `scheduler` address. Raises `HnasError` where the scheduler does not answer, a chunk fails, another precompute
-    writes the same run, or the disk is full; `Interrupted` on Ctrl-C. In each case the parts that finished stay.
+    writes the same run, or the disk is full, `InterruptedRunError` on Ctrl-C; the parts that finished stay.
     """
     if workers is not None and not 1 <= workers <= 1024:
         raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
@@ -101,7 +100,7 @@ def precompute(
                 for done in _results(client, job, plan.chunks(block)):
                     advance(done.rows)
         except KeyboardInterrupt:
-            raise Interrupted(
+            raise InterruptedRunError(
                 f"interrupted: {plan.done + computed} of {plan.done + len(plan.todo)} rows are stored in run {run}; "
                 "the same command goes on from there"
             ) from None
@@ -193,13 +192,15 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
             address = scheduler
         try:
             client = Client(address, timeout="10s")
-        except (OSError, TimeoutError, asyncio.TimeoutError) as error:
+        except (OSError, TimeoutError) as error:
             raise HnasError(
                 f"no Dask scheduler answers at {scheduler} within 10 seconds; start one with `dask scheduler` and give "
                 "its tcp:// address"
             ) from error
         except ValueError as error:
-            raise UsageError(f"--scheduler {scheduler!r} is no address; give one such as tcp://127.0.0.1:8786") from error
+            raise UsageError(
+                f"--scheduler {scheduler!r} is no address; give one such as tcp://127.0.0.1:8786"
+            ) from error
         yield stack.enter_context(client)
 
 
@@ -222,7 +223,9 @@ def _results(client: Client, job: Job, chunks: Iterator[Chunk]) -> Iterator[Done
     try:
         client.wait_for_workers(1, timeout=60)
     except TimeoutError:
-        raise HnasError("the Dask scheduler has no worker, and none came within 60 seconds; start `dask worker`") from None
+        raise HnasError(
+            "the Dask scheduler has no worker, and none came within 60 seconds; start `dask worker`"
+        ) from None
     ahead = _AHEAD * max(1, sum(client.nthreads().values()))
     running = as_completed()
     for _, chunk in zip(range(ahead), chunks, strict=False):
@@ -234,13 +237,13 @@ def _results(client: Client, job: Job, chunks: Iterator[Chunk]) -> Iterator[Done
             raise
         except KilledWorker as error:
             raise HnasError(
-                f"a chunk was lost with its worker {error.allowed_failures + 1} times, which looks like a lack of memory; "
+                f"a chunk was lost with its worker {error.allowed_failures + 1} times, as happens for lack of memory; "
                 "use fewer --workers or a smaller --batch-size; what finished is stored"
             ) from error
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise HnasError(f"a chunk failed on its worker: {reason}; what finished is stored") from error
         future.release()
-        chunk = next(chunks, None)
-        if chunk is not None:
-            running.add(submit(chunk))
+        following = next(chunks, None)
+        if following is not None:
+            running.add(submit(following))

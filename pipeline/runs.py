@@ -77,7 +77,9 @@ def read_settings(store: Store, run: str) -> RunSettings:
     try:
         return RunSettings(**stored)  # type: ignore[arg-type]
     except TypeError as error:
-        raise HnasError(f"runs/{run}/run.json in {store.location} has settings this hnas does not know: {error}") from error
+        raise HnasError(
+            f"runs/{run}/run.json in {store.location} has settings this hnas does not know: {error}"
+        ) from error
 
 
 def record_session(store: Store, run: str, session: dict[str, Any]) -> None:

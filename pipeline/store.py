@@ -1,14 +1,14 @@
 """The store: one folder (or fsspec URL) of Parquet, Zarr and JSON, in which everything appears whole or not at all.
 
-    store.json                           the version of this layout
-    architectures/<space>/*.parquet      arch, canonical, static columns
-    runs/<run>/run.json                  every setting that determines a number, and how it was computed
-    runs/<run>/batch.npz                 the images and labels that the run's numbers were computed on
-    runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
-    runs/<run>/metrics/*.parquet         a row for each canonical architecture
-    runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
-    accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
-    searches/<search>/search.json, queries.parquet
+store.json                           the version of this layout
+architectures/<space>/*.parquet      arch, canonical, static columns
+runs/<run>/run.json                  every setting that determines a number, and how it was computed
+runs/<run>/batch.npz                 the images and labels that the run's numbers were computed on
+runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
+runs/<run>/metrics/*.parquet         a row for each canonical architecture
+runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
+accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
+searches/<search>/search.json, queries.parquet
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Store:
         try:
             self.fs, self.root = fsspec.core.url_to_fs(location)
         except (ValueError, ImportError) as error:
-            raise UsageError(f"the store {location!r} cannot be opened: {error}; give a folder or an fsspec URL") from error
+            raise UsageError(
+                f"the store {location!r} cannot be opened: {error}; give a folder or an fsspec URL"
+            ) from error
         self.local = "file" in self.fs.protocol or "local" in self.fs.protocol
         if self.local and Path(self.root).exists() and not Path(self.root).is_dir():
             raise UsageError(f"the store {location!r} is a file; a store is a folder")
@@ -145,7 +147,9 @@ class Store:
         try:
             value = json.loads(self.read_bytes(*parts))
         except ValueError as error:
-            raise HnasError(f"{self.path(*parts)} is not valid JSON ({error}); it was damaged after it was written") from error
+            raise HnasError(
+                f"{self.path(*parts)} is not valid JSON ({error}); it was damaged after it was written"
+            ) from error
         if not isinstance(value, dict):
             raise HnasError(f"{self.path(*parts)} does not hold a JSON object; it was damaged after it was written")
         return value
@@ -163,7 +167,9 @@ class Store:
                 with self.fs.open(path, "rb") as file:
                     tables.append(pq.read_table(file, columns=columns))
             except (pa.ArrowException, OSError) as error:
-                raise HnasError(f"{path} cannot be read: {error}; delete it, and its rows are computed again") from error
+                raise HnasError(
+                    f"{path} cannot be read: {error}; delete it, and its rows are computed again"
+                ) from error
         return pa.concat_tables(tables) if tables else None
 
     def write_table(self, table: pa.Table, *parts: str) -> None:

@@ -26,12 +26,7 @@ from torch import Tensor, nn
 from hnas.errors import UsageError
 from hnas.metrics.gram import Gram
 from hnas.metrics.layers import Layer, Layers
-
-#: Version of the numbers: raised whenever a change moves a stored value by more than rounding.
-ENGINE_VERSION = 1
-
-COLUMNS = ("grad_norm", "grad_norm_l2", "snip", "snip_inner", "grasp", "grasp_abs", "trace", "kappa")
-NTK_MODES = ("summed", "exact")
+from hnas.metrics.names import COLUMNS, NTK_MODES
 
 # Bytes of per-sample gradients that the exact Θ₀ holds at once; more layers than fit take a further m passes.
 _EXACT_BYTES = 512 * 2**20

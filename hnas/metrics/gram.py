@@ -84,7 +84,7 @@ def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tenso
     # Every sample becomes a group of one convolution, whose weight gradient is then theirs side by side.
     one = Geometry(True, geometry.stride, geometry.padding, geometry.dilation, geometry.groups * m)
     wide = weight.detach().expand(m, *weight.shape).flatten(0, 1)
-    _, gw = one.adjoint(gy.flatten(0, 1)[None], x.flatten(0, 1)[None], wide, input=False, kernel=True)
+    _, gw = one.adjoint(gy.flatten(0, 1)[None], x.flatten(0, 1)[None], wide, to_x=False, to_kernel=True)
     assert gw is not None
     return gw.reshape(m, -1)
 

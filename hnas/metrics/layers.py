@@ -45,22 +45,23 @@ class Geometry:
         if not self.convolution:
             return F.linear(x, weight, bias)
         zeros = (0,) * len(self.stride)
-        return torch.ops.aten.convolution(
+        y: Tensor = torch.ops.aten.convolution(
             x, weight, bias, self.stride, self.padding, self.dilation, False, zeros, self.groups
         )
+        return y
 
     def adjoint(
-        self, gy: Tensor, x: Tensor, weight: Tensor, *, input: bool, kernel: bool
+        self, gy: Tensor, x: Tensor, weight: Tensor, *, to_x: bool, to_kernel: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradients of `⟨gy, weight * x⟩` with respect to x and to weight, each where asked for."""
         if not self.convolution:
-            gx = gy @ weight if input else None
-            gw = gy.flatten(0, -2).t() @ x.flatten(0, -2) if kernel else None
+            gx = gy @ weight if to_x else None
+            gw = gy.flatten(0, -2).t() @ x.flatten(0, -2) if to_kernel else None
             return gx, gw
         zeros = (0,) * len(self.stride)
         gx, gw, _ = torch.ops.aten.convolution_backward(
             gy, x, weight, None, self.stride, self.padding, self.dilation, False, zeros, self.groups,
-            (input, kernel, False),
+            (to_x, to_kernel, False),
         )  # fmt: skip
         return gx, gw
 
@@ -146,16 +147,19 @@ class _Recorder(TorchFunctionMode):
                 f"batch of {self.layers.batch} samples for per-sample gradients to exist"
             )
         layer.calls += 1
-        return _Apply.apply(x, layer.weight, layer.factor, layer.bias, geometry, layer, self.layers)
+        return _Apply.apply(  # type: ignore[no-untyped-call]
+            x, layer.weight, layer.factor, layer.bias, geometry, layer, self.layers
+        )
 
 
-def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:
+# The two below have the parameter names of torch's functions, which may be called with keywords.
+def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:  # noqa: A002
     return input, weight, Geometry(convolution=False)
 
 
 def _convolution_call(
     dimensions: int,
-    input: Tensor,
+    input: Tensor,  # noqa: A002
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -163,14 +167,15 @@ def _convolution_call(
     dilation: Any = 1,
     groups: int = 1,
 ) -> tuple[Any, ...]:
+    x = input
     dilation = _tuple(dilation, dimensions)
     if isinstance(padding, str):
         total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
         # Zeros are added here rather than by the convolution: an even kernel needs one more on the right.
-        input = F.pad(input, [n for t in reversed(total) for n in (t // 2, t - t // 2)])
+        x = F.pad(input, [n for t in reversed(total) for n in (t // 2, t - t // 2)])
         padding = 0
     geometry = Geometry(True, _tuple(stride, dimensions), _tuple(padding, dimensions), dilation, groups)
-    return input, weight, geometry
+    return x, weight, geometry
 
 
 def _tuple(value: Any, n: int) -> tuple[int, ...]:
@@ -194,25 +199,25 @@ class _Apply(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor) -> tuple[Any, ...]:
         x, weight, factor = ctx.saved_tensors
         geometry, layer, layers = ctx.geometry, ctx.layer, ctx.layers
-        input = ctx.needs_input_grad[0]
+        needed = ctx.needs_input_grad[0]
         gx = gw = gc = gb = None
         if layers.phase == "gradient":
             if torch.is_grad_enabled():
-                gx, gw = _Adjoint.apply(gy, x, weight, factor, geometry, input)
+                gx, gw = _Adjoint.apply(gy, x, weight, factor, geometry, needed)  # type: ignore[no-untyped-call]
             else:
                 wanted = layers.wanted is None or layer.name in layers.wanted
-                gx, gw = geometry.adjoint(gy, x, weight, input=input, kernel=wanted)
+                gx, gw = geometry.adjoint(gy, x, weight, to_x=needed, to_kernel=wanted)
                 gb = geometry.bias_adjoint(gy).sum(0) if wanted and layer.bias is not None else None
         elif layers.phase == "ntk":
             assert layers.visit is not None
             layers.visit(layer, geometry, x, gy)
-            gx = geometry.adjoint(gy, x, weight, input=True, kernel=False)[0] if input else None
+            gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0] if needed else None
         else:
             # ⟨gy, W * x⟩ = ⟨Wᵀ * gy, x⟩, and Wᵀ * gy is the input gradient.
-            gx = geometry.adjoint(gy, x, weight, input=True, kernel=False)[0]
+            gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0]
             assert gx is not None
             gc = _inner(gx, x)
-        return (gx if input else None), gw, gc, gb, None, None, None
+        return (gx if needed else None), gw, gc, gb, None, None, None
 
 
 class _Adjoint(torch.autograd.Function):
@@ -223,12 +228,12 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gy: Tensor, x: Tensor, weight: Tensor, factor: Tensor, geometry: Geometry, input: bool
+        ctx: Any, gy: Tensor, x: Tensor, weight: Tensor, factor: Tensor, geometry: Geometry, needed: bool
     ) -> tuple[Tensor | None, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gy, x, weight)
         ctx.geometry = geometry
-        gx, gw = geometry.adjoint(gy, x, weight, input=input, kernel=True)
+        gx, gw = geometry.adjoint(gy, x, weight, to_x=needed, to_kernel=True)
         assert gw is not None
         return gx, gw
 
@@ -240,7 +245,7 @@ class _Adjoint(torch.autograd.Function):
         if g is not None:
             to_gy = geometry.apply(x, g)
             if ctx.needs_input_grad[1]:
-                to_x = geometry.adjoint(gy, x, g, input=True, kernel=False)[0]
+                to_x = geometry.adjoint(gy, x, g, to_x=True, to_kernel=False)[0]
         if v is not None:
             through = geometry.apply(v, weight)
             to_c = _inner(gy, through)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 def batch_norm(
-    input: Tensor,
+    input: Tensor,  # noqa: A002
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
@@ -37,7 +37,7 @@ def batch_norm(
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if input.numel() == input.shape[1]:
         raise ValueError(f"batch norm needs more than one value a channel, got an input of shape {tuple(input.shape)}")
-    out: Tensor = _BatchNorm.apply(input, weight, bias, eps)
+    out: Tensor = _BatchNorm.apply(input, weight, bias, eps)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -67,7 +67,8 @@ class _BatchNorm(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
         d, s, a, x = ctx.saved_tensors
-        return _Adjoint.apply(gy, x, d, s, a), None, None, None
+        gx = _Adjoint.apply(gy, x, d, s, a)  # type: ignore[no-untyped-call]
+        return gx, None, None, None
 
 
 class _Adjoint(torch.autograd.Function):

@@ -3,6 +3,6 @@
 Torch is imported when a network is built, not before: a search against a table needs none.
 """
 
-from hnas.spaces.base import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, search_spaces
+from hnas.spaces.base import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, search_spaces, space_of
 
-__all__ = ["ENTRY_POINT_GROUP", "SearchSpace", "SearchSpaces", "search_spaces"]
+__all__ = ["ENTRY_POINT_GROUP", "SearchSpace", "SearchSpaces", "search_spaces", "space_of"]

@@ -91,3 +91,17 @@ class SearchSpaces(Mapping[str, SearchSpace]):
 
 
 search_spaces = SearchSpaces()
+
+
+def space_of(arch: str) -> SearchSpace:
+    """The installed space that takes `arch`. Raises `UsageError` where none does, or the only space's own complaint."""
+    names = list(search_spaces)
+    for name in names:
+        try:
+            search_spaces[name].canonical(arch)
+        except UsageError:
+            if len(names) == 1:
+                raise
+            continue
+        return search_spaces[name]
+    raise UsageError(f"{arch!r} is an architecture of no installed space ({', '.join(names)})")

@@ -92,7 +92,9 @@ class NASBench201:
         """`n` distinct architecture strings, uniform over the space."""
         everything = list(self.enumerate())
         if not 1 <= n <= len(everything):
-            raise UsageError(f"cannot sample {n} of the {len(everything)} architectures of {self.name}; ask for 1 or more")
+            raise UsageError(
+                f"cannot sample {n} of the {len(everything)} architectures of {self.name}; ask for 1 or more"
+            )
         return Random(seed).sample(everything, n)
 
     def canonical(self, arch: str) -> str:

@@ -68,7 +68,8 @@ class _Reduction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv_b(torch.relu(self.conv_a(torch.relu(x))))
-        return out + self.shortcut(nn.functional.avg_pool2d(x, 2))
+        shortcut: Tensor = self.shortcut(nn.functional.avg_pool2d(x, 2))
+        return out + shortcut
 
 
 class _Cell(nn.Module):

@@ -53,8 +53,14 @@ def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
         raise HnasError(
             f"The data set {spec} cannot be read ({reason}): a readable file or folder is needed."
         ) from error
+    return _dataset(dataset_name(str(path)), stored, image_size, str(path))
+
+
+def dataset_name(spec: str) -> str:
+    """The name of the data set that `spec` means, known without opening it: see `open_dataset`."""
+    path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
     name = (path.stem if path.is_file() else path.name).lower()
-    return _dataset(_ARCHIVE_NAMES.get(name, name), stored, image_size, str(path))
+    return _ARCHIVE_NAMES.get(name, name)
 
 
 def _located(spec: str) -> Path:

@@ -1,0 +1,441 @@
+"""The command line: parse, call one function, render. Heavy packages are imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from hnas import __version__
+from hnas.errors import HnasError, UsageError
+
+app = typer.Typer(
+    name="hnas",
+    help="Training-free neural architecture search with a memory: precompute metrics, query them, correlate, search.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class NTK(StrEnum):
+    summed = "summed"
+    exact = "exact"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class OracleName(StrEnum):
+    table = "table"
+    train = "train"
+
+
+class Acquisition(StrEnum):
+    ucb = "ucb"
+    ei = "ei"
+    poi = "poi"
+
+
+class Method(StrEnum):
+    spearman = "spearman"
+    kendall = "kendall"
+
+
+class Source(StrEnum):
+    csv = "csv"
+
+
+class QueryFormat(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class RecordFormat(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", metavar="S", help="The store: a folder or URL.  [$HNAS_STORE, else data/store]"),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", metavar="D", help="digits, cifar10, cifar100, imagenet16-120, or a path."),
+]
+RunOption = Annotated[str | None, typer.Option("--run", metavar="ID", help="The run to read.  [the newest that fits]")]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+ChannelsOption = Annotated[
+    int | None, typer.Option("--channels", metavar="C", help="Channels of the first stage.  [the space's own]")
+]
+CellsOption = Annotated[
+    int | None, typer.Option("--cells", metavar="N", help="Cells of each stage.  [the space's own]")
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option("--image-size", metavar="N", help="Resize images to N x N pixels.  [as they are]")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+EpochsOption = Annotated[int, typer.Option("--epochs", metavar="N", help="Epochs of each training.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images in a batch.")]
+LearningRateOption = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate at the start.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"hnas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; fits anywhere.")] = False,
+) -> None:
+    """Options of every command. `--debug` is taken by `main`."""
+
+
+@app.command()
+def precompute(
+    space: SpaceName,
+    dataset: DatasetOption = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", help="N architectures drawn uniformly.  [all]")
+    ] = None,
+    architectures: Annotated[
+        Path | None, typer.Option("--architectures", metavar="FILE", help="The architectures in FILE, one a line.")
+    ] = None,
+    batch_size: BatchSizeOption = 64,
+    seed: SeedOption = 0,
+    channels: ChannelsOption = None,
+    cells: CellsOption = None,
+    image_size: ImageSizeOption = None,
+    ntk: Annotated[NTK, typer.Option("--ntk", help="How the NTK is formed.")] = NTK.summed,
+    keep_gram: Annotated[
+        bool, typer.Option("--keep-gram", help="Keep the NTK matrices too, not only spectra.")
+    ] = False,
+    device: DeviceOption = Device.auto,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core]")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp://host:port.")
+    ] = None,
+    chunk_size: Annotated[
+        int, typer.Option("--chunk-size", metavar="N", help="Architectures a worker takes at a time.")
+    ] = 16,
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compute metrics into the store.
+
+    What the store has is never computed again: the same command goes on where an earlier one stopped.
+    """
+    if dataset is None:
+        raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
+    from hnas.spaces import search_spaces
+    from pipeline.images import open_dataset
+    from pipeline.plan import make_plan
+    from pipeline.precompute import estimate
+    from pipeline.precompute import precompute as carry_out
+    from pipeline.render import Reporter, dry_run_text, precompute_summary
+    from pipeline.store import Store, store_location
+
+    place = Store(store_location(store))
+    plan = make_plan(
+        place,
+        search_spaces[space],
+        open_dataset(dataset, image_size=image_size),
+        sample=sample,
+        architectures=architectures,
+        batch_size=batch_size,
+        seed=seed,
+        channels=channels,
+        cells=cells,
+        ntk=ntk.value,
+        chunk_size=chunk_size,
+    )
+    if dry_run:
+        print(dry_run_text(plan, estimate(plan, device=device.value), workers=workers, keep_gram=keep_gram))
+        return
+    reporter = Reporter(sys.stderr, quiet=quiet)
+    try:
+        carry_out(
+            place,
+            search_spaces[space],
+            plan,
+            workers=workers,
+            scheduler=scheduler,
+            device=device.value,
+            keep_gram=keep_gram,
+            progress=reporter,
+        )
+    finally:
+        reporter.close()
+    print(precompute_summary(plan))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Source, typer.Argument(help="The kind of file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
+    store: StoreOption = None,
+) -> None:
+    """Import the accuracies of a benchmark file.
+
+    Importing it again changes nothing; a changed file of the same name replaces its rows.
+    """
+    from pipeline.importers import import_accuracies
+    from pipeline.store import Store, store_location
+
+    done = import_accuracies(Store(store_location(store)), source.value, path)
+    state = "imported" if done.changed else "already in the store"
+    print(f"{state}: {done.rows:,} rows of {done.architectures:,} architectures from {path}")
+
+
+@app.command()
+def search(
+    space: Annotated[str | None, typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.")] = None,
+    metric: Annotated[str, typer.Option("--metric", metavar="M", help="The metric M of the objective.")] = "trace",
+    oracle: Annotated[OracleName, typer.Option("--oracle", help="Where performance comes from.")] = OracleName.table,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    accuracy: Annotated[
+        str | None,
+        typer.Option("--accuracy", metavar="COLUMN", help="The table's column.  [validation, else test accuracy]"),
+    ] = None,
+    queries: Annotated[int, typer.Option("--queries", metavar="K", help="Architectures to evaluate.")] = 20,
+    t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
+    acquisition: Annotated[Acquisition, typer.Option("--acquisition", help="What proposes them.")] = Acquisition.ei,
+    seed: SeedOption = 0,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="ID", help="Go on with a saved search, with its settings.")
+    ] = None,
+    epochs: EpochsOption = 12,
+    batch_size: BatchSizeOption = 256,
+    lr: LearningRateOption = 0.1,
+    image_size: ImageSizeOption = None,
+    device: DeviceOption = Device.auto,
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Search with HNAS over a precomputed run.
+
+    Bayesian optimisation proposes (mu, nu), the minimiser of eq. (7) is evaluated, the best one wins.
+    """
+    from pipeline import render
+    from pipeline.catalog import connect
+    from pipeline.search import new_search, open_search, run_search
+    from pipeline.store import Store, store_location
+
+    place = Store(store_location(store))
+    connection = connect(place)
+    if resume is not None:
+        started = open_search(place, resume)
+    elif space is not None:
+        started = new_search(
+            connection,
+            space=space,
+            dataset=dataset,
+            image_size=image_size,
+            run=run,
+            metric=metric,
+            accuracy=accuracy,
+            oracle=oracle.value,
+            queries=queries,
+            t=t,
+            acquisition=acquisition.value,
+            seed=seed,
+            training={"epochs": epochs, "batch_size": batch_size, "lr": lr},
+        )
+    else:
+        raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
+    shown = not as_json and not quiet
+    result = run_search(
+        place,
+        connection,
+        started,
+        device=device.value,
+        training_bar=render.TrainingBar(sys.stderr, quiet=quiet),
+        on_start=(lambda candidates: render.warn(render.search_heading(started, candidates))) if not quiet else None,
+        on_query=(lambda query: print(render.query_line(query), flush=True)) if shown else None,
+    )
+    print(json.dumps(result.as_dict(), indent=2) if as_json else render.search_summary(result))
+
+
+@app.command()
+def evaluate(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, as its space writes it.")],
+    dataset: DatasetOption = None,
+    space: Annotated[
+        str | None, typer.Option("--space", metavar="SPACE", help="The space of ARCH.  [the one that takes it]")
+    ] = None,
+    epochs: EpochsOption = 200,
+    batch_size: BatchSizeOption = 256,
+    lr: LearningRateOption = 0.1,
+    channels: ChannelsOption = None,
+    cells: CellsOption = None,
+    image_size: ImageSizeOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train one architecture and report its accuracy."""
+    if dataset is None:
+        raise UsageError("evaluate needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
+    from dataclasses import asdict
+
+    from pipeline.images import open_dataset
+    from pipeline.render import TrainingBar, training_text
+    from pipeline.train import evaluate as train_one
+
+    result = train_one(
+        arch,
+        open_dataset(dataset, image_size=image_size),
+        space=space,
+        training={"epochs": epochs, "batch_size": batch_size, "lr": lr},
+        channels=channels,
+        cells=cells,
+        seed=seed,
+        device=device.value,
+        progress=TrainingBar(sys.stderr, quiet=quiet),
+    )
+    print(json.dumps({"arch": arch, **asdict(result)}, indent=2) if as_json else training_text(arch, result))
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="SQL.  [an interactive shell]")] = None,
+    form: Annotated[QueryFormat, typer.Option("--format", help="How to write the result.")] = QueryFormat.table,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write to FILE.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Query the store with SQL.
+
+    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, pool, searches, queries.
+    """
+    from pipeline.catalog import connect
+    from pipeline.formats import run_query
+    from pipeline.shell import run_shell
+    from pipeline.store import Store, store_location
+
+    connection = connect(Store(store_location(store)))
+    if query is not None:
+        run_query(connection, query, format=form.value, output=output)
+    elif output is not None:
+        raise UsageError("--output needs a QUERY whose result to write")
+    else:
+        run_shell(connection, format=form.value, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+
+
+@app.command()
+def correlate(
+    target: Annotated[
+        str | None, typer.Option("--with", metavar="COLUMN", help="An accuracy.  [test_accuracy where there is one]")
+    ] = None,
+    method: Annotated[Method, typer.Option("--method", help="Rank correlation.")] = Method.spearman,
+    space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Runs of this space only.")] = None,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
+    seed: SeedOption = 0,
+    form: Annotated[RecordFormat, typer.Option("--format", help="How to write the result.")] = RecordFormat.table,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the correlations to FILE.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Correlate metrics and accuracies.
+
+    Rank correlations of all columns with each other, and of the metrics with an accuracy, plain and through eq. (7).
+    """
+    from pipeline.catalog import connect, pick_run
+    from pipeline.correlate import correlate as compute
+    from pipeline.render import correlation_text, status, write_records
+    from pipeline.store import Store, store_location
+
+    if plot is not None:
+        from pipeline.figures import check_figure, plot_correlations
+
+        check_figure(plot)
+    connection = connect(Store(store_location(store)))
+    chosen = pick_run(connection, run=run, space=space, dataset=dataset)
+    with status(sys.stderr, "correlating"):
+        found = compute(connection, chosen, target=target, method=method.value, t=t, seed=seed)
+    if form is RecordFormat.table:
+        print(correlation_text(found))
+    else:
+        write_records(found.records(), form.value, sys.stdout)
+    if plot is not None:
+        plot_correlations(found, plot)
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Say what the store holds."""
+    from pipeline.catalog import connect
+    from pipeline.info import store_info
+    from pipeline.render import info_text
+    from pipeline.store import Store, store_location
+
+    place = store_location(store)
+    held = store_info(connect(Store(place)))
+    print(json.dumps(held, indent=2) if as_json else info_text(place, held))
+
+
+def _terminate(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage; an error is one sentence on standard error."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    # Batch systems end a job with SIGTERM: the same clean end as Ctrl-C.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(arguments, prog_name="hnas")
+    except KeyboardInterrupt:
+        _fail("interrupted", 1, debug)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except HnasError as error:
+        _fail(str(error), error.exit_code, debug)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
+        _fail(f"an error that hnas did not foresee: {text}; --debug shows where", 1, debug)
+
+
+def _fail(sentence: str, status: int, debug: bool) -> NoReturn:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"hnas: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

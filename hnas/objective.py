@@ -1,0 +1,79 @@
+"""The objective of HNAS, eq. (7), and the range in which its two numbers are searched.
+
+    min_A  κ(A) / M(A) + μ F(M(A)² − ν),   F(x) = |x|^{2t},   t > 0
+
+M is a training-free metric and κ the condition number of Θ₀. `M = |metric|`, since (7) bounds a generalisation error by
+a norm; GraSP is signed, and a negative M would win every minimum. Where κ is infinite the objective is: a network whose
+Θ₀ is singular is never proposed.
+
+Source: Shu, Dai, Wu, Low, NeurIPS 2022, eq. (7); Corollaries 1 and 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnas.errors import UsageError
+
+Array = NDArray[np.float64]
+
+#: The unit square that Bayesian optimisation works on, mapped to (μ, ν) by `SearchRange`.
+BOUNDS = {"log10_mu": (-3.0, 3.0), "nu_quantile": (0.0, 1.0)}
+
+
+def objective(metric: Array, kappa: Array, *, mu: float, nu: float, t: float = 1.0) -> Array:
+    """Eq. (7) for arrays `metric` (n,) and `kappa` (n,): the objective (n,), lower is better.
+
+    `inf` where κ is infinite, or M is zero or not a number. The authors' own program uses t = 1/2.
+    Raises `UsageError` unless t > 0.
+    """
+    check_exponent(t)
+    m = np.abs(metric)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        value = kappa / m + mu * np.abs(m * m - nu) ** (2 * t)
+    return np.where(np.isfinite(kappa) & (m > 0) & ~np.isnan(value), value, np.inf)
+
+
+def check_exponent(t: float) -> None:
+    """Raise `UsageError` unless 0 < t ≤ 8: beyond that, |M² − ν|^{2t} leaves the range of a float."""
+    if not 0 < t <= 8:
+        raise UsageError(f"t = {t:g} cannot be; F(x) = |x|^(2t) takes 0 < t <= 8, and 1 is the default")
+
+
+@dataclass(frozen=True)
+class SearchRange:
+    """(μ, ν) that mean something for a pool, whatever the scale of its metric.
+
+    ν is a quantile of the pool's M², which spans six orders of magnitude, so that a linear range would waste the
+    search; μ is `10^[−3, 3]` times the ratio of the medians of the two terms of (7), so that at 0 they weigh alike.
+    """
+
+    squares: Array
+    ratios: Array
+    t: float
+
+    @classmethod
+    def of(cls, metric: Array, kappa: Array, t: float = 1.0) -> SearchRange:
+        """The range for a pool's `metric` (n,) and `kappa` (n,); rows that (7) never proposes are left out.
+
+        Raises `UsageError` where fewer than two rows are left.
+        """
+        check_exponent(t)
+        m = np.abs(np.asarray(metric, dtype=float))
+        kappa = np.asarray(kappa, dtype=float)
+        usable = np.isfinite(m) & (m > 0) & np.isfinite(kappa)
+        if usable.sum() < 2:
+            raise UsageError(
+                f"the pool has {int(usable.sum())} architectures with a finite condition number; (7) needs at least 2"
+            )
+        return cls(np.sort(m[usable] ** 2), kappa[usable] / m[usable], t)
+
+    def point(self, log10_mu: float, nu_quantile: float) -> tuple[float, float]:
+        """(μ, ν) at a point of `BOUNDS`."""
+        nu = float(np.quantile(self.squares, min(max(nu_quantile, 0.0), 1.0)))
+        penalty = float(np.median(np.abs(self.squares - nu) ** (2 * self.t)))
+        scale = float(np.median(self.ratios)) / penalty if penalty > 0 else 1.0
+        return 10.0**log10_mu * scale, nu

@@ -1,0 +1,65 @@
+"""Bayesian optimisation over the point that stands for (μ, ν): one seeded object with `suggest` and `register`."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from bayes_opt import BayesianOptimization, acquisition
+from scipy.stats import qmc
+from sklearn.exceptions import ConvergenceWarning
+
+from hnas.errors import UsageError
+from hnas.objective import BOUNDS
+
+ACQUISITIONS = ("ucb", "ei", "poi")
+
+# Points of a Latin hypercube asked before the Gaussian process is trusted.
+_INITIAL = 5
+
+
+class Optimiser:
+    """Maximises a function of (`log10_mu`, `nu_quantile`) seen one value at a time.
+
+    The first five points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function under a
+    Gaussian process (Matérn 5/2). The same seed and the same values give the same points.
+    Raises `UsageError` for an unknown acquisition function.
+    """
+
+    def __init__(self, *, seed: int, acquisition_name: str = "ei") -> None:
+        if acquisition_name not in ACQUISITIONS:
+            raise UsageError(f"acquisition {acquisition_name!r} is unknown; choose one of {', '.join(ACQUISITIONS)}")
+        functions = {
+            "ucb": lambda: acquisition.UpperConfidenceBound(kappa=2.576),
+            "ei": lambda: acquisition.ExpectedImprovement(xi=0.0),
+            "poi": lambda: acquisition.ProbabilityOfImprovement(xi=0.01),
+        }
+        self._names = sorted(BOUNDS)
+        low, high = zip(*(BOUNDS[name] for name in self._names), strict=True)
+        unit = qmc.LatinHypercube(d=len(self._names), rng=np.random.default_rng(seed)).random(_INITIAL)
+        self._initial = list(qmc.scale(unit, low, high))
+        self._optimiser = BayesianOptimization(
+            f=None,
+            pbounds=BOUNDS,
+            acquisition_function=functions[acquisition_name](),
+            random_state=seed % 2**32,
+            verbose=0,
+            allow_duplicate_points=True,
+        )
+        # Two points that propose different architectures may lie close together, and an accuracy carries the noise of
+        # a training: a little white noise keeps the process from bending through both.
+        self._optimiser.set_gp_params(alpha=1e-3, n_restarts_optimizer=2)
+        self._registered = 0
+
+    def suggest(self) -> dict[str, float]:
+        """The next point, by name of its coordinates."""
+        if self._registered < len(self._initial):
+            return dict(zip(self._names, map(float, self._initial[self._registered]), strict=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return {name: float(value) for name, value in self._optimiser.suggest().items()}
+
+    def register(self, point: dict[str, float], value: float) -> None:
+        """Tell the value that was found at `point`."""
+        self._optimiser.register(params=point, target=value)
+        self._registered += 1

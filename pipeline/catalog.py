@@ -1,0 +1,96 @@
+"""DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, pool, searches,
+queries` and the macro `objective`, made when a connection opens. The SQL is in `pipeline/sql/*.sql`.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from string import Template
+
+import duckdb
+
+from hnas.errors import HnasError, UsageError
+from pipeline.store import Store
+
+_PARQUET = {
+    "architectures": ("architectures", "*", "*.parquet"),
+    "requests": ("runs", "*", "requests", "*.parquet"),
+    "metrics": ("runs", "*", "metrics", "*.parquet"),
+    "accuracies": ("accuracies", "*", "*.parquet"),
+    "queries": ("searches", "*", "queries.parquet"),
+}
+_JSON = {
+    "runs": ("runs", "*", "run.json"),
+    "searches": ("searches", "*", "search.json"),
+}
+
+
+def sql(name: str, /, **names: str) -> str:
+    """The SQL file `name`, with `$name` replaced where names are given."""
+    text = files("pipeline").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    return Template(text).substitute(names) if names else text
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB connection with the store's views. The store is read, never written.
+
+    Raises `HnasError` where the store is of another version or a file of it is damaged.
+    """
+    store.check_version()
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET python_enable_replacements = false; SET enable_progress_bar = false")
+    if not store.local:
+        connection.register_filesystem(store.fs)
+    try:
+        connection.execute(sql("empty"))
+        for name, pattern in _PARQUET.items():
+            _create(connection, store, "parquet_files", name, pattern)
+        for name, pattern in _JSON.items():
+            type_of = "SELECT data_type FROM duckdb_columns() WHERE schema_name = 'empty' AND table_name = ?"
+            settings = connection.execute(f"{type_of} AND column_name = 'settings'", [name]).fetchall()[0][0]
+            _create(connection, store, "json_files", name, pattern, settings=settings)
+        connection.execute(sql("macros"))
+        connection.execute(sql("views"))
+    except duckdb.Error as error:
+        connection.close()
+        reason = str(error).strip().splitlines()[0]
+        raise HnasError(f"the store {store.location} cannot be read: {reason}; remove or restore that file") from error
+    return connection
+
+
+def _create(
+    connection: duckdb.DuckDBPyConnection, store: Store, kind: str, name: str, pattern: tuple[str, ...], **names: str
+) -> None:
+    if store.glob(*pattern):
+        location = store.url(*pattern).replace("'", "''")
+        connection.execute(sql(kind, name=name, pattern=location, **names))
+    else:
+        connection.execute(sql("no_files", name=name))
+
+
+def pick_run(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    run: str | None = None,
+    space: str | None = None,
+    dataset: str | None = None,
+) -> dict[str, object]:
+    """The run that a command works on, as a row of `runs`: the one named, else the newest that fits.
+
+    Raises `UsageError` where none fits, or the named one does not exist.
+    """
+    rows = connection.execute(
+        "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
+        "AND ($dataset IS NULL OR dataset = $dataset) ORDER BY created DESC, run",
+        {"run": run, "space": space, "dataset": dataset},
+    )
+    names = [column[0] for column in rows.description or []]
+    found = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+    if run is not None and len(found) > 1:
+        raise UsageError(f"--run {run} fits {len(found)} runs: {', '.join(str(row['run']) for row in found)}; name one")
+    if not found:
+        wanted = " ".join(
+            f"{what} {value}" for what, value in (("run", run), ("space", space), ("dataset", dataset)) if value
+        )
+        raise UsageError(f"the store has no run{' with ' + wanted if wanted else ''}; `hnas precompute` makes one")
+    return found[0]

@@ -1,0 +1,273 @@
+"""Results as people read them: tables and lines on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from hnas.algorithm import Query
+from pipeline.correlate import Correlations
+from pipeline.plan import Plan
+from pipeline.precompute import Progress, physical_cores
+from pipeline.search import SearchResult, StartedSearch
+
+if TYPE_CHECKING:
+    from hnas.training import TrainingResult
+
+# Seconds between two lines of progress in a log.
+_LOG_EVERY = 30.0
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min 20 s`, `1 h 05 min`: seconds for people."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def aligned(rows: list[list[str]], *, left: int = 1) -> str:
+    """Rows of cells as aligned text; the first row is the header, the first `left` columns flush left."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+class Reporter:
+    """Progress of a precomputation: a bar on a terminal, plain lines in a log, nothing when `quiet`."""
+
+    def __init__(self, stderr: TextIO, *, quiet: bool) -> None:
+        self._stderr, self._quiet = stderr, quiet
+        self._bar: Bar | None = None
+        self._task: Any = None
+        self._last = -_LOG_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the work is."""
+        if self._quiet:
+            return
+        if self._stderr.isatty():
+            self._draw(progress)
+        elif progress.done == progress.total or time.monotonic() - self._last >= _LOG_EVERY:
+            self._last = time.monotonic()
+            left = f", {duration(progress.left)} left" if progress.left is not None else ""
+            rate = f", {progress.rate:.2f}/s" if progress.done else ""
+            print(f"{progress.done}/{progress.total} architectures{rate}{left}", file=self._stderr, flush=True)
+
+    def _draw(self, progress: Progress) -> None:
+        if self._bar is None:
+            self._bar = _bar(self._stderr, "{task.fields[rate]}")
+            self._task = self._bar.add_task("metrics", total=progress.total, rate="")
+            self._bar.start()
+        rate = f"{progress.rate:.2f}/s" if progress.done else "starting workers"
+        self._bar.update(self._task, completed=progress.done, rate=rate)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _bar(stderr: TextIO, last: str) -> Bar:
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(last),
+        TimeRemainingColumn(),
+        console=Console(file=stderr),
+        transient=True,
+    )
+
+
+def dry_run_text(plan: Plan, seconds: float | None, *, workers: int | None, keep_gram: bool) -> str:
+    """What `precompute` would do: the plan, the time on this machine's workers, and the bytes."""
+    settings = plan.settings
+    count = workers or physical_cores()
+    m = settings.batch_size
+    row_bytes = 200 + 8 * m + (8 * m * m if keep_gram else 0)
+    rows = [
+        ["run", settings.id],
+        ["space", f"{settings.space}, {settings.channels} channels, {settings.cells} cells"],
+        [
+            "batch",
+            f"{m} images of {settings.dataset}, {settings.image_size} x {settings.image_size}, seed {settings.seed}",
+        ],
+        ["asked for", f"{len(plan.requested):,} architectures, {plan.done + len(plan.todo):,} canonical"],
+        ["in the store", f"{plan.done:,}"],
+        ["to compute", f"{len(plan.todo):,} in {plan.chunk_count:,} chunks"],
+    ]
+    if seconds is not None:
+        share = seconds / min(count, plan.chunk_count)
+        rows.append(["time", f"about {duration(share)} with {count} worker{'s' if count > 1 else ''}"])
+        rows.append(["size", f"about {max(1, row_bytes * len(plan.todo) // 1000):,} kB"])
+    return "\n".join(f"{name:<14}{value}" for name, value in rows) + "\nnothing was written"
+
+
+def precompute_summary(plan: Plan) -> str:
+    """What the run holds now."""
+    total = plan.done + len(plan.todo)
+    return (
+        f"run {plan.settings.id}: {total:,} canonical architectures stand for the {len(plan.requested):,} asked for; "
+        f"{len(plan.todo):,} computed now"
+    )
+
+
+def training_text(arch: str, result: TrainingResult) -> str:
+    """The outcome of one training."""
+    rows = [
+        ["architecture", arch],
+        ["parameters", f"{result.parameters:,}"],
+        ["epochs", f"{result.epochs}, {duration(result.seconds)}"],
+        ["train", f"{result.train_accuracy:.2f} %, loss {result.train_loss:.4f}"],
+    ]
+    if result.valid_accuracy is not None:
+        rows.append(["validation", f"{result.valid_accuracy:.2f} %"])
+    if result.test_accuracy is not None:
+        rows.append(["test", f"{result.test_accuracy:.2f} %"])
+    return "\n".join(f"{name:<14}{value}" for name, value in rows)
+
+
+def info_text(place: str, held: dict[str, list[dict[str, Any]]]) -> str:
+    """What a store holds, as tables."""
+    lines = [f"store {place}"]
+    for name, rows in held.items():
+        lines += ["", name]
+        if not rows:
+            lines.append("  none")
+            continue
+        cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+        lines.append(aligned(cells, left=3))
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class TrainingBar:
+    """A progress bar for each training, on a terminal only."""
+
+    def __init__(self, stderr: TextIO, *, quiet: bool) -> None:
+        self._stderr = stderr
+        self._shown = not quiet and stderr.isatty()
+
+    def __call__(self, arch: str) -> Any:
+        """The callback for the training of `arch`, or None where nothing is to be shown."""
+        if not self._shown:
+            return None
+        bar = _bar(self._stderr, "{task.fields[loss]}")
+        task: Any = None
+
+        def advance(done: int, total: int, loss: float) -> None:
+            nonlocal task
+            if task is None:
+                bar.start()
+                task = bar.add_task("training", total=total, loss="")
+            bar.update(task, completed=done, loss=f"loss {loss:.3f}")
+            if done >= total:
+                bar.stop()
+
+        return advance
+
+
+@contextmanager
+def status(stderr: TextIO, text: str) -> Iterator[None]:
+    """Say on a terminal what is being worked on, for as long as it takes."""
+    if not stderr.isatty():
+        yield
+        return
+    with Console(file=stderr).status(text):
+        yield
+
+
+def query_line(query: Query) -> str:
+    """One line for each query of a search, as it is made."""
+    return (
+        f"{query.query:>3}  mu {query.mu:<9.3g} nu {query.nu:<9.3g} objective {query.objective:<10.4g} "
+        f"performance {query.performance:>6.2f} %  {query.arch}"
+    )
+
+
+def search_heading(started: StartedSearch, candidates: int) -> str:
+    """What the search works on, and whether it looks at test accuracies."""
+    settings = started.settings
+    lines = [
+        f"{'resuming' if started.name else 'searching'} {candidates:,} architectures of run {settings.run} "
+        f"({settings.space} on {settings.dataset}) with M = {settings.metric}, oracle {settings.oracle}"
+    ]
+    if settings.oracle == "table" and settings.accuracy == "test_accuracy":
+        lines.append("no validation accuracy is imported: the search is guided by test accuracy")
+    return "\n".join(lines)
+
+
+def search_summary(result: SearchResult) -> str:
+    """The winner and what the search cost."""
+    winner = result.best
+    own, oracle = sum(q.own_seconds for q in result.queries), sum(q.seconds for q in result.queries)
+    column = "validation accuracy" if result.settings.accuracy == "valid_accuracy" else "test accuracy"
+    return (
+        f"best: {winner.arch}\n"
+        f"      {winner.performance:.2f} % {column}, query {winner.query} of {len(result.queries)}, "
+        f"mu {winner.mu:.3g}, nu {winner.nu:.3g}\n"
+        f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle"
+    )
+
+
+def correlation_text(found: Correlations) -> str:
+    """Both tables for people."""
+    label = {"spearman": "Spearman's rho", "kendall": "Kendall's tau"}[found.method]
+    run = found.run
+    lines = [f"run {run['run']}: {run['space']} on {run['dataset']}, {found.n:,} architectures, {label}", ""]
+    short = {name: name.replace("accuracy", "acc") for name in found.names}
+    rows = [["", *(short[name] for name in found.names)]]
+    for i, name in enumerate(found.names):
+        rows.append([short[name], *(_number(found.matrix[i, j]) for j in range(len(found.names)))])
+    lines.append(aligned(rows))
+    if found.table_1:
+        rows = [[f"with {found.target}", "realizable", "non-realizable", "mu", "nu"]]
+        for row in found.table_1:
+            values = [_number(row.realizable), _number(row.non_realizable), f"{row.mu:.3g}", f"{row.nu:.4g}"]
+            rows.append([row.metric, *values])
+        lines += ["", aligned(rows)]
+    elif found.target is None:
+        lines += ["", "no accuracies of these architectures are in the store; `hnas import` adds them"]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.2f}"
+
+
+def write_records(records: list[dict[str, Any]], form: str, out: TextIO) -> None:
+    """Records as a JSON array or as CSV with a header; what is not known is null or empty."""
+    if form == "json":
+        json.dump(records, out, indent=2)
+        out.write("\n")
+        return
+    writer = csv.DictWriter(out, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+
+
+def warn(text: str) -> None:
+    """A remark for people, on standard error."""
+    print(text, file=sys.stderr, flush=True)

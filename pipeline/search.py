@@ -1,0 +1,250 @@
+"""`hnas search`: Algorithm 1 over a stored run, every query saved before the next begins."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from hnas.algorithm import Oracle, Query, best, search
+from hnas.errors import HnasError, UsageError
+from hnas.objective import check_exponent
+from hnas.spaces import search_spaces
+from pipeline.catalog import pick_run
+from pipeline.images import dataset_name, open_dataset
+from pipeline.pool import DuckDBPool, choose_accuracy
+from pipeline.runs import now
+from pipeline.store import Store
+
+ORACLES = ("table", "train")
+
+_SCHEMA = pa.schema(
+    [
+        ("query", pa.int32()),
+        ("mu", pa.float64()),
+        ("nu", pa.float64()),
+        ("arch", pa.string()),
+        ("objective", pa.float64()),
+        ("performance", pa.float64()),
+        ("seconds", pa.float64()),
+        ("own_seconds", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that determines the course of a search. `training` is the recipe of the `train` oracle, else empty."""
+
+    space: str
+    run: str
+    dataset: str
+    metric: str
+    oracle: str
+    accuracy: str
+    queries: int
+    t: float
+    acquisition: str
+    seed: int
+    training: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search: its name, its queries, and the one that won."""
+
+    search: str
+    settings: SearchSettings
+    candidates: int
+    queries: list[Query]
+
+    @property
+    def best(self) -> Query:
+        """The winner."""
+        return best(self.queries)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `hnas search --json` prints."""
+        shown = ("query", "mu", "nu", "arch", "objective", "performance", "seconds")
+        winner = self.best
+        return {
+            "search": self.search,
+            "best": {name: getattr(winner, name) for name in ("arch", "performance", "mu", "nu", "query")},
+            "queries": [{name: getattr(q, name) for name in shown} for q in self.queries],
+        }
+
+
+class TableOracle:
+    """The `table` oracle: the accuracy that was imported."""
+
+    def __init__(self, performances: dict[str, float]) -> None:
+        self._performances = performances
+
+    def __call__(self, arch: str) -> float:
+        """The imported accuracy of `arch` in percent. Raises `HnasError` where there is none."""
+        if arch not in self._performances:
+            raise HnasError(f"the table has no accuracy of {arch}; import one")
+        return self._performances[arch]
+
+
+@dataclass(frozen=True)
+class StartedSearch:
+    """A search to carry out: its settings, and the name and queries of the saved one that it goes on with."""
+
+    settings: SearchSettings
+    name: str | None = None
+    history: tuple[Query, ...] = ()
+
+
+def new_search(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    space: str,
+    dataset: str | None = None,
+    image_size: int | None = None,
+    run: str | None = None,
+    metric: str = "trace",
+    accuracy: str | None = None,
+    oracle: str = "table",
+    queries: int = 20,
+    t: float = 1.0,
+    acquisition: str = "ei",
+    seed: int = 0,
+    training: dict[str, Any] | None = None,
+) -> StartedSearch:
+    """A new search, with the run and the accuracy column that fit.
+
+    `dataset` is a name or the path of images; the `train` oracle needs the images, the `table` oracle only the name.
+    Raises `UsageError` for what does not exist or does not fit.
+    """
+    if oracle not in ORACLES:
+        raise UsageError(f"the oracle {oracle!r} is unknown; choose from {', '.join(ORACLES)}")
+    search_spaces[space]
+    check_exponent(t)
+    training = {**(training or {}), "images": dataset, "image_size": image_size} if oracle == "train" else {}
+    name = None if dataset is None else dataset_name(dataset)
+    chosen = pick_run(connection, run=run, space=space, dataset=name)
+    if oracle == "table":
+        accuracy = choose_accuracy(connection, str(chosen["run"]), accuracy)
+    elif dataset is None and chosen["dataset"] != "digits":
+        raise UsageError(f"--oracle train needs --dataset, the images of {chosen['dataset']} to train on")
+    else:
+        training["images"] = dataset or "digits"
+    return StartedSearch(
+        SearchSettings(
+            space=space,
+            run=str(chosen["run"]),
+            dataset=str(chosen["dataset"]),
+            metric=metric,
+            oracle=oracle,
+            accuracy=accuracy or "valid_accuracy",
+            queries=queries,
+            t=t,
+            acquisition=acquisition,
+            seed=seed,
+            training=training,
+        )
+    )
+
+
+def open_search(store: Store, name: str) -> StartedSearch:
+    """A saved search to go on with. Raises `UsageError` where there is none of that name."""
+    settings, history = read_search(store, name)
+    return StartedSearch(settings, name, tuple(history))
+
+
+def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
+    """The settings and the saved queries of a search. Raises `UsageError` where there is none of that name."""
+    if not name or "/" in name or not store.exists("searches", name, "search.json"):
+        raise UsageError(f"there is no search {name!r} in {store.location}; `hnas sql 'FROM searches'` lists them")
+    stored = store.read_json("searches", name, "search.json").get("settings")
+    try:
+        settings = SearchSettings(**stored)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise HnasError(f"searches/{name}/search.json has settings this hnas does not know: {error}") from error
+    table = store.read_tables([f.name for f in fields(Query)], "searches", name, "queries.parquet")
+    return settings, [Query(**row) for row in table.to_pylist()] if table else []
+
+
+def run_search(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    started: StartedSearch,
+    *,
+    oracle: Oracle | None = None,
+    device: str = "auto",
+    training_bar: Callable[[str], Any] = lambda arch: None,
+    on_start: Callable[[int], None] | None = None,
+    on_query: Callable[[Query], None] | None = None,
+) -> SearchResult:
+    """Carry out a search, new or resumed, and save it query by query.
+
+    `oracle` replaces the one that the settings name. `on_start` is told the number of candidates, `on_query` each new
+    query after it is saved. Raises what `hnas.algorithm.search` raises, and `UsageError` where the run has too few
+    candidates.
+    """
+    settings = started.settings
+    by_table = oracle is None and settings.oracle == "table"
+    pool = DuckDBPool(
+        connection, run=settings.run, metric=settings.metric, accuracy=settings.accuracy, with_accuracy=by_table
+    )
+    if len(pool) < 2:
+        raise UsageError(
+            f"run {settings.run} has {len(pool)} architectures with a finite condition number"
+            f"{' and a ' + settings.accuracy if by_table else ''}; a search needs at least 2"
+        )
+    if oracle is None:
+        oracle = TableOracle(pool.performances()) if by_table else _trainer(connection, settings, device, training_bar)
+    if on_start is not None:
+        on_start(len(pool))
+    name = started.name or uuid.uuid4().hex[:10]
+    saved = list(started.history)
+
+    def save(query: Query) -> None:
+        if not saved:
+            # Only now: a search whose first query fails leaves nothing behind.
+            store.prepare()
+            content = {"id": name, "created": now(), "settings": asdict(settings)}
+            store.write_json(content, "searches", name, "search.json")
+        saved.append(query)
+        table = pa.Table.from_pylist([asdict(q) for q in saved], schema=_SCHEMA)
+        store.write_table(table, "searches", name, "queries.parquet")
+        if on_query is not None:
+            on_query(query)
+
+    done = search(
+        pool,
+        oracle,
+        queries=settings.queries,
+        t=settings.t,
+        acquisition=settings.acquisition,
+        seed=settings.seed,
+        history=started.history,
+        on_query=save,
+    )
+    return SearchResult(name, settings, len(pool), done)
+
+
+def _trainer(
+    connection: duckdb.DuckDBPyConnection, settings: SearchSettings, device: str, bar: Callable[[str], Any]
+) -> Oracle:
+    # Only this oracle needs torch, which takes seconds to import.
+    from pipeline.train import Trainer, recipe_for
+
+    run = pick_run(connection, run=settings.run)
+    training = dict(settings.training)
+    dataset = open_dataset(training.pop("images"), image_size=training.pop("image_size"))
+    return Trainer(
+        search_spaces[settings.space],
+        dataset,
+        recipe_for(dataset, **training),
+        channels=int(run["channels"]),  # type: ignore[call-overload]
+        cells=int(run["cells"]),  # type: ignore[call-overload]
+        seed=settings.seed,
+        device=device,
+        progress=bar,
+    )

@@ -1,0 +1,39 @@
+-- The columns that each kind of file has, as empty tables: a store without such files shows views without rows,
+-- and a column that only newer files hold reads as NULL in older ones.
+CREATE SCHEMA empty;
+CREATE SCHEMA files;
+
+CREATE TABLE empty.architectures (
+    arch VARCHAR, canonical VARCHAR, params BIGINT, flops BIGINT, filename VARCHAR
+);
+CREATE TABLE empty.requests (
+    arch VARCHAR, canonical VARCHAR, filename VARCHAR
+);
+CREATE TABLE empty.metrics (
+    canonical VARCHAR,
+    grad_norm DOUBLE, grad_norm_l2 DOUBLE, snip DOUBLE, snip_inner DOUBLE,
+    grasp DOUBLE, grasp_abs DOUBLE, trace DOUBLE, kappa DOUBLE,
+    status VARCHAR, seconds FLOAT, ntk_row INTEGER, filename VARCHAR
+);
+CREATE TABLE empty.accuracies (
+    space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT,
+    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE, filename VARCHAR
+);
+CREATE TABLE empty.queries (
+    query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,
+    seconds DOUBLE, own_seconds DOUBLE, filename VARCHAR
+);
+CREATE TABLE empty.runs (
+    id VARCHAR, created TIMESTAMP,
+    settings STRUCT(
+        space VARCHAR, dataset VARCHAR, batch VARCHAR, batch_size INTEGER, classes INTEGER, image_size INTEGER,
+        channels INTEGER, cells INTEGER, seed BIGINT, ntk VARCHAR, dtype VARCHAR, engine INTEGER
+    )
+);
+CREATE TABLE empty.searches (
+    id VARCHAR, created TIMESTAMP,
+    settings STRUCT(
+        space VARCHAR, run VARCHAR, dataset VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
+        queries INTEGER, t DOUBLE, acquisition VARCHAR, seed BIGINT
+    )
+);

@@ -1,0 +1,78 @@
+-- One row for each run: its settings, each of which determines its numbers.
+CREATE VIEW runs AS
+SELECT id AS run, created, unnest(settings)
+FROM files.runs;
+
+-- One row for each architecture that was ever asked for: static columns at the benchmark's own network size.
+CREATE VIEW architectures AS
+SELECT DISTINCT ON (space, arch)
+    regexp_extract(filename, 'architectures/([^/]+)/[^/]+$', 1) AS space,
+    * EXCLUDE (filename)
+FROM files.architectures;
+
+-- One row for each run and canonical architecture: the eight columns, status, seconds of computation, row in ntk.zarr.
+CREATE VIEW metrics AS
+SELECT
+    regexp_extract(filename, 'runs/([^/]+)/metrics/[^/]+$', 1) AS run,
+    * EXCLUDE (filename)
+FROM files.metrics;
+
+-- One row for each run and architecture that it was asked for.
+CREATE VIEW requests AS
+SELECT DISTINCT
+    regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$', 1) AS run,
+    arch, canonical
+FROM files.requests;
+
+-- One row for each imported training: an architecture on a data set for a number of epochs with one seed.
+CREATE VIEW accuracies AS
+SELECT
+    regexp_extract(filename, 'accuracies/([^/]+)/[^/]+$', 1) AS source,
+    * EXCLUDE (filename)
+FROM files.accuracies;
+
+-- One row for each architecture and data set: the mean over seeds, all of one source and one number of epochs,
+-- namely those that cover the most architectures (among equals, the longer training).
+CREATE VIEW mean_accuracies AS
+WITH tables AS (
+    SELECT space, dataset, source, epochs
+    FROM accuracies
+    GROUP BY space, dataset, source, epochs
+    QUALIFY row_number() OVER (
+        PARTITION BY space, dataset ORDER BY count(DISTINCT arch) DESC, epochs DESC NULLS LAST, source
+    ) = 1
+)
+SELECT
+    a.space, a.dataset, a.arch, any_value(a.source) AS source, any_value(a.epochs) AS epochs,
+    avg(a.train_accuracy) AS train_accuracy,
+    avg(a.valid_accuracy) AS valid_accuracy,
+    avg(a.test_accuracy) AS test_accuracy
+FROM accuracies AS a
+JOIN tables AS t
+    ON a.space = t.space AND a.dataset = t.dataset AND a.source = t.source AND a.epochs IS NOT DISTINCT FROM t.epochs
+GROUP BY a.space, a.dataset, a.arch;
+
+-- One row for each run and architecture that it was asked for, with everything that (7) and a correlation need.
+-- Members of a class that nobody asked for are absent: they would bias every statistic toward large classes.
+CREATE VIEW pool AS
+SELECT
+    q.run, r.space, r.dataset, q.arch, q.canonical,
+    m.grad_norm, m.grad_norm_l2, m.snip, m.snip_inner, m.grasp, m.grasp_abs, m.trace, m.kappa, m.status,
+    a.* EXCLUDE (space, arch, canonical),
+    b.train_accuracy, b.valid_accuracy, b.test_accuracy
+FROM requests AS q
+JOIN runs AS r ON q.run = r.run
+JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
+LEFT JOIN architectures AS a ON r.space = a.space AND q.arch = a.arch
+LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.dataset = b.dataset AND q.arch = b.arch;
+
+-- One row for each search, and one for each of its queries.
+CREATE VIEW searches AS
+SELECT id AS search, created, unnest(settings)
+FROM files.searches;
+
+CREATE VIEW queries AS
+SELECT
+    regexp_extract(filename, 'searches/([^/]+)/[^/]+$', 1) AS search,
+    * EXCLUDE (filename)
+FROM files.queries;

@@ -1,0 +1,112 @@
+"""Training one architecture on an image data set: the `train` oracle and `hnas evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from hnas.errors import UsageError
+from hnas.spaces import SearchSpace, search_spaces, space_of
+from hnas.training import Progress, Recipe, TrainingResult, stratified_split, train
+from pipeline.images import ImageDataset, Split
+from pipeline.worker import choose_device
+
+#: The share of the training images that is held out for validation.
+VALIDATION_SHARE = 0.2
+
+
+def recipe_for(dataset: ImageDataset, *, epochs: int, batch_size: int, lr: float) -> Recipe:
+    """NAS-Bench-201's recipe for this data set: mirrored only where a mirror image keeps its class."""
+    return Recipe(epochs=epochs, batch_size=batch_size, lr=lr, flip=dataset.flip)
+
+
+def evaluate(
+    arch: str,
+    dataset: ImageDataset,
+    *,
+    space: str | None = None,
+    training: Mapping[str, Any],
+    channels: int | None = None,
+    cells: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[str], Progress | None] = lambda arch: None,
+) -> TrainingResult:
+    """Train `arch` once and measure it on the held-out and the test images.
+
+    `training` is what `recipe_for` takes; `space` is found by trying where it is not given. Raises `UsageError`.
+    """
+    chosen = search_spaces[space] if space is not None else space_of(arch)
+    trainer = Trainer(
+        chosen,
+        dataset,
+        recipe_for(dataset, **training),
+        channels=chosen.channels if channels is None else channels,
+        cells=chosen.cells if cells is None else cells,
+        seed=seed,
+        device=device,
+        with_test=True,
+        progress=progress,
+    )
+    return trainer.train(arch)
+
+
+class Trainer:
+    """Trains architectures of a space on one data set, each from the same seed and on the same split.
+
+    Called with an architecture it gives the validation accuracy in percent, so it serves a search as its oracle.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        dataset: ImageDataset,
+        recipe: Recipe,
+        *,
+        channels: int,
+        cells: int,
+        seed: int = 0,
+        device: str = "auto",
+        with_test: bool = False,
+        progress: Callable[[str], Progress | None] = lambda arch: None,
+    ) -> None:
+        self._space, self._recipe, self._seed = space, recipe, seed
+        self._network = {"classes": len(dataset.classes), "channels": channels, "cells": cells, "seed": seed}
+        self._device = torch.device(choose_device(device))
+        self._mean, self._std = dataset.mean, dataset.std
+        self._progress = progress
+        training, validation = stratified_split(dataset.train.labels, VALIDATION_SHARE, seed)
+        self._train = self._load(dataset.train, training)
+        self._valid = self._load(dataset.train, validation)
+        self._test = None
+        if with_test and dataset.test is not None:
+            self._test = self._load(dataset.test, np.arange(len(dataset.test)))
+
+    def _load(self, split: Split, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        images = torch.from_numpy(split.images(indices)).to(self._device)
+        return images, torch.from_numpy(split.labels[indices]).to(self._device)
+
+    def train(self, arch: str) -> TrainingResult:
+        """Train `arch` from its initialisation and measure it. Raises `UsageError`, or `HnasError` on divergence."""
+        network = self._space.network(arch, **self._network).to(self._device)
+        return train(
+            network,
+            *self._train,
+            mean=self._mean,
+            std=self._std,
+            recipe=self._recipe,
+            seed=self._seed,
+            valid=self._valid,
+            test=self._test,
+            progress=self._progress(arch),
+        )
+
+    def __call__(self, arch: str) -> float:
+        """The validation accuracy of `arch` in percent."""
+        accuracy = self.train(arch).valid_accuracy
+        if accuracy is None:
+            raise UsageError("the data set has too few images for a validation split")
+        return accuracy
