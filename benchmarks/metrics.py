@@ -1,0 +1,85 @@
+"""What one network's eight columns cost, in plain training steps of the same network.
+
+    python benchmarks/metrics.py [--data PATH] [--networks 40] [--batch-size 64] [--threads 1] [--repeats 3]
+
+A plain step is forward, cross entropy and backward, in torch's default layout and as users write it. Steps and metrics
+alternate in one process, and each network counts with its fastest repeat, so that the ratio is steady on a machine
+whose speed is not. `--data` is a data set as `hnas precompute` takes it; without it the images are noise of CIFAR's
+size, which costs the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from hnas import compute_metrics, search_spaces
+from pipeline.images import open_dataset, training_batch
+from pipeline.worker import keep_freed_memory
+
+
+def batch(data: str | None, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (m, 3, S, S) and labels (m,)."""
+    if data is None:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn((size, 3, 32, 32), generator=generator)
+        return images, torch.randint(0, 10, (size,), generator=generator)
+    drawn = training_batch(open_dataset(data), size, 0)
+    return torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Print a line for each network and the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data")
+    parser.add_argument("--networks", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    images, labels = batch(options.data, options.batch_size)
+    space = search_spaces["nasbench201"]
+    live = [arch for arch in space.sample(2 * options.networks, options.seed) if space.canonical(arch) != "y=0"]
+    ratios, seconds = [], []
+    print("step_ms  metrics_ms  ratio  cell")
+    for arch in live[: options.networks]:
+        network = space.network(arch, classes=10, channels=16, cells=5, seed=0).train()
+
+        def step(network: torch.nn.Module = network) -> None:
+            F.cross_entropy(network(images), labels).backward()
+            network.zero_grad(set_to_none=True)
+
+        def metrics(network: torch.nn.Module = network) -> None:
+            compute_metrics(network, images, labels)
+
+        step()
+        metrics()
+        pairs = [(timed(step), timed(metrics)) for _ in range(options.repeats)]
+        plain, full = (min(values) for values in zip(*pairs, strict=True))
+        ratios.append(full / plain)
+        seconds.append(full)
+        print(f"{plain * 1e3:7.0f}  {full * 1e3:10.0f}  {full / plain:5.2f}  {space.canonical(arch)}", flush=True)
+    low, median, high = statistics.quantiles(ratios, n=4)
+    print(
+        f"\nmedian ratio {median:.2f} (quartiles {low:.2f}, {high:.2f}) over {len(ratios)} cells, batch "
+        f"{options.batch_size}, {options.threads} thread(s); mean {statistics.mean(seconds):.2f} s a network"
+    )
+
+
+if __name__ == "__main__":
+    main()

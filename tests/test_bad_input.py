@@ -1,0 +1,629 @@
+"""Bad input: each is refused with the promised status and one sentence, prints no result and changes no store.
+
+A row of `CASES` is a command, the exit status, and words that its complaint must contain. Arguments that are functions
+prepare a file below the test's folder and return its path.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pickle
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from tests.test_cli import CONVOLUTION, ROOT, Outcome, accuracies, hnas, hnas_process, make_store
+
+Prepare = Callable[[Path], object]
+UNKNOWN = "|nope~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A bad command: what it is called, its exit status, the words of its complaint, its arguments and its store."""
+
+    name: str
+    status: int
+    words: tuple[str, ...]
+    arguments: tuple[object, ...]
+    store: Prepare
+    process: bool
+
+
+def case(
+    name: str, status: int, words: str, *arguments: object, store: Prepare | None = None, process: bool = False
+) -> Case:
+    """`words` are separated by ` ... `. `process` runs the command in a process of its own."""
+    return Case(name, status, tuple(words.split(" ... ")), arguments, store or filled, process)
+
+
+# --- stores ---------------------------------------------------------------------------------------------------------
+
+TEMPLATE: list[Path] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that `filled` copies: a run of 24 architectures, their accuracies, a search."""
+    TEMPLATE[:] = [make_store(tmp_path_factory.mktemp("bad-input"))[0]]
+    return TEMPLATE[0]
+
+
+def filled(tmp: Path) -> Path:
+    return Path(shutil.copytree(TEMPLATE[0], tmp / "store"))
+
+
+def absent(tmp: Path) -> Path:
+    return tmp / "store"
+
+
+def empty(tmp: Path) -> Path:
+    (tmp / "store").mkdir()
+    (tmp / "store" / "store.json").write_text('{"version": 1}')
+    return tmp / "store"
+
+
+def a_file(tmp: Path) -> Path:
+    (tmp / "store").write_text("no folder")
+    return tmp / "store"
+
+
+def below_a_file(tmp: Path) -> Path:
+    return a_file(tmp) / "store"
+
+
+def without(part: str) -> Prepare:
+    def prepare(tmp: Path) -> Path:
+        place = filled(tmp)
+        path = place / part
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+        return place
+
+    return prepare
+
+
+def damaged(pattern: str, change: Callable[[bytes], bytes] | bytes) -> Prepare:
+    def prepare(tmp: Path) -> Path:
+        place = filled(tmp)
+        path = min(place.glob(pattern))
+        path.write_bytes(change if isinstance(change, bytes) else change(path.read_bytes()))
+        return place
+
+    return prepare
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def overwritten(content: bytes) -> bytes:
+    """The footer is whole, the data pages are not."""
+    return content[:100] + b"\xff" * 300 + content[400:]
+
+
+def two_runs(tmp: Path) -> Path:
+    """A second run whose name begins as the first one's."""
+    place = filled(tmp)
+    (run,) = (place / "runs").iterdir()
+    other = run.with_name(run.name[:4] + "000000")
+    shutil.copytree(run, other)
+    content = json.loads((run / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**content, "id": other.name}))
+    return place
+
+
+def run_prefix(tmp: Path) -> str:
+    return min((tmp / "store" / "runs").iterdir()).name[:4]
+
+
+def search_id(tmp: Path) -> str:
+    return min((tmp / "store" / "searches").iterdir()).name
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def text(name: str, content: str | bytes) -> Prepare:
+    def prepare(tmp: Path) -> Path:
+        (tmp / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp / name
+
+    return prepare
+
+
+def path(name: str) -> Prepare:
+    return lambda tmp: tmp / name
+
+
+def folder(name: str) -> Prepare:
+    def prepare(tmp: Path) -> Path:
+        (tmp / name).mkdir()
+        return tmp / name
+
+    return prepare
+
+
+def table(*lines: str, header: str = "arch,dataset,test_accuracy") -> Prepare:
+    """A CSV file; `A` stands for an architecture."""
+    return text("table.csv", "\n".join([header, *lines, ""]).replace("A,", f"{CONVOLUTION},"))
+
+
+def picture(side: int, seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def class_folders(
+    *sides: int, images: int = 4, change: Callable[[bytes], bytes] = lambda content: content
+) -> Callable[[Path], Path]:
+    """A folder of class folders, with images of one of the `sides` in each class."""
+
+    def prepare(tmp: Path) -> Path:
+        for label, side in enumerate(sides):
+            for number in range(images):
+                file = tmp / "images" / f"class{label}" / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(change(picture(side, 10 * label + number)))
+        return tmp / "images"
+
+    return prepare
+
+
+def parquet(change: Callable[[bytes], bytes], *, column: str = "image") -> Prepare:
+    def prepare(tmp: Path) -> Path:
+        cells = [{"bytes": picture(8, number), "path": None} for number in range(8)]
+        file = tmp / "images.parquet"
+        pq.write_table(pa.table({column: cells, "label": [0, 1] * 4}), file)
+        file.write_bytes(change(file.read_bytes()))
+        return file
+
+    return prepare
+
+
+class _Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
+
+
+def hostile_batches(tmp: Path) -> Path:
+    place = tmp / "cifar-10-batches-py"
+    place.mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"):
+        (place / name).write_bytes(pickle.dumps(_Hostile(tmp / "was-run")))
+    return place
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+SIZE = ("--channels", 4, "--cells", 1, "--batch-size", 16)
+ON_DIGITS = ("precompute", "nasbench201", "--dataset", "digits", *SIZE)
+SAMPLE = (*ON_DIGITS, "--sample", 25)
+FEW = ("--sample", 2, "--channels", 4, "--cells", 1, "--batch-size", 4)
+ON = ("precompute", "nasbench201", *FEW, "--dataset")
+SEARCH = ("search", "nasbench201", "--queries", 2)
+EVALUATE = ("evaluate", CONVOLUTION, "--channels", 2, "--cells", 1, "--epochs", 1, "--dataset", "digits")
+READERS = {"info": ("info",), "sql": ("sql", "FROM pool"), "correlate": ("correlate",), "search": SEARCH}
+IMPORT = ("import", "csv")
+NEEDS_MULTIPLE = "images of 6 pixels ... multiple of 4"
+
+CASES = [
+    # usage
+    case("no such command", 2, "No such command 'serch'", "serch", process=True),
+    case("no such option", 2, "No such option", *SEARCH, "--queriez", 3),
+    case("a word for a number", 2, "Invalid value for '--batch-size' ... integer", *SAMPLE, "--batch-size", "many"),
+    case("an unknown choice", 2, "Invalid value for '--ntk' ... summed", *SAMPLE, "--ntk", "mean"),
+    case("precompute without a space", 2, "Missing argument", "precompute"),
+    case("precompute without a data set", 2, "needs --dataset ... digits", "precompute", "nasbench201"),
+    case("search without a space", 2, "needs a SPACE ... --resume", "search"),
+    case("evaluate without a data set", 2, "needs --dataset ... digits", "evaluate", CONVOLUTION),
+    # architectures and spaces
+    case("a malformed architecture", 2, "'conv' ... 3 ... |none~0|+", "evaluate", "conv", *EVALUATE[2:], process=True),
+    case("an unknown operation", 2, "'nope' ... nor_conv_3x3", "evaluate", UNKNOWN, *EVALUATE[2:]),
+    case("an empty architecture", 2, "'' ... 3", "evaluate", "", *EVALUATE[2:]),
+    case("too few inputs", 2, "node 2 ... it needs 2", "evaluate", "|none~0|+|none~0|+|none~0|", *EVALUATE[2:]),
+    case("a wrong source", 2, "input 1 of node 2 ... ~1",
+         "evaluate", CONVOLUTION.replace("nor_conv_1x1~1", "nor_conv_1x1~2"), *EVALUATE[2:]),
+    case("a malformed architecture in a list", 2, "list.txt, line 3: ... 'nope' ... nor_conv_3x3",
+         *ON_DIGITS, "--architectures", text("list.txt", f"# mine\n{CONVOLUTION}\n{UNKNOWN}\n")),
+    case("an empty list", 2, "list.txt is empty ... one a line",
+         *ON_DIGITS, "--architectures", text("list.txt", "#\n")),
+    case("a list that is no text", 2, "list.txt ... UTF-8", *ON_DIGITS, "--architectures", text("list.txt", b"\xff\0")),
+    case("a list that does not exist", 2, "list.txt ... No such file", *ON_DIGITS, "--architectures", path("list.txt")),
+    case("a list that is a folder", 2, "list.txt ... directory", *ON_DIGITS, "--architectures", folder("list.txt")),
+    case("an unknown space", 2, "no search space 'nope' ... nasbench201",
+         "precompute", "nope", *ON_DIGITS[2:], "--sample", 2, process=True),
+    case("an unknown space to search", 2, "no search space 'nope' ... nasbench201", "search", "nope"),
+    case("an unknown space to evaluate in", 2, "no search space 'nope' ... nasbench201", *EVALUATE, "--space", "nope"),
+    case("an unknown space to correlate", 2, "no run ... space nope", "correlate", "--space", "nope"),
+    # names
+    case("an unknown metric", 2, "the metric 'nope' is unknown ... trace", *SEARCH, "--metric", "nope"),
+    case("kappa as the metric", 2, "the metric 'kappa' ... trace", *SEARCH, "--metric", "kappa"),
+    case("an unknown accuracy", 2, "'train' is unknown ... valid_accuracy", *SEARCH, "--accuracy", "train"),
+    case("an unknown column to correlate with", 2, "'nope' ... test_accuracy", "correlate", "--with", "nope"),
+    case("an unknown data set to search on", 2, "no run ... dataset nope", *SEARCH, "--dataset", "nope"),
+    case("an unknown data set to correlate", 2, "no run ... dataset nope", "correlate", "--dataset", "nope"),
+    # data sets
+    case("an unknown data set", 2, "no data set at mnist ... digits", *ON, "mnist", store=absent, process=True),
+    case("an unknown data set to train on", 2, "no data set at mnist ... digits", *EVALUATE, "--dataset", "mnist"),
+    case("a data set that is not there", 2, "cifar100 was not found ... $HNAS_DATA", *ON, "cifar100", store=absent),
+    case("a path that does not exist", 2, "no data set at ... /gone", *ON, path("gone"), store=absent),
+    case("an empty folder", 2, "images holds no data set ... train-*.parquet", *ON, folder("images"), store=absent),
+    case("a text file", 2, "notes.txt ... .parquet", *ON, text("notes.txt", "hello"), store=absent),
+    case("one class only", 2, "images ... one class only (class0)", *ON, class_folders(8), store=absent),
+    case("mixed sizes", 2, "12x12 ... 8x8 ... --image-size", *ON, class_folders(8, 12), store=absent),
+    case("a truncated image", 1, "class0/0.png ... truncated ... whole image",
+         *ON, class_folders(8, 8, change=lambda content: content[:-60]), store=absent),
+    case("a text in an image's place", 1, "class0/0.png ... PNG",
+         *ON, class_folders(8, 8, change=lambda content: b"hello"), store=absent),
+    case("truncated Parquet", 1, "images.parquet ... whole Parquet file", *ON, parquet(half), store=absent),
+    case("Parquet with damaged pages", 1, "images.parquet ... whole Parquet file",
+         *ON, parquet(lambda content: content[:200] + b"\xff" * 100 + content[300:]), store=absent),
+    case("Parquet without images", 2, "images.parquet has no image column ... picture",
+         *ON, parquet(lambda content: content, column="picture"), store=absent),
+    case("hostile pickles", 1, "batches.meta asks for ... mkdir ... refused", *ON, hostile_batches, store=absent),
+    case("a side that does not fit the space", 2, NEEDS_MULTIPLE, *ON, class_folders(6, 6), store=absent),
+    case("a side that does not fit, trained", 2, NEEDS_MULTIPLE, *EVALUATE, "--dataset", class_folders(6, 6)),
+    case("a side that does not fit, dry run", 2, NEEDS_MULTIPLE, *SAMPLE, "--image-size", 6, "--dry-run"),
+    case("a class with a single image", 2, "class 0 has a single image ... 2",
+         *EVALUATE, "--dataset", class_folders(8, 8, images=1)),
+    # sizes
+    *(case(f"batch size {size}", 2, f"--batch-size {size} ... 2 ... 4096", *SAMPLE, "--batch-size", size)
+      for size in (0, 1, 5000)),
+    case("a batch larger than the split", 2, "2000 images ... digits ... 1500", *SAMPLE, "--batch-size", 2000),
+    *(case(f"sample {n}", 2, f"cannot sample {n} of ... 1 to 15625", *ON_DIGITS, "--sample", n)
+      for n in (0, -1, 20000)),
+    *(case(f"channels {n}", 2, f"{n} channels ... 1 to 4096", *SAMPLE, "--channels", n) for n in (0, -1, 100000)),
+    *(case(f"cells {n}", 2, f"{n} cells ... 1 to 4096", *SAMPLE, "--cells", n) for n in (0, 100000)),
+    case("channels 0, trained", 2, "0 channels ... 1 to 4096", *EVALUATE, "--channels", 0),
+    case("chunk size 0", 2, "--chunk-size 0 ... 1", *SAMPLE, "--chunk-size", 0),
+    *(case(f"workers {n}", 2, f"--workers {n} ... 1 to 1024", *SAMPLE, "--workers", n) for n in (0, -1, 100000)),
+    *(case(f"image size {n}", 2, f"{n} ... 4 to 1024", *SAMPLE, "--image-size", n) for n in (3, 100000)),
+    case("epochs 0", 2, "epochs ... 0 ... at least 1", *EVALUATE, "--epochs", 0),
+    case("batch size 1, trained", 2, "batch ... 1 ... at least 2", *EVALUATE, "--batch-size", 1),
+    *(case(f"learning rate {lr}", 2, "lr ... above 0", *EVALUATE, "--lr", lr) for lr in ("0", "-1", "nan", "inf")),
+    *(case(f"seed {seed}, {name}", 2, f"seed ... {seed} ... 0", *arguments, "--seed", seed)
+      for seed in (-1, 2**63)
+      for name, arguments in {"precompute": SAMPLE, "evaluate": EVALUATE, "search": SEARCH,
+                              "correlate": ("correlate",)}.items()),
+    *(case(f"t {t}, {name}", 2, f"t = {t} ... 0 < t", *arguments, "--t", t)
+      for t in ("0", "-1", "1000", "nan")
+      for name, arguments in (("search", SEARCH), ("correlate", ("correlate",)))),
+    *(case(f"queries {n}", 2, f"{n} queries ... 1 to 10000", *SEARCH, "--queries", n) for n in (0, -1, 100000)),
+    # what excludes each other, and what is not there
+    case("a sample and a list", 2, "--sample ... --architectures", *SAMPLE, "--architectures", text("l", CONVOLUTION)),
+    case("workers and a scheduler", 2, "--workers ... --scheduler",
+         *SAMPLE, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1", store=absent),
+    case("a scheduler that does not answer", 1, "no Dask scheduler answers at tcp://127.0.0.1:1 ... dask scheduler",
+         *SAMPLE, "--scheduler", "tcp://127.0.0.1:1", store=absent),
+    *(case(f"the scheduler address {address!r}", 2, f"{address!r} is no address ... tcp://127.0.0.1:8786",
+           *SAMPLE, "--scheduler", address) for address in ("here, please", "pigeon://a", "")),
+    case("an unknown run", 2, "no run ... feed", "correlate", "--run", "feed"),
+    case("an unknown run to search", 2, "no run ... feed", *SEARCH, "--run", "feed"),
+    case("an ambiguous run", 2, "fits 2 runs ... name one", "correlate", "--run", run_prefix, store=two_runs),
+    case("an unknown search", 2, "no search 'feed' ... FROM searches", "search", "--resume", "feed", process=True),
+    case("a search outside the store", 2, "no search '../runs'", "search", "--resume", "../runs"),
+    case("search without accuracies", 2, "accuracy ... hnas import", *SEARCH, store=without("accuracies")),
+    case("search by an accuracy not imported", 2, "valid_accuracy ... hnas import", *SEARCH, "--accuracy",
+         "valid_accuracy", store=without("accuracies")),
+    *(case(f"{name} on {what} store", 2, "no run ... hnas precompute", *READERS[name], store=store)
+      for name in ("correlate", "search") for what, store in (("an empty", empty), ("no", absent))),
+    # stores
+    *(case(f"{name} on a store that is a file", 2, "store' is a file ... folder", *arguments, store=a_file)
+      for name, arguments in (*READERS.items(), ("precompute", SAMPLE), ("import", (*IMPORT, table("A,digits,90"))))),
+    case("precompute below a file", 1, "cannot be written ... another --store", *SAMPLE, store=below_a_file),
+    case("import below a file", 1, "cannot be written ... another --store",
+         *IMPORT, table("A,digits,90"), store=below_a_file),
+    *(case(f"an unknown kind of store, {name}", 2, "pigeon ... fsspec URL", *arguments, "--store", "pigeon://here/store")
+      for name, arguments in (("info", ("info",)), ("precompute", SAMPLE))),
+    *(case(f"{name} on a store of version 99", 1, "version 99 ... reads version 1", *arguments,
+           store=damaged("store.json", b'{"version": 99}'))
+      for name, arguments in (*READERS.items(), ("precompute", SAMPLE), ("import", (*IMPORT, table("A,digits,90"))))),
+    case("truncated store.json", 1, "store.json is not valid JSON",
+         "info", store=damaged("store.json", half), process=True),
+    case("store.json that is a list", 1, "store.json ... JSON object", "info", store=damaged("store.json", b"[1]")),
+    case("no store.json", 1, "store.json ... damaged", "info", store=without("store.json")),
+    *(case(f"{name} with {what} run.json", 1, "run.json", *arguments, store=damaged("runs/*/run.json", change))
+      for what, change in (("a truncated", half), ("an empty", b""), ("a list as", b"[]"))
+      for name, arguments in (*READERS.items(), ("precompute", SAMPLE))),
+    case("a run.json without settings", 1, "run.json ... settings",
+         "correlate", store=damaged("runs/*/run.json", b'{"id": "feed"}')),
+    case("a truncated search.json", 1, "search.json", "info", store=damaged("searches/*/search.json", half)),
+    case("a truncated search to resume", 1, "search.json is not valid JSON",
+         "search", "--resume", search_id, store=damaged("searches/*/search.json", half)),
+    case("a search of other settings", 1, "search.json ... settings",
+         "search", "--resume", search_id, store=damaged("searches/*/search.json", b'{"settings": {"a": 1}}')),
+    *(case(f"{name} with truncated metrics", 1, "metrics/ ... .parquet", *arguments,
+           store=damaged("runs/*/metrics/*.parquet", half))
+      for name, arguments in (*READERS.items(), ("precompute", SAMPLE))),
+    *(case(f"{name} with damaged metrics", 1, "cannot be read", *arguments,
+           store=damaged("runs/*/metrics/*.parquet", overwritten))
+      for name, arguments in (("correlate", ("correlate",)), ("search", SEARCH), ("precompute", SAMPLE))),
+    case("sql with damaged metrics", 1, "", "sql", "FROM pool", store=damaged("runs/*/metrics/*.parquet", overwritten)),
+    case("info with damaged accuracies", 1, "cannot be read",
+         "info", store=damaged("accuracies/*/*.parquet", overwritten)),
+    case("precompute with truncated requests", 1, "requests/ ... .parquet",
+         *SAMPLE, store=damaged("runs/*/requests/*.parquet", half)),
+    # SQL
+    case("a syntax error", 2, 'syntax error at or near "SELEC" ... line 1, column 1', "sql", "SELEC 1", process=True),
+    case("an unknown view", 2, "pools ... the views are ... pool", "sql", "FROM pools"),
+    case("an unknown column", 2, '"kapa" ... line 1, column 8 ... "kappa"', "sql", "SELECT kapa FROM pool"),
+    case("an empty query", 2, "empty", "sql", " "),
+    case("a query that fails", 1, "boom", "sql", "SELECT error('boom') FROM pool"),
+    case("output into a missing folder", 2, "gone ... does not exist",
+         "sql", "SELECT 1", "--output", path("gone/x.csv")),
+    case("output to a folder", 2, "is a folder", "sql", "SELECT 1", "--output", folder("x.csv")),
+    case("output without a query", 2, "--output needs a QUERY", "sql", "--output", path("x.csv")),
+    case("output of nothing", 2, "no statement ... x.csv", "sql", "CREATE TABLE t (a INT)", "--output", path("x.csv")),
+    case("the shell in Parquet", 2, "'parquet' ... table, csv, json", "sql", "--format", "parquet"),
+    # figures
+    case("a figure of unknown kind", 2, "x.gif ... .png", "correlate", "--plot", path("x.gif")),
+    case("a figure in a missing folder", 2, "x.png ... does not exist", "correlate", "--plot", path("gone/x.png")),
+    # CSV
+    case("an unknown importer", 2, "Invalid value for 'source' ... csv", "import", "nope", table("A,digits,90")),
+    case("a CSV that does not exist", 2, "table.csv ... No such file", *IMPORT, path("table.csv"), process=True),
+    case("a CSV that is a folder", 2, "table.csv ... directory", *IMPORT, folder("table.csv")),
+    case("an empty CSV", 2, "table.csv is empty ... arch,dataset", *IMPORT, text("table.csv", "")),
+    case("a CSV with a header only", 2, "table.csv has a header but no rows", *IMPORT, table()),
+    case("no column arch", 2, "no column arch", *IMPORT, table("digits,90", header="dataset,test_accuracy")),
+    case("no column dataset", 2, "no column dataset", *IMPORT, table("A,90", header="arch,test_accuracy")),
+    case("no accuracy column", 2, "no column ... test_accuracy", *IMPORT, table("A,digits", header="arch,dataset")),
+    case("an unknown column", 2, "'colour' ... the columns are",
+         *IMPORT, table("A,digits,90,red", header="arch,dataset,test_accuracy,colour")),
+    case("a column twice", 2, "twice", *IMPORT, table("A,digits,90,9", header="arch,dataset,test_accuracy,dataset")),
+    case("too few fields", 2, "table.csv, line 3 has 2 fields ... 3", *IMPORT, table("A,digits,90", "A,digits")),
+    case("too many fields", 2, "table.csv, line 2 has 4 fields ... 3", *IMPORT, table("A,digits,90,1")),
+    case("a word for an accuracy", 2, "line 2: test_accuracy is 'high'", *IMPORT, table("A,digits,high")),
+    *(case(f"accuracy {value}", 2, f"line 2: test_accuracy is {value} ... 0 and 100",
+           *IMPORT, table(f"A,digits,{value}"))
+      for value in ("120", "-1", "nan", "inf")),
+    case("accuracies as fractions", 2, "fractions ... percent, 0 to 100",
+         *IMPORT, table("A,digits,0.9", "A,cifar10,0.8")),
+    case("no accuracy in a row", 2, "line 2 gives no accuracy", *IMPORT, table("A,digits,")),
+    case("no data set in a row", 2, "line 2 names no dataset", *IMPORT, table("A, ,90")),
+    *(case(f"{name} {value}", 2, f"line 2: {name} is ... {value}",
+           *IMPORT, table(f"A,digits,90,{value}", header=f"arch,dataset,test_accuracy,{name}"))
+      for name, value in (("epochs", "0"), ("epochs", "1.5"), ("epochs", "99999999999"), ("seed", "-1"),
+                          ("seed", "x"), ("seconds", "-1"), ("seconds", "inf"))),
+    case("duplicate rows", 2, "line 4 repeats line 2", *IMPORT, table("A,digits,90", "A,cifar10,80", "A,digits,91")),
+    case("a malformed architecture in a CSV", 2, "table.csv, line 3: ... 'nope' ... nor_conv_3x3",
+         *IMPORT, table("A,digits,90", f"{UNKNOWN},digits,90")),
+    case("a malformed architecture first", 2, "table.csv, line 2: ... 'conv'", *IMPORT, table("conv,digits,90")),
+    case("an unknown space in a CSV", 2, "table.csv, line 2: ... 'nope' ... nasbench201",
+         *IMPORT, table("A,digits,90,nope", header="arch,dataset,test_accuracy,space")),
+    case("a CSV in Latin-1", 2, "table.csv is not UTF-8 text",
+         *IMPORT, text("table.csv", "arch,größe\n".encode("latin1"))),
+    case("a CSV in UTF-16", 2, "table.csv is not UTF-8 text", *IMPORT, text("table.csv", "arch\n".encode("utf-16"))),
+    case("an open quote", 2, "table.csv is no valid CSV", *IMPORT, table('A,"digits,90')),
+    case("a wrong CSV where there is no store", 2, "line 2", *IMPORT, table("A,digits,120"), store=absent),
+    # machines
+    pytest.param(
+        case("CUDA where there is none", 1, "--device cuda ... --device cpu",
+             *SAMPLE, "--device", "cuda", store=absent),
+        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device"),
+    ),
+]  # fmt: skip
+
+
+def _cases() -> Iterator[Any]:
+    for entry in CASES:
+        if isinstance(entry, Case):
+            yield pytest.param(entry, id=entry.name)
+        else:
+            yield pytest.param(*entry.values, marks=entry.marks, id=entry.values[0].name)
+
+
+def snapshot(place: Path) -> dict[str, bytes] | None:
+    """Every file below a place but locks, which hold nothing."""
+    if not place.is_dir():
+        return None
+    return {str(file): file.read_bytes() for file in place.rglob("*") if file.is_file() and file.name != ".lock"}
+
+
+def check_complaint(done: Outcome, status: int, *words: str) -> None:
+    """The promise: the status, nothing on standard output, and one sentence as the last line on standard error."""
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert done.status == status, done.err
+    assert done.err.endswith("\n")
+    if done.last.startswith("Error: "):  # from click: usage, a hint, an empty line, and this
+        assert done.err.startswith("Usage: hnas ")
+    else:
+        assert done.last.startswith("hnas: ")
+        assert "did not foresee" not in done.last
+        assert not re.search(r"[.!?][;:]? +[A-Z]|\.;", done.last), f"more than one sentence: {done.last}"
+    assert len(done.last) < 1000
+    rest = done.last
+    for word in words:
+        assert word in rest, f"{word!r} is missing in: {done.last}"
+        rest = rest[rest.index(word) + len(word) :]
+
+
+@pytest.mark.parametrize("case", _cases())
+def test_bad_input_is_refused_in_one_sentence(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HNAS_DATA", raising=False)
+    monkeypatch.setenv("HNAS_STORE", str(tmp_path / "no-store"))
+    place = case.store(tmp_path)
+    assert isinstance(place, Path)
+    # Functions are prepared now, after the store that some of them read.
+    arguments = [argument(tmp_path) if callable(argument) else argument for argument in case.arguments]
+    if arguments[0] not in ("serch", "evaluate") and "--store" not in arguments:
+        arguments += ["--store", place]
+    before = snapshot(place)
+    listed = set(tmp_path.iterdir())
+    done = (hnas_process if case.process else hnas)(*arguments)
+    check_complaint(done, case.status, *case.words)
+    assert snapshot(place) == before
+    assert set(tmp_path.iterdir()) == listed
+
+
+# --- what a table cannot say ----------------------------------------------------------------------------------------
+
+
+def test_a_data_set_without_a_test_split_is_fine(tmp_path: Path) -> None:
+    images = class_folders(8, 8, images=5)(tmp_path)
+    done = hnas(*EVALUATE[:-1], images, "--json")
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert found["test_accuracy"] is None
+    assert 0 <= found["valid_accuracy"] <= 100
+
+
+def test_parquet_is_not_written_to_a_terminal(tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as terminal:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", "sql", "SELECT 1", "--format", "parquet", "--store", tmp_path / "store"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=follower,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(follower)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):  # nothing was written, and the other end is closed
+            terminal.read(1)
+    check_complaint(Outcome(done.returncode, "", done.stderr), 2, "Parquet is binary", "--output")
+
+
+def test_a_search_that_was_changed_is_not_resumed(tmp_path: Path) -> None:
+    place = filled(tmp_path)
+    name = search_id(tmp_path)
+    file = place / "searches" / name / "search.json"
+    content = json.loads(file.read_text())
+    content["settings"]["metric"] = "snip_inner"
+    file.write_text(json.dumps(content))
+    before = snapshot(place)
+    done = hnas("search", "--resume", name, "--store", place)
+    check_complaint(done, 1, "query 1 of the saved search", "start a new search")
+    assert snapshot(place) == before
+
+
+def test_a_damaged_batch_is_named(tmp_path: Path) -> None:
+    place = damaged("runs/*/batch.npz", half)(tmp_path)
+    done = hnas_process(*SAMPLE, "--workers", 1, "--quiet", "--store", place)
+    check_complaint(done, 1, "batch.npz")
+
+
+# --- disks that are full or read-only -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`mount(options)` mounts a tmpfs, or mounts it anew with other options, and returns its path."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = False
+
+    def _mount(options: str) -> Path:
+        nonlocal mounted
+        if os.geteuid() != 0 or shutil.which("mount") is None:
+            pytest.skip("only root may mount the small tmpfs that this test fills")
+        if mounted:
+            options = f"remount,{options}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
+        mounted = True
+        return place
+
+    yield _mount
+    if mounted:
+        subprocess.run(["umount", place], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as file:
+        for size in (4096, 512, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC  # noqa: PT017 (any other error is a fault of the test)
+
+
+def test_a_full_disk_is_told_and_what_was_there_stays(mount: Callable[[str], Path], tmp_path: Path) -> None:
+    disk = mount("size=1m")
+    place = Path(shutil.copytree(TEMPLATE[0], disk / "store"))
+    (tmp_path / "made-up.csv").write_text(accuracies().replace(".5\n", ".75\n"))
+    fill(disk)
+    before = snapshot(disk)
+    full = ("No space left on device", "free some space")
+    for arguments in (
+        ("import", "csv", tmp_path / "made-up.csv"),
+        SAMPLE,
+        (*SAMPLE, "--seed", 1),
+        (*SEARCH, "--quiet"),
+    ):
+        done = hnas(*arguments, "--store", place)
+        check_complaint(done, 1, *full)
+        assert snapshot(disk) == before
+    done = hnas("sql", "FROM range(100000)", "--output", disk / "x.csv", "--store", place)
+    check_complaint(done, 1, "x.csv", "No space left on device")
+    assert snapshot(disk) == before
+    assert hnas("info", "--store", place).status == 0
+
+
+def test_a_new_store_on_a_full_disk_holds_no_run(mount: Callable[[str], Path], tmp_path: Path) -> None:
+    disk = mount("size=12k")
+    check_complaint(hnas(*SAMPLE, "--store", disk / "store"), 1, "No space left on device", "free some space")
+    found = json.loads(hnas("info", "--json", "--store", disk / "store").out)
+    assert found == {"runs": [], "accuracies": [], "searches": []}
+
+
+@pytest.fixture
+def read_only(mount: Callable[[str], Path], tmp_path: Path) -> Iterator[Path]:
+    """A folder with a store in it, where nothing can be written."""
+    if os.geteuid() == 0:  # whom permissions do not stop
+        place = mount("size=1m")
+        shutil.copytree(TEMPLATE[0], place / "store")
+        yield mount("ro")
+        return
+    place = tmp_path / "closed"
+    shutil.copytree(TEMPLATE[0], place / "store")
+    folders = [place, *(path for path in place.rglob("*") if path.is_dir())]
+    for path in folders:
+        path.chmod(0o555)
+    yield place
+    for path in folders:
+        path.chmod(0o755)
+
+
+def test_a_store_that_cannot_be_written_can_be_read(read_only: Path, tmp_path: Path) -> None:
+    place = read_only / "store"
+    (tmp_path / "made-up.csv").write_text(accuracies().replace(".5\n", ".75\n"))
+    before = snapshot(read_only)
+    for arguments in (
+        ("import", "csv", tmp_path / "made-up.csv", "--store", place),
+        ("import", "csv", tmp_path / "made-up.csv", "--store", read_only / "new"),
+        (*SAMPLE, "--store", place),
+        (*SAMPLE, "--store", read_only / "new"),
+        (*SEARCH, "--quiet", "--store", place),
+    ):
+        check_complaint(hnas(*arguments), 1, "cannot be written", "use another --store")
+    done = hnas("sql", "SELECT 1", "--output", read_only / "x.csv", "--store", place)
+    check_complaint(done, 1, "x.csv")
+    assert snapshot(read_only) == before
+    assert hnas("info", "--store", place).status == 0
+    assert hnas("sql", "FROM pool", "--store", place).status == 0

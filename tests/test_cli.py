@@ -1,0 +1,455 @@
+"""The command line from outside: what each command prints where, its exit status, and what it does not import."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from PIL import Image
+
+import cli
+from hnas import __version__
+from hnas.spaces import search_spaces
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "dask", "distributed", "duckdb", "zarr", "sklearn", "bayes_opt", "pandas", "scipy")
+COMMANDS = ("precompute", "import", "search", "evaluate", "sql", "correlate", "info")
+DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+CONVOLUTION = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
+#: 24 distinct architectures: a dead one, whose κ is infinite, and others.
+ARCHS = tuple(dict.fromkeys([DEAD, *search_spaces["nasbench201"].sample(24, seed=0)]))[:24]
+#: The run that `make_store` computes; the same settings name the same run.
+SETTINGS = ("nasbench201", "--dataset", "digits", "--channels", "4", "--cells", "1", "--batch-size", "16")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        """The last line on standard error."""
+        return self.err.rstrip("\n").rpartition("\n")[2]
+
+
+def hnas(*arguments: object) -> Outcome:
+    """Run the command in this process."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["hnas", *map(str, arguments)]),
+            redirect_stdout(out),
+            redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+    return Outcome(ended.value.code if isinstance(ended.value.code, int) else 0, *texts)
+
+
+def hnas_process(*arguments: object, **options: object) -> Outcome:
+    """Run the command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def imported_by(*arguments: object) -> tuple[set[str], subprocess.CompletedProcess[str]]:
+    """The heavy packages that a process of the command has imported when it ends."""
+    program = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: sys.stderr.write('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules)))\n"
+        "sys.argv[0] = 'hnas'\n"
+        "import cli\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return set(done.stderr.rpartition("\n")[2].split()), done
+
+
+def accuracies(archs: tuple[str, ...] = ARCHS) -> str:
+    """A CSV file of made-up accuracies on digits."""
+    lines = [f"{arch},digits,12,{60 + 37 * i % 35}.{i:02},{61 + 23 * i % 36}.5" for i, arch in enumerate(archs)]
+    return "\n".join(["arch,dataset,epochs,valid_accuracy,test_accuracy", *lines]) + "\n"
+
+
+def make_store(folder: Path) -> tuple[Path, Outcome]:
+    """A store with a run of 24 architectures, their accuracies and a search; and how `precompute --quiet` went."""
+    place = folder / "store"
+    (folder / "archs.txt").write_text("\n".join(ARCHS))
+    (folder / "made-up.csv").write_text(accuracies())
+    with socket.socket() as taken:
+        # Another program on the dashboard's port must not disturb.
+        try:
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        except OSError:
+            pass  # it is taken already
+        computed = hnas_process(
+            "precompute", *SETTINGS, "--architectures", folder / "archs.txt", "--quiet", "--store", place
+        )
+    assert computed.status == 0, computed.err
+    for arguments in (
+        ("import", "csv", folder / "made-up.csv"),
+        ("search", "nasbench201", "--queries", 3, "--quiet"),
+    ):
+        done = hnas(*arguments, "--store", place)
+        assert done.status == 0, done.err
+    return place, computed
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A store for all tests of this file, to be read only, and how precomputing went."""
+    return make_store(tmp_path_factory.mktemp("cli"))
+
+
+@pytest.fixture
+def store(made: tuple[Path, Outcome], tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made[0], tmp_path / "store"))
+
+
+# --- help, version, debug -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_answers_without_heavy_imports(command: str) -> None:
+    heavy, done = imported_by(*command.split(), "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: hnas {command}".rstrip())
+    assert done.stderr.strip() == ""
+    assert heavy == set()
+
+
+def test_help_names_every_command() -> None:
+    listed = hnas("--help").out.partition("Commands:")[2].splitlines()
+    assert tuple(line.split()[0] for line in listed if line.strip()) == COMMANDS
+
+
+def test_without_a_command_the_help_is_shown_as_wrong_usage() -> None:
+    assert hnas().status == 2
+
+
+def test_version() -> None:
+    assert hnas("--version") == Outcome(0, f"hnas {__version__}\n", "")
+    installed = Path(sys.executable).with_name("hnas")
+    if installed.exists():
+        done = subprocess.run([installed, "--version"], capture_output=True, text=True)
+        assert done.stdout == f"hnas {__version__}\n"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 4])
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path, place: int) -> None:
+    arguments = ["search", "nope", "--store", str(tmp_path / "store")]
+    assert "Traceback" not in hnas(*arguments).err
+    arguments.insert(place, "--debug")
+    done = hnas(*arguments)
+    assert done.status == 2
+    assert "Traceback (most recent call last)" in done.err
+    assert "UsageError" in done.err
+    assert done.last.startswith("hnas: there is no search space 'nope'")
+
+
+def test_debug_shows_where_an_unforeseen_error_arose(tmp_path: Path) -> None:
+    with mock.patch("pipeline.info.store_info", side_effect=ZeroDivisionError("boom\nmore")):
+        plain, debug = hnas("info", "--store", tmp_path), hnas("info", "--store", tmp_path, "--debug")
+    assert (plain.status, plain.err.count("\n")) == (1, 1)
+    assert "ZeroDivisionError: boom; --debug shows where" in plain.err
+    assert "Traceback" in debug.err
+
+
+# --- precompute -----------------------------------------------------------------------------------------------------
+
+
+def test_precompute_prints_its_summary_and_quiet_nothing_else(made: tuple[Path, Outcome]) -> None:
+    _, computed = made
+    assert computed.out.count("\n") == 1
+    assert "stand for the 24 asked for" in computed.out
+    assert computed.err == ""
+
+
+def test_precompute_again_computes_nothing(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "archs.txt").write_text("\n".join(reversed(ARCHS)))
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
+    done = hnas("precompute", *SETTINGS, "--architectures", tmp_path / "archs.txt", "--store", store)
+    assert (done.status, done.err) == (0, "")
+    assert "; 0 computed now" in done.out
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")} == before
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = hnas("precompute", *SETTINGS, "--sample", 24, "--dry-run", "--workers", 2, "--store", tmp_path / "new")
+    assert (done.status, done.err) == (0, "")
+    assert "24 architectures, 22 canonical" in done.out
+    assert "with 2 workers" in done.out
+    assert done.out.endswith("nothing was written\n")
+    assert not (tmp_path / "new").exists()
+
+
+# --- search ---------------------------------------------------------------------------------------------------------
+
+
+def test_search_against_a_table_does_not_import_torch(store: Path) -> None:
+    heavy, done = imported_by("search", "nasbench201", "--queries", 2, "--store", store)
+    assert done.returncode == 0, done.stderr
+    assert "torch" not in heavy
+
+
+def test_json_of_search_has_the_promised_shape(store: Path) -> None:
+    done = hnas("search", "nasbench201", "--queries", 7, "--seed", 5, "--json", "--store", store)
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert list(found) == ["search", "best", "queries"]
+    assert list(found["best"]) == ["arch", "performance", "mu", "nu", "query"]
+    assert [list(query) for query in found["queries"]] == [
+        ["query", "mu", "nu", "arch", "objective", "performance", "seconds"]
+    ] * 7
+    assert [query["query"] for query in found["queries"]] == list(range(1, 8))
+    table = {row["arch"]: float(row["valid_accuracy"]) for row in csv.DictReader(io.StringIO(accuracies()))}
+    assert all(table[query["arch"]] == query["performance"] for query in found["queries"])
+    assert len({query["arch"] for query in found["queries"]}) == 7
+    best = max(found["queries"], key=lambda query: query["performance"])
+    assert found["best"] == {name: best[name] for name in ("arch", "performance", "mu", "nu", "query")}
+    assert done.err.startswith("searching 23 architectures of run ")  # the dead one is no candidate
+
+
+def test_results_of_a_search_go_to_standard_output_and_remarks_to_standard_error(store: Path) -> None:
+    done = hnas("search", "nasbench201", "--queries", 3, "--store", store)
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["1", "2", "3"]
+    assert lines[3].startswith("best: |")
+    assert done.err.count("\n") == 1
+    assert "with M = trace, oracle table" in done.err
+    quiet = hnas("search", "nasbench201", "--queries", 3, "--quiet", "--store", store)
+    assert quiet.err == ""
+    assert quiet.out.splitlines()[0] == lines[3]
+
+
+def test_a_search_by_test_accuracy_says_so(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "made-up.csv").write_text(accuracies().replace("valid_accuracy", "train_accuracy"))
+    assert hnas("import", "csv", tmp_path / "made-up.csv", "--store", store).status == 0
+    done = hnas("search", "nasbench201", "--queries", 1, "--store", store)
+    assert "the search is guided by test accuracy" in done.err
+
+
+def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) -> None:
+    arguments = ("search", "nasbench201", "--queries", 8, "--seed", 11, "--json", "--store", store)
+    whole = json.loads(hnas(*arguments).out)
+    known = {path.name for path in (store / "searches").iterdir()}
+
+    from pipeline.search import TableOracle
+
+    answered = 0
+
+    def interrupted(self: TableOracle, arch: str) -> float:
+        nonlocal answered
+        answered += 1
+        if answered == 5:
+            raise KeyboardInterrupt
+        return self._performances[arch]
+
+    with mock.patch.object(TableOracle, "__call__", interrupted):
+        broken = hnas(*arguments)
+    assert (broken.status, broken.out) == (1, "")
+    assert broken.last.startswith("hnas: interrupted")
+    (name,) = {path.name for path in (store / "searches").iterdir()} - known
+    query = f"SELECT count(*) AS n FROM queries WHERE search = '{name}'"
+    saved = hnas("sql", query, "--format", "csv", "--store", store)
+    assert saved.out == "n\n4\n"
+
+    done = hnas("search", "--resume", name, "--json", "--store", store)
+    assert done.status == 0, done.err
+    resumed = json.loads(done.out)
+    assert resumed["search"] == name
+
+    def course(found: dict) -> list[tuple]:
+        return [tuple(value for key, value in q.items() if key != "seconds") for q in found["queries"]]
+
+    assert course(resumed) == course(whole)
+    assert resumed["best"] == whole["best"]
+
+
+# --- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_accuracies_and_json_parses() -> None:
+    small = ("--dataset", "digits", "--epochs", 1, "--channels", 4, "--cells", 1)
+    done = hnas("evaluate", CONVOLUTION, *small)
+    assert (done.status, done.err) == (0, "")
+    text = {line[:14].strip(): line[14:] for line in done.out.splitlines()}
+    assert list(text) == ["architecture", "parameters", "epochs", "train", "validation", "test"]
+    assert text["architecture"] == CONVOLUTION
+    done = hnas("evaluate", CONVOLUTION, *small, "--json")
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert found["arch"] == CONVOLUTION
+    assert found["epochs"] == 1
+    # The same settings train the same network.
+    assert text["validation"] == f"{found['valid_accuracy']:.2f} %"
+    assert text["test"] == f"{found['test_accuracy']:.2f} %"
+
+
+# --- sql, info, correlate -------------------------------------------------------------------------------------------
+
+
+def test_sql_writes_an_infinite_condition_number_as_inf(store: Path) -> None:
+    query = f"SELECT arch, kappa FROM pool WHERE arch = '{DEAD}'"
+    done = hnas("sql", query, "--format", "csv", "--store", store)
+    assert done == Outcome(0, f"arch,kappa\n{DEAD},inf\n", "")
+    assert json.loads(hnas("sql", query, "--format", "json", "--store", store).out) == [{"arch": DEAD, "kappa": "inf"}]
+
+
+def test_sql_reads_the_store_named_by_the_environment(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HNAS_STORE", str(store))
+    assert hnas("sql", "SELECT count(*) AS n FROM pool", "--format", "csv").out == "n\n24\n"
+
+
+def test_sql_runs_a_script_from_standard_input(store: Path) -> None:
+    done = hnas_process("sql", "--format", "csv", "--store", store, input="SELECT count(*) AS n FROM requests;\n")
+    assert done == Outcome(0, "n\n24\n", "")
+
+
+def test_info_for_people_and_for_programs(store: Path) -> None:
+    found = json.loads(hnas("info", "--json", "--store", store).out)
+    assert list(found) == ["runs", "accuracies", "searches"]
+    (run,), (table,), (search,) = found.values()
+    assert (run["space"], run["dataset"], run["asked"]) == ("nasbench201", "digits", 24)
+    assert run["singular"] >= 1
+    assert (table["source"], table["rows"], table["epochs"]) == ("csv", 24, 12)
+    assert (search["run"], search["queries"], search["metric"]) == (run["run"], 3, "trace")
+    text = hnas("info", "--store", store)
+    assert (text.status, text.err) == (0, "")
+    assert text.out.startswith(f"store {store}\n")
+    assert all(name in text.out for name in (run["run"], search["search"], "\naccuracies\n"))
+
+
+def test_info_on_a_store_that_does_not_exist_creates_none(tmp_path: Path) -> None:
+    done = hnas("info", "--json", "--store", tmp_path / "new")
+    assert json.loads(done.out) == {"runs": [], "accuracies": [], "searches": []}
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def figure_and_records(
+    made: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, object]]]:
+    """What `correlate` draws and writes as JSON."""
+    path = tmp_path_factory.mktemp("correlate") / "x.png"
+    done = hnas("correlate", "--format", "json", "--plot", path, "--store", made[0])
+    assert (done.status, done.err) == (0, "")
+    return path, json.loads(done.out)
+
+
+def test_correlate_writes_both_kinds_of_table_1_as_json(
+    figure_and_records: tuple[Path, list[dict[str, object]]],
+) -> None:
+    _, records = figure_and_records
+    names = ["run", "method", "n", "kind", "x", "y", "value", "mu", "nu"]
+    assert all(list(record) == names for record in records)
+    by_kind: dict[object, dict[object, dict[str, object]]] = {}
+    for record in records:
+        by_kind.setdefault(record["kind"], {})[record["x"]] = record
+    table_1 = ["grad_norm", "snip", "grasp", "trace"]
+    assert list(by_kind) == ["pair", "realizable", "non_realizable"]
+    for kind in ("realizable", "non_realizable"):
+        assert list(by_kind[kind]) == table_1
+        assert all(record["y"] == "test_accuracy" for record in by_kind[kind].values())
+        assert all((record["mu"] is None) == (kind == "realizable") for record in by_kind[kind].values())
+    assert {(record["method"], record["n"]) for record in records} == {("spearman", 24)}
+
+
+def test_correlate_draws_a_real_picture(figure_and_records: tuple[Path, list[dict[str, object]]]) -> None:
+    with Image.open(figure_and_records[0]) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
+        colours = image.convert("RGB").getcolors(2**24)
+    assert colours is not None
+    assert len(colours) > 50
+
+
+def test_correlate_writes_the_same_records_as_csv(store: Path) -> None:
+    done = hnas("correlate", "--format", "csv", "--method", "kendall", "--with", "valid_accuracy", "--store", store)
+    assert (done.status, done.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [row["kind"] for row in rows[-8:]] == ["realizable", "non_realizable"] * 4
+    assert {row["y"] for row in rows[-8:]} == {"valid_accuracy"}
+    assert all(-1 <= float(row["value"]) <= 1 for row in rows if row["value"])
+
+
+def test_correlate_without_accuracies_shows_the_pairs_and_says_what_is_missing(store: Path) -> None:
+    shutil.rmtree(store / "accuracies")
+    done = hnas("correlate", "--store", store)
+    assert (done.status, done.err) == (0, "")
+    assert "Spearman's rho" in done.out
+    assert "no accuracies of these architectures are in the store; `hnas import` adds them" in done.out
+
+
+# --- pipes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(store: Path) -> None:
+    command = f"{sys.executable} -m cli sql 'FROM range(1000000)' --format csv --store {store} | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("range\n", "")
+
+
+@pytest.fixture
+def closed_pipe() -> Iterator[int]:
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("arguments", [("info",), ("search", "nasbench201", "--queries", "1", "--quiet")])
+def test_a_pipe_that_nobody_reads_ends_the_command_quietly(
+    store: Path, closed_pipe: int, arguments: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *arguments, "--store", store],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=closed_pipe,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""

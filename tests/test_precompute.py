@@ -1,0 +1,478 @@
+"""Precomputation with real worker processes: the same table however it comes about, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import os
+import pty
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hnas.errors import HnasError, UsageError
+from hnas.metrics import COLUMNS
+from pipeline import catalog, worker
+from pipeline.images import ImageDataset
+from pipeline.ntk import NTKArrays
+from pipeline.plan import Plan, make_plan, open_arrays, record_request
+from pipeline.precompute import Progress, precompute
+from pipeline.runs import open_run
+from pipeline.store import Store
+from tests.conftest import (
+    SIZE,
+    SPACE,
+    Row,
+    exact_table,
+    fill,
+    hnas,
+    job_of,
+    metrics_of,
+    precompute_command,
+    snapshot,
+)
+
+MakePlan = Callable[..., Plan]
+
+# 82 canonical architectures: some 5 s of work, enough to be interrupted in the middle.
+ARCHITECTURES = SPACE.sample(90, seed=3)
+WAIT = 240
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lists") / "in order.txt"
+    path.write_text("\n".join(ARCHITECTURES))
+    return path
+
+
+@pytest.fixture(scope="module")
+def shuffled(listed: Path) -> Path:
+    path = listed.with_name("shuffled.txt")
+    path.write_text("\n".join(random.Random(0).sample(ARCHITECTURES, len(ARCHITECTURES))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_worker(
+    tmp_path_factory: pytest.TempPathFactory, listed: Path
+) -> tuple[Store, subprocess.CompletedProcess[str], dict[str, Row]]:
+    """One worker, chunks of 4: the store, what the command said, and the table that every other way must give."""
+    folder = tmp_path_factory.mktemp("one worker") / "store"
+    done = hnas(
+        *precompute_command(folder, f"--architectures={listed}", "--workers=1", "--chunk-size=4", "--quiet"),
+        timeout=WAIT,
+    )
+    assert done.returncode == 0, done.stderr
+    store = Store(str(folder))
+    return store, done, exact_table(store, run_of(store))
+
+
+@pytest.fixture(scope="module")
+def expected(one_worker: tuple[Store, subprocess.CompletedProcess[str], dict[str, Row]]) -> dict[str, Row]:
+    return one_worker[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def run_of(store: Store) -> str:
+    (path,) = store.glob("runs", "*", "run.json")
+    return path.split("/")[-2]
+
+
+def finished_parts(store: Store) -> int:
+    return len(store.glob("runs", "*", "metrics", "*.parquet"))
+
+
+@contextmanager
+def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own, of which nothing is left afterwards."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.01)
+
+
+def group_is_gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def aside(folder: Path | str) -> list[Path]:
+    """Files that were being written when something went wrong."""
+    found = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock")
+    return [path for path in found if path.name.startswith(".") or "partial" in path.name or path.suffix == ".part"]
+
+
+# --- the same table
+
+
+def test_a_quiet_precompute_prints_its_summary_and_nothing_else(one_worker):
+    store, done, expected = one_worker
+    assert done.stderr == ""
+    assert done.stdout == (
+        f"run {run_of(store)}: {len(expected)} canonical architectures stand for the 90 asked for; "
+        f"{len(expected)} computed now\n"
+    )
+
+
+def test_two_workers_and_large_chunks_in_another_order_give_the_same_table(store, small_plan, shuffled, expected):
+    plan = small_plan(store, architectures=shuffled, chunk_size=64)
+    assert plan.chunk_count == 2
+    seen: list[Progress] = []
+    run = precompute(store, SPACE, plan, workers=2, device="cpu", progress=seen.append)
+    assert exact_table(store, run) == expected
+
+    # On the way, progress went up to its end and nowhere else.
+    total = len(expected)
+    assert [progress.done for progress in seen] in ([0, 64, total], [0, total - 64, total])
+    assert all((progress.total, progress.already) == (total, 0) for progress in seen)
+    assert sorted(progress.seconds for progress in seen) == [progress.seconds for progress in seen]
+    assert (seen[0].left, seen[-1].left) == (None, 0.0)
+    assert seen[-1].rate == pytest.approx(total / seen[-1].seconds)
+    assert aside(store.root) == []
+
+
+@pytest.mark.parametrize("ending", ["Ctrl-C to the whole group", "SIGTERM to the driver"])
+def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
+    tmp_path, small_plan, listed, expected, ending
+):
+    store = Store(str(tmp_path / "store"))
+    command = precompute_command(store.root, f"--architectures={listed}", "--workers=2", "--chunk-size=2")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with running(*command, env={"TMPDIR": str(scratch)}) as process:
+        wait_until(lambda: finished_parts(store) >= 3, process)
+        if ending == "SIGTERM to the driver":
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=WAIT)
+        wait_until(lambda: group_is_gone(process.pid))
+    assert process.returncode == 1
+    assert stdout == ""
+    run = run_of(store)
+    stored = len(exact_table(store, run))
+    assert 6 <= stored < len(expected), "it was not interrupted in the middle"
+    *log, sentence = stderr.splitlines()
+    assert sentence == (
+        f"hnas: interrupted: {stored} of {len(expected)} rows are stored in run {run}; "
+        "the same command goes on from there"
+    )
+    assert all(re.match(r"\d+/\d+ architectures", line) for line in log), stderr
+    assert aside(store.root) == []
+    assert not list(scratch.glob("dask-scratch-space/worker-*")), "a worker left its folder behind"
+
+    before = snapshot(store.root, "runs/*/metrics/*")
+    if ending == "SIGTERM to the driver":
+        plan = small_plan(store, architectures=listed, chunk_size=64)
+        assert plan.done == stored
+        assert precompute(store, SPACE, plan, workers=1, device="cpu") == run
+    else:
+        again = hnas(*command, timeout=WAIT)
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.endswith(f"{len(expected) - stored} computed now\n")
+        first, *_, last = again.stderr.splitlines()
+        total = len(expected) - stored
+        assert first == f"0/{total} architectures"
+        assert re.fullmatch(rf"{total}/{total} architectures, \d+\.\d\d/s, 0 s left", last)
+    assert exact_table(store, run) == expected
+    assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items(), "a finished part was written again"
+    assert aside(store.root) == []
+    assert sum(session["rows"] for session in store.read_json("runs", run, "run.json")["sessions"]) == len(expected)
+
+
+def test_a_second_precompute_computes_nothing_and_touches_no_file(one_worker, shuffled):
+    store, _, expected = one_worker
+    before = snapshot(store.root)
+    again = hnas(*precompute_command(store.root, f"--architectures={shuffled}", "--workers=2"), timeout=WAIT)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.endswith(
+        f"{len(expected)} canonical architectures stand for the 90 asked for; 0 computed now\n"
+    )
+    assert snapshot(store.root) == before
+
+
+def test_a_single_process_without_dask_gives_the_same_table(store, small_plan, shuffled, expected):
+    assert exact_table(store, fill(store, small_plan(store, architectures=shuffled, chunk_size=7))) == expected
+
+
+# --- several at once
+
+
+def test_two_precomputes_of_one_run_exclude_each_other_and_different_runs_share_a_store(
+    store, small_plan, listed, expected
+):
+    command = precompute_command(store.root, f"--architectures={listed}", "--workers=1", "--chunk-size=1")
+    other = small_plan(store, sample=12, seed=8)
+    with running(*command) as first, ThreadPoolExecutor() as pool:
+        beside = pool.submit(precompute, store, SPACE, other, workers=1, device="cpu")
+        same = small_plan(store, architectures=listed, chunk_size=1)
+        metrics = ("runs", same.settings.id, "metrics", "*.parquet")
+        wait_until(lambda: len(store.glob(*metrics)) >= 1, first)
+        folder = Path(store.path("runs", same.settings.id))
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        with pytest.raises(HnasError) as error:
+            precompute(store, SPACE, same, workers=1, device="cpu")
+        assert first.poll() is None, "the first was over before the second came"
+        assert str(error.value) == (
+            f"another precompute is writing run {same.settings.id} in {store.location}; wait for it, or stop it first"
+        )
+        assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+        assert len(list((folder / "requests").iterdir())) == 1
+        assert beside.result(timeout=WAIT) == other.settings.id
+        stdout, stderr = first.communicate(timeout=WAIT)
+    assert first.returncode == 0, stderr
+    assert f"{len(expected)} computed now" in stdout
+    assert exact_table(store, same.settings.id) == expected
+    alone = Store(f"{store.root} alone")
+    assert exact_table(store, other.settings.id) == exact_table(alone, fill(alone, other))
+    assert catalog.connect(store).execute("SELECT count(*) FROM pool").fetchall() == [(90 + 12,)]
+
+
+# --- what people see
+
+
+def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path, expected):
+    master, slave = pty.openpty()
+    command = precompute_command(tmp_path / "store", "--sample=6", "--workers=1", "--chunk-size=1")
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=slave, text=True, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    )
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):  # Linux's answer when the other end is closed
+        while piece := os.read(master, 4096):
+            shown += piece
+    stdout, _ = process.communicate(timeout=WAIT)
+    os.close(master)
+    text = shown.decode()
+    assert process.returncode == 0, text
+    assert re.fullmatch(r"run [0-9a-f]{10}: 6 canonical .* 6 computed now\n", stdout)
+    assert "metrics" in text
+    assert "━" in text
+    assert "starting workers" in text
+    assert re.search(r"[1-6]/6", text)
+    assert "architectures" not in text, "a log line on a terminal"
+    assert "\x1b[?25h" in text, "the cursor stays hidden"
+
+
+# --- a full disk
+
+
+def test_on_a_full_disk_the_workers_failure_is_told_and_with_space_the_same_command_completes(
+    tmp_path, small_plan, listed, expected
+):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder), "-o"]
+    if not shutil.which("mount") or subprocess.run([*mount, "size=160k"], capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        store = Store(str(folder / "store"))
+        with pytest.raises(HnasError) as error:
+            precompute(store, SPACE, small_plan(store, architectures=listed, chunk_size=4), workers=1, device="cpu")
+        assert "No space left on device; free some space, or use another --store" in str(error.value)
+        assert "\n" not in str(error.value)
+        assert finished_parts(store) >= 2, "the disk was full before any worker wrote"
+        assert aside(store.root) == []
+        subprocess.run([*mount, "remount,size=10m"], check=True)
+        plan = small_plan(store, architectures=listed, chunk_size=4)
+        assert plan.done > 0
+        run = precompute(store, SPACE, plan, workers=1, device="cpu")
+        assert exact_table(store, run) == expected
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# --- requests that can never work
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"workers": 0}, "--workers 0 cannot be; give 1 to 1024"),
+        ({"workers": 1025}, "--workers 1025 cannot be"),
+        ({"workers": 1, "scheduler": "tcp://127.0.0.1:1"}, "--workers and --scheduler exclude each other"),
+    ],
+)
+def test_an_impossible_request_is_wrong_usage_and_writes_nothing(store, small_plan, options, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        precompute(store, SPACE, small_plan(store, sample=2), **options)
+    assert not Path(store.root).exists()
+
+
+# --- Gram matrices
+
+
+def test_kept_gram_matrices_are_those_the_stored_numbers_come_from(store, small_plan):
+    run = fill(store, small_plan(store, sample=12), keep_gram=True)
+    arrays = NTKArrays(store, run)
+    eigenvalues, gram = arrays.read(), arrays.read("gram")
+    rows = metrics_of(store, run)
+    assert gram.shape == (len(rows), 8, 8)
+    assert eigenvalues.shape == (len(rows), 8)
+    for row in rows:
+        matrix, spectrum = gram[row["ntk_row"]], eigenvalues[row["ntk_row"]]
+        np.testing.assert_array_equal(matrix, matrix.T)
+        largest = max(abs(spectrum[-1]), 1e-300)
+        np.testing.assert_allclose(np.linalg.eigvalsh(matrix), spectrum, rtol=0, atol=1e-12 * largest)
+        assert row["trace"] == pytest.approx(np.sqrt(np.trace(matrix) / 8), rel=1e-12)
+        if np.isfinite(row["kappa"]):
+            assert row["kappa"] == pytest.approx(spectrum[-1] / spectrum[0], rel=1e-12)
+
+
+def test_without_keep_gram_there_is_no_gram_array(filled):
+    store, plan = filled
+    assert not store.exists("runs", plan.settings.id, "ntk.zarr", "gram")
+    assert store.exists("runs", plan.settings.id, "ntk.zarr", "eigenvalues")
+
+
+def test_gram_matrices_can_be_kept_from_the_middle_of_a_run_on(store, small_plan):
+    run = fill(store, small_plan(store, sample=6))
+    early = {row["ntk_row"] for row in metrics_of(store, run)}
+    fill(store, small_plan(store, sample=12, chunk_size=3), keep_gram=True)
+    kept = {row["ntk_row"] for row in metrics_of(store, run)} - early
+    fill(store, small_plan(store, sample=16))
+    rows = {row["ntk_row"] for row in metrics_of(store, run)}
+    arrays = NTKArrays(store, run)
+    eigenvalues, gram = arrays.read(), arrays.read("gram")
+    assert len(gram) == len(eigenvalues)
+    assert kept
+    for row in rows:
+        assert np.isfinite(eigenvalues[row]).all()
+        if row in kept:
+            largest = max(abs(eigenvalues[row][-1]), 1e-300)
+            np.testing.assert_allclose(np.linalg.eigvalsh(gram[row]), eigenvalues[row], rtol=0, atol=1e-12 * largest)
+        else:
+            assert np.isnan(gram[row]).all()
+
+
+# --- a worker's own work
+
+
+def test_a_chunk_done_twice_is_stored_once(store, small_plan):
+    plan = small_plan(store, sample=4)
+    run = fill(store, plan)
+    before = snapshot(store.root)
+    (chunk,) = plan.chunks(4)
+    done = worker.run_chunk(job_of(store, plan), chunk)
+    assert (done.rows, done.seconds) == (len(chunk.members), 0.0)
+    assert snapshot(store.root) == before
+    assert len(exact_table(store, run)) == len(plan.todo)
+
+
+def test_a_crash_between_the_two_writes_of_a_chunk_leaves_nothing_that_counts(store, small_plan, monkeypatch, filled):
+    plan = small_plan(store, sample=20)
+    store.prepare()
+    run = open_run(store, plan.settings, plan.batch)
+    record_request(store, SPACE, plan)
+    _, block = open_arrays(store, plan, keep_gram=False)
+    first, second, *_ = plan.chunks(block)
+
+    def crash(*_: object) -> None:
+        raise MemoryError
+
+    worker.run_chunk(job_of(store, plan), first)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "write_table", crash)
+        with pytest.raises(MemoryError):
+            worker.run_chunk(job_of(store, plan), second)
+    assert np.isfinite(NTKArrays(store, run).read()[second.ntk_row]).all(), "the crash came before the first write"
+    assert catalog.connect(store).execute("SELECT count(*) FROM metrics").fetchall() == [(4,)]
+
+    # Other chunks take the abandoned rows over.
+    again = small_plan(store, sample=20, chunk_size=3)
+    assert again.done == 4
+    fill(store, again)
+    reference, whole = filled
+    assert exact_table(store, run) == exact_table(reference, whole.settings.id)
+
+
+def test_numbers_do_not_depend_on_what_the_process_did_before(store, small_plan, filled):
+    reference, plan = filled
+    torch.manual_seed(99)
+    torch.rand(1000)
+    np.random.default_rng().random(10)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        backwards = tuple(reversed(plan.todo))
+        other = small_plan(store, sample=20, chunk_size=5)
+        object.__setattr__(other, "todo", backwards)
+        run = fill(store, other)
+    finally:
+        torch.set_num_threads(threads)
+    assert exact_table(store, run) == exact_table(reference, run)
+
+
+def test_a_part_has_the_eight_columns_as_doubles_and_small_bookkeeping(filled):
+    store, plan = filled
+    types = dict(catalog.connect(store).execute("SELECT column_name, column_type FROM (DESCRIBE metrics)").fetchall())
+    assert [types.pop(name) for name in COLUMNS] == ["DOUBLE"] * 8
+    assert types == {
+        "run": "VARCHAR", "canonical": "VARCHAR", "status": "VARCHAR", "seconds": "FLOAT", "ntk_row": "INTEGER",
+    }  # fmt: skip
+    assert {row["status"] for row in metrics_of(store, plan.settings.id)} <= {"ok", "constant", "nonfinite"}
+    assert all(0 < row["seconds"] < 60 for row in metrics_of(store, plan.settings.id))
+
+
+def test_keeping_freed_memory_changes_no_result(filled, small_plan):
+    store, plan = filled
+    images, labels = worker.batch_tensors(job_of(store, plan), plan.batch.images, plan.batch.labels)
+    worker.keep_freed_memory()
+    worker.keep_freed_memory()
+    by_class = exact_table(store, plan.settings.id)
+    for canonical, arch in plan.todo[:3]:
+        columns = worker.measure(job_of(store, plan), arch, images, labels).columns()
+        assert tuple(value.hex() for value in columns.values()) == by_class[canonical][:8]
+
+
+def test_a_network_that_cannot_be_measured_names_its_architecture(filled, monkeypatch):
+    store, plan = filled
+    images, labels = worker.batch_tensors(job_of(store, plan), plan.batch.images, plan.batch.labels)
+    arch = plan.todo[0][1]
+    with pytest.raises(HnasError) as error:
+        worker.measure(job_of(store, plan), arch, images[:, :1], labels)
+    assert str(error.value).startswith(f"the metrics of {arch} could not be computed: ")
+    assert "\n" not in str(error.value)
+
+
+def test_the_exact_ntk_is_another_run_in_the_same_store(store, digits: ImageDataset):
+    for ntk in ("summed", "exact"):
+        fill(store, make_plan(store, SPACE, digits, sample=4, chunk_size=4, ntk=ntk, **SIZE))
+    rows = catalog.connect(store).execute("SELECT ntk, count(*) FROM runs JOIN metrics USING (run) GROUP BY ntk")
+    assert sorted(rows.fetchall()) == [("exact", 4), ("summed", 4)]

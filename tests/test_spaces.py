@@ -1,0 +1,193 @@
+"""The registry of search spaces: built-in ones, third-party ones, and what importing them costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+
+import hnas
+from hnas import UsageError, search_spaces
+from hnas.spaces import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, base, space_of
+from hnas.spaces.nasbench201 import NASBench201
+
+CELL = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+
+TOY = """
+from hnas import UsageError
+
+class Toy:
+    name = "toy"
+    size = 3
+    channels = 1
+    cells = 1
+
+    def enumerate(self):
+        return iter(("t0", "t1", "t2"))
+
+    def sample(self, n, seed):
+        return ["t0", "t1", "t2"][:n]
+
+    def canonical(self, arch):
+        if arch not in ("t0", "t1", "t2"):
+            raise UsageError(f"{arch!r} is no toy")
+        return arch
+
+    def network(self, arch, *, classes, channels, cells, seed):
+        raise NotImplementedError
+
+    def describe(self, arch):
+        return {"params": 0}
+"""
+
+Install = Callable[..., SearchSpaces]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
+    """Pretend that packages with these entry points (name=target) are installed; `hnas_toy` holds the class `Toy`."""
+    (tmp_path / "hnas_toy.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "hnas_toy", raising=False)
+
+    def pretend(**targets: str) -> SearchSpaces:
+        points = EntryPoints(EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in targets.items())
+        others = EntryPoints([EntryPoint("stranger", "nowhere:Nothing", "another.group")])
+        monkeypatch.setattr(base, "entry_points", lambda **wanted: EntryPoints([*points, *others]).select(**wanted))
+        spaces = SearchSpaces()
+        monkeypatch.setattr(base, "search_spaces", spaces)
+        return spaces
+
+    return pretend
+
+
+def test_the_built_in_space_is_there_without_any_entry_point(install: Install) -> None:
+    spaces = install()
+    assert list(spaces) == ["nasbench201"]
+    assert len(spaces) == 1
+    assert "nasbench201" in spaces
+    assert isinstance(spaces["nasbench201"], NASBench201)
+
+
+def test_the_installed_registry_offers_the_built_in_space_as_a_search_space() -> None:
+    space = search_spaces["nasbench201"]
+    assert isinstance(space, SearchSpace)
+    assert (space.name, space.size, space.channels, space.cells) == ("nasbench201", 15625, 16, 5)
+    assert hnas.search_spaces is search_spaces
+
+
+def test_a_space_is_made_once() -> None:
+    spaces = SearchSpaces()
+    assert spaces["nasbench201"] is spaces["nasbench201"]
+
+
+def test_an_unknown_name_is_refused_with_the_names_that_there_are(install: Install) -> None:
+    spaces = install(toy="hnas_toy:Toy")
+    with pytest.raises(UsageError, match=r"'nasbench2'.*nasbench201, toy"):
+        spaces["nasbench2"]
+    assert "nasbench2" not in spaces
+
+
+def test_get_answers_none_for_an_unknown_name_as_any_mapping_does(install: Install) -> None:
+    spaces = install()
+    assert spaces.get("nasbench201") is spaces["nasbench201"]
+    assert spaces.get("nasbench2") is None
+
+
+def test_a_third_party_space_is_found_by_its_entry_point(install: Install) -> None:
+    spaces = install(toy="hnas_toy:Toy")
+    assert list(spaces) == ["nasbench201", "toy"]
+    assert len(spaces) == 2
+    assert "toy" in spaces
+    assert isinstance(spaces["toy"], SearchSpace)
+    assert [space.name for space in spaces.values()] == ["nasbench201", "toy"]
+
+
+def test_entry_points_of_other_groups_are_no_spaces(install: Install) -> None:
+    assert "stranger" not in install(toy="hnas_toy:Toy")
+
+
+def test_a_space_is_imported_only_when_it_is_asked_for(install: Install) -> None:
+    spaces = install(toy="hnas_toy:Toy")
+    assert "toy" in spaces
+    assert list(spaces)
+    assert spaces["nasbench201"]
+    assert "hnas_toy" not in sys.modules
+    assert spaces["toy"]
+    assert "hnas_toy" in sys.modules
+
+
+def test_an_entry_point_may_name_an_extra_as_packaging_allows(install: Install) -> None:
+    assert install(toy="hnas_toy:Toy [gpu]")["toy"].name == "toy"
+
+
+def test_a_third_party_package_cannot_replace_a_built_in_space(install: Install) -> None:
+    spaces = install(nasbench201="hnas_toy:Toy")
+    assert isinstance(spaces["nasbench201"], NASBench201)
+    assert list(spaces) == ["nasbench201"]
+
+
+def test_a_broken_package_leaves_the_other_spaces_usable(install: Install) -> None:
+    spaces = install(broken="hnas_no_such_module:Space")
+    assert isinstance(spaces["nasbench201"], NASBench201)
+    assert "broken" in spaces
+    with pytest.raises(Exception, match=r"hnas_no_such_module"):
+        spaces["broken"]
+
+
+def test_the_space_of_an_architecture_is_the_one_that_takes_it(install: Install) -> None:
+    spaces = install(toy="hnas_toy:Toy")
+    assert space_of("t1") is spaces["toy"]
+    assert space_of(CELL) is spaces["nasbench201"]
+
+
+def test_an_architecture_of_no_space_is_refused_with_the_names_of_the_spaces(install: Install) -> None:
+    install(toy="hnas_toy:Toy")
+    with pytest.raises(UsageError, match=r"'resnet18'.*no installed space.*nasbench201, toy"):
+        space_of("resnet18")
+
+
+def test_the_only_space_says_itself_what_is_wrong_with_an_architecture(install: Install) -> None:
+    install()
+    with pytest.raises(UsageError, match=r"max_pool.*choose from none"):
+        space_of("|max_pool~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+
+
+def test_a_broken_package_does_not_hide_the_space_of_an_architecture(install: Install) -> None:
+    spaces = install(broken="hnas_no_such_module:Space")
+    assert space_of(CELL) is spaces["nasbench201"]
+
+
+def test_importing_spaces_and_searching_strings_loads_neither_torch_nor_the_pipeline() -> None:
+    script = """
+import json, sys
+heavy = {"torch", "dask", "distributed", "duckdb", "zarr", "typer", "pipeline"}
+loaded = {}
+def look(step):
+    loaded[step] = sorted(heavy & set(sys.modules))
+import hnas; look("hnas")
+import hnas.spaces; look("hnas.spaces")
+import hnas.spaces.nasbench201; look("hnas.spaces.nasbench201")
+space = hnas.search_spaces["nasbench201"]
+for arch in space.sample(3, seed=0):
+    space.canonical(arch), space.describe(arch)
+look("strings")
+hnas.objective, hnas.search; look("search")
+hnas.initialise; loaded["torch when needed"] = "torch" in sys.modules
+print(json.dumps(loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    steps = ["hnas", "hnas.spaces", "hnas.spaces.nasbench201", "strings", "search"]
+    assert json.loads(done.stdout) == {**{step: [] for step in steps}, "torch when needed": True}
+
+
+def test_every_public_name_of_hnas_can_be_had_and_others_are_refused() -> None:
+    for name in hnas.__all__:
+        assert getattr(hnas, name) is not None
+    with pytest.raises(AttributeError, match=r"no_such_name"):
+        _ = hnas.no_such_name
