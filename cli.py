@@ -68,6 +68,9 @@ class RecordFormat(StrEnum):
     json = "json"
 
 
+# Typer exports this class's descendants only.
+_PARSER_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
 SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.")]
 StoreOption = Annotated[
     str | None,
@@ -153,7 +156,7 @@ def precompute(
     from hnas.spaces import search_spaces
     from pipeline.images import open_dataset
     from pipeline.plan import make_plan
-    from pipeline.precompute import estimate
+    from pipeline.precompute import estimate, physical_cores
     from pipeline.precompute import precompute as carry_out
     from pipeline.render import Reporter, dry_run_text, precompute_summary
     from pipeline.store import Store, store_location
@@ -173,7 +176,8 @@ def precompute(
         chunk_size=chunk_size,
     )
     if dry_run:
-        print(dry_run_text(plan, estimate(plan, device=device.value), workers=workers, keep_gram=keep_gram))
+        seconds = estimate(plan, device=device.value)
+        print(dry_run_text(plan, seconds, workers=workers or physical_cores(), keep_gram=keep_gram))
         return
     reporter = Reporter(sys.stderr, quiet=quiet)
     try:
@@ -414,8 +418,8 @@ def main() -> None:
     # Batch systems end a job with SIGTERM: the same clean end as Ctrl-C.
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(arguments, prog_name="hnas")
-    except KeyboardInterrupt:
+        sys.exit(app(arguments, prog_name="hnas", standalone_mode=False))
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1, debug)
     except BrokenPipeError:
         sys.stderr.close()
@@ -423,6 +427,9 @@ def main() -> None:
     except HnasError as error:
         _fail(str(error), error.exit_code, debug)
     except Exception as error:
+        if isinstance(error, _PARSER_ERROR):
+            error.show()
+            sys.exit(error.exit_code)
         reason = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
         _fail(f"an error that hnas did not foresee: {text}; --debug shows where", 1, debug)

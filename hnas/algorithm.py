@@ -12,6 +12,7 @@ An architecture already evaluated is left out of the next minimum, so every quer
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -76,6 +77,9 @@ class ArrayPool:
             raise UsageError(
                 f"the pool has {len(archs)} names, {len(metric)} metrics and {len(kappa)} condition numbers"
             )
+        twice = [arch for arch, n in Counter(archs).items() if n > 1]
+        if twice:
+            raise UsageError(f"the pool has {twice[0]!r} more than once; each architecture needs one row")
         order = np.argsort(np.asarray(archs, dtype=str), kind="stable")
         self._archs = [archs[i] for i in order]
         self._metric, self._kappa = np.asarray(metric, float)[order], np.asarray(kappa, float)[order]

@@ -27,14 +27,14 @@ BOUNDS = {"log10_mu": (-3.0, 3.0), "nu_quantile": (0.0, 1.0)}
 def objective(metric: Array, kappa: Array, *, mu: float, nu: float, t: float = 1.0) -> Array:
     """Eq. (7) for arrays `metric` (n,) and `kappa` (n,): the objective (n,), lower is better.
 
-    `inf` where κ is infinite, or M is zero or not a number. The authors' own program uses t = 1/2.
+    `inf` where κ is infinite or not positive, or M is zero or not a number. The authors' own program uses t = 1/2.
     Raises `UsageError` unless t > 0.
     """
     check_exponent(t)
     m = np.abs(metric)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         value = kappa / m + mu * np.abs(m * m - nu) ** (2 * t)
-    return np.where(np.isfinite(kappa) & (m > 0) & ~np.isnan(value), value, np.inf)
+    return np.where(np.isfinite(kappa) & (kappa > 0) & (m > 0) & ~np.isnan(value), value, np.inf)
 
 
 def check_exponent(t: float) -> None:
@@ -64,7 +64,7 @@ class SearchRange:
         check_exponent(t)
         m = np.abs(np.asarray(metric, dtype=float))
         kappa = np.asarray(kappa, dtype=float)
-        usable = np.isfinite(m) & (m > 0) & np.isfinite(kappa)
+        usable = np.isfinite(m) & (m > 0) & np.isfinite(kappa) & (kappa > 0)
         if usable.sum() < 2:
             raise UsageError(
                 f"the pool has {int(usable.sum())} architectures with a finite condition number; (7) needs at least 2"

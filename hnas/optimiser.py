@@ -43,6 +43,8 @@ class Optimiser:
     def __init__(self, *, seed: int, acquisition_name: str = "ei") -> None:
         if acquisition_name not in ACQUISITIONS:
             raise UsageError(f"acquisition {acquisition_name!r} is unknown; choose one of {', '.join(ACQUISITIONS)}")
+        if seed < 0:
+            raise UsageError(f"seed {seed} cannot be; give 0 or more")
         functions = {
             "ucb": lambda: acquisition.UpperConfidenceBound(kappa=2.576),
             "ei": lambda: acquisition.ExpectedImprovement(xi=0.0),

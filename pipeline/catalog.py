@@ -62,7 +62,7 @@ def _create(
     connection: duckdb.DuckDBPyConnection, store: Store, kind: str, name: str, pattern: tuple[str, ...], **names: str
 ) -> None:
     if store.glob(*pattern):
-        location = store.url(*pattern).replace("'", "''")
+        location = store.pattern(*pattern).replace("'", "''")
         connection.execute(sql(kind, name=name, pattern=location, **names))
     else:
         connection.execute(sql("no_files", name=name))

@@ -17,12 +17,13 @@ from rich.progress import Progress as Bar
 
 from hnas.algorithm import Query
 from pipeline.correlate import Correlations
-from pipeline.plan import Plan
-from pipeline.precompute import Progress, physical_cores
 from pipeline.search import SearchResult, StartedSearch
 
 if TYPE_CHECKING:
+    # These load torch, which a search against a table never needs.
     from hnas.training import TrainingResult
+    from pipeline.plan import Plan
+    from pipeline.precompute import Progress
 
 # Seconds between two lines of progress in a log.
 _LOG_EVERY = 30.0
@@ -96,10 +97,9 @@ def _bar(stderr: TextIO, last: str) -> Bar:
     )
 
 
-def dry_run_text(plan: Plan, seconds: float | None, *, workers: int | None, keep_gram: bool) -> str:
-    """What `precompute` would do: the plan, the time on this machine's workers, and the bytes."""
+def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: bool) -> str:
+    """What `precompute` would do: the plan, the time on `workers` processes of this machine, and the bytes."""
     settings = plan.settings
-    count = workers or physical_cores()
     m = settings.batch_size
     row_bytes = 200 + 8 * m + (8 * m * m if keep_gram else 0)
     rows = [
@@ -114,8 +114,8 @@ def dry_run_text(plan: Plan, seconds: float | None, *, workers: int | None, keep
         ["to compute", f"{len(plan.todo):,} in {plan.chunk_count:,} chunks"],
     ]
     if seconds is not None:
-        share = seconds / min(count, plan.chunk_count)
-        rows.append(["time", f"about {duration(share)} with {count} worker{'s' if count > 1 else ''}"])
+        share = seconds / min(workers, plan.chunk_count)
+        rows.append(["time", f"about {duration(share)} with {workers} worker{'s' if workers > 1 else ''}"])
         rows.append(["size", f"about {max(1, row_bytes * len(plan.todo) // 1000):,} kB"])
     return "\n".join(f"{name:<14}{value}" for name, value in rows) + "\nnothing was written"
 

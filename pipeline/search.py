@@ -216,16 +216,23 @@ def run_search(
         if on_query is not None:
             on_query(query)
 
-    done = search(
-        pool,
-        oracle,
-        queries=settings.queries,
-        t=settings.t,
-        acquisition=settings.acquisition,
-        seed=settings.seed,
-        history=started.history,
-        on_query=save,
-    )
+    try:
+        done = search(
+            pool,
+            oracle,
+            queries=settings.queries,
+            t=settings.t,
+            acquisition=settings.acquisition,
+            seed=settings.seed,
+            history=started.history,
+            on_query=save,
+        )
+    except KeyboardInterrupt:
+        if not saved:
+            raise
+        raise HnasError(
+            f"interrupted: {len(saved)} of {settings.queries} queries are saved; `hnas search --resume {name}` goes on"
+        ) from None
     return SearchResult(name, settings, len(pool), done)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import io
 import json
 import os
@@ -80,9 +81,15 @@ class Store:
         """Whether there is a file or folder at `parts`."""
         return bool(self.fs.exists(self.path(*parts)))
 
+    def pattern(self, *parts: str) -> str:
+        """Like `url`, with the root's own `*`, `?` and `[` taken literally, so that only `parts` are a pattern."""
+        location = self.url(*parts)
+        tail = "/".join(parts)
+        return glob.escape(location.removesuffix(tail)) + tail
+
     def glob(self, *parts: str) -> list[str]:
         """The paths that match the pattern, sorted."""
-        return sorted(str(found) for found in self.fs.glob(self.path(*parts)))
+        return sorted(str(found) for found in self.fs.glob(self.pattern(*parts)))
 
     def check_version(self) -> None:
         """Raise `HnasError` where the store was written in another layout than this package reads."""

@@ -75,4 +75,3 @@ def make_store(folder: Path, *, architectures: int = 60, accuracies: bool = True
             )  # fmt: skip
         store.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), "accuracies", "csv", "made-up.parquet")
     return store
-

@@ -266,7 +266,7 @@ def test_two_precomputes_of_one_run_exclude_each_other_and_different_runs_share_
 # --- what people see
 
 
-def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path, expected):
+def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path):
     master, slave = pty.openpty()
     command = precompute_command(tmp_path / "store", "--sample=6", "--workers=1", "--chunk-size=1")
     process = subprocess.Popen(
@@ -281,11 +281,11 @@ def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path, expect
     os.close(master)
     text = shown.decode()
     assert process.returncode == 0, text
-    assert re.fullmatch(r"run [0-9a-f]{10}: 6 canonical .* 6 computed now\n", stdout)
+    assert re.fullmatch(r"run [0-9a-f]{10}: 5 canonical .* 5 computed now\n", stdout)
     assert "metrics" in text
     assert "━" in text
     assert "starting workers" in text
-    assert re.search(r"[1-6]/6", text)
+    assert re.search(r"[1-5]/5", text)
     assert "architectures" not in text, "a log line on a terminal"
     assert "\x1b[?25h" in text, "the cursor stays hidden"
 
@@ -474,5 +474,5 @@ def test_a_network_that_cannot_be_measured_names_its_architecture(filled, monkey
 def test_the_exact_ntk_is_another_run_in_the_same_store(store, digits: ImageDataset):
     for ntk in ("summed", "exact"):
         fill(store, make_plan(store, SPACE, digits, sample=4, chunk_size=4, ntk=ntk, **SIZE))
-    rows = catalog.connect(store).execute("SELECT ntk, count(*) FROM runs JOIN metrics USING (run) GROUP BY ntk")
+    rows = catalog.connect(store).execute("SELECT ntk, count(*) FROM runs JOIN pool USING (run) GROUP BY ntk")
     assert sorted(rows.fetchall()) == [("exact", 4), ("summed", 4)]

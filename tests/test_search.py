@@ -157,9 +157,7 @@ def test_the_train_oracle_really_trains_and_its_search_goes_on_after_a_stop(tmp_
     assert open_search(store, result.search).settings.training["epochs"] == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "words"), [("0000000000", "no search"), ("", "no search"), ("../runs", "no search")]
-)
+@pytest.mark.parametrize(("name", "words"), [("0000000000", "no search"), ("", "no search"), ("../runs", "no search")])
 def test_resuming_what_is_not_there_is_refused(store, name, words):
     with pytest.raises(UsageError, match=words):
         open_search(store, name)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from hnas.errors import UsageError
+from hnas.errors import HnasError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,8 +66,9 @@ class SearchSpaces(Mapping[str, SearchSpace]):
     def __init__(self) -> None:
         self._made: dict[str, SearchSpace] = {}
 
-    def _targets(self) -> dict[str, str]:
-        return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} | _BUILT_IN
+    def _targets(self) -> dict[str, EntryPoint]:
+        installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+        return installed | {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _BUILT_IN.items()}
 
     def __getitem__(self, name: str) -> SearchSpace:
         if name not in self._made:
@@ -76,9 +76,17 @@ class SearchSpaces(Mapping[str, SearchSpace]):
             if name not in targets:
                 known = ", ".join(sorted(targets))
                 raise UsageError(f"there is no search space {name!r}; installed are: {known}")
-            module, _, attribute = targets[name].partition(":")
-            self._made[name] = getattr(import_module(module), attribute)()
+            try:
+                self._made[name] = targets[name].load()()
+            except Exception as error:
+                raise HnasError(f"search space {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
         return self._made[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The space of that name, or `default` where there is none."""
+        if name not in self:
+            return default
+        return self[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._targets()))
@@ -99,7 +107,7 @@ def space_of(arch: str) -> SearchSpace:
     for name in names:
         try:
             search_spaces[name].canonical(arch)
-        except UsageError:
+        except HnasError:  # not of this space, or the package of this space is broken
             if len(names) == 1:
                 raise
             continue

@@ -33,26 +33,30 @@ _MEANING = Operations(identity="skip_connect", poolings={"avg_pool_3x3": "avg3x3
 
 def parse(arch: str) -> dict[tuple[int, int], str]:
     """The operation on each edge (i, j), i < j, of an architecture string. Raises `UsageError` saying what is off."""
-    shown = arch if len(arch) <= 120 else arch[:117] + "..."
+    if len(arch) > 120:
+        raise UsageError(
+            f"{arch[:117] + '...'!r} has {len(arch)} characters; it is no NAS-Bench-201 architecture, "
+            "such as |none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+        )
     nodes = arch.strip().split("+")
     if len(nodes) != NODES - 1:
         raise UsageError(
-            f"{shown!r} describes {len(nodes)} nodes, but a NAS-Bench-201 architecture has {NODES - 1}, "
+            f"{arch!r} describes {len(nodes)} nodes, but a NAS-Bench-201 architecture has {NODES - 1}, "
             "such as |none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
         )
     edges = {}
     for j, node in enumerate(nodes, start=1):
         if len(node) < 2 or node[0] != "|" or node[-1] != "|":
-            raise UsageError(f"node {j} of {shown!r} is {node!r}; it must begin and end with '|'")
+            raise UsageError(f"node {j} of {arch!r} is {node!r}; it must begin and end with '|'")
         inputs = node[1:-1].split("|")
         if len(inputs) != j:
-            raise UsageError(f"node {j} of {shown!r} has {len(inputs)} inputs; it needs {j}, from nodes 0 to {j - 1}")
+            raise UsageError(f"node {j} of {arch!r} has {len(inputs)} inputs; it needs {j}, from nodes 0 to {j - 1}")
         for i, text in enumerate(inputs):
             name, _, source = text.partition("~")
             if source != str(i):
-                raise UsageError(f"input {i} of node {j} of {shown!r} is {text!r}; it must end with '~{i}'")
+                raise UsageError(f"input {i} of node {j} of {arch!r} is {text!r}; it must end with '~{i}'")
             if name not in OPERATIONS:
-                raise UsageError(f"operation {name!r} of {shown!r} is unknown; choose from {', '.join(OPERATIONS)}")
+                raise UsageError(f"operation {name!r} of {arch!r} is unknown; choose from {', '.join(OPERATIONS)}")
             edges[i, j] = name
     return edges
 

@@ -32,7 +32,8 @@ class NASBench201Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (m, classes) of images (m, 3, S, S), S a multiple of 4."""
-        check_image_size(images.shape[-1])
+        for side in images.shape[-2:]:
+            check_image_size(side)
         x = self.stem(images)
         for depth, stage in enumerate(self.stages):
             for cell in stage:  # type: ignore[attr-defined]

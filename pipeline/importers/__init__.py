@@ -5,6 +5,7 @@ An importer reads a file into `Accuracies`, complete and checked, before anythin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ def import_accuracies(store: Store, source: str, path: Path) -> Imported:
         raise UsageError(f"there is no importer {source!r}; choose from {', '.join(IMPORTERS)}")
     store.check_version()
     table = pa.table(IMPORTERS[source](path), schema=SCHEMA)
-    place = ("accuracies", source, f"{path.stem}-{digest(path.name, size=4)}.parquet")
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem)
+    place = ("accuracies", source, f"{readable}-{digest(path.name, size=4)}.parquet")
     before = store.read_tables(SCHEMA.names, *place)
     changed = before is None or not before.equals(table)
     if changed:

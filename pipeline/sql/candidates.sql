@@ -3,6 +3,6 @@ CREATE OR REPLACE TEMP TABLE candidates AS
 SELECT arch, canonical, $metric AS metric, kappa, $accuracy AS performance
 FROM pool
 WHERE run = $$run
-    AND status = 'ok' AND isfinite(kappa) AND isfinite($metric) AND $metric <> 0
+    AND status = 'ok' AND isfinite(kappa) AND kappa > 0 AND isfinite($metric) AND $metric <> 0
     AND ($accuracy IS NOT NULL OR $$any_performance)
 ORDER BY arch;
