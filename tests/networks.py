@@ -169,7 +169,9 @@ def _even_kernels_and_strides() -> Built:
         nn.Tanh(),
         nn.Conv2d(5, 4, (1, 3), stride=2, padding=(0, 1)),
         nn.Tanh(),
-        nn.Conv2d(4, 4, 1, stride=2, padding=1),
+        nn.Conv2d(4, 4, 1, stride=(1, 2), padding=1),
+        nn.Tanh(),
+        nn.Conv2d(4, 4, 1, stride=(2, 1)),
     )
     return nn.Sequential(layers, nn.Flatten(), nn.Linear(4 * 3 * 2, CLASSES)), (3, 11, 9)
 

@@ -620,6 +620,15 @@ def test_the_dead_cell_is_constant_with_an_infinite_kappa(mode: str, dtype: torc
     assert m.columns() == {**dict.fromkeys(COLUMNS, 0.0), "trace": 1.0, "kappa": math.inf}
 
 
+@pytest.mark.parametrize("mode", ["summed", "exact"])
+def test_kappa_of_the_dead_cell_is_infinite_where_its_ntk_is_the_identity(mode: str) -> None:
+    # One sample of each class: λ_max / λ_min is 1, the best value there is, and would win every search.
+    network = CELLS.network(DEAD, classes=CLASSES, channels=4, cells=1, seed=0)
+    m = compute_metrics(network, *batch((3, 8, 8), size=CLASSES, dtype=torch.float32), ntk=mode)
+    same_matrix(m.ntk, torch.eye(CLASSES, dtype=torch.float64), 1e-6)
+    assert (m.status, m.kappa) == ("constant", math.inf)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mode", ["summed", "exact"])
 @pytest.mark.parametrize("name", ["mlp", "residual", "residual_without_norm", "tokens", "conv3d"])

@@ -82,24 +82,29 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
         raise UsageError(f"the batch holds {m} samples; the condition number needs at least 2")
     if labels.shape != (m,):
         raise UsageError(f"labels have shape {tuple(labels.shape)} for {m} images; one class index per image is needed")
+    if labels.dtype != torch.int64:
+        raise UsageError(f"labels are {labels.dtype}, but class indices are needed: torch.int64")
     layers = Layers.of(network)
     if not layers.by_weight:
         raise UsageError(f"{type(network).__name__} has no Conv or Linear layer, so it has no weights to measure")
 
-    if images.dim() == 4:
-        # Channels last is the layout that convolutions, batch norm and pooling run fastest in; values are the same.
-        images = images.contiguous(memory_format=torch.channels_last)
+    # Channels last is the layout that convolutions, batch norm and pooling run fastest in; values are the same. A copy,
+    # because the network may change its input in place.
+    layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
+    images = images.detach().clone(memory_format=layout)
     with _measuring(network), torch.enable_grad():
         with layers.recorded(m):
             logits = network(images)
         _check_logits(logits, labels)
         loss = F.cross_entropy(logits, labels)
         target = logits.gather(1, labels[:, None])[:, 0]
+        if not loss.requires_grad:  # no weight reaches the logits: every gradient is zero
+            loss, target = (t + 0 * next(iter(layers)).factor for t in (loss, target))
         weights = [layer.weight for layer in layers]
         gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True, materialize_grads=False)
         matrix = _summed_ntk(layers, target, m) if ntk == "summed" else _exact_ntk(layers, target, m)
         hessian_terms = _hessian_terms(layers, gradients)
-    return _metrics(layers, gradients, hessian_terms, matrix, logits.detach(), images.dtype)
+    return _metrics(layers, gradients, hessian_terms, matrix, logits.detach())
 
 
 @contextmanager
@@ -107,8 +112,11 @@ def _measuring(network: nn.Module) -> Iterator[None]:
     """Training mode without dropout and without parameter gradients; everything is put back on leaving."""
     modes = {module: module.training for module in network.modules()}
     needs = {p: p.requires_grad for p in network.parameters()}
-    buffers = {b: b.detach().clone() for b in network.buffers()}
+    buffers = [(module._buffers, name, b) for module in modes for name, b in module._buffers.items() if b is not None]
+    copies = {b: b.detach().clone() for _, _, b in buffers}
     try:
+        for owner, name, buffer in buffers:
+            owner[name] = copies[buffer]
         for module in modes:
             module.training = not isinstance(module, nn.modules.dropout._DropoutNd)
         for p in needs:
@@ -119,9 +127,8 @@ def _measuring(network: nn.Module) -> Iterator[None]:
             module.training = mode
         for p, need in needs.items():
             p.requires_grad_(need)
-        with torch.no_grad():
-            for buffer, value in buffers.items():
-                buffer.copy_(value)
+        for owner, name, buffer in buffers:
+            owner[name] = buffer
 
 
 def _check_logits(logits: Tensor, labels: Tensor) -> None:
@@ -146,7 +153,8 @@ def _exact_ntk(layers: Layers, target: Tensor, m: int) -> Tensor:
     layers.phase = "gradient"
     for group in _groups(list(layers), m):
         layers.wanted = {layer.name for layer in group}
-        leaves = [leaf for layer in group for leaf in (layer.weight, layer.bias) if leaf is not None]
+        leaves = [layer.weight for layer in group]
+        leaves += [bias.value for bias in layers.by_bias.values() if bias.owner in layers.wanted]
         rows = [torch.zeros((m, leaf.numel()), dtype=leaf.dtype, device=leaf.device) for leaf in leaves]
         for i in range(m):
             for row, gradient in zip(
@@ -189,7 +197,6 @@ def _metrics(
     hessian_terms: list[Tensor | None],
     matrix: Tensor,
     logits: Tensor,
-    dtype: torch.dtype,
 ) -> Metrics:
     double = torch.float64
     norms, snips, inners, hessians = [], [], [], []
@@ -228,7 +235,7 @@ def _metrics(
         grasp=-hessian,
         grasp_abs=abs(hessian),
         trace=math.sqrt(max(float(ntk.trace()), 0.0) / m) if finite else math.nan,
-        kappa=condition_number(eigenvalues, dtype) if status == "ok" else math.inf,
+        kappa=condition_number(eigenvalues, logits.dtype) if status == "ok" else math.inf,
         status=status,
         ntk=ntk,
         eigenvalues=eigenvalues,
@@ -244,4 +251,4 @@ def condition_number(eigenvalues: Tensor, dtype: torch.dtype) -> float:
     m = len(eigenvalues)
     low, high = float(eigenvalues[0]), float(eigenvalues[-1])
     floor = max((m * torch.finfo(dtype).eps) ** 2, m * torch.finfo(torch.float64).eps)
-    return math.inf if low <= floor * high else high / low
+    return high / low if low > floor * high else math.inf

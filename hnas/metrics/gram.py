@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hnas.metrics.layers import Geometry, Layer
+from hnas.metrics.layers import Bias, Geometry, Layer
 
 # Elements of the input patches unfolded at once: 2.4 MB in float32, measured best from 16 × 32² to 64 × 8² maps.
 _PATCHES = 600_000
@@ -25,30 +25,28 @@ class Gram:
 
     def __init__(self, samples: int, device: torch.device) -> None:
         self.matrix = torch.zeros((samples, samples), dtype=torch.float64, device=device)
-        self._shared: dict[str, list[Tensor]] = {}
+        self._shared: dict[int, Tensor] = {}
 
-    def add(self, layer: Layer, geometry: Geometry, x: Tensor, gy: Tensor) -> None:
+    def add(self, layer: Layer, bias: Bias | None, geometry: Geometry, x: Tensor, gy: Tensor) -> None:
         """Add one call of `layer` with input x (m, …) and output gradient gy (m, …).
 
-        A weight that is used several times has one gradient, the sum over its calls, so those wait for `finish`.
+        A weight or bias that is used several times has one gradient, the sum over its calls: it waits for `finish`.
         """
         if layer.calls == 1 and not geometry.convolution and x.dim() == 2:
             a, b = x.double(), gy.double()
-            products = b @ b.t()
-            self.matrix += (a @ a.t()) * products
-            if layer.bias is not None:
-                self.matrix += products
-            return
-        parts = [per_sample_gradient(geometry, x, gy, layer.weight)]
-        if layer.bias is not None:
-            parts.append(geometry.bias_adjoint(gy))
-        if layer.calls == 1:
-            self._add_rows(parts)
-        elif layer.name in self._shared:
-            for total, part in zip(self._shared[layer.name], parts, strict=True):
-                total += part
+            self.matrix += (a @ a.t()) * (b @ b.t())
         else:
-            self._shared[layer.name] = parts
+            self._add(layer, per_sample_gradient(geometry, x, gy, layer.weight))
+        if bias is not None:
+            self._add(bias, geometry.bias_adjoint(gy))
+
+    def _add(self, owner: Layer | Bias, rows: Tensor) -> None:
+        if owner.calls == 1:
+            self.add_gradients(rows)
+        elif id(owner) in self._shared:
+            self._shared[id(owner)] = self._shared[id(owner)] + rows
+        else:
+            self._shared[id(owner)] = rows
 
     def add_gradients(self, rows: Tensor) -> None:
         """Add `rows @ rowsᵀ` for gradients `rows` (m, P) of one weight or bias."""
@@ -61,14 +59,10 @@ class Gram:
 
     def finish(self) -> Tensor:
         """Θ₀ (m, m), exactly symmetric."""
-        for parts in self._shared.values():
-            self._add_rows(parts)
+        for rows in self._shared.values():
+            self.add_gradients(rows)
         self._shared.clear()
         return self.matrix.tril() + self.matrix.tril(-1).t()
-
-    def _add_rows(self, parts: list[Tensor]) -> None:
-        for part in parts:
-            self.add_gradients(part)
 
 
 def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor) -> Tensor:
@@ -78,6 +72,8 @@ def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tenso
     """
     m = x.shape[0]
     if not geometry.convolution:
+        if x.dim() == 2:
+            return (gy[:, :, None] * x[:, None, :]).flatten(1)
         return torch.bmm(gy.flatten(1, -2).transpose(1, 2), x.flatten(1, -2)).flatten(1)
     if geometry.groups == 1 and x.dim() == 4:
         return _unfolded(geometry, x, gy, weight)

@@ -27,6 +27,10 @@ from hnas.errors import UsageError
 from hnas.metrics.norm import batch_norm
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+_DROPOUTS = {
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
+}  # fmt: skip
+_VIEWS: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -74,16 +78,24 @@ class Geometry:
 
 @dataclass
 class Layer:
-    """One weight of the network, as leaves of the graph: θ_l, its bias, and the factor c_l of θ_l that GraSP needs."""
+    """One weight of the network, as leaves of the graph: θ_l and the factor c_l of θ_l that GraSP needs."""
 
     name: str
     weight: Tensor
-    bias: Tensor | None
     factor: Tensor
     calls: int = 0
 
 
-Visit = Callable[[Layer, Geometry, Tensor, Tensor], None]
+@dataclass
+class Bias:
+    """One bias of the network as a leaf of the graph, whichever layers use it, and the name of one of them."""
+
+    owner: str
+    value: Tensor
+    calls: int = 0
+
+
+Visit = Callable[[Layer, Bias | None, Geometry, Tensor, Tensor], None]
 
 
 @dataclass
@@ -91,6 +103,7 @@ class Layers:
     """The layers of one network during one computation, found by the identity of their weights."""
 
     by_weight: dict[int, Layer]
+    by_bias: dict[int, Bias]
     phase: str = "gradient"
     visit: Visit | None = None
     wanted: set[str] | None = None
@@ -99,17 +112,28 @@ class Layers:
 
     @classmethod
     def of(cls, network: nn.Module) -> Layers:
-        """The Conv and Linear modules of `network`; a weight shared by several modules is one layer."""
+        """The Conv and Linear modules of `network`; a weight shared by several modules is one layer.
+
+        Raises `UsageError` for a weight that is computed from others, such as weight norm's.
+        """
         found: dict[int, Layer] = {}
+        biases: dict[int, Bias] = {}
         for name, module in network.named_modules():
             if isinstance(module, _LAYERS):
-                weight = module.weight
+                name = name or type(module).__name__
+                weight, bias = module.weight, module.bias
+                if not isinstance(weight, nn.Parameter) or not (bias is None or isinstance(bias, nn.Parameter)):
+                    raise UsageError(
+                        f"layer {name} has a weight or bias that is computed from other parameters, so it has no "
+                        "gradient of its own; remove its parametrisation first"
+                    )
                 if id(weight) not in found:
                     leaf = weight.detach().requires_grad_()
-                    bias = None if module.bias is None else module.bias.detach().requires_grad_()
                     factor = torch.ones((), dtype=weight.dtype, device=weight.device, requires_grad=True)
-                    found[id(weight)] = Layer(name or type(module).__name__, leaf, bias, factor)
-        return cls(found)
+                    found[id(weight)] = Layer(name, leaf, factor)
+                if bias is not None and id(bias) not in biases:
+                    biases[id(bias)] = Bias(found[id(weight)].name, bias.detach().requires_grad_())
+        return cls(found, biases)
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.by_weight.values())
@@ -131,13 +155,24 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.batch_norm:
             return batch_norm(*args, **kwargs)
+        if func in _DROPOUTS:
+            return args[0] if args else kwargs["input"]
+        if func in _VIEWS:
+            try:
+                return func(*args, **kwargs)
+            except RuntimeError:
+                # Convolutions and batch norm return channels last here, which a flattening view does not take.
+                return _VIEWS[func](*args, **kwargs)
         if func is F.linear:
             call = _linear_call(*args, **kwargs)
         elif func in _CONVOLUTIONS:
             call = _convolution_call(_CONVOLUTIONS[func], *args, **kwargs)
         else:
-            return func(*args, **kwargs)
-        x, weight, geometry = call
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor) or (isinstance(result, tuple) and any(isinstance(r, Tensor) for r in result)):
+                self._refuse_weights(func, (*args, *kwargs.values()))
+            return result
+        x, weight, bias, geometry = call
         layer = self.layers.by_weight.get(id(weight))
         if layer is None:
             return func(*args, **kwargs)
@@ -147,14 +182,29 @@ class _Recorder(TorchFunctionMode):
                 f"batch of {self.layers.batch} samples for per-sample gradients to exist"
             )
         layer.calls += 1
-        return _Apply.apply(  # type: ignore[no-untyped-call]
-            x, layer.weight, layer.factor, layer.bias, geometry, layer, self.layers
+        known = None if bias is None else self.layers.by_bias.get(id(bias))
+        if known is not None:
+            known.calls += 1
+        y = _Apply.apply(  # type: ignore[no-untyped-call]
+            x, layer.weight, layer.factor, known and known.value, geometry, layer, known, self.layers
         )
+        if bias is not None and known is None:  # a bias of no layer: computed, or a parameter of the network's own
+            y = y + (bias.view(-1, *(1,) * (y.dim() - 2)) if geometry.convolution else bias)
+        return y
+
+    def _refuse_weights(self, func: Any, args: tuple[Any, ...]) -> None:
+        for value in args:
+            layer = self.layers.by_weight.get(id(value))
+            if layer is not None:
+                raise UsageError(
+                    f"the weight of layer {layer.name} is used by {getattr(func, '__name__', func)}, and only its use "
+                    "in a convolution or a linear map can be measured"
+                )
 
 
 # The two below have the parameter names of torch's functions, which may be called with keywords.
 def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:  # noqa: A002
-    return input, weight, Geometry(convolution=False)
+    return input, weight, bias, Geometry(convolution=False)
 
 
 def _convolution_call(
@@ -175,7 +225,7 @@ def _convolution_call(
         x = F.pad(input, [n for t in reversed(total) for n in (t // 2, t - t // 2)])
         padding = 0
     geometry = Geometry(True, _tuple(stride, dimensions), _tuple(padding, dimensions), dilation, groups)
-    return x, weight, geometry
+    return x, weight, bias, geometry
 
 
 def _tuple(value: Any, n: int) -> tuple[int, ...]:
@@ -189,35 +239,36 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor | None, geometry: Geometry, layer: Layer,
-        layers: Layers,
+        owner: Bias | None, layers: Layers,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight, factor)
-        ctx.geometry, ctx.layer, ctx.layers = geometry, layer, layers
+        ctx.geometry, ctx.layer, ctx.bias, ctx.layers = geometry, layer, owner, layers
         return geometry.apply(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Any, ...]:
         x, weight, factor = ctx.saved_tensors
-        geometry, layer, layers = ctx.geometry, ctx.layer, ctx.layers
+        geometry, layer, bias, layers = ctx.geometry, ctx.layer, ctx.bias, ctx.layers
         needed = ctx.needs_input_grad[0]
         gx = gw = gc = gb = None
         if layers.phase == "gradient":
             if torch.is_grad_enabled():
                 gx, gw = _Adjoint.apply(gy, x, weight, factor, geometry, needed)  # type: ignore[no-untyped-call]
             else:
-                wanted = layers.wanted is None or layer.name in layers.wanted
-                gx, gw = geometry.adjoint(gy, x, weight, to_x=needed, to_kernel=wanted)
-                gb = geometry.bias_adjoint(gy).sum(0) if wanted and layer.bias is not None else None
+                wanted = layers.wanted
+                gx, gw = geometry.adjoint(gy, x, weight, to_x=needed, to_kernel=wanted is None or layer.name in wanted)
+                if bias is not None and (wanted is None or bias.owner in wanted):
+                    gb = geometry.bias_adjoint(gy).sum(0)
         elif layers.phase == "ntk":
             assert layers.visit is not None
-            layers.visit(layer, geometry, x, gy)
+            layers.visit(layer, bias, geometry, x, gy)
             gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0] if needed else None
         else:
             # ⟨gy, W * x⟩ = ⟨Wᵀ * gy, x⟩, and Wᵀ * gy is the input gradient.
             gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0]
             assert gx is not None
             gc = _inner(gx, x)
-        return (gx if needed else None), gw, gc, gb, None, None, None
+        return (gx if needed else None), gw, gc, gb, None, None, None, None
 
 
 class _Adjoint(torch.autograd.Function):

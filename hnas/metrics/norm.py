@@ -58,9 +58,11 @@ class _BatchNorm(torch.autograd.Function):
         d = rows - rows.sum(0) / len(rows)
         s = ((d * d).sum(0) / len(rows) + eps).rsqrt()
         a = s if weight is None else weight * s
-        y = d * a if bias is None else torch.addcmul(bias, d, a)
+        # A tensor of its own, not a view of a matrix: what follows may change it in place, as residual networks do.
+        y = torch.empty_strided(x.shape, _like(d, x).stride(), dtype=x.dtype, device=x.device)
+        torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=_rows(y))
         ctx.save_for_backward(d, s, a, x)
-        return _like(y, x)
+        return y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None]:
