@@ -1,4 +1,4 @@
-"""A Dask cluster that was started by hand: `dask scheduler` and `dask worker` in processes of their own, on loopback."""
+"""A Dask cluster started by hand: `dask scheduler` and `dask worker` in processes of their own, on loopback."""
 
 from __future__ import annotations
 
