@@ -431,6 +431,8 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         reason = str(error).strip().splitlines()
+        if type(error).__module__ in ("duckdb", "_duckdb"):
+            _fail(f"the store cannot be read: {reason[0]}; restore or remove that file", 1, debug)
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
         _fail(f"an error that hnas did not foresee: {text}; --debug shows where", 1, debug)
 

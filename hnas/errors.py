@@ -17,3 +17,9 @@ class UsageError(HnasError):
     """A request that can never work as it stands: a malformed architecture, an impossible size, an unknown name."""
 
     exit_code = 2
+
+
+def check_seed(seed: int) -> None:
+    """Raise `UsageError` unless 0 ≤ seed < 2⁶³."""
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed} cannot be; give a number from 0 to 2**63 - 1")

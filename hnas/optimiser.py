@@ -14,7 +14,7 @@ from scipy.stats import qmc
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import ThreadpoolController
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, check_seed
 from hnas.objective import BOUNDS
 
 ACQUISITIONS = ("ucb", "ei", "poi")
@@ -43,8 +43,7 @@ class Optimiser:
     def __init__(self, *, seed: int, acquisition_name: str = "ei") -> None:
         if acquisition_name not in ACQUISITIONS:
             raise UsageError(f"acquisition {acquisition_name!r} is unknown; choose one of {', '.join(ACQUISITIONS)}")
-        if seed < 0:
-            raise UsageError(f"seed {seed} cannot be; give 0 or more")
+        check_seed(seed)
         functions = {
             "ucb": lambda: acquisition.UpperConfidenceBound(kappa=2.576),
             "ei": lambda: acquisition.ExpectedImprovement(xi=0.0),

@@ -46,6 +46,8 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
         for name, pattern in _PARQUET.items():
             _create(connection, store, "parquet_files", name, pattern)
         for name, pattern in _JSON.items():
+            for path in store.glob(*pattern):
+                _check_json(store, path)
             type_of = "SELECT data_type FROM duckdb_columns() WHERE schema_name = 'empty' AND table_name = ?"
             settings = connection.execute(f"{type_of} AND column_name = 'settings'", [name]).fetchall()[0][0]
             _create(connection, store, "json_files", name, pattern, settings=settings)
@@ -56,6 +58,13 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
         reason = str(error).strip().splitlines()[0]
         raise HnasError(f"the store {store.location} cannot be read: {reason}; remove or restore that file") from error
     return connection
+
+
+def _check_json(store: Store, path: str) -> None:
+    """DuckDB reads an empty file or a list as no row, and finds a damaged one only when a query comes to it."""
+    content = store.read_json(*path.removeprefix(store.root.rstrip("/") + "/").split("/"))
+    if not isinstance(content.get("settings"), dict):
+        raise HnasError(f"{path} has no settings; it was damaged after it was written")
 
 
 def _create(

@@ -279,4 +279,5 @@ def _file(output: Path, binary: bool) -> Iterator[Any]:
         raise HnasError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
         if not device:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
 from hnas.spaces import SearchSpace
 from pipeline.images import Batch, ImageDataset, training_batch
@@ -87,19 +88,20 @@ def make_plan(
         )
     if chunk_size < 1:
         raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed {seed} cannot be; give a number from 0 to 2**63 - 1")
+    check_seed(seed)
     store.check_version()
     settings, batch = _settings(space, dataset, batch_size, seed, channels, cells, ntk)
     requested = tuple((arch, space.canonical(arch)) for arch in _requested(space, sample, architectures, seed))
-    # A network of the asked size must exist before workers start: the first one tells.
-    space.network(
+    # A network of the asked size must exist and take the images before workers start: the first one tells.
+    network = space.network(
         requested[0][0],
         classes=settings.classes,
         channels=settings.channels,
         cells=settings.cells,
         seed=seed,
     )
+    with torch.no_grad():
+        network(torch.from_numpy(batch.images[:2]))
     known = store.read_tables(["canonical", "ntk_row"], "runs", settings.id, "metrics", "*.parquet")
     finished = set(known["canonical"].to_pylist()) if known else set()
     classes: dict[str, str] = {}

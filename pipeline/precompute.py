@@ -77,48 +77,45 @@ def precompute(
         raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
     if scheduler is None:
         choose_device(device)
-    store.prepare()
     run = plan.settings.id
-    with _sole_writer(store, run):
-        open_run(store, plan.settings, plan.batch)
-        record_request(store, space, plan)
-        if not plan.todo:
-            return run
-        arrays, block = open_arrays(store, plan, keep_gram=keep_gram)
-        job = Job(_absolute(store), run, plan.settings, device, keep_gram)
-        started, begun = now(), time.perf_counter()
-        computed = 0
-
-        def advance(rows: int) -> None:
-            nonlocal computed
-            computed += rows
-            progress(Progress(computed, len(plan.todo), plan.done, time.perf_counter() - begun))
-
-        try:
-            with _client(workers, scheduler) as client:
-                advance(0)
+    computed = 0
+    try:
+        with ExitStack() as stack:
+            # The cluster first: where none answers, nothing is written.
+            client = stack.enter_context(_client(workers, scheduler)) if plan.todo else None
+            store.prepare()
+            stack.enter_context(_sole_writer(store, run))
+            open_run(store, plan.settings, plan.batch)
+            record_request(store, space, plan)
+            if client is None:
+                return run
+            arrays, block = open_arrays(store, plan, keep_gram=keep_gram)
+            job = Job(_absolute(store), run, plan.settings, device, keep_gram)
+            started, begun = now(), time.perf_counter()
+            try:
+                progress(Progress(0, len(plan.todo), plan.done, 0.0))
                 for done in _results(client, job, plan.chunks(block)):
-                    advance(done.rows)
-        except KeyboardInterrupt:
-            raise InterruptedRunError(
-                f"interrupted: {plan.done + computed} of {plan.done + len(plan.todo)} rows are stored in run {run}; "
-                "the same command goes on from there"
-            ) from None
-        finally:
-            if computed:
-                record_session(
-                    store,
-                    run,
-                    {
+                    computed += done.rows
+                    progress(Progress(computed, len(plan.todo), plan.done, time.perf_counter() - begun))
+            finally:
+                if computed:
+                    session = {
                         "started": started,
                         "seconds": round(time.perf_counter() - begun, 1),
                         "rows": computed,
                         "workers": scheduler or workers or physical_cores(),
                         "device": device,
-                    },
-                )
-        arrays.trim(plan.rows_needed(block))
-        return run
+                    }
+                    record_session(store, run, session)
+            arrays.trim(plan.rows_needed(block))
+    except KeyboardInterrupt:
+        # Counted when the workers are gone: a chunk may have finished after the last one that was heard of.
+        known = store.read_tables(["canonical"], "runs", run, "metrics", "*.parquet")
+        raise InterruptedRunError(
+            f"interrupted: {known.num_rows if known else 0} of {plan.done + len(plan.todo)} rows are stored in run {run}; "
+            "the same command goes on from there"
+        ) from None
+    return run
 
 
 def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import platform
+import zlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -60,10 +62,11 @@ def now() -> str:
 def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
     """Create the run in the store unless it is there, and return its name."""
     run = settings.id
-    if not store.exists("runs", run, "run.json"):
+    if not store.exists("runs", run, "batch.npz"):
         buffer = io.BytesIO()
         np.savez(buffer, images=batch.images, labels=batch.labels)
         store.write_bytes(buffer.getvalue(), "runs", run, "batch.npz")
+    if not store.exists("runs", run, "run.json"):
         store.write_json(
             {"id": run, "created": now(), "settings": asdict(settings), **provenance(), "sessions": []},
             "runs", run, "run.json",
@@ -92,5 +95,10 @@ def record_session(store: Store, run: str, session: dict[str, Any]) -> None:
 @lru_cache(maxsize=2)
 def load_batch(location: str, run: str) -> tuple[np.ndarray, np.ndarray]:
     """The run's images (m, 3, S, S) float32 and labels (m,) int64. A worker reads them once."""
-    with np.load(io.BytesIO(Store(location).read_bytes("runs", run, "batch.npz")), allow_pickle=False) as content:
+    store = Store(location)
+    try:
+        content = np.load(io.BytesIO(store.read_bytes("runs", run, "batch.npz")), allow_pickle=False)
         return content["images"], content["labels"]
+    except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        path = store.path("runs", run, "batch.npz")
+        raise HnasError(f"{path} is damaged ({error}); delete it, and the same command writes it again") from error

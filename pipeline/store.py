@@ -174,8 +174,9 @@ class Store:
                 with self.fs.open(path, "rb") as file:
                     tables.append(pq.read_table(file, columns=columns))
             except (pa.ArrowException, OSError) as error:
+                reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
                 raise HnasError(
-                    f"{path} cannot be read: {error}; delete it, and its rows are computed again"
+                    f"{path} cannot be read: {reason}; delete it, and its rows are computed again"
                 ) from error
         return pa.concat_tables(tables) if tables else None
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, check_seed
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.training import Progress, Recipe, TrainingResult, stratified_split, train
 from pipeline.images import ImageDataset, Split
@@ -39,6 +39,7 @@ def evaluate(
 
     `training` is what `recipe_for` takes; `space` is found by trying where it is not given. Raises `UsageError`.
     """
+    check_seed(seed)
     chosen = search_spaces[space] if space is not None else space_of(arch)
     trainer = Trainer(
         chosen,

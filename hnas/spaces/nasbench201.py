@@ -97,7 +97,7 @@ class NASBench201:
         everything = list(self.enumerate())
         if not 1 <= n <= len(everything):
             raise UsageError(
-                f"cannot sample {n} of the {len(everything)} architectures of {self.name}; ask for 1 or more"
+                f"cannot sample {n} of the {len(everything)} architectures of {self.name}; ask for 1 to {len(everything)}"
             )
         return Random(seed).sample(everything, n)
 

@@ -196,5 +196,5 @@ def _open(path: Path) -> Iterator[Any]:
         with pq.ParquetFile(path, page_checksum_verification=True) as reader:
             yield reader
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise HnasError(f"{path} cannot be read as Parquet ({reason}): a whole Parquet file is needed.") from error
