@@ -7,6 +7,8 @@ given to another; everything that finished stays. Progress goes to a callback, n
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -78,7 +80,9 @@ def precompute(
     if scheduler is None:
         choose_device(device)
     run = plan.settings.id
-    computed = 0
+    started = now()
+    begun: float | None = None
+    total = plan.done + len(plan.todo)
     try:
         with ExitStack() as stack:
             # The cluster first: where none answers, nothing is written.
@@ -91,31 +95,36 @@ def precompute(
                 return run
             arrays, block = open_arrays(store, plan, keep_gram=keep_gram)
             job = Job(_absolute(store), run, plan.settings, device, keep_gram)
-            started, begun = now(), time.perf_counter()
-            try:
-                progress(Progress(0, len(plan.todo), plan.done, 0.0))
-                for done in _results(client, job, plan.chunks(block)):
-                    computed += done.rows
-                    progress(Progress(computed, len(plan.todo), plan.done, time.perf_counter() - begun))
-            finally:
-                if computed:
-                    session = {
-                        "started": started,
-                        "seconds": round(time.perf_counter() - begun, 1),
-                        "rows": computed,
-                        "workers": scheduler or workers or physical_cores(),
-                        "device": device,
-                    }
-                    record_session(store, run, session)
+            begun = time.perf_counter()
+            computed = 0
+            progress(Progress(0, len(plan.todo), plan.done, 0.0))
+            for done in _results(client, job, plan.chunks(block)):
+                computed += done.rows
+                progress(Progress(computed, len(plan.todo), plan.done, time.perf_counter() - begun))
             arrays.trim(plan.rows_needed(block))
     except KeyboardInterrupt:
-        # Counted when the workers are gone: a chunk may have finished after the last one that was heard of.
-        known = store.read_tables(["canonical"], "runs", run, "metrics", "*.parquet")
         raise InterruptedRunError(
-            f"interrupted: {known.num_rows if known else 0} of {plan.done + len(plan.todo)} rows are stored in run {run}; "
+            f"interrupted: {plan.done + _new_rows(store, plan)} of {total} rows are stored in run {run}; "
             "the same command goes on from there"
         ) from None
+    finally:
+        # Counted when the workers are gone: a chunk may have finished after the last one that was heard of.
+        rows = _new_rows(store, plan) if begun is not None else 0
+        if begun is not None and rows:
+            session = {
+                "started": started,
+                "seconds": round(time.perf_counter() - begun, 1),
+                "rows": rows,
+                "workers": scheduler or workers or physical_cores(),
+                "device": device,
+            }
+            record_session(store, run, session)
     return run
+
+
+def _new_rows(store: Store, plan: Plan) -> int:
+    known = store.read_tables(["canonical"], "runs", plan.settings.id, "metrics", "*.parquet")
+    return (known.num_rows if known else 0) - len(plan.used_rows)
 
 
 def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | None:
@@ -175,8 +184,8 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
         for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler", "asyncio"):
             stack.enter_context(_quiet(logging.getLogger(name)))
         if scheduler is None:
-            address: object = stack.enter_context(
-                LocalCluster(
+            with _workers_ignore_interrupts():
+                cluster = LocalCluster(
                     n_workers=workers or physical_cores(),
                     threads_per_worker=1,
                     processes=True,
@@ -184,7 +193,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
                     dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                 )
-            )
+            address: object = stack.enter_context(cluster)
         else:
             address = scheduler
         try:
@@ -199,6 +208,19 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
                 f"--scheduler {scheduler!r} is no address; give one such as tcp://127.0.0.1:8786"
             ) from error
         yield stack.enter_context(client)
+
+
+@contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C, which a terminal sends to them too: ending them is the driver's part."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -62,11 +62,14 @@ def now() -> str:
 def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
     """Create the run in the store unless it is there, and return its name."""
     run = settings.id
+    known = store.exists("runs", run, "run.json")
+    if known:
+        read_settings(store, run)  # a damaged record is told before anything is computed
     if not store.exists("runs", run, "batch.npz"):
         buffer = io.BytesIO()
         np.savez(buffer, images=batch.images, labels=batch.labels)
         store.write_bytes(buffer.getvalue(), "runs", run, "batch.npz")
-    if not store.exists("runs", run, "run.json"):
+    if not known:
         store.write_json(
             {"id": run, "created": now(), "settings": asdict(settings), **provenance(), "sessions": []},
             "runs", run, "run.json",

@@ -17,6 +17,9 @@ import pytest
 from distributed import Client
 
 from hnas.errors import HnasError, UsageError
+from hnas.metrics import COLUMNS
+from pipeline import catalog
+from pipeline.ntk import NTKArrays
 from pipeline.precompute import Progress, precompute
 from pipeline.store import Store
 from tests.conftest import SPACE, Row, exact_table, fill, snapshot
@@ -150,11 +153,50 @@ def test_two_stores_filled_by_one_cluster_at_once_are_both_complete(cluster, tmp
         assert exact_table(store, run) == expected
 
 
+def test_after_an_interruption_on_a_cluster_work_goes_on_at_once_beside_the_chunks_still_in_work(
+    cluster, tmp_path, small_plan, expected
+):
+    store = Store(str(tmp_path / "store"))
+    second_worker = cluster.start_worker()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(HnasError, match="the same command goes on from there"):
+            precompute(
+                store, SPACE, small_plan(store, sample=60, chunk_size=16), scheduler=cluster.address, progress=interrupt
+            )
+        # The other worker is still in the middle of its chunk of 16, and stores it when it likes.
+        run = precompute(store, SPACE, small_plan(store, sample=60, chunk_size=1), scheduler=cluster.address)
+        time.sleep(1)
+    finally:
+        second_worker.kill()
+    rows = catalog.connect(store).execute(f"SELECT canonical, ntk_row, {', '.join(COLUMNS)} FROM metrics").fetchall()
+    eigenvalues = NTKArrays(store, run).read()
+    assert sorted(row[0] for row in rows) == sorted(expected)
+    for canonical, ntk_row, *columns in rows:
+        numbers = [value.hex() for value in (*columns, *eigenvalues[ntk_row].tolist())]
+        assert numbers == [*expected[canonical][:8], *expected[canonical][9:]], canonical
+
+
+def test_a_plan_that_another_precompute_overtook_computes_only_what_is_left(cluster, tmp_path, small_plan, expected):
+    store = Store(str(tmp_path / "store"))
+    overtaken = small_plan(store, sample=60, chunk_size=8)
+    run = precompute(store, SPACE, small_plan(store, sample=20, chunk_size=3), scheduler=cluster.address)
+    before = snapshot(store.root, "runs/*/metrics/*")
+    precompute(store, SPACE, overtaken, scheduler=cluster.address)
+    assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items()
+    table = exact_table(store, run)
+    assert {key: table[key] for key in expected} == expected
+
+
 def test_a_scheduler_that_does_not_answer_is_told_within_seconds(tmp_path, small_plan):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         closed = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    with socket.socket() as mute, ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         silent = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
@@ -165,7 +207,7 @@ def test_a_scheduler_that_does_not_answer_is_told_within_seconds(tmp_path, small
             works[address] = pool.submit(precompute, store, SPACE, small_plan(store, sample=2), scheduler=address)
         for address, work in works.items():
             with pytest.raises(HnasError) as error:
-                work.result(timeout=WAIT)
+                work.result(timeout=30)
             assert time.monotonic() - begun < 20
             assert str(error.value).startswith(f"no Dask scheduler answers at {address} within 10 seconds; start one")
             assert error.value.exit_code == 1

@@ -96,9 +96,7 @@ class NASBench201:
         """`n` distinct architecture strings, uniform over the space."""
         everything = list(self.enumerate())
         if not 1 <= n <= len(everything):
-            raise UsageError(
-                f"cannot sample {n} of the {len(everything)} architectures of {self.name}; ask for 1 to {len(everything)}"
-            )
+            raise UsageError(f"cannot sample {n} of the architectures of {self.name}; ask for 1 to {len(everything)}")
         return Random(seed).sample(everything, n)
 
     def canonical(self, arch: str) -> str:
