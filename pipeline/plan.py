@@ -6,7 +6,7 @@ A plan is data. It knows neither Dask nor progress bars, and making one writes n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -102,18 +102,20 @@ def make_plan(
     )
     with torch.no_grad():
         network(torch.from_numpy(batch.images[:2]))
-    known = store.read_tables(["canonical", "ntk_row"], "runs", settings.id, "metrics", "*.parquet")
+    return refreshed(store, Plan(settings, batch, requested, 0, (), chunk_size, frozenset()))
+
+
+def refreshed(store: Store, plan: Plan) -> Plan:
+    """The plan with what the store holds of it now."""
+    known = store.read_tables(["canonical", "ntk_row"], "runs", plan.settings.id, "metrics", "*.parquet")
     finished = set(known["canonical"].to_pylist()) if known else set()
     classes: dict[str, str] = {}
-    for arch, canonical in requested:
+    for arch, canonical in plan.requested:
         classes.setdefault(canonical, arch)
-    return Plan(
-        settings=settings,
-        batch=batch,
-        requested=requested,
+    return replace(
+        plan,
         done=sum(canonical in finished for canonical in classes),
         todo=tuple((canonical, arch) for canonical, arch in classes.items() if canonical not in finished),
-        chunk_size=chunk_size,
         used_rows=frozenset(known["ntk_row"].to_pylist() if known else ()),
     )
 

@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from filelock import FileLock, Timeout
 
 from hnas.errors import HnasError, UsageError
 from hnas.spaces import SearchSpace
-from pipeline.plan import Plan, open_arrays, record_request
+from pipeline.plan import Plan, open_arrays, record_request, refreshed
 from pipeline.runs import now, open_run, record_session
 from pipeline.store import Store
-from pipeline.worker import Chunk, Done, Job, batch_tensors, choose_device, measure, run_chunk
+from pipeline.worker import WRITER, Chunk, Done, Job, batch_tensors, choose_device, measure, run_chunk
 
 # Chunks handed out ahead for each worker thread: one in work, one waiting, so that no worker idles between two.
 _AHEAD = 2
@@ -93,8 +94,11 @@ def precompute(
             record_request(store, space, plan)
             if client is None:
                 return run
+            token = uuid.uuid4().hex
+            store.write_bytes(token.encode(), "runs", run, WRITER)
+            plan = refreshed(store, plan)  # another precompute may have come first
             arrays, block = open_arrays(store, plan, keep_gram=keep_gram)
-            job = Job(_absolute(store), run, plan.settings, device, keep_gram)
+            job = Job(_absolute(store), run, plan.settings, device, keep_gram, token)
             begun = time.perf_counter()
             computed = 0
             progress(Progress(0, len(plan.todo), plan.done, 0.0))
@@ -237,7 +241,7 @@ def _results(client: Client, job: Job, chunks: Iterator[Chunk]) -> Iterator[Done
     """The chunks' results as they finish, keeping a bounded number of them in flight."""
 
     def submit(chunk: Chunk) -> Future:
-        return client.submit(run_chunk, job, chunk, key=f"hnas-{job.run}-{chunk.part}", pure=False, retries=_RETRIES)
+        return client.submit(run_chunk, job, chunk, key=f"hnas-{job.token}-{chunk.part}", pure=False, retries=_RETRIES)
 
     try:
         client.wait_for_workers(1, timeout=60)

@@ -26,6 +26,9 @@ from pipeline.store import Store, digest
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
+#: The file that names the `precompute` which may write the run. A cluster's worker may outlive the one it works for.
+WRITER = "writer"
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -38,6 +41,11 @@ class Job:
     settings: RunSettings
     device: str
     keep_gram: bool
+    token: str = ""
+
+    def superseded(self, store: Store) -> bool:
+        """Whether another `precompute` has begun to write the run: then its plan holds this chunk's architectures."""
+        return bool(self.token) and store.read_bytes("runs", self.run, WRITER).decode() != self.token
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ def run_chunk(job: Job, chunk: Chunk) -> Done:
         begun = time.perf_counter()
         results.append(measure(job, arch, images, labels))
         seconds.append(time.perf_counter() - begun)
+    if job.superseded(store):
+        return Done(0, time.perf_counter() - started)
     eigenvalues = np.stack([m.eigenvalues.numpy() for m in results])
     gram = np.stack([m.ntk.numpy() for m in results]) if job.keep_gram else None
     NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)

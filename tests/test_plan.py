@@ -83,7 +83,7 @@ def test_planning_over_a_store_changes_no_file_of_it(filled, small_plan):
     seconds = estimate(plan, device="cpu")
     assert seconds is not None
     assert 0 < seconds < 60
-    text = dry_run_text(plan, seconds, workers=None, keep_gram=True)
+    text = dry_run_text(plan, seconds, workers=physical_cores(), keep_gram=True)
     assert f"with {physical_cores()} worker" in text
     assert snapshot(store.root) == before
 

@@ -95,8 +95,9 @@ class NASBench201:
     def sample(self, n: int, seed: int) -> list[str]:
         """`n` distinct architecture strings, uniform over the space."""
         everything = list(self.enumerate())
-        if not 1 <= n <= len(everything):
-            raise UsageError(f"cannot sample {n} of the architectures of {self.name}; ask for 1 to {len(everything)}")
+        size = len(everything)
+        if not 1 <= n <= size:
+            raise UsageError(f"cannot sample {n} of the {size} architectures of {self.name}; ask for 1 to {size}")
         return Random(seed).sample(everything, n)
 
     def canonical(self, arch: str) -> str:
