@@ -1,0 +1,68 @@
+"""The README's commands, run as a reader would; their output compared, numbers and running times aside."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(blocks: list[str]) -> list[tuple[str, str]]:
+    """Each `$ command` of the blocks with the output that follows it."""
+    found = []
+    for block in blocks:
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output.strip()))
+    return found
+
+
+def run(command: str, store: Path, **variables: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HNAS_STORE": str(store), "COLUMNS": "200", **variables}
+    done = subprocess.run(
+        command, shell=True, env=environment, capture_output=True, text=True, timeout=500, cwd=store.parent, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def masked(text: str) -> str:
+    """The text with what a machine's speed and chance decide taken out: numbers, names of searches, architectures."""
+    text = re.sub(r"search [0-9a-f]{10}\b", "search ID", text)
+    text = re.sub(r"\|[a-z_0-9~|+]+\|", "ARCH", text)
+    text = re.sub(r"-?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "#", text)
+    text = re.sub(r"# min # s|# h # min|# s\b", "TIME", text)
+    return re.sub(r"[ ─]+", " ", text).strip()
+
+
+def test_the_commands_of_the_three_jobs_print_what_the_readme_shows(tmp_path: Path):
+    shown = [(command, output) for command, output in commands(BLOCKS) if output]
+    assert len(shown) == 5
+    for command, output in shown:
+        assert masked(run(command, tmp_path / "store")) == masked(output), command
+
+
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_the_commands_on_cifar10_run_in_small(tmp_path: Path):
+    data = Path(os.environ["HNAS_TEST_DATA"])
+    (tmp_path / "cifar10-test-accuracy.csv").write_bytes((data / "nasbench201/cifar10-test-accuracy.csv").read_bytes())
+    quiet = [command for command, output in commands(BLOCKS) if not output]
+    assert [command.split()[1] for command in quiet] == ["precompute", "import", "correlate", "search"]
+    for command in quiet:
+        small = " --sample 24 --channels 4 --cells 1" if " precompute " in command else ""
+        assert run(command + small, tmp_path / "store", HNAS_DATA=str(data))
+
+
+def test_the_python_example_runs(tmp_path: Path):
+    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 6 + 1
