@@ -18,9 +18,9 @@ from hnas.errors import UsageError
 from hnas.metrics.names import COLUMNS
 from hnas.objective import Array, SearchRange, objective
 from hnas.optimiser import Optimiser
+from pipeline.importers.csv import ACCURACIES
 
 METHODS = ("spearman", "kendall")
-ACCURACIES = ("train_accuracy", "valid_accuracy", "test_accuracy")
 #: The metrics of Table 1, in its order.
 TABLE_1 = ("grad_norm", "snip", "grasp", "trace")
 

@@ -113,8 +113,7 @@ def precompute(
         ) from None
     finally:
         # Counted when the workers are gone: a chunk may have finished after the last one that was heard of.
-        rows = _new_rows(store, plan) if begun is not None else 0
-        if begun is not None and rows:
+        if begun is not None and (rows := _new_rows(store, plan)):
             session = {
                 "started": started,
                 "seconds": round(time.perf_counter() - begun, 1),

@@ -59,7 +59,6 @@ class SearchResult:
 
     search: str
     settings: SearchSettings
-    candidates: int
     queries: list[Query]
 
     @property
@@ -233,7 +232,7 @@ def run_search(
         raise HnasError(
             f"interrupted: {len(saved)} of {settings.queries} queries are saved; `hnas search --resume {name}` goes on"
         ) from None
-    return SearchResult(name, settings, len(pool), done)
+    return SearchResult(name, settings, done)
 
 
 def _trainer(

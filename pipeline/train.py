@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hnas.errors import UsageError, check_seed
+from hnas.errors import check_seed
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.training import Progress, Recipe, TrainingResult, stratified_split, train
 from pipeline.images import ImageDataset, Split
@@ -108,6 +108,5 @@ class Trainer:
     def __call__(self, arch: str) -> float:
         """The validation accuracy of `arch` in percent."""
         accuracy = self.train(arch).valid_accuracy
-        if accuracy is None:
-            raise UsageError("the data set has too few images for a validation split")
+        assert accuracy is not None  # a validation split is always given
         return accuracy

@@ -50,6 +50,34 @@ def test_the_commands_of_the_three_jobs_print_what_the_readme_shows(tmp_path: Pa
         assert masked(run(command, tmp_path / "store")) == masked(output), command
 
 
+def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
+    run("hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1", tmp_path / "store")
+    page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
+    shown = commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))
+    assert len(shown) == 3
+    for command, _ in shown:
+        run(command, tmp_path / "store")
+    assert (tmp_path / "pool.parquet").exists()
+
+
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Path):
+    data = Path(os.environ["HNAS_TEST_DATA"])
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "cifar10-test-accuracy.csv").write_bytes((data / "nasbench201/cifar10-test-accuracy.csv").read_bytes())
+    page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
+    *_, spearman, kendall = [run(command, tmp_path / "store") for command in block.splitlines()]
+    rows = re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", page, re.M)
+    assert len(rows) == 4
+    for metric, row in rows:
+        shown = re.findall(r"(\d\.\d\d) \(", row)
+        found = [
+            re.findall(rf"^{metric} +(\d\.\d\d) +(\d\.\d\d) +\d.*e", text, re.M)[-1] for text in (spearman, kendall)
+        ]
+        assert [found[0][0], found[1][0], found[0][1], found[1][1]] == shown, metric
+
+
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
 def test_the_commands_on_cifar10_run_in_small(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])

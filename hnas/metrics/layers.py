@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -108,7 +108,6 @@ class Layers:
     visit: Visit | None = None
     wanted: set[str] | None = None
     batch: int = 0
-    _geometries: list[Geometry] = field(default_factory=list)
 
     @classmethod
     def of(cls, network: nn.Module) -> Layers:
