@@ -14,7 +14,7 @@ import torch
 
 from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
-from hnas.spaces import SearchSpace
+from hnas.spaces import SearchSpace, definition_of, key_of
 from pipeline.images import Batch, ImageDataset, training_batch
 from pipeline.ntk import NTKArrays
 from pipeline.runs import RunSettings
@@ -29,8 +29,8 @@ class Plan:
     """A precomputation to carry out.
 
     `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
-    their classes that the run already holds, `todo` the classes it lacks, each with the architecture that stands
-    for it.
+    their classes that the run already holds, `todo` the classes it lacks, each with the definition of an
+    architecture that stands for it.
     """
 
     settings: RunSettings
@@ -102,10 +102,10 @@ def make_plan(
     )
     with torch.no_grad():
         network(torch.from_numpy(batch.images[:2]))
-    return refreshed(store, Plan(settings, batch, requested, 0, (), chunk_size, frozenset()))
+    return refreshed(store, space, Plan(settings, batch, requested, 0, (), chunk_size, frozenset()))
 
 
-def refreshed(store: Store, plan: Plan) -> Plan:
+def refreshed(store: Store, space: SearchSpace, plan: Plan) -> Plan:
     """The plan with what the store holds of it now."""
     known = store.read_tables(["canonical", "ntk_row"], "runs", plan.settings.id, "metrics", "*.parquet")
     finished = set(known["canonical"].to_pylist()) if known else set()
@@ -115,7 +115,9 @@ def refreshed(store: Store, plan: Plan) -> Plan:
     return replace(
         plan,
         done=sum(canonical in finished for canonical in classes),
-        todo=tuple((canonical, arch) for canonical, arch in classes.items() if canonical not in finished),
+        todo=tuple(
+            (canonical, definition_of(space, arch)) for canonical, arch in classes.items() if canonical not in finished
+        ),
         used_rows=frozenset(known["ntk_row"].to_pylist() if known else ()),
     )
 
@@ -170,10 +172,9 @@ def _read_list(space: SearchSpace, path: Path) -> list[str]:
         arch = line.strip()
         if arch and not arch.startswith("#"):
             try:
-                space.canonical(arch)
+                found[key_of(space, arch)] = None
             except UsageError as error:
                 raise UsageError(f"{path}, line {number}: {error}") from error
-            found[arch] = None
     if not found:
         raise UsageError(f"the list of architectures {path} is empty; give one a line")
     return list(found)

@@ -96,7 +96,7 @@ def precompute(
                 return run
             token = uuid.uuid4().hex
             store.write_bytes(token.encode(), "runs", run, WRITER)
-            plan = refreshed(store, plan)  # another precompute may have come first
+            plan = refreshed(store, space, plan)  # another precompute may have come first
             arrays, block = open_arrays(store, plan, keep_gram=keep_gram)
             job = Job(_absolute(store), run, plan.settings, device, keep_gram, token)
             begun = time.perf_counter()

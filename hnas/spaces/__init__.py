@@ -3,6 +3,28 @@
 Torch is imported when a network is built, not before: a search against a table needs none.
 """
 
-from hnas.spaces.base import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, search_spaces, space_of
+from hnas.spaces.base import (
+    ENTRY_POINT_GROUP,
+    Cache,
+    Cached,
+    SearchSpace,
+    SearchSpaces,
+    Spelled,
+    definition_of,
+    key_of,
+    search_spaces,
+    space_of,
+)
 
-__all__ = ["ENTRY_POINT_GROUP", "SearchSpace", "SearchSpaces", "search_spaces", "space_of"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Cache",
+    "Cached",
+    "SearchSpace",
+    "SearchSpaces",
+    "Spelled",
+    "definition_of",
+    "key_of",
+    "search_spaces",
+    "space_of",
+]

@@ -49,12 +49,60 @@ class SearchSpace(Protocol):
         """The initialised network of `canonical(arch)`, the same for every member of its class."""
         ...
 
-    def describe(self, arch: str) -> Mapping[str, int | float]:
+    def describe(self, arch: str) -> Mapping[str, int | float | str]:
         """Static columns of `arch` at the benchmark's own size: `params`, `flops` (multiply-adds), ...
 
         Every architecture of a space has the same columns.
         """
         ...
+
+
+@runtime_checkable
+class Spelled(Protocol):
+    """What a space offers besides where an architecture has several spellings, or its key does not say what it is."""
+
+    def key(self, arch: str) -> str:
+        """The one spelling under which tables hold `arch`. Raises `UsageError` where it is malformed."""
+        ...
+
+    def definition(self, arch: str) -> str:
+        """A spelling from which `network` builds `arch` without looking anything up: what workers are sent."""
+        ...
+
+
+class Cache(Protocol):
+    """Somewhere to keep what a space worked out once: bytes by name."""
+
+    def read(self, name: str) -> bytes | None:
+        """What was kept under `name`, or None."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep `content` under `name`."""
+        ...
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """A space that works something out once and keeps it in `cache`, where it is given one."""
+
+    cache: Cache | None
+
+
+def key_of(space: SearchSpace, arch: str) -> str:
+    """The spelling of `arch` under which tables hold it: the space's `key`, else `arch` without outer blanks.
+
+    Raises `UsageError` where `arch` is malformed.
+    """
+    if isinstance(space, Spelled):
+        return space.key(arch)
+    space.canonical(arch)
+    return arch.strip()
+
+
+def definition_of(space: SearchSpace, arch: str) -> str:
+    """A spelling of `arch` that `network` takes without looking anything up: the space's `definition`, else `arch`."""
+    return space.definition(arch) if isinstance(space, Spelled) else arch
 
 
 class SearchSpaces(Mapping[str, SearchSpace]):
