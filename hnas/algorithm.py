@@ -2,11 +2,12 @@
 
     for k = 1 … K:
         propose (μ_k, ν_k)
-        A_k = the pool's minimiser of (7) among architectures not yet evaluated
+        A_k = the pool's minimiser of (7) among the classes not yet evaluated
         observe the validation performance of A_k
     return the best A_k
 
-An architecture already evaluated is left out of the next minimum, so every query buys new information.
+An architecture already evaluated is left out of the next minimum with all that compute the same function (those of its
+canonical class), so every query buys new information.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Pool(Protocol):
         ...
 
     def take(self, arch: str) -> None:
-        """Leave `arch` out from now on."""
+        """Leave `arch` and the members of its class out from now on."""
         ...
 
 
@@ -70,18 +71,23 @@ class Query:
 
 
 class ArrayPool:
-    """A pool in memory: names (n), metric (n,), κ (n,)."""
+    """A pool in memory: names (n), metric (n,), κ (n,), and the names' canonical classes (n) unless each is its own."""
 
-    def __init__(self, archs: Sequence[str], metric: Array, kappa: Array) -> None:
-        if not len(archs) == len(metric) == len(kappa):
+    def __init__(
+        self, archs: Sequence[str], metric: Array, kappa: Array, classes: Sequence[str] | None = None
+    ) -> None:
+        classes = archs if classes is None else classes
+        if not len(archs) == len(metric) == len(kappa) == len(classes):
             raise UsageError(
-                f"the pool has {len(archs)} names, {len(metric)} metrics and {len(kappa)} condition numbers"
+                f"the pool has {len(archs)} names, {len(metric)} metrics, {len(kappa)} condition numbers and "
+                f"{len(classes)} classes"
             )
         twice = [arch for arch, n in Counter(archs).items() if n > 1]
         if twice:
             raise UsageError(f"the pool has {twice[0]!r} more than once; each architecture needs one row")
         order = np.argsort(np.asarray(archs, dtype=str), kind="stable")
         self._archs = [archs[i] for i in order]
+        self._classes = np.asarray(classes, dtype=str)[order]
         self._metric, self._kappa = np.asarray(metric, float)[order], np.asarray(kappa, float)[order]
         self._free = np.ones(len(archs), dtype=bool)
 
@@ -97,7 +103,7 @@ class ArrayPool:
 
     def take(self, arch: str) -> None:
         """See `Pool`."""
-        self._free[self._archs.index(arch)] = False
+        self._free[self._classes == self._classes[self._archs.index(arch)]] = False
 
 
 def search(

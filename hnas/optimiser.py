@@ -12,10 +12,11 @@ from bayes_opt import BayesianOptimization, acquisition
 from bayes_opt.acquisition import AcquisitionFunction
 from scipy.stats import qmc
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process.kernels import Matern
 from threadpoolctl import ThreadpoolController
 
 from hnas.errors import UsageError, check_seed
-from hnas.objective import BOUNDS
+from hnas.objective import BOUNDS, Array
 
 ACQUISITIONS = ("ucb", "ei", "poi")
 
@@ -50,35 +51,45 @@ class Optimiser:
             "poi": lambda: acquisition.ProbabilityOfImprovement(xi=0.01),
         }
         self._names = sorted(BOUNDS)
-        low, high = zip(*(BOUNDS[name] for name in self._names), strict=True)
-        unit = qmc.LatinHypercube(d=len(self._names), rng=np.random.default_rng(seed)).random(_INITIAL)
-        self._initial = list(qmc.scale(unit, low, high))
+        self._low, high = np.array([BOUNDS[name] for name in self._names]).T
+        self._width = high - self._low
+        self._initial = qmc.LatinHypercube(d=len(self._names), rng=np.random.default_rng(seed)).random(_INITIAL)
+        # The process sees the unit square: its one length scale then means the same in both directions.
         self._optimiser = BayesianOptimization(
             f=None,
-            pbounds=BOUNDS,
+            pbounds=dict.fromkeys(self._names, (0.0, 1.0)),
             acquisition_function=_frugal(functions[acquisition_name]()),
             random_state=seed % 2**32,
             verbose=0,
             allow_duplicate_points=True,
         )
-        # Two points that propose different architectures may lie close together, and an accuracy carries the noise of
-        # a training: a little white noise keeps the process from bending through both.
-        self._optimiser.set_gp_params(alpha=1e-3, n_restarts_optimizer=1)
+        # Points that lie close together propose different architectures, since those that were evaluated are left
+        # out, and an accuracy carries the noise of a training. White noise of variance 0.1, of observations that are
+        # scaled to variance 1, keeps the process from bending through them all.
+        # Of a handful of points the likelihood may prefer a length scale of zero or infinity, where the process knows
+        # nothing of the next point: bounded, every answer tells something of the points around it.
+        kernel = Matern(nu=2.5, length_scale=0.1, length_scale_bounds=(0.05, 0.3))
+        self._optimiser.set_gp_params(kernel=kernel, alpha=0.1, n_restarts_optimizer=1)
         self._threads = ThreadpoolController()
         self._registered = 0
 
     def suggest(self) -> dict[str, float]:
         """The next point, by name of its coordinates."""
         if self._registered < len(self._initial):
-            return dict(zip(self._names, map(float, self._initial[self._registered]), strict=True))
+            return self._point(self._initial[self._registered])
         # The process's matrices are tiny: a second BLAS thread only waits, for seconds where the machine is busy.
         with warnings.catch_warnings(), self._threads.limit(limits=1, user_api="blas"):
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return {name: float(value) for name, value in self._optimiser.suggest().items()}
+            suggested = self._optimiser.suggest()
+        return self._point(np.array([suggested[name] for name in self._names]))
+
+    def _point(self, unit: Array) -> dict[str, float]:
+        return dict(zip(self._names, (self._low + self._width * unit).tolist(), strict=True))
 
     def register(self, point: dict[str, float], value: float) -> None:
         """Tell the value that was found at `point`."""
         # The library announces a point that it has seen on standard output, which belongs to results.
         with redirect_stdout(StringIO()):
-            self._optimiser.register(params=point, target=value)
+            unit = (np.array([point[name] for name in self._names]) - self._low) / self._width
+            self._optimiser.register(params=dict(zip(self._names, unit.tolist(), strict=True)), target=value)
         self._registered += 1

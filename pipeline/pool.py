@@ -38,7 +38,7 @@ class DuckDBPool:
         connection.execute(
             sql("candidates", metric=metric, accuracy=accuracy), {"run": run, "any_performance": not with_accuracy}
         )
-        connection.execute("CREATE OR REPLACE TEMP TABLE taken (arch VARCHAR)")
+        connection.execute("CREATE OR REPLACE TEMP TABLE taken (canonical VARCHAR)")
         self._argmin = sql("argmin")
 
     def __len__(self) -> int:
@@ -50,13 +50,13 @@ class DuckDBPool:
         return columns["metric"], columns["kappa"]
 
     def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
-        """The minimiser of (7) among the candidates not taken, or None."""
+        """The minimiser of (7) among the candidates whose class is not taken, or None."""
         rows = self._connection.execute(self._argmin, {"mu": mu, "nu": nu, "t": t}).fetchall()
         return Solution(*rows[0]) if rows else None
 
     def take(self, arch: str) -> None:
-        """Leave `arch` out from now on."""
-        self._connection.execute("INSERT INTO taken VALUES (?)", [arch])
+        """Leave the class of `arch` out from now on."""
+        self._connection.execute("INSERT INTO taken SELECT canonical FROM candidates WHERE arch = ?", [arch])
 
     def performances(self) -> dict[str, float]:
         """The accuracy of each candidate that has one, in percent."""

@@ -86,6 +86,15 @@ def test_ties_go_to_the_first_name_whatever_the_order_of_the_pool(archs: list[st
     assert order == ["a", "b", "c"]
 
 
+def test_the_whole_class_of_an_evaluated_architecture_is_left_out() -> None:
+    pool = ArrayPool(["a", "b", "c", "d"], np.ones(4), np.array([1.0, 3.0, 1.0, 2.0]), classes=["x", "y", "x", "z"])
+    order = []
+    while (solution := pool.solve(mu=1.0, nu=1.0, t=1.0)) is not None:
+        order.append(solution.arch)
+        pool.take(solution.arch)
+    assert order == ["a", "d", "b"]
+
+
 def test_the_order_of_the_pool_does_not_change_the_search(bench: Bench) -> None:
     turned = ArrayPool(bench.archs[::-1], bench.metric[::-1], bench.kappa[::-1])
     assert steps(search(turned, bench, queries=5)) == steps(search(bench.pool(), bench, queries=5))
@@ -99,7 +108,7 @@ def test_an_empty_pool_has_no_solution_and_cannot_be_searched() -> None:
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    with pytest.raises(UsageError, match="2 names, 3 metrics and 1 condition"):
+    with pytest.raises(UsageError, match="2 names, 3 metrics, 1 condition numbers and 2 classes"):
         ArrayPool(["a", "b"], np.ones(3), np.ones(1))
 
 
@@ -311,7 +320,7 @@ def run(optimiser: Optimiser, n: int, value: Callable[[dict[str, float]], float]
 
 
 def bump(point: dict[str, float]) -> float:
-    return -((point["log10_mu"] / 3 - 0.3) ** 2) - (point["nu_quantile"] - 0.7) ** 2
+    return -((point["log10_mu"] / 1.5 - 0.3) ** 2) - (point["nu_quantile"] - 0.7) ** 2
 
 
 def test_an_unknown_acquisition_is_refused_with_those_there_are() -> None:

@@ -127,7 +127,7 @@ def test_mu_is_searched_on_a_log_scale() -> None:
     assert middle / low == pytest.approx(1e3)
     assert high / middle == pytest.approx(1e3)
     assert search_range.point(log10_mu=2.0, nu_quantile=0.3)[1] == nu
-    assert BOUNDS == {"log10_mu": (-3.0, 3.0), "nu_quantile": (0.0, 1.0)}
+    assert BOUNDS == {"log10_mu": (-1.5, 1.5), "nu_quantile": (0.0, 1.0)}
 
 
 def test_a_quantile_just_outside_its_range_is_clipped() -> None:
