@@ -73,9 +73,7 @@ class Query:
 class ArrayPool:
     """A pool in memory: names (n), metric (n,), κ (n,), and the names' canonical classes (n) unless each is its own."""
 
-    def __init__(
-        self, archs: Sequence[str], metric: Array, kappa: Array, classes: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, archs: Sequence[str], metric: Array, kappa: Array, classes: Sequence[str] | None = None) -> None:
         classes = archs if classes is None else classes
         if not len(archs) == len(metric) == len(kappa) == len(classes):
             raise UsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import dask
 import psutil
 from distributed import Client, Future, LocalCluster, as_completed
+from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
 from filelock import FileLock, Timeout
 
@@ -200,6 +202,8 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
         else:
             address = scheduler
         try:
+            if scheduler is not None:
+                _await_greeting(scheduler)
             client = Client(address, timeout="10s")
         except (OSError, TimeoutError) as error:
             raise HnasError(
@@ -211,6 +215,19 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
                 f"--scheduler {scheduler!r} is no address; give one such as tcp://127.0.0.1:8786"
             ) from error
         yield stack.enter_context(client)
+
+
+def _await_greeting(address: str) -> None:
+    """Return once the scheduler at a tcp:// `address` has sent a byte: it speaks first, and `Client` waits for ever.
+
+    Raises `OSError` where it cannot be reached or keeps silent for 10 seconds, `ValueError` for what is no address.
+    """
+    scheme, _ = parse_address(address, strict=False)
+    if scheme != "tcp":
+        return
+    with socket.create_connection(parse_host_port(address), timeout=10) as connection:
+        if not connection.recv(1):
+            raise ConnectionError("it hung up")
 
 
 @contextmanager

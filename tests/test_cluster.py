@@ -192,6 +192,22 @@ def test_a_plan_that_another_precompute_overtook_computes_only_what_is_left(clus
     assert {key: table[key] for key in expected} == expected
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_scheduler_that_accepts_and_keeps_silent_is_told_too(tmp_path, small_plan, hangs_up):
+    store = Store(str(tmp_path / "store"))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with ThreadPoolExecutor(1) as pool:
+            if hangs_up:
+                pool.submit(lambda: silent.accept()[0].close())
+            with pytest.raises(HnasError, match=f"no Dask scheduler answers at {address} within 10 seconds"):
+                precompute(store, SPACE, small_plan(store, sample=2), scheduler=address)
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_scheduler_that_does_not_answer_is_told_within_seconds(tmp_path, small_plan):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
