@@ -5,6 +5,7 @@ A plan is data. It knows neither Dask nor progress bars, and making one writes n
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import torch
 
 from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
-from hnas.spaces import SearchSpace, definition_of, key_of
+from hnas.spaces import Named, SearchSpace, definition_of, key_of
 from pipeline.images import Batch, ImageDataset, training_batch
 from pipeline.ntk import NTKArrays
 from pipeline.runs import RunSettings
+from pipeline.spaces import keep_in
 from pipeline.store import Store, digest
 from pipeline.worker import Chunk
 
@@ -79,6 +81,8 @@ def make_plan(
 ) -> Plan:
     """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space.
 
+    The file `named` means the space's own named architectures, where it has some and there is no such file.
+
     Raises `UsageError` for sizes that cannot be, an unreadable list, a space that cannot be enumerated, a data set
     whose images or classes the networks do not take; `HnasError` for a store of another version or a damaged one.
     """
@@ -90,6 +94,7 @@ def make_plan(
         raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
     check_seed(seed)
     store.check_version()
+    keep_in(store)
     settings, batch = _settings(space, dataset, batch_size, seed, channels, cells, ntk)
     requested = tuple((arch, space.canonical(arch)) for arch in _requested(space, sample, architectures, seed))
     # A network of the asked size must exist and take the images before workers start: the first one tells.
@@ -162,8 +167,10 @@ def _requested(space: SearchSpace, sample: int | None, architectures: Path | Non
 
 
 def _read_list(space: SearchSpace, path: Path) -> list[str]:
+    if str(path) == "named" and isinstance(space, Named) and not path.exists():
+        return [key_of(space, arch) for arch in space.named().values()]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _unquoted(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"the list of architectures {path} cannot be read: {reason}; give one a line") from error
@@ -178,6 +185,13 @@ def _read_list(space: SearchSpace, path: Path) -> list[str]:
     if not found:
         raise UsageError(f"the list of architectures {path} is empty; give one a line")
     return list(found)
+
+
+def _unquoted(lines: list[str]) -> list[str]:
+    """The lines, read as a CSV file of one column where the first of them is the header `arch`."""
+    if not lines or lines[0].strip() != "arch":
+        return lines
+    return ["", *(row[0] if row else "" for row in csv.reader(lines[1:]))]
 
 
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:

@@ -18,6 +18,7 @@ from pipeline.catalog import pick_run
 from pipeline.images import dataset_name, open_dataset
 from pipeline.pool import DuckDBPool, choose_accuracy
 from pipeline.runs import now
+from pipeline.spaces import keep_in
 from pipeline.store import Store
 
 ORACLES = ("table", "train")
@@ -187,6 +188,7 @@ def run_search(
     candidates.
     """
     settings = started.settings
+    keep_in(store)
     by_table = oracle is None and settings.oracle == "table"
     pool = DuckDBPool(
         connection, run=settings.run, metric=settings.metric, accuracy=settings.accuracy, with_accuracy=by_table

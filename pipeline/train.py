@@ -12,6 +12,8 @@ from hnas.errors import check_seed
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.training import Progress, Recipe, TrainingResult, stratified_split, train
 from pipeline.images import ImageDataset, Split
+from pipeline.spaces import keep_in
+from pipeline.store import Store, store_location
 from pipeline.worker import choose_device
 
 #: The share of the training images that is held out for validation.
@@ -40,6 +42,7 @@ def evaluate(
     `training` is what `recipe_for` takes; `space` is found by trying where it is not given. Raises `UsageError`.
     """
     check_seed(seed)
+    keep_in(Store(store_location(None)))
     chosen = search_spaces[space] if space is not None else space_of(arch)
     trainer = Trainer(
         chosen,

@@ -172,6 +172,13 @@ def test_a_list_with_windows_line_ends_reads_the_same(store, small_plan, tmp_pat
     assert [arch for arch, _ in small_plan(store, architectures=path).requested] == [ALIVE, DEAD[0]]
 
 
+def test_a_list_may_be_a_csv_file_of_one_column_as_hnas_sql_writes_it(store, small_plan, listed):
+    plan = small_plan(store, architectures=listed("arch", f'"{ALIVE}"', "", DEAD[0]))
+    assert [arch for arch, _ in plan.requested] == [ALIVE, DEAD[0]]
+    with pytest.raises(UsageError, match=r"line 3: .*describes 1 nodes"):
+        small_plan(store, architectures=listed("arch", ALIVE, "|nonsense~0|"))
+
+
 def test_a_malformed_architecture_is_told_with_its_file_and_line(store, small_plan, listed):
     path = listed("# a comment", ALIVE, "|nonsense~0|")
     with pytest.raises(UsageError, match=rf"{re.escape(str(path))}, line 3: .*describes 1 nodes"):

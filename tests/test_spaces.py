@@ -13,8 +13,10 @@ import pytest
 
 import hnas
 from hnas import UsageError, search_spaces
-from hnas.spaces import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, base, space_of
+from hnas.spaces import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, base, definition_of, key_of, space_of
 from hnas.spaces.nasbench201 import NASBench201
+from pipeline.spaces import StoreCache
+from pipeline.store import Store
 
 CELL = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
 
@@ -191,3 +193,44 @@ def test_every_public_name_of_hnas_can_be_had_and_others_are_refused() -> None:
         assert getattr(hnas, name) is not None
     with pytest.raises(AttributeError, match=r"no_such_name"):
         _ = hnas.no_such_name
+
+
+def test_what_a_space_works_out_is_kept_in_the_cache_of_the_registry(install: Install, tmp_path: Path) -> None:
+    spaces = install(thrifty="hnas_toy:Thrifty")
+    with (tmp_path / "hnas_toy.py").open("a") as file:
+        file.write("""
+class Thrifty(Toy):
+    cache = None
+
+    def key(self, arch):
+        return arch.strip().lower()
+
+    def definition(self, arch):
+        return f"toy {self.key(arch)}"
+""")
+    cache = StoreCache(Store(str(tmp_path / "store")))
+    assert spaces["thrifty"].cache is None
+    spaces.cache = cache
+    assert spaces["thrifty"].cache is cache
+    assert cache.read("table") is None
+    cache.write("table", b"content")
+    assert cache.read("table") == b"content"
+    assert (tmp_path / "store" / "spaces" / "table").read_bytes() == b"content"
+    assert key_of(spaces["thrifty"], " T0 ") == "t0"
+    assert definition_of(spaces["thrifty"], " T0 ") == "toy t0"
+
+
+def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "spaces").write_text("in the way")
+    cache = StoreCache(Store(str(tmp_path / "store")))
+    cache.write("table", b"content")
+    assert cache.read("table") is None
+
+
+def test_a_space_without_spellings_keeps_an_architecture_as_it_is() -> None:
+    space = search_spaces["nasbench201"]
+    assert key_of(space, f" {CELL}\n") == CELL
+    assert definition_of(space, CELL) == CELL
+    with pytest.raises(UsageError, match="nodes"):
+        key_of(space, "nonsense")

@@ -70,6 +70,15 @@ class Spelled(Protocol):
         ...
 
 
+@runtime_checkable
+class Named(Protocol):
+    """A space some of whose architectures have names in the literature."""
+
+    def named(self) -> Mapping[str, str]:
+        """Those architectures by name."""
+        ...
+
+
 class Cache(Protocol):
     """Somewhere to keep what a space worked out once: bytes by name."""
 
@@ -84,7 +93,7 @@ class Cache(Protocol):
 
 @runtime_checkable
 class Cached(Protocol):
-    """A space that works something out once and keeps it in `cache`, where it is given one."""
+    """A space that works something out once and keeps it in `cache`, which the registry hands to it."""
 
     cache: Cache | None
 
@@ -109,10 +118,12 @@ class SearchSpaces(Mapping[str, SearchSpace]):
     """The installed search spaces by name: the built-in ones and those of the entry-point group `hnas.spaces`.
 
     A space is imported and made when it is first asked for. `spaces[name]` raises `UsageError` for an unknown name.
+    Spaces that work something out once keep it in `cache`, where it is set.
     """
 
     def __init__(self) -> None:
         self._made: dict[str, SearchSpace] = {}
+        self.cache: Cache | None = None
 
     def _targets(self) -> dict[str, EntryPoint]:
         installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
@@ -128,7 +139,10 @@ class SearchSpaces(Mapping[str, SearchSpace]):
                 self._made[name] = targets[name].load()()
             except Exception as error:
                 raise HnasError(f"search space {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
-        return self._made[name]
+        space = self._made[name]
+        if isinstance(space, Cached):
+            space.cache = self.cache
+        return space
 
     def get(self, name: str, default: Any = None) -> Any:
         """The space of that name, or `default` where there is none."""
