@@ -215,6 +215,34 @@ def import_(
 
 
 @app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to fetch, such as cifar10.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="The folder for it.  [$HNAS_DATA, else data/downloads]")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="A mirror of the file.  [where its authors publish it]")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Download a data set or a benchmark's file.
+
+    cifar10, cifar100, nasbench101, nasbench101-full: checked against their published checksums; an interrupted download
+    goes on. imagenet16-120, nasbench201, nats-bench, suite-zero have no stable link: says where they are.
+    """
+    from pipeline.fetch import fetch as get
+    from pipeline.images import data_folder
+    from pipeline.render import ReadingReporter
+
+    reporter = ReadingReporter(sys.stderr, quiet=quiet, verb="fetching")
+    try:
+        place = get(name, data_folder() if to is None else to, url=url, progress=reporter)
+    finally:
+        reporter.close()
+    print(f"{name} is in {place}")
+
+
+@app.command()
 def search(
     space: Annotated[str | None, typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.")] = None,
     metric: Annotated[str, typer.Option("--metric", metavar="M", help="The metric M of the objective.")] = "trace",

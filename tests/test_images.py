@@ -427,9 +427,12 @@ def test_a_name_is_looked_up_under_the_data_folder(
     assert open_dataset("cifar100").name == "cifar100"
 
 
-def test_a_name_without_a_data_folder_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_without_a_data_folder_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HNAS_DATA", raising=False)
-    with pytest.raises(UsageError, match=r"\$HNAS_DATA, .* is not set.*Parquet.*class folders.*Python batches.*path"):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"folder data/downloads/imagenet16-120; `hnas fetch .*HNAS_DATA.*Parquet.*path"
+    ):
         open_dataset("imagenet16-120")
 
 
@@ -664,6 +667,60 @@ def test_cifar100_gives_its_fine_labels(tmp_path: Path, patches: np.ndarray) -> 
         assert dataset.classes[99] == "fine 99"
         assert dataset.train.labels.tolist() == list(range(50))
     assert open_dataset(str(folder)).name == "cifar100"
+
+
+def write_imagenet16(
+    folder: Path, rng: np.random.Generator, **changes: bytes
+) -> dict[str, tuple[np.ndarray, list[int]]]:
+    """Downsampled ImageNet's eleven files, as Python 3 writes them: str keys, labels 1 to 1000, a mean image."""
+    folder.mkdir(parents=True)
+    written = {}
+    for number, name in enumerate([*(f"train_data_batch_{k}" for k in range(1, 11)), "val_data"]):
+        pixels = rng.integers(0, 256, (6, 768), dtype=np.uint8)
+        labels = [1 + number, 120, 121, 1000, 2, 5]
+        batch = {"data": pixels, "labels": labels, "mean": pixels.mean(0)}
+        (folder / name).write_bytes(changes.get(name, pickle.dumps(batch)))
+        written[name] = pixels, labels
+    return written
+
+
+@pytest.mark.parametrize("place", ["ImageNet16", "imagenet16-120/ImageNet16", "imagenet16-120"])
+def test_imagenet16_keeps_the_first_120_classes_at_16_pixels(tmp_path: Path, place: str) -> None:
+    written = write_imagenet16(tmp_path / place, np.random.default_rng(0))
+    dataset = open_dataset(str(tmp_path / place.split("/")[0]))
+    assert (dataset.name, dataset.size, len(dataset.classes)) == ("imagenet16-120", 16, 120)
+    kept = [0, 1, 4, 5]
+    expected = [
+        label - 1 for name, (_, labels) in written.items() if name != "val_data" for label in np.take(labels, kept)
+    ]
+    assert dataset.train.labels.tolist() == expected
+    assert dataset.test is not None
+    assert dataset.test.labels.tolist() == [10, 119, 1, 4]
+    pixels = written["train_data_batch_2"][0][kept].reshape(4, 3, 16, 16)
+    np.testing.assert_array_equal(dataset.train.images(np.arange(4, 8)), pixels)
+    assert dataset.mean == pytest.approx((122.68 / 255, 116.66 / 255, 104.01 / 255))
+
+
+@pytest.mark.parametrize(
+    ("batch", "complaint"),
+    [
+        ({"data": np.zeros((2, 768), np.uint8), "labels": [0, 1]}, "labels outside 1 to 1000"),
+        ({"data": np.zeros((2, 768), np.uint8), "labels": [1]}, "not one integer label for each of its 2"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [1, 2]}, "no uint8 rows of 768 pixels"),
+        ({"labels": [1, 2]}, "no uint8 rows"),
+    ],
+)
+def test_other_content_than_imagenet16_is_named(tmp_path: Path, batch: dict[str, object], complaint: str) -> None:
+    write_imagenet16(tmp_path / "ImageNet16", np.random.default_rng(0), train_data_batch_3=pickle.dumps(batch))
+    with pytest.raises(HnasError, match=f"train_data_batch_3.*{complaint}"):
+        open_dataset(str(tmp_path / "ImageNet16"))
+
+
+def test_missing_files_of_imagenet16_are_named(tmp_path: Path) -> None:
+    write_imagenet16(tmp_path / "ImageNet16", np.random.default_rng(0))
+    (tmp_path / "ImageNet16" / "train_data_batch_7").unlink()
+    with pytest.raises(UsageError, match="lacks train_data_batch_7"):
+        open_dataset(str(tmp_path))
 
 
 class Hostile:

@@ -8,6 +8,16 @@ batch.images.shape                                 # (64, 3, 32, 32)
 from __future__ import annotations
 
 from pipeline.images.dataset import Batch, ImageDataset, Split, training_batch
-from pipeline.images.opening import DATA_VARIABLE, NAMED, dataset_name, open_dataset
+from pipeline.images.opening import DATA_VARIABLE, NAMED, data_folder, dataset_name, open_dataset
 
-__all__ = ["DATA_VARIABLE", "NAMED", "Batch", "ImageDataset", "Split", "dataset_name", "open_dataset", "training_batch"]
+__all__ = [
+    "DATA_VARIABLE",
+    "NAMED",
+    "Batch",
+    "ImageDataset",
+    "Split",
+    "data_folder",
+    "dataset_name",
+    "open_dataset",
+    "training_batch",
+]

@@ -80,10 +80,10 @@ def _split(folder: Path, names: tuple[str, ...], layout: _Layout) -> StoredSplit
     count = 0
     for path in (folder / name for name in names):
         batch = load_batch(path)
-        data = _numbers(_entry(batch, b"data", path))
+        data = numbers(_entry(batch, b"data", path))
         if data is None or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * _SIDE**2:
             raise HnasError(f"{path} has something else than uint8 rows of {3 * _SIDE**2} pixels: get the file again.")
-        targets = _numbers(_entry(batch, layout.labels, path))
+        targets = numbers(_entry(batch, layout.labels, path))
         if targets is None or targets.dtype.kind not in "iu" or targets.shape != (len(data),):
             raise HnasError(f"{path} has not one integer label for each of its {len(data)} images: get the file again.")
         files.append((str(path), count))
@@ -151,7 +151,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _numbers(value: object) -> np.ndarray | None:
+def numbers(value: object) -> np.ndarray | None:
     """The array that a batch holds as an array or a list; None where it is neither, or not of whole numbers."""
     try:
         if isinstance(value, list):

@@ -9,18 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from hnas.errors import HnasError, UsageError
-from pipeline.images import cifar, folders, parquet
+from pipeline.images import cifar, folders, imagenet16, parquet
 from pipeline.images.dataset import ImageDataset, Split
 from pipeline.images.digits import read_digits
 from pipeline.images.pixels import StoredDataset, StoredSplit, decode
 
 DATA_VARIABLE = "HNAS_DATA"
+DEFAULT_DATA = "data/downloads"
 NAMED = ("cifar10", "cifar100", "imagenet16-120")
-# The folders that CIFAR's archives unpack to: their images are those of the data set, so are its name and constants.
-_ARCHIVE_NAMES = {"cifar-10-batches-py": "cifar10", "cifar-100-python": "cifar100"}
+# The folders in which official files come: their images are those of the data set, so are its name and constants.
+_ARCHIVE_NAMES = {
+    "cifar-10-batches-py": "cifar10",
+    "cifar-100-python": "cifar100",
+    imagenet16.FOLDER.lower(): "imagenet16-120",
+}
 _LAYOUTS = (
     "Parquet files train-*.parquet with an image and a label column, class folders such as cat/*.png and dog/*.png "
-    "(or train/ and test/ with class folders in them), or CIFAR's Python batches"
+    "(or train/ and test/ with class folders in them), CIFAR's Python batches, or ImageNet16's"
 )
 _SIZES = (4, 1024)
 
@@ -29,8 +34,9 @@ def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
     """The data set that `spec` names, with its labels read and no image decoded but the first.
 
     `spec` is `digits` (ships with scikit-learn), `cifar10`, `cifar100` or `imagenet16-120` (a folder of that name
-    under $HNAS_DATA), or a path: Hugging Face Parquet, class folders, or CIFAR's Python batches, told apart by their
-    content. A path's data set is named after its folder, or its file without the suffix, in lower case.
+    under $HNAS_DATA, else data/downloads, where `hnas fetch` puts it), or a path: Hugging Face Parquet, class folders,
+    CIFAR's or ImageNet16's Python batches, told apart by their content. A path's data set is named after its folder,
+    or its file without the suffix, in lower case.
 
     With `image_size` every image becomes image_size x image_size pixels (bilinear); without it they must all be
     square and of one size, which is checked on each image as it is read.
@@ -63,18 +69,19 @@ def dataset_name(spec: str) -> str:
     return _ARCHIVE_NAMES.get(name, name)
 
 
+def data_folder() -> Path:
+    """The folder that holds data sets under their names: $HNAS_DATA, else data/downloads."""
+    return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_DATA).expanduser()
+
+
 def _located(spec: str) -> Path:
     if spec in NAMED:
-        root = os.environ.get(DATA_VARIABLE)
-        where = Path(root).expanduser() / spec if root else None
-        if where is not None and where.is_dir():
+        where = data_folder() / spec
+        if where.is_dir():
             return where
-        looked = (
-            f"there is no folder {where}" if where else f"${DATA_VARIABLE}, the folder to look for it in, is not set"
-        )
         raise UsageError(
-            f"The data set {spec} was not found: {looked}; put it at ${DATA_VARIABLE}/{spec} as {_LAYOUTS}, "
-            "or give its path instead of its name."
+            f"The data set {spec} was not found: there is no folder {where}; `hnas fetch {spec}` gets it, or put it at "
+            f"${DATA_VARIABLE}/{spec} as {_LAYOUTS}, or give its path instead of its name."
         )
     path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
     if not spec or not path.exists():
@@ -90,7 +97,7 @@ def _read(path: Path) -> StoredDataset:
         if path.suffix.lower() == ".parquet":
             return parquet.read_file(path)
         raise UsageError(f"{path} is a file but not a .parquet file: a data set is one of {_LAYOUTS}.")
-    for read in (parquet.read_folder, cifar.read_folder, folders.read_folder):
+    for read in (parquet.read_folder, cifar.read_folder, imagenet16.read_folder, folders.read_folder):
         stored = read(path)
         if stored is not None:
             return stored
