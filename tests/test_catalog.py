@@ -18,7 +18,7 @@ from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.objective import objective
 from pipeline.catalog import connect, pick_run
-from pipeline.importers import SCHEMA
+from pipeline.importers.tables import SCHEMAS
 from pipeline.store import Store
 from tests.conftest import SPACE, exact_table, fill, metrics_of, snapshot
 
@@ -51,7 +51,7 @@ def training(arch: str, *, seed: int = 0, epochs: int | None = 10, test: float =
 
 def write_accuracies(store: Store, source: str, rows: list[dict[str, Any]], name: str = "a.parquet") -> None:
     store.prepare()
-    store.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), "accuracies", source, name)
+    store.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["accuracies"]), "accuracies", source, name)
 
 
 def types_of(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:
