@@ -346,7 +346,8 @@ def sql(
 ) -> None:
     """Query the store with SQL.
 
-    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, searches, queries.
+    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, searches,
+    queries.
     """
     from pipeline.catalog import connect
     from pipeline.formats import run_query

@@ -23,7 +23,8 @@ from pipeline.store import Store
 from tests.conftest import SPACE, exact_table, fill, metrics_of, snapshot
 
 VIEWS = (
-    "runs", "architectures", "requests", "metrics", "accuracies", "mean_accuracies", "pool", "searches", "queries",
+    "runs", "architectures", "requests", "metrics", "accuracies", "mean_accuracies", "curves", "proxies", "pool",
+    "searches", "queries",
 )  # fmt: skip
 
 
@@ -41,6 +42,9 @@ def with_accuracies(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tup
     archs = [arch for arch, _ in plan.requested]
     rows = [training(arch, seed=seed, test=80 + i + seed) for i, arch in enumerate(archs[:8]) for seed in (0, 1)]
     write_accuracies(store, "mine", rows)
+    for table, more in (("curves", {"epoch": 5}), ("proxies", {"proxy": "synflow", "value": 1.5})):
+        schema = SCHEMAS[table]
+        store.write_table(pa.Table.from_pylist([row | more for row in rows], schema=schema), table, "mine", "a.parquet")
     return store, run, archs
 
 

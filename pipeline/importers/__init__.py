@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from hnas.errors import UsageError
+from hnas.errors import HnasError, UsageError
 from pipeline.importers.files import content_digest
 from pipeline.importers.tables import Advance, Importer
 from pipeline.importers.writing import ImportNote, TableWriters
@@ -49,7 +49,8 @@ def import_accuracies(store: Store, source: str, path: Path, progress: Advance =
 
     A file is known by its name: importing it again changes nothing, importing a changed file of that name replaces its
     rows in all tables. `progress` is told how much of the file is read. Raises `UsageError` for an unknown source and
-    for every fault of the file, named with its place; then, as after an interruption, the store is as it was before.
+    for every fault of the file, named with its place, and `HnasError` where it is interrupted or the store cannot be
+    written; then the store is as it was before.
     """
     if source not in IMPORTERS:
         raise UsageError(f"there is no importer {source!r}; choose from {', '.join(IMPORTERS)}")
@@ -62,9 +63,12 @@ def import_accuracies(store: Store, source: str, path: Path, progress: Advance =
     if known is not None and known.content == content:
         return _imported(known, changed=False)
     with writers:
-        for rows in _load(source)(path, progress):
-            writers.write(rows)
-        note = writers.finish(content)
+        try:
+            for rows in _load(source)(path, progress):
+                writers.write(rows)
+            note = writers.finish(content)
+        except KeyboardInterrupt:
+            raise HnasError(f"interrupted: nothing of {path} was imported") from None
         changed = not writers.unchanged()
         if changed:
             store.prepare()

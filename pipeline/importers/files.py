@@ -28,5 +28,5 @@ def content_digest(path: Path, kind: str) -> str:
 
 def _add(hashed: hashlib.blake2b, path: Path) -> None:
     with path.open("rb") as file:
-        while block := file.read(2**22):
+        while block := file.read(2**18):
             hashed.update(block)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 _BLOCK = 2**20
+_LONGEST = 2**20
 _BLANKS = " \t\r\n"
+_AFTER = _BLANKS + ",:}]"
 _END = "the file ends in the middle; it is not whole"
 
 
@@ -51,13 +53,14 @@ class JSONStream:
             try:
                 found, end = self._decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                if self._ended or len(self._text) - self._at > _BLOCK:
+                if self._ended or len(self._text) - self._at > _LONGEST:
                     raise ValueError(f"it is not {'whole ' if self._ended else ''}JSON: {error.msg}") from None
             except RecursionError:
                 raise ValueError("it is nested too deeply") from None
             else:
-                # A number may go on in the next block.
-                if end < len(self._text) or self._ended:
+                # A number may go on in the next block: 12 as 12.5, 1 as 1e-3.
+                follows = self._text[end : end + 1]
+                if self._ended or (follows and follows in _AFTER) or end - self._at > _LONGEST:
                     self._at = end
                     return found
             self._fill()
