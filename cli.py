@@ -53,6 +53,9 @@ class Method(StrEnum):
 
 class Source(StrEnum):
     csv = "csv"
+    parquet = "parquet"
+    nasbench101 = "nasbench101"
+    suite_zero = "suite-zero"
 
 
 class QueryFormat(StrEnum):
@@ -201,17 +204,25 @@ def import_(
     source: Annotated[Source, typer.Argument(help="The kind of file.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
     store: StoreOption = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Import the accuracies of a benchmark file.
+    """Import a benchmark's accuracies.
 
-    Importing it again changes nothing; a changed file of the same name replaces its rows.
+    csv and parquet: a training a row, with arch, dataset, test_accuracy, ... nasbench101: nasbench_only108.tfrecord or
+    nasbench_full.tfrecord. suite-zero: a JSON file of NAS-Bench-Suite-Zero.
+
+    Importing a file again changes nothing; a changed file of the same name replaces its rows.
     """
     from pipeline.importers import import_accuracies
+    from pipeline.render import ReadingReporter, import_summary
     from pipeline.store import Store, store_location
 
-    done = import_accuracies(Store(store_location(store)), source.value, path)
-    state = "imported" if done.changed else "already in the store"
-    print(f"{state}: {done.rows:,} rows of {done.architectures:,} architectures from {path}")
+    reporter = ReadingReporter(sys.stderr, quiet=quiet)
+    try:
+        done = import_accuracies(Store(store_location(store)), source.value, path, progress=reporter)
+    finally:
+        reporter.close()
+    print(import_summary(done, path))
 
 
 @app.command()
@@ -363,7 +374,8 @@ def sql(
 ) -> None:
     """Query the store with SQL.
 
-    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, pool, searches, queries.
+    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, searches,
+    queries.
     """
     from pipeline.catalog import connect
     from pipeline.formats import run_query

@@ -1,5 +1,5 @@
-"""DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, pool, searches,
-queries` and the macro `objective`, made when a connection opens. The SQL is in `pipeline/sql/*.sql`.
+"""DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, curves, proxies,
+pool, searches, queries` and the macro `objective`, made when a connection opens. The SQL is in `pipeline/sql/*.sql`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _PARQUET = {
     "requests": ("runs", "*", "requests", "*.parquet"),
     "metrics": ("runs", "*", "metrics", "*.parquet"),
     "accuracies": ("accuracies", "*", "*.parquet"),
+    "curves": ("curves", "*", "*.parquet"),
+    "proxies": ("proxies", "*", "*.parquet"),
     "queries": ("searches", "*", "queries.parquet"),
 }
 _JSON = {

@@ -18,7 +18,7 @@ from hnas.errors import UsageError
 from hnas.metrics.names import COLUMNS
 from hnas.objective import Array, SearchRange, objective
 from hnas.optimiser import Optimiser
-from pipeline.importers.csv import ACCURACIES
+from pipeline.importers.trainings import ACCURACIES
 
 METHODS = ("spearman", "kendall")
 #: The metrics of Table 1, in its order.

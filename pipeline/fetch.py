@@ -7,7 +7,7 @@ where to get the file and what to check.
 from __future__ import annotations
 
 import hashlib
-import logging
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress
         _download(address, part, progress)
         part.replace(output_file)
 
-    logging.getLogger("pooch").setLevel(logging.WARNING)
+    pooch.get_logger().setLevel("WARNING")
     try:
         place.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(
@@ -115,8 +115,10 @@ def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress
             fname=source.file,
             path=place,
             downloader=resume,
-            processor=pooch.Untar(extract_dir=".") if source.archive else None,
+            processor=_unpack if source.archive else None,
         )
+    except tarfile.TarError as error:
+        raise HnasError(f"the archive {source.file} cannot be unpacked in {place}: {error}") from error
     except requests.RequestException as error:
         raise HnasError(
             f"{download.url} cannot be fetched: {_reason(error)}; the same command goes on where it stopped, and "
@@ -130,6 +132,15 @@ def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress
     except OSError as error:
         raise HnasError(f"{place} cannot be written: {error.strerror or error}; use another --to") from error
     return place if source.archive else place / source.file
+
+
+def _unpack(file: str, action: str, _: object) -> None:
+    """Unpack an archive beside itself, nothing outside and no links: `action` is `fetch` where it was there before."""
+    with tarfile.open(file) as archive:
+        place = Path(file).parent
+        there = all((place / member.name).exists() for member in archive) if action == "fetch" else False
+        if not there:
+            archive.extractall(place, filter="data")
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:

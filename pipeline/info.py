@@ -10,8 +10,9 @@ from pipeline.catalog import sql
 
 
 def store_info(connection: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
-    """The runs with their rows, the imported accuracies, and the searches with their winners; newest first."""
-    return {name: _rows(connection, f"info_{name}") for name in ("runs", "accuracies", "searches")}
+    """The runs with their rows, what was imported, and the searches with their winners; newest first."""
+    sections = ("runs", "accuracies", "curves", "proxies", "searches")
+    return {name: _rows(connection, f"info_{name}") for name in sections}
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, name: str) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from hnas.algorithm import Query
@@ -20,8 +21,9 @@ from pipeline.correlate import Correlations
 from pipeline.search import SearchResult, StartedSearch
 
 if TYPE_CHECKING:
-    # These load torch, which a search against a table never needs.
+    # These load torch and more, which a search against a table never needs.
     from hnas.training import TrainingResult
+    from pipeline.importers import Imported
     from pipeline.plan import Plan
     from pipeline.precompute import Progress
 
@@ -77,6 +79,39 @@ class Reporter:
             self._bar.start()
         rate = f"{progress.rate:.2f}/s" if progress.done else "starting workers"
         self._bar.update(self._task, completed=progress.done, rate=rate)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class ReadingReporter:
+    """Progress through a file: a bar and the time left on a terminal, lines in a log, nothing when `quiet`."""
+
+    def __init__(self, stderr: TextIO, *, quiet: bool, verb: str = "importing") -> None:
+        self._stderr, self._quiet, self._verb = stderr, quiet, verb
+        self._bar: Bar | None = None
+        self._task: Any = None
+        self._begun = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes, rows or files are read."""
+        if self._quiet or not total:
+            return
+        share, now = min(done / total, 1.0), time.monotonic()
+        if self._stderr.isatty():
+            if self._bar is None:
+                columns = (TextColumn(self._verb), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+                self._bar = Bar(*columns, console=Console(file=self._stderr), transient=True)
+                self._task = self._bar.add_task("", total=1.0)
+                self._bar.start()
+            self._bar.update(self._task, completed=share)
+        elif share and now - self._last >= _LOG_EVERY:
+            self._last = now
+            left = (now - self._begun) * (1 - share) / share
+            print(f"{self._verb}: {share:.0%}, {duration(left)} left", file=self._stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar off the terminal."""
@@ -197,6 +232,17 @@ def status(stderr: TextIO, text: str) -> Iterator[None]:
         return
     with Console(file=stderr).status(text):
         yield
+
+
+def import_summary(done: Imported, path: Path) -> str:
+    """What an import did, and what the file holds."""
+    state = "imported" if done.changed else "already in the store"
+    more = "".join(
+        f", {count:,} {what}"
+        for count, what in ((done.curves, "points of curves"), (done.proxies, "scores of proxies"))
+        if count
+    )
+    return f"{state}: {done.rows:,} rows of {done.architectures:,} architectures{more} from {path}"
 
 
 def query_line(query: Query) -> str:

@@ -8,6 +8,8 @@ runs/<run>/requests/*.parquet        the architectures that were asked for, with
 runs/<run>/metrics/*.parquet         a row for each canonical architecture
 runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
 accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
+curves/<source>/*.parquet            the same, measured on the way, with the epoch
+proxies/<source>/*.parquet           training-free scores that others computed
 searches/<search>/search.json, queries.parquet
 """
 
@@ -23,7 +25,7 @@ import tempfile
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -125,20 +127,35 @@ class Store:
             if not self.local:
                 self.fs.pipe_file(path, content)
                 return
-            folder = Path(path).parent
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
+            with self.aside(*parts) as aside:
+                aside.file.write(content)
+                aside.seal()
+                aside.keep()
+
+    @contextlib.contextmanager
+    def aside(self, *parts: str) -> Iterator[Aside]:
+        """A file to write piece by piece, which takes its place at `parts` when it is kept, and is gone otherwise.
+
+        Until then it lies in the root of a local store, or in the system's temporary folder where the store is remote.
+        Refusals of the operating system pass through: `writing` turns them into a sentence.
+        """
+        root = Path(self.root) if self.local else None
+        made = _make_folder(root) if root else []
+        try:
+            handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=root)
+            aside = Aside(self, self.path(*parts), Path(name), os.fdopen(handle, "wb"))
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(aside).chmod(0o666 & ~_umask())
-                Path(aside).replace(path)
-            except BaseException:
+                yield aside
+            finally:
                 with contextlib.suppress(OSError):
-                    Path(aside).unlink()
-                raise
+                    aside.file.close()  # flushes once more what a full disk refused
+                with contextlib.suppress(OSError):
+                    aside.name.unlink(missing_ok=True)
+        except BaseException:
+            for folder in made:
+                with contextlib.suppress(OSError):  # somebody else has put something into it
+                    folder.rmdir()
+            raise
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[None]:
@@ -185,6 +202,36 @@ class Store:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         self.write_bytes(buffer.getvalue(), *parts)
+
+
+class Aside:
+    """A file on its way into the store; see `Store.aside`."""
+
+    def __init__(self, store: Store, path: str, name: Path, file: BinaryIO) -> None:
+        self._store, self._path = store, path
+        self.name, self.file = name, file
+
+    def seal(self) -> None:
+        """Everything is written: bring it to the disk, so that a full one is noticed before anything is replaced."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+    def keep(self) -> None:
+        """Put the sealed file into its place, whole at once."""
+        if self._store.local:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            self.name.chmod(0o666 & ~_umask())
+            self.name.replace(self._path)
+        else:
+            self._store.fs.put_file(str(self.name), self._path)
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make `folder` with its parents; returns those that were not there before, innermost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def _reason(error: OSError) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from hnas.spaces import search_spaces
 from pipeline.images import open_dataset
-from pipeline.importers import SCHEMA
+from pipeline.importers.tables import SCHEMAS
 from pipeline.plan import make_plan, record_request
 from pipeline.runs import open_run
 from pipeline.store import Store
@@ -73,5 +73,7 @@ def make_store(folder: Path, *, architectures: int = 60, accuracies: bool = True
                     "valid_accuracy": 90 - 5 * abs(level - 2) + noise.gauss(0, 0.2),
                 }
             )  # fmt: skip
-        store.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), "accuracies", "csv", "made-up.parquet")
+        store.write_table(
+            pa.Table.from_pylist(rows, schema=SCHEMAS["accuracies"]), "accuracies", "csv", "made-up.parquet"
+        )
     return store

@@ -18,12 +18,13 @@ from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.objective import objective
 from pipeline.catalog import connect, pick_run
-from pipeline.importers import SCHEMA
+from pipeline.importers.tables import SCHEMAS
 from pipeline.store import Store
 from tests.conftest import SPACE, exact_table, fill, metrics_of, snapshot
 
 VIEWS = (
-    "runs", "architectures", "requests", "metrics", "accuracies", "mean_accuracies", "pool", "searches", "queries",
+    "runs", "architectures", "requests", "metrics", "accuracies", "mean_accuracies", "curves", "proxies", "pool",
+    "searches", "queries",
 )  # fmt: skip
 
 
@@ -41,6 +42,9 @@ def with_accuracies(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tup
     archs = [arch for arch, _ in plan.requested]
     rows = [training(arch, seed=seed, test=80 + i + seed) for i, arch in enumerate(archs[:8]) for seed in (0, 1)]
     write_accuracies(store, "mine", rows)
+    for table, more in (("curves", {"epoch": 5}), ("proxies", {"proxy": "synflow", "value": 1.5})):
+        schema = SCHEMAS[table]
+        store.write_table(pa.Table.from_pylist([row | more for row in rows], schema=schema), table, "mine", "a.parquet")
     return store, run, archs
 
 
@@ -51,7 +55,7 @@ def training(arch: str, *, seed: int = 0, epochs: int | None = 10, test: float =
 
 def write_accuracies(store: Store, source: str, rows: list[dict[str, Any]], name: str = "a.parquet") -> None:
     store.prepare()
-    store.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), "accuracies", source, name)
+    store.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["accuracies"]), "accuracies", source, name)
 
 
 def types_of(connection: duckdb.DuckDBPyConnection, view: str) -> dict[str, str]:

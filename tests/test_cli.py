@@ -349,7 +349,7 @@ def test_sql_runs_a_script_from_standard_input(store: Path) -> None:
 
 def test_info_for_people_and_for_programs(store: Path) -> None:
     found = json.loads(hnas("info", "--json", "--store", store).out)
-    assert list(found) == ["runs", "accuracies", "searches"]
+    assert list(found) == ["runs", "accuracies", "curves", "proxies", "searches"]
     (run,), (table,), (search,) = found.values()
     assert (run["space"], run["dataset"], run["asked"]) == ("nasbench201", "digits", 24)
     assert run["singular"] >= 1
@@ -363,7 +363,7 @@ def test_info_for_people_and_for_programs(store: Path) -> None:
 
 def test_info_on_a_store_that_does_not_exist_creates_none(tmp_path: Path) -> None:
     done = hnas("info", "--json", "--store", tmp_path / "new")
-    assert json.loads(done.out) == {"runs": [], "accuracies": [], "searches": []}
+    assert json.loads(done.out) == {"runs": [], "accuracies": [], "curves": [], "proxies": [], "searches": []}
     assert not (tmp_path / "new").exists()
 
 

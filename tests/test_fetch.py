@@ -100,7 +100,7 @@ def test_a_file_is_fetched_whole_with_progress_and_not_fetched_again(server: Ser
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Path, ranges: bool) -> None:
     server.break_after, server.ranges = 1_200_000, ranges
-    with pytest.raises(HnasError, match="cannot be fetched.*goes on where it stopped"):
+    with pytest.raises(HnasError, match=r"cannot be fetched.*goes on where it stopped"):
         fetch("bench", tmp_path)
     part = tmp_path / "bench" / "bench.tfrecord.part"
     there = part.stat().st_size
@@ -123,7 +123,7 @@ def test_a_part_that_is_whole_already_is_taken(server: Server, tmp_path: Path) -
 @pytest.mark.usefixtures("source")
 def test_wrong_content_is_thrown_away_and_the_next_attempt_starts_afresh(server: Server, tmp_path: Path) -> None:
     server.files["/bench.tfrecord"] = b"<html>a login page</html>"
-    with pytest.raises(HnasError, match="has not the checksum sha256:.*thrown away"):
+    with pytest.raises(HnasError, match=r"has not the checksum sha256:.*thrown away"):
         fetch("bench", tmp_path)
     assert list((tmp_path / "bench").iterdir()) == []
     server.files["/bench.tfrecord"] = CONTENT
@@ -208,13 +208,9 @@ def test_a_hostile_archive_writes_nothing_outside_its_folder(
 
 
 def test_what_has_no_address_is_explained_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        HnasError, match=r"nats-bench has no stable direct link.*`hnas import nats-bench PATH` reads it"
-    ):
+    with pytest.raises(HnasError, match=r"nats-bench has no stable direct link.*`hnas import nats-bench PATH`"):
         fetch("nats-bench", tmp_path)
-    with pytest.raises(
-        HnasError, match=r"train_data_batch_1 27846dcaa50de8e21a7d1a35f30f0e91.*missing there: .*val_data"
-    ):
+    with pytest.raises(HnasError, match=r"batch_1 27846dcaa50de8e21a7d1a35f30f0e91.*missing there: .*val_data"):
         fetch("imagenet16-120", tmp_path)
     small = {"one": hashlib.md5(b"1").hexdigest(), "two": hashlib.md5(b"2").hexdigest()}
     monkeypatch.setitem(SOURCES, "byhand", ByHand("somewhere", small))

@@ -25,6 +25,10 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 NODES = 4
 EDGES = tuple((i, j) for j in range(1, NODES) for i in range(j))
 
+# NAS-Bench-Suite-Zero's own order of the edges and of the operations.
+_SUITE_ZERO_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+_SUITE_ZERO_OPERATIONS = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
+
 KERNELS = {"conv1x1": 1, "conv3x3": 3}
 
 _CONVOLUTIONS = {"nor_conv_1x1": "conv1x1", "nor_conv_3x3": "conv3x3"}
@@ -99,6 +103,17 @@ class NASBench201:
         if not 1 <= n <= size:
             raise UsageError(f"cannot sample {n} of the {size} architectures of {self.name}; ask for 1 to {size}")
         return Random(seed).sample(everything, n)
+
+    def from_suite_zero(self, encoding: object) -> str:
+        """The architecture string of NAS-Bench-Suite-Zero's encoding, six indices such as `(4, 3, 3, 3, 2, 3)`.
+
+        They name the operations on the edges 0→1, 0→2, 0→3, 1→2, 1→3, 2→3. Raises `UsageError` for anything else.
+        """
+        indices = encoding if isinstance(encoding, (tuple, list)) else ()
+        if len(indices) != len(EDGES) or not all(type(k) is int and 0 <= k < len(OPERATIONS) for k in indices):
+            raise UsageError(f"{encoding!r:.100} is no encoding of a NAS-Bench-201 cell; give six numbers from 0 to 4")
+        names = (_SUITE_ZERO_OPERATIONS[k] for k in indices)
+        return format_arch(dict(zip(_SUITE_ZERO_EDGES, names, strict=True)))
 
     def canonical(self, arch: str) -> str:
         """The key of the architecture's class, such as `a=conv3x3(x);y=x+a`; `y=0` is the dead class."""

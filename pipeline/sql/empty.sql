@@ -19,6 +19,13 @@ CREATE TABLE empty.accuracies (
     space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT,
     train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE, filename VARCHAR
 );
+CREATE TABLE empty.curves (
+    space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT, epoch INTEGER,
+    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE, filename VARCHAR
+);
+CREATE TABLE empty.proxies (
+    space VARCHAR, arch VARCHAR, dataset VARCHAR, proxy VARCHAR, value DOUBLE, seconds DOUBLE, filename VARCHAR
+);
 CREATE TABLE empty.queries (
     query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,
     seconds DOUBLE, own_seconds DOUBLE, filename VARCHAR

@@ -31,6 +31,20 @@ SELECT
     * EXCLUDE (filename)
 FROM files.accuracies;
 
+-- One row for each measurement of an imported training on its way, after `epoch` of its `epochs`.
+CREATE VIEW curves AS
+SELECT
+    regexp_extract(filename, 'curves/([^/]+)/[^/]+$', 1) AS source,
+    * EXCLUDE (filename)
+FROM files.curves;
+
+-- One row for each imported score of a training-free proxy. Encodings that are one architecture have a row each.
+CREATE VIEW proxies AS
+SELECT
+    regexp_extract(filename, 'proxies/([^/]+)/[^/]+$', 1) AS source,
+    * EXCLUDE (filename)
+FROM files.proxies;
+
 -- One row for each architecture and data set: the mean over seeds, all of one source and one number of epochs,
 -- namely those that cover the most architectures (among equals, the longer training).
 CREATE VIEW mean_accuracies AS

@@ -1,0 +1,195 @@
+"""NAS-Bench-Suite-Zero: validation accuracies and the scores of training-free proxies that its authors computed.
+
+    {space: {dataset: {encoding: {proxy: value, ..., "val_accuracy": percent}}}}
+
+The files that its authors distribute have no level of spaces and tell a proxy as `{"score": value, "time": seconds}`;
+both forms of both are read. An encoding is a Python literal, which the space turns into an architecture.
+
+The number of epochs and the seed are not known. Where several encodings are one architecture, each has its rows: the
+first has no seed, the others have 1, 2, ... in the order of the file.
+
+Source: Krishnakumar et al., "NAS-Bench-Suite-Zero: Accelerating Research on Zero Cost Proxies", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import pyarrow as pa
+
+from hnas.errors import UsageError
+from hnas.spaces import search_spaces
+from pipeline.importers.json_stream import JSONStream
+from pipeline.importers.tables import SCHEMAS, Advance, Rows
+
+#: The spaces of the benchmark that this package may have, by its names and ours.
+SPACES = {"nasbench101": "nasbench101", "nasbench201": "nasbench201", "nasbench301": "darts", "darts": "darts"}
+DATASETS = ("cifar10", "cifar100", "imagenet16-120", "svhn", "ninapro", "scifar100")
+
+_ACCURACY = "val_accuracy"
+_IDENTITY = "id"  # some files number their architectures
+_BATCH = 2**12
+_LONGEST = 2000
+
+
+@runtime_checkable
+class _Space(Protocol):
+    def from_suite_zero(self, encoding: object) -> str: ...
+
+
+def read_suite_zero(path: Path, advance: Advance) -> Iterator[Rows]:
+    """Its validation accuracies as `accuracies`, its proxies as `proxies`.
+
+    Raises `UsageError` with the space, data set and encoding of the first fault.
+    """
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            reader = _Reader(path)
+            for rows in reader.read(JSONStream(io.TextIOWrapper(file, encoding="utf-8-sig"))):
+                yield rows
+                advance(file.tell(), size)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}; give a JSON file of NAS-Bench-Suite-Zero"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}); give a JSON file") from error
+    except ValueError as error:
+        where = ", ".join([str(path), *reader.place])
+        advice = "" if reader.place else "; give a JSON file of NAS-Bench-Suite-Zero"
+        raise UsageError(f"{where}: {error}{advice}") from error
+    if not reader.count:
+        raise UsageError(f"{path} has no architectures; give a JSON file of NAS-Bench-Suite-Zero")
+
+
+class _Reader:
+    """Reads one file. `place` says where it is: names of the levels that it is in."""
+
+    def __init__(self, path: Path) -> None:
+        self.place: list[str] = []
+        self.count = 0
+        self._path = path
+        # How often each (space, data set, architecture) came, and where each encoding was.
+        self._times: dict[tuple[str, str, str], int] = {}
+        self._encodings: set[tuple[str, str, str]] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._accuracies: list[tuple[object, ...]] = []
+        self._proxies: list[tuple[object, ...]] = []
+
+    def read(self, stream: JSONStream) -> Iterator[Rows]:
+        """The rows of the whole file, in batches."""
+        for name in self._inside(stream):
+            if name in SPACES:
+                for dataset in self._inside(stream):
+                    yield from self._entries(stream, SPACES[name], _dataset(dataset))
+            elif _dataset(name) in DATASETS:
+                yield from self._entries(stream, None, _dataset(name))
+            else:
+                raise ValueError(
+                    f"{name!r:.80} is neither a space ({', '.join(SPACES)}) nor a data set ({', '.join(DATASETS)})"
+                )
+        stream.finish()
+        if self._accuracies:
+            yield from self._rows()
+
+    def _inside(self, stream: JSONStream) -> Iterator[str]:
+        """The members of the next object, each of them on `place` while it is worked on."""
+        for name in stream.members():
+            self.place.append(name if len(name) < 200 else name[:197] + "...")
+            yield name
+            self.place.pop()
+
+    def _entries(self, stream: JSONStream, space: str | None, dataset: str) -> Iterator[Rows]:
+        for encoding in self._inside(stream):
+            literal = _literal(encoding)
+            self._add(space or _space_of(literal), dataset, encoding, literal, stream.value())
+            if len(self._accuracies) == _BATCH:
+                yield from self._rows()
+
+    def _add(self, space: str, dataset: str, encoding: str, literal: object, entry: object) -> None:
+        if not isinstance(entry, dict) or not entry:
+            raise ValueError("the entry is no object of proxies and val_accuracy")
+        if space not in search_spaces or not isinstance(search_spaces[space], _Space):
+            raise ValueError(f"this hnas has no search space {space!r} that reads its encodings")
+        try:
+            arch = cast(_Space, search_spaces[space]).from_suite_zero(literal)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        if (space, dataset, encoding) in self._encodings:
+            raise ValueError("the encoding comes twice")
+        self._encodings.add((space, dataset, encoding))
+        accuracy = _finite(entry.pop(_ACCURACY, None), _ACCURACY)
+        if not 0 <= accuracy <= 100:
+            raise ValueError(f"{_ACCURACY} is {accuracy:g}; it must be percent, 0 to 100")
+        times = self._times.get((space, dataset, arch), 0)
+        self._times[space, dataset, arch] = times + 1
+        self._accuracies.append((space, arch, dataset, None, times or None, None, accuracy, None, None))
+        for proxy, told in entry.items():
+            if proxy != _IDENTITY:
+                score, seconds = (told.get("score"), told.get("time")) if isinstance(told, dict) else (told, None)
+                value = _number(score, proxy)
+                cost = None if seconds is None else _finite(seconds, f"the time of {proxy}")
+                self._proxies.append((space, arch, dataset, proxy, value, cost))
+        self.count += 1
+
+    def _rows(self) -> Iterator[Rows]:
+        for table, rows in (("accuracies", self._accuracies), ("proxies", self._proxies)):
+            if rows:
+                schema = SCHEMAS[table]
+                arrays = [
+                    pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
+                ]
+                yield Rows(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
+        self._clear()
+
+
+def _dataset(name: str) -> str:
+    return name.lower()
+
+
+def _literal(encoding: str) -> object:
+    if len(encoding) > _LONGEST:
+        raise ValueError(f"the encoding has {len(encoding):,} characters; at most {_LONGEST:,} are read")
+    try:
+        return ast.literal_eval(encoding)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError("the encoding is no Python literal such as (4, 3, 3, 3, 2, 3)") from None
+
+
+def _space_of(literal: object) -> str:
+    """The space whose encodings look like this one."""
+    if isinstance(literal, (tuple, list)):
+        if len(literal) == 2 and all(isinstance(cell, (tuple, list)) for cell in literal):
+            return "darts"
+        if all(isinstance(number, int) for number in literal) and len(literal) in (6, 56):
+            return "nasbench201" if len(literal) == 6 else "nasbench101"
+    raise ValueError(
+        "the encoding is of no known space: NAS-Bench-101's has 56 numbers, NAS-Bench-201's 6, that of DARTS two cells"
+    )
+
+
+def _number(value: Any, what: str) -> float | None:
+    """`value`, None where it is not a number: some proxies failed."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{what} is {value!r:.80}, which is no number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{what} is beyond the range of numbers") from None
+
+
+def _finite(value: Any, what: str) -> float:
+    number = _number(value, what)
+    if number is None or math.isinf(number):
+        raise ValueError(f"{what} is {'missing' if value is None else value}; it must be a finite number")
+    return number
