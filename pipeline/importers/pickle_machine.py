@@ -206,6 +206,8 @@ class Machine:
         if len(keys) != len(values):
             raise self.odd()
         if self._watch(target):
+            if not {int, str}.issuperset(map(type, keys)):
+                raise self.unknown("architectures without a number")
             self._ready += zip(keys, values, strict=True)
         elif type(target) is dict:
             if not add_entries(target, keys, values):

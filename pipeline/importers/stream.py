@@ -19,12 +19,21 @@ ALLOWANCE = 2**22
 class Stream:
     """`buffer[position:]` is what comes next; `read(n)` gives up to n bytes, and none at the end of the file.
 
+    `progress` is called after each chunk of the file, `close` by `close`.
+
     A pickle can make a hundred bytes of memory out of each of its own. So the stream ends with a `UsageError` where
     more than `ALLOWANCE` bytes come between two calls of `rest`.
     """
 
-    def __init__(self, path: Path, read: Callable[[int], bytes], progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        read: Callable[[int], bytes],
+        progress: Callable[[], object] = lambda: None,
+        close: Callable[[], object] = lambda: None,
+    ) -> None:
         self.path = path
+        self.close = close
         self.buffer = b""
         self.position = 0
         self.ended = False

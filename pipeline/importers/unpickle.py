@@ -9,6 +9,7 @@ and once to hand out the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -18,32 +19,40 @@ from pipeline.importers.stream import Stream
 
 
 def unpickle(
-    source: Callable[[], Stream], benchmark: str, watched: str
-) -> Generator[tuple[Any, Any], None, tuple[Any, Stream]]:
-    """Read the pickle that begins where `source()` stands; it is called again where a second reading is needed.
+    source: Callable[[], Stream], benchmark: str, watched: str, finish: Callable[[Stream], None] = Stream.finish
+) -> Generator[tuple[Any, Any], None, Any]:
+    """Read the pickle that begins where `source()` stands, up to where `finish` finds the file's end to be right.
 
-    Yields the entries of the dictionary that is the value of the key `watched`. Returns what the pickle holds, with that
-    dictionary left empty, and the stream behind the pickle. Needs memory for an entry, for what precedes the dictionary
-    and what follows it (each up to `stream.ALLOWANCE` bytes of the file), and for what entries share.
+    Yields the entries of the dictionary that is the value of the key `watched`, whose keys are numbers or strings, and
+    returns what the pickle holds, with that dictionary left empty. Needs memory for an entry, for what precedes the
+    dictionary and what follows it (each up to `stream.ALLOWANCE` bytes of the file), and for what entries share.
+    `source` is called again where a second reading is needed.
 
     Sets come as lists, an OrderedDict as a dict, numpy's scalars as numbers, weights as `SKIPPED`.
 
     Raises:
         UsageError: the pickle is truncated, or holds what no file of `benchmark` does.
     """
-    machine = Machine(source(), benchmark, watched, Memo())
     given = 0
-    try:
-        for entry in machine.run():
-            given += 1
-            yield entry
-    except ForgottenError:
-        lost: set[int] = set()
-        for _ in Machine(source(), benchmark, watched, Memo(lost=lost)).run():
+    with closing(source()) as stream:
+        machine = Machine(stream, benchmark, watched, Memo())
+        try:
+            for entry in machine.run():
+                given += 1
+                yield entry
+            finish(stream)
+            return machine.result
+        except ForgottenError:
             pass
-        machine = Machine(source(), benchmark, watched, Memo(needed=frozenset(lost)))
+    lost: set[int] = set()
+    with closing(source()) as stream:
+        for _ in Machine(stream, benchmark, watched, Memo(lost=lost)).run():
+            pass
+    with closing(source()) as stream:
+        machine = Machine(stream, benchmark, watched, Memo(needed=frozenset(lost)))
         yield from islice(machine.run(), given, None)
-    return machine.result, machine.stream
+        finish(stream)
+        return machine.result
 
 
 def unpickle_all(stream: Stream, benchmark: str) -> Any:
