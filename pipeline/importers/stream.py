@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hnas.errors import UsageError
 
-CHUNK = 2**20
+CHUNK = 2**18
 #: Bytes that `Stream.fill` keeps ahead: more than any instruction or run of entries that is read at once.
 WINDOW = 2**16
 #: Bytes between two calls of `Stream.rest`. An architecture takes 0.3 MB in NAS-Bench-201's file, 0.5 MB at most.
@@ -54,7 +54,7 @@ class Stream:
     def fill(self, need: int = WINDOW) -> None:
         """Have `need` bytes ahead, or all that there are."""
         if self.offset > self._allowed:
-            raise self.refuse(f"holds more than {ALLOWANCE >> 20} MiB in one part, which no such file does")
+            raise self.refuse(f"holds more than {ALLOWANCE:,} bytes in one part, which no such file does")
         parts = [self.buffer[self.position :]]
         ahead = len(parts[0])
         while ahead < need and not self.ended:
