@@ -54,8 +54,7 @@ def _read_folder(folder: Path, advance: Advance) -> Iterator[Rows]:
         raise UsageError(f"{folder} has no file of an architecture, such as 000000{_ENDING}; copy them beside its meta")
     trainings = Trainings(folder)
     for done, (index, file) in enumerate(sorted(files.items()), start=1):
-        trainings.path = file
-        trainings.add(index, _load(file))
+        trainings.add(index, _load(file), file)
         check_names({index: trainings.archs[index]}, names, meta)
         yield from trainings.rows(last=done == len(files))
         advance(done, len(files))

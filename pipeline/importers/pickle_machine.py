@@ -12,14 +12,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hnas.errors import UsageError
-from pipeline.importers.pickled_globals import KNOWN, SKIPPED, UNKNOWN, Dtype, Global, WideInteger, add_entries
+from pipeline.importers.pickled_globals import (
+    KNOWN,
+    LONGEST,
+    SKIPPED,
+    UNKNOWN,
+    Dtype,
+    Global,
+    WideInteger,
+    add_entries,
+)
 from pipeline.importers.pickled_memo import KEPT, Memo
 from pipeline.importers.pickled_runs import find_run
 from pipeline.importers.stream import WINDOW, Stream
 
 _STOP = ord(".")
-#: Bytes objects longer than this are weights, which nobody asks for.
-_BYTES = 64
+#: Weights are shorter than this.
+_WEIGHTS = 2**30
 
 
 class Machine:
@@ -172,7 +181,9 @@ class Machine:
         self.stack.append(line[1:-1].decode("latin1"))
 
     def push_bytes(self, size: int) -> None:
-        if size <= _BYTES:
+        if size > _WEIGHTS:
+            raise self.unknown(f"a bytes object of {size:,} bytes")
+        if size <= LONGEST:
             self.stack.append(self.stream.take(size))
         else:
             self.stream.skip(size)

@@ -35,6 +35,9 @@ class Skipped:
 
 SKIPPED = Skipped()
 
+#: Bytes objects longer than this are weights, which nobody asks for.
+LONGEST = 64
+
 #: What a name's function returns where its arguments are not the known ones.
 UNKNOWN = object()
 
@@ -60,18 +63,16 @@ def add_entries(target: dict[Any, Any], keys: list[Any], values: Iterable[Any]) 
     return True
 
 
+# None of these copies its arguments: a few bytes of a pickle can ask for the same long list again and again.
+
+
 def _ordered(arguments: tuple[Any, ...]) -> Any:
-    if not arguments:
-        return {}
-    (pairs,) = arguments
-    made: dict[Any, Any] = {}
-    keys, values = [key for key, _ in pairs], [value for _, value in pairs]
-    return made if add_entries(made, keys, values) else UNKNOWN
+    return UNKNOWN if arguments else {}  # its entries follow
 
 
 def _items(arguments: tuple[Any, ...]) -> Any:
-    (items,) = arguments or ([],)
-    return list(items) if type(items) is list else UNKNOWN
+    (items,) = arguments
+    return items if type(items) is list else UNKNOWN
 
 
 def _dtype(arguments: tuple[Any, ...]) -> Any:
@@ -89,7 +90,9 @@ def _scalar(arguments: tuple[Any, ...]) -> Any:
 def _encoded(arguments: tuple[Any, ...]) -> Any:
     # What protocol 2 calls to write bytes.
     text, encoding = arguments
-    return text.encode("latin1") if type(text) is str and encoding == "latin1" else UNKNOWN
+    if type(text) is not str or len(text) > LONGEST or type(encoding) is not str or encoding != "latin1":
+        return UNKNOWN
+    return text.encode("latin1")
 
 
 def _skipped(_: tuple[Any, ...]) -> Any:

@@ -76,13 +76,13 @@ class Trainings:
         self._gathered: list[_Training] = []
         self._rows = 0
 
-    def add(self, index: object, results: object) -> None:
-        """`results` has a dictionary for each length of training: `ArchResults.state_dict()`.
+    def add(self, index: object, results: object, file: Path | None = None) -> None:
+        """`results` has a dictionary for each length of training: `ArchResults.state_dict()`. They are from `file`.
 
         Raises `UsageError` for an architecture that came before, or that is none of the topology space, and where
         something is missing or is no result.
         """
-        where = f"{self.path}, architecture {_shown(index)}"
+        where = f"{file or self.path}, architecture {_shown(index)}"
         if type(index) is not int or index < 0 or index in self.archs:
             raise UsageError(f"{where}: architectures have one number each, from 0; get the file again")
         if not isinstance(results, dict) or not results:
