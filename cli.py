@@ -55,6 +55,8 @@ class Source(StrEnum):
     csv = "csv"
     parquet = "parquet"
     nasbench101 = "nasbench101"
+    nasbench201 = "nasbench201"
+    nats_bench = "nats-bench"
     suite_zero = "suite-zero"
 
 
@@ -209,7 +211,8 @@ def import_(
     """Import a benchmark's accuracies.
 
     csv and parquet: a training a row, with arch, dataset, test_accuracy, ... nasbench101: nasbench_only108.tfrecord or
-    nasbench_full.tfrecord. suite-zero: a JSON file of NAS-Bench-Suite-Zero.
+    nasbench_full.tfrecord. nasbench201: the .pth file, v1.0 or v1.1. nats-bench: the folder
+    NATS-tss-v1_0-3ffb9-simple, or the single file. suite-zero: a JSON file of NAS-Bench-Suite-Zero.
 
     Importing a file again changes nothing; a changed file of the same name replaces its rows.
     """

@@ -22,6 +22,8 @@ IMPORTERS = {
     "csv": "pipeline.importers.csv:read_csv",
     "parquet": "pipeline.importers.parquet:read_parquet",
     "nasbench101": "pipeline.importers.nasbench101:read_nasbench101",
+    "nasbench201": "pipeline.importers.nasbench201:read_nasbench201",
+    "nats-bench": "pipeline.importers.nats_bench:read_nats_bench",
     "suite-zero": "pipeline.importers.suite_zero:read_suite_zero",
 }
 

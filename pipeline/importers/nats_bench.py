@@ -1,0 +1,112 @@
+"""NATS-Bench's topology space: the folder NATS-tss-v1_0-3ffb9-simple, or the one file NATS-tss-v1_0-3ffb9.pickle.pbz2.
+
+The folder holds `meta.pickle.pbz2` and a file for each architecture, `000000.pickle.pbz2` and so on, the one file all
+of them. The folder that ends in `-full` has the trained weights besides, which are read over. `trainings` says what
+becomes of the results.
+
+Source: Dong, Liu, Musial and Gabrys, "NATS-Bench: Benchmarking NAS Algorithms for Architecture Topology and Size",
+TPAMI 2021.
+"""
+
+from __future__ import annotations
+
+import bz2
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from hnas.errors import UsageError
+from pipeline.importers.stream import Stream
+from pipeline.importers.tables import Advance, Rows
+from pipeline.importers.trials import Trainings, check_architecture, check_names
+from pipeline.importers.unpickle import unpickle, unpickle_all
+
+_BENCHMARK = "NATS-Bench"
+_ENDING = ".pickle.pbz2"
+
+
+def read_nats_bench(path: Path, advance: Advance) -> Iterator[Rows]:
+    """The rows of the folder or file at `path`. `advance` is told of files of the folder, or of bytes of the file.
+
+    A folder may hold some of the architectures. Needs memory for a batch of rows, whatever the size of the benchmark.
+
+    Raises:
+        UsageError: it is neither, holds another space, or is damaged.
+    """
+    return _read_folder(path, advance) if path.is_dir() else _read_file(path, advance)
+
+
+def _read_folder(folder: Path, advance: Advance) -> Iterator[Rows]:
+    meta = folder / f"meta{_ENDING}"
+    if not meta.is_file():
+        raise UsageError(f"{folder} has no {meta.name}; give the folder NATS-tss-v1_0-3ffb9-simple")
+    names = _names(_load(meta), meta)
+    files: dict[int, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if number := re.fullmatch(r"([0-9]{1,9})" + re.escape(_ENDING), file.name):
+            index = int(number[1])
+            if index in files:
+                raise UsageError(f"{folder} has architecture {index} twice: {files[index].name} and {file.name}")
+            files[index] = file
+    if not files:
+        raise UsageError(f"{folder} has no file of an architecture, such as 000000{_ENDING}; copy them beside its meta")
+    trainings = Trainings(folder)
+    for done, (index, file) in enumerate(sorted(files.items()), start=1):
+        trainings.add(index, _load(file), file)
+        check_names({index: trainings.archs[index]}, names, meta)
+        yield from trainings.rows(last=done == len(files))
+        advance(done, len(files))
+
+
+def _read_file(path: Path, advance: Advance) -> Iterator[Rows]:
+    trainings = Trainings(path)
+    entries = unpickle(partial(_open, path, advance), _BENCHMARK, "arch2infos")
+    meta = None
+    while True:
+        try:
+            index, results = next(entries)
+        except StopIteration as end:
+            meta = end.value
+            break
+        trainings.add(index, results)
+        yield from trainings.rows()
+    names = _names(meta, path)
+    if not trainings.archs:
+        raise UsageError(
+            f"{path} holds no architecture; give NATS-tss-v1_0-3ffb9{_ENDING}, or the folder beside its meta"
+        )
+    check_names(trainings.archs, names, path)
+    yield from trainings.rows(last=True)
+
+
+def _names(meta: object, path: Path) -> list[object]:
+    names = meta.get("meta_archs") if isinstance(meta, dict) else None
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        raise UsageError(f"{path} has no list of architectures, meta_archs: give a file of NATS-Bench's topology space")
+    check_architecture(names[0], f"{path}: its first architecture")
+    return names
+
+
+def _load(path: Path) -> object:
+    with closing(_open(path, lambda done, total: None)) as stream:
+        content = unpickle_all(stream, _BENCHMARK)
+        stream.finish()
+    return content
+
+
+def _open(path: Path, advance: Advance) -> Stream:
+    try:
+        file = path.open("rb")
+        size = path.stat().st_size
+        head = file.read(3)
+        file.seek(0)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}; give a folder or file of NATS-Bench's topology space"
+        ) from error
+    if head != b"BZh":
+        file.close()
+        raise UsageError(f"{path} is not compressed with bz2, as {_ENDING} files are: give a file of NATS-Bench")
+    return Stream(path, bz2.BZ2File(file).read, lambda: advance(file.tell(), size), file.close)
