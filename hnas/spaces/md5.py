@@ -16,7 +16,7 @@ Words = NDArray[np.uint32]
 
 _START = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
 _ADDED = [np.uint32(int(abs(math.sin(i + 1)) * 2**32)) for i in range(64)]
-_TURNS = [np.uint32(turn) for row in ((7, 12, 17, 22), (5, 9, 14, 20), (4, 11, 16, 23), (6, 10, 15, 21)) for turn in row]
+_TURNS = np.array((7, 12, 17, 22, 5, 9, 14, 20, 4, 11, 16, 23, 6, 10, 15, 21), np.uint32)
 _READS = [(i, 5 * i + 1, 3 * i + 5, 7 * i)[i // 16] % 16 for i in range(64)]
 
 # Messages hashed at once: the state and a block of them, 22 words each, stay in a core's second-level cache.

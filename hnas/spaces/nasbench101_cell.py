@@ -1,19 +1,20 @@
 """A cell of NAS-Bench-101: reading and pruning it, its canonical labelling, its hash, its channels.
 
-A cell is a directed acyclic graph of 2 to 7 vertices and at most 9 edges, numbered so that edges lead upward. Vertex 0 is
-the input, the last one the output, each vertex between them holds one of three operations. `inputs[v]` has bit u set
-where u → v, so the benchmark's number of an adjacency matrix (`graph_util.gen_is_edge_fn`) is
+A cell is a directed acyclic graph of 2 to 7 vertices and at most 9 edges, numbered so that edges lead upward. Vertex 0
+is the input, the last one the output, each vertex between them holds one of three operations. `inputs[v]` has bit u
+set where u → v, so the benchmark's number of an adjacency matrix (`graph_util.gen_is_edge_fn`) is
 
     bits = Σ_v inputs[v] · 2^(v (v − 1) / 2)
 
-Source: Ying, Klein, Christiansen, Real, Murphy, Hutter, "NAS-Bench-101: Towards Reproducible Neural Architecture Search",
-ICML 2019, and its program, google-research/nasbench.
+Source: Ying, Klein, Christiansen, Real, Murphy, Hutter, "NAS-Bench-101: Towards Reproducible Neural Architecture
+Search", ICML 2019, and its program, google-research/nasbench.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import md5
 
 from hnas.errors import UsageError
@@ -43,6 +44,7 @@ class Cell:
         return f"{operations}:{adjacency_text(self.inputs)}"
 
 
+@lru_cache(maxsize=4096)
 def adjacency_text(inputs: tuple[int, ...]) -> str:
     """The adjacency matrix row by row: `1` at place V u + v where u → v."""
     return "".join("01"[into >> u & 1] for u in range(len(inputs)) for into in inputs)
@@ -64,7 +66,8 @@ def parse(text: str) -> Cell:
     v = len(operations)
     if len(bits) != v * v:
         raise UsageError(
-            f"{text!r} has {v} operations and {len(bits)} entries of an adjacency matrix; {v} × {v} = {v * v} are needed"
+            f"{text!r} has {v} operations and {len(bits)} entries of an adjacency matrix; "
+            f"{v} × {v} = {v * v} are needed"
         )
     return make_cell([[int(bit) for bit in bits[v * u : v * u + v]] for u in range(v)], operations)
 
@@ -132,12 +135,30 @@ def count_edges(inputs: tuple[int, ...]) -> int:
     return sum(into.bit_count() for into in inputs)
 
 
+@lru_cache(maxsize=4096)
+def depth(inputs: tuple[int, ...]) -> int:
+    """The number of edges on the longest path from input to output."""
+    longest = [0] * len(inputs)
+    for v, into in enumerate(inputs):
+        longest[v] = max((longest[u] + 1 for u in range(v) if into >> u & 1), default=0)
+    return longest[-1]
+
+
+@lru_cache(maxsize=4096)
+def width(inputs: tuple[int, ...]) -> int:
+    """The edges of the largest directed cut: of those between a set of vertices that nothing enters and the rest."""
+    last = len(inputs) - 1
+    members = [[v for v in range(last) if left >> v & 1] for left in range(1 << last)]
+    closed = (left for left in range(1, 1 << last, 2) if not any(inputs[v] & ~left for v in members[left]))
+    return max(sum((inputs[v] & left).bit_count() for v in range(last + 1) if not left >> v & 1) for left in closed)
+
+
 def canonical_cell(cell: Cell) -> Cell:
     """The first labelling of `cell`'s isomorphism class: the least `bits`, and for these the least `labels`.
 
     It is the one that the benchmark's `generate_graphs.py` meets first and keeps for the class, so the numbers that
     depend on the order of vertices (see `vertex_channels`) are the benchmark's own. Tries every topological order, of
-    which a cell has 24 at most.
+    which a cell has 60 at most, 3 on average.
     """
     last = len(cell.inputs) - 1
     best: tuple[tuple[int, ...], tuple[int, ...]] | None = None
@@ -175,10 +196,9 @@ def cell_hash(cell: Cell) -> str:
     labels = (-1, *cell.labels, -2)
     hashes = [_md5(str((len(out[v]), len(into[v]), labels[v]))) for v in range(n)]
     for _ in range(n):
-        hashes = [
-            _md5("|".join(("".join(sorted(hashes[u] for u in into[v])), "".join(sorted(hashes[u] for u in out[v])), own)))
-            for v, own in enumerate(hashes)
-        ]
+        read = ["".join(sorted(hashes[u] for u in into[v])) for v in range(n)]
+        reading = ["".join(sorted(hashes[w] for w in out[v])) for v in range(n)]
+        hashes = [_md5("|".join(parts)) for parts in zip(read, reading, hashes, strict=True)]
     return _md5(str(sorted(hashes)))
 
 

@@ -1,18 +1,17 @@
 """Every cell of NAS-Bench-101 and its hash: 423,624 classes of 1,293,208 labelled graphs.
 
 The canonical labelling (`nasbench101_cell.canonical_cell`) needs no search through labelled graphs. A graph without
-operations is kept where no renumbering of its interior has fewer `bits`; a labelling of it where no automorphism gives a
-lesser one. That leaves 2,494 graphs and 423,624 cells, one for each isomorphism class, before anything is hashed. The
+operations is kept where no renumbering of its interior has fewer `bits`; a labelling of it where no automorphism gives
+a lesser one. That leaves 2,494 graphs and 423,624 cells, one for each isomorphism class, before anything is hashed. The
 hash then separates them all, so it identifies isomorphism classes.
 
-Cost: 0.4 s for the cells, 5 s for their 25 million MD5 digests, a few hundred MB of memory while it lasts.
+Cost: 0.3 s for the cells, 9 s for their 24 million MD5 digests, 150 MB of memory while it lasts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b, md5
@@ -29,11 +28,10 @@ from hnas.spaces.nasbench101_cell import MAX_EDGES, MAX_VERTICES, OPERATIONS, Ce
 if TYPE_CHECKING:
     from hnas.spaces.base import Cache
 
-SIZE = 423_624
 CACHED = "nasbench101-1.npz"
 
 # BLAKE2b of the table's hashes and codes: a file that holds anything else is not the table.
-_DIGEST = ""
+_DIGEST = "8303e27844cc6bec7655a77740700aef"
 
 # Graphs hashed at once: enough that numpy's calls cost little, few enough that their messages fit in 100 MB.
 _CHUNK = 32768
@@ -44,8 +42,8 @@ Integers = NDArray[np.integer]
 class Table:
     """All cells in the order of their hashes.
 
-    `hashes` (n, 16) holds the digests, `codes` (n,) uint32 the cells: from the highest bit on, 3 bits of V, 21 of `bits`,
-    8 of the labels, read as a number to base 3.
+    `hashes` (n, 16) holds the digests, `codes` (n,) uint32 the cells: from the highest bit on, 3 bits of V, 21 of
+    `bits`, 8 of the labels, read as a number to base 3.
     """
 
     def __init__(self, hashes: Bytes, codes: NDArray[np.uint32]) -> None:
@@ -61,9 +59,12 @@ class Table:
             return None
         return decode(int(self.codes[place]))
 
+    def __len__(self) -> int:
+        return len(self.codes)
+
     def __getitem__(self, place: int) -> str:
         """The hash at a place, in hexadecimal."""
-        return self.hashes[place].tobytes().hex()
+        return bytes(self.hashes[place]).hex()
 
     def __iter__(self) -> Iterator[str]:
         """Every hash, in ascending order."""
@@ -115,7 +116,7 @@ def _unpacked(content: bytes) -> Table | None:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             hashes, codes = arrays["hashes"], arrays["codes"]
-    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, NotImplementedError):
+    except Exception:  # zipfile and numpy answer damage with a dozen types; whatever it is, the table is not there
         return None
     if digest_of(hashes, codes) != _DIGEST:
         return None
@@ -164,9 +165,10 @@ def _graphs(vertices: int) -> NDArray[np.int64]:
     bits = np.arange(1 << vertices * (vertices - 1) // 2)
     bits = bits[np.bitwise_count(bits) <= MAX_EDGES]
     inputs = [bits >> v * (v - 1) // 2 & (1 << v) - 1 for v in range(1, vertices)]
-    everyone_reads = np.logical_and.reduce([into != 0 for into in inputs])
+    everyone_reads = np.all([into != 0 for into in inputs], axis=0)
     everyone_is_read = np.bitwise_or.reduce(inputs) == (1 << vertices - 1) - 1
-    return bits[everyone_reads & everyone_is_read]
+    kept: NDArray[np.int64] = bits[everyone_reads & everyone_is_read]
+    return kept
 
 
 def _renumbered(graphs: NDArray[np.int64], vertices: int, order: tuple[int, ...]) -> NDArray[np.int64]:
@@ -234,7 +236,7 @@ def _first(out: Integers, into: Integers, labels: Integers) -> Bytes:
     for number in present.tolist():
         text = str((number // 8 // MAX_VERTICES, number // 8 % MAX_VERTICES, number % 8 - 2))
         digests[number] = np.frombuffer(md5(text.encode(), usedforsecurity=False).digest(), np.uint8)
-    return digests[triple.reshape(-1)]
+    return digests.take(triple.reshape(-1), axis=0)
 
 
 Group = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
@@ -245,7 +247,7 @@ def _by_degrees(adjacency: NDArray[np.bool_], into: Integers, out: Integers) -> 
 
     Vertex v of graph g is number V g + v. Those of a group have messages of one length.
     """
-    n, vertices = into.shape
+    vertices = into.shape[1]
     graph, target, source = np.nonzero(adjacency.transpose(0, 2, 1))
     sources = vertices * graph + source
     graph, source, target = np.nonzero(adjacency)
@@ -267,14 +269,16 @@ def _by_degrees(adjacency: NDArray[np.bool_], into: Integers, out: Integers) -> 
 
 
 def _messages(digits: Bytes, parts: Sequence[bytes | NDArray[np.int64]]) -> Bytes:
-    """Messages (m, length): each part is a text that all of them hold, or the vertices (m,) whose digits stand there."""
-    pieces = [np.frombuffer(part, np.uint8)[None] if isinstance(part, bytes) else digits.take(part, axis=0) for part in parts]
+    """Messages (m, length); each part is a text that all of them hold, or the vertices (m,) whose digits they hold."""
+    pieces = [
+        np.frombuffer(part, np.uint8)[None] if isinstance(part, bytes) else digits.take(part, axis=0) for part in parts
+    ]
     m = max(len(piece) for piece in pieces)
     return np.concatenate([np.broadcast_to(piece, (m, piece.shape[1])) for piece in pieces], axis=1)
 
 
 def _rank(digests: Bytes) -> NDArray[np.uint64]:
-    """Numbers that order digests as their hexadecimal texts are ordered: their upper halves, equal for equal digests."""
+    """The upper halves of digests, which order them as their hexadecimal texts are ordered."""
     return digests.view(">u8")[:, 0].astype(np.uint64)
 
 
