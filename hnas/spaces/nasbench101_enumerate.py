@@ -115,12 +115,10 @@ def _packed(table: Table) -> bytes:
 def _unpacked(content: bytes) -> Table | None:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            hashes, codes = arrays["hashes"], arrays["codes"]
+            hashes, codes = arrays["hashes"], arrays["codes"].astype(np.uint32)
     except Exception:  # zipfile and numpy answer damage with a dozen types; whatever it is, the table is not there
         return None
-    if digest_of(hashes, codes) != _DIGEST:
-        return None
-    return Table(np.ascontiguousarray(hashes), codes.astype(np.uint32))
+    return Table(np.ascontiguousarray(hashes), codes) if digest_of(hashes, codes) == _DIGEST else None
 
 
 def digest_of(hashes: Bytes, codes: NDArray[np.uint32]) -> str:
