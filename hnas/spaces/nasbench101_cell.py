@@ -28,7 +28,7 @@ MAX_EDGES = 9
 EXAMPLE = "input,conv3x3-bn-relu,maxpool3x3,output:0110001000010000"
 
 _LABELS = {name: label for label, name in enumerate(OPERATIONS)}
-_LONGEST = 400  # characters; the longest cell takes 160
+_LONGEST = 200  # characters; a cell takes 142 at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def adjacency_text(inputs: tuple[int, ...]) -> str:
 
 def parse(text: str) -> Cell:
     """The pruned cell of a text such as `input,maxpool3x3,output:011001000`. Raises `UsageError` saying what is off."""
-    shown = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     if len(text) > _LONGEST or text.count(":") != 1:
+        shown = text if len(text) <= 120 else text[:117] + "..."
         raise UsageError(
             f"{shown!r} is no NAS-Bench-101 architecture; give a module hash of 32 hexadecimal digits, or operations "
             f"and adjacency matrix such as {EXAMPLE}"
