@@ -170,7 +170,7 @@ class NASBench101:
         cut; `operations` and `adjacency` say what the cell is.
 
         An order of vertices other than the canonical one may shift channels (see `vertex_channels`), which moves
-        `params` and `flops` of 53,908 cells by up to a few per cent. A definition is described in its own order, as the
+        `params` and `flops` of 53,908 cells by about a per cent. A definition is described in its own order, as the
         benchmark's program builds it; a hash in the canonical order, in which the benchmark trained it.
         """
         cell = self._cell(arch, as_written=True)

@@ -118,7 +118,7 @@ def _unpacked(content: bytes) -> Table | None:
             hashes, codes = arrays["hashes"], arrays["codes"].astype(np.uint32)
     except Exception:  # zipfile and numpy answer damage with a dozen types; whatever it is, the table is not there
         return None
-    return Table(np.ascontiguousarray(hashes), codes) if digest_of(hashes, codes) == _DIGEST else None
+    return Table(np.ascontiguousarray(hashes).reshape(-1, 16), codes) if digest_of(hashes, codes) == _DIGEST else None
 
 
 def digest_of(hashes: Bytes, codes: NDArray[np.uint32]) -> str:
@@ -170,7 +170,9 @@ def _graphs(vertices: int) -> NDArray[np.int64]:
 
 
 def _renumbered(graphs: NDArray[np.int64], vertices: int, order: tuple[int, ...]) -> NDArray[np.int64]:
-    """The `bits` of graphs whose interior vertices are numbered anew, v as `order[v − 1]`; −1 … is no number of any."""
+    """The `bits` of graphs whose interior vertices are numbered anew, v as `order[v − 1]`; the largest integer where an
+    edge would lead backward.
+    """
     new = (0, *order, vertices - 1)
     image = np.zeros_like(graphs)
     backward = np.zeros(len(graphs), bool)
