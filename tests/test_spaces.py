@@ -14,6 +14,7 @@ import pytest
 import hnas
 from hnas import UsageError, search_spaces
 from hnas.spaces import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, base, definition_of, key_of, space_of
+from hnas.spaces.nasbench101 import NASBench101
 from hnas.spaces.nasbench201 import NASBench201
 from pipeline.spaces import StoreCache
 from pipeline.store import Store
@@ -68,12 +69,13 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
     return pretend
 
 
-def test_the_built_in_space_is_there_without_any_entry_point(install: Install) -> None:
+def test_the_built_in_spaces_are_there_without_any_entry_point(install: Install) -> None:
     spaces = install()
-    assert list(spaces) == ["nasbench201"]
-    assert len(spaces) == 1
+    assert list(spaces) == ["nasbench101", "nasbench201"]
+    assert len(spaces) == 2
     assert "nasbench201" in spaces
     assert isinstance(spaces["nasbench201"], NASBench201)
+    assert isinstance(spaces["nasbench101"], NASBench101)
 
 
 def test_the_installed_registry_offers_the_built_in_space_as_a_search_space() -> None:
@@ -103,11 +105,11 @@ def test_get_answers_none_for_an_unknown_name_as_any_mapping_does(install: Insta
 
 def test_a_third_party_space_is_found_by_its_entry_point(install: Install) -> None:
     spaces = install(toy="hnas_toy:Toy")
-    assert list(spaces) == ["nasbench201", "toy"]
-    assert len(spaces) == 2
+    assert list(spaces) == ["nasbench101", "nasbench201", "toy"]
+    assert len(spaces) == 3
     assert "toy" in spaces
     assert isinstance(spaces["toy"], SearchSpace)
-    assert [space.name for space in spaces.values()] == ["nasbench201", "toy"]
+    assert [space.name for space in spaces.values()] == ["nasbench101", "nasbench201", "toy"]
 
 
 def test_entry_points_of_other_groups_are_no_spaces(install: Install) -> None:
@@ -131,7 +133,7 @@ def test_an_entry_point_may_name_an_extra_as_packaging_allows(install: Install) 
 def test_a_third_party_package_cannot_replace_a_built_in_space(install: Install) -> None:
     spaces = install(nasbench201="hnas_toy:Toy")
     assert isinstance(spaces["nasbench201"], NASBench201)
-    assert list(spaces) == ["nasbench201"]
+    assert list(spaces) == ["nasbench101", "nasbench201"]
 
 
 def test_a_broken_package_leaves_the_other_spaces_usable(install: Install) -> None:
@@ -146,6 +148,7 @@ def test_the_space_of_an_architecture_is_the_one_that_takes_it(install: Install)
     spaces = install(toy="hnas_toy:Toy")
     assert space_of("t1") is spaces["toy"]
     assert space_of(CELL) is spaces["nasbench201"]
+    assert space_of("input,maxpool3x3,output:010001000") is spaces["nasbench101"]
 
 
 def test_an_architecture_of_no_space_is_refused_with_the_names_of_the_spaces(install: Install) -> None:
@@ -154,10 +157,30 @@ def test_an_architecture_of_no_space_is_refused_with_the_names_of_the_spaces(ins
         space_of("resnet18")
 
 
-def test_the_only_space_says_itself_what_is_wrong_with_an_architecture(install: Install) -> None:
+def test_each_space_says_what_is_wrong_with_an_architecture(install: Install) -> None:
     install()
-    with pytest.raises(UsageError, match=r"max_pool.*choose from none"):
+    with pytest.raises(
+        UsageError, match=r"no installed space.*nasbench201 says that operation 'max_pool'.*choose from none"
+    ):
         space_of("|max_pool~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+    with pytest.raises(UsageError, match=r"nasbench101 says that operation 'avgpool3x3' is unknown"):
+        space_of("input,avgpool3x3,output:010001000")
+
+
+def test_the_only_space_says_itself_what_is_wrong_with_an_architecture(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "_BUILT_IN", {"nasbench201": base._BUILT_IN["nasbench201"]})
+    install()
+    with pytest.raises(UsageError, match=r"^operation 'max_pool'.*choose from none"):
+        space_of("|max_pool~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+
+
+def test_a_long_text_that_is_no_architecture_is_shown_in_part(install: Install) -> None:
+    install()
+    with pytest.raises(UsageError, match=r"xxx\.\.\.' is an architecture of no") as caught:
+        space_of("x" * 10_000)
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_broken_package_does_not_hide_the_space_of_an_architecture(install: Install) -> None:
