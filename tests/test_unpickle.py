@@ -8,6 +8,7 @@ import copyreg
 import io
 import os
 import pickle
+import re
 import pickletools
 import random
 import struct
@@ -397,3 +398,15 @@ def test_a_pickle_that_is_changed_anywhere(protocol: int, changes: list[tuple[in
         content[at : at + len(change)] = change
     with contextlib.suppress(UsageError):
         entries(bytes(content))
+
+
+def test_a_pickle_that_asks_for_a_place_it_skipped_is_damaged() -> None:
+    """A memo place between others that was never filled looks like one that was forgotten, until it is looked for."""
+    content = bytearray(pickle.dumps(SAMPLE, 0))
+    names = [match.start() for match in re.finditer(rb"(?<=\n)p\d+\n", content)]
+    assert len(names) > 20
+    for start in names:
+        end = content.index(b"\n", start)
+        changed = content[:start] + b"p99999999" + content[end:]
+        with contextlib.suppress(UsageError):
+            entries(bytes(changed))

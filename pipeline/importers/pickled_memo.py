@@ -54,7 +54,8 @@ class Memo:
         if place in self._recent:
             name = self._kept[place] = self._recent.pop(place)
             return name
-        if place > self._highest or not self._forgetful:
+        if place > self._highest or not self._forgetful or self._needed:
+            # With what is needed kept, a place that is missing was never filled: a damaged file skips some.
             raise IndexError(place)
         if self.lost is None:
             raise ForgottenError
