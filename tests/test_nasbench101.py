@@ -41,7 +41,7 @@ EXAMPLE = "00005c142e6f48ac74fdcf73e3439874"
 EXAMPLE_EDGES = ((0, 1), (1, 2), (2, 3), (0, 4), (0, 5), (3, 5), (4, 5), (2, 6), (5, 6))
 EXAMPLE_LABELS = (0, 2, 0, 0, 1)
 SMALL = "input,conv3x3-bn-relu,maxpool3x3,output:0110001000010000"
-# conv3x3 and maxpool3x3 both feed the output, with conv1x1 between them and the input: 128 channels in three parts.
+# Three vertices feed the output, so 128 channels come in parts of 43, 43 and 42.
 UNEVEN = "input,conv3x3-bn-relu,conv1x1-bn-relu,maxpool3x3,output:0111100111000010000100000"
 
 
@@ -86,6 +86,14 @@ def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the table of all cells was asked for")
 
     monkeypatch.setattr(nasbench101_enumerate, "load_table", refuse)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 # Labelled graphs, as lists of edges with labels of the interior.
@@ -803,7 +811,7 @@ def test_metrics_of_real_images_are_finite_and_close_to_float64(space: NASBench1
     folder = os.environ.get("HNAS_TEST_DATA")
     if not folder:
         pytest.skip("HNAS_TEST_DATA is unset; it names the folder with cifar10")
-    batch = training_batch(open_dataset(str(Path(folder) / "cifar10")), 32, 0)
+    batch = training_batch(open_dataset(str(Path(folder) / "cifar10")), 16, 0)
     images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
     for arch in [EXAMPLE, *space.sample(2, seed=8)]:
         network = space.network(arch, cells=1)

@@ -1,7 +1,7 @@
 """MD5 of many messages of one length at once.
 
-RFC 1321, with every 32-bit word of the state a vector over the messages. A block costs about 70 ns a message where
-hashlib takes 250 ns and a call from Python, and numpy leaves the interpreter's lock while it works.
+RFC 1321, with every 32-bit word of the state a vector over the messages. A message of two blocks takes about
+0.15 µs of one core where a call of hashlib takes 0.5.
 """
 
 from __future__ import annotations
