@@ -27,6 +27,7 @@ from hnas.errors import HnasError, UsageError
 from hnas.spaces import SearchSpace
 from pipeline.plan import Plan, open_arrays, record_request, refreshed
 from pipeline.runs import now, open_run, record_session
+from pipeline.spaces import flush_cache
 from pipeline.store import Store
 from pipeline.worker import WRITER, Chunk, Done, Job, batch_tensors, choose_device, measure, run_chunk
 
@@ -91,6 +92,7 @@ def precompute(
             # The cluster first: where none answers, nothing is written.
             client = stack.enter_context(_client(workers, scheduler)) if plan.todo else None
             store.prepare()
+            flush_cache()
             stack.enter_context(_sole_writer(store, run))
             open_run(store, plan.settings, plan.batch)
             record_request(store, space, plan)

@@ -188,7 +188,7 @@ def run_search(
     candidates.
     """
     settings = started.settings
-    keep_in(store)
+    cache = keep_in(store)
     by_table = oracle is None and settings.oracle == "table"
     pool = DuckDBPool(
         connection, run=settings.run, metric=settings.metric, accuracy=settings.accuracy, with_accuracy=by_table
@@ -209,6 +209,7 @@ def run_search(
         if not saved:
             # Only now: a search whose first query fails leaves nothing behind.
             store.prepare()
+            cache.flush()
             content = {"id": name, "created": now(), "settings": asdict(settings)}
             store.write_json(content, "searches", name, "search.json")
         saved.append(query)

@@ -8,23 +8,43 @@ from pipeline.store import Store
 
 
 class StoreCache:
-    """Keeps what a space worked out in the store, under `spaces/`. See `hnas.spaces.Cache`."""
+    """Keeps what spaces work out under `spaces/` in a store. See `hnas.spaces.Cache`.
+
+    Nothing is written before `flush`: a dry run and a command that fails leave the store as it was.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._pending: dict[str, bytes] = {}
 
     def read(self, name: str) -> bytes | None:
-        """The content of `spaces/<name>`, or None where there is none."""
+        """The content kept under `name`, or None where there is none."""
+        if name in self._pending:
+            return self._pending[name]
         return self._store.read_bytes("spaces", name) if self._store.exists("spaces", name) else None
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep `content`; where the store cannot be written, it is worked out again the next time."""
-        try:
-            self._store.write_bytes(content, "spaces", name)
-        except HnasError:
-            return
+        """Keep `content`, in memory until `flush`."""
+        self._pending[name] = content
+
+    def flush(self) -> None:
+        """Write what is to be kept; where the store cannot be written, it is worked out again the next time."""
+        while self._pending:
+            name, content = self._pending.popitem()
+            try:
+                self._store.write_bytes(content, "spaces", name)
+            except HnasError:
+                continue
 
 
-def keep_in(store: Store) -> None:
-    """Have the search spaces of this process keep in `store` what they work out once."""
-    search_spaces.cache = StoreCache(store)
+def keep_in(store: Store) -> StoreCache:
+    """Have the search spaces of this process keep in `store` what they work out once, after `flush`."""
+    cache = StoreCache(store)
+    search_spaces.keep_in(cache)
+    return cache
+
+
+def flush_cache() -> None:
+    """Write to the store of the last `keep_in` what spaces worked out."""
+    if isinstance(search_spaces.cache, StoreCache):
+        search_spaces.cache.flush()

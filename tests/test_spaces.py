@@ -233,11 +233,14 @@ class Thrifty(Toy):
 """)
     cache = StoreCache(Store(str(tmp_path / "store")))
     assert spaces["thrifty"].cache is None
-    spaces.cache = cache
+    spaces.keep_in(cache)
     assert spaces["thrifty"].cache is cache
     assert cache.read("table") is None
     cache.write("table", b"content")
     assert cache.read("table") == b"content"
+    assert not (tmp_path / "store").exists()
+    cache.flush()
+    assert StoreCache(Store(str(tmp_path / "store"))).read("table") == b"content"
     assert (tmp_path / "store" / "spaces" / "table").read_bytes() == b"content"
     assert key_of(spaces["thrifty"], " T0 ") == "t0"
     assert definition_of(spaces["thrifty"], " T0 ") == "toy t0"
@@ -248,6 +251,7 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(tmp_path
     (tmp_path / "store" / "spaces").write_text("in the way")
     cache = StoreCache(Store(str(tmp_path / "store")))
     cache.write("table", b"content")
+    cache.flush()
     assert cache.read("table") is None
 
 

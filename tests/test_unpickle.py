@@ -8,9 +8,9 @@ import copyreg
 import io
 import os
 import pickle
-import re
 import pickletools
 import random
+import re
 import struct
 import time
 import tracemalloc

@@ -96,7 +96,7 @@ class Cache(Protocol):
 
 @runtime_checkable
 class Cached(Protocol):
-    """A space that works something out once and keeps it in `cache`, which the registry hands to it."""
+    """A space that works something out once and keeps it in `cache`, which `SearchSpaces.keep_in` sets."""
 
     cache: Cache | None
 
@@ -121,7 +121,6 @@ class SearchSpaces(Mapping[str, SearchSpace]):
     """The installed search spaces by name: the built-in ones and those of the entry-point group `hnas.spaces`.
 
     A space is imported and made when it is first asked for. `spaces[name]` raises `UsageError` for an unknown name.
-    Spaces that work something out once keep it in `cache`, where it is set.
     """
 
     def __init__(self) -> None:
@@ -142,10 +141,15 @@ class SearchSpaces(Mapping[str, SearchSpace]):
                 self._made[name] = targets[name].load()()
             except Exception as error:
                 raise HnasError(f"search space {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
-        space = self._made[name]
-        if isinstance(space, Cached):
-            space.cache = self.cache
-        return space
+            self.keep_in(self.cache)
+        return self._made[name]
+
+    def keep_in(self, cache: Cache | None) -> None:
+        """Have all spaces keep in `cache` what they work out once."""
+        self.cache = cache
+        for space in self._made.values():
+            if isinstance(space, Cached):
+                space.cache = cache
 
     def get(self, name: str, default: Any = None) -> Any:
         """The space of that name, or `default` where there is none."""
