@@ -284,7 +284,7 @@ def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) ->
         answered += 1
         if answered == 5:
             raise KeyboardInterrupt
-        return self._performances[arch]
+        return self._performance(arch)
 
     with mock.patch.object(TableOracle, "__call__", interrupted):
         broken = hnas(*arguments)
