@@ -12,6 +12,7 @@ Source: Shu, Dai, Wu, Low, NeurIPS 2022, eq. (7); Corollaries 1 and 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,26 @@ class SearchRange:
 
     def point(self, log10_mu: float, nu_quantile: float) -> tuple[float, float]:
         """(μ, ν) at a point of `BOUNDS`."""
-        nu = float(np.quantile(self.squares, min(max(nu_quantile, 0.0), 1.0)))
-        penalty = float(np.median(np.abs(self.squares - nu) ** (2 * self.t)))
-        scale = float(np.median(self.ratios)) / penalty if penalty > 0 else 1.0
+        n = len(self.squares)
+        place = (n - 1) * min(max(nu_quantile, 0.0), 1.0)
+        below = int(place)
+        nu = float(np.quantile(self.squares[below : below + 2], place - below))
+        middle = np.array([self._distance(nu, rank) for rank in {(n + 1) // 2, n // 2 + 1}])
+        penalty = float(np.median(middle ** (2 * self.t)))
+        scale = self._median_ratio / penalty if penalty > 0 else 1.0
         return 10.0**log10_mu * scale, nu
+
+    def _distance(self, nu: float, rank: int) -> float:
+        """The `rank`-th smallest |M² − ν|, by bisection: the `rank` nearest of sorted numbers are neighbours."""
+        low, high = 0, len(self.squares) - rank
+        while low < high:
+            first = (low + high) // 2
+            if nu - self.squares[first] > self.squares[first + rank] - nu:
+                low = first + 1
+            else:
+                high = first
+        return float(max(abs(nu - self.squares[low]), abs(self.squares[low + rank - 1] - nu)))
+
+    @cached_property
+    def _median_ratio(self) -> float:
+        return float(np.median(self.ratios))

@@ -16,16 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from hnas.algorithm import Query
-from pipeline.correlate import Correlations
-from pipeline.search import SearchResult, StartedSearch
-
 if TYPE_CHECKING:
-    # These load torch and more, which a search against a table never needs.
+    # Only their types: some load torch or SciPy, which many commands never need.
+    from hnas.algorithm import Query
     from hnas.training import TrainingResult
+    from pipeline.correlate import Correlations
     from pipeline.importers import Imported
     from pipeline.plan import Plan
     from pipeline.precompute import Progress
+    from pipeline.search import SearchResult, StartedSearch
 
 # Seconds between two lines of progress in a log.
 _LOG_EVERY = 30.0

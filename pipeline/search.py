@@ -81,14 +81,15 @@ class SearchResult:
 class TableOracle:
     """The `table` oracle: the accuracy that was imported."""
 
-    def __init__(self, performances: dict[str, float]) -> None:
-        self._performances = performances
+    def __init__(self, performance: Callable[[str], float | None]) -> None:
+        self._performance = performance
 
     def __call__(self, arch: str) -> float:
         """The imported accuracy of `arch` in percent. Raises `HnasError` where there is none."""
-        if arch not in self._performances:
+        found = self._performance(arch)
+        if found is None:
             raise HnasError(f"the table has no accuracy of {arch}; import one")
-        return self._performances[arch]
+        return found
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def run_search(
             f"{' and a ' + settings.accuracy if by_table else ''}; a search needs at least 2"
         )
     if oracle is None:
-        oracle = TableOracle(pool.performances()) if by_table else _trainer(connection, settings, device, training_bar)
+        oracle = TableOracle(pool.performance) if by_table else _trainer(connection, settings, device, training_bar)
     if on_start is not None:
         on_start(len(pool))
     name = started.name or uuid.uuid4().hex[:10]

@@ -13,7 +13,7 @@ import pytest
 from hnas import HnasError, UsageError
 from hnas.algorithm import ArrayPool, Query, best, search
 from hnas.objective import BOUNDS, SearchRange, objective
-from hnas.optimiser import ACQUISITIONS, Optimiser
+from hnas.optimiser import ACQUISITIONS, Optimiser, latin_hypercube
 
 INF, NAN = math.inf, math.nan
 
@@ -368,3 +368,11 @@ def test_nothing_is_printed_even_for_points_seen_before(acquisition: str, capfd:
 def test_equal_values_everywhere_do_not_stop_the_optimiser() -> None:
     points = run(Optimiser(seed=0), 8, lambda _: 50.0)
     assert all(math.isfinite(value) for point in points for value in point.values())
+
+
+@pytest.mark.parametrize(("n", "d", "seed"), [(5, 2, 0), (5, 2, 2**40), (1, 3, 1), (17, 4, 5)])
+def test_the_first_points_are_those_of_scipy(n: int, d: int, seed: int) -> None:
+    from scipy.stats import qmc
+
+    expected = qmc.LatinHypercube(d=d, rng=np.random.default_rng(seed)).random(n)
+    assert np.array_equal(latin_hypercube(n, d, np.random.default_rng(seed)), expected)

@@ -332,3 +332,23 @@ def test_a_damaged_run_is_told_in_a_sentence(filled, store, content):
         connect(store)
     assert "run.json" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_among_tables_of_equal_reach_the_one_with_validation_accuracies_stands_for_the_data_set(store):
+    arch = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+    write_accuracies(store, "a", [training(arch, test=90.0)])
+    write_accuracies(store, "b", [training(arch, test=91.0, valid_accuracy=80.0)])
+    write_accuracies(store, "c", [training(arch, test=92.0, valid_accuracy=81.0)])
+    means = "SELECT source, epochs, valid_accuracy, test_accuracy FROM mean_accuracies"
+    assert query(store, means) == [("b", 10, 80.0, 91.0)]
+    write_accuracies(store, "d", [training(arch, test=93.0, epochs=11)])
+    assert query(store, means) == [("d", 11, None, 93.0)]
+
+
+def test_curves_and_proxies_have_their_source(with_accuracies):
+    store, _, archs = with_accuracies
+    for view, columns, rest in (("curves", "seed, epoch", (5,)), ("proxies", "proxy, value", ("synflow", 1.5))):
+        found = query(store, f"SELECT source, space, arch, dataset, {columns} FROM {view} ORDER BY ALL")
+        expected = [("mine", "nasbench201", arch, "digits") for arch in archs[:8] for _ in (0, 1)]
+        assert [row[:4] for row in found] == sorted(expected)
+        assert {row[-len(rest) :] for row in found} == {rest}

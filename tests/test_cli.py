@@ -230,7 +230,8 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
 def test_search_against_a_table_does_not_import_torch(store: Path) -> None:
     heavy, done = imported_by("search", "nasbench201", "--queries", 2, "--store", store)
     assert done.returncode == 0, done.stderr
-    assert "torch" not in heavy
+    # The others take longer than the first five queries; pandas is what pyarrow loads where there is one.
+    assert heavy - {"pandas"} == {"duckdb"}
 
 
 def test_json_of_search_has_the_promised_shape(store: Path) -> None:
@@ -284,7 +285,7 @@ def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) ->
         answered += 1
         if answered == 5:
             raise KeyboardInterrupt
-        return self._performances[arch]
+        return self._performance(arch)
 
     with mock.patch.object(TableOracle, "__call__", interrupted):
         broken = hnas(*arguments)
@@ -350,7 +351,8 @@ def test_sql_runs_a_script_from_standard_input(store: Path) -> None:
 def test_info_for_people_and_for_programs(store: Path) -> None:
     found = json.loads(hnas("info", "--json", "--store", store).out)
     assert list(found) == ["runs", "accuracies", "curves", "proxies", "searches"]
-    (run,), (table,), (search,) = found.values()
+    assert found["curves"] == found["proxies"] == []
+    (run,), (table,), (search,) = found["runs"], found["accuracies"], found["searches"]
     assert (run["space"], run["dataset"], run["asked"]) == ("nasbench201", "digits", 24)
     assert run["singular"] >= 1
     assert (table["source"], table["rows"], table["epochs"]) == ("csv", 24, 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
 import json
 import os
@@ -46,7 +47,7 @@ def test_every_value_of_the_real_file_arrives(store: Path, name: str) -> None:
     space, n = FILES[name]
     if not path.is_file():
         pytest.skip(f"HNAS_TEST_DATA is unset or has no {name}/zc_{name}.json: the real scores are needed")
-    if space not in search_spaces:
+    if importlib.util.find_spec(f"hnas.spaces.{space}") is None:
         pytest.skip(f"there is no search space {space} yet")
     content = json.loads(path.read_text())[name]["cifar10"]
     archs = [search_spaces[space].from_suite_zero(ast.literal_eval(encoding)) for encoding in content]  # type: ignore[attr-defined]

@@ -192,3 +192,21 @@ def test_a_constant_metric_leaves_the_choice_to_kappa(q: float) -> None:
     mu, nu = SearchRange.of(metric, kappa).point(0.0, q)
     assert (0 < mu < INF, nu) == (True, 9.0)
     assert int(np.argmin(objective(metric, kappa, mu=mu, nu=nu))) == 1
+
+
+@given(
+    squares=st.lists(st.one_of(moderate, st.sampled_from([1.0, 2.0, 3.0])), min_size=2, max_size=30),
+    quantile=st.floats(0, 1),
+    t=exponents,
+)
+def test_a_point_is_told_from_quantile_and_medians_as_numpy_has_them(
+    squares: list[float], quantile: float, t: float
+) -> None:
+    """To the last bit: a saved search goes on only if its points come back."""
+    metric = np.sqrt(np.array(squares))
+    kappa = np.linspace(1, 2, len(squares))
+    mu, nu = SearchRange.of(metric, kappa, t).point(0.0, quantile)
+    found = np.sort(metric**2)
+    assert nu == np.quantile(found, quantile)
+    penalty = np.median(np.abs(found - nu) ** (2 * t))
+    assert mu == (np.median(kappa / metric) / penalty if penalty > 0 else 1.0)

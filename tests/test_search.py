@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hnas.algorithm import ArrayPool, search
 from hnas.errors import HnasError, UsageError
@@ -40,6 +43,55 @@ def test_the_query_finds_the_minimiser_that_numpy_finds(connection, metric, t):
         found = pool.solve(mu=mu, nu=nu, t=t)
         assert found.arch == rows["arch"][int(np.argmin(values))]
         assert found.objective == pytest.approx(values.min(), rel=1e-12)
+
+
+@given(
+    log_mu=st.floats(-300, 300),
+    nu=st.floats(0, 1e12),
+    t=st.floats(0.05, 8),
+    taken=st.sets(st.integers(0, 78), max_size=78),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_bounds_leave_out_no_minimiser(connection, log_mu, nu, t, taken):
+    """Scales of mu at which one term of eq. (7) is everything, exponents that overflow, and most of the pool taken."""
+    pool = DuckDBPool(connection, run=run_id(connection), metric="trace")
+    rows = connection.execute("SELECT arch, metric, kappa FROM candidates ORDER BY arch").fetchnumpy()
+    free = np.ones(79, bool)
+    for k in taken:
+        pool.take(rows["arch"][k])
+        free[k] = False
+    mu = 10.0**log_mu
+    query = "SELECT objective(metric, kappa, ?, ?, ?) AS value FROM candidates ORDER BY arch"
+    values = connection.execute(query, [mu, nu, t]).fetchnumpy()["value"][free]
+    found = pool.solve(mu=mu, nu=nu, t=t)
+    assert found is not None
+    assert found.objective == values.min()
+    assert found.arch == rows["arch"][free][int(np.argmin(values))]
+
+
+def test_a_pool_of_many_row_groups_is_solved_as_in_memory(connection):
+    """The sample for the bound is a part of the pool here, and may be taken as a whole."""
+    random = np.random.default_rng(0)
+    pool = DuckDBPool(connection, run=run_id(connection), metric="trace")
+    metric, kappa = np.exp(3 * random.standard_normal((2, 20_000)))
+    archs = np.array([f"{k:05d}" for k in range(20_000)])
+    table = pa.table({"arch": archs, "canonical": archs, "metric": metric, "kappa": kappa, "performance": metric})
+    connection.register("numbers", table)
+    connection.execute("CREATE OR REPLACE TEMP TABLE candidates AS SELECT * FROM numbers")
+    expected = ArrayPool(list(archs), metric, kappa)
+    for mu in (1e-9, 1e-3, 1.0, 1e6):
+        for nu in (0.0, 1.0, 100.0):
+            found = pool.solve(mu=mu, nu=nu, t=1.0)
+            known = expected.solve(mu=mu, nu=nu, t=1.0)
+            assert found is not None
+            assert known is not None
+            assert found.arch == known.arch
+            pool.take(found.arch)
+            expected.take(known.arch)
+    connection.execute("INSERT INTO taken SELECT rowid FROM candidates WHERE rowid < 8192")
+    for arch in archs[:8192]:
+        expected._free[int(arch)] = False
+    assert pool.solve(mu=1.0, nu=1.0, t=1.0).arch == expected.solve(mu=1.0, nu=1.0, t=1.0).arch
 
 
 def test_dead_architectures_are_no_candidates(connection):

@@ -23,7 +23,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import pyarrow as pa
 
 from hnas.errors import UsageError
-from hnas.spaces import search_spaces
+from hnas.spaces import SearchSpace, key_of, search_spaces
 from pipeline.importers.json_stream import JSONStream
 from pipeline.importers.tables import SCHEMAS, Advance, Rows
 
@@ -117,10 +117,11 @@ class _Reader:
     def _add(self, space: str, dataset: str, encoding: str, literal: object, entry: object) -> None:
         if not isinstance(entry, dict) or not entry:
             raise ValueError("the entry is no object of proxies and val_accuracy")
-        if space not in search_spaces or not isinstance(search_spaces[space], _Space):
+        reader = search_spaces.get(space)
+        if not isinstance(reader, _Space):
             raise ValueError(f"this hnas has no search space {space!r} that reads its encodings")
         try:
-            arch = cast(_Space, search_spaces[space]).from_suite_zero(literal)
+            arch = key_of(cast(SearchSpace, reader), reader.from_suite_zero(literal))
         except UsageError as error:
             raise ValueError(str(error)) from None
         if (space, dataset, encoding) in self._encodings:
@@ -159,9 +160,12 @@ def _literal(encoding: str) -> object:
     if len(encoding) > _LONGEST:
         raise ValueError(f"the encoding has {len(encoding):,} characters; at most {_LONGEST:,} are read")
     try:
-        return ast.literal_eval(encoding)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError("the encoding is no Python literal such as (4, 3, 3, 3, 2, 3)") from None
+        found = ast.literal_eval(encoding.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        found = None
+    if not isinstance(found, (tuple, list)):
+        raise ValueError("the encoding is no Python literal such as (4, 3, 3, 3, 2, 3)")
+    return found
 
 
 def _space_of(literal: object) -> str:

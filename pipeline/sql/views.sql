@@ -45,24 +45,26 @@ SELECT
     * EXCLUDE (filename)
 FROM files.proxies;
 
--- One row for each architecture and data set: the mean over seeds, all of one source and one number of epochs,
--- namely those that cover the most architectures (among equals, the longer training).
+-- One row for each space and data set: the source and number of epochs whose accuracies stand for it, namely those that
+-- cover the most architectures; among equals the longer training, then the one that has validation accuracies.
+CREATE VIEW files.accuracy_tables AS
+SELECT space, dataset, source, epochs
+FROM main.accuracies
+GROUP BY space, dataset, source, epochs
+QUALIFY row_number() OVER (
+    PARTITION BY space, dataset
+    ORDER BY count(DISTINCT arch) DESC, epochs DESC NULLS LAST, count(valid_accuracy) > 0 DESC, source
+) = 1;
+
+-- One row for each architecture and data set: the mean over seeds, all of one source and one number of epochs.
 CREATE VIEW mean_accuracies AS
-WITH tables AS (
-    SELECT space, dataset, source, epochs
-    FROM accuracies
-    GROUP BY space, dataset, source, epochs
-    QUALIFY row_number() OVER (
-        PARTITION BY space, dataset ORDER BY count(DISTINCT arch) DESC, epochs DESC NULLS LAST, source
-    ) = 1
-)
 SELECT
     a.space, a.dataset, a.arch, any_value(a.source) AS source, any_value(a.epochs) AS epochs,
     avg(a.train_accuracy) AS train_accuracy,
     avg(a.valid_accuracy) AS valid_accuracy,
     avg(a.test_accuracy) AS test_accuracy
 FROM accuracies AS a
-JOIN tables AS t
+JOIN files.accuracy_tables AS t
     ON a.space = t.space AND a.dataset = t.dataset AND a.source = t.source AND a.epochs IS NOT DISTINCT FROM t.epochs
 GROUP BY a.space, a.dataset, a.arch;
 
