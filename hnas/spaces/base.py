@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "hnas.spaces"
 
 # The built-in spaces work from a checkout as well, where no entry point is installed.
-_BUILT_IN = {"nasbench201": "hnas.spaces.nasbench201:NASBench201"}
+_BUILT_IN = {
+    "darts": "hnas.spaces.darts:DARTS",
+    "nasbench201": "hnas.spaces.nasbench201:NASBench201",
+}
 
 
 @runtime_checkable
