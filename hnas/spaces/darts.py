@@ -108,9 +108,7 @@ class DARTS:
         """
         _check_size(classes, channels, cells)
         normal, reduction = canonical_cells(arch)
-        params, flops = cost(
-            normal, reduction, classes=classes, channels=channels, layers=cells, image_size=image_size
-        )
+        params, flops = cost(normal, reduction, classes=classes, channels=channels, layers=cells, image_size=image_size)
         cell = genotype(arch).normal
         return {"params": params, "flops": flops, "width": width(cell), "depth": depth(cell)}
 

@@ -12,7 +12,8 @@ Two cells are the same function up to the names of their parameters when they ag
 * poolings have no parameters, so equal poolings of equal values are one term; two on one node count twice;
 * a layer is itself: two layers of one kind that read one value stay two.
 
-The key of a cell lists its layers and the blocks it returns, `a=sep3(x0);b=dil5/2(x1);y=a+b,2avg3(a+b)`; `/2` marks stride 2.
+The key of a cell lists its layers and the blocks it returns: `a=sep3(x0);b=dil5/2(x1);y=a+b,2avg3(a+b)`. `/2` marks a
+stride of 2.
 """
 
 from __future__ import annotations
@@ -120,9 +121,7 @@ def _canonical(layers: Sequence[Layer], outputs: Sequence[Value], reduction: boo
     return min((numbered(c) for c in _discrete(layers, outputs, colours)), key=str)
 
 
-def _discrete(
-    layers: Sequence[Layer], outputs: Sequence[Value], colours: dict[int, int]
-) -> Iterator[dict[int, int]]:
+def _discrete(layers: Sequence[Layer], outputs: Sequence[Value], colours: dict[int, int]) -> Iterator[dict[int, int]]:
     """Colourings with a colour for each layer, among them one of every class that symmetry does not map to another.
 
     Layers of one expression are told apart by where they are used. Where that leaves a tie, each of the tied layers
@@ -180,9 +179,8 @@ def additions(cell: Cell) -> dict[Value, tuple[Value, Value]]:
 
     A value is the sum of an earlier one, the largest that it contains (empty where there is none), and further terms.
     """
-    needed: list[Value] = []
-    for value in [*(layer.reads for layer in cell.layers), *sorted(cell.outputs, key=len)]:
-        needed += [inner for inner in _values_in(value) if inner not in needed]
+    roots = [*(layer.reads for layer in cell.layers), *sorted(cell.outputs, key=len)]
+    needed = dict.fromkeys(inner for value in roots for inner in _values_in(value))
     found: dict[Value, tuple[Value, Value]] = {}
     for value in needed:
         if len(value) > 1 or any(n > 1 for _, n in value):
@@ -231,7 +229,7 @@ def _value(terms: Mapping[Term, int]) -> Value:
         term = item[0]
         return (2, _text(((term, 1),))) if term[0] == "pool" else (0 if term[0] == "x" else 1, term[1])
 
-    return tuple(sorted(terms.items(), key=key))  # type: ignore[arg-type]
+    return tuple(sorted(terms.items(), key=key))
 
 
 def _letter(index: int) -> str:

@@ -1,65 +1,67 @@
 """Published DARTS-style cells by name, and the width and depth by which topologies are compared.
 
 Width and depth are those of Shu, Wang, Cai, "Understanding Architectures Learnt by Cell-based Neural Architecture
-Search", ICLR 2020, as Table 2 of HNAS counts them: width is the sum over the intermediate nodes of the share of a node's
-inputs that are cell inputs (in units of c, a node's channels), depth the number of edges on the longest path from a
-cell input to the cell's output.
+Search", ICLR 2020, as Table 2 of HNAS counts them: width is the sum over the intermediate nodes of the share of a
+node's inputs that are cell inputs (in units of c, a node's channels), depth the number of edges on the longest path
+from a cell input to the cell's output.
 """
 
 from __future__ import annotations
 
+from hnas.spaces.darts_canonical import LAYERS, POOLINGS
 from hnas.spaces.darts_genotype import CellGenotype, Genotype, parse
 
-_DARTS_REDUCE = (
-    "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), "
-    "('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=range(2, 6))"
-)
+_OPERATIONS = {short: name for name, short in (LAYERS | POOLINGS).items()}
+
+
+def _genotype(normal: str, reduce: str) -> str:
+    return str(Genotype(_cell(normal), _cell(reduce)))
+
+
+def _cell(text: str) -> CellGenotype:
+    """`sep3 0, skip 1; max3 2, sep5 0 -> 3`: each node's two edges, and the nodes concatenated where not all are."""
+    nodes, _, concat = text.partition(" -> ")
+    edges = [(_OPERATIONS[name], int(state)) for name, state in map(str.split, nodes.replace(";", ",").split(","))]
+    return CellGenotype(tuple(edges), tuple(map(int, concat.split())) or tuple(range(2, 2 + len(edges) // 2)))
+
+
 #: Table 2's cells and DARTS' first-order one. NASNet-A, AmoebaNet-A and DARTS are as in DARTS' own code; ENAS and SNAS
-#: (mild constraint) as the authors of the ICLR paper write them. No source gives the wiring of WIDE and DEEP. They have
-#: the operations of DARTS_V2, node by node: WIDE reads nothing but cell inputs, DEEP the two states just before each node.
+#: (mild constraint) as the authors of the ICLR paper write them. WIDE and DEEP are not published. Here they are
+#: DARTS_V2 rewired, which is how that paper makes variants, with its operations node by node: every node of WIDE reads
+#: the two cell inputs, every node of DEEP the two states just before it.
 NAMED: dict[str, str] = {
-    name: str(parse(text))
-    for name, text in {
-        "NASNet": "Genotype(normal=[('sep_conv_5x5', 1), ('sep_conv_3x3', 0), ('sep_conv_5x5', 0), ('sep_conv_3x3', 0), "
-        "('avg_pool_3x3', 1), ('skip_connect', 0), ('avg_pool_3x3', 0), ('avg_pool_3x3', 0), ('sep_conv_3x3', 1), "
-        "('skip_connect', 1)], normal_concat=range(2, 7), reduce=[('sep_conv_5x5', 1), ('sep_conv_7x7', 0), "
-        "('max_pool_3x3', 1), ('sep_conv_7x7', 0), ('avg_pool_3x3', 1), ('sep_conv_5x5', 0), ('skip_connect', 3), "
-        "('avg_pool_3x3', 2), ('sep_conv_3x3', 2), ('max_pool_3x3', 1)], reduce_concat=[4, 5, 6])",
-        "AmoebaNet": "Genotype(normal=[('avg_pool_3x3', 0), ('max_pool_3x3', 1), ('sep_conv_3x3', 0), "
-        "('sep_conv_5x5', 2), ('sep_conv_3x3', 0), ('avg_pool_3x3', 3), ('sep_conv_3x3', 1), ('skip_connect', 1), "
-        "('skip_connect', 0), ('avg_pool_3x3', 1)], normal_concat=[4, 5, 6], reduce=[('avg_pool_3x3', 0), "
-        "('sep_conv_3x3', 1), ('max_pool_3x3', 0), ('sep_conv_7x7', 2), ('sep_conv_7x7', 0), ('avg_pool_3x3', 1), "
-        "('max_pool_3x3', 0), ('max_pool_3x3', 1), ('conv_7x1_1x7', 0), ('sep_conv_3x3', 5)], "
-        "reduce_concat=[3, 4, 6])",
-        "ENAS": "Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 1), ('sep_conv_5x5', 1), ('skip_connect', 0), "
-        "('avg_pool_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('avg_pool_3x3', 1), ('sep_conv_5x5', 1), "
-        "('avg_pool_3x3', 0)], normal_concat=range(2, 7), reduce=[('sep_conv_5x5', 0), ('avg_pool_3x3', 1), "
-        "('sep_conv_3x3', 1), ('avg_pool_3x3', 1), ('sep_conv_3x3', 1), ('avg_pool_3x3', 1), ('sep_conv_5x5', 4), "
-        "('avg_pool_3x3', 1), ('sep_conv_3x3', 5), ('sep_conv_5x5', 0)], reduce_concat=[2, 3, 6])",
-        "DARTS_V1": "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), "
-        "('sep_conv_3x3', 1), ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], "
-        "normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
-        "('max_pool_3x3', 0), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], "
-        "reduce_concat=range(2, 6))",
-        "DARTS_V2": "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
-        "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], "
-        f"normal_concat=range(2, 6), {_DARTS_REDUCE}",
-        "SNAS": "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('skip_connect', 0), ('dil_conv_3x3', 1), "
-        "('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('sep_conv_3x3', 1)], "
-        "normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
-        "('max_pool_3x3', 1), ('max_pool_3x3', 1), ('skip_connect', 2), ('dil_conv_5x5', 2), ('max_pool_3x3', 0)], "
-        "reduce_concat=range(2, 6))",
-        "WIDE": "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
-        "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 1)], "
-        "normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 0), "
-        "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 1), ('skip_connect', 0), ('max_pool_3x3', 1)], "
-        "reduce_concat=range(2, 6))",
-        "DEEP": "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('sep_conv_3x3', 2), "
-        "('sep_conv_3x3', 3), ('skip_connect', 2), ('skip_connect', 3), ('dil_conv_3x3', 4)], "
-        "normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
-        "('max_pool_3x3', 1), ('max_pool_3x3', 2), ('skip_connect', 3), ('skip_connect', 4), ('max_pool_3x3', 3)], "
-        "reduce_concat=range(2, 6))",
-    }.items()
+    "NASNet": _genotype(
+        "sep5 1, sep3 0; sep5 0, sep3 0; avg3 1, skip 0; avg3 0, avg3 0; sep3 1, skip 1",
+        "sep5 1, sep7 0; max3 1, sep7 0; avg3 1, sep5 0; skip 3, avg3 2; sep3 2, max3 1 -> 4 5 6",
+    ),
+    "AmoebaNet": _genotype(
+        "avg3 0, max3 1; sep3 0, sep5 2; sep3 0, avg3 3; sep3 1, skip 1; skip 0, avg3 1 -> 4 5 6",
+        "avg3 0, sep3 1; max3 0, sep7 2; sep7 0, avg3 1; max3 0, max3 1; conv7 0, sep3 5 -> 3 4 6",
+    ),
+    "ENAS": _genotype(
+        "sep3 1, skip 1; sep5 1, skip 0; avg3 0, sep3 1; sep3 0, avg3 1; sep5 1, avg3 0",
+        "sep5 0, avg3 1; sep3 1, avg3 1; sep3 1, avg3 1; sep5 4, avg3 1; sep3 5, sep5 0 -> 2 3 6",
+    ),
+    "DARTS_V1": _genotype(
+        "sep3 1, sep3 0; skip 0, sep3 1; skip 0, sep3 1; sep3 0, skip 2",
+        "max3 0, max3 1; skip 2, max3 0; max3 0, skip 2; skip 2, avg3 0",
+    ),
+    "DARTS_V2": _genotype(
+        "sep3 0, sep3 1; sep3 0, sep3 1; sep3 1, skip 0; skip 0, dil3 2",
+        "max3 0, max3 1; skip 2, max3 1; max3 0, skip 2; skip 2, max3 1",
+    ),
+    "SNAS": _genotype(
+        "sep3 0, sep3 1; skip 0, dil3 1; skip 0, skip 1; skip 0, sep3 1",
+        "max3 0, max3 1; skip 2, max3 1; max3 1, skip 2; dil5 2, max3 0",
+    ),
+    "WIDE": _genotype(
+        "sep3 0, sep3 1; sep3 0, sep3 1; sep3 1, skip 0; skip 0, dil3 1",
+        "max3 0, max3 1; skip 0, max3 1; max3 0, skip 1; skip 0, max3 1",
+    ),
+    "DEEP": _genotype(
+        "sep3 0, sep3 1; sep3 1, sep3 2; sep3 3, skip 2; skip 3, dil3 4",
+        "max3 0, max3 1; skip 2, max3 1; max3 2, skip 3; skip 4, max3 3",
+    ),
 }
 
 _SPELLINGS = {name.casefold(): name for name in NAMED} | {

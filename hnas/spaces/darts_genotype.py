@@ -120,7 +120,8 @@ def from_suite_zero(encoding: str | Sequence[Any]) -> str:
             if len(encoding) > _LONGEST or not _NUMBERS.fullmatch(encoding):
                 raise ValueError("other than numbers and brackets")
             encoding = ast.literal_eval(encoding.strip())
-        normal, reduce = ([(_CODED[_index(op)], _index(state)) for state, op in cell] for cell in encoding)
+        pairs: Any = encoding
+        normal, reduce = ([(_CODED[_index(op)], _index(state)) for state, op in cell] for cell in pairs)
     except (TypeError, ValueError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
         raise wrong from error
     if not len(normal) == len(reduce) == 2 * NODES:

@@ -2,9 +2,9 @@
 
     stem (3×3 conv to 3C channels, BN) → L cells → global average pooling → linear
 
-Cells number ⌊L/3⌋ and ⌊2L/3⌋ are reduction cells, which halve the side and double C. A cell reads the outputs of the two
-cells before it, each through a ReLU, a 1×1 conv to C channels and BN; where the earlier one is twice as large, because
-the later one is a reduction cell, through a factorised reduction.
+Cells number ⌊L/3⌋ and ⌊2L/3⌋ are reduction cells, which halve the side and double C. A cell reads the outputs of the
+two cells before it, each through a ReLU, a 1×1 conv to C channels and BN; where the earlier one is twice as large,
+because the later one is a reduction cell, through a factorised reduction.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def check_image_size(size: int, layers: int, *, auxiliary: bool = False) -> None
     unit = 1 << len(set(reductions(layers)))
     if size < unit or size % unit:
         raise UsageError(
-            f"images of {size} pixels do not fit a DARTS network of {layers} cells; the side must be a multiple of {unit}"
+            f"images of {size} pixels do not fit a DARTS network of {layers} cells; "
+            f"the side must be a multiple of {unit}"
         )
     if auxiliary and size < AUXILIARY_SIDE * unit:
         raise UsageError(

@@ -38,19 +38,20 @@ class DARTSNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits (m, classes) of images (m, 3, S, S); both logits in training mode with an auxiliary head."""
-        second = self.auxiliary is not None and self.training
+        auxiliary = self.auxiliary if self.training else None
         for side in images.shape[-2:]:
-            check_image_size(side, len(self.cells), auxiliary=second)
+            check_image_size(side, len(self.cells), auxiliary=auxiliary is not None)
         drop_path = self.drop_path if self.training else 0.0
         extra = None
         # Whatever reads the output of a stem or cell begins with a ReLU, so only its ReLU is kept.
         first = last = torch.relu(self.stem(images))
         for i, cell in enumerate(self.cells):
             blocks = cell(first, last, drop_path)
-            if i < len(self.cells) - 1 or (second and i == self.auxiliary_after):
+            head = auxiliary if i == self.auxiliary_after else None
+            if i < len(self.cells) - 1 or head is not None:
                 first, last = last, torch.cat([torch.relu(block) for block in blocks], 1)
-            if second and i == self.auxiliary_after:
-                extra = self.auxiliary(last)
+            if head is not None:
+                extra = head(last)
         out: Tensor = self.classifier(torch.cat([block.mean((2, 3)) for block in blocks], 1))
         return out if extra is None else (out, extra)
 
@@ -173,7 +174,7 @@ class _Cell(nn.Module):
 
         def term(key: Term) -> Tensor:
             if key[0] == "x":
-                return given[str(key[1])]
+                return given[str(key[1])]  # type: ignore[no-any-return]
             if key[0] == "layer":
                 return outputs[key[1]]  # type: ignore[call-overload, no-any-return]
             if key not in memo:
