@@ -153,14 +153,17 @@ search_spaces = SearchSpaces()
 
 
 def space_of(arch: str) -> SearchSpace:
-    """The installed space that takes `arch`. Raises `UsageError` where none does, or the only space's own complaint."""
-    names = list(search_spaces)
-    for name in names:
+    """The installed space that takes `arch`. Raises `UsageError` with what each of them objects to where none does."""
+    complaints = {}
+    for name in search_spaces:
         try:
             search_spaces[name].canonical(arch)
-        except HnasError:  # not of this space, or the package of this space is broken
-            if len(names) == 1:
-                raise
+        except HnasError as error:  # not of this space, or the package of this space is broken
+            complaints[name] = error
             continue
         return search_spaces[name]
-    raise UsageError(f"{arch!r} is an architecture of no installed space ({', '.join(names)})")
+    if len(complaints) == 1:
+        raise next(iter(complaints.values()))
+    shown = arch if len(arch) <= 120 else arch[:117] + "..."
+    said = "; ".join(f"{name} says that {error}" for name, error in complaints.items())
+    raise UsageError(f"{shown!r} is an architecture of no installed space ({', '.join(complaints)}): {said}")
