@@ -15,6 +15,7 @@ ENTRY_POINT_GROUP = "hnas.spaces"
 
 # The built-in spaces work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
+    "darts": "hnas.spaces.darts:DARTS",
     "nasbench101": "hnas.spaces.nasbench101:NASBench101",
     "nasbench201": "hnas.spaces.nasbench201:NASBench201",
 }
