@@ -1,6 +1,6 @@
 """What one network's eight columns cost, in plain training steps of the same network.
 
-    python benchmarks/metrics.py [--data PATH] [--networks 40] [--batch-size 64] [--threads 1] [--repeats 3]
+    python benchmarks/metrics.py [--data PATH] [--space NAME] [--networks 40] [--threads 1] [--repeats 3]
 
 A plain step is forward, cross entropy and backward, in torch's default layout and as users write it. Steps and metrics
 alternate in one process, and each network counts with its fastest repeat, so that the ratio is steady on a machine
@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ import torch.nn.functional as F
 from hnas import compute_metrics, search_spaces
 from pipeline.images import open_dataset, training_batch
 from pipeline.worker import keep_freed_memory
+
+SPACES = ("nasbench101", "nasbench201", "darts")
 
 
 def batch(data: str | None, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,10 +43,19 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
+def networks(name: str, count: int, seed: int) -> Iterator[tuple[str, torch.nn.Module]]:
+    """`count` random networks of a space at its own size; none whose output does not depend on its input."""
+    space = search_spaces[name]
+    live = (arch for arch in space.sample(2 * count, seed) if space.canonical(arch) != "y=0")
+    for arch in islice(live, count):
+        yield arch, space.network(arch, classes=10, channels=space.channels, cells=space.cells, seed=0).train()
+
+
 def main() -> None:
-    """Print a line for each network and the summary."""
+    """Print a line for each network, and a summary for each space."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data")
+    parser.add_argument("--space", action="append", choices=SPACES)
     parser.add_argument("--networks", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
@@ -53,32 +65,32 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     images, labels = batch(options.data, options.batch_size)
-    space = search_spaces["nasbench201"]
-    live = [arch for arch in space.sample(2 * options.networks, options.seed) if space.canonical(arch) != "y=0"]
-    ratios, seconds = [], []
-    print("step_ms  metrics_ms  ratio  cell")
-    for arch in live[: options.networks]:
-        network = space.network(arch, classes=10, channels=16, cells=5, seed=0).train()
+    summaries = []
+    for name in options.space or SPACES:
+        ratios, seconds = [], []
+        print("step_ms  metrics_ms  ratio  architecture")
+        for arch, network in networks(name, options.networks, options.seed):
 
-        def step(network: torch.nn.Module = network) -> None:
-            F.cross_entropy(network(images), labels).backward()
-            network.zero_grad(set_to_none=True)
+            def step(network: torch.nn.Module = network) -> None:
+                F.cross_entropy(network(images), labels).backward()
+                network.zero_grad(set_to_none=True)
 
-        def metrics(network: torch.nn.Module = network) -> None:
-            compute_metrics(network, images, labels)
+            def metrics(network: torch.nn.Module = network) -> None:
+                compute_metrics(network, images, labels)
 
-        step()
-        metrics()
-        pairs = [(timed(step), timed(metrics)) for _ in range(options.repeats)]
-        plain, full = (min(values) for values in zip(*pairs, strict=True))
-        ratios.append(full / plain)
-        seconds.append(full)
-        print(f"{plain * 1e3:7.0f}  {full * 1e3:10.0f}  {full / plain:5.2f}  {space.canonical(arch)}", flush=True)
-    low, median, high = statistics.quantiles(ratios, n=4)
-    print(
-        f"\nmedian ratio {median:.2f} (quartiles {low:.2f}, {high:.2f}) over {len(ratios)} cells, batch "
-        f"{options.batch_size}, {options.threads} thread(s); mean {statistics.mean(seconds):.2f} s a network"
-    )
+            step()
+            metrics()
+            pairs = [(timed(step), timed(metrics)) for _ in range(options.repeats)]
+            plain, full = (min(values) for values in zip(*pairs, strict=True))
+            ratios.append(full / plain)
+            seconds.append(full)
+            print(f"{plain * 1e3:7.0f}  {full * 1e3:10.0f}  {full / plain:5.2f}  {arch}", flush=True)
+        low, median, high = statistics.quantiles(ratios, n=4)
+        summaries.append(
+            f"{name}: median ratio {median:.2f} (quartiles {low:.2f}, {high:.2f}) over {len(ratios)} networks, batch "
+            f"{options.batch_size}, {options.threads} thread(s); mean {statistics.mean(seconds):.2f} s a network"
+        )
+    print("", *summaries, sep="\n")
 
 
 if __name__ == "__main__":
