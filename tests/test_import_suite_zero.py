@@ -14,6 +14,7 @@ import pytest
 
 from hnas import search_spaces
 from hnas.errors import UsageError
+from hnas.spaces import key_of
 from pipeline.importers.json_stream import JSONStream
 from tests.test_cli import hnas
 from tests.test_import_csv import TABLE, needs_table, rows, snapshot
@@ -50,7 +51,8 @@ def test_every_value_of_the_real_file_arrives(store: Path, name: str) -> None:
     if importlib.util.find_spec(f"hnas.spaces.{space}") is None:
         pytest.skip(f"there is no search space {space} yet")
     content = json.loads(path.read_text())[name]["cifar10"]
-    archs = [search_spaces[space].from_suite_zero(ast.literal_eval(encoding)) for encoding in content]  # type: ignore[attr-defined]
+    reader: Any = search_spaces[space]
+    archs = [key_of(reader, reader.from_suite_zero(ast.literal_eval(encoding))) for encoding in content]
     printed = imported(store, path)
     assert printed.startswith(
         f"imported: {n} rows of {len(set(archs))} architectures, {11 * n:,} scores of proxies from "
@@ -199,6 +201,8 @@ FAULTS: dict[str, tuple[object, str]] = {
     "an operation too large": (file({"(0, 0, 0, 0, 0, 5)": ENTRY}), "give six numbers from 0 to 4"),
     "an encoding that is code": (file({"__import__('os').getcwd()": ENTRY}), "the encoding is no Python literal"),
     "an encoding that is not closed": (file({"(0, 0": ENTRY}), "the encoding is no Python literal"),
+    "an encoding that is a number": (file({"5": ENTRY}), "the encoding is no Python literal"),
+    "an encoding that is a dict": (file({"{[]: 1}": ENTRY}), "the encoding is no Python literal"),
     "an encoding with a null": (file({"(0,\0)": ENTRY}), "the encoding is no Python literal"),
     "a deep encoding": (file({"(" * 900 + ")" * 900: ENTRY}), "the encoding is"),
     "a long encoding": (file({"(" + "0, " * 1000 + ")": ENTRY}), "the encoding has 3,002 characters"),
