@@ -8,15 +8,15 @@ Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hnas.errors import UsageError
 from hnas.spaces.darts_canonical import Cell, canonical_cell
 from hnas.spaces.darts_cells import NAMED, depth, genotype, width
-from hnas.spaces.darts_genotype import NODES, OPERATIONS, Edge, genotype_of
+from hnas.spaces.darts_genotype import NODES, OPERATIONS, Edge, from_suite_zero, genotype_of
 from hnas.spaces.darts_macro import cost
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ class DARTS:
     def definition(self, arch: str) -> str:
         """The same as `key`."""
         return self.key(arch)
+
+    @staticmethod
+    def from_suite_zero(encoding: str | Sequence[Any]) -> str:
+        """The genotype of NAS-Bench-Suite-Zero's encoding of a NAS-Bench-301 cell; see `darts_genotype`."""
+        return from_suite_zero(encoding)
 
     def canonical(self, arch: str) -> str:
         """The key of the architecture's class, `normal:a=sep3(x0);…;y=…|reduce:…`."""
