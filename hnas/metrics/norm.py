@@ -37,7 +37,8 @@ def batch_norm(
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if input.numel() == input.shape[1]:
         raise ValueError(f"batch norm needs more than one value a channel, got an input of shape {tuple(input.shape)}")
-    out: Tensor = _BatchNorm.apply(input, weight, bias, eps)  # type: ignore[no-untyped-call]
+    centred: Tensor = _Centre.apply(input)  # type: ignore[no-untyped-call]
+    out: Tensor = _BatchNorm.apply(centred, weight, bias, eps)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -51,42 +52,55 @@ def _like(rows: Tensor, x: Tensor) -> Tensor:
     return rows.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
 
 
+class _Centre(torch.autograd.Function):
+    """`d = x − mean(x)`, a node of its own so that nothing keeps x: only d is needed later."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        rows = _rows(x)
+        return _like(rows - rows.sum(0) / len(rows), x)
+
+    @staticmethod
+    def backward(ctx: Any, gx: Tensor) -> Tensor:
+        return gx  # what `_BatchNorm` and `_Adjoint` send has mean zero already, so `gx − mean(gx)` is gx
+
+
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        rows = _rows(x)
-        d = rows - rows.sum(0) / len(rows)
-        s = ((d * d).sum(0) / len(rows) + eps).rsqrt()
+        """`x` (m, C, …) is centred."""
+        d = _rows(x)
+        s = ((d * d).sum(0) / len(d) + eps).rsqrt()
         a = s if weight is None else weight * s
         # A tensor of its own, not a view of a matrix: what follows may change it in place, as residual networks do.
         y = torch.empty_strided(x.shape, _like(d, x).stride(), dtype=x.dtype, device=x.device)
         torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=_rows(y))
-        ctx.save_for_backward(d, s, a, x)
+        ctx.save_for_backward(x, s, a)
         return y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None]:
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        d, s, a, x = ctx.saved_tensors
-        gx = _Adjoint.apply(gy, x, d, s, a)  # type: ignore[no-untyped-call]
+        x, s, a = ctx.saved_tensors
+        gx = _Adjoint.apply(gy, x, s, a)  # type: ignore[no-untyped-call]
         return gx, None, None, None
 
 
 class _Adjoint(torch.autograd.Function):
-    """`x̄` as a function of ȳ and x; `d`, `s` and `a` are functions of x."""
+    """`x̄` as a function of ȳ and the centred x; `s` and `a` are functions of x."""
 
     @staticmethod
-    def forward(ctx: Any, gy: Tensor, x: Tensor, d: Tensor, s: Tensor, a: Tensor) -> Tensor:
-        rows = _rows(gy)
+    def forward(ctx: Any, gy: Tensor, x: Tensor, s: Tensor, a: Tensor) -> Tensor:
+        rows, d = _rows(gy), _rows(x)
         gx, m1, m2 = _backward(rows, d, s, a)
-        ctx.save_for_backward(rows, d, s, a, m1, m2)
+        ctx.save_for_backward(gy, x, s, a, m1, m2)
         return _like(gx, gy)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        gy, d, s, a, m1, m2 = ctx.saved_tensors
-        v = _rows(cotangent)
+        gy, x, s, a, m1, m2 = ctx.saved_tensors
+        v, gy, d = map(_rows, (cotangent, gy, x))
         to_gy, v1, p = _backward(v, d, s, a)
         to_x = None
         if ctx.needs_input_grad[1]:
@@ -95,7 +109,7 @@ class _Adjoint(torch.autograd.Function):
             to_x = torch.addcmul(scale * (m2 * v1 + p * m1), v, -scale * m2)
             to_x.addcmul_(gy, -scale * p).addcmul_(d, scale * s * (3 * m2 * p - q + m1 * v1))
             to_x = _like(to_x, cotangent)
-        return _like(to_gy, cotangent), to_x, None, None, None
+        return _like(to_gy, cotangent), to_x, None, None
 
 
 def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
