@@ -37,9 +37,9 @@ class DuckDBPool:
         if accuracy not in ACCURACIES:
             raise UsageError(f"the accuracy {accuracy!r} is unknown; choose from {', '.join(ACCURACIES)}")
         self._connection = connection
-        if not _is_made(connection, run):
-            make_run_pool(connection, run)
-        connection.execute(sql("candidates", metric=metric, accuracy=accuracy), {"any_performance": not with_accuracy})
+        if not _is_made(connection, run, metric):
+            _make_run_pool(connection, run, metric)
+        connection.execute(sql("candidates", accuracy=accuracy), {"any_performance": not with_accuracy})
         # Made for one pool: the next one asks the store again.
         connection.execute("DROP TABLE run_pool")
         connection.execute("CREATE OR REPLACE TEMP TABLE taken (id BIGINT)")
@@ -88,7 +88,7 @@ def _distance(bound: float, mu: float, t: float) -> float:
         return math.inf
 
 
-def make_run_pool(connection: duckdb.DuckDBPyConnection, run: str) -> None:
+def _make_run_pool(connection: duckdb.DuckDBPyConnection, run: str, metric: str) -> None:
     """Make the temporary table `run_pool`: what the view `pool` has of one run, but for static columns.
 
     It costs a fraction of the view, which ranks and averages the accuracies of all spaces.
@@ -104,24 +104,26 @@ def make_run_pool(connection: duckdb.DuckDBPyConnection, run: str) -> None:
         ).fetchall()
     source, epochs = tables[0] if tables else (None, None)
     names = {"run": run, "space": space, "dataset": dataset, "source": source, "epochs": epochs}
-    connection.execute(sql("run_pool"), names)
+    connection.execute(sql("run_pool", metric=metric), names)
 
 
-def _is_made(connection: duckdb.DuckDBPyConnection, run: str) -> bool:
-    """Whether `run_pool` is there, and of this run."""
+def _is_made(connection: duckdb.DuckDBPyConnection, run: str, metric: str) -> bool:
+    """Whether `run_pool` is there, and of this run and metric."""
     made = "SELECT count(*) > 0 FROM duckdb_tables() WHERE temporary AND table_name = 'run_pool'"
     if not connection.execute(made).fetchall()[0][0]:
         return False
-    return connection.execute("SELECT run FROM run_pool LIMIT 1").fetchall() == [(run,)]
+    return connection.execute("SELECT run, metric_name FROM run_pool LIMIT 1").fetchall() == [(run, metric)]
 
 
-def choose_accuracy(connection: duckdb.DuckDBPyConnection, run: str, wanted: str | None) -> str:
+def choose_accuracy(connection: duckdb.DuckDBPyConnection, run: str, wanted: str | None, metric: str = "trace") -> str:
     """The accuracy column to use: the wanted one, else validation accuracy, else test accuracy, where the run has any.
 
-    Leaves the run's `run_pool` for the `DuckDBPool` that follows. Raises `UsageError` where the architectures of the
-    run have none.
+    Leaves the run's `run_pool` for the `DuckDBPool` of this `metric` that follows. Raises `UsageError` for an unknown
+    metric or accuracy, and where the architectures of the run have none.
     """
-    make_run_pool(connection, run)
+    if metric not in METRICS:
+        raise UsageError(f"the metric {metric!r} is unknown; choose from {', '.join(METRICS)}")
+    _make_run_pool(connection, run, metric)
     counts = connection.execute("SELECT count(valid_accuracy), count(test_accuracy) FROM run_pool").fetchall()[0]
     having = [name for name, count in zip(ACCURACIES, counts, strict=True) if count]
     if wanted is not None and wanted not in ACCURACIES:

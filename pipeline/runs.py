@@ -10,15 +10,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 
 from hnas import __version__
 from hnas.errors import HnasError
-from pipeline.images import Batch
 from pipeline.store import Store, digest
+
+if TYPE_CHECKING:
+    from pipeline.images import Batch
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from hnas.errors import HnasError, UsageError
 from hnas.objective import check_exponent
 from hnas.spaces import search_spaces
 from pipeline.catalog import pick_run
-from pipeline.images import dataset_name, open_dataset
 from pipeline.pool import DuckDBPool, choose_accuracy
 from pipeline.runs import now
 from pipeline.spaces import keep_in
@@ -127,10 +126,10 @@ def new_search(
     search_spaces[space]
     check_exponent(t)
     training = {**(training or {}), "images": dataset, "image_size": image_size} if oracle == "train" else {}
-    name = None if dataset is None else dataset_name(dataset)
+    name = None if dataset is None else _dataset_name(dataset)
     chosen = pick_run(connection, run=run, space=space, dataset=name)
     if oracle == "table":
-        accuracy = choose_accuracy(connection, str(chosen["run"]), accuracy)
+        accuracy = choose_accuracy(connection, str(chosen["run"]), accuracy, metric)
     elif dataset is None and chosen["dataset"] != "digits":
         raise UsageError(f"--oracle train needs --dataset, the images of {chosen['dataset']} to train on")
     else:
@@ -239,10 +238,18 @@ def run_search(
     return SearchResult(name, settings, done)
 
 
+def _dataset_name(dataset: str) -> str:
+    # Reading images takes imports that a search against a table can do without.
+    from pipeline.images import dataset_name
+
+    return dataset_name(dataset)
+
+
 def _trainer(
     connection: duckdb.DuckDBPyConnection, settings: SearchSettings, device: str, bar: Callable[[str], Any]
 ) -> Oracle:
     # Only this oracle needs torch, which takes seconds to import.
+    from pipeline.images import open_dataset
     from pipeline.train import Trainer, recipe_for
 
     run = pick_run(connection, run=settings.run)

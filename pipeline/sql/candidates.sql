@@ -1,6 +1,6 @@
 -- The architectures that a search may propose: alive, with a finite condition number and a metric that is not zero.
 CREATE OR REPLACE TEMP TABLE candidates AS
-SELECT arch, canonical, $metric AS metric, kappa, $accuracy AS performance
+SELECT arch, canonical, metric, kappa, $accuracy AS performance
 FROM run_pool
-WHERE status = 'ok' AND isfinite(kappa) AND kappa > 0 AND isfinite($metric) AND $metric <> 0
+WHERE status = 'ok' AND isfinite(kappa) AND kappa > 0 AND isfinite(metric) AND metric <> 0
     AND ($accuracy IS NOT NULL OR $$any_performance);

@@ -1,18 +1,20 @@
--- The pool of one run without its static columns, with the accuracies of one source and number of epochs.
+-- The pool of one run with one metric and without its static columns, with the accuracies of one source and number of epochs.
 CREATE OR REPLACE TEMP TABLE run_pool AS
 WITH means AS (
     SELECT arch, avg(valid_accuracy) AS valid_accuracy, avg(test_accuracy) AS test_accuracy
     FROM accuracies
-    WHERE space = $space AND dataset = $dataset AND source = $source AND epochs IS NOT DISTINCT FROM $epochs
+    WHERE space = $$space AND dataset = $$dataset AND source = $$source AND epochs IS NOT DISTINCT FROM $$epochs
     GROUP BY arch
 ),
 -- Without the view's DISTINCT: a precompute adds only what is missing, and one row too many would do no harm.
 requested AS (
-    SELECT $run AS run, arch, canonical
+    SELECT $$run AS run, arch, canonical
     FROM files.requests
-    WHERE regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$', 1) = $run
+    WHERE regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$$', 1) = $$run
 )
-SELECT q.run, q.arch, q.canonical, m.* EXCLUDE (run, canonical, seconds, ntk_row), b.valid_accuracy, b.test_accuracy
+SELECT
+    q.run, '$metric' AS metric_name, q.arch, q.canonical, m.metric, m.kappa, m.status,
+    b.valid_accuracy, b.test_accuracy
 FROM requested AS q
-JOIN (SELECT * FROM metrics WHERE run = $run) AS m ON q.canonical = m.canonical
+JOIN (SELECT canonical, $metric AS metric, kappa, status FROM metrics WHERE run = $$run) AS m ON q.canonical = m.canonical
 LEFT JOIN means AS b ON q.arch = b.arch;
