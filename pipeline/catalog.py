@@ -5,6 +5,7 @@ pool, searches, queries` and the macro `objective`, made when a connection opens
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 
 import duckdb
@@ -36,6 +37,9 @@ def sql(name: str, /, **names: str) -> str:
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB connection with the store's views. The store is read, never written.
 
+    Stores in a folder `tables` beside a local store are read with it, as the tables that ship in `data/tables` are with
+    `data/store`: the runs that it does not have itself.
+
     Raises `HnasError` where the store is of another version or a file of it is damaged.
     """
     store.check_version()
@@ -45,14 +49,15 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
         connection.register_filesystem(store.fs)
     try:
         connection.execute(sql("empty"))
+        shelf = _shelf(store)
         for name, pattern in _PARQUET.items():
-            _create(connection, store, "parquet_files", name, pattern)
+            _create(connection, store, shelf, "parquet_files", name, pattern)
         for name, pattern in _JSON.items():
             for path in store.glob(*pattern):
                 _check_json(store, path)
             type_of = "SELECT data_type FROM duckdb_columns() WHERE schema_name = 'empty' AND table_name = ?"
             settings = connection.execute(f"{type_of} AND column_name = 'settings'", [name]).fetchall()[0][0]
-            _create(connection, store, "json_files", name, pattern, settings=settings)
+            _create(connection, store, shelf, "json_files", name, pattern, settings=settings)
         connection.execute(sql("macros"))
         connection.execute(sql("views"))
     except duckdb.Error as error:
@@ -69,12 +74,36 @@ def _check_json(store: Store, path: str) -> None:
         raise HnasError(f"{path} has no settings; it was damaged after it was written")
 
 
+def _shelf(store: Store) -> dict[str, Store]:
+    """The runs of the stores in `tables` beside a local store, each with the one that has it, but for its own runs."""
+    found: dict[str, Store] = {}
+    if store.local:
+        for marker in sorted(Path(store.root).parent.glob("tables/*/store.json")):
+            table = Store(str(marker.parent))
+            table.check_version()
+            runs = [Path(path).parent.name for path in table.glob("runs", "*", "run.json")]
+            found |= {run: table for run in runs if not store.exists("runs", run, "run.json")}
+    return found
+
+
 def _create(
-    connection: duckdb.DuckDBPyConnection, store: Store, kind: str, name: str, pattern: tuple[str, ...], **names: str
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    shelf: dict[str, Store],
+    kind: str,
+    name: str,
+    pattern: tuple[str, ...],
+    **names: str,
 ) -> None:
-    if store.glob(*pattern):
-        location = store.pattern(*pattern).replace("'", "''")
-        connection.execute(sql(kind, name=name, pattern=location, **names))
+    wanted = [(store, pattern)]
+    if pattern[0] == "runs":
+        wanted += [(table, ("runs", run, *pattern[2:])) for run, table in shelf.items()]
+    elif pattern[0] == "architectures":
+        wanted += [(table, pattern) for table in dict.fromkeys(shelf.values())]
+    locations = [place.pattern(*parts).replace("'", "''") for place, parts in wanted if place.glob(*parts)]
+    if locations:
+        listed = ", ".join(f"'{location}'" for location in locations)
+        connection.execute(sql(kind, name=name, patterns=f"[{listed}]", **names))
     else:
         connection.execute(sql("no_files", name=name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,33 @@ def with_accuracies(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tup
 def training(arch: str, *, seed: int = 0, epochs: int | None = 10, test: float = 90.0, **more: Any) -> dict[str, Any]:
     row = {"space": "nasbench201", "arch": arch, "dataset": "digits", "epochs": epochs, "seed": seed}
     return row | {"test_accuracy": test} | more
+
+
+def test_tables_beside_a_store_are_read_along_with_it(with_accuracies, small_plan, tmp_path):
+    shipped, run, archs = with_accuracies
+    (tmp_path / "tables").mkdir()
+    shutil.copytree(shipped.root, tmp_path / "tables" / "shipped")
+    own = Store(str(tmp_path / "store"))
+    before = snapshot(tmp_path / "tables")
+    # Of a store that is not there yet they are all there is; its accuracies and searches are the store's own affair.
+    alone = connect(own)
+    assert alone.execute("SELECT run FROM runs").fetchall() == [(run,)]
+    assert alone.execute("SELECT count(*), count(params) FROM pool").fetchall() == [(len(archs), len(archs))]
+    assert alone.execute("SELECT count(*) FROM accuracies").fetchall() == [(0,)]
+    # A run of the store's own is added; accuracies of the store apply to both.
+    mine = fill(own, small_plan(own, sample=3, seed=5))
+    write_accuracies(own, "mine", [training(arch) for arch in archs[:4]])
+    both = connect(own)
+    assert {row[0] for row in both.execute("SELECT run FROM runs").fetchall()} == {run, mine}
+    counted = "SELECT run, count(*), count(test_accuracy) FROM pool WHERE run = ? GROUP BY run"
+    assert both.execute(counted, [run]).fetchall() == [(run, len(archs), 4)]
+    assert both.execute("SELECT count(*) FROM metrics WHERE run = ?", [mine]).fetchall() == [(3,)]
+    # The store's own run of the same settings hides the shipped one: no row comes twice.
+    fill(own, small_plan(own, sample=2))
+    hidden = connect(own)
+    assert hidden.execute("SELECT count(*) FROM pool WHERE run = ?", [run]).fetchall() == [(2,)]
+    assert hidden.execute("SELECT count(*) FROM runs").fetchall() == [(2,)]
+    assert snapshot(tmp_path / "tables") == before
 
 
 def write_accuracies(store: Store, source: str, rows: list[dict[str, Any]], name: str = "a.parquet") -> None:

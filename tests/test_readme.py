@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import test_import_nasbench101, test_import_nasbench201, test_import_nats_bench
+
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+IMPORTS = re.findall(
+    r"^\$ (hnas import .*)$", (ROOT / "README.md").read_text().split("\n## Import\n")[1].split("\n## ")[0], re.M
+)
 
 
 def commands(blocks: list[str]) -> list[tuple[str, str]]:
@@ -79,14 +88,49 @@ def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Pat
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_in_a_checkout_the_shipped_tables_are_there_without_a_word(tmp_path: Path):
+    data = Path(os.environ["HNAS_TEST_DATA"])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tables").symlink_to(ROOT / "data" / "tables")
+    store = tmp_path / "data" / "store"
+    run(f"hnas import csv {data}/nasbench201/cifar10-test-accuracy.csv", store)
+    found = json.loads(run("hnas search nasbench201 --metric trace --json", store))
+    assert found["best"]["performance"] > 94.2
+    assert len(found["queries"]) == 20
+    counted = run("hnas sql 'SELECT space, count(*) AS n FROM pool GROUP BY space ORDER BY space' --format csv", store)
+    assert {"nasbench201,15625", "nasbench101,5000"} <= set(counted.split())
+
+
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
 def test_the_commands_on_cifar10_run_in_small(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     (tmp_path / "cifar10-test-accuracy.csv").write_bytes((data / "nasbench201/cifar10-test-accuracy.csv").read_bytes())
-    quiet = [command for command, output in commands(BLOCKS) if not output]
+    quiet = [command for command, output in commands(BLOCKS) if not output and command not in IMPORTS]
     assert [command.split()[1] for command in quiet] == ["precompute", "import", "correlate", "search"]
     for command in quiet:
         small = " --sample 24 --channels 4 --cells 1" if " precompute " in command else ""
         assert run(command + small, tmp_path / "store", HNAS_DATA=str(data))
+
+
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_the_commands_of_every_import_run(tmp_path: Path):
+    assert [command.split()[2] for command in IMPORTS] == [
+        "nasbench101",
+        "nasbench201",
+        "nats-bench",
+        "suite-zero",
+        "csv",
+    ]
+    files = [tmp_path / command.split()[3] for command in IMPORTS]
+    files[0].write_bytes(test_import_nasbench101.framed(*(test_import_nasbench101.training(k) for k in range(4))))
+    test_import_nasbench201.save(files[1], test_import_nasbench201.content())
+    test_import_nats_bench.make_folder(files[2])
+    shutil.copy(Path(os.environ["HNAS_TEST_DATA"]) / "nasbench201" / files[3].name, files[3])
+    files[4].write_text(
+        "arch,dataset,test_accuracy\n|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|,cifar10,10\n"
+    )
+    for command in IMPORTS:
+        assert run(command, tmp_path / "store").startswith("imported: ")
 
 
 def test_the_python_example_runs(tmp_path: Path):

@@ -1,6 +1,6 @@
 CREATE VIEW files.$name AS
 SELECT * FROM read_json(
-    '$pattern',
+    $patterns,
     columns = {
         id: 'VARCHAR',
         created: 'TIMESTAMP',
