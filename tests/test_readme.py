@@ -98,7 +98,7 @@ def test_in_a_checkout_the_shipped_tables_are_there_without_a_word(tmp_path: Pat
     assert found["best"]["performance"] > 94.2
     assert len(found["queries"]) == 20
     counted = run("hnas sql 'SELECT space, count(*) AS n FROM pool GROUP BY space ORDER BY space' --format csv", store)
-    assert {"nasbench201,15625", "nasbench101,5000"} <= set(counted.split())
+    assert {"nasbench201,15625", "nasbench101,5000", "darts,2000"} <= set(counted.split())
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
