@@ -8,6 +8,9 @@ locks; rows that no part has claimed hold NaN.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ class NTKArrays:
 
     def prepare(self, samples: int, rows: int, *, block: int, gram: bool) -> int:
         """Make room for `rows` rows, and return the number of rows in a block: the given one where the run is new."""
-        with self._store.writing(self.path):
+        with self._writing("**/zarr.*.partial"):
             group = zarr.open_group(self.path, mode="a")
             wanted = {"eigenvalues": (samples,)} | ({"gram": (samples, samples)} if gram else {})
             for name, tail in wanted.items():
@@ -42,17 +45,36 @@ class NTKArrays:
 
     def trim(self, rows: int) -> None:
         """Drop the rows from `rows` on, which no part uses."""
-        for array in zarr.open_group(self.path, mode="r+").array_values():
-            if array.shape[0] > rows:
-                array.resize((rows, *array.shape[1:]))
+        with self._writing("**/zarr.*.partial"):
+            for array in zarr.open_group(self.path, mode="r+").array_values():
+                if array.shape[0] > rows:
+                    array.resize((rows, *array.shape[1:]))
 
     def write(self, start: int, eigenvalues: np.ndarray, gram: np.ndarray | None) -> None:
         """Write eigenvalues (k, m) and Gram matrices (k, m, m) to the rows from `start`, the first of a block."""
-        with self._store.writing(self.path):
+        # Its own blocks only: other workers are writing theirs.
+        size = self._block()
+        blocks = range(start // size, -(-(start + len(eigenvalues)) // size))
+        with self._writing(*(f"*/c/{block}/**/*.partial" for block in blocks)):
             group = zarr.open_group(self.path, mode="r+")
             _array(group, "eigenvalues")[start : start + len(eigenvalues)] = eigenvalues
             if gram is not None:
                 _array(group, "gram")[start : start + len(gram)] = gram
+
+    def _block(self) -> int:
+        return int(_array(zarr.open_group(self.path, mode="r"), "eigenvalues").chunks[0])
+
+    @contextmanager
+    def _writing(self, *partial: str) -> Iterator[None]:
+        """`Store.writing`, which also removes what matches `partial`: Zarr leaves it where the disk is full."""
+        try:
+            with self._store.writing(self.path):
+                yield
+        except HnasError:
+            if self._store.local:
+                for left in {found for pattern in partial for found in Path(self.path).glob(pattern)}:
+                    left.unlink(missing_ok=True)
+            raise
 
     def read(self, name: str = "eigenvalues") -> np.ndarray:
         """A whole array: `eigenvalues` (n, m) or `gram` (n, m, m). Raises `HnasError` where it was not kept."""
