@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hnas.spaces.cells import Cell, Operations, canonical_cell, layers_in
+from hnas.spaces.cells import Cell, Operations, canonical_cell
+from hnas.spaces.terms import layers_in
 
 Edges = dict[tuple[int, int], str]
 

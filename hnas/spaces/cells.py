@@ -18,13 +18,11 @@ weights, `conv(a) + conv(a)` three), hence the labels and the minimisation over 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 
-# A term is `("x",)`, `("pool", name, value)` or `("layer", index)`; a value is a sorted tuple of (term, multiplicity).
-Term = tuple[object, ...]
-Value = tuple[tuple[Term, int], ...]
+from hnas.spaces.terms import Layer, Term, Value, letter, live_depths, renamed, text, value_of
 
 INPUT: Term = ("x",)
 
@@ -39,14 +37,6 @@ class Operations:
     identity: str
     poolings: Mapping[str, str]
     layers: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of a canonical cell: its kind (`conv3x3`) and the value it reads."""
-
-    kind: str
-    reads: Value
 
 
 @dataclass(frozen=True)
@@ -66,8 +56,8 @@ class Cell:
         return not self.output
 
     def __str__(self) -> str:
-        parts = [f"{_letter(k)}={layer.kind}({_text(layer.reads)})" for k, layer in enumerate(self.layers)]
-        return ";".join([*parts, f"y={_text(self.output)}"])
+        parts = [f"{letter(k)}={layer.kind}({text(layer.reads)})" for k, layer in enumerate(self.layers)]
+        return ";".join([*parts, f"y={text(self.output)}"])
 
 
 def canonical_cell(nodes: int, edges: Mapping[tuple[int, int], str], operations: Operations) -> Cell:
@@ -82,7 +72,7 @@ def canonical_cell(nodes: int, edges: Mapping[tuple[int, int], str], operations:
         total: Counter[Term] = Counter()
         for i in range(j):
             total.update(_contribution(edges[i, j], values[i], operations, layers))
-        values.append(_value(total))
+        values.append(value_of(total))
     return _smallest(layers, values[-1])
 
 
@@ -99,63 +89,14 @@ def _contribution(name: str, value: Value, operations: Operations, layers: list[
     return {}
 
 
-def _value(terms: Mapping[Term, int]) -> Value:
-    return tuple(sorted(terms.items(), key=lambda item: _key(item[0])))
-
-
-def _key(term: Term) -> tuple[int, str]:
-    """Sort key of a term: the input, then layers by index, then poolings by their text."""
-    if term[0] == "x":
-        return (0, "")
-    if term[0] == "layer":
-        return (1, f"{term[1]:03d}")
-    return (2, _text(((term, 1),)))
-
-
-def _letter(index: int) -> str:
-    return chr(ord("a") + index)
-
-
-def _text(value: Value) -> str:
-    """`2x+a+avg3x3(x+a)`: the terms of a value; `0` where there is none."""
-    return "+".join(("" if n == 1 else str(n)) + _term_text(term) for term, n in value) or "0"
-
-
-def _term_text(term: Term) -> str:
-    if term[0] == "x":
-        return "x"
-    if term[0] == "layer":
-        return _letter(term[1])  # type: ignore[arg-type]
-    return f"{term[1]}({_text(term[2])})"  # type: ignore[arg-type]
-
-
-def layers_in(value: Value) -> Iterator[int]:
-    """The indices of the layers that a value reads directly, through poolings included."""
-    for term, _ in value:
-        if term[0] == "layer":
-            yield term[1]  # type: ignore[misc]
-        elif term[0] == "pool":
-            yield from layers_in(term[2])  # type: ignore[arg-type]
-
-
 def _smallest(layers: Sequence[Layer], output: Value) -> Cell:
-    live: set[int] = set()
-    todo = list(layers_in(output))
-    while todo:
-        k = todo.pop()
-        if k not in live:
-            live.add(k)
-            todo.extend(layers_in(layers[k].reads))
-
-    depth: dict[int, int] = {}
+    depth = live_depths(layers, [output])
     expression: dict[int, str] = {}
-    for k in sorted(live):  # creation order is topological
-        reads = layers[k].reads
-        depth[k] = 1 + max((depth[i] for i in layers_in(reads)), default=0)
-        expression[k] = f"{layers[k].kind}({_expand(reads, expression)})"
+    for k in depth:
+        expression[k] = f"{layers[k].kind}({_expand(layers[k].reads, expression)})"
 
     groups: dict[tuple[int, str], list[int]] = {}
-    for k in sorted(live):
+    for k in depth:
         groups.setdefault((depth[k], expression[k]), []).append(k)
     ordered = [groups[key] for key in sorted(groups)]
     candidates = (
@@ -166,29 +107,21 @@ def _smallest(layers: Sequence[Layer], output: Value) -> Cell:
 
 
 def _expand(value: Value, expression: Mapping[int, str]) -> str:
-    """The value as one expression tree in which layers have no names: equal for values that may be equal."""
+    """The value as one expression tree in which layers have no names: equal for values that may be equal.
 
-    def text(term: Term) -> str:
+    Not `text(…, ordered=True)`, which leaves out `1*`: the order of layers depends on it, and so do 54 stored keys.
+    """
+
+    def shown(term: Term) -> str:
         if term[0] == "layer":
             return expression[term[1]]  # type: ignore[index]
         if term[0] == "pool":
             return f"{term[1]}({_expand(term[2], expression)})"  # type: ignore[arg-type]
         return "x"
 
-    return "+".join(sorted(f"{n}*{text(term)}" for term, n in value))
+    return "+".join(sorted(f"{n}*{shown(term)}" for term, n in value))
 
 
 def _relabelled(layers: Sequence[Layer], output: Value, order: Sequence[int]) -> Cell:
     new = {old: k for k, old in enumerate(order)}
-
-    def term(old: Term) -> Term:
-        if old[0] == "layer":
-            return ("layer", new[old[1]])  # type: ignore[index]
-        if old[0] == "pool":
-            return ("pool", old[1], value(old[2]))  # type: ignore[arg-type]
-        return old
-
-    def value(old: Value) -> Value:
-        return _value({term(t): n for t, n in old})
-
-    return Cell(tuple(Layer(layers[k].kind, value(layers[k].reads)) for k in order), value(output))
+    return Cell(tuple(Layer(layers[k].kind, renamed(layers[k].reads, new)) for k in order), renamed(output, new))

@@ -19,15 +19,11 @@ stride of 2.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hnas.spaces.darts_genotype import CellGenotype
-
-# A term is `("x", input)`, `("pool", kind, value)` or `("layer", index)`; a value is a sorted tuple of
-# (term, multiplicity), empty where it is zero.
-Term = tuple[object, ...]
-Value = tuple[tuple[Term, int], ...]
+from hnas.spaces.terms import Layer, Term, Value, layers_in, letter, live_depths, renamed, text, value_of
 
 #: The kind of each operation: what it is called in keys. `skip` is a layer only where it has stride 2.
 LAYERS = {
@@ -35,14 +31,6 @@ LAYERS = {
     "dil_conv_3x3": "dil3", "dil_conv_5x5": "dil5", "conv_7x1_1x7": "conv7",
 }  # fmt: skip
 POOLINGS = {"max_pool_3x3": "max3", "avg_pool_3x3": "avg3"}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """An operation of a canonical cell: its kind (`sep3`, `skip/2`) and the value it reads."""
-
-    kind: str
-    reads: Value
 
 
 @dataclass(frozen=True)
@@ -63,8 +51,8 @@ class Cell:
         return any(_contains(value, ("x", state)) for value in values)
 
     def __str__(self) -> str:
-        parts = [f"{_letter(k)}={layer.kind}({_text(layer.reads)})" for k, layer in enumerate(self.layers)]
-        return ";".join([*parts, f"y={','.join(map(_text, self.outputs))}"])
+        parts = [f"{letter(k)}={layer.kind}({text(layer.reads)})" for k, layer in enumerate(self.layers)]
+        return ";".join([*parts, f"y={','.join(map(text, self.outputs))}"])
 
 
 def canonical_cell(cell: CellGenotype, *, reduction: bool, merge: bool = True) -> Cell:
@@ -80,7 +68,7 @@ def canonical_cell(cell: CellGenotype, *, reduction: bool, merge: bool = True) -
         for name, state in edges:
             stride = "/2" if reduction and state < 2 else ""
             total.update(_contribution(name, stride, values[state], layers, merge))
-        values.append(_value(total))
+        values.append(value_of(total))
     return _canonical(layers, [values[node] for node in cell.concat], reduction)
 
 
@@ -97,26 +85,17 @@ def _contribution(name: str, stride: str, value: Value, layers: list[Layer], mer
 
 def _canonical(layers: Sequence[Layer], outputs: Sequence[Value], reduction: bool) -> Cell:
     """Drop what has no effect and number the layers: by depth, by the expression they stand for, then smallest key."""
-    live: set[int] = set()
-    todo = [k for value in outputs for k in _layers_in(value)]
-    while todo:
-        k = todo.pop()
-        if k not in live:
-            live.add(k)
-            todo.extend(_layers_in(layers[k].reads))
-    depth: dict[int, int] = {}
+    depth = live_depths(layers, outputs)
     expression: dict[int, str] = {}
-    for k in sorted(live):  # creation order is topological
-        reads = layers[k].reads
-        depth[k] = 1 + max((depth[i] for i in _layers_in(reads)), default=0)
-        expression[k] = f"{layers[k].kind}({_text(reads, expression.__getitem__, ordered=True)})"
-    colours = _ranks({k: (depth[k], expression[k]) for k in sorted(live)})
+    for k in depth:
+        expression[k] = f"{layers[k].kind}({text(layers[k].reads, expression.__getitem__, ordered=True)})"
+    colours = _ranks({k: (depth[k], expression[k]) for k in depth})
 
     def numbered(colours: dict[int, int]) -> Cell:
         new = {old: k for k, old in enumerate(sorted(colours, key=colours.__getitem__))}
-        renamed = tuple(Layer(layers[k].kind, _renamed(layers[k].reads, new)) for k in new)
-        blocks = sorted((_renamed(value, new) for value in outputs), key=_text)
-        return Cell(renamed, tuple(blocks), reduction)
+        relabelled = tuple(Layer(layers[k].kind, renamed(layers[k].reads, new)) for k in new)
+        blocks = sorted((renamed(value, new) for value in outputs), key=text)
+        return Cell(relabelled, tuple(blocks), reduction)
 
     return min((numbered(c) for c in _discrete(layers, outputs, colours)), key=str)
 
@@ -145,17 +124,17 @@ def _refined(layers: Sequence[Layer], outputs: Sequence[Value], colours: dict[in
     """Split colours by what a layer reads and by the values that read it, until nothing splits."""
     holders: list[tuple[int | None, Value]] = [(k, layers[k].reads) for k in colours]
     holders += [(None, value) for value in outputs]
-    held = {k: [(h, v) for h, v in holders if k in _layers_in(v)] for k in colours}
+    held = {k: [(h, v) for h, v in holders if k in layers_in(v)] for k in colours}
     while True:
         names = {k: str(c) for k, c in colours.items()}
         signatures = {}
         for k, colour in colours.items():
             marked = names | {k: "*"}
             uses = sorted(
-                (-1 if holder is None else colours[holder], _text(value, marked.__getitem__, ordered=True))
+                (-1 if holder is None else colours[holder], text(value, marked.__getitem__, ordered=True))
                 for holder, value in held[k]
             )
-            signatures[k] = (colour, _text(layers[k].reads, names.__getitem__, ordered=True), tuple(uses))
+            signatures[k] = (colour, text(layers[k].reads, names.__getitem__, ordered=True), tuple(uses))
         split = _ranks(signatures)
         if len(set(split.values())) == len(set(colours.values())):
             return split
@@ -166,7 +145,7 @@ def _twins(layers: Sequence[Layer], outputs: Sequence[Value], colours: Mapping[i
     """Whether exchanging layers a and b, of one colour, changes nothing else."""
     swap = {k: k for k in colours} | {a: b, b: a}
     values = [*outputs, *(layers[k].reads for k in colours)]
-    return layers[a].reads == layers[b].reads and all(_renamed(value, swap) == value for value in values)
+    return layers[a].reads == layers[b].reads and all(renamed(value, swap) == value for value in values)
 
 
 def _ranks(keys: Mapping[int, tuple[object, ...]]) -> dict[int, int]:
@@ -203,48 +182,3 @@ def _values_in(value: Value) -> Iterator[Value]:
 
 def _contains(value: Value, wanted: Term) -> bool:
     return any(term == wanted or (term[0] == "pool" and _contains(term[2], wanted)) for term, _ in value)  # type: ignore[arg-type]
-
-
-def _layers_in(value: Value) -> Iterator[int]:
-    for term, _ in value:
-        if term[0] == "layer":
-            yield term[1]  # type: ignore[misc]
-        elif term[0] == "pool":
-            yield from _layers_in(term[2])  # type: ignore[arg-type]
-
-
-def _renamed(value: Value, new: Mapping[int, int]) -> Value:
-    def term(old: Term) -> Term:
-        if old[0] == "layer":
-            return ("layer", new[old[1]])  # type: ignore[index]
-        return ("pool", old[1], _renamed(old[2], new)) if old[0] == "pool" else old  # type: ignore[arg-type]
-
-    return _value({term(t): n for t, n in value})
-
-
-def _value(terms: Mapping[Term, int]) -> Value:
-    """Terms in order: the inputs, then layers by index, then poolings by their text."""
-
-    def key(item: tuple[Term, int]) -> tuple[int, object]:
-        term = item[0]
-        return (2, _text(((term, 1),))) if term[0] == "pool" else (0 if term[0] == "x" else 1, term[1])
-
-    return tuple(sorted(terms.items(), key=key))
-
-
-def _letter(index: int) -> str:
-    return chr(ord("a") + index)
-
-
-def _text(value: Value, name: Callable[[int], str] = _letter, *, ordered: bool = False) -> str:
-    """`x0+2a+avg3(x0+a)`: the terms of a value, `0` where there is none; `ordered` by their text, not by the layers."""
-    parts = []
-    for term, n in value:
-        if term[0] == "x":
-            text = f"x{term[1]}"
-        elif term[0] == "layer":
-            text = name(term[1])  # type: ignore[arg-type]
-        else:
-            text = f"{term[1]}({_text(term[2], name, ordered=ordered)})"  # type: ignore[arg-type]
-        parts.append(text if n == 1 else f"{n}{text}" if not ordered else f"{n}*{text}")
-    return "+".join(sorted(parts) if ordered else parts) or "0"

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hnas.spaces.darts_canonical import Cell, Term, Value, additions
+from hnas.spaces.darts_canonical import Cell, additions
 from hnas.spaces.darts_macro import STEM, Place, check_image_size, places, reductions
 from hnas.spaces.initialise import Conv2d, Linear
+from hnas.spaces.terms import Term, Value
 
 
 class DARTSNetwork(nn.Module):

@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hnas.spaces.cells import Cell, Term, Value
+from hnas.spaces.cells import Cell
 from hnas.spaces.initialise import Conv2d, Linear
 from hnas.spaces.nasbench201 import KERNELS, check_image_size
+from hnas.spaces.terms import Term, Value
 
 
 class NASBench201Network(nn.Module):
