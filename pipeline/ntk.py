@@ -52,24 +52,23 @@ class NTKArrays:
 
     def write(self, start: int, eigenvalues: np.ndarray, gram: np.ndarray | None) -> None:
         """Write eigenvalues (k, m) and Gram matrices (k, m, m) to the rows from `start`, the first of a block."""
-        # Its own blocks only: other workers are writing theirs.
-        size = self._block()
-        blocks = range(start // size, -(-(start + len(eigenvalues)) // size))
-        with self._writing(*(f"*/c/{block}/**/*.partial" for block in blocks)):
+        with self._writing() as partial:
             group = zarr.open_group(self.path, mode="r+")
+            # Its own blocks only: other workers are writing theirs.
+            size = _array(group, "eigenvalues").chunks[0]
+            blocks = range(start // size, -(-(start + len(eigenvalues)) // size))
+            partial += [f"*/c/{block}/**/*.partial" for block in blocks]
             _array(group, "eigenvalues")[start : start + len(eigenvalues)] = eigenvalues
             if gram is not None:
                 _array(group, "gram")[start : start + len(gram)] = gram
 
-    def _block(self) -> int:
-        return int(_array(zarr.open_group(self.path, mode="r"), "eigenvalues").chunks[0])
-
     @contextmanager
-    def _writing(self, *partial: str) -> Iterator[None]:
-        """`Store.writing`, which also removes what matches `partial`: Zarr leaves it where the disk is full."""
+    def _writing(self, *patterns: str) -> Iterator[list[str]]:
+        """`Store.writing`, which also removes what matches the yielded list: Zarr leaves it where the disk is full."""
+        partial = list(patterns)
         try:
             with self._store.writing(self.path):
-                yield
+                yield partial
         except HnasError:
             if self._store.local:
                 for left in {found for pattern in partial for found in Path(self.path).glob(pattern)}:

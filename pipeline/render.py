@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
@@ -50,14 +57,30 @@ def aligned(rows: list[list[str]], *, left: int = 1) -> str:
     return "\n".join(lines)
 
 
-class Reporter:
-    """Progress of a precomputation: a bar on a terminal, plain lines in a log, nothing when `quiet`."""
+class _Reporter:
+    """Progress on standard error: a bar on a terminal, plain lines in a log, nothing when `quiet`."""
 
     def __init__(self, stderr: TextIO, *, quiet: bool) -> None:
         self._stderr, self._quiet = stderr, quiet
         self._bar: Bar | None = None
         self._task: Any = None
-        self._last = -_LOG_EVERY
+
+    def _start(self, bar: Bar, description: str, total: float, **fields: Any) -> Bar:
+        self._bar, self._task = bar, bar.add_task(description, total=total, **fields)
+        bar.start()
+        return bar
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Reporter(_Reporter):
+    """Progress of a precomputation."""
+
+    _last = -_LOG_EVERY
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the work is."""
@@ -72,27 +95,18 @@ class Reporter:
             print(f"{progress.done}/{progress.total} architectures{rate}{left}", file=self._stderr, flush=True)
 
     def _draw(self, progress: Progress) -> None:
-        if self._bar is None:
-            self._bar = _bar(self._stderr, "{task.fields[rate]}")
-            self._task = self._bar.add_task("metrics", total=progress.total, rate="")
-            self._bar.start()
+        columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        bar = self._bar or self._start(_bar(self._stderr, *columns), "metrics", progress.total, rate="")
         rate = f"{progress.rate:.2f}/s" if progress.done else "starting workers"
-        self._bar.update(self._task, completed=progress.done, rate=rate)
-
-    def close(self) -> None:
-        """Take the bar off the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar.update(self._task, completed=progress.done, rate=rate)
 
 
-class ReadingReporter:
-    """Progress through a file: a bar and the time left on a terminal, lines in a log, nothing when `quiet`."""
+class ReadingReporter(_Reporter):
+    """Progress through a file."""
 
     def __init__(self, stderr: TextIO, *, quiet: bool, verb: str = "importing") -> None:
-        self._stderr, self._quiet, self._verb = stderr, quiet, verb
-        self._bar: Bar | None = None
-        self._task: Any = None
+        super().__init__(stderr, quiet=quiet)
+        self._verb = verb
         self._begun = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
@@ -101,30 +115,19 @@ class ReadingReporter:
             return
         share, now = min(done / total, 1.0), time.monotonic()
         if self._stderr.isatty():
-            if self._bar is None:
-                columns = (TextColumn(self._verb), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-                self._bar = Bar(*columns, console=Console(file=self._stderr), transient=True)
-                self._task = self._bar.add_task("", total=1.0)
-                self._bar.start()
-            self._bar.update(self._task, completed=share)
+            bar = self._bar or self._start(_bar(self._stderr, TaskProgressColumn()), self._verb, 1.0)
+            bar.update(self._task, completed=share)
         elif share and now - self._last >= _LOG_EVERY:
             self._last = now
             left = (now - self._begun) * (1 - share) / share
             print(f"{self._verb}: {share:.0%}, {duration(left)} left", file=self._stderr, flush=True)
 
-    def close(self) -> None:
-        """Take the bar off the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
-
-def _bar(stderr: TextIO, last: str) -> Bar:
+def _bar(stderr: TextIO, *columns: ProgressColumn) -> Bar:
     return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(last),
+        *columns,
         TimeRemainingColumn(),
         console=Console(file=stderr),
         transient=True,
@@ -208,7 +211,7 @@ class TrainingBar:
         """The callback for the training of `arch`, or None where nothing is to be shown."""
         if not self._shown:
             return None
-        bar = _bar(self._stderr, "{task.fields[loss]}")
+        bar = _bar(self._stderr, MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
         task: Any = None
 
         def advance(done: int, total: int, loss: float) -> None:

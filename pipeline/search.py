@@ -17,7 +17,7 @@ from hnas.spaces import search_spaces
 from pipeline.catalog import pick_run
 from pipeline.pool import DuckDBPool, choose_accuracy
 from pipeline.runs import now
-from pipeline.spaces import keep_in
+from pipeline.spaces import flush_cache, keep_in
 from pipeline.store import Store
 
 ORACLES = ("table", "train")
@@ -188,7 +188,7 @@ def run_search(
     candidates.
     """
     settings = started.settings
-    cache = keep_in(store)
+    keep_in(store)
     by_table = oracle is None and settings.oracle == "table"
     pool = DuckDBPool(
         connection, run=settings.run, metric=settings.metric, accuracy=settings.accuracy, with_accuracy=by_table
@@ -209,7 +209,7 @@ def run_search(
         if not saved:
             # Only now: a search whose first query fails leaves nothing behind.
             store.prepare()
-            cache.flush()
+            flush_cache()
             content = {"id": name, "created": now(), "settings": asdict(settings)}
             store.write_json(content, "searches", name, "search.json")
         saved.append(query)

@@ -37,11 +37,9 @@ class StoreCache:
                 continue
 
 
-def keep_in(store: Store) -> StoreCache:
-    """Have the search spaces of this process keep in `store` what they work out once, after `flush`."""
-    cache = StoreCache(store)
-    search_spaces.keep_in(cache)
-    return cache
+def keep_in(store: Store) -> None:
+    """Have the search spaces of this process keep in `store` what they work out once, after `flush_cache`."""
+    search_spaces.keep_in(StoreCache(store))
 
 
 def flush_cache() -> None:

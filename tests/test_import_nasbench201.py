@@ -18,7 +18,7 @@ import torch
 from hnas.errors import UsageError
 from pipeline.importers.nasbench201 import read_nasbench201
 from pipeline.importers.stream import Stream
-from pipeline.importers.trials import Trainings
+from pipeline.importers.trials import Trials
 from pipeline.importers.unpickle import unpickle
 from tests.peer_results import ARCHS, by_key, collect, expected, nothing, results
 
@@ -163,7 +163,7 @@ def test_rows_come_in_batches_and_each_once(monkeypatch: pytest.MonkeyPatch, tmp
     batches = list(read_nasbench201(path, nothing))
     assert [rows.table for rows in batches] == ["accuracies", "curves"] * 4
     assert collect(batches) == whole
-    assert list(Trainings(path).rows(last=True)) == []
+    assert list(Trials(path).rows(last=True)) == []
 
 
 # --- what is no such file -------------------------------------------------------------------------------------------

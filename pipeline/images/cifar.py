@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -54,18 +54,29 @@ def read_folder(folder: Path) -> StoredDataset | None:
         HnasError: a batch is truncated, asks for anything but numpy arrays, or holds something else than images.
     """
     for layout in _LAYOUTS:
-        for place in (folder, folder / layout.archive):
-            # Two of them, because a file may well be called train, or meta, in a folder of another layout.
-            if sum((place / name).is_file() for name in (*layout.train, layout.test, layout.meta)) >= 2:
-                return _read(place, layout)
+        needed = (*layout.train, layout.test, layout.meta)
+        place = find_files(folder, layout.archive, needed, "CIFAR's Python batches are")
+        if place is not None:
+            return _read(place, layout)
+    return None
+
+
+def find_files(folder: Path, archive: str, needed: tuple[str, ...], title: str) -> Path | None:
+    """`folder` or its subfolder `archive`, whichever has all files that are `needed`; None where neither has two.
+
+    Two of them, because a file may well be called train, or meta, in a folder of another layout. Raises `UsageError`
+    where some are missing.
+    """
+    for place in (folder, folder / archive):
+        missing = [name for name in needed if not (place / name).is_file()]
+        if len(needed) - len(missing) >= 2:
+            if missing:
+                raise UsageError(f"{place} lacks {', '.join(missing)}: {title} {', '.join(needed)}.")
+            return place
     return None
 
 
 def _read(folder: Path, layout: _Layout) -> StoredDataset:
-    needed = (*layout.train, layout.test, layout.meta)
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise UsageError(f"{folder} lacks {', '.join(missing)}: CIFAR's Python batches are {', '.join(needed)}.")
     meta = folder / layout.meta
     names = _entry(load_batch(meta), layout.names, meta)
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
@@ -81,16 +92,26 @@ def _split(folder: Path, names: tuple[str, ...], layout: _Layout) -> StoredSplit
     for path in (folder / name for name in names):
         batch = load_batch(path)
         data = numbers(_entry(batch, b"data", path))
-        if data is None or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * _SIDE**2:
+        if not are_images(data, _SIDE):
             raise HnasError(f"{path} has something else than uint8 rows of {3 * _SIDE**2} pixels: get the file again.")
-        targets = numbers(_entry(batch, layout.labels, path))
-        if targets is None or targets.dtype.kind not in "iu" or targets.shape != (len(data),):
-            raise HnasError(f"{path} has not one integer label for each of its {len(data)} images: get the file again.")
+        targets = checked_labels(numbers(_entry(batch, layout.labels, path)), len(data), path)
         files.append((str(path), count))
         count += len(data)
         pixels.append(data.reshape(-1, 3, _SIDE, _SIDE))
         labels.append(targets.astype(np.int64))
     return StoredSplit(np.concatenate(labels), PixelRows(np.concatenate(pixels), tuple(files)))
+
+
+def are_images(data: np.ndarray | None, side: int) -> TypeGuard[np.ndarray]:
+    """Whether `data` (n, 3 side²) holds uint8 rows of pixels."""
+    return data is not None and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3 * side**2
+
+
+def checked_labels(labels: np.ndarray | None, count: int, path: Path) -> np.ndarray:
+    """`labels` (count,). Raises `HnasError` unless they are whole numbers, one for each image."""
+    if labels is None or labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise HnasError(f"{path} has not one integer label for each of its {count} images: get the file again.")
+    return labels
 
 
 def _entry(batch: dict[Any, Any], key: bytes, path: Path) -> Any:

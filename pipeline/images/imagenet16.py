@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hnas.errors import HnasError, UsageError
-from pipeline.images.cifar import load_batch, numbers
+from hnas.errors import HnasError
+from pipeline.images.cifar import are_images, checked_labels, find_files, load_batch, numbers
 from pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
 
 CLASSES = 120
@@ -34,15 +34,11 @@ def read_folder(folder: Path) -> StoredDataset | None:
         UsageError: some files are there and others are missing.
         HnasError: a file is truncated, asks for anything but numpy arrays, or holds something else than images.
     """
-    for place in (folder, folder / FOLDER):
-        there = [name for name in (*_TRAIN, _TEST) if (place / name).is_file()]
-        if len(there) >= 2:
-            missing = [name for name in (*_TRAIN, _TEST) if name not in there]
-            if missing:
-                raise UsageError(f"{place} lacks {', '.join(missing)}: ImageNet16 is {', '.join((*_TRAIN, _TEST))}.")
-            names = tuple(str(label) for label in range(CLASSES))
-            return StoredDataset(names, _split(place, _TRAIN), (_split(place, (_TEST,)),))
-    return None
+    place = find_files(folder, FOLDER, (*_TRAIN, _TEST), "ImageNet16 is")
+    if place is None:
+        return None
+    names = tuple(str(label) for label in range(CLASSES))
+    return StoredDataset(names, _split(place, _TRAIN), (_split(place, (_TEST,)),))
 
 
 def _split(folder: Path, names: tuple[str, ...]) -> StoredSplit:
@@ -50,11 +46,10 @@ def _split(folder: Path, names: tuple[str, ...]) -> StoredSplit:
     count = 0
     for path in (folder / name for name in names):
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in load_batch(path).items()}
-        data, targets = (numbers(batch.get(name)) for name in ("data", "labels"))
-        if data is None or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * _SIDE**2:
+        data = numbers(batch.get("data"))
+        if not are_images(data, _SIDE):
             raise HnasError(f"{path} has no uint8 rows of {3 * _SIDE**2} pixels under data: get the file again.")
-        if targets is None or targets.dtype.kind not in "iu" or targets.shape != (len(data),):
-            raise HnasError(f"{path} has not one integer label for each of its {len(data)} images: get the file again.")
+        targets = checked_labels(numbers(batch.get("labels")), len(data), path)
         if len(targets) and not 1 <= int(targets.min()) <= int(targets.max()) <= 1000:
             raise HnasError(f"{path} has labels outside 1 to 1000: a file of downsampled ImageNet is needed.")
         kept = targets <= CLASSES

@@ -15,7 +15,7 @@ from hnas.errors import HnasError, UsageError
 from pipeline.importers.files import content_digest
 from pipeline.importers.tables import Advance, Importer
 from pipeline.importers.writing import ImportNote, TableWriters
-from pipeline.spaces import keep_in
+from pipeline.spaces import flush_cache, keep_in
 from pipeline.store import Store, digest
 
 #: The importers by the name of their source, as module and function: a command loads the one that it needs.
@@ -58,7 +58,7 @@ def import_accuracies(store: Store, source: str, path: Path, progress: Advance =
     if source not in IMPORTERS:
         raise UsageError(f"there is no importer {source!r}; choose from {', '.join(IMPORTERS)}")
     store.check_version()
-    cache = keep_in(store)
+    keep_in(store)
     content = content_digest(path, f"{source} {_VERSION}")
     name = path.absolute().name
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", path.absolute().stem)
@@ -77,7 +77,7 @@ def import_accuracies(store: Store, source: str, path: Path, progress: Advance =
         if changed:
             store.prepare()
             writers.keep()
-            cache.flush()
+            flush_cache()
     return _imported(note, changed=changed)
 
 

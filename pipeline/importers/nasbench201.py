@@ -2,7 +2,7 @@
 
 They were written by torch, but hold no tensor: a dictionary of results, pickled into a zip archive (torch 1.6 and
 later) or after three small pickles that say how torch wrote it (before). Neither torch nor the benchmark's package is
-needed to read them. `trainings` says what becomes of the results.
+needed to read them. `trials` says what becomes of the results.
 
 Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from hnas.errors import UsageError
 from pipeline.importers.pickled_globals import WideInteger
-from pipeline.importers.stream import Stream
+from pipeline.importers.stream import Stream, open_file
 from pipeline.importers.tables import Advance, Rows
-from pipeline.importers.trials import Trainings, check_names
+from pipeline.importers.trials import Trials, check_names
 from pipeline.importers.unpickle import unpickle, unpickle_all
 
 _BENCHMARK = "NAS-Bench-201"
@@ -36,33 +36,22 @@ def read_nasbench201(path: Path, advance: Advance) -> Iterator[Rows]:
     Raises:
         UsageError: it is no such file, or is damaged.
     """
-    trainings = Trainings(path)
-    entries = unpickle(partial(_open, path, advance), _BENCHMARK, "arch2infos", _finish)
-    while True:
-        try:
-            index, results = next(entries)
-        except StopIteration as end:
-            content = end.value
-            break
+
+    def check(index: object, results: object) -> None:
         if isinstance(results, dict) and not results.keys() <= {"less", "full"}:
             raise UsageError(f"{path}, architecture {index}, has results other than 'less' and 'full'; {_FILES}")
-        trainings.add(index, results)
-        yield from trainings.rows()
-    if not isinstance(content, dict) or not trainings.archs:
+
+    trials = Trials(path)
+    content = yield from trials.read(unpickle(partial(_open, path, advance), _BENCHMARK, "arch2infos", _finish), check)
+    if not isinstance(content, dict) or not trials.archs:
         raise UsageError(f"{path} holds no architecture; {_FILES}")
-    check_names(trainings.archs, content.get("meta_archs"), path)
-    yield from trainings.rows(last=True)
+    check_names(trials.archs, content.get("meta_archs"), path)
+    yield from trials.rows(last=True)
 
 
 def _open(path: Path, advance: Advance) -> Stream:
     """A stream that stands at the pickle of the results."""
-    try:
-        file = path.open("rb")
-        size = path.stat().st_size
-        head = file.read(4)
-        file.seek(0)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}; {_FILES}") from error
+    file, size, head = open_file(path, 4, _FILES)
     if head == b"PK\x03\x04":
         return _open_archive(path, advance)
     if head[:1] != b"\x80":

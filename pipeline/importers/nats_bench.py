@@ -1,7 +1,7 @@
 """NATS-Bench's topology space: the folder NATS-tss-v1_0-3ffb9-simple, or the one file NATS-tss-v1_0-3ffb9.pickle.pbz2.
 
 The folder holds `meta.pickle.pbz2` and a file for each architecture, `000000.pickle.pbz2` and so on, the one file all
-of them. The folder that ends in `-full` has the trained weights besides, which are read over. `trainings` says what
+of them. The folder that ends in `-full` has the trained weights besides, which are read over. `trials` says what
 becomes of the results.
 
 Source: Dong, Liu, Musial and Gabrys, "NATS-Bench: Benchmarking NAS Algorithms for Architecture Topology and Size",
@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from hnas.errors import UsageError
-from pipeline.importers.stream import Stream
+from pipeline.importers.stream import Stream, open_file
 from pipeline.importers.tables import Advance, Rows
-from pipeline.importers.trials import Trainings, check_architecture, check_names
+from pipeline.importers.trials import Trials, check_architecture, check_names
 from pipeline.importers.unpickle import unpickle, unpickle_all
 
 _BENCHMARK = "NATS-Bench"
@@ -52,33 +52,23 @@ def _read_folder(folder: Path, advance: Advance) -> Iterator[Rows]:
             files[index] = file
     if not files:
         raise UsageError(f"{folder} has no file of an architecture, such as 000000{_ENDING}; copy them beside its meta")
-    trainings = Trainings(folder)
+    trials = Trials(folder)
     for done, (index, file) in enumerate(sorted(files.items()), start=1):
-        trainings.add(index, _load(file), file)
-        check_names({index: trainings.archs[index]}, names, meta)
-        yield from trainings.rows(last=done == len(files))
+        trials.add(index, _load(file), file)
+        check_names({index: trials.archs[index]}, names, meta)
+        yield from trials.rows(last=done == len(files))
         advance(done, len(files))
 
 
 def _read_file(path: Path, advance: Advance) -> Iterator[Rows]:
-    trainings = Trainings(path)
-    entries = unpickle(partial(_open, path, advance), _BENCHMARK, "arch2infos")
-    meta = None
-    while True:
-        try:
-            index, results = next(entries)
-        except StopIteration as end:
-            meta = end.value
-            break
-        trainings.add(index, results)
-        yield from trainings.rows()
-    names = _names(meta, path)
-    if not trainings.archs:
+    trials = Trials(path)
+    names = _names((yield from trials.read(unpickle(partial(_open, path, advance), _BENCHMARK, "arch2infos"))), path)
+    if not trials.archs:
         raise UsageError(
             f"{path} holds no architecture; give NATS-tss-v1_0-3ffb9{_ENDING}, or the folder beside its meta"
         )
-    check_names(trainings.archs, names, path)
-    yield from trainings.rows(last=True)
+    check_names(trials.archs, names, path)
+    yield from trials.rows(last=True)
 
 
 def _names(meta: object, path: Path) -> list[object]:
@@ -97,15 +87,7 @@ def _load(path: Path) -> object:
 
 
 def _open(path: Path, advance: Advance) -> Stream:
-    try:
-        file = path.open("rb")
-        size = path.stat().st_size
-        head = file.read(3)
-        file.seek(0)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}; give a folder or file of NATS-Bench's topology space"
-        ) from error
+    file, size, head = open_file(path, 3, "give a folder or file of NATS-Bench's topology space")
     if head != b"BZh":
         file.close()
         raise UsageError(f"{path} is not compressed with bz2, as {_ENDING} files are: give a file of NATS-Bench")

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from hnas.errors import UsageError
 
@@ -134,3 +135,15 @@ class Stream:
             ) from error
         self.ended = not chunk
         return chunk
+
+
+def open_file(path: Path, count: int, advice: str) -> tuple[BinaryIO, int, bytes]:
+    """The file at `path`, open at its beginning, its size, and its first `count` bytes. Raises `UsageError`."""
+    try:
+        file = path.open("rb")
+        size = path.stat().st_size
+        head = file.read(count)
+        file.seek(0)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}; {advice}") from error
+    return file, size, head

@@ -22,7 +22,7 @@ accuracy too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -65,7 +65,7 @@ class _Training(NamedTuple):
     seconds: Series
 
 
-class Trainings:
+class Trials:
     """Gathers what a benchmark file at `path` says of each architecture, and hands it out as rows of the tables."""
 
     def __init__(self, path: Path) -> None:
@@ -104,6 +104,21 @@ class Trainings:
                     )
         self._gathered += trainings.values()
         self._rows += sum(training.epochs for training in trainings.values())
+
+    def read(
+        self,
+        entries: Generator[tuple[Any, Any], None, Any],
+        check: Callable[[object, object], None] = lambda index, results: None,
+    ) -> Generator[Rows, None, Any]:
+        """Add all `entries` of an unpickled file, each after `check`, and return what the file holds besides them."""
+        while True:
+            try:
+                index, results = next(entries)
+            except StopIteration as end:
+                return end.value
+            check(index, results)
+            self.add(index, results)
+            yield from self.rows()
 
     def rows(self, *, last: bool = False) -> Iterator[Rows]:
         """The rows of what was added since, once there are enough of them for a batch, or where this is the `last`."""
