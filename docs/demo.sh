@@ -2,7 +2,8 @@
 # The main job on the embedded data set: precompute, correlate, search, query. Run by `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export HNAS_STORE="${HNAS_STORE:-data/demo}"
+# Not beside data/tables, which is read along with a store beside it: the demo shows its own rows only.
+export HNAS_STORE="${HNAS_STORE:-data/demo/store}"
 
 show() {
     printf '\n$ %s\n' "$1"

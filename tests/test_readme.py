@@ -59,6 +59,13 @@ def test_the_commands_of_the_three_jobs_print_what_the_readme_shows(tmp_path: Pa
         assert masked(run(command, tmp_path / "store")) == masked(output), command
 
 
+def test_the_demo_shows_its_own_rows_only():
+    """Tables beside a store are read along with it, and the README shows the demo's output without them."""
+    (store,) = re.findall(r"HNAS_STORE:-(.*?)}", (ROOT / "docs/demo.sh").read_text(encoding="utf-8"))
+    assert (ROOT / "data" / "tables").is_dir()
+    assert not (ROOT / store).parent.joinpath("tables").exists()
+
+
 def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
     run("hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1", tmp_path / "store")
     page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
