@@ -16,6 +16,7 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
+from functools import partial
 from hashlib import md5
 from pathlib import Path
 from random import Random
@@ -28,6 +29,7 @@ from hnas.errors import HnasError, UsageError
 from pipeline.importers import import_accuracies, writing
 from pipeline.importers.nasbench101 import read_nasbench101
 from pipeline.store import Store
+from tests import importing
 from tests.test_cli import ROOT, hnas
 from tests.test_import_csv import rows, snapshot
 
@@ -105,10 +107,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def imported(store: Path, path: Path) -> str:
-    done = hnas("import", "nasbench101", path, "--store", store)
-    assert (done.status, done.err) == (0, "")
-    return done.out
+imported = partial(importing.imported, "nasbench101")
 
 
 # --- what arrives ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.importers import trainings
+from tests import importing
 from tests.test_cli import hnas
 from tests.test_import_csv import TABLE, A, B, needs_table, rows, snapshot
 
@@ -27,10 +29,7 @@ def write(path: Path, columns: dict[str, Any]) -> Path:
     return path
 
 
-def imported(store: Path, path: Path) -> str:
-    done = hnas("import", "parquet", path, "--store", store)
-    assert (done.status, done.err) == (0, "")
-    return done.out
+imported = partial(importing.imported, "parquet")
 
 
 def in_csv(tmp_path: Path, text: str) -> list[dict[str, Any]]:
@@ -124,13 +123,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_told_with_its_row_and_leaves_nothing(store: Path, tmp_path: Path, name: str) -> None:
     columns, words = FAULTS[name]
-    path = write(tmp_path / "table.parquet", columns)
-    done = hnas("import", "parquet", path, "--store", store)
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith(f"hnas: {path}")
-    assert words in done.err
-    assert done.err.count("\n") == 1
-    assert not store.exists()
+    importing.refused("parquet", store, write(tmp_path / "table.parquet", columns), words)
 
 
 def whole(tmp_path: Path) -> bytes:

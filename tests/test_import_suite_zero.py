@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hnas import search_spaces
 from hnas.errors import UsageError
 from hnas.spaces import key_of
 from pipeline.importers.json_stream import JSONStream
+from tests import importing
 from tests.test_cli import hnas
 from tests.test_import_csv import TABLE, needs_table, rows, snapshot
 
@@ -28,10 +30,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def imported(store: Path, path: Path) -> str:
-    done = hnas("import", "suite-zero", path, "--store", store)
-    assert (done.status, done.err) == (0, "")
-    return done.out
+imported = partial(importing.imported, "suite-zero")
 
 
 def write(path: Path, content: object) -> Path:
@@ -215,14 +214,7 @@ FAULTS: dict[str, tuple[object, str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_told_with_its_encoding_and_leaves_nothing(store: Path, tmp_path: Path, name: str) -> None:
     content, words = FAULTS[name]
-    path = write(tmp_path / "a.json", content)
-    done = hnas("import", "suite-zero", path, "--store", store)
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith(f"hnas: {path}")
-    assert words in done.err
-    assert done.err.count("\n") == 1
-    assert len(done.err) < 1000
-    assert not store.exists()
+    assert len(importing.refused("suite-zero", store, write(tmp_path / "a.json", content), words)) < 1000
 
 
 def test_files_that_are_no_text(store: Path, tmp_path: Path) -> None:
