@@ -131,6 +131,9 @@ def precompute(
     ] = None,
     batch_size: BatchSizeOption = 64,
     seed: SeedOption = 0,
+    batch_seed: Annotated[
+        int | None, typer.Option("--batch-seed", metavar="N", help="Seed of the batch's images.  [that of --seed]")
+    ] = None,
     channels: ChannelsOption = None,
     cells: CellsOption = None,
     image_size: ImageSizeOption = None,
@@ -175,6 +178,7 @@ def precompute(
         architectures=architectures,
         batch_size=batch_size,
         seed=seed,
+        batch_seed=batch_seed,
         channels=channels,
         cells=cells,
         ntk=ntk.value,

@@ -74,12 +74,15 @@ def make_plan(
     architectures: Path | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    batch_seed: int | None = None,
     channels: int | None = None,
     cells: int | None = None,
     ntk: str = "summed",
     chunk_size: int = 16,
 ) -> Plan:
     """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space.
+
+    `seed` draws the weights and the sample, `batch_seed` (default: the same) the images of the batch.
 
     The file `named` means the space's own named architectures, where it has some and there is no such file.
 
@@ -93,9 +96,12 @@ def make_plan(
     if chunk_size < 1:
         raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
     check_seed(seed)
+    batch_seed = seed if batch_seed is None else batch_seed
+    check_seed(batch_seed)
     store.check_version()
     keep_in(store)
-    settings, batch = _settings(space, dataset, batch_size, seed, channels, cells, ntk)
+    batch = training_batch(dataset, batch_size, batch_seed)
+    settings = _settings(space, batch, dataset, seed, channels, cells, ntk)
     requested = tuple((arch, space.canonical(arch)) for arch in _requested(space, sample, architectures, seed))
     # A network of the asked size must exist and take the images before workers start: the first one tells.
     network = space.network(
@@ -129,19 +135,18 @@ def refreshed(store: Store, space: SearchSpace, plan: Plan) -> Plan:
 
 def _settings(
     space: SearchSpace,
+    batch: Batch,
     dataset: ImageDataset,
-    batch_size: int,
     seed: int,
     channels: int | None,
     cells: int | None,
     ntk: str,
-) -> tuple[RunSettings, Batch]:
-    batch = training_batch(dataset, batch_size, seed)
-    settings = RunSettings(
+) -> RunSettings:
+    return RunSettings(
         space=space.name,
         dataset=dataset.name,
         batch=batch.digest,
-        batch_size=batch_size,
+        batch_size=len(batch.labels),
         classes=len(dataset.classes),
         image_size=dataset.size,
         channels=space.channels if channels is None else channels,
@@ -151,7 +156,6 @@ def _settings(
         dtype="float32",
         engine=ENGINE_VERSION,
     )
-    return settings, batch
 
 
 def _requested(space: SearchSpace, sample: int | None, architectures: Path | None, seed: int) -> list[str]:

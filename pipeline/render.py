@@ -141,11 +141,8 @@ def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: 
     row_bytes = 200 + 8 * m + (8 * m * m if keep_gram else 0)
     rows = [
         ["run", settings.id],
-        ["space", f"{settings.space}, {settings.channels} channels, {settings.cells} cells"],
-        [
-            "batch",
-            f"{m} images of {settings.dataset}, {settings.image_size} x {settings.image_size}, seed {settings.seed}",
-        ],
+        ["space", f"{settings.space}, {settings.channels} channels, {settings.cells} cells, seed {settings.seed}"],
+        ["batch", f"{m} images of {settings.dataset}, {settings.image_size} x {settings.image_size}: {settings.batch}"],
         ["asked for", f"{len(plan.requested):,} architectures, {plan.done + len(plan.todo):,} canonical"],
         ["in the store", f"{plan.done:,}"],
         ["to compute", f"{len(plan.todo):,} in {plan.chunk_count:,} chunks"],

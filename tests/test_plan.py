@@ -65,8 +65,8 @@ def test_a_dry_run_reports_and_writes_nothing_at_all(tmp_path):
     assert result.stderr == ""
     lines = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.stdout.splitlines()[:-1])
     assert re.fullmatch("[0-9a-f]{10}", lines["run"])
-    assert lines["space"] == "nasbench201, 4 channels, 1 cells"
-    assert lines["batch"] == "8 images of digits, 8 x 8, seed 0"
+    assert lines["space"] == "nasbench201, 4 channels, 1 cells, seed 0"
+    assert re.fullmatch("8 images of digits, 8 x 8: [0-9a-f]{16}", lines["batch"])
     assert lines["asked for"] == "20 architectures, 19 canonical"
     assert lines["in the store"] == "0"
     assert lines["to compute"] == "19 in 5 chunks"
@@ -251,6 +251,15 @@ def test_equal_settings_are_one_run_wherever_they_are_planned(store, filled, sma
 )
 def test_a_setting_that_changes_numbers_names_another_run(store, filled, small_plan, change):
     assert small_plan(store, sample=2, **change).settings.id != filled[1].settings.id
+
+
+def test_the_batch_has_a_seed_of_its_own(store, filled, small_plan):
+    plan = filled[1]
+    other = small_plan(store, sample=20, batch_seed=1)
+    assert small_plan(store, sample=20, batch_seed=0).settings == plan.settings
+    assert other.settings.batch == small_plan(store, sample=20, seed=1).settings.batch != plan.settings.batch
+    assert replace(other.settings, batch=plan.settings.batch) == plan.settings
+    assert other.requested == plan.requested
 
 
 def test_images_of_another_size_name_another_run(store, filled):
