@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hnas.metrics.norm import batch_norm
+from hnas.metrics import norm as norms
+from hnas.metrics.hyperdual import Trace
+
+batch_norm = partial(norms.batch_norm, trace=Trace())
 
 SHAPES = {
     "images": (5, 4, 3, 7),

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hnas.errors import UsageError
 from hnas.metrics.gram import Gram
+from hnas.metrics.hyperdual import Trace
 from hnas.metrics.layers import Layer, Layers
 from hnas.metrics.names import COLUMNS, NTK_MODES
 
@@ -69,8 +70,11 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
     what the published numbers rest on, one extra backward pass. `ntk="exact"` back-propagates each `f_{y_i}(x_i)`
     through the batch statistics: m backward passes, for study. The two agree where the batch does not couple.
 
-    Cost: about one forward, three input-gradient, one weight-gradient, one per-sample and four further convolution
-    passes; memory: two sets of activations and the per-sample gradients of the largest layer.
+    GraSP comes from one forward pass in two directions (`hnas.metrics.hyperdual`); a network with operations that have
+    no rule there is differentiated twice by autograd, to the same number in more memory.
+
+    Cost: about one forward, two input-gradient, one weight-gradient, one per-sample and five further convolution
+    passes; memory: one set of activations and the per-sample gradients of the largest layer.
 
     Raises `UsageError` for a batch of fewer than two samples, labels that do not fit the images or the logits, an
     unknown `ntk`, a network without Conv or Linear layers, a layer whose first dimension is not the batch.
@@ -84,6 +88,7 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
         raise UsageError(f"labels have shape {tuple(labels.shape)} for {m} images; one class index per image is needed")
     if labels.dtype != torch.int64:
         raise UsageError(f"labels are {labels.dtype}, but class indices are needed: torch.int64")
+    trace = Trace()
     layers = Layers.of(network)
     if not layers.by_weight:
         raise UsageError(f"{type(network).__name__} has no Conv or Linear layer, so it has no weights to measure")
@@ -93,7 +98,7 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
     layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
     images = images.detach().clone(memory_format=layout)
     with _measuring(network), torch.enable_grad():
-        with layers.recorded(m):
+        with layers.recorded(m, trace):
             logits = network(images)
         _check_logits(logits, labels)
         loss = F.cross_entropy(logits, labels)
@@ -101,10 +106,17 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
         if not loss.requires_grad:  # no weight reaches the logits: every gradient is zero
             loss, target = (t + 0 * next(iter(layers)).factor for t in (loss, target))
         weights = [layer.weight for layer in layers]
-        gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True, materialize_grads=False)
-        matrix = _summed_ntk(layers, target, m) if ntk == "summed" else _exact_ntk(layers, target, m)
-        hessian_terms = _hessian_terms(layers, gradients)
-    return _metrics(layers, gradients, hessian_terms, matrix, logits.detach())
+        twice = trace.incomplete is not None
+        gradients = torch.autograd.grad(loss, weights, create_graph=twice, retain_graph=True, allow_unused=True)
+        matrix = (_summed_ntk if ntk == "summed" else _exact_ntk)(layers, target, m, keep=twice)
+        if twice:
+            curvature = _curvature(layers, gradients)
+        else:
+            del loss, target
+            named = {layer.name: gradient for layer, gradient in zip(layers, gradients, strict=True)}
+            with torch.no_grad():
+                curvature = trace.curvature(named, logits, labels)
+    return _metrics(layers, gradients, curvature, matrix, logits.detach())
 
 
 @contextmanager
@@ -140,15 +152,15 @@ def _check_logits(logits: Tensor, labels: Tensor) -> None:
         raise UsageError(f"labels run from {low} to {high}, but the network has {logits.shape[1]} classes, 0 first")
 
 
-def _summed_ntk(layers: Layers, target: Tensor, m: int) -> Tensor:
+def _summed_ntk(layers: Layers, target: Tensor, m: int, *, keep: bool) -> Tensor:
     gram = Gram(m, target.device)
     layers.phase, layers.visit = "ntk", gram.add
     factors = [layer.factor for layer in layers]
-    torch.autograd.grad(target.sum(), factors, retain_graph=True, allow_unused=True)
+    torch.autograd.grad(target.sum(), factors, retain_graph=keep, allow_unused=True)
     return gram.finish()
 
 
-def _exact_ntk(layers: Layers, target: Tensor, m: int) -> Tensor:
+def _exact_ntk(layers: Layers, target: Tensor, m: int, *, keep: bool) -> Tensor:
     gram = Gram(m, target.device)
     layers.phase = "gradient"
     for group in _groups(list(layers), m):
@@ -181,34 +193,34 @@ def _groups(layers: list[Layer], m: int) -> Iterator[list[Layer]]:
     yield group
 
 
-def _hessian_terms(layers: Layers, gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """`θ_lᵀ (H g)_l` for each layer: a backward pass through the gradients with themselves as cotangents."""
+def _curvature(layers: Layers, gradients: tuple[Tensor | None, ...]) -> Tensor:
+    """`θᵀ H g`, a float64 scalar: a backward pass through the gradients with themselves as cotangents."""
     layers.phase = "grasp"
+    total = torch.zeros((), dtype=torch.float64, device=next(iter(layers)).weight.device)
     reached = [g for g in gradients if g is not None and g.requires_grad]
     if not reached:
-        return [None for _ in layers]
+        return total
     factors = [layer.factor for layer in layers]
-    return list(torch.autograd.grad(reached, factors, [g.detach() for g in reached], allow_unused=True))
+    terms = torch.autograd.grad(reached, factors, [g.detach() for g in reached], allow_unused=True)
+    return sum((term.double() for term in terms if term is not None), total)
 
 
 def _metrics(
     layers: Layers,
     gradients: tuple[Tensor | None, ...],
-    hessian_terms: list[Tensor | None],
+    curvature: Tensor,
     matrix: Tensor,
     logits: Tensor,
 ) -> Metrics:
     double = torch.float64
-    norms, snips, inners, hessians = [], [], [], []
-    for layer, gradient, term in zip(layers, gradients, hessian_terms, strict=True):
+    norms, snips, inners = [], [], []
+    for layer, gradient in zip(layers, gradients, strict=True):
         if gradient is not None:
             g = gradient.detach()
             product = layer.weight.detach() * g
             norms.append(torch.linalg.vector_norm(g, dtype=double))
             snips.append(product.abs().sum(dtype=double))
             inners.append(product.sum(dtype=double))
-        if term is not None:
-            hessians.append(term.to(double))
     zero = torch.zeros((), dtype=double, device=logits.device)
     per_layer = torch.stack(norms) if norms else zero[None]
     scalars = torch.stack(
@@ -217,7 +229,7 @@ def _metrics(
             torch.linalg.vector_norm(per_layer),
             sum(snips, zero),
             sum(inners, zero),
-            sum(hessians, zero),
+            curvature,
             (logits - logits[:1]).abs().max().to(double),
         ]
     )

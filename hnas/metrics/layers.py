@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hnas.errors import UsageError
+from hnas.metrics.hyperdual import Trace
 from hnas.metrics.norm import batch_norm
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _DROPOUTS = {
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
 }  # fmt: skip
+_MAX_POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d}
 _VIEWS: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -138,30 +140,40 @@ class Layers:
         return iter(self.by_weight.values())
 
     @contextmanager
-    def recorded(self, batch: int) -> Iterator[None]:
-        """Within, calls of these layers go through `_Apply`, whichever module or function makes them."""
+    def recorded(self, batch: int, trace: Trace) -> Iterator[None]:
+        """Within, calls of these layers go through `_Apply`, whichever module or function makes them.
+
+        All that happens to values that depend on the weights is noted in `trace`.
+        """
         self.batch = batch
-        with _Recorder(self):
+        with _Recorder(self, trace):
             yield
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, trace: Trace) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.trace = layers, trace
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.batch_norm:
-            return batch_norm(*args, **kwargs)
+            return batch_norm(*args, **kwargs, trace=self.trace)
         if func in _DROPOUTS:
             return args[0] if args else kwargs["input"]
         if func in _VIEWS:
             try:
-                return func(*args, **kwargs)
+                result = func(*args, **kwargs)
             except RuntimeError:
                 # Convolutions and batch norm return channels last here, which a flattening view does not take.
-                return _VIEWS[func](*args, **kwargs)
+                func = _VIEWS[func]
+                result = func(*args, **kwargs)
+            self.trace.operation(func, args, kwargs, result)
+            return result
+        if func in _MAX_POOLS and args and self.trace.knows(args[0]) and not kwargs.get("return_indices"):
+            y, indices = func(*args, **{**kwargs, "return_indices": True})
+            self.trace.max_pool(args[0], y, indices)
+            return y
         if func is F.linear:
             call = _linear_call(*args, **kwargs)
         elif func in _CONVOLUTIONS:
@@ -170,8 +182,12 @@ class _Recorder(TorchFunctionMode):
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) or (isinstance(result, tuple) and any(isinstance(r, Tensor) for r in result)):
                 self._refuse_weights(func, (*args, *kwargs.values()))
+                self.trace.operation(func, args, kwargs, result)
             return result
-        x, weight, bias, geometry = call
+        x, weight, bias, geometry, padding = call
+        if padding is not None:
+            unpadded, x = x, F.pad(x, padding)
+            self.trace.operation(F.pad, (unpadded, padding), {}, x)
         layer = self.layers.by_weight.get(id(weight))
         if layer is None:
             return func(*args, **kwargs)
@@ -189,6 +205,10 @@ class _Recorder(TorchFunctionMode):
         )
         if bias is not None and known is None:  # a bias of no layer: computed, or a parameter of the network's own
             y = y + (bias.view(-1, *(1,) * (y.dim() - 2)) if geometry.convolution else bias)
+        if self.trace.knows(bias):
+            self.trace.operation(func, (x, bias), {}, y)
+        else:
+            self.trace.layer(layer.name, x, y, layer.weight, geometry.apply)
         return y
 
     def _refuse_weights(self, func: Any, args: tuple[Any, ...]) -> None:
@@ -201,9 +221,10 @@ class _Recorder(TorchFunctionMode):
                 )
 
 
-# The two below have the parameter names of torch's functions, which may be called with keywords.
+# The two below have the parameter names of torch's functions, which may be called with keywords. They return the input,
+# the weight, the bias, the geometry, and the zeros to put around the input first.
 def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:  # noqa: A002
-    return input, weight, bias, Geometry(convolution=False)
+    return input, weight, bias, Geometry(convolution=False), None
 
 
 def _convolution_call(
@@ -216,15 +237,15 @@ def _convolution_call(
     dilation: Any = 1,
     groups: int = 1,
 ) -> tuple[Any, ...]:
-    x = input
+    zeros = None
     dilation = _tuple(dilation, dimensions)
     if isinstance(padding, str):
         total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
         # Zeros are added here rather than by the convolution: an even kernel needs one more on the right.
-        x = F.pad(input, [n for t in reversed(total) for n in (t // 2, t - t // 2)])
+        zeros = [n for t in reversed(total) for n in (t // 2, t - t // 2)]
         padding = 0
     geometry = Geometry(True, _tuple(stride, dimensions), _tuple(padding, dimensions), dilation, groups)
-    return x, weight, bias, geometry
+    return input, weight, bias, geometry, zeros
 
 
 def _tuple(value: Any, n: int) -> tuple[int, ...]:

@@ -15,11 +15,14 @@ values are off by 3e-4, which moves κ by per cents. Sums here are torch's pairw
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from hnas.metrics.hyperdual import Trace
 
 
 def batch_norm(
@@ -31,23 +34,41 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    trace: Trace,
 ) -> Tensor:
-    """Stands in for `torch.nn.functional.batch_norm`, same arguments; batch statistics leave the running ones alone."""
+    """Stands in for `torch.nn.functional.batch_norm`, same arguments; batch statistics leave the running ones alone.
+
+    Records itself in `trace`.
+    """
     if not training:
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        fixed = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        trace.operation(F.batch_norm, (input, weight, bias), {}, fixed)
+        return fixed
     if input.numel() == input.shape[1]:
         raise ValueError(f"batch norm needs more than one value a channel, got an input of shape {tuple(input.shape)}")
     centred: Tensor = _Centre.apply(input)  # type: ignore[no-untyped-call]
-    out: Tensor = _BatchNorm.apply(centred, weight, bias, eps)  # type: ignore[no-untyped-call]
+    factors: list[Tensor] = []
+    if any(factor is not None and factor.requires_grad for factor in (weight, bias)):
+        # Made by the network itself, they have derivatives of their own, which `_BatchNorm` does not send.
+        out: Tensor = _BatchNorm.apply(centred, None, None, eps, factors)  # type: ignore[no-untyped-call]
+        shape = (-1, *(1,) * (input.dim() - 2))
+        out = out if weight is None else out * weight.view(shape)
+        out = out if bias is None else out + bias.view(shape)
+        trace.operation(F.batch_norm, (input, weight, bias), {}, out)
+        return out
+    out = _BatchNorm.apply(centred, weight, bias, eps, factors)  # type: ignore[no-untyped-call]
+    s, a = factors
+    trace.batch_norm(input, out, centred, s, a, eps)
     return out
 
 
-def _rows(x: Tensor) -> Tensor:
+def matrix(x: Tensor) -> Tensor:
     """`x` (m, C, …) as a matrix (n, C); a view where the channels are innermost."""
     return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
-def _like(rows: Tensor, x: Tensor) -> Tensor:
+def like(rows: Tensor, x: Tensor) -> Tensor:
     """A matrix (n, C) in the shape (m, C, …) of `x`, channels innermost."""
     return rows.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
 
@@ -57,8 +78,8 @@ class _Centre(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        rows = _rows(x)
-        return _like(rows - rows.sum(0) / len(rows), x)
+        rows = matrix(x)
+        return like(rows - rows.sum(0) / len(rows), x)
 
     @staticmethod
     def backward(ctx: Any, gx: Tensor) -> Tensor:
@@ -67,24 +88,27 @@ class _Centre(torch.autograd.Function):
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        """`x` (m, C, …) is centred."""
-        d = _rows(x)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, factors: list[Tensor]
+    ) -> Tensor:
+        """`x` (m, C, …) is centred. Adds `s` and `a`, (C,) each, to `factors`."""
+        d = matrix(x)
         s = ((d * d).sum(0) / len(d) + eps).rsqrt()
         a = s if weight is None else weight * s
         # A tensor of its own, not a view of a matrix: what follows may change it in place, as residual networks do.
-        y = torch.empty_strided(x.shape, _like(d, x).stride(), dtype=x.dtype, device=x.device)
-        torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=_rows(y))
+        y = torch.empty_strided(x.shape, like(d, x).stride(), dtype=x.dtype, device=x.device)
+        torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=matrix(y))
         ctx.save_for_backward(x, s, a)
+        factors += [s, a]
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         if not ctx.needs_input_grad[0]:
-            return None, None, None, None
+            return None, None, None, None, None
         x, s, a = ctx.saved_tensors
         gx = _Adjoint.apply(gy, x, s, a)  # type: ignore[no-untyped-call]
-        return gx, None, None, None
+        return gx, None, None, None, None
 
 
 class _Adjoint(torch.autograd.Function):
@@ -92,15 +116,15 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gy: Tensor, x: Tensor, s: Tensor, a: Tensor) -> Tensor:
-        rows, d = _rows(gy), _rows(x)
+        rows, d = matrix(gy), matrix(x)
         gx, m1, m2 = _backward(rows, d, s, a)
         ctx.save_for_backward(gy, x, s, a, m1, m2)
-        return _like(gx, gy)
+        return like(gx, gy)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         gy, x, s, a, m1, m2 = ctx.saved_tensors
-        v, gy, d = map(_rows, (cotangent, gy, x))
+        v, gy, d = map(matrix, (cotangent, gy, x))
         to_gy, v1, p = _backward(v, d, s, a)
         to_x = None
         if ctx.needs_input_grad[1]:
@@ -108,8 +132,8 @@ class _Adjoint(torch.autograd.Function):
             scale = a * s
             to_x = torch.addcmul(scale * (m2 * v1 + p * m1), v, -scale * m2)
             to_x.addcmul_(gy, -scale * p).addcmul_(d, scale * s * (3 * m2 * p - q + m1 * v1))
-            to_x = _like(to_x, cotangent)
-        return _like(to_gy, cotangent), to_x, None, None
+            to_x = like(to_x, cotangent)
+        return like(to_gy, cotangent), to_x, None, None
 
 
 def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,227 @@
+"""The forward pass in two directions against double backward: the same number for whatever a network does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hnas.metrics import compute_metrics, engine
+from hnas.metrics.hyperdual import Trace
+from hnas.spaces import search_spaces
+from tests.networks import CLASSES, Forward, batch, build, head, shake
+
+# What these networks are made of has no rule, and they are differentiated twice.
+TWICE = {"group_norm", "tokens"}
+NETWORKS = [
+    "mlp", "residual", "residual_without_norm", "residual_in_place", "group_norm", "plain_batch_norm",
+    "mlp_batch_norm", "conv1d_batch_norm", "conv3d_batch_norm", "groups", "padding_same_even_kernels",
+    "padding_circular", "even_kernels_and_strides", "one_channel", "tokens", "linear_called_twice", "conv_called_twice",
+    "weight_of_two_modules_with_their_own_biases", "views", "views_after_batch_norm",
+]  # fmt: skip
+
+
+class Both:
+    """`grasp` from the pass in two directions and from double backward, and the function without a rule, if any."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, network: nn.Module, images: Tensor, labels: Tensor) -> None:
+        traces: list[Trace] = []
+
+        class Kept(Trace):
+            def __init__(self) -> None:
+                super().__init__()
+                traces.append(self)
+
+        class Refused(Trace):
+            def __init__(self) -> None:
+                super().__init__()
+                self.incomplete = "everything"
+
+        monkeypatch.setattr(engine, "Trace", Kept)
+        self.direct = compute_metrics(network, images, labels)
+        monkeypatch.setattr(engine, "Trace", Refused)
+        self.twice = compute_metrics(network, images, labels)
+        self.incomplete = traces[0].incomplete
+
+    def agree(self, relative: float = 1e-9) -> bool:
+        """Whether the two have the same eight columns."""
+        other = self.twice.columns()
+        return all(value == pytest.approx(other[name], rel=relative) for name, value in self.direct.columns().items())
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Both]:
+    return lambda *arguments: Both(monkeypatch, *arguments)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_ways_give_the_same_number(name: str, both: Callable[..., Both]) -> None:
+    network, shape = build(name)
+    found = both(network, *batch(shape))
+    assert found.agree()
+    assert (found.incomplete is not None) == (name in TWICE)
+
+
+@pytest.mark.parametrize("space", ["nasbench101", "nasbench201", "darts"])
+def test_every_network_of_the_spaces_has_its_rules(space: str, both: Callable[..., Both]) -> None:
+    of = search_spaces[space]
+    images, labels = batch((3, 16, 16))
+    for arch in of.sample(6, 3):
+        network = of.network(arch, classes=CLASSES, channels=4, cells=3 if space == "darts" else 1, seed=0)
+        shake(network)
+        found = both(network.double(), images, labels)
+        assert found.incomplete is None
+        # A scale-invariant network's number is what is left of terms far larger than itself.
+        assert found.direct.grasp == pytest.approx(found.twice.grasp, rel=1e-7, abs=1e-9)
+
+
+def made_of(forward: Callable[[Forward, Tensor], Tensor], **layers: nn.Module) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        layers = {"conv": nn.Conv2d(3, 4, 3, padding=1), "norm": nn.BatchNorm2d(4), "head": head(4), **layers}
+        network = Forward(forward, **layers)
+        shake(network)
+    return network.double()
+
+
+def pooled(s: Forward, x: Tensor) -> Tensor:
+    return s.head(F.max_pool2d(s.norm(s.conv(x)), 3, stride=2, padding=1))  # type: ignore[operator, no-any-return]
+
+
+def layer_read_twice(s: Forward, x: Tensor) -> Tensor:
+    """Batch norm does not stand alone behind the convolution: its output is added past it."""
+    y = s.conv(x)  # type: ignore[operator]
+    return s.head(torch.relu(s.norm(y)) + y)  # type: ignore[operator, no-any-return]
+
+
+def normalised_twice(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    return s.head(s.norm(y) + 2 * s.norm(y).abs_())  # type: ignore[operator, no-any-return]
+
+
+def norm_of_a_sum(s: Forward, x: Tensor) -> Tensor:
+    return s.head(torch.relu(s.norm(s.conv(x) + s.other(x))))  # type: ignore[operator, no-any-return]
+
+
+def joined(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    first, second = y.chunk(2, dim=1)
+    return s.head(torch.cat([F.pad(second, (1, -1)), torch.ones(1, 2, 8, 8, dtype=x.dtype) - first / 3], 1))  # type: ignore[operator, no-any-return]
+
+
+def shifted(s: Forward, x: Tensor) -> Tensor:
+    """Constants on either side, numbers and tensors, before the first layer and after it."""
+    y = 1.5 + s.norm(s.conv((x - 0.25) / torch.full((3, 1, 1), 0.5, dtype=x.dtype)))  # type: ignore[operator]
+    y = torch.add(y, torch.ones(4, 1, 1, dtype=x.dtype), alpha=2) - 0.5
+    return s.head(torch.relu(y * 2) * 0.5 + y.mean((2, 3), keepdim=True))  # type: ignore[operator, no-any-return]
+
+
+def across_the_batch(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    return s.head(torch.relu(y - y.mean(0, keepdim=True) + y.flip(0)))  # type: ignore[operator, no-any-return]
+
+
+def in_place(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    y += s.other(x)  # type: ignore[operator]
+    y.mul_(0.5).add_(1.0)
+    return s.head(F.relu_(y))  # type: ignore[operator, no-any-return]
+
+
+def in_place_on_a_view(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    y[:, :2].mul_(3.0)
+    return s.head(y)  # type: ignore[operator, no-any-return]
+
+
+def in_place_beside_a_view(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    part = y[:, 2:]
+    y.mul_(3.0)
+    return s.head(torch.cat([y[:, :2], part], 1))  # type: ignore[operator, no-any-return]
+
+
+def activated(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    y = F.gelu(y, approximate="tanh") + F.elu(y, 0.7) + torch.sigmoid(y).sqrt() + F.hardtanh(y)
+    return s.head(F.leaky_relu(y, negative_slope=0.1) + y.square().exp().log())  # type: ignore[operator, no-any-return]
+
+
+def gated(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    return s.head(y * torch.sigmoid(y.mean((2, 3), keepdim=True)))  # type: ignore[operator, no-any-return]
+
+
+def multiplied(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    return s.head(y * y)  # type: ignore[operator, no-any-return]
+
+
+def divided(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    return s.head(1 / (3 + torch.relu(y)))  # type: ignore[operator, no-any-return]
+
+
+def padded_with_ones(s: Forward, x: Tensor) -> Tensor:
+    return s.head(F.pad(s.conv(x), (1, 1, 1, 1), value=1.0))  # type: ignore[operator, no-any-return]
+
+
+def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    return s.head(F.batch_norm(y, None, None, y.mean((0, 2, 3)) + 2, None, training=True))  # type: ignore[operator, no-any-return]
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [pooled, layer_read_twice, norm_of_a_sum, joined, shifted, across_the_batch, in_place, activated],
+    ids=str,
+)
+def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:
+    found = both(made_of(forward, other=nn.Conv2d(3, 4, 1)), *batch((3, 8, 8)))
+    assert found.agree()
+    assert found.incomplete is None
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [normalised_twice, in_place_on_a_view, in_place_beside_a_view, gated, multiplied, divided, padded_with_ones],
+    ids=str,
+)
+def test_these_have_none_and_are_differentiated_twice(
+    forward: Callable[..., Tensor], both: Callable[..., Both]
+) -> None:
+    found = both(made_of(forward), *batch((3, 8, 8)))
+    assert found.agree()
+    assert found.incomplete is not None
+
+
+def test_a_norm_with_factors_from_the_network_has_no_rule() -> None:
+    network = made_of(norm_scaled_by_the_network)
+    images, labels = batch((3, 8, 8))
+    weights = [m.weight.requires_grad_() for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    loss = F.cross_entropy(network(images.clone()), labels)
+    first = torch.autograd.grad(loss, weights, create_graph=True)
+    second = torch.autograd.grad(sum((g * g).sum() for g in first) / 2, weights)
+    expected = -sum(float((w * h).detach().sum()) for w, h in zip(weights, second, strict=True))
+    assert compute_metrics(network, images, labels).grasp == pytest.approx(expected, rel=1e-8)
+
+
+def test_values_of_the_first_pass_go_while_the_second_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its end nothing of the first is left, and on the way only the values that are still to be read."""
+    held: list[int] = []
+    original = Trace._replay
+
+    def replay(self: Trace, *arguments: object) -> object:
+        steps = self._steps
+        result = original(self, *arguments)  # type: ignore[arg-type]
+        held.append(len(self._steps))
+        assert len(steps) > 10
+        return result
+
+    monkeypatch.setattr(Trace, "_replay", replay)
+    network, shape = build("residual")
+    compute_metrics(network, *batch(shape))
+    assert held == [0]
