@@ -1,6 +1,6 @@
 """DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, curves, proxies,
-pool, spectra, grams, scores, searches, queries` and the macros, `objective` among them, made when a connection opens.
-The SQL is in `pipeline/sql/*.sql`.
+pool, mean_pool, spectra, grams, scores, searches, queries` and the macros, `objective` among them, made when a
+connection opens. The SQL is in `pipeline/sql/*.sql`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
             _create_arrays(connection, dict.fromkeys(own, store) | shelf, name, array)
         connection.execute(sql("macros"))
         connection.execute(sql("spectrum"))
+        connection.execute(sql("averages"))
         connection.execute(sql("views"))
     except duckdb.Error as error:
         connection.close()

@@ -47,6 +47,6 @@ CREATE TABLE empty.searches (
     id VARCHAR, created TIMESTAMP,
     settings STRUCT(
         space VARCHAR, run VARCHAR, dataset VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
-        queries INTEGER, t DOUBLE, acquisition VARCHAR, seed BIGINT
+        queries INTEGER, t DOUBLE, acquisition VARCHAR, seed BIGINT, runs VARCHAR[]
     )
 );
