@@ -56,6 +56,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     if not store.local:
         connection.register_filesystem(store.fs)
     try:
+        connection.begin()  # some sixty statements, of which each would be a transaction of its own
         connection.execute(sql("empty"))
         shelf = _shelf(store)
         for name, pattern in _PARQUET.items():
@@ -73,6 +74,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
         connection.execute(sql("spectrum"))
         connection.execute(sql("averages"))
         connection.execute(sql("views"))
+        connection.commit()
     except duckdb.Error as error:
         connection.close()
         reason = str(error).strip().splitlines()[0]
