@@ -86,6 +86,9 @@ DatasetOption = Annotated[
     typer.Option("--dataset", metavar="D", help="digits, cifar10, cifar100, imagenet16-120, or a path."),
 ]
 RunOption = Annotated[str | None, typer.Option("--run", metavar="ID", help="The run to read.  [the newest that fits]")]
+AverageOption = Annotated[
+    bool, typer.Option("--average", help="Average over all runs that differ from it in seed and batch only.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 ChannelsOption = Annotated[
@@ -267,6 +270,7 @@ def search(
     oracle: Annotated[OracleName, typer.Option("--oracle", help="Where performance comes from.")] = OracleName.table,
     dataset: DatasetOption = None,
     run: RunOption = None,
+    average: AverageOption = False,
     accuracy: Annotated[
         str | None,
         typer.Option("--accuracy", metavar="COLUMN", help="The table's column.  [validation, else test accuracy]"),
@@ -292,6 +296,7 @@ def search(
     Bayesian optimisation proposes (mu, nu), the minimiser of eq. (7) is evaluated, the best one wins.
     """
     from pipeline import render
+    from pipeline.averaging import left_out
     from pipeline.catalog import connect
     from pipeline.search import new_search, open_search, run_search
     from pipeline.store import Store, store_location
@@ -315,17 +320,22 @@ def search(
             acquisition=acquisition.value,
             seed=seed,
             training={"epochs": epochs, "batch_size": batch_size, "lr": lr},
+            average=average,
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
     shown = not as_json and not quiet
+
+    def say_what(candidates: int) -> None:
+        render.warn(render.search_heading(started, candidates, left_out(connection, started.settings.runs)))
+
     result = run_search(
         place,
         connection,
         started,
         device=device.value,
         training_bar=render.TrainingBar(sys.stderr, quiet=quiet),
-        on_start=(lambda candidates: render.warn(render.search_heading(started, candidates))) if not quiet else None,
+        on_start=say_what if not quiet else None,
         on_query=(lambda query: print(render.query_line(query), flush=True)) if shown else None,
     )
     print(json.dumps(result.as_dict(), indent=2) if as_json else render.search_summary(result))
@@ -381,8 +391,8 @@ def sql(
 ) -> None:
     """Query the store with SQL.
 
-    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, searches,
-    queries.
+    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, mean_pool,
+    spectra, grams, scores, searches, queries.
     """
     from pipeline.catalog import connect
     from pipeline.formats import run_query
@@ -407,6 +417,7 @@ def correlate(
     space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Runs of this space only.")] = None,
     dataset: DatasetOption = None,
     run: RunOption = None,
+    average: AverageOption = False,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
     seed: SeedOption = 0,
     form: Annotated[RecordFormat, typer.Option("--format", help="How to write the result.")] = RecordFormat.table,
@@ -429,7 +440,7 @@ def correlate(
     connection = connect(Store(store_location(store)))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     with status(sys.stderr, "correlating"):
-        found = compute(connection, chosen, target=target, method=method.value, t=t, seed=seed)
+        found = compute(connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average)
     if form is RecordFormat.table:
         print(correlation_text(found))
     else:

@@ -7,7 +7,7 @@ A pair is compared on the rows where both values are known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -18,7 +18,9 @@ from hnas.errors import UsageError
 from hnas.metrics.names import COLUMNS
 from hnas.objective import Array, SearchRange, objective
 from hnas.optimiser import Optimiser
+from pipeline.averaging import group_of, left_out
 from pipeline.importers.trainings import ACCURACIES
+from pipeline.runs import run_or_mean
 
 METHODS = ("spearman", "kendall")
 #: The metrics of Table 1, in its order.
@@ -57,6 +59,9 @@ class Correlations:
     matrix: Array
     target: str | None
     table_1: list[Boosted]
+    #: Those whose mean it is, `run` among them, and the number of architectures that only some of them have.
+    runs: list[str] = field(default_factory=list)
+    left_out: int = 0
 
     def records(self) -> list[dict[str, Any]]:
         """One record for each pair and for each cell of Table 1, for programs."""
@@ -74,7 +79,8 @@ class Correlations:
                 ("non_realizable", row.non_realizable, row.mu, row.nu),
             )
         ]
-        return [{"run": self.run["run"], "method": self.method, "n": self.n, **record} for record in pairs + boosted]
+        run = " ".join(self.runs) or self.run["run"]
+        return [{"run": run, "method": self.method, "n": self.n, **record} for record in pairs + boosted]
 
 
 def _plain(value: float) -> float | None:
@@ -89,29 +95,32 @@ def correlate(
     method: str = "spearman",
     t: float = 1.0,
     seed: int = 0,
+    average: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Correlations:
     """Correlate the columns of a run with each other, and its metrics with the accuracy `target`.
 
-    Without a `target` it is the test accuracy where the pool has one. Raises `UsageError` for an unknown method or
-    column, a target without values, a run of fewer than three rows.
+    With `average` they are those of the mean over all runs that differ from it in seed and batch only, on the
+    architectures that all of these have. Without a `target` it is the test accuracy where the pool has one. Raises
+    `UsageError` for an unknown method or column, a target without values, a run of fewer than three rows, a run that
+    has no other to average with.
     """
     if method not in METHODS:
         raise UsageError(f"the method {method!r} is unknown; choose from {', '.join(METHODS)}")
-    columns = _columns(connection, str(run["run"]))
+    runs = group_of(connection, str(run["run"])) if average else []
+    columns = _columns(connection, str(run["run"]), runs)
+    what = run_or_mean(str(run["run"]), runs)
     n = len(columns["kappa"])
     if n < _FEWEST:
-        raise UsageError(f"run {run['run']} has {n} rows; a correlation needs at least {_FEWEST}")
+        raise UsageError(f"{what} has {n} rows; a correlation needs at least {_FEWEST}")
     if target is not None and target not in columns:
         having = ", ".join(columns)
-        raise UsageError(
-            f"run {run['run']} has no values of {target!r}; it has {having}; `hnas import` adds accuracies"
-        )
+        raise UsageError(f"{what} has no values of {target!r}; it has {having}; `hnas import` adds accuracies")
     if target is None and "test_accuracy" in columns:
         target = "test_accuracy"
     if target is not None and np.isfinite(columns[target]).sum() < _FEWEST:
         raise UsageError(
-            f"only {int(np.isfinite(columns[target]).sum())} architectures of run {run['run']} have a {target}; a "
+            f"only {int(np.isfinite(columns[target]).sum())} architectures of {what} have a {target}; a "
             f"correlation needs at least {_FEWEST}"
         )
     measure = _MEASURES[method]
@@ -126,18 +135,26 @@ def correlate(
             progress(k, len(TABLE_1))
             table_1.append(_boosted(metric, columns, columns[target], measure, t, seed))
         progress(len(TABLE_1), len(TABLE_1))
-    return Correlations(run, method, n, names, matrix, target, table_1)
+    return Correlations(run, method, n, names, matrix, target, table_1, runs, left_out(connection, runs))
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, run: str) -> dict[str, Array]:
-    """The numeric columns of the run's pool that hold any value, each (n,) with NaN where a value is missing."""
+def _columns(connection: duckdb.DuckDBPyConnection, run: str, runs: list[str]) -> dict[str, Array]:
+    """The numeric columns of the run's pool that hold any value, each (n,) with NaN where a value is missing.
+
+    With `runs`, the run's group, of their means on the architectures that all of them have.
+    """
     fixed = ("run", "space", "dataset", "arch", "canonical", "status", *COLUMNS, *ACCURACIES)
     numeric = ("BIGINT", "INTEGER", "DOUBLE", "FLOAT", "HUGEINT", "UBIGINT")
     described = connection.execute("DESCRIBE pool").fetchall()
     static = [name for name, kind, *_ in described if name not in fixed and kind in numeric]
     wanted = [*COLUMNS, *static, *ACCURACIES]
     listed = ", ".join(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in wanted)
-    values = connection.execute(f"SELECT {listed} FROM pool WHERE run = ? ORDER BY arch", [run]).fetchnumpy()
+    if runs:
+        group = "(SELECT run_group FROM files.run_groups WHERE run = ?)"
+        source, values_of = f"mean_pool WHERE run_group = {group} AND n_runs = ?", [run, len(runs)]
+    else:
+        source, values_of = "pool WHERE run = ?", [run]
+    values = connection.execute(f"SELECT {listed} FROM {source} ORDER BY arch", values_of).fetchnumpy()
     columns: dict[str, Array] = {
         name: np.ma.filled(np.ma.asarray(values[name], dtype=float), np.nan) for name in wanted
     }

@@ -86,9 +86,12 @@ def run_query(
 
 
 def view_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The views and tables that a query can name, sorted; empty where the connection cannot answer."""
+    """The views and tables that a query can name, sorted; empty where the connection cannot answer.
+
+    Names with an underscore in front are the catalog's own, such as the arrays behind `spectra`.
+    """
     with contextlib.suppress(duckdb.Error):
-        return [name for (name,) in connection.sql("SHOW TABLES").fetchall()]
+        return [name for (name,) in connection.sql("SHOW TABLES").fetchall() if not name.startswith("_")]
     return []
 
 
@@ -161,6 +164,8 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement:
     Without a `statement` it comes from parsing.
     """
     first, *details = str(error).splitlines() or [type(error).__name__]
+    if told := re.search(r" failed: (?:Unknown error|\w*HnasError): (.*?)(?:\. Detail: .*)?$", first):
+        return HnasError(told[1])  # of an array behind a view, in our own words
     message = first.rstrip("!.")
     wrong_sql = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
     if statement is not None and not wrong_sql:

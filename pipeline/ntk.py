@@ -77,6 +77,10 @@ class NTKArrays:
 
     def read(self, name: str = "eigenvalues") -> np.ndarray:
         """A whole array: `eigenvalues` (n, m) or `gram` (n, m, m). Raises `HnasError` where it was not kept."""
+        return np.asarray(self.open(name)[:])
+
+    def open(self, name: str = "eigenvalues") -> zarr.Array[Any]:
+        """The same array unread, to take some of its rows from. Raises `HnasError` where it was not kept."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -85,7 +89,7 @@ class NTKArrays:
                 raise HnasError(f"{self.path} does not exist; `hnas precompute` writes it") from error
         if name not in group:
             raise HnasError(f"{self.path} has no array {name!r}; Gram matrices are kept with --keep-gram")
-        return np.asarray(_array(group, name)[:])
+        return _array(group, name)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

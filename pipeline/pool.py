@@ -1,8 +1,9 @@
-"""The pool of a run in DuckDB: eq. (7) is solved by a query."""
+"""The pool of a run, or of the mean of several, in DuckDB: eq. (7) is solved by a query."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import duckdb
 
@@ -11,6 +12,7 @@ from hnas.errors import UsageError
 from hnas.metrics.names import COLUMNS
 from hnas.objective import Array
 from pipeline.catalog import sql
+from pipeline.runs import run_or_mean
 
 #: The metrics M that a search may use: all columns but κ.
 METRICS = tuple(name for name in COLUMNS if name != "kappa")
@@ -20,7 +22,8 @@ ACCURACIES = ("valid_accuracy", "test_accuracy")
 class DuckDBPool:
     """The candidates of one run: alive, κ finite, and with an accuracy where `with_accuracy` asks for it.
 
-    See `hnas.algorithm.Pool`. Raises `UsageError` for an unknown metric or accuracy.
+    With `runs` the metric and κ are their means over these runs, of which `run` is one, and the candidates those that
+    all of them have. See `hnas.algorithm.Pool`. Raises `UsageError` for an unknown metric or accuracy.
     """
 
     def __init__(
@@ -31,14 +34,15 @@ class DuckDBPool:
         metric: str,
         accuracy: str = "test_accuracy",
         with_accuracy: bool = False,
+        runs: Sequence[str] = (),
     ) -> None:
         if metric not in METRICS:
             raise UsageError(f"the metric {metric!r} is unknown; choose from {', '.join(METRICS)}")
         if accuracy not in ACCURACIES:
             raise UsageError(f"the accuracy {accuracy!r} is unknown; choose from {', '.join(ACCURACIES)}")
         self._connection = connection
-        if not _is_made(connection, run, metric):
-            _make_run_pool(connection, run, metric)
+        if not _is_made(connection, run, metric, runs):
+            _make_run_pool(connection, run, metric, runs)
         connection.execute(sql("candidates", accuracy=accuracy), {"any_performance": not with_accuracy})
         # Made for one pool: the next one asks the store again.
         connection.execute("DROP TABLE run_pool")
@@ -88,10 +92,11 @@ def _distance(bound: float, mu: float, t: float) -> float:
         return math.inf
 
 
-def _make_run_pool(connection: duckdb.DuckDBPyConnection, run: str, metric: str) -> None:
+def _make_run_pool(connection: duckdb.DuckDBPyConnection, run: str, metric: str, runs: Sequence[str]) -> None:
     """Make the temporary table `run_pool`: what the view `pool` has of one run, but for static columns.
 
-    It costs a fraction of the view, which ranks and averages the accuracies of all spaces.
+    With `runs` it is what `mean_pool` has of architectures in all of them. It costs a fraction of the view, which ranks
+    and averages the accuracies of all spaces.
     """
     found = connection.execute("SELECT space, dataset FROM runs WHERE run = ?", [run]).fetchall()
     space, dataset = found[0] if found else (None, None)
@@ -103,34 +108,45 @@ def _make_run_pool(connection: duckdb.DuckDBPyConnection, run: str, metric: str)
             "SELECT source, epochs FROM files.accuracy_tables WHERE space = ? AND dataset = ?", [space, dataset]
         ).fetchall()
     source, epochs = tables[0] if tables else (None, None)
-    names = {"run": run, "space": space, "dataset": dataset, "source": source, "epochs": epochs}
-    connection.execute(sql("run_pool", metric=metric), names)
+    names = {"space": space, "dataset": dataset, "source": source, "epochs": epochs}
+    if runs:
+        connection.execute(sql("mean_run_pool", metric=metric), {**names, "runs": list(runs)})
+    else:
+        connection.execute(sql("run_pool", metric=metric), {**names, "run": run})
 
 
-def _is_made(connection: duckdb.DuckDBPyConnection, run: str, metric: str) -> bool:
-    """Whether `run_pool` is there, and of this run and metric."""
+def _is_made(connection: duckdb.DuckDBPyConnection, run: str, metric: str, runs: Sequence[str]) -> bool:
+    """Whether `run_pool` is there, and of this run or these runs and metric."""
     made = "SELECT count(*) > 0 FROM duckdb_tables() WHERE temporary AND table_name = 'run_pool'"
     if not connection.execute(made).fetchall()[0][0]:
         return False
-    return connection.execute("SELECT run, metric_name FROM run_pool LIMIT 1").fetchall() == [(run, metric)]
+    return connection.execute("SELECT run, metric_name FROM run_pool LIMIT 1").fetchall() == [
+        (" ".join(runs) or run, metric)
+    ]
 
 
-def choose_accuracy(connection: duckdb.DuckDBPyConnection, run: str, wanted: str | None, metric: str = "trace") -> str:
+def choose_accuracy(
+    connection: duckdb.DuckDBPyConnection,
+    run: str,
+    wanted: str | None,
+    metric: str = "trace",
+    runs: Sequence[str] = (),
+) -> str:
     """The accuracy column to use: the wanted one, else validation accuracy, else test accuracy, where the run has any.
 
-    Leaves the run's `run_pool` for the `DuckDBPool` of this `metric` that follows. Raises `UsageError` for an unknown
-    metric or accuracy, and where the architectures of the run have none.
+    Leaves the run's `run_pool` for the `DuckDBPool` of this `metric` and `runs` that follows. Raises `UsageError` for
+    an unknown metric or accuracy, and where the architectures of the run have none.
     """
     if metric not in METRICS:
         raise UsageError(f"the metric {metric!r} is unknown; choose from {', '.join(METRICS)}")
-    _make_run_pool(connection, run, metric)
+    _make_run_pool(connection, run, metric, runs)
     counts = connection.execute("SELECT count(valid_accuracy), count(test_accuracy) FROM run_pool").fetchall()[0]
     having = [name for name, count in zip(ACCURACIES, counts, strict=True) if count]
     if wanted is not None and wanted not in ACCURACIES:
         raise UsageError(f"the accuracy {wanted!r} is unknown; choose from {', '.join(ACCURACIES)}")
     if not having or (wanted is not None and wanted not in having):
         raise UsageError(
-            f"no architecture of run {run} has a {wanted or 'validation or test accuracy'} on the run's data set; "
-            "`hnas import` takes a table of them, and --oracle train trains"
+            f"no architecture of {run_or_mean(run, runs)} has a {wanted or 'validation or test accuracy'} "
+            "on the run's data set; `hnas import` takes a table of them, and --oracle train trains"
         )
     return wanted or having[0]

@@ -252,12 +252,20 @@ def query_line(query: Query) -> str:
     )
 
 
-def search_heading(started: StartedSearch, candidates: int) -> str:
-    """What the search works on, and whether it looks at test accuracies."""
+def _left_out(count: int) -> list[str]:
+    return [f"left out: {count:,} architectures that are not in all of these runs"] if count else []
+
+
+def search_heading(started: StartedSearch, candidates: int, left_out: int = 0) -> str:
+    """What the search works on, what of an average it leaves out, and whether it looks at test accuracies."""
+    from pipeline.runs import run_or_mean
+
     settings = started.settings
     lines = [
-        f"{'resuming' if started.name else 'searching'} {candidates:,} architectures of run {settings.run} "
-        f"({settings.space} on {settings.dataset}) with M = {settings.metric}, oracle {settings.oracle}"
+        f"{'resuming' if started.name else 'searching'} {candidates:,} architectures of "
+        f"{run_or_mean(settings.run, settings.runs)} "
+        f"({settings.space} on {settings.dataset}) with M = {settings.metric}, oracle {settings.oracle}",
+        *_left_out(left_out),
     ]
     if settings.oracle == "table" and settings.accuracy == "test_accuracy":
         lines.append("no validation accuracy is imported: the search is guided by test accuracy")
@@ -279,9 +287,13 @@ def search_summary(result: SearchResult) -> str:
 
 def correlation_text(found: Correlations) -> str:
     """Both tables for people."""
+    from pipeline.runs import run_or_mean
+
     label = {"spearman": "Spearman's rho", "kendall": "Kendall's tau"}[found.method]
     run = found.run
-    lines = [f"run {run['run']}: {run['space']} on {run['dataset']}, {found.n:,} architectures, {label}", ""]
+    what = run_or_mean(run["run"], found.runs)
+    lines = [f"{what}: {run['space']} on {run['dataset']}, {found.n:,} architectures, {label}"]
+    lines += [*_left_out(found.left_out), ""]
     short = {name: name.replace("accuracy", "acc") for name in found.names}
     rows = [["", *(short[name] for name in found.names)]]
     for i, name in enumerate(found.names):

@@ -6,6 +6,7 @@ import io
 import json
 import platform
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -44,6 +45,11 @@ class RunSettings:
     def id(self) -> str:
         """The run's name: ten hexadecimal digits of a digest of the settings."""
         return digest(json.dumps(asdict(self), sort_keys=True), size=5)
+
+
+def run_or_mean(run: str, runs: Sequence[str]) -> str:
+    """What numbers are of, in words: `run`, or the mean of `runs` where there are any."""
+    return f"the mean of runs {', '.join(runs)}" if runs else f"run {run}"
 
 
 def provenance() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import duckdb
@@ -14,9 +14,10 @@ from hnas.algorithm import Oracle, Query, best, search
 from hnas.errors import HnasError, UsageError
 from hnas.objective import check_exponent
 from hnas.spaces import search_spaces
+from pipeline.averaging import check_runs, group_of
 from pipeline.catalog import pick_run
 from pipeline.pool import DuckDBPool, choose_accuracy
-from pipeline.runs import now
+from pipeline.runs import now, run_or_mean
 from pipeline.spaces import flush_cache, keep_in
 from pipeline.store import Store
 
@@ -38,7 +39,11 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Everything that determines the course of a search. `training` is the recipe of the `train` oracle, else empty."""
+    """Everything that determines the course of a search.
+
+    `training` is the recipe of the `train` oracle, else empty; `runs` are those whose mean is searched, `run` among
+    them, else empty.
+    """
 
     space: str
     run: str
@@ -51,6 +56,7 @@ class SearchSettings:
     acquisition: str
     seed: int
     training: dict[str, Any]
+    runs: list[str] = field(default_factory=list)  # searches saved before there was `--average` have none
 
 
 @dataclass(frozen=True)
@@ -115,9 +121,11 @@ def new_search(
     acquisition: str = "ei",
     seed: int = 0,
     training: dict[str, Any] | None = None,
+    average: bool = False,
 ) -> StartedSearch:
     """A new search, with the run and the accuracy column that fit.
 
+    With `average` it searches the mean over all runs that differ from that run in seed and batch only.
     `dataset` is a name or the path of images; the `train` oracle needs the images, the `table` oracle only the name.
     Raises `UsageError` for what does not exist or does not fit.
     """
@@ -128,8 +136,9 @@ def new_search(
     training = {**(training or {}), "images": dataset, "image_size": image_size} if oracle == "train" else {}
     name = None if dataset is None else _dataset_name(dataset)
     chosen = pick_run(connection, run=run, space=space, dataset=name)
+    runs = group_of(connection, str(chosen["run"])) if average else []
     if oracle == "table":
-        accuracy = choose_accuracy(connection, str(chosen["run"]), accuracy, metric)
+        accuracy = choose_accuracy(connection, str(chosen["run"]), accuracy, metric, runs)
     elif dataset is None and chosen["dataset"] != "digits":
         raise UsageError(f"--oracle train needs --dataset, the images of {chosen['dataset']} to train on")
     else:
@@ -147,6 +156,7 @@ def new_search(
             acquisition=acquisition,
             seed=seed,
             training=training,
+            runs=runs,
         )
     )
 
@@ -185,17 +195,23 @@ def run_search(
 
     `oracle` replaces the one that the settings name. `on_start` is told the number of candidates, `on_query` each new
     query after it is saved. Raises what `hnas.algorithm.search` raises, and `UsageError` where the run has too few
-    candidates.
+    candidates; `HnasError` where one of the runs that it averages is gone.
     """
     settings = started.settings
     keep_in(store)
     by_table = oracle is None and settings.oracle == "table"
+    check_runs(connection, settings.runs)
     pool = DuckDBPool(
-        connection, run=settings.run, metric=settings.metric, accuracy=settings.accuracy, with_accuracy=by_table
+        connection,
+        run=settings.run,
+        metric=settings.metric,
+        accuracy=settings.accuracy,
+        with_accuracy=by_table,
+        runs=settings.runs,
     )
     if len(pool) < 2:
         raise UsageError(
-            f"run {settings.run} has {len(pool)} architectures with a finite condition number"
+            f"{run_or_mean(settings.run, settings.runs)} has {len(pool)} architectures with a finite condition number"
             f"{' and a ' + settings.accuracy if by_table else ''}; a search needs at least 2"
         )
     if oracle is None:

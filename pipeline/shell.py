@@ -214,8 +214,8 @@ def list_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[
     """The columns (name, type) of every view and table, in their order."""
     views: dict[str, list[tuple[str, str]]] = {}
     rows = connection.sql(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal "
-        "ORDER BY table_name, column_index"
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+        "WHERE NOT internal AND NOT starts_with(table_name, '_') ORDER BY table_name, column_index"
     ).fetchall()
     for view, column, kind in rows:
         views.setdefault(view, []).append((column, kind))

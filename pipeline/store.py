@@ -91,6 +91,9 @@ class Store:
 
     def glob(self, *parts: str) -> list[str]:
         """The paths that match the pattern, sorted."""
+        if self.local:
+            # As fsspec finds them, in half its time: opening a store asks some thirty times.
+            return sorted(glob.glob(self.pattern(*parts), include_hidden=True))  # noqa: PTH207 (keeps strings)
         return sorted(str(found) for found in self.fs.glob(self.pattern(*parts)))
 
     def check_version(self) -> None:

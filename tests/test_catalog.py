@@ -25,7 +25,7 @@ from tests.conftest import SPACE, exact_table, fill, metrics_of, snapshot
 
 VIEWS = (
     "runs", "architectures", "requests", "metrics", "accuracies", "mean_accuracies", "curves", "proxies", "pool",
-    "searches", "queries",
+    "mean_pool", "spectra", "grams", "scores", "searches", "queries",
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def with_accuracies(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tup
     """A real run of 12 architectures with made-up accuracies of the first 8, its name and its architectures."""
     store = Store(str(tmp_path_factory.mktemp("catalog") / "store"))
     plan = small_plan(store, sample=12)
-    run = fill(store, plan)
+    run = fill(store, plan, keep_gram=True)
     archs = [arch for arch, _ in plan.requested]
     rows = [training(arch, seed=seed, test=80 + i + seed) for i, arch in enumerate(archs[:8]) for seed in (0, 1)]
     write_accuracies(store, "mine", rows)

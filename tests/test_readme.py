@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from hnas.spaces import search_spaces
+from pipeline.catalog import connect
+from pipeline.correlate import spearman
+from pipeline.store import Store
 from tests import test_import_nasbench101, test_import_nasbench201, test_import_nats_bench
 
 ROOT = Path(__file__).parent.parent
@@ -69,11 +73,31 @@ def test_the_demo_shows_its_own_rows_only():
 def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
     run("hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1", tmp_path / "store")
     page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
+    cells = search_spaces["nasbench201"].sample(6, seed=3)
+    (tmp_path / "list.txt").write_text("\n".join(cells))
     shown = commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))
-    assert len(shown) == 3
+    assert len(shown) == 10
     for command, _ in shown:
         run(command, tmp_path / "store")
     assert (tmp_path / "pool.parquet").exists()
+
+
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_the_scores_of_the_shipped_spectra_rank_as_the_page_says(tmp_path: Path):
+    data = Path(os.environ["HNAS_TEST_DATA"])
+    page = (ROOT / "docs/definitions.md").read_text(encoding="utf-8").split("\n## Further scores of Θ₀\n")[1]
+    rows = re.findall(r"^\| (`.*`) \| (-?\d\.\d\d) \| (-?\d\.\d\d) \|$", page, re.M)
+    assert len(rows) == 7
+    shutil.copytree(ROOT / "data/tables/nasbench201-cifar10", tmp_path / "store")
+    run(f"hnas import csv {data}/nasbench201/cifar10-test-accuracy.csv", tmp_path / "store")
+    query = "SELECT * FROM pool JOIN scores USING (run, canonical)"
+    table = connect(Store(str(tmp_path / "store"))).execute(query).fetchnumpy()
+    alive = table["status"] == "ok"
+    assert len(alive) == 15625
+    for names, *shown in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            found = [spearman(table[name][kept], table["test_accuracy"][kept]) for kept in (slice(None), alive)]
+            assert [f"{value:.2f}" for value in found] == shown, name
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")

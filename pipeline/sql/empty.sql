@@ -15,6 +15,12 @@ CREATE TABLE empty.metrics (
     grasp DOUBLE, grasp_abs DOUBLE, trace DOUBLE, kappa DOUBLE,
     status VARCHAR, seconds FLOAT, ntk_row INTEGER, filename VARCHAR
 );
+CREATE TABLE empty.eigenvalues (
+    run VARCHAR, ntk_row INTEGER, eigenvalues DOUBLE[]
+);
+CREATE TABLE empty.grams (
+    run VARCHAR, ntk_row INTEGER, gram DOUBLE[][]
+);
 CREATE TABLE empty.accuracies (
     space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT,
     train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE, filename VARCHAR
@@ -41,6 +47,6 @@ CREATE TABLE empty.searches (
     id VARCHAR, created TIMESTAMP,
     settings STRUCT(
         space VARCHAR, run VARCHAR, dataset VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
-        queries INTEGER, t DOUBLE, acquisition VARCHAR, seed BIGINT
+        queries INTEGER, t DOUBLE, acquisition VARCHAR, seed BIGINT, runs VARCHAR[]
     )
 );

@@ -82,6 +82,80 @@ JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
 LEFT JOIN architectures AS a ON r.space = a.space AND q.arch = a.arch
 LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.dataset = b.dataset AND q.arch = b.arch;
 
+-- One row for each run: the name of its group, the runs that differ from it in seed and batch only.
+CREATE VIEW files.run_groups AS
+SELECT
+    id AS run, settings.space, settings.dataset,
+    left(md5(struct_update(settings, batch := NULL, seed := NULL)::VARCHAR), 10) AS run_group
+FROM files.runs;
+
+-- One row for each group and architecture: `pool` with the means over the `n_runs` runs of the group that were asked for it
+-- and have it. Sums go in the order of the runs, so that a mean is the same every time. What compares architectures takes
+-- those of one `n_runs`: others are means over other seeds.
+CREATE VIEW mean_pool AS
+WITH means AS (
+    SELECT
+        g.run_group, g.space, g.dataset, q.arch, q.canonical, count(*) AS n_runs,
+        avg(m.grad_norm ORDER BY m.run) AS grad_norm,
+        avg(m.grad_norm_l2 ORDER BY m.run) AS grad_norm_l2,
+        avg(m.snip ORDER BY m.run) AS snip,
+        avg(m.snip_inner ORDER BY m.run) AS snip_inner,
+        avg(m.grasp ORDER BY m.run) AS grasp,
+        avg(m.grasp_abs ORDER BY m.run) AS grasp_abs,
+        avg(m.trace ORDER BY m.run) AS trace,
+        mean_kappa(m.kappa, m.run) AS kappa,
+        joint_status(m.status) AS status
+    FROM requests AS q
+    JOIN files.run_groups AS g ON q.run = g.run
+    JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
+    GROUP BY g.run_group, g.space, g.dataset, q.arch, q.canonical
+)
+SELECT
+    m.*,
+    a.* EXCLUDE (space, arch, canonical),
+    b.train_accuracy, b.valid_accuracy, b.test_accuracy
+FROM means AS m
+LEFT JOIN architectures AS a ON m.space = a.space AND m.arch = a.arch
+LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.dataset = b.dataset AND m.arch = b.arch;
+
+-- One row for each run and canonical architecture whose spectrum is kept: the eigenvalues of its NTK in ascending order.
+-- The arrays lie in ntk.zarr, which is read when a query comes to these views, and of the runs that it asks for only.
+CREATE VIEW spectra AS
+SELECT m.run, m.canonical, e.eigenvalues
+FROM metrics AS m
+JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row;
+
+-- The same for its NTK itself, of runs with --keep-gram: a list of rows.
+CREATE VIEW grams AS
+SELECT m.run, m.canonical, g.gram
+FROM metrics AS m
+JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row;
+
+-- One row for each row of `spectra`: published scores that are functions of the NTK alone; `gram_mean` with --keep-gram.
+-- Where there are matrices, they are read for any of the columns: m times the bytes of the spectra.
+CREATE VIEW scores AS
+WITH spectra AS (
+    SELECT m.run, m.canonical, m.ntk_row, e.eigenvalues, precision_of(r.settings.dtype) AS epsilon
+    FROM metrics AS m
+    JOIN files.runs AS r ON m.run = r.id
+    JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row
+),
+gram_means AS (
+    SELECT run, ntk_row, gram_mean(gram) AS gram_mean
+    FROM files.grams
+)
+SELECT
+    s.run, s.canonical,
+    nasi_trace(s.eigenvalues) AS nasi_trace,
+    effective_rank(s.eigenvalues) AS effective_rank,
+    log_determinant(s.eigenvalues, epsilon := s.epsilon) AS log_determinant,
+    kappa_percentile(s.eigenvalues, 5, epsilon := s.epsilon) AS kappa_p5,
+    kappa_percentile(s.eigenvalues, 10, epsilon := s.epsilon) AS kappa_p10,
+    kappa_percentile(s.eigenvalues, 25, epsilon := s.epsilon) AS kappa_p25,
+    g.gram_mean
+FROM spectra AS s
+LEFT JOIN gram_means AS g ON s.run = g.run AND s.ntk_row = g.ntk_row;
+
 -- One row for each search, and one for each of its queries.
 CREATE VIEW searches AS
 SELECT id AS search, created, unnest(settings)

@@ -1,0 +1,77 @@
+"""The arrays of `ntk.zarr` for DuckDB: each is an Arrow stream that opens its Zarr array when a query reads it.
+
+DuckDB asks a registered object for its schema when a view is made, and for its rows when a query runs. A query that
+does not name the views over these arrays costs nothing, not even the import of Zarr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hnas.errors import HnasError
+from pipeline.store import Store
+
+#: Elements of an array that one batch of rows holds: 8 MiB of float64.
+_BATCH = 2**20
+
+
+#: The views in the schema `files`, and the arrays of `ntk.zarr` behind them.
+ARRAYS = {"eigenvalues": "eigenvalues", "grams": "gram"}
+# Of one row: numbers, or lists of numbers.
+_TYPES = {"eigenvalues": pa.list_(pa.float64()), "gram": pa.list_(pa.list_(pa.float64()))}
+
+
+class ArrayRows:
+    """The rows of an array of one run as (ntk_row, nested list), through Arrow's C stream interface.
+
+    Each stream reads the array anew, batch by batch, so memory is bounded and rows that were added are seen.
+    """
+
+    def __init__(self, store: Store, run: str, name: str) -> None:
+        self._store, self._run, self._name = store, run, name
+        self._schema = pa.schema([("ntk_row", pa.int32()), (name, _TYPES[name])])
+
+    def __arrow_c_schema__(self) -> Any:
+        return self._schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        return pa.RecordBatchReader.from_batches(self._schema, self._batches()).__arrow_c_stream__()
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        from pipeline.ntk import NTKArrays
+
+        stored = NTKArrays(self._store, self._run)
+        if not self._store.exists("runs", self._run, "ntk.zarr", self._name, "zarr.json"):
+            return  # a run without a row, or without --keep-gram
+        array = stored.open(self._name)
+        block = array.chunks[0]
+        rows = block * max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
+        for start in range(0, array.shape[0], rows):
+            try:
+                values = np.asarray(array[start : start + rows], dtype=np.float64)
+            except Exception as error:  # each codec of Zarr has its own
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise HnasError(
+                    f"{stored.path}/{self._name} cannot be read: {reason}; it was damaged after it was written, "
+                    "restore it, or remove the run and precompute it again"
+                ) from error
+            places = np.arange(start, start + len(values), dtype=np.int32)
+            if self._name == "gram":
+                # Of a row that was computed without --keep-gram, in a run that has matrices of others.
+                kept = ~np.isnan(values).all(axis=(1, 2))
+                places, values = places[kept], values[kept]
+            yield pa.record_batch([pa.array(places), _lists(values)], schema=self._schema)
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """The rows of `values` (n, …) as lists of lists, without a copy of the numbers."""
+    nested = pa.array(values.reshape(-1))
+    count = values.size
+    for length in reversed(values.shape[1:]):
+        count //= length
+        nested = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), nested)
+    return nested

@@ -1,0 +1,7 @@
+-- Kappa is a ratio that spans orders of magnitude: its mean over runs is the geometric one, infinite where that of any run is.
+-- Summed in the order of the runs, so that it is the same every time; exp(ln(x)) is x up to rounding only.
+CREATE MACRO mean_kappa(kappa, run) AS
+    CASE WHEN min(kappa) = max(kappa) THEN min(kappa) ELSE exp(avg(ln(kappa) ORDER BY run)) END;
+
+CREATE MACRO joint_status(status) AS
+    coalesce(min(status) FILTER (WHERE status <> 'ok'), 'ok');
