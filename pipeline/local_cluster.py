@@ -38,7 +38,7 @@ def local_cluster(workers: int, gpus: Sequence[str], cuda_cluster: ClusterFactor
 
 def _dask_cuda() -> ClusterFactory | None:
     try:
-        from dask_cuda import LocalCUDACluster  # type: ignore[import-not-found, unused-ignore]
+        from dask_cuda import LocalCUDACluster
     except ImportError:
         return None
     factory: ClusterFactory = LocalCUDACluster
