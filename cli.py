@@ -146,7 +146,7 @@ def precompute(
     ] = False,
     device: DeviceOption = Device.auto,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core]")
+        int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp://host:port.")
@@ -167,7 +167,7 @@ def precompute(
     from hnas.spaces import search_spaces
     from pipeline.images import open_dataset
     from pipeline.plan import make_plan
-    from pipeline.precompute import estimate, physical_cores
+    from pipeline.precompute import default_workers, estimate
     from pipeline.precompute import precompute as carry_out
     from pipeline.render import Reporter, dry_run_text, precompute_summary
     from pipeline.store import Store, store_location
@@ -189,7 +189,7 @@ def precompute(
     )
     if dry_run:
         seconds = estimate(plan, device=device.value)
-        print(dry_run_text(plan, seconds, workers=workers or physical_cores(), keep_gram=keep_gram))
+        print(dry_run_text(plan, seconds, workers=workers or default_workers(device.value), keep_gram=keep_gram))
         return
     reporter = Reporter(sys.stderr, quiet=quiet)
     try:

@@ -1,21 +1,27 @@
 """What one network's eight columns cost, in plain training steps of the same network.
 
     python benchmarks/metrics.py [--data PATH] [--space NAME] [--networks 40] [--threads 1] [--repeats 3]
+                                 [--authors CHECKOUT]
 
 A plain step is forward, cross entropy and backward, in torch's default layout and as users write it. Steps and metrics
 alternate in one process, and each network counts with its fastest repeat, so that the ratio is steady on a machine
 whose speed is not. `--data` is a data set as `hnas precompute` takes it; without it the images are noise of CIFAR's
 size, which costs the same.
+
+`--authors` is a checkout of github.com/shuyao95/HNAS (see authors.py). Its five measure functions are then timed on the
+same network, batch and threads, in the same alternation, and their values held against ours in float64.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+import authors
 import torch
 import torch.nn.functional as F
 
@@ -51,6 +57,14 @@ def networks(name: str, count: int, seed: int) -> Iterator[tuple[str, torch.nn.M
         yield arch, space.network(arch, classes=10, channels=space.channels, cells=space.cells, seed=0).train()
 
 
+def spread(ratios: list[float]) -> str:
+    """The median and, of two networks or more, the quartiles."""
+    if len(ratios) < 2:
+        return f"ratio {ratios[0]:.2f}"
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return f"median ratio {median:.2f} (quartiles {low:.2f}, {high:.2f})"
+
+
 def main() -> None:
     """Print a line for each network, and a summary for each space."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,14 +75,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--authors", metavar="CHECKOUT")
     options = parser.parse_args()
+    try:
+        published = authors.load(options.authors) if options.authors else {}
+    except authors.NoCheckoutError as error:
+        sys.exit(str(error))
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     images, labels = batch(options.data, options.batch_size)
     summaries = []
     for name in options.space or SPACES:
-        ratios, seconds = [], []
-        print("step_ms  metrics_ms  ratio  architecture")
+        ratios, seconds, their_ratios, apart = [], [], [], []
+        print("step_ms  metrics_ms  ratio  " + ("authors_ms  ratio  " if published else "") + "architecture")
         for arch, network in networks(name, options.networks, options.seed):
 
             def step(network: torch.nn.Module = network) -> None:
@@ -78,18 +97,28 @@ def main() -> None:
             def metrics(network: torch.nn.Module = network) -> None:
                 compute_metrics(network, images, labels)
 
+            def theirs(network: torch.nn.Module = network) -> dict[str, float]:
+                return authors.all_of(published, network, images, labels)
+
             step()
             metrics()
-            pairs = [(timed(step), timed(metrics)) for _ in range(options.repeats)]
-            plain, full = (min(values) for values in zip(*pairs, strict=True))
+            calls = [step, metrics]
+            if published:
+                calls.append(theirs)
+                apart.append(authors.differences(published, network, images, labels))
+            rounds = [[timed(call) for call in calls] for _ in range(options.repeats)]
+            plain, full, *rest = (min(values) for values in zip(*rounds, strict=True))
             ratios.append(full / plain)
             seconds.append(full)
-            print(f"{plain * 1e3:7.0f}  {full * 1e3:10.0f}  {full / plain:5.2f}  {arch}", flush=True)
-        low, median, high = statistics.quantiles(ratios, n=4)
+            their_ratios += [published_time / plain for published_time in rest]
+            beside = "".join(f"{other * 1e3:10.0f}  {other / plain:5.2f}  " for other in rest)
+            print(f"{plain * 1e3:7.0f}  {full * 1e3:10.0f}  {full / plain:5.2f}  {beside}{arch}", flush=True)
         summaries.append(
-            f"{name}: median ratio {median:.2f} (quartiles {low:.2f}, {high:.2f}) over {len(ratios)} networks, batch "
+            f"{name}: {spread(ratios)} over {len(ratios)} networks, batch "
             f"{options.batch_size}, {options.threads} thread(s); mean {statistics.mean(seconds):.2f} s a network"
         )
+        if published:
+            summaries.append(f"{name}, the authors' functions: {spread(their_ratios)}; {authors.describe(apart)}")
     print("", *summaries, sep="\n")
 
 

@@ -14,17 +14,19 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import dask
 import psutil
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, as_completed
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
 from filelock import FileLock, Timeout
 
 from hnas.errors import HnasError, UsageError
 from hnas.spaces import SearchSpace
+from pipeline.devices import Numerics, visible_gpus
+from pipeline.local_cluster import local_cluster
 from pipeline.plan import Plan, open_arrays, record_request, refreshed
 from pipeline.runs import now, open_run, record_session
 from pipeline.spaces import flush_cache
@@ -73,9 +75,10 @@ def precompute(
 ) -> str:
     """Carry out `plan` and return the run's name.
 
-    `workers` local processes with one thread each (default: one for each physical core), or the cluster at the
-    `scheduler` address. Raises `HnasError` where the scheduler does not answer, a chunk fails, another precompute
-    writes the same run, or the disk is full, `InterruptedRunError` on Ctrl-C; the parts that finished stay.
+    `workers` local processes with one thread each (default: one for each physical core, or for each GPU where the
+    device is CUDA; more share the GPUs in turn), or the cluster at the `scheduler` address. Raises `HnasError` where
+    the scheduler does not answer, a chunk fails, another precompute writes the same run, or the disk is full,
+    `InterruptedRunError` on Ctrl-C; the parts that finished stay.
     """
     if workers is not None and not 1 <= workers <= 1024:
         raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
@@ -87,10 +90,11 @@ def precompute(
     started = now()
     begun: float | None = None
     total = plan.done + len(plan.todo)
+    used: set[Numerics] = set()
     try:
         with ExitStack() as stack:
             # The cluster first: where none answers, nothing is written.
-            client = stack.enter_context(_client(workers, scheduler)) if plan.todo else None
+            client = stack.enter_context(_client(workers, scheduler, device)) if plan.todo else None
             store.prepare()
             flush_cache()
             stack.enter_context(_sole_writer(store, run))
@@ -108,6 +112,7 @@ def precompute(
             progress(Progress(0, len(plan.todo), plan.done, 0.0))
             for done in _results(client, job, plan.chunks(block)):
                 computed += done.rows
+                used |= {done.numerics} if done.numerics else set()
                 progress(Progress(computed, len(plan.todo), plan.done, time.perf_counter() - begun))
             arrays.trim(plan.rows_needed(block))
     except KeyboardInterrupt:
@@ -122,8 +127,9 @@ def precompute(
                 "started": started,
                 "seconds": round(time.perf_counter() - begun, 1),
                 "rows": rows,
-                "workers": scheduler or workers or physical_cores(),
+                "workers": scheduler or workers or default_workers(device),
                 "device": device,
+                "devices": [asdict(numerics) for numerics in sorted(used)],
             }
             record_session(store, run, session)
     return run
@@ -158,6 +164,15 @@ def physical_cores() -> int:
     return max(1, min(allowed or 1, psutil.cpu_count(logical=False) or 1))
 
 
+def default_workers(device: str) -> int:
+    """The number of local workers where none is given: one for each GPU if `device` is CUDA, else for each core."""
+    return len(_gpus(device)) or physical_cores()
+
+
+def _gpus(device: str) -> list[str]:
+    return visible_gpus() if choose_device(device) == "cuda" else []
+
+
 def _absolute(store: Store) -> str:
     return store.root if store.local else store.location
 
@@ -184,7 +199,7 @@ def _sole_writer(store: Store, run: str) -> Iterator[None]:
 
 
 @contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
+def _client(workers: int | None, scheduler: str | None, device: str) -> Iterator[Client]:
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": "10s"}))
         # A worker that goes away is reported by what becomes of its chunk, not by a log of the network layer.
@@ -192,14 +207,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Client]:
             stack.enter_context(_quiet(logging.getLogger(name)))
         if scheduler is None:
             with _workers_ignore_interrupts():
-                cluster = LocalCluster(
-                    n_workers=workers or physical_cores(),
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
+                cluster = local_cluster(workers or default_workers(device), _gpus(device))
             address: object = stack.enter_context(cluster)
         else:
             address = scheduler

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import time
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from hnas.errors import HnasError
-from hnas.metrics import COLUMNS, Metrics, compute_metrics
+from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
 from hnas.spaces import search_spaces
+from pipeline.devices import Numerics, numerics, use_float32
 from pipeline.ntk import NTKArrays
 from pipeline.runs import RunSettings, load_batch
 from pipeline.store import Store, digest
@@ -63,10 +66,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Done:
-    """What a finished chunk tells the driver."""
+    """What a finished chunk tells the driver; `numerics` is None where nothing was computed."""
 
     rows: int
     seconds: float
+    numerics: Numerics | None = None
 
 
 def choose_device(device: str) -> str:
@@ -80,13 +84,51 @@ def choose_device(device: str) -> str:
 
 def measure(job: Job, arch: str, images: torch.Tensor, labels: torch.Tensor) -> Metrics:
     """The metrics of one architecture on the run's batch."""
+    with _naming(arch):
+        return _queue(job, arch, images, labels).result()
+
+
+def measure_all(
+    job: Job, architectures: Sequence[str], images: torch.Tensor, labels: torch.Tensor
+) -> tuple[list[Metrics], list[float]]:
+    """The metrics of several architectures on the run's batch, and the seconds that each took.
+
+    All are queued before the first result is read, so that a GPU has work while the host builds the next network. The
+    seconds are those of building and queueing, plus an equal share of the wait for the results: together, the time of
+    the call. On the CPU, where queueing is computing, each row has its own time.
+    """
+    pending: list[Pending] = []
+    seconds: list[float] = []
+    for arch in architectures:
+        begun = time.perf_counter()
+        with _naming(arch):
+            pending.append(_queue(job, arch, images, labels))
+        seconds.append(time.perf_counter() - begun)
+    begun = time.perf_counter()
+    results = []
+    for arch, queued in zip(architectures, pending, strict=True):
+        with _naming(arch):
+            results.append(queued.result())
+    share = (time.perf_counter() - begun) / max(1, len(results))
+    return results, [own + share for own in seconds]
+
+
+def _queue(job: Job, arch: str, images: torch.Tensor, labels: torch.Tensor) -> Pending:
     settings = job.settings
     network = search_spaces[settings.space].network(
         arch, classes=settings.classes, channels=settings.channels, cells=settings.cells, seed=settings.seed
     )
-    network = network.to(device=images.device, dtype=images.dtype)
+    # Drawn on the CPU whatever the device, for the same weights everywhere; to a GPU without waiting for the networks
+    # before it. The memory is pageable, so that the driver has copied it aside when a call returns.
+    network = network.to(device=images.device, dtype=images.dtype, non_blocking=True)
+    return queue_metrics(network, images, labels, ntk=settings.ntk)
+
+
+@contextmanager
+def _naming(arch: str) -> Iterator[None]:
+    """What fails within is told with the architecture. Raises `HnasError`."""
     try:
-        return compute_metrics(network, images, labels, ntk=settings.ntk)
+        yield
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HnasError(f"the metrics of {arch} could not be computed: {reason}") from error
@@ -114,8 +156,19 @@ def batch_tensors(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[tor
     # One thread: results do not depend on how a sum is split, and processes, not threads, fill the machine.
     torch.set_num_threads(1)
     device = choose_device(job.device)
+    use_float32(device)
     dtype = DTYPES[job.settings.dtype]
     return torch.from_numpy(images).to(device, dtype), torch.from_numpy(labels).to(device)
+
+
+def resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
+    """The run's batch as `batch_tensors` gives it, read and moved to the device once for this process."""
+    return _resident_batch(replace(job, token="", keep_gram=False, device=choose_device(job.device)))
+
+
+@lru_cache(maxsize=2)
+def _resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
+    return batch_tensors(job, *load_batch(job.store, job.run))
 
 
 def run_chunk(job: Job, chunk: Chunk) -> Done:
@@ -124,20 +177,15 @@ def run_chunk(job: Job, chunk: Chunk) -> Done:
     store = Store(job.store)
     if store.exists("runs", job.run, "metrics", chunk.part):
         return Done(len(chunk.members), 0.0)
-    images, labels = batch_tensors(job, *load_batch(job.store, job.run))
-    results: list[Metrics] = []
-    seconds: list[float] = []
-    for _, arch in chunk.members:
-        begun = time.perf_counter()
-        results.append(measure(job, arch, images, labels))
-        seconds.append(time.perf_counter() - begun)
+    images, labels = resident_batch(job)
+    results, seconds = measure_all(job, [arch for _, arch in chunk.members], images, labels)
     if job.superseded(store):
         return Done(0, time.perf_counter() - started)
     eigenvalues = np.stack([m.eigenvalues.numpy() for m in results])
     gram = np.stack([m.ntk.numpy() for m in results]) if job.keep_gram else None
     NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
     store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
-    return Done(len(chunk.members), time.perf_counter() - started)
+    return Done(len(chunk.members), time.perf_counter() - started, numerics(images.device.type))
 
 
 def _table(chunk: Chunk, results: list[Metrics], seconds: list[float]) -> pa.Table:

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 from hnas.metrics.names import COLUMNS, ENGINE_VERSION, NTK_MODES
 
 if TYPE_CHECKING:
-    from hnas.metrics.engine import Metrics, compute_metrics, condition_number
+    from hnas.metrics.engine import Metrics, Pending, compute_metrics, condition_number, queue_metrics
 
-__all__ = ["COLUMNS", "ENGINE_VERSION", "NTK_MODES", "Metrics", "compute_metrics", "condition_number"]
+__all__ = [
+    "COLUMNS",
+    "ENGINE_VERSION",
+    "NTK_MODES",
+    "Metrics",
+    "Pending",
+    "compute_metrics",
+    "condition_number",
+    "queue_metrics",
+]
 
 
 def __getattr__(name: str) -> Any:

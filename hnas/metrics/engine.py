@@ -10,6 +10,10 @@
 
 Equation numbers: Shu, Dai, Wu, Low, "Unifying and Boosting Gradient-Based Training-Free Neural Architecture Search",
 NeurIPS 2022. The first of each pair is what the published experiments used, the second is the paper read literally.
+
+On an accelerator nothing is read back while a network is measured: `queue_metrics` puts all of it on the device's
+stream, and the one copy to the host is made by `Pending.result`, which a caller may delay until other networks are
+queued. The labels' range is read once for each batch, before its first network.
 """
 
 from __future__ import annotations
@@ -22,12 +26,16 @@ from dataclasses import dataclass, fields
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from hnas.errors import UsageError
 from hnas.metrics.gram import Gram
 from hnas.metrics.hyperdual import Trace
 from hnas.metrics.layers import Layer, Layers
 from hnas.metrics.names import COLUMNS, NTK_MODES
+
+# The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
+_LABEL_RANGES = WeakTensorKeyDictionary()
 
 # Bytes of per-sample gradients that the exact Θ₀ holds at once; more layers than fit take a further m passes.
 _EXACT_BYTES = 512 * 2**20
@@ -59,6 +67,22 @@ class Metrics:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name in COLUMNS}
 
 
+@dataclass(frozen=True)
+class Pending:
+    """The metrics of a network whose computation may still be under way on its device.
+
+    `packed` (6 + m²,) float64 on that device is all that is left of it: grad_norm, grad_norm_l2, snip, θᵀg, θᵀHg, the
+    spread of the logits over the batch, then Θ₀ row by row. `dtype` is the precision of the logits.
+    """
+
+    packed: Tensor
+    dtype: torch.dtype
+
+    def result(self) -> Metrics:
+        """The metrics, from one copy to the host, which waits for the device; eigenvalues are the host's."""
+        return _metrics(self.packed.cpu(), self.dtype)
+
+
 def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str = "summed") -> Metrics:
     """All eight columns of `network` on the batch `images` (m, …), `labels` (m,) int64 class indices.
 
@@ -78,6 +102,15 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
 
     Raises `UsageError` for a batch of fewer than two samples, labels that do not fit the images or the logits, an
     unknown `ntk`, a network without Conv or Linear layers, a layer whose first dimension is not the batch.
+    """
+    return queue_metrics(network, images, labels, ntk).result()
+
+
+def queue_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str = "summed") -> Pending:
+    """`compute_metrics` without waiting for the device: the same arguments, errors and numbers.
+
+    A network on an accelerator is measured without one value read back, so that the host can build and queue the next
+    one meanwhile; only the first network of a batch waits, for the labels' range. On the CPU all is done on return.
     """
     if ntk not in NTK_MODES:
         raise UsageError(f"ntk={ntk!r} is unknown; choose one of {', '.join(NTK_MODES)}")
@@ -116,7 +149,7 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
             named = {layer.name: gradient for layer, gradient in zip(layers, gradients, strict=True)}
             with torch.no_grad():
                 curvature = trace.curvature(named, logits, labels)
-    return _metrics(layers, gradients, curvature, matrix, logits.detach())
+    return Pending(_packed(layers, gradients, curvature, matrix, logits.detach()), logits.dtype)
 
 
 @contextmanager
@@ -147,9 +180,21 @@ def _check_logits(logits: Tensor, labels: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != labels.shape[0]:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(f"the network returned {shape}; one row of logits per image is needed: (m, classes)")
-    low, high = int(labels.min()), int(labels.max())
+    low, high = _label_range(labels)
     if low < 0 or high >= logits.shape[1]:
         raise UsageError(f"labels run from {low} to {high}, but the network has {logits.shape[1]} classes, 0 first")
+
+
+def _label_range(labels: Tensor) -> tuple[int, int]:
+    """The lowest and the highest label, read once for a tensor that does not change.
+
+    They are checked on the host before the loss is taken: on CUDA a label without a logit ends the process's device.
+    """
+    version, low, high = _LABEL_RANGES.get(labels, (None, 0, 0))  # type: ignore[no-untyped-call]
+    if version != labels._version:
+        low, high = torch.stack(torch.aminmax(labels)).tolist()
+        _LABEL_RANGES[labels] = labels._version, low, high
+    return low, high
 
 
 def _summed_ntk(layers: Layers, target: Tensor, m: int, *, keep: bool) -> Tensor:
@@ -205,13 +250,14 @@ def _curvature(layers: Layers, gradients: tuple[Tensor | None, ...]) -> Tensor:
     return sum((term.double() for term in terms if term is not None), total)
 
 
-def _metrics(
+def _packed(
     layers: Layers,
     gradients: tuple[Tensor | None, ...],
     curvature: Tensor,
     matrix: Tensor,
     logits: Tensor,
-) -> Metrics:
+) -> Tensor:
+    """What `Pending` holds, on the device of the logits."""
     double = torch.float64
     norms, snips, inners = [], [], []
     for layer, gradient in zip(layers, gradients, strict=True):
@@ -233,12 +279,18 @@ def _metrics(
             (logits - logits[:1]).abs().max().to(double),
         ]
     )
-    grad_norm, grad_norm_l2, snip, inner, hessian, spread = scalars.tolist()
-    ntk = matrix.cpu()
+    return torch.cat([scalars, matrix.flatten()])
+
+
+def _metrics(packed: Tensor, dtype: torch.dtype) -> Metrics:
+    """The metrics of what `Pending` holds, on the host."""
+    double = torch.float64
+    grad_norm, grad_norm_l2, snip, inner, hessian, spread = packed[:6].tolist()
+    m = math.isqrt(len(packed) - 6)
+    ntk = packed[6:].view(m, m).clone()  # a tensor of its own: no result holds on to what was packed with it
     finite = all(map(math.isfinite, (grad_norm, snip, inner, hessian, spread))) and bool(torch.isfinite(ntk).all())
     status = "nonfinite" if not finite else "constant" if spread == 0.0 else "ok"
     eigenvalues = torch.linalg.eigvalsh(ntk) if finite else torch.full((len(ntk),), math.nan, dtype=double)
-    m = len(ntk)
     return Metrics(
         grad_norm=grad_norm,
         grad_norm_l2=grad_norm_l2,
@@ -247,7 +299,7 @@ def _metrics(
         grasp=-hessian,
         grasp_abs=abs(hessian),
         trace=math.sqrt(max(float(ntk.trace()), 0.0) / m) if finite else math.nan,
-        kappa=condition_number(eigenvalues, logits.dtype) if status == "ok" else math.inf,
+        kappa=condition_number(eigenvalues, dtype) if status == "ok" else math.inf,
         status=status,
         ntk=ntk,
         eigenvalues=eigenvalues,

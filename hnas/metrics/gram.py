@@ -16,8 +16,14 @@ from hnas.metrics.layers import Bias, Geometry, Layer
 # Elements of the input patches unfolded at once: 2.4 MB in float32, measured best from 16 × 32² to 64 × 8² maps.
 _PATCHES = 600_000
 
+# The same on an accelerator, where what counts is the number of kernels: 128 MiB in float32. Not measured.
+_PATCHES_ON_DEVICE = 2**25
+
 # Columns of J turned to float64 at once: 64 samples of these take 4 MiB, which stays in a core's cache.
 _COLUMNS = 8192
+
+# The same on an accelerator, for fewer kernels: 64 MiB. Not measured.
+_COLUMNS_ON_DEVICE = 2**17
 
 
 class Gram:
@@ -51,8 +57,9 @@ class Gram:
     def add_gradients(self, rows: Tensor) -> None:
         """Add `rows @ rowsᵀ` for gradients `rows` (m, P) of one weight or bias."""
         half = len(rows) // 2
-        for start in range(0, rows.shape[1], _COLUMNS):
-            block = rows[:, start : start + _COLUMNS].double()
+        columns = _COLUMNS if rows.device.type == "cpu" else _COLUMNS_ON_DEVICE
+        for start in range(0, rows.shape[1], columns):
+            block = rows[:, start : start + columns].double()
             # Θ₀ is symmetric: its upper right quarter need not be summed.
             self.matrix[:half, :half].addmm_(block[:half], block[:half].t())
             self.matrix[half:].addmm_(block[half:], block.t())
@@ -120,7 +127,8 @@ def _unfolded(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor) -> Tens
         pixels = x[:, :, ::sh, ::sw].permute(0, 2, 3, 1).reshape(m, height * width, inputs)
         return torch.bmm(rows, pixels).flatten(1)
     patch = kh * kw * inputs
-    step = max(1, min(m, _PATCHES // (height * width * patch)))
+    patches_at_once = _PATCHES if x.device.type == "cpu" else _PATCHES_ON_DEVICE
+    step = max(1, min(m, patches_at_once // (height * width * patch)))
     out = x.new_empty((m, outputs, patch))
     buffer = x.new_empty((step, height, width, kh, kw, inputs))
     for start in range(0, m, step):

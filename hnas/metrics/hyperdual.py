@@ -182,7 +182,8 @@ class Trace:
         total = torch.zeros_like(shares[0, 0])
         p, q, r = self._replay(gradients, self._numbers[logits]) if logits in self._numbers else _ZERO
         if r is not None:
-            total = total + ((shares - F.one_hot(labels, shares.shape[1])) * r).sum()
+            error = shares.scatter_add(1, labels[:, None], torch.full_like(shares[:, :1], -1))
+            total = total + (error * r).sum()
         if p is not None and q is not None:
             total = total + (shares * p * q).sum() - ((shares * p).sum(1) * (shares * q).sum(1)).sum()
         return total / len(labels)

@@ -1,0 +1,66 @@
+"""The local cluster: worker processes on this machine's cores, or on its GPUs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributed import LocalCluster
+from distributed.worker_memory import parse_memory_limit
+
+ClusterFactory = Callable[..., Any]
+
+#: Everything listens on the loopback interface, and nothing shows a dashboard.
+OPTIONS: dict[str, Any] = {
+    "threads_per_worker": 1,
+    "host": "127.0.0.1",
+    "dashboard_address": "127.0.0.1:0",
+    "silence_logs": logging.CRITICAL,
+}
+
+
+def local_cluster(workers: int, gpus: Sequence[str], cuda_cluster: ClusterFactory | None = None) -> Any:
+    """A cluster of `workers` processes with one thread each.
+
+    Without `gpus` they compute on the cores. With several GPUs and a worker for each at most, dask-cuda starts them
+    where it is installed, each on a GPU of its own with the cores next to it; otherwise worker i sees GPU i modulo
+    their number, and several may share one. `cuda_cluster` stands in for dask-cuda's `LocalCUDACluster`.
+    """
+    if not gpus:
+        return LocalCluster(n_workers=workers, processes=True, **OPTIONS)
+    if len(gpus) > 1 and workers <= len(gpus):
+        factory = cuda_cluster or _dask_cuda()
+        if factory is not None:
+            return factory(CUDA_VISIBLE_DEVICES=list(gpus[:workers]), n_workers=workers, **OPTIONS)
+    return SharedGPUCluster(workers, gpus)
+
+
+def _dask_cuda() -> ClusterFactory | None:
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError:
+        return None
+    factory: ClusterFactory = LocalCUDACluster
+    return factory
+
+
+class SharedGPUCluster(LocalCluster):  # type: ignore[misc, unused-ignore]
+    """`workers` local processes, of which the i-th sees only the GPU `gpus[i % len(gpus)]`.
+
+    A worker that is started again after it died sees the same GPU.
+    """
+
+    def __init__(self, workers: int, gpus: Sequence[str]) -> None:
+        self._gpus = list(gpus)
+        # What `LocalCluster` gives each worker where it is told their number.
+        limit = parse_memory_limit("auto", 1, workers, logger=logging.getLogger(__name__))
+        super().__init__(n_workers=0, processes=True, memory_limit=limit, **OPTIONS)
+        self.scale(workers)
+        self.sync(self._correct_state)
+
+    def new_worker_spec(self) -> dict[int, dict[str, Any]]:
+        """The name of the next worker, a number from 0, and how to start it."""
+        ((name, spec),) = super().new_worker_spec().items()
+        gpu = self._gpus[name % len(self._gpus)]
+        return {name: {**spec, "options": {**spec["options"], "env": {"CUDA_VISIBLE_DEVICES": gpu}}}}

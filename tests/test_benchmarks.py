@@ -1,0 +1,119 @@
+"""The benchmark scripts that take other people's code or a device, run small on the CPU."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--space=nasbench201", "--networks=2", "--batch-size=4"]
+
+#: Stand-ins for the authors' measures: module, function, its arguments, and what it returns of gradients and weights.
+HEAD = "import torch\nfrom . import measure\nfrom ..p_utils import layers\n"
+BODY = """
+def {function}(net, inputs, targets, {mode}loss_fn, split_data=1):
+    loss_fn(net(inputs), targets).backward()
+    print("noise that must not reach the benchmark's output")
+    {returns}
+"""
+MEASURES = {
+    "grad_norm": ("get_grad_norm_arr", "", "return [w.grad.norm() for w in layers(net)]"),
+    "snip": ("compute_snip_per_weight", "mode, ", "return [(w * w.grad).abs() for w in layers(net)]"),
+    "grasp": ("compute_grasp_per_weight", "mode, ", "return [0 * w for w in layers(net)]"),
+    "ntk_trace": ("compute_ntk_trace", "mode, ", "return torch.symeig(torch.eye(4))[0].sum().sqrt()"),
+    "condnum": ("compute_condnum", "mode, ", "return 1.0"),
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder laid out as the authors' repository, faults included: it imports measures that it does not have."""
+    root = tmp_path / "checkout"
+    measures = root / "foresight" / "pruners" / "measures"
+    measures.mkdir(parents=True)
+    (root / "tools").mkdir()
+    (root / "tools" / "autograd_hacks.py").touch()
+    (root / "foresight" / "__init__.py").touch()
+    (root / "foresight" / "pruners" / "__init__.py").touch()
+    (root / "foresight" / "pruners" / "p_utils.py").write_text(
+        "import torch\nfrom ..models import *\n"
+        "def layers(net):\n"
+        "    return [m.weight for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]\n"
+    )
+    (measures / "__init__.py").write_text(
+        "def measure(): pass\nfrom . import " + ", ".join(MEASURES) + ", naswot_sim, ntk\n"
+    )
+    for module, (function, mode, returns) in MEASURES.items():
+        (measures / f"{module}.py").write_text(HEAD + BODY.format(function=function, mode=mode, returns=returns))
+    return root
+
+
+def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_gpu_benchmark_runs_on_the_cpu(checkout: Path) -> None:
+    sizes = ["--channels=4", "--cells=1", "--workers", "2", "--streams", "2"]
+    done = run("gpu.py", "--device=cpu", *TINY, *sizes, f"--authors={checkout}")
+    assert done.returncode == 0, done.stderr
+    device, space, live, processes, threads, authors = done.stdout.splitlines()
+    assert re.match(r"cpu: .+, torch \S+, TF32 off, deterministic yes, batch 4$", device)
+    assert re.match(
+        r"nasbench201: [\d.]+ networks/s .* over 2 networks; .*; 0 waits for the device inside a network$", space
+    )
+    assert re.match(r"the 5,259 live cells of NAS-Bench-201: \d+ s by one process, extrapolated from 2 drawn at", live)
+    assert re.match(r"2 processes on one device: [\d.]+ networks/s", processes)
+    assert re.match(r"one process, 2 threads with a stream each: [\d.]+ networks/s", threads)
+    values = differences(authors)
+    assert values["grad_norm"] < 1e-12
+    assert values["snip"] < 1e-12
+    assert values["grasp"] == 1  # the stand-in returns zero: a difference is told, not hidden
+
+
+def test_the_metrics_benchmark_times_the_authors_functions_beside_ours(checkout: Path) -> None:
+    done = run("metrics.py", *TINY, "--repeats=1", f"--authors={checkout}")
+    assert done.returncode == 0, done.stderr
+    head, first, second, _, ours, theirs = done.stdout.splitlines()
+    assert head.split() == ["step_ms", "metrics_ms", "ratio", "authors_ms", "ratio", "architecture"]
+    assert len(first.split()) == len(second.split()) == 6
+    assert ours.startswith("nasbench201: median ratio")
+    assert theirs.startswith("nasbench201, the authors' functions: median ratio")
+    assert differences(theirs)["grad_norm"] < 1e-12
+
+
+def differences(line: str) -> dict[str, float]:
+    """The largest relative differences that a line tells."""
+    told = line.split("in float64: ")[1]
+    return {name: float(value) for name, value in (one.split() for one in told.split(", "))}
+
+
+@pytest.mark.parametrize("script", ["gpu.py", "metrics.py"])
+def test_a_folder_that_is_no_checkout_is_refused_in_one_sentence(script: str, checkout: Path) -> None:
+    device = ["--device=cpu"] if script == "gpu.py" else []
+    (checkout / "foresight" / "pruners" / "measures" / "condnum.py").unlink()
+    done = run(script, *device, *TINY, f"--authors={checkout}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"--authors {checkout} has no foresight/pruners/measures/condnum.py; give a checkout of "
+        "github.com/shuyao95/HNAS, the folder that holds foresight and tools\n"
+    )
+
+
+def test_a_checkout_that_does_not_import_is_refused_in_one_sentence(checkout: Path) -> None:
+    (checkout / "foresight" / "pruners" / "measures" / "snip.py").write_text("import a_package_that_is_not_there\n")
+    done = run("metrics.py", *TINY, f"--authors={checkout}")
+    assert done.returncode == 1
+    assert "does not import (No module named 'a_package_that_is_not_there')" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_the_benchmark_says_how_to_run_it() -> None:
+    done = run("gpu.py", *TINY)
+    assert done.returncode == 1
+    assert done.stderr == "torch finds no CUDA device here; --device cpu runs the same program on the CPU\n"
