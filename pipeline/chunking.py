@@ -1,0 +1,70 @@
+"""How much work a chunk is: a number of networks that the user gave, or about a minute of a worker's time.
+
+Time is learnt from the chunks that finish. With relative costs c of networks and the seconds s that the last chunks
+took, a second does r = Σc / Σs, and a chunk is
+
+    c ≤ min(60 r, remaining cost / (4 · workers)),    networks ≤ 4 · the largest chunk measured so far
+
+The first term is for the run's middle, the second makes chunks smaller toward the end, so that all workers finish
+together, and the third keeps one odd network from misleading: the first chunks are one network each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+#: Seconds of one worker's time that a chunk is meant to take.
+CHUNK_SECONDS = 60.0
+_MOST = 4096
+_GROWTH = 4
+_SHARES = 4
+_REMEMBERED = 8
+# Seconds of work that wait for each worker: more would only be lost with it, less leaves it idle between two chunks.
+_QUEUED_SECONDS = 2.0
+_MOST_QUEUED = 32
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the next chunk may take: networks, and their cost. Above `block` networks it takes whole blocks."""
+
+    networks: int
+    cost: float
+    block: int = 1
+
+
+class ChunkSizes:
+    """The sizes of the chunks of one command: `fixed` networks, or measured ones, in whole `block`s."""
+
+    def __init__(self, fixed: int | None, block: int) -> None:
+        self._fixed, self._block = fixed, block
+        self._measured: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self._largest = 0
+
+    def learn(self, networks: int, cost: float, seconds: float) -> None:
+        """A chunk of `networks` with that summed cost took a worker so many seconds."""
+        if seconds > 0:
+            self._largest = max(self._largest, networks)
+            self._measured.append((cost, seconds))
+
+    def budget(self, remaining: float, workers: int) -> Budget:
+        """What the next chunk may take of the `remaining` cost, where `workers` share it."""
+        if self._fixed is not None:
+            return Budget(self._fixed, math.inf)
+        if not self._measured:
+            return Budget(1, math.inf)
+        rate = sum(cost for cost, _ in self._measured) / sum(seconds for _, seconds in self._measured)
+        cost = min(CHUNK_SECONDS * rate, remaining / (_SHARES * workers))
+        return Budget(min(_GROWTH * self._largest, _MOST), cost, self._block)
+
+    def in_flight(self, workers: int) -> int:
+        """The number of chunks that are handed out at a time: one each, and what keeps workers from idling between.
+
+        One more than there are workers at least, which a worker that joins finds waiting.
+        """
+        if not self._measured:
+            return workers + 1 if self._fixed is None else 2 * workers
+        seconds = sum(seconds for _, seconds in self._measured) / len(self._measured)
+        return workers + max(1, math.floor(workers * min(_QUEUED_SECONDS / seconds, _MOST_QUEUED)))
