@@ -21,9 +21,12 @@ _MOST = 4096
 _GROWTH = 4
 _SHARES = 4
 _REMEMBERED = 8
-# Seconds of work that wait for each worker: more would only be lost with it, less leaves it idle between two chunks.
+# Tiny chunks are handed out several at a time, as one task of so many seconds: Dask takes some 4 ms for each task.
+_TASK_SECONDS = 0.25
+_MOST_IN_TASK = 64
+# Seconds of work that wait for each worker, so that none idles between two tasks.
 _QUEUED_SECONDS = 2.0
-_MOST_QUEUED = 32
+_MOST_QUEUED = 8
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,19 @@ class ChunkSizes:
         cost = min(CHUNK_SECONDS * rate, remaining / (_SHARES * workers))
         return Budget(min(_GROWTH * self._largest, _MOST), cost, self._block)
 
+    @property
+    def together(self) -> int:
+        """The number of chunks that make a task: one, unless they are tiny."""
+        return max(1, min(_MOST_IN_TASK, math.floor(_TASK_SECONDS / self._seconds))) if self._measured else 1
+
     def in_flight(self, workers: int) -> int:
-        """The number of chunks that are handed out at a time: one each, and what keeps workers from idling between.
+        """The number of tasks that are handed out at a time: one each, and what keeps workers from idling between.
 
         One more than there are workers at least, which a worker that joins finds waiting.
         """
-        if not self._measured:
-            return workers + 1 if self._fixed is None else 2 * workers
-        seconds = sum(seconds for _, seconds in self._measured) / len(self._measured)
-        return workers + max(1, math.floor(workers * min(_QUEUED_SECONDS / seconds, _MOST_QUEUED)))
+        queued = min(_QUEUED_SECONDS / (self._seconds * self.together), _MOST_QUEUED) if self._measured else 0
+        return workers + max(1, math.floor(workers * queued))
+
+    @property
+    def _seconds(self) -> float:
+        return sum(seconds for _, seconds in self._measured) / len(self._measured)

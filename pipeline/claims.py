@@ -49,6 +49,7 @@ class Claims:
         self._heap: list[int] = []
         self._held = 0
         self._mine: dict[str, Chunk] = {}
+        self._mine_held = 0
         self._logs: dict[str, Log] = {}
         self._ended: set[str] = set()
         self._end = self._room = 0
@@ -105,10 +106,10 @@ class Claims:
     @property
     def waiting(self) -> bool:
         """Whether classes of the plan are held by other commands."""
-        return self._held > sum(len(chunk.members) for chunk in self._mine.values())
+        return self._held > self._mine_held
 
-    def claim(self, budget: Budget) -> Chunk | None:
-        """Claim the next chunk within the budget, one network at least, or None where nothing is free.
+    def claim(self, budget: Budget, count: int = 1) -> list[Chunk]:
+        """Claim up to `count` chunks, each within the budget, but one network at least; none where nothing is free.
 
         Raises `HnasError` where another command took this one for dead, or began on an object store.
         """
@@ -119,20 +120,22 @@ class Claims:
                     "works on a run at a time, elsewhere the file system must support locks"
                 )
             self._refresh()
-            taken = self._take(budget)
-            if not taken:
-                return None
-            members = tuple(self._todo[index] for index in taken)
-            chunk = Chunk(members, self._blocks.take(len(members)))
-            self._drivers.claim(_claim_of(chunk))
-            self._mine[chunk.part] = chunk
-            self._make_room(chunk.ntk_row + len(members))
-            return chunk
+            chunks: list[Chunk] = []
+            while len(chunks) < count and (taken := self._take(budget)):
+                members = tuple(self._todo[index] for index in taken)
+                chunks.append(Chunk(members, self._blocks.take(len(members))))
+            if chunks:
+                self._drivers.claim([_claim_of(chunk) for chunk in chunks])
+                self._mine_held += sum(len(chunk.members) for chunk in chunks)
+                self._mine |= {chunk.part: chunk for chunk in chunks}
+                self._make_room(max(chunk.ntk_row + len(chunk.members) for chunk in chunks))
+            return chunks
 
-    def done(self, chunk: Chunk) -> None:
-        """The chunk is stored."""
-        self._finished(chunk)
-        self._drivers.done(chunk.part)
+    def done(self, chunks: list[Chunk]) -> None:
+        """The chunks are stored."""
+        for chunk in chunks:
+            self._finished(chunk)
+        self._drivers.done([chunk.part for chunk in chunks])
 
     def cost(self, chunk: Chunk) -> float:
         """The summed cost of a chunk."""
@@ -191,6 +194,7 @@ class Claims:
 
     def _finished(self, chunk: Chunk) -> None:
         del self._mine[chunk.part]
+        self._mine_held -= len(chunk.members)
         for canonical, _ in chunk.members:
             self._finish(self._index[canonical])
         self.computed += len(chunk.members)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,19 +147,20 @@ class Drivers:
         """Where the claims of another command are."""
         return self._path(token + (_REVOKED if ended else _CLAIMS))
 
-    def claim(self, claim: Claim) -> None:
-        """Write down a claim of this command."""
-        self._append({"part": claim.part, "row": claim.row, "classes": claim.classes})
+    def claim(self, claims: list[Claim]) -> None:
+        """Write down claims of this command."""
+        self._append([{"part": claim.part, "row": claim.row, "classes": claim.classes} for claim in claims])
 
-    def done(self, part: str) -> None:
-        """Write down that the chunk of that part is stored."""
-        self._append({"done": part})
+    def done(self, parts: list[str]) -> None:
+        """Write down that the chunks of these parts are stored."""
+        self._append([{"done": part} for part in parts])
 
-    def _append(self, entry: dict[str, object]) -> None:
+    def _append(self, entries: Sequence[Mapping[str, object]]) -> None:
         if self._store.local:
             path = self._path(self.token + _CLAIMS)
-            with self._store.writing(path), Path(path).open("ab", buffering=0) as file:
-                file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+            with self._store.writing(path), Path(path).open("ab") as file:
+                file.write(lines.encode())
 
     def leave(self) -> None:
         """Revoke this command's own claims: workers that outlive it store nothing more."""

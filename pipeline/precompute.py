@@ -25,7 +25,7 @@ from pipeline.plan import Plan, record_request, relative_costs
 from pipeline.runs import now, open_run, record_session
 from pipeline.spaces import flush_cache
 from pipeline.store import Store
-from pipeline.worker import Chunk, Done, Job, batch_tensors, choose_device, measure, run_chunk
+from pipeline.worker import Chunk, Done, Job, batch_tensors, choose_device, measure, run_chunk, run_chunks
 
 _RETRIES = 3
 # Seconds between two looks at what other commands left, and at the workers of a cluster that grows.
@@ -162,25 +162,25 @@ def _results(
     """
     workers, counted = _count_workers(client), time.monotonic()
     finished: SimpleQueue[Future] = SimpleQueue()
-    running: dict[str, tuple[Chunk, Future]] = {}
+    running: dict[str, tuple[list[Chunk], Future]] = {}
     known = claims.computed + claims.elsewhere
     while True:
         while len(running) < sizes.in_flight(workers):
-            chunk = claims.claim(sizes.budget(claims.free_cost, workers * claims.commands))
-            if chunk is None:
+            chunks = claims.claim(sizes.budget(claims.free_cost, workers * claims.commands), sizes.together)
+            if not chunks:
                 break
-            # A key of its own for each try: one that fails for good stays with the scheduler for a while.
-            future = client.submit(task, job, chunk, key=f"hnas-{job.token}-{chunk.part}", pure=False, retries=_RETRIES)
-            running[future.key] = chunk, future
+            key = f"hnas-{job.token}-{chunks[0].part}"
+            future = client.submit(run_chunks, task, job, chunks, key=key, pure=False, retries=_RETRIES)
+            running[key] = chunks, future
             future.add_done_callback(finished.put)
         if not running and not claims.waiting:
             return
         for future in _next(finished):
-            chunk, _ = running.pop(future.key)
-            done = _result(future)
+            chunks, _ = running.pop(future.key)
+            outcomes = list(zip(chunks, _result(future), strict=True))
             future.release()
-            if done.rows:
-                claims.done(chunk)
+            claims.done([chunk for chunk, done in outcomes if done.rows])
+            for chunk, done in outcomes:
                 sizes.learn(done.rows, claims.cost(chunk), done.seconds)
         if claims.computed + claims.elsewhere > known:
             known = claims.computed + claims.elsewhere
@@ -211,9 +211,9 @@ def _count_workers(client: Client) -> int:
     return max(1, sum(threads.values()))
 
 
-def _result(future: Future) -> Done:
+def _result(future: Future) -> list[Done]:
     try:
-        done: Done = future.result()
+        done: list[Done] = future.result()
     except HnasError:
         raise
     except KilledWorker as error:

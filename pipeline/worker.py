@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -136,6 +137,11 @@ def run_chunk(job: Job, chunk: Chunk) -> Done:
         NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
         store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
     return Done(len(chunk.members), time.perf_counter() - started)
+
+
+def run_chunks(task: Callable[[Job, Chunk], Done], job: Job, chunks: list[Chunk]) -> list[Done]:
+    """Do `task` with each of the chunks, which are one Dask task."""
+    return [task(job, chunk) for chunk in chunks]
 
 
 def _table(chunk: Chunk, results: list[Metrics], seconds: list[float]) -> pa.Table:

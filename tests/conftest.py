@@ -93,7 +93,8 @@ def claims_of(
 def chunks_of(claims: Claims, plan: Plan) -> Iterator[Chunk]:
     """The chunks of a plan as one worker gets them whose every network takes a second."""
     sizes = ChunkSizes(plan.chunk_size, claims.block)
-    while chunk := claims.claim(sizes.budget(claims.free_cost, claims.commands)):
+    while chunks := claims.claim(sizes.budget(claims.free_cost, claims.commands)):
+        (chunk,) = chunks
         yield chunk
         sizes.learn(len(chunk.members), claims.cost(chunk), len(chunk.members))
 
@@ -103,7 +104,7 @@ def fill(store: Store, plan: Plan, *, keep_gram: bool = False, costs: Mapping[st
     with claims_of(store, plan, keep_gram=keep_gram, costs=costs) as claims:
         for chunk in chunks_of(claims, plan):
             assert run_chunk(job_of(store, plan, keep_gram=keep_gram, token=claims.token), chunk).rows
-            claims.done(chunk)
+            claims.done([chunk])
     return plan.settings.id
 
 

@@ -430,7 +430,7 @@ def test_a_chunk_done_twice_is_stored_once(store, small_plan):
     with claims_of(store, plan) as claims:
         (chunk,) = chunks_of(claims, plan)
         worker.run_chunk(job_of(store, plan, token=claims.token), chunk)
-        claims.done(chunk)
+        claims.done([chunk])
     run = plan.settings.id
     before = snapshot(store.root)
     done = worker.run_chunk(job_of(store, plan), chunk)
