@@ -81,13 +81,13 @@ class Claims:
     def leave(self, *, clean: bool) -> None:
         """Give up what is not stored. The last command of a run drops unused rows and, if all went well, the logs."""
         with locked(self._store, "runs", self._run):
-            if self._joined and self._drivers.stands():
+            if stands := self._joined and self._drivers.stands():
                 for chunk in list(self._mine.values()):
                     if self._store.exists("runs", self._run, "metrics", chunk.part):
                         self._finished(chunk)
                 self._refresh()
             self._drivers.leave()
-            if clean and self.commands == 1:
+            if clean and stands and self.commands == 1:
                 self._arrays.trim(self._end)
                 self._drivers.forget()
 
