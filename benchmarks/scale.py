@@ -188,7 +188,7 @@ def networks(options: argparse.Namespace) -> None:
             parts = len(list(Path(folder).glob("store/runs/*/metrics/*.parquet")))
             walls.append(wall)
             print(
-                f"{workers} worker(s): {rows[1]} networks in {parts} chunks, {wall:.1f} s ({whole:.1f} s with their start "
+                f"{workers} worker(s): {rows[1]} networks in {parts} chunks, {wall:.1f} s ({whole:.1f} s with start "
                 f"and end), {rows[0] / (workers * wall):.1%} of the workers' time in the metric engine",
                 flush=True,
             )
