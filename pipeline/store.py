@@ -95,15 +95,20 @@ class Store:
         return sorted(str(found) for found in self.fs.glob(self.pattern(*parts)))
 
     def names(self, *folder: str) -> list[str]:
-        """The names of what is in a folder, in any order; none where it does not exist."""
+        """The names of what is in a folder, in any order; none where there is no such folder.
+
+        Raises `HnasError` where it cannot be read.
+        """
         path = self.path(*folder)
         try:
             if self.local:
                 with os.scandir(path) as found:
                     return [entry.name for entry in found]
             return [str(entry).rstrip("/").split("/")[-1] for entry in self.fs.ls(path, detail=False)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
 
     def check_version(self) -> None:
         """Raise `HnasError` where the store was written in another layout than this package reads."""
