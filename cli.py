@@ -152,8 +152,11 @@ def precompute(
         str | None, typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp://host:port.")
     ] = None,
     chunk_size: Annotated[
-        int, typer.Option("--chunk-size", metavar="N", help="Architectures a worker takes at a time.")
-    ] = 16,
+        int | None,
+        typer.Option(
+            "--chunk-size", metavar="N", help="Architectures a worker takes at a time.  [a minute's work, measured]"
+        ),
+    ] = None,
     store: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     quiet: QuietOption = False,
@@ -166,8 +169,9 @@ def precompute(
         raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
     from hnas.spaces import search_spaces
     from pipeline.images import open_dataset
+    from pipeline.local_cluster import default_workers
     from pipeline.plan import make_plan
-    from pipeline.precompute import default_workers, estimate
+    from pipeline.precompute import estimate
     from pipeline.precompute import precompute as carry_out
     from pipeline.render import Reporter, dry_run_text, precompute_summary
     from pipeline.store import Store, store_location
@@ -205,7 +209,7 @@ def precompute(
         )
     finally:
         reporter.close()
-    print(precompute_summary(plan))
+    print(precompute_summary(plan, reporter.computed))
 
 
 @app.command("import")

@@ -6,8 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
 from distributed import LocalCluster
 from distributed.worker_memory import parse_memory_limit
+
+from pipeline.devices import visible_gpus
+from pipeline.worker import choose_device
 
 ClusterFactory = Callable[..., Any]
 
@@ -18,6 +22,22 @@ OPTIONS: dict[str, Any] = {
     "dashboard_address": "127.0.0.1:0",
     "silence_logs": logging.CRITICAL,
 }
+
+
+def physical_cores() -> int:
+    """The number of physical cores that this process may use."""
+    allowed = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
+    return max(1, min(allowed or 1, psutil.cpu_count(logical=False) or 1))
+
+
+def gpus(device: str) -> list[str]:
+    """The GPUs that local workers compute on: those of this machine if `device` is or becomes CUDA, else none."""
+    return visible_gpus() if choose_device(device) == "cuda" else []
+
+
+def default_workers(device: str) -> int:
+    """The number of local workers where none is given: one for each GPU if `device` is CUDA, else for each core."""
+    return len(gpus(device)) or physical_cores()
 
 
 def local_cluster(workers: int, gpus: Sequence[str], cuda_cluster: ClusterFactory | None = None) -> Any:

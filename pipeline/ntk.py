@@ -1,14 +1,14 @@
 """`ntk.zarr` of a run: the spectrum of Θ₀, and Θ₀ itself on request, a row for each canonical architecture.
 
 `eigenvalues` is (n, m) float64 in ascending order, `gram` (n, m, m); row i belongs to the row of `metrics` whose
-`ntk_row` is i. A Zarr chunk is `block` rows, and no two parts share one, so that workers write side by side without
-locks; rows that no part has claimed hold NaN.
+`ntk_row` is i. A Zarr chunk is `block` rows, and no two parts share one, so that workers write side by side; rows that
+no part has claimed hold NaN.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.store import Store
 
 
 class NTKArrays:
-    """The arrays of one run. `prepare` is the driver's, `write` the workers', `read` everyone's."""
+    """The arrays of one run. `prepare` and `trim` are the drivers', under the run's lock, `write` the workers'."""
 
     def __init__(self, store: Store, run: str) -> None:
         self.path = store.url("runs", run, "ntk.zarr")
@@ -90,6 +90,38 @@ class NTKArrays:
         if name not in group:
             raise HnasError(f"{self.path} has no array {name!r}; Gram matrices are kept with --keep-gram")
         return _array(group, name)
+
+
+class Blocks:
+    """Which blocks of `size` rows are taken. A chunk gets whole ones: the first free ones that lie together."""
+
+    def __init__(self, rows: Iterable[int], size: int) -> None:
+        self._size = size
+        self._taken = bytearray()
+        self._first = 0  # none before it is free
+        for row in rows:
+            self._mark(row // size, 1)
+
+    def take(self, rows: int) -> int:
+        """Take blocks for so many rows, and return the first of them."""
+        count = -(-rows // self._size)
+        start = self._taken.find(bytes(count), self._first)
+        if start < 0:
+            self._taken.extend(bytes(count + len(self._taken) // 8))
+            start = self._taken.find(bytes(count), self._first)
+        self._mark(start, count)
+        return start * self._size
+
+    def occupy(self, row: int, rows: int) -> None:
+        """Take the blocks of the rows from `row`, the first of a block."""
+        self._mark(row // self._size, -(-rows // self._size))
+
+    def _mark(self, start: int, count: int) -> None:
+        if len(self._taken) < start + count:
+            self._taken.extend(bytes(start + count - len(self._taken)))
+        self._taken[start : start + count] = b"\1" * count
+        if start <= self._first < start + count:
+            self._first = start + count
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

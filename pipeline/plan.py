@@ -1,4 +1,4 @@
-"""The plan of a precomputation: what was asked for, what the store already has, and the chunks that remain.
+"""The plan of a precomputation: what was asked for, what the store already has, and what remains.
 
 A plan is data. It knows neither Dask nor progress bars, and making one writes nothing.
 """
@@ -6,24 +6,26 @@ A plan is data. It knows neither Dask nor progress bars, and making one writes n
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
 from hnas.spaces import Named, SearchSpace, definition_of, key_of
+from pipeline.drivers import locked
 from pipeline.images import Batch, ImageDataset, training_batch
-from pipeline.ntk import NTKArrays
 from pipeline.runs import RunSettings
 from pipeline.spaces import keep_in
 from pipeline.store import Store, digest
-from pipeline.worker import Chunk
+from pipeline.stored import Stored
 
 MAX_BATCH = 4096
+# Rows of a block of `ntk.zarr` where chunks have no size of their own: small, for a chunk takes whole blocks.
+_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Plan:
 
     `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
     their classes that the run already holds, `todo` the classes it lacks, each with the definition of an
-    architecture that stands for it.
+    architecture that stands for it. `chunk_size` is None where the speed that is measured decides.
     """
 
     settings: RunSettings
@@ -40,29 +42,18 @@ class Plan:
     requested: tuple[tuple[str, str], ...]
     done: int
     todo: tuple[tuple[str, str], ...]
-    chunk_size: int
-    used_rows: frozenset[int]
+    chunk_size: int | None
+    stored: Stored
 
     @property
-    def chunk_count(self) -> int:
-        """The number of chunks that `chunks` yields."""
-        return -(-len(self.todo) // self.chunk_size)
+    def most_chunks(self) -> int:
+        """The number of chunks where each is as large as it may be, or as small as it can be where that is measured."""
+        return -(-len(self.todo) // (self.chunk_size or 1))
 
-    def rows_needed(self, block: int) -> int:
-        """Rows of `ntk.zarr` that hold the finished parts and the chunks to come, in blocks of `block` rows."""
-        ends = (chunk.ntk_row + len(chunk.members) for chunk in self.chunks(block))
-        return max(max(self.used_rows, default=-1) + 1, max(ends, default=0))
-
-    def chunks(self, block: int) -> Iterator[Chunk]:
-        """The chunks, each at the first free blocks of `ntk.zarr` that lie together and take it."""
-        taken = {row // block for row in self.used_rows}
-        needed = -(-self.chunk_size // block)
-        first = 0
-        for start in range(0, len(self.todo), self.chunk_size):
-            while any(b in taken for b in range(first, first + needed)):
-                first += 1
-            yield Chunk(self.todo[start : start + self.chunk_size], first * block)
-            first += needed
+    @property
+    def block(self) -> int:
+        """Rows of a block of `ntk.zarr`, where this plan makes it."""
+        return self.chunk_size or _BLOCK
 
 
 def make_plan(
@@ -78,7 +69,7 @@ def make_plan(
     channels: int | None = None,
     cells: int | None = None,
     ntk: str = "summed",
-    chunk_size: int = 16,
+    chunk_size: int | None = None,
 ) -> Plan:
     """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space.
 
@@ -93,7 +84,7 @@ def make_plan(
         raise UsageError(
             f"--batch-size {batch_size} cannot be; κ needs 2 samples at least, and {MAX_BATCH} is the most"
         )
-    if chunk_size < 1:
+    if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
     check_seed(seed)
     batch_seed = seed if batch_seed is None else batch_seed
@@ -113,24 +104,16 @@ def make_plan(
     )
     with torch.no_grad():
         network(torch.from_numpy(batch.images[:2]))
-    return refreshed(store, space, Plan(settings, batch, requested, 0, (), chunk_size, frozenset()))
-
-
-def refreshed(store: Store, space: SearchSpace, plan: Plan) -> Plan:
-    """The plan with what the store holds of it now."""
-    known = store.read_tables(["canonical", "ntk_row"], "runs", plan.settings.id, "metrics", "*.parquet")
-    finished = set(known["canonical"].to_pylist()) if known else set()
+    stored = Stored().updated(store, settings.id)
     classes: dict[str, str] = {}
-    for arch, canonical in plan.requested:
+    for arch, canonical in requested:
         classes.setdefault(canonical, arch)
-    return replace(
-        plan,
-        done=sum(canonical in finished for canonical in classes),
-        todo=tuple(
-            (canonical, definition_of(space, arch)) for canonical, arch in classes.items() if canonical not in finished
-        ),
-        used_rows=frozenset(known["ntk_row"].to_pylist() if known else ()),
+    todo = tuple(
+        (canonical, definition_of(space, arch))
+        for canonical, arch in classes.items()
+        if canonical not in stored.classes
     )
+    return Plan(settings, batch, requested, len(classes) - len(todo), todo, chunk_size, stored)
 
 
 def _settings(
@@ -201,10 +184,29 @@ def _unquoted(lines: list[str]) -> list[str]:
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
     run = plan.settings.id
-    asked = store.read_tables(["arch"], "runs", run, "requests", "*.parquet")
-    _write_missing(store, asked, plan.requested, None, "runs", run, "requests")
-    known = store.read_tables(["arch"], "architectures", space.name, "*.parquet")
-    _write_missing(store, known, plan.requested, space, "architectures", space.name)
+    with locked(store, "runs", run):
+        asked = store.read_tables(["arch"], "runs", run, "requests", "*.parquet")
+        _write_missing(store, asked, plan.requested, None, "runs", run, "requests")
+    with locked(store, "architectures", space.name):
+        known = store.read_tables(["arch"], "architectures", space.name, "*.parquet")
+        _write_missing(store, known, plan.requested, space, "architectures", space.name)
+
+
+def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:
+    """What the networks of `plan.todo` are expected to cost, by canonical form: 1 + F / mean F, F multiply-adds.
+
+    F is the least among the known members of a class, at the benchmark's own size; the 1 is for what every network
+    costs. Needs `record_request`. Empty where the space has no column `flops`.
+    """
+    if not plan.todo or "flops" not in space.describe(plan.requested[0][0]):
+        return {}
+    known = store.read_tables(["canonical", "flops"], "architectures", space.name, "*.parquet")
+    if known is None:
+        return {}
+    least = known.group_by("canonical").aggregate([("flops", "min")])
+    mean = pc.mean(least["flops_min"]).as_py() or 1.0
+    flops = dict(zip(least["canonical"].to_pylist(), least["flops_min"].to_pylist(), strict=True))
+    return {canonical: 1.0 + (flops.get(canonical) or mean) / mean for canonical, _ in plan.todo}
 
 
 def _write_missing(
@@ -226,11 +228,3 @@ def _write_missing(
         described = [space.describe(arch) for arch, _ in missing]
         columns |= {name: [row[name] for row in described] for name in described[0]}
     store.write_table(pa.table(columns), *folder, digest(*(arch for arch, _ in missing)) + ".parquet")
-
-
-def open_arrays(store: Store, plan: Plan, *, keep_gram: bool) -> tuple[NTKArrays, int]:
-    """The run's `ntk.zarr` with room for the plan, and its block size."""
-    arrays = NTKArrays(store, plan.settings.id)
-    block = arrays.prepare(plan.settings.batch_size, 0, block=plan.chunk_size, gram=keep_gram)
-    arrays.prepare(plan.settings.batch_size, plan.rows_needed(block), block=block, gram=keep_gram)
-    return arrays, block

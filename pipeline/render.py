@@ -81,9 +81,12 @@ class Reporter(_Reporter):
     """Progress of a precomputation."""
 
     _last = -_LOG_EVERY
+    #: Rows that this command computed.
+    computed = 0
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the work is."""
+        self.computed = progress.computed
         if self._quiet:
             return
         if self._stderr.isatty():
@@ -145,22 +148,28 @@ def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: 
         ["batch", f"{m} images of {settings.dataset}, {settings.image_size} x {settings.image_size}: {settings.batch}"],
         ["asked for", f"{len(plan.requested):,} architectures, {plan.done + len(plan.todo):,} canonical"],
         ["in the store", f"{plan.done:,}"],
-        ["to compute", f"{len(plan.todo):,} in {plan.chunk_count:,} chunks"],
+        ["to compute", f"{len(plan.todo):,} in {_chunks_text(plan)}"],
     ]
     if seconds is not None:
-        share = seconds / min(workers, plan.chunk_count)
+        share = seconds / min(workers, plan.most_chunks)
         rows.append(["time", f"about {duration(share)} with {workers} worker{'s' if workers > 1 else ''}"])
         rows.append(["size", f"about {max(1, row_bytes * len(plan.todo) // 1000):,} kB"])
     return "\n".join(f"{name:<14}{value}" for name, value in rows) + "\nnothing was written"
 
 
-def precompute_summary(plan: Plan) -> str:
-    """What the run holds now."""
+def _chunks_text(plan: Plan) -> str:
+    if plan.chunk_size is None and plan.todo:
+        return "chunks of a minute or less"
+    return f"{plan.most_chunks:,} chunks"
+
+
+def precompute_summary(plan: Plan, computed: int) -> str:
+    """What the run holds now, and how many rows this command computed."""
     total = plan.done + len(plan.todo)
     return (
         f"run {plan.settings.id}: {total:,} canonical architectures stand for the {len(plan.requested):,} asked for; "
-        f"{len(plan.todo):,} computed now"
-    )
+        f"{computed:,} computed now"
+    ) + (f", {beside:,} by others meanwhile" if (beside := len(plan.todo) - computed) else "")
 
 
 def training_text(arch: str, result: TrainingResult) -> str:

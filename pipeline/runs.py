@@ -18,6 +18,7 @@ import numpy as np
 
 from hnas import __version__
 from hnas.errors import HnasError
+from pipeline.drivers import locked
 from pipeline.store import Store, digest
 
 if TYPE_CHECKING:
@@ -70,18 +71,19 @@ def now() -> str:
 def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
     """Create the run in the store unless it is there, and return its name."""
     run = settings.id
-    known = store.exists("runs", run, "run.json")
-    if known:
-        read_settings(store, run)  # a damaged record is told before anything is computed
-    if not store.exists("runs", run, "batch.npz"):
-        buffer = io.BytesIO()
-        np.savez(buffer, images=batch.images, labels=batch.labels)
-        store.write_bytes(buffer.getvalue(), "runs", run, "batch.npz")
-    if not known:
-        store.write_json(
-            {"id": run, "created": now(), "settings": asdict(settings), **provenance(), "sessions": []},
-            "runs", run, "run.json",
-        )  # fmt: skip
+    with locked(store, "runs", run):
+        known = store.exists("runs", run, "run.json")
+        if known:
+            read_settings(store, run)  # a damaged record is told before anything is computed
+        if not store.exists("runs", run, "batch.npz"):
+            buffer = io.BytesIO()
+            np.savez(buffer, images=batch.images, labels=batch.labels)
+            store.write_bytes(buffer.getvalue(), "runs", run, "batch.npz")
+        if not known:
+            store.write_json(
+                {"id": run, "created": now(), "settings": asdict(settings), **provenance(), "sessions": []},
+                "runs", run, "run.json",
+            )  # fmt: skip
     return run
 
 
@@ -98,9 +100,10 @@ def read_settings(store: Store, run: str) -> RunSettings:
 
 def record_session(store: Store, run: str, session: dict[str, Any]) -> None:
     """Add to `run.json` how one `precompute` computed its share of the run."""
-    content = store.read_json("runs", run, "run.json")
-    content["sessions"] = [*content.get("sessions", []), session]
-    store.write_json(content, "runs", run, "run.json")
+    with locked(store, "runs", run):
+        content = store.read_json("runs", run, "run.json")
+        content["sessions"] = [*content.get("sessions", []), session]
+        store.write_json(content, "runs", run, "run.json")
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ runs/<run>/batch.npz                 the images and labels that the run's number
 runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
 runs/<run>/metrics/*.parquet         a row for each canonical architecture
 runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
+runs/<run>/drivers/                  the precomputes that work on the run; see `pipeline.drivers`
 accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
 curves/<source>/*.parquet            the same, measured on the way, with the epoch
 proxies/<source>/*.parquet           training-free scores that others computed
@@ -95,6 +96,22 @@ class Store:
             # As fsspec finds them, in half its time: opening a store asks some thirty times.
             return sorted(glob.glob(self.pattern(*parts), include_hidden=True))  # noqa: PTH207 (keeps strings)
         return sorted(str(found) for found in self.fs.glob(self.pattern(*parts)))
+
+    def names(self, *folder: str) -> list[str]:
+        """The names of what is in a folder, in any order; none where there is no such folder.
+
+        Raises `HnasError` where it cannot be read.
+        """
+        path = self.path(*folder)
+        try:
+            if self.local:
+                with os.scandir(path) as found:
+                    return [entry.name for entry in found]
+            return [str(entry).rstrip("/").split("/")[-1] for entry in self.fs.ls(path, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
 
     def check_version(self) -> None:
         """Raise `HnasError` where the store was written in another layout than this package reads."""
@@ -187,18 +204,22 @@ class Store:
 
     def read_tables(self, columns: list[str], *pattern: str) -> pa.Table | None:
         """The given columns of all Parquet files that match the pattern, or None where there is none."""
-        paths = self.glob(*pattern)
-        tables = []
-        for path in paths:
-            try:
-                with self.fs.open(path, "rb") as file:
-                    tables.append(pq.read_table(file, columns=columns))
-            except (pa.ArrowException, OSError) as error:
-                reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
-                raise HnasError(
-                    f"{path} cannot be read: {reason}; delete it, and its rows are computed again"
-                ) from error
+        tables = [self._read_table(columns, path) for path in self.glob(*pattern)]
         return pa.concat_tables(tables) if tables else None
+
+    def read_table(self, columns: list[str], *parts: str) -> pa.Table:
+        """The given columns of a Parquet file. Raises `HnasError` where it is missing or damaged."""
+        return self._read_table(columns, self.path(*parts))
+
+    def _read_table(self, columns: list[str], path: str) -> pa.Table:
+        # Not pq.read_table, which takes five times as long for a small file.
+        try:
+            with self.fs.open(path, "rb") as file:
+                table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
+            return table.select(columns)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
+            raise HnasError(f"{path} cannot be read: {reason}; delete it, and its rows are computed again") from error
 
     def write_table(self, table: pa.Table, *parts: str) -> None:
         """Write a Parquet file."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -21,6 +21,7 @@ from hnas.errors import HnasError
 from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
 from hnas.spaces import search_spaces
 from pipeline.devices import Numerics, numerics, use_float32
+from pipeline.drivers import standing
 from pipeline.ntk import NTKArrays
 from pipeline.runs import RunSettings, load_batch
 from pipeline.store import Store, digest
@@ -29,15 +30,15 @@ from pipeline.store import Store, digest
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
-#: The file that names the `precompute` which may write the run. A cluster's worker may outlive the one it works for.
-WRITER = "writer"
-
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the chunks of one `precompute` have in common; sent with each of them."""
+    """What the chunks of one `precompute` have in common; sent with each of them.
+
+    `token` names the command, which a worker of a cluster may outlive: then another may have claimed its chunk.
+    """
 
     store: str
     run: str
@@ -45,10 +46,6 @@ class Job:
     device: str
     keep_gram: bool
     token: str = ""
-
-    def superseded(self, store: Store) -> bool:
-        """Whether another `precompute` has begun to write the run: then its plan holds this chunk's architectures."""
-        return bool(self.token) and store.read_bytes("runs", self.run, WRITER).decode() != self.token
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Done:
-    """What a finished chunk tells the driver; `numerics` is None where nothing was computed."""
+    """What a finished chunk tells the driver: the rows that are stored, none where its claim was revoked.
+
+    `numerics` is None where nothing was computed.
+    """
 
     rows: int
     seconds: float
@@ -172,20 +172,26 @@ def _resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run_chunk(job: Job, chunk: Chunk) -> Done:
-    """Compute and store one chunk. Done twice, it stores the same part once."""
+    """Compute and store one chunk. Done twice, it stores the same part once; it stores none that nobody claims now."""
     started = time.perf_counter()
     store = Store(job.store)
     if store.exists("runs", job.run, "metrics", chunk.part):
         return Done(len(chunk.members), 0.0)
     images, labels = resident_batch(job)
     results, seconds = measure_all(job, [arch for _, arch in chunk.members], images, labels)
-    if job.superseded(store):
-        return Done(0, time.perf_counter() - started)
     eigenvalues = np.stack([m.eigenvalues.numpy() for m in results])
     gram = np.stack([m.ntk.numpy() for m in results]) if job.keep_gram else None
-    NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
-    store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
+    with standing(store, job.run, job.token) as stands:
+        if not stands:
+            return Done(0, time.perf_counter() - started)
+        NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
+        store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
     return Done(len(chunk.members), time.perf_counter() - started, numerics(images.device.type))
+
+
+def run_chunks(task: Callable[[Job, Chunk], Done], job: Job, chunks: list[Chunk]) -> list[Done]:
+    """Do `task` with each of the chunks, which are one Dask task."""
+    return [task(job, chunk) for chunk in chunks]
 
 
 def _table(chunk: Chunk, results: list[Metrics], seconds: list[float]) -> pa.Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 
 from hnas.metrics import COLUMNS
 from hnas.spaces import search_spaces
+from pipeline.chunking import ChunkSizes
+from pipeline.claims import Claims, joined
 from pipeline.images import ImageDataset, open_dataset
 from pipeline.ntk import NTKArrays
-from pipeline.plan import Plan, make_plan, open_arrays, record_request
+from pipeline.plan import Plan, make_plan, record_request, relative_costs
 from pipeline.runs import open_run
 from pipeline.store import Store
-from pipeline.worker import Job, run_chunk
+from pipeline.worker import Chunk, Job, run_chunk
 
 HNAS = Path(sys.executable).with_name("hnas")
 SPACE = search_spaces["nasbench201"]
@@ -69,21 +72,40 @@ def _torch_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def job_of(store: Store, plan: Plan, *, keep_gram: bool = False) -> Job:
+def job_of(store: Store, plan: Plan, *, keep_gram: bool = False, token: str = "") -> Job:
     """What `precompute` sends to the workers of a plan."""
-    return Job(store.root if store.local else store.location, plan.settings.id, plan.settings, "cpu", keep_gram)
+    return Job(store.root if store.local else store.location, plan.settings.id, plan.settings, "cpu", keep_gram, token)
 
 
-def fill(store: Store, plan: Plan, *, keep_gram: bool = False) -> str:
-    """Carry out a plan in this process, as `precompute` does with Dask, and return the run's name."""
+@contextmanager
+def claims_of(
+    store: Store, plan: Plan, *, keep_gram: bool = False, costs: Mapping[str, float] | None = None
+) -> Iterator[Claims]:
+    """What `precompute` does with a plan before it has any work done, and when all is done."""
     store.prepare()
-    run = open_run(store, plan.settings, plan.batch)
+    open_run(store, plan.settings, plan.batch)
     record_request(store, SPACE, plan)
-    arrays, block = open_arrays(store, plan, keep_gram=keep_gram)
-    for chunk in plan.chunks(block):
-        run_chunk(job_of(store, plan, keep_gram=keep_gram), chunk)
-    arrays.trim(plan.rows_needed(block))
-    return run
+    costs = relative_costs(store, SPACE, plan) if costs is None else costs
+    with joined(Claims(store, plan, costs, keep_gram=keep_gram)) as claims:
+        yield claims
+
+
+def chunks_of(claims: Claims, plan: Plan) -> Iterator[Chunk]:
+    """The chunks of a plan as one worker gets them whose every network takes a second."""
+    sizes = ChunkSizes(plan.chunk_size, claims.block)
+    while chunks := claims.claim(sizes.budget(claims.free_cost, claims.commands)):
+        (chunk,) = chunks
+        yield chunk
+        sizes.learn(len(chunk.members), claims.cost(chunk), len(chunk.members))
+
+
+def fill(store: Store, plan: Plan, *, keep_gram: bool = False, costs: Mapping[str, float] | None = None) -> str:
+    """Carry out a plan in this process, as `precompute` does with Dask, and return the run's name."""
+    with claims_of(store, plan, keep_gram=keep_gram, costs=costs) as claims:
+        for chunk in chunks_of(claims, plan):
+            assert run_chunk(job_of(store, plan, keep_gram=keep_gram, token=claims.token), chunk).rows
+            claims.done([chunk])
+    return plan.settings.id
 
 
 def metrics_of(store: Store, run: str) -> list[dict[str, Any]]:

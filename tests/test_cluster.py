@@ -112,15 +112,15 @@ def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch,
     seen: list[Progress] = []
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(precompute, store, SPACE, plan, scheduler=cluster.address, progress=seen.append)
-        wait_until(lambda: len(store.glob(*parts)) >= plan.chunk_count // 3, work)
+        wait_until(lambda: len(store.glob(*parts)) >= plan.most_chunks // 3, work)
         victim.kill()
         before = snapshot(tmp_path, "a store/runs/*/metrics/*.parquet")
         run = work.result(timeout=WAIT)
     assert victim.wait(timeout=WAIT) == -signal.SIGKILL
-    assert len(before) < plan.chunk_count, "the worker was killed after the end"
+    assert len(before) < plan.most_chunks, "the worker was killed after the end"
     assert before.items() <= snapshot(tmp_path, "a store/runs/*/metrics/*.parquet").items()
     assert exact_table(store, run) == expected
-    assert len(store.glob(*parts)) == plan.chunk_count
+    assert len(store.glob(*parts)) == plan.most_chunks
     assert seen[-1].done == len(expected)
     (session,) = store.read_json("runs", run, "run.json")["sessions"]
     assert (session["workers"], session["rows"]) == (cluster.address, len(expected))

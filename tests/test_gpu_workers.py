@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from hnas.errors import HnasError
+from pipeline import cluster as clusters
 from pipeline import precompute, worker
 from pipeline.devices import Numerics, numerics, use_float32, visible_gpus
-from pipeline.local_cluster import SharedGPUCluster, local_cluster
+from pipeline.local_cluster import SharedGPUCluster, default_workers, local_cluster, physical_cores
 from pipeline.runs import read_settings
 from pipeline.store import Store
 from tests.conftest import SPACE, fill, job_of, metrics_of
@@ -152,7 +153,7 @@ def test_gpus_are_named_as_cuda_names_them(monkeypatch) -> None:
 )
 def test_a_worker_for_each_gpu_where_none_are_asked_for(monkeypatch, count, device, workers) -> None:
     gpus(monkeypatch, count)
-    assert precompute.default_workers(device) == (workers or precompute.physical_cores())
+    assert default_workers(device) == (workers or physical_cores())
 
 
 def asked(workers: int, visible: list[str]) -> dict[str, object]:
@@ -213,7 +214,7 @@ def test_precompute_asks_for_workers_on_its_gpus(store, monkeypatch, small_plan,
         assert arguments == expected
         raise HnasError("asked")
 
-    monkeypatch.setattr(precompute, "local_cluster", recorded)
+    monkeypatch.setattr(clusters, "local_cluster", recorded)
     with pytest.raises(HnasError, match="asked"):
         precompute.precompute(store, SPACE, small_plan(store, sample=2), device=device, workers=workers)
 
@@ -225,7 +226,7 @@ def test_precompute_on_the_cpu_leaves_gpus_alone(store, monkeypatch, small_plan)
         assert arguments == (3, [])
         raise HnasError("asked")
 
-    monkeypatch.setattr(precompute, "local_cluster", recorded)
+    monkeypatch.setattr(clusters, "local_cluster", recorded)
     with pytest.raises(HnasError, match="asked"):
         precompute.precompute(store, SPACE, small_plan(store, sample=2), device="cpu", workers=3)
 

@@ -9,16 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cli import app
 from hnas.errors import UsageError
 from pipeline import catalog
 from pipeline.images import open_dataset
+from pipeline.local_cluster import physical_cores
 from pipeline.plan import Plan, make_plan
-from pipeline.precompute import estimate, physical_cores
+from pipeline.precompute import estimate
 from pipeline.render import dry_run_text
 from pipeline.runs import RunSettings
 from pipeline.store import Store
@@ -91,7 +90,7 @@ def test_planning_over_a_store_changes_no_file_of_it(filled, small_plan):
 def test_a_finished_plan_has_nothing_to_estimate(filled, small_plan):
     store, plan = filled
     again = small_plan(store, sample=20)
-    assert (again.done, again.todo, again.chunk_count) == (19, (), 0)
+    assert (again.done, again.todo, again.most_chunks) == (19, (), 0)
     assert estimate(again) is None
     assert again.requested == plan.requested
     text = dry_run_text(again, None, workers=1, keep_gram=False)
@@ -107,7 +106,7 @@ def test_after_a_sample_the_whole_space_lacks_only_the_rest(filled, small_plan):
     assert len(whole.todo) == 5260 - 19
     assert not {canonical for canonical, _ in whole.todo} & {canonical for canonical, _ in sampled.todo}
     assert all(SPACE.canonical(arch) == canonical for canonical, arch in whole.todo[:50])
-    assert whole.chunk_count == len(list(whole.chunks(4))) == 1311
+    assert whole.most_chunks == 1311
 
 
 def test_a_sample_is_the_same_for_a_seed_and_distinct(store, small_plan):
@@ -284,55 +283,3 @@ def test_the_place_of_computation_is_no_setting(filled):
 def test_a_cuda_device_that_is_not_there_is_told_before_work_starts(store, small_plan):
     with pytest.raises(Exception, match="torch finds no CUDA device here; use --device cpu or auto"):
         estimate(small_plan(store, sample=2), device="cuda")
-
-
-# --- places in ntk.zarr
-
-
-@st.composite
-def sessions(draw: st.DrawFn) -> tuple[int, list[tuple[int, int, list[int]]]]:
-    """The block, and sessions of (chunk size, classes asked for on top, which of the chunks finish)."""
-    sizes = st.integers(1, 9)
-    rounds = st.lists(st.tuples(sizes, st.integers(0, 25), st.lists(st.integers(0, 30), max_size=12)), min_size=1)
-    made = draw(rounds.filter(lambda r: len(r) <= 5))
-    return made[0][0], made
-
-
-@given(sessions())
-def test_chunks_share_no_block_with_each_other_or_with_what_is_stored(filled, drawn):
-    template = filled[1]
-    block, rounds = drawn
-    asked = 0
-    stored: dict[str, int] = {}
-    for size, more, finishing in rounds:
-        asked += more
-        todo = tuple((str(k), f"arch {k}") for k in range(asked) if str(k) not in stored)
-        plan = replace(template, todo=todo, chunk_size=size, used_rows=frozenset(stored.values()))
-        chunks = list(plan.chunks(block))
-        assert len(chunks) == plan.chunk_count
-        assert [member for chunk in chunks for member in chunk.members] == list(todo)
-        assert len({chunk.part for chunk in chunks}) == len(chunks)
-        taken = {row // block for row in stored.values()}
-        for chunk in chunks:
-            assert 1 <= len(chunk.members) <= size
-            assert chunk.ntk_row % block == 0
-            rows = range(chunk.ntk_row, chunk.ntk_row + len(chunk.members))
-            blocks = {row // block for row in rows}
-            assert not blocks & taken
-            taken |= blocks
-            assert rows.stop <= plan.rows_needed(block)
-        ends = [chunk.ntk_row + len(chunk.members) for chunk in chunks]
-        assert plan.rows_needed(block) == max([*ends, *(row + 1 for row in stored.values())], default=0)
-        for k in {k for k in finishing if k < len(chunks)}:
-            chunk = chunks[k]
-            stored |= {canonical: chunk.ntk_row + i for i, (canonical, _) in enumerate(chunk.members)}
-    assert len(set(stored.values())) == len(stored)
-
-
-def test_a_gap_that_a_lost_chunk_left_is_used_again(filled):
-    template = filled[1]
-    todo = tuple((str(k), str(k)) for k in range(7))
-    used = frozenset(row for row in range(20) if not 4 <= row < 8)
-    plan = replace(template, todo=todo, chunk_size=4, used_rows=used)
-    assert [chunk.ntk_row for chunk in plan.chunks(4)] == [4, 20]
-    assert plan.rows_needed(4) == 23

@@ -24,14 +24,15 @@ from hnas.metrics import COLUMNS
 from pipeline import catalog, worker
 from pipeline.images import ImageDataset
 from pipeline.ntk import NTKArrays
-from pipeline.plan import Plan, make_plan, open_arrays, record_request
+from pipeline.plan import Plan, make_plan
 from pipeline.precompute import Progress, precompute
-from pipeline.runs import open_run
 from pipeline.store import Store
 from tests.conftest import (
     SIZE,
     SPACE,
     Row,
+    chunks_of,
+    claims_of,
     exact_table,
     fill,
     hnas,
@@ -151,7 +152,7 @@ def test_a_quiet_precompute_prints_its_summary_and_nothing_else(one_worker):
 
 def test_two_workers_and_large_chunks_in_another_order_give_the_same_table(store, small_plan, shuffled, expected):
     plan = small_plan(store, architectures=shuffled, chunk_size=64)
-    assert plan.chunk_count == 2
+    assert plan.most_chunks == 2
     seen: list[Progress] = []
     run = precompute(store, SPACE, plan, workers=2, device="cpu", progress=seen.append)
     assert exact_table(store, run) == expected
@@ -226,6 +227,15 @@ def test_a_second_precompute_computes_nothing_and_touches_no_file(one_worker, sh
     assert snapshot(store.root) == before
 
 
+def test_chunks_of_measured_size_give_the_same_table(store, small_plan, shuffled, expected):
+    plan = small_plan(store, architectures=shuffled, chunk_size=None)
+    run = precompute(store, SPACE, plan, workers=2, device="cpu")
+    assert exact_table(store, run) == expected
+    sizes = sorted(catalog.connect(store).execute("SELECT count(*) FROM metrics GROUP BY ntk_row // 8").fetchall())
+    assert sizes[0] == (1,), "the first chunk of each worker is one network"
+    assert 5 <= finished_parts(store) < len(expected)
+
+
 def test_a_single_process_without_dask_gives_the_same_table(store, small_plan, shuffled, expected):
     assert exact_table(store, fill(store, small_plan(store, architectures=shuffled, chunk_size=7))) == expected
 
@@ -233,34 +243,65 @@ def test_a_single_process_without_dask_gives_the_same_table(store, small_plan, s
 # --- several at once
 
 
-def test_two_precomputes_of_one_run_exclude_each_other_and_different_runs_share_a_store(
-    store, small_plan, listed, expected
-):
+def test_two_precomputes_of_one_run_share_it_and_another_run_fills_the_same_store(store, small_plan, listed, expected):
     command = precompute_command(store.root, f"--architectures={listed}", "--workers=1", "--chunk-size=1")
     other = small_plan(store, sample=12, seed=8)
-    with running(*command) as first, ThreadPoolExecutor() as pool:
+    with running(*command) as first, running(*command) as second, ThreadPoolExecutor() as pool:
         beside = pool.submit(precompute, store, SPACE, other, workers=1, device="cpu")
-        same = small_plan(store, architectures=listed, chunk_size=1)
-        metrics = ("runs", same.settings.id, "metrics", "*.parquet")
-        wait_until(lambda: len(store.glob(*metrics)) >= 1, first)
-        folder = Path(store.path("runs", same.settings.id))
-        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-        with pytest.raises(HnasError) as error:
-            precompute(store, SPACE, same, workers=1, device="cpu")
-        assert first.poll() is None, "the first was over before the second came"
-        assert str(error.value) == (
-            f"another precompute is writing run {same.settings.id} in {store.location}; wait for it, or stop it first"
-        )
-        assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-        assert len(list((folder / "requests").iterdir())) == 1
+        ends = [process.communicate(timeout=WAIT) for process in (first, second)]
         assert beside.result(timeout=WAIT) == other.settings.id
-        stdout, stderr = first.communicate(timeout=WAIT)
-    assert first.returncode == 0, stderr
-    assert f"{len(expected)} computed now" in stdout
-    assert exact_table(store, same.settings.id) == expected
+    assert (first.returncode, second.returncode) == (0, 0), ends
+    run = small_plan(store, architectures=listed).settings.id
+    assert exact_table(store, run) == expected
+    shares = [sentence(stdout) for stdout, _ in ends]
+    assert all(computed > 0 for computed, _ in shares), "one of them did it all"
+    assert sum(computed for computed, _ in shares) == len(expected)
+    # The one that began later may have found some rows done already.
+    assert all(computed + others <= len(expected) for computed, others in shares)
+    sessions = store.read_json("runs", run, "run.json")["sessions"]
+    assert sorted(session["rows"] for session in sessions) == sorted(computed for computed, _ in shares)
+    assert not store.exists("runs", run, "drivers")
+    assert aside(store.root) == []
     alone = Store(f"{store.root} alone")
     assert exact_table(store, other.settings.id) == exact_table(alone, fill(alone, other))
     assert catalog.connect(store).execute("SELECT count(*) FROM pool").fetchall() == [(90 + 12,)]
+
+
+def sentence(stdout: str) -> tuple[int, int]:
+    """What a summary says this command computed, and others meanwhile."""
+    match = re.search(r"; (\d+) computed now(?:, (\d+) by others meanwhile)?\n$", stdout)
+    assert match, stdout
+    return int(match[1]), int(match[2] or 0)
+
+
+def test_of_two_precomputes_one_is_killed_and_the_other_finishes_the_whole(store, small_plan, listed, expected):
+    command = precompute_command(store.root, f"--architectures={listed}", "--workers=1", "--chunk-size=2")
+    logs = ("runs", "*", "drivers", "*.claims")
+    with running(*command) as killed, running(*command) as survivor:
+        wait_until(lambda: len(store.glob(*logs)) == 2 and finished_parts(store) >= 4, survivor)
+        os.kill(killed.pid, signal.SIGKILL)
+        before = snapshot(store.root, "runs/*/metrics/*.parquet")
+        _, stderr = survivor.communicate(timeout=WAIT)
+    assert survivor.returncode == 0, stderr
+    assert len(before) < len(expected) // 2, "it was killed after the end"
+    run = run_of(store)
+    assert exact_table(store, run) == expected
+    assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items(), "a finished part was written again"
+    assert not store.exists("runs", run, "drivers")
+
+
+def test_what_a_killed_precompute_was_at_is_done_by_the_next_one(store, small_plan, listed, expected):
+    command = precompute_command(store.root, f"--architectures={listed}", "--workers=2")
+    with running(*command) as process:
+        wait_until(lambda: finished_parts(store) >= 3, process)
+        os.kill(process.pid, signal.SIGKILL)
+    before = snapshot(store.root, "runs/*/metrics/*.parquet")
+    plan = small_plan(store, architectures=listed, chunk_size=None)
+    assert plan.done == len(exact_table(store, plan.settings.id))
+    precompute(store, SPACE, plan, workers=1, device="cpu")
+    assert exact_table(store, plan.settings.id) == expected
+    assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items(), "a finished part was written again"
+    assert not store.exists("runs", plan.settings.id, "drivers")
 
 
 # --- what people see
@@ -386,9 +427,12 @@ def test_gram_matrices_can_be_kept_from_the_middle_of_a_run_on(store, small_plan
 
 def test_a_chunk_done_twice_is_stored_once(store, small_plan):
     plan = small_plan(store, sample=4)
-    run = fill(store, plan)
+    with claims_of(store, plan) as claims:
+        (chunk,) = chunks_of(claims, plan)
+        worker.run_chunk(job_of(store, plan, token=claims.token), chunk)
+        claims.done([chunk])
+    run = plan.settings.id
     before = snapshot(store.root)
-    (chunk,) = plan.chunks(4)
     done = worker.run_chunk(job_of(store, plan), chunk)
     assert (done.rows, done.seconds) == (len(chunk.members), 0.0)
     assert snapshot(store.root) == before
@@ -397,21 +441,19 @@ def test_a_chunk_done_twice_is_stored_once(store, small_plan):
 
 def test_a_crash_between_the_two_writes_of_a_chunk_leaves_nothing_that_counts(store, small_plan, monkeypatch, filled):
     plan = small_plan(store, sample=20)
-    store.prepare()
-    run = open_run(store, plan.settings, plan.batch)
-    record_request(store, SPACE, plan)
-    _, block = open_arrays(store, plan, keep_gram=False)
-    first, second, *_ = plan.chunks(block)
+    run = plan.settings.id
 
     def crash(*_: object) -> None:
         raise MemoryError
 
-    worker.run_chunk(job_of(store, plan), first)
-    with monkeypatch.context() as patched:
-        patched.setattr(Store, "write_table", crash)
-        with pytest.raises(MemoryError):
-            worker.run_chunk(job_of(store, plan), second)
-    assert np.isfinite(NTKArrays(store, run).read()[second.ntk_row]).all(), "the crash came before the first write"
+    with claims_of(store, plan) as claims:
+        first, second, *_ = chunks_of(claims, plan)
+        worker.run_chunk(job_of(store, plan), first)
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "write_table", crash)
+            with pytest.raises(MemoryError):
+                worker.run_chunk(job_of(store, plan), second)
+        assert np.isfinite(NTKArrays(store, run).read()[second.ntk_row]).all(), "the crash came before the first write"
     assert catalog.connect(store).execute("SELECT count(*) FROM metrics").fetchall() == [(4,)]
 
     # Other chunks take the abandoned rows over.
@@ -430,10 +472,8 @@ def test_numbers_do_not_depend_on_what_the_process_did_before(store, small_plan,
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        backwards = tuple(reversed(plan.todo))
-        other = small_plan(store, sample=20, chunk_size=5)
-        object.__setattr__(other, "todo", backwards)
-        run = fill(store, other)
+        backwards = {canonical: float(index) for index, (canonical, _) in enumerate(plan.todo)}
+        run = fill(store, small_plan(store, sample=20, chunk_size=5), costs=backwards)
     finally:
         torch.set_num_threads(threads)
     assert exact_table(store, run) == exact_table(reference, run)
