@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
+import torch
 
 import hnas
 from hnas import UsageError, search_spaces
@@ -263,3 +265,22 @@ def test_a_space_without_spellings_keeps_an_architecture_as_it_is() -> None:
     assert definition_of(space, CELL) == CELL
     with pytest.raises(UsageError, match="nodes"):
         key_of(space, "nonsense")
+
+
+@pytest.mark.parametrize("name", ["nasbench101", "nasbench201", "darts"])
+def test_a_forward_pass_leaves_nothing_for_the_collector_of_cycles(name: str) -> None:
+    """Activations that live until Python's collector comes by are memory that a worker holds for nothing."""
+    space = search_spaces[name]
+    images = torch.randn(2, 3, 16, 16)
+    gc.collect()
+    gc.disable()
+    try:
+        before = {id(found) for found in gc.get_objects() if type(found) is torch.Tensor}
+        for arch in space.sample(8, 2):
+            network = space.network(arch, classes=3, channels=4, cells=3 if name == "darts" else 1, seed=0)
+            network(images)
+            del network
+        left = [f for f in gc.get_objects() if type(f) is torch.Tensor and id(f) not in before and f.dim() == 4]
+        assert [tuple(found.shape) for found in left] == []
+    finally:
+        gc.enable()

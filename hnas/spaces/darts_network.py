@@ -6,6 +6,9 @@ has one there), average pooling that does not count padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from hnas.spaces.darts_canonical import Cell, additions
 from hnas.spaces.darts_macro import STEM, Place, check_image_size, places, reductions
 from hnas.spaces.initialise import Conv2d, Linear
 from hnas.spaces.terms import Term, Value
+from hnas.spaces.values import Values
 
 
 class DARTSNetwork(nn.Module):
@@ -169,44 +173,36 @@ class _Cell(nn.Module):
 
     def forward(self, first: Tensor, last: Tensor, drop_path: float) -> list[Tensor]:
         given = {state: self.inputs[state](x) for state, x in (("0", first), ("1", last)) if state in self.inputs}
-        outputs: list[Tensor] = []
-        memo: dict[Value | Term, Tensor] = {}
-        rectified: dict[Value, Tensor] = {}
-
-        def term(key: Term) -> Tensor:
-            if key[0] == "x":
-                return given[str(key[1])]  # type: ignore[no-any-return]
-            if key[0] == "layer":
-                return outputs[key[1]]  # type: ignore[call-overload, no-any-return]
-            if key not in memo:
-                memo[key] = _pooled(key[1], value(key[2]))  # type: ignore[arg-type]
-            return memo[key]
-
-        def value(key: Value) -> Tensor:
-            if key not in self.sums:
-                return term(key[0][0]) if key else self._zeros(last)
-            if key not in memo:
-                base, rest = self.sums[key]
-                terms = [term(t) if n == 1 else n * term(t) for t, n in rest]
-                total = value(base) if base else terms.pop(0)
-                for other in terms:
-                    total = total + other
-                memo[key] = total
-            return memo[key]
-
+        values = _Values(given, self.sums, partial(self._zeros, last))
         for layer, module in zip(self.cell.layers, self.layers, strict=True):
-            if isinstance(module, _Pooling):
-                out = module(value(layer.reads))
-            else:
-                if layer.reads not in rectified:
-                    rectified[layer.reads] = torch.relu(value(layer.reads))
-                out = module(rectified[layer.reads])
-            outputs.append(_dropped(out, drop_path) if drop_path else out)
-        return [value(block) for block in self.cell.outputs]
+            pooling = isinstance(module, _Pooling)
+            out = module(values.of(layer.reads) if pooling else values.rectified(layer.reads))
+            values.outputs.append(_dropped(out, drop_path) if drop_path else out)
+        return [values.of(block) for block in self.cell.outputs]
 
     def _zeros(self, last: Tensor) -> Tensor:
         height, width = (side // 2 if self.cell.reduction else side for side in last.shape[2:])
         return last.new_zeros(last.shape[0], self.channels, height, width)
+
+
+class _Values(Values):
+    def __init__(
+        self, states: dict[str, Tensor], sums: dict[Value, tuple[Value, Value]], zeros: Callable[[], Tensor]
+    ) -> None:
+        super().__init__()
+        self._states, self._sums, self._zeros = states, sums, zeros
+
+    def given(self, key: Term) -> Tensor:
+        return self._states[str(key[1])]
+
+    def pooled(self, key: Term) -> Tensor:
+        return _pooled(key[1], self.of(key[2]))  # type: ignore[arg-type]
+
+    def sum(self, key: Value) -> Tensor:
+        if key not in self._sums:
+            return self.term(key[0][0]) if key else self._zeros()
+        base, rest = self._sums[key]
+        return self.added(self.of(base) if base else None, rest)
 
 
 def _dropped(x: Tensor, drop_path: float) -> Tensor:

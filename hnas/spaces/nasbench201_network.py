@@ -16,6 +16,7 @@ from hnas.spaces.cells import Cell
 from hnas.spaces.initialise import Conv2d, Linear
 from hnas.spaces.nasbench201 import KERNELS, check_image_size
 from hnas.spaces.terms import Term, Value
+from hnas.spaces.values import Values
 
 
 class NASBench201Network(nn.Module):
@@ -85,31 +86,22 @@ class _Cell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.cell.dead:
             return torch.zeros_like(x)
-        outputs: list[Tensor] = []
-        memo: dict[Value | Term, Tensor] = {}
-        rectified: dict[Value, Tensor] = {}
-
-        def term(key: Term) -> Tensor:
-            if key[0] == "x":
-                return x
-            if key[0] == "layer":
-                return outputs[key[1]]  # type: ignore[call-overload, no-any-return]
-            if key not in memo:
-                pooled: Value = key[2]  # type: ignore[assignment]
-                memo[key] = nn.functional.avg_pool2d(value(pooled), 3, 1, 1, count_include_pad=False)
-            return memo[key]
-
-        def value(key: Value) -> Tensor:
-            if key not in memo:
-                terms = [term(t) if n == 1 else n * term(t) for t, n in key]
-                total = terms[0]
-                for other in terms[1:]:
-                    total = total + other
-                memo[key] = total
-            return memo[key]
-
+        values = _Values(x)
         for layer, module in zip(self.cell.layers, self.layers, strict=True):
-            if layer.reads not in rectified:
-                rectified[layer.reads] = torch.relu(value(layer.reads))
-            outputs.append(module(rectified[layer.reads]))
-        return value(self.cell.output)
+            values.outputs.append(module(values.rectified(layer.reads)))
+        return values.of(self.cell.output)
+
+
+class _Values(Values):
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self._x = x
+
+    def given(self, key: Term) -> Tensor:
+        return self._x
+
+    def pooled(self, key: Term) -> Tensor:
+        return nn.functional.avg_pool2d(self.of(key[2]), 3, 1, 1, count_include_pad=False)  # type: ignore[arg-type]
+
+    def sum(self, key: Value) -> Tensor:
+        return self.added(None, key)
