@@ -12,6 +12,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hnas.errors import HnasError, UsageError
@@ -215,6 +216,7 @@ def test_a_damaged_part_is_told_and_once_deleted_is_computed_again(store, small_
     reference, _ = filled
     run = fill(store, small_plan(store, sample=20))
     part = Path(store.glob("runs", run, "metrics", "*.parquet")[1])
+    rows = pq.read_metadata(part).num_rows
     part.write_bytes(part.read_bytes()[:-20] if damage is None else damage)
     with pytest.raises(HnasError) as error:
         small_plan(store, sample=20)
@@ -225,7 +227,7 @@ def test_a_damaged_part_is_told_and_once_deleted_is_computed_again(store, small_
     assert part.name in one_sentence(error)
     part.unlink()
     again = small_plan(store, sample=20)
-    assert len(again.todo) == 4
+    assert len(again.todo) == rows
     fill(store, again)
     assert exact_table(store, run) == exact_table(reference, run)
 
