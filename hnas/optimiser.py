@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,20 +22,27 @@ _INITIAL = 5
 class Optimiser:
     """Maximises a function of (`log10_mu`, `nu_quantile`) seen one value at a time.
 
-    The first five points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function under a
-    Gaussian process (Matérn 5/2). The same seed and the same values give the same points.
+    The first `initial` points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function under
+    a Gaussian process (Matérn 5/2), all within `bounds`. The same seed and the same values give the same points.
     Raises `UsageError` for an unknown acquisition function.
     """
 
-    def __init__(self, *, seed: int, acquisition_name: str = "ei") -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        acquisition_name: str = "ei",
+        bounds: Mapping[str, tuple[float, float]] = BOUNDS,
+        initial: int = _INITIAL,
+    ) -> None:
         if acquisition_name not in ACQUISITIONS:
             raise UsageError(f"acquisition {acquisition_name!r} is unknown; choose one of {', '.join(ACQUISITIONS)}")
         check_seed(seed)
         self._seed, self._acquisition = seed, acquisition_name
-        self._names = sorted(BOUNDS)
-        self._low, high = np.array([BOUNDS[name] for name in self._names]).T
+        self._names = sorted(bounds)
+        self._low, high = np.array([bounds[name] for name in self._names]).T
         self._width = high - self._low
-        self._initial = latin_hypercube(_INITIAL, len(self._names), np.random.default_rng(seed))
+        self._initial = latin_hypercube(initial, len(self._names), np.random.default_rng(seed))
         self._seen: list[tuple[Array, float]] = []
         self._process: GaussianProcess | None = None
 

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hnas.spaces import search_spaces
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--space=nasbench201", "--networks=2", "--batch-size=4"]
@@ -117,3 +121,17 @@ def test_without_a_gpu_the_benchmark_says_how_to_run_it() -> None:
     done = run("gpu.py", *TINY)
     assert done.returncode == 1
     assert done.stderr == "torch finds no CUDA device here; --device cpu runs the same program on the CPU\n"
+
+
+def test_the_cost_benchmark_counts_multiply_adds_and_shows_operators() -> None:
+    done = run("cost.py", "--space=nasbench201", "--batch-size=4")
+    assert done.returncode == 0, done.stderr
+    rows = dict(re.findall(r"^  (\S[^\n]*?)\s{2,}([\d,]+) M", done.stdout, flags=re.MULTILINE))
+    counts = {name: int(count.replace(",", "")) for name, count in rows.items()}
+    network = search_spaces["nasbench201"].network(done.stdout.split()[1], classes=10, channels=16, cells=5, seed=0)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(4, 3, 32, 32))
+    flops = counter.get_total_flops() / 2e6
+    assert counts["forward"] == pytest.approx(flops, abs=1)
+    assert counts["GraSP: W p, W q, W r"] == pytest.approx(3 * flops, abs=1)
+    assert "  convolutions" in done.stdout
