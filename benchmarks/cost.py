@@ -3,8 +3,8 @@
     python benchmarks/cost.py [--data PATH] [--space NAME] [--seed 1]
 
 For one random network of each space: the multiply-adds that its forward pass needs, those that each part of the
-metrics needs by the cost model (see docs/benchmarks.md), and the operators that torch's profiler saw in one call, on one
-thread. The ratio of multiply-adds to those of a plain training step is what the metrics would take if convolutions
+metrics needs by the cost model (see docs/benchmarks.md), and the operators that torch's profiler saw in one call, on
+one thread. The ratio of multiply-adds to those of a plain training step is what the metrics would take if convolutions
 were all of both.
 """
 

@@ -22,8 +22,8 @@ _INITIAL = 5
 class Optimiser:
     """Maximises a function of (`log10_mu`, `nu_quantile`) seen one value at a time.
 
-    The first `initial` points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function under
-    a Gaussian process (Matérn 5/2), all within `bounds`. The same seed and the same values give the same points.
+    The first `initial` points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function
+    under a Gaussian process (Matérn 5/2), all within `bounds`. The same seed and values give the same points.
     Raises `UsageError` for an unknown acquisition function.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -22,6 +23,11 @@ NETWORKS = [
     "padding_circular", "even_kernels_and_strides", "one_channel", "tokens", "linear_called_twice", "conv_called_twice",
     "weight_of_two_modules_with_their_own_biases", "views", "views_after_batch_norm",
 ]  # fmt: skip
+
+
+class Pair(NamedTuple):
+    first: Tensor
+    second: Tensor
 
 
 class Both:
@@ -150,6 +156,19 @@ def activated(s: Forward, x: Tensor) -> Tensor:
     return s.head(F.leaky_relu(y, negative_slope=0.1) + y.square().exp().log())  # type: ignore[operator, no-any-return]
 
 
+def stopped(s: Forward, x: Tensor) -> Tensor:
+    """Values that autograd is told to take for constants, and flags."""
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    with torch.no_grad():
+        scale = torch.relu(s.other(x)) + 1 + y.mean()  # type: ignore[operator]
+    return s.head(y * (y > 0) * scale + y.detach())  # type: ignore[operator, no-any-return]
+
+
+def in_a_named_tuple(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    return s.head(torch.cat(Pair(y[:, :2], y[:, 2:] * 2), 1))  # type: ignore[operator, no-any-return]
+
+
 def gated(s: Forward, x: Tensor) -> Tensor:
     y = s.norm(s.conv(x))  # type: ignore[operator]
     return s.head(y * torch.sigmoid(y.mean((2, 3), keepdim=True)))  # type: ignore[operator, no-any-return]
@@ -176,7 +195,7 @@ def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "forward",
-    [pooled, layer_read_twice, norm_of_a_sum, joined, shifted, across_the_batch, in_place, activated],
+    [pooled, layer_read_twice, norm_of_a_sum, joined, shifted, across_the_batch, in_place, activated, stopped],
     ids=str,
 )
 def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:
@@ -187,7 +206,16 @@ def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Bo
 
 @pytest.mark.parametrize(
     "forward",
-    [normalised_twice, in_place_on_a_view, in_place_beside_a_view, gated, multiplied, divided, padded_with_ones],
+    [
+        normalised_twice,
+        in_place_on_a_view,
+        in_place_beside_a_view,
+        in_a_named_tuple,
+        gated,
+        multiplied,
+        divided,
+        padded_with_ones,
+    ],
     ids=str,
 )
 def test_these_have_none_and_are_differentiated_twice(

@@ -104,19 +104,19 @@ class Trace:
         """A layer made y of x: `apply(x, weight)`, perhaps plus a bias. `curvature` gets its gradient under `key`."""
         if x.requires_grad and x not in self._numbers:
             self.incomplete = "a value of unknown origin"
-        if self.incomplete is None:
+        if self.incomplete is None and y.requires_grad:
             rule = _Layer(key, x.detach(), weight.detach(), apply)
             (number,) = self._record([x], [y], rule)
             self._layers[number] = rule
 
     def batch_norm(self, x: Tensor, y: Tensor, centred: Tensor, s: Tensor, a: Tensor, eps: float) -> None:
         """Batch norm made y of x, with `centred` = x − mean(x), s = 1/√(var(x) + ε) (C,) and a = γ s (C,)."""
-        if self.knows(x):
+        if self.knows(x) and y.requires_grad:
             self._record([x], [y], _Norm(centred.detach(), s, a, eps, self._layers.get(self._numbers[x])))
 
     def max_pool(self, x: Tensor, y: Tensor, indices: Tensor) -> None:
         """A max pooling made y of x: of each map the entries at `indices`, as torch's poolings return them."""
-        if self.knows(x):
+        if self.knows(x) and y.requires_grad:
             self._record([x], [y], _Gather(indices, y.dim() - 2))
 
     def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -126,8 +126,8 @@ class Trace:
         given = list(_tensors((args, kwargs)))
         read = [value for value in given if value in self._numbers]
         made = list(_tensors(result))
-        if not made or not (read or any(value.requires_grad for value in given)):
-            return  # constants, sizes, flags
+        if not any(value.requires_grad for value in made):
+            return  # sizes, flags, constants, and what autograd is told to take for one
         rule = self._rule(function, args, kwargs, made[0])
         unseen = any(value.requires_grad and value not in self._numbers for value in given)
         if rule is None or unseen or (function in _IN_PLACE and made[0].data_ptr() in self._viewed):
@@ -171,7 +171,10 @@ class Trace:
             linear = False
         if not linear or kwargs.get("out") is not None:
             return None
-        return _Linear(_IN_PLACE.get(function, function), *_places((args, kwargs), self._numbers))
+        args, kwargs = _places((args, kwargs), self._numbers)
+        if any(value in self._numbers for value in _tensors((args, kwargs))):
+            return None  # one is in a container that is not looked into
+        return _Linear(_IN_PLACE.get(function, function), args, kwargs)
 
     def curvature(self, gradients: Gradients, logits: Tensor, labels: Tensor) -> Tensor:
         """`θᵀ H g`, a float64 scalar, of the mean cross entropy of `logits` (m, classes) against `labels` (m,).
