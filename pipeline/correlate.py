@@ -27,8 +27,8 @@ METHODS = ("spearman", "kendall")
 TABLE_1 = ("grad_norm", "snip", "grasp", "trace")
 
 # Bayesian optimisation over (mu, nu). The correlation is free of noise and takes milliseconds, so that half the steps
-# can explore. It counts all ranks, not the first alone: its best μ may be a ten-thousandth of the one at which the terms
-# of (7) weigh alike in the median, where only the largest distances from ν are felt.
+# can explore. It counts all ranks, not the first alone: its best μ may be a ten-thousandth of the one at which the
+# terms of (7) weigh alike in the median, where only the largest distances from ν are felt.
 _STEPS, _INITIAL = 60, 30
 _BOUNDS = {**BOUNDS, "log10_mu": (-6.0, 3.0)}
 _FEWEST = 3
