@@ -1,12 +1,6 @@
 -- As run_pool.sql, of the mean of several runs: the architectures that all of them were asked for and have measured.
 CREATE OR REPLACE TEMP TABLE run_pool AS
-WITH means AS (
-    SELECT arch, avg(valid_accuracy) AS valid_accuracy, avg(test_accuracy) AS test_accuracy
-    FROM accuracies
-    WHERE space = $$space AND dataset = $$dataset AND source = $$source AND epochs IS NOT DISTINCT FROM $$epochs
-    GROUP BY arch
-),
-requested AS (
+WITH requested AS (
     SELECT arch, canonical
     FROM requests
     WHERE list_contains($$runs, run)
@@ -27,4 +21,4 @@ SELECT
     b.valid_accuracy, b.test_accuracy
 FROM requested AS q
 JOIN averaged AS m ON q.canonical = m.canonical
-LEFT JOIN means AS b ON q.arch = b.arch;
+LEFT JOIN files.accuracies_of($$space, $$dataset, $$source, $$epochs) AS b ON q.arch = b.arch;

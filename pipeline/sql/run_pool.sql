@@ -1,13 +1,7 @@
 -- The pool of one run with one metric and without its static columns, with the accuracies of one source and number of epochs.
 CREATE OR REPLACE TEMP TABLE run_pool AS
-WITH means AS (
-    SELECT arch, avg(valid_accuracy) AS valid_accuracy, avg(test_accuracy) AS test_accuracy
-    FROM accuracies
-    WHERE space = $$space AND dataset = $$dataset AND source = $$source AND epochs IS NOT DISTINCT FROM $$epochs
-    GROUP BY arch
-),
 -- Without the view's DISTINCT: a precompute adds only what is missing, and one row too many would do no harm.
-requested AS (
+WITH requested AS (
     SELECT $$run AS run, arch, canonical
     FROM files.requests
     WHERE regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$$', 1) = $$run
@@ -17,4 +11,4 @@ SELECT
     b.valid_accuracy, b.test_accuracy
 FROM requested AS q
 JOIN (SELECT canonical, $metric AS metric, kappa, status FROM metrics WHERE run = $$run) AS m ON q.canonical = m.canonical
-LEFT JOIN means AS b ON q.arch = b.arch;
+LEFT JOIN files.accuracies_of($$space, $$dataset, $$source, $$epochs) AS b ON q.arch = b.arch;

@@ -68,6 +68,14 @@ JOIN files.accuracy_tables AS t
     ON a.space = t.space AND a.dataset = t.dataset AND a.source = t.source AND a.epochs IS NOT DISTINCT FROM t.epochs
 GROUP BY a.space, a.dataset, a.arch;
 
+-- The accuracies of one source and number of epochs on one data set: a row for each architecture, the mean over seeds. For
+-- the pool of a search, which need not wait until `mean_accuracies` has ranked and averaged those of all spaces.
+CREATE MACRO files.accuracies_of(of_space, of_dataset, of_source, of_epochs) AS TABLE
+SELECT arch, avg(valid_accuracy) AS valid_accuracy, avg(test_accuracy) AS test_accuracy
+FROM main.accuracies
+WHERE space = of_space AND dataset = of_dataset AND source = of_source AND epochs IS NOT DISTINCT FROM of_epochs
+GROUP BY arch;
+
 -- One row for each run and architecture that it was asked for, with everything that (7) and a correlation need.
 -- Members of a class that nobody asked for are absent: they would bias every statistic toward large classes.
 CREATE VIEW pool AS
