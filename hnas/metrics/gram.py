@@ -19,8 +19,8 @@ _PATCHES = 600_000
 # The same on an accelerator, where what counts is the number of kernels: 128 MiB in float32. Not measured.
 _PATCHES_ON_DEVICE = 2**25
 
-# Columns of J turned to float64 at once: 64 samples of these take 4 MiB, which stays in a core's cache.
-_COLUMNS = 8192
+# Columns of J turned to float64 at once: 64 samples of these take 1 MiB, which stays in a core's own cache.
+_COLUMNS = 2048
 
 # The same on an accelerator, for fewer kernels: 64 MiB. Not measured.
 _COLUMNS_ON_DEVICE = 2**17

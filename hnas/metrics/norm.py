@@ -93,11 +93,12 @@ class _BatchNorm(torch.autograd.Function):
     ) -> Tensor:
         """`x` (m, C, …) is centred. Adds `s` and `a`, (C,) each, to `factors`."""
         d = matrix(x)
-        s = ((d * d).sum(0) / len(d) + eps).rsqrt()
-        a = s if weight is None else weight * s
         # A tensor of its own, not a view of a matrix: what follows may change it in place, as residual networks do.
         y = torch.empty_strided(x.shape, like(d, x).stride(), dtype=x.dtype, device=x.device)
-        torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=matrix(y))
+        rows = matrix(y)  # the squares go where y will be: fresh memory costs more than the arithmetic
+        s = (torch.mul(d, d, out=rows).sum(0) / len(d) + eps).rsqrt()
+        a = s if weight is None else weight * s
+        torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=rows)
         ctx.save_for_backward(x, s, a)
         factors += [s, a]
         return y
@@ -139,5 +140,6 @@ class _Adjoint(torch.autograd.Function):
 def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`x̄` (n, C) with `m₁`, `m₂` (C,)."""
     m1 = gy.sum(0) / len(gy)
-    m2 = (gy * d).sum(0) * s / len(gy)
-    return torch.addcmul(-a * m1, gy, a).addcmul_(d, -a * s * m2), m1, m2
+    out = gy * d
+    m2 = out.sum(0) * s / len(gy)
+    return torch.addcmul(-a * m1, gy, a, out=out).addcmul_(d, -a * s * m2), m1, m2
