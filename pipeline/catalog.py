@@ -145,11 +145,12 @@ def pick_run(
 ) -> dict[str, object]:
     """The run that a command works on, as a row of `runs`: the one named, else the newest that fits.
 
+    A run that has no metrics yet, since its `precompute` has just begun or was stopped, gives way to those that have.
     Raises `UsageError` where none fits, or the named one does not exist.
     """
     rows = connection.execute(
         "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
-        "AND ($dataset IS NULL OR dataset = $dataset) ORDER BY created DESC, run",
+        "AND ($dataset IS NULL OR dataset = $dataset) ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
         {"run": run, "space": space, "dataset": dataset},
     )
     names = [column[0] for column in rows.description or []]

@@ -325,6 +325,17 @@ def test_the_run_is_the_one_named_else_the_newest_that_fits(several, wanted, fou
     assert {"space", "dataset", "channels", "cells", "batch_size", "seed", "ntk"} <= set(picked)
 
 
+def test_a_newer_run_without_metrics_gives_way(tmp_path, filled):
+    store = Store(str(tmp_path / "store"))
+    shutil.copytree(filled[0].location, store.location)
+    empty = {"id": "ee00000000", "created": "2099-01-01T12:00:00+00:00", "settings": asdict(filled[1].settings)}
+    store.write_json(empty, "runs", "ee00000000", "run.json")
+    connection = connect(store)
+    having = {run for (run,) in connection.execute("SELECT DISTINCT run FROM metrics").fetchall()}
+    assert pick_run(connection)["run"] in having
+    assert pick_run(connection, run="ee")["run"] == "ee00000000"
+
+
 def test_a_beginning_that_fits_several_runs_is_refused_with_their_names(several):
     with pytest.raises(UsageError, match="--run aa fits 2 runs: aa22000000, aa11000000; name one"):
         pick_run(several, run="aa")
