@@ -150,7 +150,8 @@ def pick_run(
     """
     rows = connection.execute(
         "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
-        "AND ($dataset IS NULL OR dataset = $dataset) ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
+        "AND ($dataset IS NULL OR dataset = $dataset) "
+        "ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
         {"run": run, "space": space, "dataset": dataset},
     )
     names = [column[0] for column in rows.description or []]
