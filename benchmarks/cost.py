@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from hnas import compute_metrics
+from hnas.metrics.geometry import Geometry
 from hnas.metrics.gram import Gram
-from hnas.metrics.layers import Bias, Geometry, Layer
+from hnas.metrics.layers import Bias, Layer
 from pipeline.worker import keep_freed_memory
 
 GROUPS = {

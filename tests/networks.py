@@ -134,6 +134,32 @@ def _groups() -> Built:
     return nn.Sequential(layers, head(12)), (4, 7, 7)
 
 
+def _depthwise(norm: Callable[[int], nn.Module]) -> nn.Sequential:
+    """Depthwise convolutions of every kind that has its own way back, between poolings, overlapping or not."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1),
+        norm(6),
+        nn.Tanh(),
+        nn.Conv2d(6, 6, 5, padding=2, groups=6),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        nn.Conv2d(6, 6, (3, 5), (2, 1), (2, 1), (2, 1), groups=6, bias=False),
+        norm(6),
+        nn.Tanh(),
+        nn.AvgPool2d(3, 2, 1),
+        nn.Conv2d(6, 6, 2, stride=2, padding=2, groups=6),
+        nn.AvgPool2d(2),
+        head(6),
+    )
+
+
+def _depthwise_without_norm() -> Built:
+    return _depthwise(lambda channels: nn.Identity()), (3, 11, 9)
+
+
+def _depthwise_batch_norm() -> Built:
+    return _depthwise(nn.BatchNorm2d), (3, 11, 9)
+
+
 def _padding_same() -> Built:
     layers = nn.Sequential(nn.Conv2d(3, 5, 3, padding="same"), nn.Tanh(), nn.Conv2d(5, 4, (3, 5), padding="same"))
     return nn.Sequential(layers, head(4)), (3, 7, 6)
@@ -247,6 +273,7 @@ UNCOUPLED: dict[str, Callable[[], Built]] = {
     "conv1d": _conv1d,
     "conv3d": _conv3d,
     "groups": _groups,
+    "depthwise": _depthwise_without_norm,
     "padding_same": _padding_same,
     "padding_same_even_kernels": _padding_same_even_kernels,
     "padding_valid": _padding_valid,
@@ -271,6 +298,7 @@ COUPLED: dict[str, Callable[[], Built]] = {
     "mlp_batch_norm": _mlp_batch_norm,
     "conv1d_batch_norm": _conv1d_batch_norm,
     "conv3d_batch_norm": _conv3d_batch_norm,
+    "depthwise_batch_norm": _depthwise_batch_norm,
     "views_after_batch_norm": _views_after_batch_norm,
 }
 

@@ -19,9 +19,10 @@ from tests.networks import CLASSES, Forward, batch, build, head, shake
 TWICE = {"group_norm", "tokens"}
 NETWORKS = [
     "mlp", "residual", "residual_without_norm", "residual_in_place", "group_norm", "plain_batch_norm",
-    "mlp_batch_norm", "conv1d_batch_norm", "conv3d_batch_norm", "groups", "padding_same_even_kernels",
-    "padding_circular", "even_kernels_and_strides", "one_channel", "tokens", "linear_called_twice", "conv_called_twice",
-    "weight_of_two_modules_with_their_own_biases", "views", "views_after_batch_norm",
+    "mlp_batch_norm", "conv1d_batch_norm", "conv3d_batch_norm", "groups", "depthwise", "depthwise_batch_norm",
+    "padding_same_even_kernels", "padding_circular", "even_kernels_and_strides", "one_channel", "tokens",
+    "linear_called_twice", "conv_called_twice", "weight_of_two_modules_with_their_own_biases", "views",
+    "views_after_batch_norm",
 ]  # fmt: skip
 
 
@@ -95,6 +96,18 @@ def made_of(forward: Callable[[Forward, Tensor], Tensor], **layers: nn.Module) -
 
 def pooled(s: Forward, x: Tensor) -> Tensor:
     return s.head(F.max_pool2d(s.norm(s.conv(x)), 3, stride=2, padding=1))  # type: ignore[operator, no-any-return]
+
+
+def pooled_by_averages(s: Forward, x: Tensor) -> Tensor:
+    y = F.avg_pool2d(s.norm(s.conv(x)), kernel_size=3, stride=1, padding=1, count_include_pad=False)  # type: ignore[operator]
+    y = F.avg_pool2d(F.avg_pool2d(torch.relu(y), (3, 2), (2, 1), ceil_mode=True), 2, divisor_override=3)
+    return s.head(y)  # type: ignore[operator, no-any-return]
+
+
+def pooled_without_channels(s: Forward, x: Tensor) -> Tensor:
+    """A pooling of three dimensions, of which torch takes the first for the channels."""
+    y = s.norm(s.conv(x)).mean(1)  # type: ignore[operator]
+    return s.head(F.max_pool2d(y, 2)[:, None].expand(-1, 4, -1, -1))  # type: ignore[operator, no-any-return]
 
 
 def layer_read_twice(s: Forward, x: Tensor) -> Tensor:
@@ -195,7 +208,18 @@ def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "forward",
-    [pooled, layer_read_twice, norm_of_a_sum, joined, shifted, across_the_batch, in_place, activated, stopped],
+    [
+        pooled,
+        pooled_by_averages,
+        layer_read_twice,
+        norm_of_a_sum,
+        joined,
+        shifted,
+        across_the_batch,
+        in_place,
+        activated,
+        stopped,
+    ],
     ids=str,
 )
 def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:
@@ -207,6 +231,7 @@ def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Bo
 @pytest.mark.parametrize(
     "forward",
     [
+        pooled_without_channels,
         normalised_twice,
         in_place_on_a_view,
         in_place_beside_a_view,

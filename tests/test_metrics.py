@@ -299,7 +299,7 @@ def test_grasp_of_a_linear_model_is_its_closed_form() -> None:
 
 
 def test_grasp_under_batch_norm_is_the_squared_gradient_of_the_scale_invariant_layers() -> None:
-    # A fact of the mathematics (shared/science.md, fact 1) that needs no second derivative; ε is made negligible.
+    # A fact of the mathematics that needs no second derivative; ε is made negligible.
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first = [nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6, eps=1e-14), nn.Tanh()]

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hnas.metrics.layers import Bias, Geometry, Layer
+from hnas.metrics.geometry import Geometry
+from hnas.metrics.layers import Bias, Layer
 
 # Elements of the input patches unfolded at once: 2.4 MB in float32, measured best from 16 × 32² to 64 × 8² maps.
 _PATCHES = 600_000
@@ -84,34 +85,14 @@ def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tenso
         return torch.bmm(gy.flatten(1, -2).transpose(1, 2), x.flatten(1, -2)).flatten(1)
     if geometry.groups == 1 and x.dim() == 4:
         return _unfolded(geometry, x, gy, weight)
-    if geometry.groups == x.shape[1] == weight.shape[0] and x.dim() == 4:
-        return _shifted(geometry, x, gy, weight)
+    if geometry.is_depthwise(x, weight):
+        return geometry.depthwise_gradients(gy, x, weight).flatten(1)
     # Every sample becomes a group of one convolution, whose weight gradient is then theirs side by side.
     one = Geometry(True, geometry.stride, geometry.padding, geometry.dilation, geometry.groups * m)
     wide = weight.detach().expand(m, *weight.shape).flatten(0, 1)
     _, gw = one.adjoint(gy.flatten(0, 1)[None], x.flatten(0, 1)[None], wide, to_x=False, to_kernel=True)
     assert gw is not None
     return gw.reshape(m, -1)
-
-
-def _shifted(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor) -> Tensor:
-    """Of a depthwise convolution: for each entry of the kernel, the output gradients times the input moved to it.
-
-    A third of the time of torch's grouped weight gradient, which has a kernel for 3 × 3 with dilation 1 only.
-    """
-    _, _, height, width = gy.shape
-    m, channels = x.shape[:2]
-    kh, kw = weight.shape[2:]
-    (sh, sw), (ph, pw), (dh, dw) = geometry.stride, geometry.padding, geometry.dilation
-    padded = F.pad(x, (pw, pw, ph, ph)).permute(0, 2, 3, 1).contiguous()
-    rows = gy.permute(0, 2, 3, 1).contiguous()
-    out = x.new_empty((m, kh * kw, channels))
-    for i in range(kh):
-        for j in range(kw):
-            top, left = i * dh, j * dw
-            moved = padded[:, top : top + sh * (height - 1) + 1 : sh, left : left + sw * (width - 1) + 1 : sw]
-            torch.sum(moved * rows, (1, 2), out=out[:, i * kw + j])
-    return out.flatten(1)
 
 
 def _unfolded(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor) -> Tensor:

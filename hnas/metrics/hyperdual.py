@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.metrics.norm import like, matrix
+from hnas.metrics.pooling import average_pool, max_pool_places
 
 
 class Parts(NamedTuple):
@@ -52,7 +53,7 @@ _MAPS = _functions(
     "neg mean sum clone contiguous view reshape flatten unflatten squeeze unsqueeze permute transpose movedim expand "
     "narrow select chunk split __getitem__ flip roll adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
     "avg_pool1d avg_pool2d avg_pool3d pixel_shuffle pixel_unshuffle channel_shuffle"
-)
+) | {average_pool}
 _SUMS = _functions("add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __isub__")
 _JOINS = _functions("cat concat stack")
 _PRODUCTS = _functions("mul mul_ __mul__ __rmul__ __imul__")
@@ -117,7 +118,7 @@ class Trace:
     def max_pool(self, x: Tensor, y: Tensor, indices: Tensor) -> None:
         """A max pooling made y of x: of each map the entries at `indices`, as torch's poolings return them."""
         if self.knows(x) and y.requires_grad:
-            self._record([x], [y], _Gather(indices, y.dim() - 2))
+            self._record([x], [y], _Gather(indices, x.shape[2:]))
 
     def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Any other function, with what it was called with and what it returned."""
@@ -330,15 +331,16 @@ class _Entrywise:
 
 @dataclass
 class _Gather:
-    """A max pooling over the last `dimensions` dimensions."""
+    """A max pooling of maps of this size."""
 
     indices: Tensor
-    dimensions: int
+    size: torch.Size
 
     def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
+        places = max_pool_places(self.indices, self.size)
+
         def taken(part: Tensor) -> Tensor:
-            flat = self.indices.flatten(-self.dimensions)
-            return part.flatten(-self.dimensions).gather(-1, flat).view(self.indices.shape)
+            return like(matrix(part).reshape(-1).index_select(0, places).view(-1, part.shape[1]), self.indices)
 
         return (Parts(*(None if part is None else taken(part) for part in read[0])),)
 

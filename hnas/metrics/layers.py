@@ -24,58 +24,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hnas.errors import UsageError
+from hnas.metrics.geometry import Geometry
 from hnas.metrics.hyperdual import Trace
 from hnas.metrics.norm import batch_norm
+from hnas.metrics.pooling import average_pool
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _DROPOUTS = {
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
 }  # fmt: skip
-_MAX_POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d}
+_MAX_POOLS: dict[Any, int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
 _VIEWS: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
-
-@dataclass
-class Geometry:
-    """How a layer maps its input to its output: a convolution's stride, padding, dilation and groups, or none of it."""
-
-    convolution: bool
-    stride: tuple[int, ...] = ()
-    padding: tuple[int, ...] = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`weight * x + bias`: x (m, C, …) and weight (C', C / groups, …), or x (m, …, C) and weight (C', C)."""
-        if not self.convolution:
-            return F.linear(x, weight, bias)
-        zeros = (0,) * len(self.stride)
-        y: Tensor = torch.ops.aten.convolution(
-            x, weight, bias, self.stride, self.padding, self.dilation, False, zeros, self.groups
-        )
-        return y
-
-    def adjoint(
-        self, gy: Tensor, x: Tensor, weight: Tensor, *, to_x: bool, to_kernel: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of `⟨gy, weight * x⟩` with respect to x and to weight, each where asked for."""
-        if not self.convolution:
-            gx = gy @ weight if to_x else None
-            gw = gy.flatten(0, -2).t() @ x.flatten(0, -2) if to_kernel else None
-            return gx, gw
-        zeros = (0,) * len(self.stride)
-        gx, gw, _ = torch.ops.aten.convolution_backward(
-            gy, x, weight, None, self.stride, self.padding, self.dilation, False, zeros, self.groups,
-            (to_x, to_kernel, False),
-        )  # fmt: skip
-        return gx, gw
-
-    def bias_adjoint(self, gy: Tensor) -> Tensor:
-        """The gradient of the bias for each sample: `gy` (m, …) summed over positions, (m, C')."""
-        if gy.dim() == 2:
-            return gy
-        return gy.flatten(2).sum(2) if self.convolution else gy.flatten(1, -2).sum(1)
 
 
 @dataclass
@@ -170,7 +130,9 @@ class _Recorder(TorchFunctionMode):
                 result = func(*args, **kwargs)
             self.trace.operation(func, args, kwargs, result)
             return result
-        if func in _MAX_POOLS and args and self.trace.knows(args[0]) and not kwargs.get("return_indices"):
+        if func is F.avg_pool2d:
+            func = average_pool
+        if func in _MAX_POOLS and self._pools(_MAX_POOLS[func], args, kwargs):
             y, indices = func(*args, **{**kwargs, "return_indices": True})
             self.trace.max_pool(args[0], y, indices)
             return y
@@ -210,6 +172,11 @@ class _Recorder(TorchFunctionMode):
         else:
             self.trace.layer(layer.name, x, y, layer.weight, geometry.apply)
         return y
+
+    def _pools(self, dimensions: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a max pooling is one of a batch of maps that the trace knows, and returns no indices itself."""
+        known = bool(args) and self.trace.knows(args[0]) and args[0].dim() == dimensions + 2
+        return known and not kwargs.get("return_indices")
 
     def _refuse_weights(self, func: Any, args: tuple[Any, ...]) -> None:
         for value in args:
