@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from hnas.metrics.joins import cat
 from hnas.metrics.norm import like, matrix
 from hnas.metrics.pooling import average_pool, max_pool_places
 
@@ -51,11 +52,11 @@ def _functions(names: str) -> set[Any]:
 # Linear in the first argument; the others are numbers.
 _MAPS = _functions(
     "neg mean sum clone contiguous view reshape flatten unflatten squeeze unsqueeze permute transpose movedim expand "
-    "narrow select chunk split __getitem__ flip roll adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
+    "narrow select chunk split unbind __getitem__ flip roll adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
     "avg_pool1d avg_pool2d avg_pool3d pixel_shuffle pixel_unshuffle channel_shuffle"
 ) | {average_pool}
 _SUMS = _functions("add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __isub__")
-_JOINS = _functions("cat concat stack")
+_JOINS = _functions("cat concat stack") | {cat}
 _PRODUCTS = _functions("mul mul_ __mul__ __rmul__ __imul__")
 _QUOTIENTS = _functions("div div_ __truediv__ __itruediv__")
 _RELUS = _functions("relu relu_")

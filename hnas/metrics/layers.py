@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from hnas.errors import UsageError
 from hnas.metrics.geometry import Geometry
 from hnas.metrics.hyperdual import Trace
+from hnas.metrics.joins import cat
 from hnas.metrics.norm import batch_norm
 from hnas.metrics.pooling import average_pool
 
@@ -34,6 +35,7 @@ _DROPOUTS = {
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
 }  # fmt: skip
 _MAX_POOLS: dict[Any, int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
+_STAND_INS: dict[Any, Any] = {F.avg_pool2d: average_pool, torch.cat: cat, torch.concat: cat}
 _VIEWS: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -130,8 +132,7 @@ class _Recorder(TorchFunctionMode):
                 result = func(*args, **kwargs)
             self.trace.operation(func, args, kwargs, result)
             return result
-        if func is F.avg_pool2d:
-            func = average_pool
+        func = _STAND_INS.get(func, func)
         if func in _MAX_POOLS and self._pools(_MAX_POOLS[func], args, kwargs):
             y, indices = func(*args, **{**kwargs, "return_indices": True})
             self.trace.max_pool(args[0], y, indices)
