@@ -52,8 +52,8 @@ def _functions(names: str) -> set[Any]:
 # Linear in the first argument; the others are numbers.
 _MAPS = _functions(
     "neg mean sum clone contiguous view reshape flatten unflatten squeeze unsqueeze permute transpose movedim expand "
-    "narrow select chunk split unbind __getitem__ flip roll adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "avg_pool1d avg_pool2d avg_pool3d pixel_shuffle pixel_unshuffle channel_shuffle"
+    "narrow select chunk split unbind __getitem__ flip roll adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d pixel_shuffle pixel_unshuffle channel_shuffle"
 ) | {average_pool}
 _SUMS = _functions("add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __isub__")
 _JOINS = _functions("cat concat stack") | {cat}
