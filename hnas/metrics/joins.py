@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
+def cat(tensors: Sequence[Tensor], *args: Any, **kwargs: Any) -> Tensor:
     """Stands in for `torch.cat`, same arguments and values."""
     first, *others = tensors
-    if dim != 1 or first.dim() != 4 or out is not None or any(t.shape[2:] != first.shape[2:] for t in others):
-        return torch.cat(tuple(tensors), dim, out=out)
+    along_channels = (args, kwargs) in (((1,), {}), ((), {"dim": 1}))
+    if not along_channels or first.dim() != 4 or any(t.shape[2:] != first.shape[2:] for t in others):
+        return torch.cat(tuple(tensors), *args, **kwargs)
     joined: Tensor = _Join.apply(*tensors)  # type: ignore[no-untyped-call]
     return joined
 
