@@ -32,7 +32,7 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        parts = gradient.split(ctx.channels, 1)
+        parts = torch.split(gradient, ctx.channels, 1)
         return tuple(
             part.contiguous(memory_format=torch.channels_last) if needed else None
             for part, needed in zip(parts, ctx.needs_input_grad, strict=True)

@@ -86,7 +86,8 @@ class _FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Taken apart with the channels innermost, and so the gradient is put together: slices of the image would get
         # theirs in another layout. Each part is copied, or every pass over the convolutions would gather its pixels.
-        rows = x.permute(0, 2, 3, 1).unflatten(1, (-1, 2)).unflatten(3, (-1, 2))
+        m, channels, height, width = x.shape
+        rows = x.permute(0, 2, 3, 1).reshape(m, height // 2, 2, width // 2, 2, channels)
         even, odd = (row.unbind(3)[i].contiguous().permute(0, 3, 1, 2) for i, row in enumerate(rows.unbind(2)))
         out: Tensor = self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
         return out
