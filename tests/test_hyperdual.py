@@ -220,7 +220,6 @@ def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
         activated,
         stopped,
     ],
-    ids=str,
 )
 def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:
     found = both(made_of(forward, other=nn.Conv2d(3, 4, 1)), *batch((3, 8, 8)))
@@ -241,7 +240,6 @@ def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Bo
         divided,
         padded_with_ones,
     ],
-    ids=str,
 )
 def test_these_have_none_and_are_differentiated_twice(
     forward: Callable[..., Tensor], both: Callable[..., Both]
