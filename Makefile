@@ -15,7 +15,7 @@ demo: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" bash docs/demo.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
