@@ -15,6 +15,7 @@ so samples and channels together become the channels of one convolution whose ke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +53,11 @@ class Geometry:
         gx = gw = None
         if self.is_depthwise(x, weight) and x.device.type == "cpu":
             dilated = self.dilation != (1, 1)
-            if to_x and (dilated or self.stride == (1, 1)) and self._turns(weight):
-                gx, to_x = self._turned(gy, x, weight), False
+            padding = tuple(
+                d * (k - 1) - p for d, k, p in zip(self.dilation, weight.shape[2:], self.padding, strict=True)
+            )
+            if to_x and (dilated or self.stride == (1, 1)) and min(padding) >= 0:
+                gx, to_x = self._turned(gy, x, weight, padding), False
             if to_kernel and (dilated or max(weight.shape[2:]) > 3):
                 gw, to_kernel = self.depthwise_gradients(gy, x, weight).sum(0)[:, None], False
         if to_x or to_kernel:
@@ -82,18 +86,18 @@ class Geometry:
         found = turned.apply(x.reshape(1, m * channels, *x.shape[2:]), gy.reshape(m * channels, 1, *gy.shape[2:]))
         return found[0, :, :kh, :kw].reshape(m, channels, kh, kw)
 
-    def _turns(self, weight: Tensor) -> bool:
-        """Whether the padding that `_turned` needs is none below zero."""
-        return all(p <= d * (k - 1) for p, d, k in zip(self.padding, self.dilation, weight.shape[2:], strict=True))
-
-    def _turned(self, gy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """Of a depthwise convolution the gradient to x as a convolution of gy with the kernels turned by 180°."""
-        reach = [d * (k - 1) for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
-        padding = tuple(r - p for r, p in zip(reach, self.padding, strict=True))
+    def _turned(self, gy: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...]) -> Tensor:
+        """Of a depthwise convolution the gradient to x: gy, padded by `padding`, through the kernels turned by 180°."""
         # What the convolution would have returned without its stride.
-        size = [n + 2 * p - r for n, p, r in zip(x.shape[2:], self.padding, reach, strict=True)]
+        size = [n + p - q for n, p, q in zip(x.shape[2:], self.padding, padding, strict=True)]
         if list(gy.shape[2:]) != size:
             spread = gy.new_zeros((len(gy), *size, gy.shape[1])).permute(0, 3, 1, 2)
             spread[:, :, :: self.stride[0], :: self.stride[1]] = gy
             gy = spread
         return Geometry(True, (1, 1), padding, self.dilation, self.groups).apply(gy, weight.flip(2, 3))
+
+
+def per_dimension(value: Any, dimensions: int) -> tuple[int, ...]:
+    """One number for each dimension from what torch takes for them: a number, or one or all of them in a sequence."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dimensions if len(values) == 1 else values

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hnas.errors import UsageError
-from hnas.metrics.geometry import Geometry
+from hnas.metrics.geometry import Geometry, per_dimension
 from hnas.metrics.hyperdual import Trace
 from hnas.metrics.joins import cat
 from hnas.metrics.norm import batch_norm
@@ -206,19 +206,14 @@ def _convolution_call(
     groups: int = 1,
 ) -> tuple[Any, ...]:
     zeros = None
-    dilation = _tuple(dilation, dimensions)
+    dilation = per_dimension(dilation, dimensions)
     if isinstance(padding, str):
         total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
         # Zeros are added here rather than by the convolution: an even kernel needs one more on the right.
         zeros = [n for t in reversed(total) for n in (t // 2, t - t // 2)]
         padding = 0
-    geometry = Geometry(True, _tuple(stride, dimensions), _tuple(padding, dimensions), dilation, groups)
+    geometry = Geometry(True, per_dimension(stride, dimensions), per_dimension(padding, dimensions), dilation, groups)
     return input, weight, bias, geometry, zeros
-
-
-def _tuple(value: Any, n: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * n if len(values) == 1 else values
 
 
 class _Apply(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hnas.metrics.geometry import Geometry
+from hnas.metrics.geometry import Geometry, per_dimension
 
 
 def average_pool(
@@ -27,14 +27,15 @@ def average_pool(
 ) -> Tensor:
     """Stands in for `torch.nn.functional.avg_pool2d`, same arguments, same values up to rounding.
 
-    Windows that do not overlap, and tensors other than batches of images on the CPU, are left to torch."""
+    Windows that do not overlap, and tensors other than batches of images on the CPU, are left to torch.
+    """
     stride = kernel_size if stride is None or stride == [] else stride
-    kernel, steps = _pair(kernel_size), _pair(stride)
+    kernel, steps = per_dimension(kernel_size, 2), per_dimension(stride, 2)
     overlap = any(step < size for step, size in zip(steps, kernel, strict=True))
     if input.device.type != "cpu" or input.dim() != 4 or not input.is_floating_point() or ceil_mode or not overlap:
         return F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     constants = _constants(
-        input.shape[1:], kernel, steps, _pair(padding), count_include_pad, divisor_override, input.dtype
+        input.shape[1:], kernel, steps, per_dimension(padding, 2), count_include_pad, divisor_override, input.dtype
     )
     out: Tensor = _Average.apply(input, *constants)  # type: ignore[no-untyped-call]
     return out
@@ -42,7 +43,7 @@ def average_pool(
 
 @lru_cache(maxsize=32)
 def _constants(
-    shape: torch.Size, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
+    shape: torch.Size, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
     count_include_pad: bool, divisor: int | None, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Geometry]:  # fmt: skip
     """A kernel of ones (C, 1, height, width), each window's share of its sum (1, C, H', W'), and the convolution."""
@@ -81,11 +82,6 @@ class _Spread(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None, None]:
         out: Tensor = _Average.apply(v, *ctx.constants)  # type: ignore[no-untyped-call]
         return out, None, None, None, None
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, *rest = (value,) if isinstance(value, int) else tuple(value)
-    return first, *(rest or [first])
 
 
 def max_pool_places(indices: Tensor, size: torch.Size) -> Tensor:
