@@ -97,8 +97,9 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
     GraSP comes from one forward pass in two directions (`hnas.metrics.hyperdual`); a network with operations that have
     no rule there is differentiated twice by autograd, to the same number in more memory.
 
-    Cost: about one forward, two input-gradient, one weight-gradient, one per-sample and five further convolution
-    passes; memory: one set of activations and the per-sample gradients of the largest layer.
+    Cost: about one forward, two input-gradient, one weight-gradient, one per-sample and four further convolution
+    passes; memory: one set of activations, the gradients at what batch norms return, and the per-sample gradients of
+    the largest layer.
 
     Raises `UsageError` for a batch of fewer than two samples, labels that do not fit the images or the logits, an
     unknown `ntk`, a network without Conv or Linear layers, a layer whose first dimension is not the batch.
@@ -134,6 +135,7 @@ def queue_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str =
         with layers.recorded(m, trace):
             logits = network(images)
         _check_logits(logits, labels)
+        trace.finish(logits)
         loss = F.cross_entropy(logits, labels)
         target = logits.gather(1, labels[:, None])[:, 0]
         if not loss.requires_grad:  # no weight reaches the logits: every gradient is zero
@@ -145,6 +147,7 @@ def queue_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str =
         if twice:
             curvature = _curvature(layers, gradients)
         else:
+            logits = logits.detach()  # of the graph nothing is left then but what the trace holds
             del loss, target
             named = {layer.name: gradient for layer, gradient in zip(layers, gradients, strict=True)}
             with torch.no_grad():

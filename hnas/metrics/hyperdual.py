@@ -2,15 +2,21 @@
 
     θᵀ H g = ∂²/∂ε∂δ L(θ + ε θ + δ g)  at ε = δ = 0
 
-Every value x of the network has three parts, `p = ∂x/∂ε`, `q = ∂x/∂δ`, `r = ∂²x/∂ε∂δ`: x + p ε + q δ + r εδ is a
-hyper-dual number (Fike and Alonso, 2011). A layer with weight W and gradient G maps them by
+Every value x of the network has two directional derivatives, `p = ∂x/∂ε` and `q = ∂x/∂δ`. A layer with weight W and
+gradient G maps them by
 
-    p ↦ W p + W x,   q ↦ W q + G x,   r ↦ W r + W q + G p
+    p ↦ W p + W x,   q ↦ W q + G x
 
-A linear operation maps each part as it maps x, a ReLU and a max pooling pass of each part what they passed of x, a
-function of each entry needs two of its derivatives, and batch norm is written out in `_Norm`. Only values that the
-first forward pass has anyway are kept, and they go as the pass moves on: a double backward holds twice what a training
-step holds, this pass less than once.
+a linear operation maps each as it maps x, a ReLU and a max pooling pass of each what they passed of x, a function of
+each entry multiplies them by its derivative, and batch norm is written out in `_Norm`. An operation `y = f(x)` that is
+not linear bends: by the chain rule
+
+    θᵀ H g = Σ_f ⟨∂L/∂y, f″(p, q)⟩
+
+over all operations, layers (`f″ = W q + G p`) and the loss among them, so that second derivatives of values are never
+carried along, as hyper-dual numbers (Fike and Alonso, 2011) carry them. `∂L/∂y` is what the backward pass for g sends
+through `y` anyway: it is kept where an operation bends. Apart from that only values that the first forward pass has
+anyway are kept, and they go as the pass moves on: a double backward holds twice what a training step holds.
 
 `Trace` records the operations of the first pass. One without a rule here makes it `incomplete`: the engine then
 differentiates twice by autograd, which takes any operation.
@@ -18,6 +24,7 @@ differentiates twice by autograd, which takes any operation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -28,20 +35,19 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.metrics.joins import cat
-from hnas.metrics.norm import like, matrix
+from hnas.metrics.norm import Moments, input_gradient, like, matrix
 from hnas.metrics.pooling import average_pool, max_pool_places
+from hnas.metrics.reductions import inner, row_products, row_sum
 
 
 class Parts(NamedTuple):
-    """`p, q, r` of one value, each of its shape, or None where it is zero."""
+    """`p, q` of one value, each of its shape, or None where it is zero."""
 
     p: Tensor | None
     q: Tensor | None
-    r: Tensor | None
 
 
-_ZERO = Parts(None, None, None)
-Gradients = Mapping[str, Tensor | None]
+_ZERO = Parts(None, None)
 
 
 def _functions(names: str) -> set[Any]:
@@ -76,9 +82,21 @@ _IN_PLACE = {
 }  # fmt: skip
 
 
+@dataclass
+class _Pass:
+    """One pass over the recorded operations: the layers' gradients by key, and the sum over those done, a scalar."""
+
+    gradients: Mapping[str, Tensor | None]
+    curvature: Tensor
+
+    def bend(self, term: Tensor) -> None:
+        """Add an operation's `⟨∂L/∂y, f″(p, q)⟩`, or the entries that make it up."""
+        self.curvature = self.curvature + term.sum(dtype=torch.float64)
+
+
 class _Rule(Protocol):
-    def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
-        """The parts of what an operation returns, from those of what it reads."""
+    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
+        """The parts of what an operation returns, from those of what it reads; where it bends, it tells `run`."""
 
 
 @dataclass
@@ -100,6 +118,7 @@ class Trace:
         self._steps: list[_Step] = []
         self._layers: dict[int, _Layer] = {}
         self._made = 0
+        self._logits = -1
         self._viewed: set[int] = set()
 
     def layer(self, key: str, x: Tensor, y: Tensor, weight: Tensor, apply: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -107,14 +126,15 @@ class Trace:
         if x.requires_grad and x not in self._numbers:
             self.incomplete = "a value of unknown origin"
         if self.incomplete is None and y.requires_grad:
-            rule = _Layer(key, x.detach(), weight.detach(), apply)
+            rule = _Layer(key, x.detach(), weight.detach(), apply, _Cotangent())
             (number,) = self._record([x], [y], rule)
             self._layers[number] = rule
+            rule.cotangent.watch(y)
 
-    def batch_norm(self, x: Tensor, y: Tensor, centred: Tensor, s: Tensor, a: Tensor, eps: float) -> None:
-        """Batch norm made y of x, with `centred` = x − mean(x), s = 1/√(var(x) + ε) (C,) and a = γ s (C,)."""
+    def batch_norm(self, x: Tensor, y: Tensor, centred: Tensor, moments: Moments, eps: float) -> None:
+        """Batch norm made y of x, with `centred` = x − mean(x)."""
         if self.knows(x) and y.requires_grad:
-            self._record([x], [y], _Norm(centred.detach(), s, a, eps, self._layers.get(self._numbers[x])))
+            self._record([x], [y], _Norm(centred.detach(), moments, eps, self._layers.get(self._numbers[x])))
 
     def max_pool(self, x: Tensor, y: Tensor, indices: Tensor) -> None:
         """A max pooling made y of x: of each map the entries at `indices`, as torch's poolings return them."""
@@ -157,8 +177,11 @@ class Trace:
             return _Mask(result.detach())
         first = bool(args) and self.knows(args[0])
         if function in _ENTRYWISE:
-            # In place there is no argument left to differentiate at.
-            return _Entrywise(function, args[0].detach(), args[1:], kwargs) if first and result is not args[0] else None
+            if not first or result is args[0]:  # in place there is no argument left to differentiate at
+                return None
+            cotangent = _Cotangent()
+            cotangent.watch(result)
+            return _Entrywise(function, args[0].detach(), args[1:], kwargs, cotangent)
         others = any(value in self._numbers for value in _tensors((args[1:], kwargs)))
         if function is F.pad:
             linear = first and not others and _pads_zeros(*args[1:], **kwargs)
@@ -178,45 +201,61 @@ class Trace:
             return None  # one is in a container that is not looked into
         return _Linear(_IN_PLACE.get(function, function), args, kwargs)
 
-    def curvature(self, gradients: Gradients, logits: Tensor, labels: Tensor) -> Tensor:
-        """`θᵀ H g`, a float64 scalar, of the mean cross entropy of `logits` (m, classes) against `labels` (m,).
-
-        `gradients` are those of the layers by key, None where the loss does not reach a weight. Uses up the trace.
-        """
-        shares = logits.detach().double().softmax(1)
-        total = torch.zeros_like(shares[0, 0])
-        p, q, r = self._replay(gradients, self._numbers[logits]) if logits in self._numbers else _ZERO
-        if r is not None:
-            error = shares.scatter_add(1, labels[:, None], torch.full_like(shares[:, :1], -1))
-            total = total + (error * r).sum()
-        if p is not None and q is not None:
-            total = total + (shares * p * q).sum() - ((shares * p).sum(1) * (shares * q).sum(1)).sum()
-        return total / len(labels)
-
-    def _replay(self, gradients: Gradients, wanted: int) -> Parts:
-        self._find_normalised()
-        last = {slot: number for number, step in enumerate(self._steps) for slot in step.reads}
-        last[wanted] = len(self._steps)
-        values = {-1: _ZERO}
-        steps, self._steps = self._steps[::-1], []
-        for number in range(len(steps)):
-            step = steps.pop()  # and with it what it holds of the first pass
-            made = step.rule([values[slot] for slot in step.reads], gradients)
-            for slot in step.reads:
-                if slot >= 0 and last[slot] == number:
-                    values.pop(slot, None)
-            values.update((slot, parts) for slot, parts in zip(step.makes, made, strict=True) if slot in last)
-        return values[wanted]
-
-    def _find_normalised(self) -> None:
-        """Tell the layers that nothing but one batch norm reads."""
+    def finish(self, logits: Tensor) -> None:
+        """The pass is over and returned `logits`; the next one is the backward pass for g."""
+        self._logits = self._numbers.get(logits, -1)
         readers: dict[int, list[_Rule]] = {}
         for step in self._steps:
             for slot in step.reads:
                 readers.setdefault(slot, []).append(step.rule)
+        calls = Counter(layer.key for layer in self._layers.values())
         for slot, layer in self._layers.items():
+            layer.once = calls[layer.key] == 1
             layer.normalised = len(readers.get(slot, [])) == 1 and isinstance(readers[slot][0], _Norm)
+            layer.cotangent.wanted = not layer.normalised
         self._layers.clear()
+
+    def curvature(self, gradients: Mapping[str, Tensor | None], logits: Tensor, labels: Tensor) -> Tensor:
+        """`θᵀ H g`, a float64 scalar, of the mean cross entropy of `logits` (m, classes) against `labels` (m,).
+
+        `gradients` are those of the layers by key, None where the loss does not reach a weight. Uses up the trace.
+        """
+        shares = logits.double().softmax(1)
+        run = _Pass(gradients, torch.zeros_like(shares[0, 0]))
+        p, q = self._replay(run)
+        if p is not None and q is not None:
+            run.bend(((shares * p * q).sum(1) - (shares * p).sum(1) * (shares * q).sum(1)) / len(labels))
+        return run.curvature
+
+    def _replay(self, run: _Pass) -> Parts:
+        last = {slot: number for number, step in enumerate(self._steps) for slot in step.reads}
+        last[self._logits] = len(self._steps)
+        values = {-1: _ZERO}
+        steps, self._steps = self._steps[::-1], []
+        for number in range(len(steps)):
+            step = steps.pop()  # and with it what it holds of the first pass
+            made = step.rule([values[slot] for slot in step.reads], run)
+            for slot in step.reads:
+                if slot >= 0 and last[slot] == number:
+                    values.pop(slot, None)
+            values.update((slot, parts) for slot, parts in zip(step.makes, made, strict=True) if slot in last)
+        return values[self._logits]
+
+
+@dataclass
+class _Cotangent:
+    """`∂L/∂y` of one value y of the network, from the backward pass for g, the first that goes through y."""
+
+    wanted: bool = True
+    value: Tensor | None = None
+
+    def watch(self, y: Tensor) -> None:
+        """Take the gradient of `y` from now on."""
+        y.register_hook(self._see)  # type: ignore[no-untyped-call]
+
+    def _see(self, gradient: Tensor) -> None:
+        if self.wanted and not torch.is_grad_enabled():
+            self.wanted, self.value = False, gradient
 
 
 @dataclass
@@ -224,30 +263,37 @@ class _Layer:
     """A weight W with gradient G on x.
 
     Where batch norm alone reads the layer, a scaling of its output is without effect but for ε. Then `p` is returned
-    without its term W x and `r` without q, which `_Norm` accounts for; so what cancels is never computed.
+    without its term W x, and f″ without W q: with their effect in `_Norm` it comes to `−⟨∂L/∂y, G x⟩`, the negative of
+    ‖G‖² where the weight is used once. So what cancels is never computed. `mixed` is then left for `_Norm`, which knows
+    the gradient at y.
     """
 
     key: str
     x: Tensor
     weight: Tensor
     apply: Callable[[Tensor, Tensor], Tensor]
+    cotangent: _Cotangent
+    once: bool = True
     normalised: bool = False
+    mixed: Tensor | None = None
 
-    def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
-        (p, q, r) = read[0]
-        gradient = gradients[self.key]
-        moved = None if q is None else self.apply(q, self.weight)
-        pulled = None if gradient is None else self.apply(self.x, gradient)
-        mixed = None if r is None else self.apply(r, self.weight)
-        if p is not None and gradient is not None:
-            mixed = _sum(mixed, self.apply(p, gradient))
+    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
+        (p, q), gradient = read[0], run.gradients[self.key]
         scaled = None if p is None else self.apply(p, self.weight)
-        if self.normalised:
-            mixed = _sum(mixed, pulled, -1)
-        else:
+        moved = None if q is None else self.apply(q, self.weight)
+        mixed = None if p is None or gradient is None else self.apply(p, gradient)
+        pulled = None if gradient is None else self.apply(self.x, gradient)
+        if not self.normalised:
             mixed = _sum(mixed, moved)
+            if mixed is not None and self.cotangent.value is not None:
+                run.bend(inner(self.cotangent.value, mixed))
             scaled = _sum(scaled, self.apply(self.x, self.weight))
-        return (Parts(scaled, _sum(moved, pulled), mixed),)
+        elif gradient is not None and self.once:
+            run.bend(-gradient.double().square())
+            self.mixed = mixed
+        else:
+            self.mixed = _sum(mixed, pulled, -1)
+        return (Parts(scaled, _sum(moved, pulled)),)
 
 
 def _sum(a: Tensor | None, b: Tensor | None, sign: int = 1) -> Tensor | None:
@@ -259,39 +305,46 @@ def _sum(a: Tensor | None, b: Tensor | None, sign: int = 1) -> Tensor | None:
 
 @dataclass
 class _Norm:
-    """Batch norm: with `d = x − mean(x)`, `s = (mean(d²) + ε)^−½`, `a = γ s`, and `P, Q, R` the parts of x, centred,
+    """Batch norm: with `d = x − mean(x)`, `s = (mean(d²) + ε)^−½`, `a = γ s`, and `P, Q` the parts of x, centred,
 
         p ↦ a (P − α d),   α = s² mean(d P)
         q ↦ a (Q − β d),   β = s² mean(d Q)
-        r ↦ a (R − α Q − β P + (3 α β − s² mean(d R) − s² mean(P Q)) d)
+        f″(p, q) = a ((3 α β − s² mean(P Q)) d − α Q − β P)
 
-    After a layer whose p lacks d and whose r lacks q, these hold with `α − ε s²` for α: what the missing terms add to
+    After a layer whose p lacks d and whose f″ lacks Q, these hold with `α − ε s²` for α: what the missing terms add to
     each line cancels but for that, since `s² mean(d²) = 1 − ε s²`.
     """
 
     centred: Tensor
-    s: Tensor
-    a: Tensor
+    moments: Moments
     eps: float
     layer: _Layer | None
 
-    def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
+    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
         normalised = self.layer is not None and self.layer.normalised
         if not normalised and all(part is None for part in read[0]):
             return (_ZERO,)
-        d, s, a = matrix(self.centred), self.s, self.a
+        assert self.moments.forward is not None
+        s, a = self.moments.forward
+        d = matrix(self.centred)
         n = len(d)
-        p, q, r = (torch.zeros_like(d) if part is None else matrix(part) for part in read[0])
+        p, q = (torch.zeros_like(d) if part is None else matrix(part) for part in read[0])
         buffer = torch.empty_like(d)
-        p1, q1, r1 = (part.sum(0) / n for part in (p, q, r))
-        dp, dq, dr, pq = (torch.mul(x, y, out=buffer).sum(0) * (s * s / n) for x, y in ((d, p), (d, q), (d, r), (p, q)))
+        p1, q1 = (row_sum(part) / n for part in (p, q))
+        dp, beta, pq = (row_products(x, y, buffer) * (s * s / n) for x, y in ((d, p), (d, q), (p, q)))
         alpha = dp - self.eps * s * s if normalised else dp
-        beta = dq
-        square = 3 * alpha * beta - dr - pq + s * s * p1 * q1
+        if self.moments.backward is not None:
+            cotangent, m1, m2 = self.moments.backward
+            gy = matrix(cotangent)
+            gp, gq = (row_products(gy, x, buffer) - n * m1 * x1 for x, x1 in ((p, p1), (q, q1)))
+            square = 3 * alpha * beta - pq + s * s * p1 * q1
+            run.bend(a * (square * m2 * n / s - alpha * gq - beta * gp))
+            if self.layer is not None and self.layer.mixed is not None:
+                gradient = input_gradient(gy, d, s, a, m1, m2, buffer)
+                run.bend(inner(gradient, matrix(self.layer.mixed)))
+                self.layer.mixed = None
         # The layer's own memory is written over where nothing else reads it.
-        out = (p, q, r) if normalised else (torch.empty_like(d), torch.empty_like(d), buffer)
-        torch.addcmul(a * (alpha * q1 + beta * p1 - r1), r, a, out=out[2])
-        out[2].addcmul_(q, -a * alpha).addcmul_(p, -a * beta).addcmul_(d, a * square)
+        out = (p, q) if normalised else (torch.empty_like(d), buffer)
         torch.addcmul(-a * p1, p, a, out=out[0]).addcmul_(d, -a * alpha)
         torch.addcmul(-a * q1, q, a, out=out[1]).addcmul_(d, -a * beta)
         return (Parts(*(like(part, self.centred) for part in out)),)
@@ -303,31 +356,31 @@ class _Mask:
 
     y: Tensor
 
-    def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
+    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
         passed = torch.ops.aten.threshold_backward
         return (Parts(*(None if part is None else passed(part, self.y, 0) for part in read[0])),)
 
 
 @dataclass
 class _Entrywise:
-    """`y = f(x)`, entry by entry: `p ↦ f′ p, q ↦ f′ q, r ↦ f′ r + f″ p q`, with f′ and f″ from autograd."""
+    """`y = f(x)`, entry by entry: `p ↦ f′ p, q ↦ f′ q, f″(p, q) = f″ p q`, with f′ and f″ from autograd."""
 
     function: Callable[..., Tensor]
     x: Tensor
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    cotangent: _Cotangent
 
-    def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
-        (p, q, r) = read[0]
+    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
+        (p, q) = read[0]
         with torch.enable_grad():
             x = self.x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.function(x, *self.args, **self.kwargs).sum(), x, create_graph=True)
-            bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros_like(slope)
+            bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else None
         slope = slope.detach()
-        r = None if r is None else slope * r
-        if p is not None and q is not None:
-            r = _sum(bend * p * q, r)
-        return (Parts(None if p is None else slope * p, None if q is None else slope * q, r),)
+        if bend is not None and p is not None and q is not None and self.cotangent.value is not None:
+            run.bend(self.cotangent.value * bend * p * q)
+        return (Parts(None if p is None else slope * p, None if q is None else slope * q),)
 
 
 @dataclass
@@ -337,7 +390,7 @@ class _Gather:
     indices: Tensor
     size: torch.Size
 
-    def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
+    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
         places = max_pool_places(self.indices, self.size)
 
         def taken(part: Tensor) -> Tensor:
@@ -354,8 +407,8 @@ class _Linear:
     args: Any
     kwargs: Any
 
-    def __call__(self, read: list[Parts], gradients: Gradients) -> Iterable[Parts]:
-        made = [self._part([parts[i] for parts in read]) for i in range(3)]
+    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
+        made = [self._part([parts[i] for parts in read]) for i in range(2)]
         count = max((len(part) for part in made if part is not None), default=1)
         columns: list[list[Tensor | None]] = [[None] * count if part is None else list(part) for part in made]
         return (Parts(*values) for values in zip(*columns, strict=True))

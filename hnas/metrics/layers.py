@@ -29,6 +29,7 @@ from hnas.metrics.hyperdual import Trace
 from hnas.metrics.joins import cat
 from hnas.metrics.norm import batch_norm
 from hnas.metrics.pooling import average_pool
+from hnas.metrics.reductions import inner
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _DROPOUTS = {
@@ -250,7 +251,7 @@ class _Apply(torch.autograd.Function):
             # ⟨gy, W * x⟩ = ⟨Wᵀ * gy, x⟩, and Wᵀ * gy is the input gradient.
             gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0]
             assert gx is not None
-            gc = _inner(gx, x)
+            gc = inner(gx, x)
         return (gx if needed else None), gw, gc, gb, None, None, None, None
 
 
@@ -282,16 +283,6 @@ class _Adjoint(torch.autograd.Function):
                 to_x = geometry.adjoint(gy, x, g, to_x=True, to_kernel=False)[0]
         if v is not None:
             through = geometry.apply(v, weight)
-            to_c = _inner(gy, through)
+            to_c = inner(gy, through)
             to_gy = through if to_gy is None else to_gy.add_(through)
         return to_gy, to_x, None, to_c, None, None
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a, b⟩, in one pass over memory where both are laid out alike."""
-    if a.stride() == b.stride():
-        if a.is_contiguous():
-            return torch.dot(a.view(-1), b.view(-1))
-        if a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last):
-            return torch.dot(a.permute(0, 2, 3, 1).view(-1), b.permute(0, 2, 3, 1).view(-1))
-    return (a * b).sum()

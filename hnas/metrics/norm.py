@@ -10,19 +10,34 @@ and, for a cotangent v of x̄ with `v₁ = mean(v)`, `p = mean(v x̂)`, `q = mea
     to x:  a s (−m₂ (v − v₁) − p (ȳ − m₁) + (3 m₂ p − q + m₁ v₁) x̂)
 
 Torch's own batch norm is not used: on channels-last tensors its CPU kernel sums naively, and the means of 65,536
-values are off by 3e-4, which moves κ by per cents. Sums here are torch's pairwise ones, off by 2e-7.
+values are off by 3e-4, which moves κ by per cents. Sums here are pairwise or in blocks
+(`hnas.metrics.reductions`), off by 2e-7.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hnas.metrics.reductions import row_products, row_sum
+
 if TYPE_CHECKING:
     from hnas.metrics.hyperdual import Trace
+
+
+@dataclass
+class Moments:
+    """What one batch norm has found out, for a derivative of its backward pass that autograd does not take itself.
+
+    `forward` holds s and a, (C,) each; `backward` ȳ (m, C, …), m₁ and m₂ (C,) of its first backward pass.
+    """
+
+    forward: tuple[Tensor, Tensor] | None = None
+    backward: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 def batch_norm(
@@ -48,18 +63,17 @@ def batch_norm(
     if input.numel() == input.shape[1]:
         raise ValueError(f"batch norm needs more than one value a channel, got an input of shape {tuple(input.shape)}")
     centred: Tensor = _Centre.apply(input)  # type: ignore[no-untyped-call]
-    factors: list[Tensor] = []
+    moments = Moments()
     if any(factor is not None and factor.requires_grad for factor in (weight, bias)):
         # Made by the network itself, they have derivatives of their own, which `_BatchNorm` does not send.
-        out: Tensor = _BatchNorm.apply(centred, None, None, eps, factors)  # type: ignore[no-untyped-call]
+        out: Tensor = _BatchNorm.apply(centred, None, None, eps, None)  # type: ignore[no-untyped-call]
         shape = (-1, *(1,) * (input.dim() - 2))
         out = out if weight is None else out * weight.view(shape)
         out = out if bias is None else out + bias.view(shape)
         trace.operation(F.batch_norm, (input, weight, bias), {}, out)
         return out
-    out = _BatchNorm.apply(centred, weight, bias, eps, factors)  # type: ignore[no-untyped-call]
-    s, a = factors
-    trace.batch_norm(input, out, centred, s, a, eps)
+    out = _BatchNorm.apply(centred, weight, bias, eps, moments)  # type: ignore[no-untyped-call]
+    trace.batch_norm(input, out, centred, moments, eps)
     return out
 
 
@@ -79,7 +93,7 @@ class _Centre(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         rows = matrix(x)
-        return like(rows - rows.sum(0) / len(rows), x)
+        return like(rows - row_sum(rows) / len(rows), x)
 
     @staticmethod
     def backward(ctx: Any, gx: Tensor) -> Tensor:
@@ -89,18 +103,20 @@ class _Centre(torch.autograd.Function):
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, factors: list[Tensor]
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, moments: Moments | None
     ) -> Tensor:
-        """`x` (m, C, …) is centred. Adds `s` and `a`, (C,) each, to `factors`."""
+        """`x` (m, C, …) is centred. What `moments` holds is filled in, here and in the first backward pass."""
         d = matrix(x)
         # A tensor of its own, not a view of a matrix: what follows may change it in place, as residual networks do.
         y = torch.empty_strided(x.shape, like(d, x).stride(), dtype=x.dtype, device=x.device)
         rows = matrix(y)  # the squares go where y will be: fresh memory costs more than the arithmetic
-        s = (torch.mul(d, d, out=rows).sum(0) / len(d) + eps).rsqrt()
+        s = (row_products(d, d, rows) / len(d) + eps).rsqrt()
         a = s if weight is None else weight * s
         torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=rows)
         ctx.save_for_backward(x, s, a)
-        factors += [s, a]
+        ctx.moments = moments
+        if moments is not None:
+            moments.forward = s, a
         return y
 
     @staticmethod
@@ -108,7 +124,13 @@ class _BatchNorm(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
         x, s, a = ctx.saved_tensors
-        gx = _Adjoint.apply(gy, x, s, a)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled():
+            gx = _Adjoint.apply(gy, x, s, a)  # type: ignore[no-untyped-call]
+        else:
+            rows, m1, m2 = _backward(matrix(gy), matrix(x), s, a)
+            gx = like(rows, gy)
+            if ctx.moments is not None and ctx.moments.backward is None:
+                ctx.moments.backward = gy, m1, m2
         return gx, None, None, None, None
 
 
@@ -129,7 +151,7 @@ class _Adjoint(torch.autograd.Function):
         to_gy, v1, p = _backward(v, d, s, a)
         to_x = None
         if ctx.needs_input_grad[1]:
-            q = (v * gy).sum(0) / len(v)
+            q = row_products(v, gy, torch.empty_like(v)) / len(v)
             scale = a * s
             to_x = torch.addcmul(scale * (m2 * v1 + p * m1), v, -scale * m2)
             to_x.addcmul_(gy, -scale * p).addcmul_(d, scale * s * (3 * m2 * p - q + m1 * v1))
@@ -139,7 +161,12 @@ class _Adjoint(torch.autograd.Function):
 
 def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`x̄` (n, C) with `m₁`, `m₂` (C,)."""
-    m1 = gy.sum(0) / len(gy)
-    out = gy * d
-    m2 = out.sum(0) * s / len(gy)
-    return torch.addcmul(-a * m1, gy, a, out=out).addcmul_(d, -a * s * m2), m1, m2
+    m1 = row_sum(gy) / len(gy)
+    out = torch.empty_like(d)
+    m2 = row_products(gy, d, out) * s / len(gy)
+    return input_gradient(gy, d, s, a, m1, m2, out), m1, m2
+
+
+def input_gradient(gy: Tensor, d: Tensor, s: Tensor, a: Tensor, m1: Tensor, m2: Tensor, out: Tensor) -> Tensor:
+    """`x̄ = a (ȳ − m₁ − m₂ s d)`, (n, C), in `out`."""
+    return torch.addcmul(-a * m1, gy, a, out=out).addcmul_(d, -a * s * m2)
