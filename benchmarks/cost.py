@@ -86,7 +86,7 @@ def model(network: torch.nn.Module, images: Tensor, labels: Tensor) -> None:
         engine.Gram = original  # type: ignore[misc]
     counted = COUNTED.pop()
     parts = {
-        "forward": 1, "gradient": 2, "Θ₀: input gradients": 1, "Θ₀: per-sample gradients": 1, "GraSP: W p, W q, W r": 3,
+        "forward": 1, "gradient": 2, "Θ₀: input gradients": 1, "Θ₀: per-sample gradients": 1, "GraSP: W p, W q": 2,
         "GraSP: G x, G p": 2,
     }  # fmt: skip
     for part, passes in parts.items():
