@@ -35,9 +35,8 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.metrics.joins import cat
-from hnas.metrics.norm import Moments, input_gradient, like, matrix
+from hnas.metrics.norm import Moments, inner, input_gradient, like, matrix
 from hnas.metrics.pooling import average_pool, max_pool_places
-from hnas.metrics.reductions import inner, row_products, row_sum
 
 
 class Parts(NamedTuple):
@@ -330,13 +329,13 @@ class _Norm:
         n = len(d)
         p, q = (torch.zeros_like(d) if part is None else matrix(part) for part in read[0])
         buffer = torch.empty_like(d)
-        p1, q1 = (row_sum(part) / n for part in (p, q))
-        dp, beta, pq = (row_products(x, y, buffer) * (s * s / n) for x, y in ((d, p), (d, q), (p, q)))
+        p1, q1 = (part.sum(0) / n for part in (p, q))
+        dp, beta, pq = (torch.mul(x, y, out=buffer).sum(0) * (s * s / n) for x, y in ((d, p), (d, q), (p, q)))
         alpha = dp - self.eps * s * s if normalised else dp
         if self.moments.backward is not None:
             cotangent, m1, m2 = self.moments.backward
             gy = matrix(cotangent)
-            gp, gq = (row_products(gy, x, buffer) - n * m1 * x1 for x, x1 in ((p, p1), (q, q1)))
+            gp, gq = (torch.mul(gy, x, out=buffer).sum(0) - n * m1 * x1 for x, x1 in ((p, p1), (q, q1)))
             square = 3 * alpha * beta - pq + s * s * p1 * q1
             run.bend(a * (square * m2 * n / s - alpha * gq - beta * gp))
             if self.layer is not None and self.layer.mixed is not None:

@@ -27,9 +27,8 @@ from hnas.errors import UsageError
 from hnas.metrics.geometry import Geometry, per_dimension
 from hnas.metrics.hyperdual import Trace
 from hnas.metrics.joins import cat
-from hnas.metrics.norm import batch_norm
+from hnas.metrics.norm import batch_norm, inner
 from hnas.metrics.pooling import average_pool
-from hnas.metrics.reductions import inner
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _DROPOUTS = {
