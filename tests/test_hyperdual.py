@@ -177,6 +177,14 @@ def stopped(s: Forward, x: Tensor) -> Tensor:
     return s.head(y * (y > 0) * scale + y.detach())  # type: ignore[operator, no-any-return]
 
 
+def differentiated_on_the_way(s: Forward, x: Tensor) -> Tensor:
+    """Backward passes in the forward pass, through every kind of operation that bends; what they return is constant."""
+    y = s.conv(x)  # type: ignore[operator]
+    z = torch.tanh(s.norm(s.other(x) + y) * 2)  # type: ignore[operator]
+    (slope,) = torch.autograd.grad(z.square().sum(), y, retain_graph=True)
+    return s.head(z + slope)  # type: ignore[operator, no-any-return]
+
+
 def in_a_named_tuple(s: Forward, x: Tensor) -> Tensor:
     y = s.norm(s.conv(x))  # type: ignore[operator]
     return s.head(torch.cat(Pair(y[:, :2], y[:, 2:] * 2), 1))  # type: ignore[operator, no-any-return]
@@ -219,6 +227,7 @@ def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
         in_place,
         activated,
         stopped,
+        differentiated_on_the_way,
     ],
 )
 def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:

@@ -208,6 +208,11 @@ class Trace:
             for slot in step.reads:
                 readers.setdefault(slot, []).append(step.rule)
         calls = Counter(layer.key for layer in self._layers.values())
+        for step in self._steps:  # a network may differentiate in its forward pass, too: that is not the pass for g
+            if isinstance(step.rule, _Norm):
+                step.rule.moments.backward = None
+            elif isinstance(step.rule, _Entrywise):
+                step.rule.cotangent.wanted = True
         for slot, layer in self._layers.items():
             layer.once = calls[layer.key] == 1
             layer.normalised = len(readers.get(slot, [])) == 1 and isinstance(readers[slot][0], _Norm)
@@ -243,13 +248,13 @@ class Trace:
 
 @dataclass
 class _Cotangent:
-    """`∂L/∂y` of one value y of the network, from the backward pass for g, the first that goes through y."""
+    """`∂L/∂y` of one value y of the network, from the first backward pass through y once it is `wanted`."""
 
-    wanted: bool = True
+    wanted: bool = False
     value: Tensor | None = None
 
     def watch(self, y: Tensor) -> None:
-        """Take the gradient of `y` from now on."""
+        """`y` is that value."""
         y.register_hook(self._see)  # type: ignore[no-untyped-call]
 
     def _see(self, gradient: Tensor) -> None:
