@@ -131,24 +131,20 @@ class _BatchNorm(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
         x, s, a = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            gx = _Adjoint.apply(gy, x, s, a)  # type: ignore[no-untyped-call]
-        else:
-            rows, m1, m2 = _backward(matrix(gy), matrix(x), s, a)
-            gx = like(rows, gy)
-            if ctx.moments is not None and ctx.moments.backward is None:
-                ctx.moments.backward = gy, m1, m2
+        gx = _Adjoint.apply(gy, x, s, a, ctx.moments)  # type: ignore[no-untyped-call]
         return gx, None, None, None, None
 
 
 class _Adjoint(torch.autograd.Function):
-    """`x̄` as a function of ȳ and the centred x; `s` and `a` are functions of x."""
+    """`x̄` as a function of ȳ and the centred x; `s` and `a` are functions of x. The first call fills `moments`."""
 
     @staticmethod
-    def forward(ctx: Any, gy: Tensor, x: Tensor, s: Tensor, a: Tensor) -> Tensor:
+    def forward(ctx: Any, gy: Tensor, x: Tensor, s: Tensor, a: Tensor, moments: Moments | None) -> Tensor:
         rows, d = matrix(gy), matrix(x)
         gx, m1, m2 = _backward(rows, d, s, a)
         ctx.save_for_backward(gy, x, s, a, m1, m2)
+        if moments is not None and moments.backward is None:
+            moments.backward = gy.detach(), m1, m2
         return like(gx, gy)
 
     @staticmethod
@@ -163,7 +159,7 @@ class _Adjoint(torch.autograd.Function):
             to_x = torch.addcmul(scale * (m2 * v1 + p * m1), v, -scale * m2)
             to_x.addcmul_(gy, -scale * p).addcmul_(d, scale * s * (3 * m2 * p - q + m1 * v1))
             to_x = like(to_x, cotangent)
-        return like(to_gy, cotangent), to_x, None, None
+        return like(to_gy, cotangent), to_x, None, None, None
 
 
 def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
