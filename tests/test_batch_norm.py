@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hnas.metrics import norm as norms
-from hnas.metrics.hyperdual import Trace
+from hnas.metrics.curvature import Trace
 
 batch_norm = partial(norms.batch_norm, trace=Trace())
 

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from hnas.errors import UsageError
+from hnas.metrics.curvature import Trace
 from hnas.metrics.gram import Gram
-from hnas.metrics.hyperdual import Trace
 from hnas.metrics.layers import Layer, Layers
 from hnas.metrics.names import COLUMNS, NTK_MODES
 
@@ -94,7 +94,7 @@ def compute_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str
     what the published numbers rest on, one extra backward pass. `ntk="exact"` back-propagates each `f_{y_i}(x_i)`
     through the batch statistics: m backward passes, for study. The two agree where the batch does not couple.
 
-    GraSP comes from one forward pass in two directions (`hnas.metrics.hyperdual`); a network with operations that have
+    GraSP comes from one forward pass in two directions (`hnas.metrics.curvature`); a network with operations that have
     no rule there is differentiated twice by autograd, to the same number in more memory.
 
     Cost: about one forward, two input-gradient, one weight-gradient, one per-sample and four further convolution

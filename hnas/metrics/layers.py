@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hnas.errors import UsageError
+from hnas.metrics.curvature import Trace
 from hnas.metrics.geometry import Geometry, per_dimension
-from hnas.metrics.hyperdual import Trace
 from hnas.metrics.joins import cat
 from hnas.metrics.norm import batch_norm, inner
 from hnas.metrics.pooling import average_pool

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from hnas.metrics.hyperdual import Trace
+    from hnas.metrics.curvature import Trace
 
 
 @dataclass

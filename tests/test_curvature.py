@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hnas.metrics import compute_metrics, engine
-from hnas.metrics.hyperdual import Trace
+from hnas.metrics.curvature import Trace
 from hnas.spaces import search_spaces
 from tests.networks import CLASSES, Forward, batch, build, head, shake
 
