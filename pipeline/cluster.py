@@ -14,7 +14,7 @@ from distributed import Client
 from distributed.comm.addressing import parse_address, parse_host_port
 
 from hnas.errors import HnasError, UsageError
-from pipeline.local_cluster import default_workers, gpus, local_cluster
+from pipeline.local_cluster import HOUSEKEEPING, default_workers, gpus, local_cluster
 
 
 @contextmanager
@@ -29,6 +29,8 @@ def connected(workers: int | None, scheduler: str | None, device: str) -> Iterat
         for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler", "asyncio"):
             stack.enter_context(_quiet(logging.getLogger(name)))
         if scheduler is None:
+            # Not only while they start: a worker that takes a lost one's place reads the settings of that moment.
+            stack.enter_context(dask.config.set(HOUSEKEEPING))
             with _workers_ignore_interrupts():
                 cluster = local_cluster(workers or default_workers(device), gpus(device))
             address: object = stack.enter_context(cluster)

@@ -23,6 +23,15 @@ OPTIONS: dict[str, Any] = {
     "silence_logs": logging.CRITICAL,
 }
 
+#: Dask's settings for what its processes do beside the work. At its defaults that is 8 % of two cores: stacks sampled a
+#: hundred times a second for a dashboard that is not there, event loops timed every 20 ms, memory looked at every 100.
+HOUSEKEEPING: dict[str, Any] = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+
 
 def physical_cores() -> int:
     """The number of physical cores that this process may use."""
