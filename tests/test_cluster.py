@@ -1,4 +1,7 @@
-"""A Dask cluster started by hand: `dask scheduler` and `dask worker` in processes of their own, on loopback."""
+"""A Dask cluster started by hand: `dask scheduler` and `dask worker` in processes of their own, on loopback.
+
+At the end, what the local cluster leaves out.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import dask
 import pytest
-from distributed import Client
+from distributed import Client, Worker
 
 from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from pipeline import catalog
+from pipeline.cluster import connected
 from pipeline.ntk import NTKArrays
 from pipeline.precompute import Progress, precompute
 from pipeline.store import Store
@@ -259,3 +264,23 @@ def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_s
     assert table.items() <= expected.items()
     fill(store, small_plan(store, sample=60))
     assert exact_table(store, plan.settings.id) == expected
+
+
+def sampled(dask_worker: Worker) -> tuple[bool, bool]:
+    """Whether a worker samples its own stacks, and those of its event loop."""
+    return "profile" in dask_worker.periodic_callbacks, len(dask_worker.io_loop.profile) > 0
+
+
+def test_no_process_of_the_local_cluster_samples_itself_not_even_one_that_takes_a_lost_ones_place():
+    with connected(1, None, "cpu") as client:
+        ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), sampled(dask_worker))).values()
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + WAIT
+        while pid in client.run(os.getpid, on_error="ignore").values() or not client.scheduler_info()["workers"]:
+            assert time.monotonic() < deadline, "no worker took its place"
+            time.sleep(0.1)
+        (after,) = client.run(sampled).values()
+        scheduler = client.cluster.scheduler.io_loop.profile
+    assert before == after == (False, False)
+    assert not scheduler
+    assert dask.config.get("distributed.worker.profile.enabled"), "the user's settings are left as they are"
