@@ -315,7 +315,7 @@ def _fit(
                 seen += len(index)
                 if progress is not None:
                     progress(epoch * steps + step + 1, recipe.epochs * steps, float(loss_sum) / seen)
-            # Once an epoch: on CUDA each look at the loss would wait for the device.
+            # Once an epoch: on CUDA each look would wait for the device, as it does for who watches the progress.
             if not bool(loss_sum.isfinite()) or not all(bool(p.isfinite().all()) for p in parameters):
                 raise HnasError(
                     f"training diverged in epoch {epoch + 1} of {recipe.epochs}: the loss or a weight is no longer "

@@ -136,6 +136,13 @@ def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: dict[str, Store]
     connection.execute(sql("arrays", name=name, branches=branches))
 
 
+def _dataset_name(dataset: str) -> str:
+    # Reading images takes imports that a query can do without.
+    from pipeline.images import dataset_name
+
+    return dataset_name(dataset)
+
+
 def pick_run(
     connection: duckdb.DuckDBPyConnection,
     *,
@@ -145,14 +152,17 @@ def pick_run(
 ) -> dict[str, object]:
     """The run that a command works on, as a row of `runs`: the one named, else the newest that fits.
 
+    `dataset` is a name or the path of one, as `precompute` takes it.
+
     A run that has no metrics yet, since its `precompute` has just begun or was stopped, gives way to those that have.
     Raises `UsageError` where none fits, or the named one does not exist.
     """
+    name = None if dataset is None else _dataset_name(dataset)
     rows = connection.execute(
         "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
         "AND ($dataset IS NULL OR dataset = $dataset) "
         "ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
-        {"run": run, "space": space, "dataset": dataset},
+        {"run": run, "space": space, "dataset": name},
     )
     names = [column[0] for column in rows.description or []]
     found = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]

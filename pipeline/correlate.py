@@ -16,7 +16,7 @@ from scipy.stats import kendalltau, rankdata
 
 from hnas.errors import UsageError
 from hnas.metrics.names import COLUMNS
-from hnas.objective import BOUNDS, Array, SearchRange, objective
+from hnas.objective import BOUNDS, Array, SearchRange, check_exponent, objective
 from hnas.optimiser import Optimiser
 from pipeline.averaging import group_of, left_out
 from pipeline.importers.trainings import ACCURACIES
@@ -38,7 +38,8 @@ _FEWEST = 3
 class Boosted:
     """A row of Table 1: correlations of one metric with an accuracy.
 
-    `realizable` is that of M itself, `non_realizable` that of −(7) at its best (μ, ν).
+    `realizable` is that of M itself, `non_realizable` that of −(7) at its best (μ, ν). NaN where there is none: values
+    that do not differ, or fewer than two architectures with a finite κ.
     """
 
     metric: str
@@ -75,10 +76,17 @@ class Correlations:
             if i < j
         ]
         boosted = [
-            {"kind": kind, "x": row.metric, "y": self.target, "value": _plain(value), "mu": mu, "nu": nu}
+            {
+                "kind": kind,
+                "x": row.metric,
+                "y": self.target,
+                "value": _plain(value),
+                "mu": _plain(mu),
+                "nu": _plain(nu),
+            }
             for row in self.table_1
             for kind, value, mu, nu in (
-                ("realizable", row.realizable, None, None),
+                ("realizable", row.realizable, np.nan, np.nan),
                 ("non_realizable", row.non_realizable, row.mu, row.nu),
             )
         ]
@@ -110,6 +118,7 @@ def correlate(
     """
     if method not in METHODS:
         raise UsageError(f"the method {method!r} is unknown; choose from {', '.join(METHODS)}")
+    check_exponent(t)
     runs = group_of(connection, str(run["run"])) if average else []
     columns = _columns(connection, str(run["run"]), runs)
     what = run_or_mean(str(run["run"]), runs)
@@ -197,13 +206,17 @@ def _boosted(
 ) -> Boosted:
     m, kappa = columns[metric], columns["kappa"]
     realizable = measure(m, target)
-    search_range = SearchRange.of(m, kappa, t)
+    best = (np.nan, np.nan, np.nan)
+    try:
+        search_range = SearchRange.of(m, kappa, t)
+    except UsageError:  # too few architectures that (7) may propose
+        return Boosted(metric, realizable, *best)
     optimiser = Optimiser(seed=seed, bounds=_BOUNDS, initial=_INITIAL)
-    best = (-np.inf, np.nan, np.nan)
     for _ in range(_STEPS):
         point = optimiser.suggest()
         mu, nu = search_range.point(**point)
         value = measure(-objective(m, kappa, mu=mu, nu=nu, t=t), target)
         optimiser.register(point, -1.0 if np.isnan(value) else value)
-        best = max(best, (value, mu, nu))
+        if not np.isnan(value) and not best[0] >= value:
+            best = (value, mu, nu)
     return Boosted(metric, realizable, *best)

@@ -152,8 +152,9 @@ class Drivers:
         self._append([{"part": claim.part, "row": claim.row, "classes": claim.classes} for claim in claims])
 
     def done(self, parts: list[str]) -> None:
-        """Write down that the chunks of these parts are stored."""
-        self._append([{"done": part} for part in parts])
+        """Write down that the chunks of these parts are stored, unless another command took this one for dead."""
+        if parts and self.stands():
+            self._append([{"done": part} for part in parts])
 
     def _append(self, entries: Sequence[Mapping[str, object]]) -> None:
         if self._store.local:
@@ -183,13 +184,18 @@ class Drivers:
 
 
 def logged(store: Store, run: str) -> dict[str, Claim]:
-    """All claims on a run that were written down, by their parts: what a part holds without opening it."""
+    """The claims on a run that were written down, by their parts: what a part holds without opening it.
+
+    A part that was claimed for other rows again, by a command that died or after it, is left out: one of them was
+    stored.
+    """
     found: dict[str, Claim] = {}
+    ambiguous: set[str] = set()
     for name in store.names("runs", run, _FOLDER) if store.local else []:
         if name.endswith((_CLAIMS, _REVOKED)):
             try:
                 claimed, _ = Log().news(store.path("runs", run, _FOLDER, name))
             except FileNotFoundError:  # its command has just ended: what it stored can be opened
                 continue
-            found |= {claim.part: claim for claim in claimed}
-    return found
+            ambiguous |= {claim.part for claim in claimed if found.setdefault(claim.part, claim).row != claim.row}
+    return {part: claim for part, claim in found.items() if part not in ambiguous}

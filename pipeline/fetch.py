@@ -138,9 +138,13 @@ def _unpack(file: str, action: str, _: object) -> None:
     """Unpack an archive beside itself, nothing outside and no links: `action` is `fetch` where it was there before."""
     with tarfile.open(file) as archive:
         place = Path(file).parent
-        there = all((place / member.name).exists() for member in archive) if action == "fetch" else False
-        if not there:
+        if action != "fetch" or not all(_unpacked(place / member.name, member) for member in archive):
             archive.extractall(place, filter="data")
+
+
+def _unpacked(path: Path, member: tarfile.TarInfo) -> bool:
+    """Whether a member of an archive lies there, whole: unpacking may have been stopped half way."""
+    return path.stat().st_size == member.size if member.isfile() and path.is_file() else path.is_dir()
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:

@@ -311,7 +311,11 @@ def correlation_text(found: Correlations) -> str:
     if found.table_1:
         rows = [[f"with {found.target}", "realizable", "non-realizable", "mu", "nu"]]
         for row in found.table_1:
-            values = [_number(row.realizable), _number(row.non_realizable), f"{row.mu:.3g}", f"{row.nu:.4g}"]
+            values = [
+                _number(row.realizable),
+                _number(row.non_realizable),
+                *(_number(each, form) for each, form in ((row.mu, ".3g"), (row.nu, ".4g"))),
+            ]
             rows.append([row.metric, *values])
         lines += ["", aligned(rows)]
     elif found.target is None:
@@ -319,8 +323,8 @@ def correlation_text(found: Correlations) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.2f}"
+def _number(value: float, form: str = ".2f") -> str:
+    return "n/a" if np.isnan(value) else f"{value:{form}}"
 
 
 def write_records(records: list[dict[str, Any]], form: str, out: TextIO) -> None:

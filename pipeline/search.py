@@ -134,11 +134,14 @@ def new_search(
     search_spaces[space]
     check_exponent(t)
     training = {**(training or {}), "images": dataset, "image_size": image_size} if oracle == "train" else {}
-    name = None if dataset is None else _dataset_name(dataset)
-    chosen = pick_run(connection, run=run, space=space, dataset=name)
+    chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     runs = group_of(connection, str(chosen["run"])) if average else []
     if oracle == "table":
         accuracy = choose_accuracy(connection, str(chosen["run"]), accuracy, metric, runs)
+    elif accuracy is not None:
+        raise UsageError(
+            f"--accuracy {accuracy} is a column of --oracle table; --oracle train measures validation accuracy"
+        )
     elif dataset is None and chosen["dataset"] != "digits":
         raise UsageError(f"--oracle train needs --dataset, the images of {chosen['dataset']} to train on")
     else:
@@ -252,13 +255,6 @@ def run_search(
             f"interrupted: {len(saved)} of {settings.queries} queries are saved; `hnas search --resume {name}` goes on"
         ) from None
     return SearchResult(name, settings, done)
-
-
-def _dataset_name(dataset: str) -> str:
-    # Reading images takes imports that a search against a table can do without.
-    from pipeline.images import dataset_name
-
-    return dataset_name(dataset)
 
 
 def _trainer(

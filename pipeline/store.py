@@ -12,6 +12,7 @@ accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, se
 curves/<source>/*.parquet            the same, measured on the way, with the epoch
 proxies/<source>/*.parquet           training-free scores that others computed
 searches/<search>/search.json, queries.parquet
+spaces/                              what a space has worked out once; see `hnas.spaces.Cache`
 """
 
 from __future__ import annotations

@@ -246,6 +246,25 @@ def _weight_of_two_modules_with_their_own_biases() -> Built:
     return nn.Sequential(one, nn.Tanh(), two, nn.Tanh(), three, nn.Tanh(), head(3)), (3, 6, 6)
 
 
+def _weight_of_convolutions_of_several_geometries() -> Built:
+    """One weight, read by convolutions whose strides, dilations and groups differ."""
+    first, halved, wide, joint = (
+        nn.Conv2d(4, 4, (3, 2), padding=1, groups=2),
+        nn.Conv2d(4, 4, (3, 2), padding=1, groups=2, stride=2),
+        nn.Conv2d(2, 4, (3, 2), padding=2, dilation=2),
+        nn.Conv2d(2, 4, (3, 2), stride=(2, 1)),
+    )
+    for other in (halved, wide, joint):
+        other.weight = first.weight
+
+    def forward(s: Forward, x: Tensor) -> Tensor:
+        y = torch.tanh(s.first(torch.tanh(s.halved(x))))  # type: ignore[operator]
+        z = torch.tanh(s.wide(x[:, :2])).mean((2, 3), keepdim=True)  # type: ignore[operator]
+        return s.out(torch.tanh(s.joint((y + z)[:, 1:3])))  # type: ignore[operator, no-any-return]
+
+    return Forward(forward, first=first, halved=halved, wide=wide, joint=joint, out=head(4)), (4, 8, 8)
+
+
 def _views() -> Built:
     def forward(s: Forward, x: Tensor) -> Tensor:
         x = torch.relu(s.conv(x))  # type: ignore[operator]
@@ -287,6 +306,7 @@ UNCOUPLED: dict[str, Callable[[], Built]] = {
     "tokens_called_twice": _tokens_called_twice,
     "weight_of_two_modules": _weight_of_two_modules,
     "weight_of_two_modules_with_their_own_biases": _weight_of_two_modules_with_their_own_biases,
+    "weight_of_convolutions_of_several_geometries": _weight_of_convolutions_of_several_geometries,
     "views": _views,
 }
 

@@ -25,6 +25,7 @@ from pipeline.drivers import locked, logged
 from pipeline.ntk import Blocks, NTKArrays
 from pipeline.plan import Plan, relative_costs
 from pipeline.store import Store
+from pipeline.stored import Stored
 from tests.conftest import SPACE, claims_of, exact_table, fill, job_of, metrics_of
 
 MakePlan = Callable[..., Plan]
@@ -237,6 +238,35 @@ def test_a_command_whose_claims_were_revoked_stops(store, small_plan):
         assert worker.run_chunk(job_of(store, plan, token=claims.token), chunk).rows == 0
         with pytest.raises(HnasError, match=f"another precompute took run {plan.settings.id} in .* over"):
             claims.claim(budget(3))
+        claims.done([])
+        assert not (folder / f"{claims.token}.claims").exists(), "it stands again"
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_chunk_claimed_again_after_its_command_ended_is_known_by_the_rows_it_was_stored_in(
+    store, small_plan, monkeypatch, newest_first: bool
+):
+    plan = small_plan(store, sample=20)
+    run = plan.settings.id
+    with claims_of(store, plan, costs={}) as staying:
+        ended = Claims(store, plan, {}, keep_gram=False)
+        ended.join()
+        (lost,) = ended.claim(budget(3))
+        ended.leave(clean=False)
+        (chunk,) = staying.claim(budget(3))
+        assert chunk.part == lost.part
+        assert chunk.ntk_row != lost.ntk_row
+        assert worker.run_chunk(job_of(store, plan, token=staying.token), chunk).rows
+        staying.done([chunk])
+        names = Store.names
+        monkeypatch.setattr(
+            Store,
+            "names",
+            lambda self, *folder: sorted(
+                names(self, *folder), key=lambda name: name.startswith(staying.token) != newest_first
+            ),
+        )
+        assert Stored().updated(store, run).rows == set(range(chunk.ntk_row, chunk.ntk_row + 3))
 
 
 def test_on_an_object_store_a_later_command_revokes_an_earlier_one(small_plan, tmp_path):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.stats import kendalltau, spearmanr
@@ -15,7 +20,7 @@ from scipy.stats import kendalltau, spearmanr
 from hnas.errors import UsageError
 from hnas.objective import objective
 from pipeline.catalog import connect, pick_run
-from pipeline.correlate import TABLE_1, correlate, kendall, spearman
+from pipeline.correlate import TABLE_1, Correlations, correlate, kendall, spearman
 from pipeline.figures import check_figure, plot_correlations
 from pipeline.render import correlation_text, write_records
 from tests.stores import make_store
@@ -102,6 +107,39 @@ def test_records_hold_each_pair_once_and_both_columns_and_survive_json_and_csv(f
     assert [float(r["value"]) for r in read] == [r["value"] for r in records]
 
 
+def changed(folder: Path, kind: str, column: str, values: Callable[[int], list[float]]) -> Correlations:
+    """The correlations of a store whose `metrics` or `accuracies` have other values in one column."""
+    store = make_store(folder, architectures=20)
+    (path,) = store.glob(*{"metrics": ("runs", "*", "metrics"), "accuracies": ("accuracies", "*")}[kind], "*.parquet")
+    table = pq.read_table(path)
+    index = table.column_names.index(column)
+    pq.write_table(table.set_column(index, column, pa.array(values(len(table)))), path)
+    connection = connect(store)
+    return correlate(connection, pick_run(connection), target="test_accuracy")
+
+
+def test_metrics_are_correlated_also_where_no_two_condition_numbers_are_finite(tmp_path: Path):
+    found = changed(tmp_path, "metrics", "kappa", lambda n: [7.0, *[math.inf] * (n - 1)])
+    assert all(-1 <= row.realizable <= 1 and math.isnan(row.non_realizable) for row in found.table_1)
+    assert found.matrix[found.names.index("snip"), found.names.index("trace")] > 0.5
+    assert re.search(r"snip +-?0\.\d\d +n/a +n/a +n/a", correlation_text(found))
+
+
+def test_an_accuracy_that_does_not_differ_has_no_correlation_in_any_format(tmp_path: Path):
+    found = changed(tmp_path, "accuracies", "test_accuracy", lambda n: [90.0] * n)
+    text = io.StringIO()
+    write_records(found.records(), "json", text)
+    boosted = [r for r in json.loads(text.getvalue(), parse_constant=pytest.fail) if r["kind"] == "non_realizable"]
+    assert [(r["value"], r["mu"], r["nu"]) for r in boosted] == [(None, None, None)] * len(TABLE_1)
+    assert re.search(r"trace +n/a +n/a +n/a +n/a", correlation_text(found))
+
+
+def test_a_run_is_found_by_the_path_of_its_data_set_too(connection, tmp_path: Path):
+    assert pick_run(connection, dataset=str(tmp_path / "digits")) == pick_run(connection, dataset="digits")
+    with pytest.raises(UsageError, match="the store has no run with dataset cifar10"):
+        pick_run(connection, dataset="cifar10")
+
+
 def test_the_table_for_people_names_run_method_and_both_columns(connection):
     text = correlation_text(correlate(connection, pick_run(connection), method="kendall"))
     assert "Kendall's tau" in text
@@ -132,5 +170,7 @@ def test_what_cannot_be_correlated_is_refused(connection):
     run = pick_run(connection)
     with pytest.raises(UsageError, match="no values of 'nonsense'"):
         correlate(connection, run, target="nonsense")
+    with pytest.raises(UsageError, match="t = 0 cannot be"):
+        correlate(connection, run, t=0.0)
     with pytest.raises(UsageError, match="method"):
         correlate(connection, run, method="pearson")

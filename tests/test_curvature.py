@@ -21,8 +21,8 @@ NETWORKS = [
     "mlp", "residual", "residual_without_norm", "residual_in_place", "group_norm", "plain_batch_norm",
     "mlp_batch_norm", "conv1d_batch_norm", "conv3d_batch_norm", "groups", "depthwise", "depthwise_batch_norm",
     "padding_same_even_kernels", "padding_circular", "even_kernels_and_strides", "one_channel", "tokens",
-    "linear_called_twice", "conv_called_twice", "weight_of_two_modules_with_their_own_biases", "views",
-    "views_after_batch_norm",
+    "linear_called_twice", "conv_called_twice", "weight_of_two_modules_with_their_own_biases",
+    "weight_of_convolutions_of_several_geometries", "views", "views_after_batch_norm",
 ]  # fmt: skip
 
 
@@ -163,6 +163,82 @@ def in_place_beside_a_view(s: Forward, x: Tensor) -> Tensor:
     return s.head(torch.cat([y[:, :2], part], 1))  # type: ignore[operator, no-any-return]
 
 
+def rectified_beside_a_view(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    part = y[:, 2:]
+    y = F.relu(y, inplace=True)
+    return s.head(torch.cat([y[:, :2], part * 2], 1))  # type: ignore[operator, no-any-return]
+
+
+def rectified_before_a_view(s: Forward, x: Tensor) -> Tensor:
+    """In place where nothing is a view yet, nor read any more: nothing is amiss."""
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    first = y[:, 1:].mean((2, 3), keepdim=True)
+    y = F.relu(y + first.mean(1, keepdim=True), inplace=True)
+    y[:, :2] += 1.0
+    return s.head(torch.relu_(s.other(x)) + first.mean())  # type: ignore[operator, no-any-return]
+
+
+def assigned(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    y[:, 0] = 0.0
+    y[:, 1:3] = torch.tanh(s.other(x))[:, 1:3]  # type: ignore[operator]
+    return s.head(torch.tanh(y))  # type: ignore[operator, no-any-return]
+
+
+def detached_in_place(s: Forward, x: Tensor) -> Tensor:
+    y = s.other(x)  # type: ignore[operator]
+    y.detach_()
+    return s.head(torch.tanh(s.conv(x)) + y)  # type: ignore[operator, no-any-return]
+
+
+def scaled_without_gradients(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    with torch.no_grad():
+        y.div_(y.norm())
+    return s.head(y + torch.tanh(s.other(x)))  # type: ignore[operator, no-any-return]
+
+
+def changed_after_its_activation(s: Forward, x: Tensor) -> Tensor:
+    """Autograd needs of a sigmoid only what it returned, so that its argument may be written over."""
+    y = s.conv(x)  # type: ignore[operator]
+    gate = torch.sigmoid(y)
+    y += s.other(x)  # type: ignore[operator]
+    return s.head(torch.cat([gate[:, :2], y[:, 2:]], 1))  # type: ignore[operator, no-any-return]
+
+
+def rounded(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    return s.head(torch.tanh(y) + torch.div(y, 0.1, rounding_mode="floor"))  # type: ignore[operator, no-any-return]
+
+
+def compared_with_prototypes(s: Forward, x: Tensor) -> Tensor:
+    """Logits from a weight of no layer."""
+    return F.linear(s.conv(x).mean((2, 3)), s.prototypes.weight)  # type: ignore[operator, union-attr, arg-type]
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return 2 * gradient
+
+
+def doubled_at_the_end(s: Forward, x: Tensor) -> Tensor:
+    """Logits from a function of the network's own."""
+    return Doubled.apply(s.head(torch.tanh(s.conv(x))))  # type: ignore[operator, no-any-return, no-untyped-call]
+
+
+def normalised_beside_the_end(s: Forward, x: Tensor) -> Tensor:
+    """A norm reads the logits, and what it returns nobody does."""
+    logits = s.last(torch.tanh(s.conv(x) + s.other(x)).mean((2, 3)))  # type: ignore[operator]
+    s.last_norm(logits)  # type: ignore[operator]
+    return logits  # type: ignore[no-any-return]
+
+
 def activated(s: Forward, x: Tensor) -> Tensor:
     y = s.norm(s.conv(x))  # type: ignore[operator]
     y = F.gelu(y, approximate="tanh") + F.elu(y, 0.7) + torch.sigmoid(y).sqrt() + F.hardtanh(y)
@@ -225,13 +301,16 @@ def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
         shifted,
         across_the_batch,
         in_place,
+        rectified_before_a_view,
+        normalised_beside_the_end,
         activated,
         stopped,
         differentiated_on_the_way,
     ],
 )
 def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:
-    found = both(made_of(forward, other=nn.Conv2d(3, 4, 1)), *batch((3, 8, 8)))
+    more = {"other": nn.Conv2d(3, 4, 1), "last": nn.Linear(4, CLASSES), "last_norm": nn.BatchNorm1d(CLASSES)}
+    found = both(made_of(forward, **more), *batch((3, 8, 8)))
     assert found.agree()
     assert found.incomplete is None
 
@@ -243,6 +322,14 @@ def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Bo
         normalised_twice,
         in_place_on_a_view,
         in_place_beside_a_view,
+        rectified_beside_a_view,
+        assigned,
+        detached_in_place,
+        scaled_without_gradients,
+        changed_after_its_activation,
+        rounded,
+        compared_with_prototypes,
+        doubled_at_the_end,
         in_a_named_tuple,
         gated,
         multiplied,
@@ -253,9 +340,21 @@ def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Bo
 def test_these_have_none_and_are_differentiated_twice(
     forward: Callable[..., Tensor], both: Callable[..., Both]
 ) -> None:
-    found = both(made_of(forward), *batch((3, 8, 8)))
+    more = {"other": nn.Conv2d(3, 4, 1), "prototypes": nn.Embedding(CLASSES, 4)}
+    found = both(made_of(forward, **more), *batch((3, 8, 8)))
     assert found.agree()
     assert found.incomplete is not None
+
+
+def test_a_sum_in_place_keeps_its_type_whatever_is_added(both: Callable[..., Both]) -> None:
+    def forward(s: Forward, x: Tensor) -> Tensor:
+        y = s.conv(x)  # type: ignore[operator]
+        y += torch.linspace(0, 1, 8, dtype=torch.float64)
+        return s.head(torch.tanh(s.other(y)))  # type: ignore[operator, no-any-return]
+
+    found = both(made_of(forward, other=nn.Conv2d(4, 4, 1)).float(), *batch((3, 8, 8), dtype=torch.float32))
+    assert found.incomplete is None
+    assert found.agree(1e-4)
 
 
 def test_a_norm_with_factors_from_the_network_has_no_rule() -> None:

@@ -191,6 +191,24 @@ def test_the_command_fetches_a_data_set_from_a_mirror_and_the_name_then_opens_it
     assert (dataset.name, len(dataset.train), dataset.size) == ("cifar10", 20, 32)
 
 
+def test_what_was_unpacked_half_way_is_unpacked_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = cifar_archive()
+    server.files["/cifar-10-python.tar.gz"] = content
+    checksum = f"md5:{hashlib.md5(content).hexdigest()}"
+    monkeypatch.setitem(SOURCES, "cifar10", Download(server.url("/cifar-10-python.tar.gz"), checksum, archive=True))
+    place = fetch("cifar10", tmp_path)
+    last = place / "cifar-10-batches-py" / "batches.meta"
+    whole = last.read_bytes()
+    written = last.stat().st_mtime_ns
+    fetch("cifar10", tmp_path)
+    assert last.stat().st_mtime_ns == written, "what is whole is left alone"
+    last.write_bytes(whole[:10])
+    fetch("cifar10", tmp_path)
+    assert last.read_bytes() == whole
+
+
 def test_a_hostile_archive_writes_nothing_outside_its_folder(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

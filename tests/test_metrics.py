@@ -560,10 +560,25 @@ def standardised() -> nn.Module:
     return Forward(forward, first=nn.Linear(12, 9), out=nn.Linear(9, CLASSES))
 
 
+def fused() -> nn.Module:
+    """Two layers in one call, on their weights joined."""
+
+    def forward(s: Forward, x: Tensor) -> Tensor:
+        weight = torch.cat([s.first.weight, s.second.weight])  # type: ignore[list-item, union-attr]
+        return s.out(torch.tanh(F.linear(x, weight)))  # type: ignore[operator, no-any-return]
+
+    parts = {
+        "first": nn.Linear(12, 4, bias=False),
+        "second": nn.Linear(12, 5, bias=False),
+        "out": nn.Linear(9, CLASSES),
+    }
+    return Forward(forward, **parts)
+
+
 @pytest.mark.parametrize(
     ("make", "shape"),
-    [(parametrised, (12,)), (Attention, (7, 6)), (standardised, (12,))],
-    ids=["parametrised", "attention", "standardised"],
+    [(parametrised, (12,)), (Attention, (7, 6)), (standardised, (12,)), (fused, (12,))],
+    ids=["parametrised", "attention", "standardised", "fused"],
 )
 def test_a_weight_used_in_another_way_is_counted_or_refused_but_never_left_out(
     make: Callable[[], nn.Module], shape: tuple[int, ...]
@@ -955,3 +970,38 @@ def test_a_layer_that_reads_something_other_than_the_batch_is_refused_by_its_nam
     with pytest.raises(UsageError, match=r"layer mix .*\(42, 6\).*batch of 6"):
         compute_metrics(network, *batch((7, 6)))
     assert same_state(before, state(network))
+
+
+def changed_view(s: Forward, x: Tensor) -> Tensor:
+    """The view of the whole is changed in place, the whole read."""
+    y = s.conv(x)  # type: ignore[operator]
+    y.view(6, -1).clamp_(min=0)
+    return s.head(y)  # type: ignore[operator, no-any-return]
+
+
+def changed_whole(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    rows = y.view(6, -1)
+    y[:, 0] = 0.0
+    return s.out(rows)  # type: ignore[operator, no-any-return]
+
+
+def changed_view_alone(s: Forward, x: Tensor) -> Tensor:
+    """As in many classifiers: of what was flattened nobody reads the maps again."""
+    y = s.conv(x)  # type: ignore[operator]
+    rows = torch.relu_(y.view(6, -1))
+    return s.out(rows * 2)  # type: ignore[operator, no-any-return]
+
+
+@pytest.mark.parametrize("forward", [changed_view, changed_whole, changed_view_alone])
+def test_a_view_changed_in_place_that_is_a_copy_here_is_refused_where_the_change_would_be_missed(forward: Any) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Forward(forward, conv=nn.Conv2d(3, 4, 3), head=head(4), out=nn.Linear(64, CLASSES)).double()
+    images, labels = batch((3, 6, 6))
+    if forward is changed_view_alone:
+        found = compute_metrics(network, images, labels)
+        assert found.grad_norm == pytest.approx(reference_scalars(network, images, labels)["grad_norm"], rel=1e-8)
+    else:
+        with pytest.raises(UsageError, match="changes a value in place through a view of it"):
+            compute_metrics(network, images, labels)

@@ -116,6 +116,7 @@ def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Pat
             re.findall(rf"^{metric} +(\d\.\d\d) +(\d\.\d\d) +\d.*e", text, re.M)[-1] for text in (spearman, kendall)
         ]
         assert [found[0][0], found[1][0], found[0][1], found[1][1]] == shown, metric
+    assert re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M) == rows
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")

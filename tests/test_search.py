@@ -212,6 +212,11 @@ def test_the_train_oracle_really_trains_and_its_search_goes_on_after_a_stop(tmp_
     assert open_search(store, result.search).settings.training["epochs"] == 1
 
 
+def test_a_column_of_a_table_is_no_option_of_the_train_oracle(connection):
+    with pytest.raises(UsageError, match="--accuracy test_accuracy is a column of --oracle table"):
+        new_search(connection, space="nasbench201", dataset="digits", oracle="train", accuracy="test_accuracy")
+
+
 @pytest.mark.parametrize(("name", "words"), [("0000000000", "no search"), ("", "no search"), ("../runs", "no search")])
 def test_resuming_what_is_not_there_is_refused(store, name, words):
     with pytest.raises(UsageError, match=words):

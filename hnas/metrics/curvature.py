@@ -18,14 +18,14 @@ carried along, as hyper-dual numbers (Fike and Alonso, 2011) carry them. `∂L/�
 through `y` anyway: it is kept where an operation bends. Apart from that only values that the first forward pass has
 anyway are kept, and they go as the pass moves on: a double backward holds twice what a training step holds.
 
-`Trace` records the operations of the first pass. One without a rule here makes it `incomplete`: the engine then
-differentiates twice by autograd, which takes any operation.
+`Trace` records the operations of the first pass. One without a rule here, or a value that changed otherwise than by a
+recorded operation, makes it `incomplete`: the engine then differentiates twice by autograd, which takes any operation.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -98,6 +98,13 @@ class _Rule(Protocol):
         """The parts of what an operation returns, from those of what it reads; where it bends, it tells `run`."""
 
 
+class _Known(NamedTuple):
+    """A recorded value: its number, and how often it had been changed in place."""
+
+    number: int
+    version: int
+
+
 @dataclass
 class _Step:
     """One recorded operation and the numbers of the values that it reads and makes."""
@@ -111,20 +118,19 @@ class Trace:
     """The operations of one forward pass on values that depend on the weights, in their order."""
 
     def __init__(self) -> None:
-        #: The name of the first function without a rule, or None.
+        #: What was met first that there is no rule for, or None.
         self.incomplete: str | None = None
-        self._numbers: Any = WeakIdKeyDictionary()
+        self._known: Any = WeakIdKeyDictionary()
         self._steps: list[_Step] = []
         self._layers: dict[int, _Layer] = {}
         self._made = 0
         self._logits = -1
-        self._viewed: set[int] = set()
 
     def layer(self, key: str, x: Tensor, y: Tensor, weight: Tensor, apply: Callable[[Tensor, Tensor], Tensor]) -> None:
         """A layer made y of x: `apply(x, weight)`, perhaps plus a bias. `curvature` gets its gradient under `key`."""
-        if x.requires_grad and x not in self._numbers:
+        if x.requires_grad and x not in self._known:
             self.incomplete = "a value of unknown origin"
-        if self.incomplete is None and y.requires_grad:
+        if self._unchanged([x]) and y.requires_grad:
             rule = _Layer(key, x.detach(), weight.detach(), apply, _Cotangent())
             (number,) = self._record([x], [y], rule)
             self._layers[number] = rule
@@ -133,7 +139,7 @@ class Trace:
     def batch_norm(self, x: Tensor, y: Tensor, centred: Tensor, moments: Moments, eps: float) -> None:
         """Batch norm made y of x, with `centred` = x − mean(x)."""
         if self.knows(x) and y.requires_grad:
-            self._record([x], [y], _Norm(centred.detach(), moments, eps, self._layers.get(self._numbers[x])))
+            self._record([x], [y], _Norm(centred.detach(), moments, eps, self._layers.get(self._known[x].number)))
 
     def max_pool(self, x: Tensor, y: Tensor, indices: Tensor) -> None:
         """A max pooling made y of x: of each map the entries at `indices`, as torch's poolings return them."""
@@ -144,29 +150,43 @@ class Trace:
         """Any other function, with what it was called with and what it returned."""
         if self.incomplete is not None:
             return
-        given = list(_tensors((args, kwargs)))
-        read = [value for value in given if value in self._numbers]
-        made = list(_tensors(result))
+        given = list(tensors_in((args, kwargs)))
+        read = [value for value in given if value in self._known]
+        made = list(tensors_in(result))
         if not any(value.requires_grad for value in made):
             return  # sizes, flags, constants, and what autograd is told to take for one
+        if not self._unchanged(read, made):
+            return
         rule = self._rule(function, args, kwargs, made[0])
-        unseen = any(value.requires_grad and value not in self._numbers for value in given)
-        if rule is None or unseen or (function in _IN_PLACE and made[0].data_ptr() in self._viewed):
+        unseen = any(value.requires_grad and value not in self._known for value in given)
+        if rule is None or unseen or not torch.is_grad_enabled():  # in place without a gradient: autograd sees nothing
             self.incomplete = getattr(function, "__name__", str(function))
             return
-        self._viewed.update(value.data_ptr() for value in (*read, *made) if any(each._is_view() for each in made))
         self._record(read, made, rule)
 
     def knows(self, value: Any) -> bool:
-        """Whether `value` is one of those recorded, and nothing without a rule was met."""
-        return self.incomplete is None and isinstance(value, Tensor) and value in self._numbers
+        """Whether `value` is one of those recorded and unchanged since, and nothing without a rule was met."""
+        return isinstance(value, Tensor) and value in self._known and self._unchanged([value])
+
+    def _unchanged(self, read: Iterable[Tensor], made: Sequence[Tensor] = ()) -> bool:
+        """Whether those recorded of `read` are what they were, but for a change by the operation that makes `made`.
+
+        Otherwise one was changed through a view of it, by an assignment to its entries, without gradients, or
+        detached, and that is noted. False also where something without a rule was met before.
+        """
+        for value in read:
+            if (known := self._known.get(value)) is not None:
+                changes = value._version - known.version
+                if changes != any(value is each for each in made) or not value.requires_grad:
+                    self.incomplete = self.incomplete or "a value that was changed"
+        return self.incomplete is None
 
     def _record(self, read: Iterable[Tensor], made: Iterable[Tensor], rule: _Rule) -> tuple[int, ...]:
-        reads = tuple(self._numbers.get(value, -1) for value in read)
+        reads = tuple(self._known[value].number if value in self._known else -1 for value in read)
         makes = []
         for value in made:
             makes.append(self._made)
-            self._numbers[value] = self._made
+            self._known[value] = _Known(self._made, value._version)
             self._made += 1
         self._steps.append(_Step(reads, tuple(makes), rule))
         return tuple(makes)
@@ -174,35 +194,37 @@ class Trace:
     def _rule(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> _Rule | None:
         if function in _RELUS:
             return _Mask(result.detach())
-        first = bool(args) and self.knows(args[0])
+        first = bool(args) and isinstance(args[0], Tensor) and args[0] in self._known
         if function in _ENTRYWISE:
             if not first or result is args[0]:  # in place there is no argument left to differentiate at
                 return None
             cotangent = _Cotangent()
             cotangent.watch(result)
-            return _Entrywise(function, args[0].detach(), args[1:], kwargs, cotangent)
-        others = any(value in self._numbers for value in _tensors((args[1:], kwargs)))
+            return _Entrywise(function, args[0].detach(), args[0]._version, args[1:], kwargs, cotangent)
+        others = any(value in self._known for value in tensors_in((args[1:], kwargs)))
         if function is F.pad:
             linear = first and not others and _pads_zeros(*args[1:], **kwargs)
         elif function in _MAPS or function in _QUOTIENTS:
-            linear = first and not others
+            linear = first and not others and kwargs.get("rounding_mode") is None
         elif function in _PRODUCTS:
             linear = not (first and others)
         elif function in _SUMS or function in _JOINS:
             linear = True
-            args, kwargs = _without_constants((args, kwargs), self._numbers, numbers=function in _SUMS)
+            args, kwargs = _without_constants((args, kwargs), self._known, numbers=function in _SUMS)
         else:
             linear = False
         if not linear or kwargs.get("out") is not None:
             return None
-        args, kwargs = _places((args, kwargs), self._numbers)
-        if any(value in self._numbers for value in _tensors((args, kwargs))):
+        args, kwargs = _places((args, kwargs), self._known)
+        if any(value in self._known for value in tensors_in((args, kwargs))):
             return None  # one is in a container that is not looked into
-        return _Linear(_IN_PLACE.get(function, function), args, kwargs)
+        return _Linear(_IN_PLACE.get(function, function), args, kwargs, result.dtype)
 
     def finish(self, logits: Tensor) -> None:
         """The pass is over and returned `logits`; the next one is the backward pass for g."""
-        self._logits = self._numbers.get(logits, -1)
+        if logits.requires_grad and not self.knows(logits):
+            self.incomplete = self.incomplete or "logits of unknown origin"
+        self._logits = self._known[logits].number if logits in self._known else -1
         readers: dict[int, list[_Rule]] = {}
         for step in self._steps:
             for slot in step.reads:
@@ -213,9 +235,11 @@ class Trace:
                 step.rule.moments.backward = None
             elif isinstance(step.rule, _Entrywise):
                 step.rule.cotangent.wanted = True
+                if step.rule.x._version != step.rule.version:
+                    self.incomplete = self.incomplete or "a value that was changed"
         for slot, layer in self._layers.items():
             layer.once = calls[layer.key] == 1
-            layer.normalised = len(readers.get(slot, [])) == 1 and isinstance(readers[slot][0], _Norm)
+            layer.normalised = [type(rule) for rule in readers.get(slot, [])] == [_Norm] and slot != self._logits
             layer.cotangent.wanted = not layer.normalised
         self._layers.clear()
 
@@ -367,10 +391,14 @@ class _Mask:
 
 @dataclass
 class _Entrywise:
-    """`y = f(x)`, entry by entry: `p ↦ f′ p, q ↦ f′ q, f″(p, q) = f″ p q`, with f′ and f″ from autograd."""
+    """`y = f(x)`, entry by entry: `p ↦ f′ p, q ↦ f′ q, f″(p, q) = f″ p q`, with f′ and f″ from autograd.
+
+    `version` is how often x had been changed in place when f read it: autograd itself may need only y.
+    """
 
     function: Callable[..., Tensor]
     x: Tensor
+    version: int
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     cotangent: _Cotangent
@@ -405,11 +433,15 @@ class _Gather:
 
 @dataclass
 class _Linear:
-    """A linear `function`, with a `_Place` for each value of the network among its arguments, in their order."""
+    """A linear `function`, with a `_Place` for each value of the network among its arguments, in their order.
+
+    `dtype` is that of the result: in place an operation keeps it whatever it adds.
+    """
 
     function: Callable[..., Any]
     args: Any
     kwargs: Any
+    dtype: torch.dtype
 
     def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
         made = [self._part([parts[i] for parts in read]) for i in range(2)]
@@ -428,7 +460,8 @@ class _Linear:
                 return some.new_zeros(value.shape) if part is None else part
             return value
 
-        return list(_tensors(self.function(*_mapped(self.args, filled), **_mapped(self.kwargs, filled))))
+        made = tensors_in(self.function(*_mapped(self.args, filled), **_mapped(self.kwargs, filled)))
+        return [part.to(self.dtype) for part in made]
 
 
 @dataclass(frozen=True)
@@ -476,15 +509,16 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors among what a function was called with or returned, in tuples, lists and dictionaries too."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def _pads_zeros(pad: Any, mode: str = "constant", value: float | None = None) -> bool:

@@ -143,7 +143,7 @@ def queue_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str =
         weights = [layer.weight for layer in layers]
         twice = trace.incomplete is not None
         gradients = torch.autograd.grad(loss, weights, create_graph=twice, retain_graph=True, allow_unused=True)
-        matrix = (_summed_ntk if ntk == "summed" else _exact_ntk)(layers, target, m, keep=twice)
+        matrix = _summed_ntk(layers, target, m, keep=twice) if ntk == "summed" else _exact_ntk(layers, target, m)
         if twice:
             curvature = _curvature(layers, gradients)
         else:
@@ -208,7 +208,7 @@ def _summed_ntk(layers: Layers, target: Tensor, m: int, *, keep: bool) -> Tensor
     return gram.finish()
 
 
-def _exact_ntk(layers: Layers, target: Tensor, m: int, *, keep: bool) -> Tensor:
+def _exact_ntk(layers: Layers, target: Tensor, m: int) -> Tensor:
     gram = Gram(m, target.device)
     layers.phase = "gradient"
     for group in _groups(list(layers), m):

@@ -43,7 +43,7 @@ class Gram:
             a, b = x.double(), gy.double()
             self.matrix += (a @ a.t()) * (b @ b.t())
         else:
-            self._add(layer, per_sample_gradient(geometry, x, gy, layer.weight))
+            self._add(layer, per_sample_gradient(geometry, x, gy, layer.weight, in_order=layer.calls > 1))
         if bias is not None:
             self._add(bias, geometry.bias_adjoint(gy))
 
@@ -73,10 +73,11 @@ class Gram:
         return self.matrix.tril() + self.matrix.tril(-1).t()
 
 
-def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor) -> Tensor:
+def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor, *, in_order: bool = True) -> Tensor:
     """The gradients `J_s = ∂⟨gy_s, θ * x_s⟩/∂θ`, (m, P), for inputs x (m, …) and output gradients gy (m, …).
 
-    The order of the P entries is the same for every sample and otherwise arbitrary: only products are taken.
+    The P entries are in the order of the weight's. Unless `in_order`, they are in any order, the same for every sample:
+    enough for products of gradients of one call, and a copy less.
     """
     m = x.shape[0]
     if not geometry.convolution:
@@ -84,7 +85,7 @@ def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tenso
             return (gy[:, :, None] * x[:, None, :]).flatten(1)
         return torch.bmm(gy.flatten(1, -2).transpose(1, 2), x.flatten(1, -2)).flatten(1)
     if geometry.groups == 1 and x.dim() == 4:
-        return _unfolded(geometry, x, gy, weight)
+        return _unfolded(geometry, x, gy, weight, in_order)
     if geometry.is_depthwise(x, weight):
         return geometry.depthwise_gradients(gy, x, weight).flatten(1)
     # Every sample becomes a group of one convolution, whose weight gradient is then theirs side by side.
@@ -95,7 +96,7 @@ def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tenso
     return gw.reshape(m, -1)
 
 
-def _unfolded(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor) -> Tensor:
+def _unfolded(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor, in_order: bool) -> Tensor:
     """Products of output gradients with input patches, a few samples at a time, channels last.
 
     With the channels innermost a row of a patch is one run of memory, and the patches of a few samples stay in cache.
@@ -130,4 +131,6 @@ def _unfolded(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor) -> Tens
                 pixels[:, first : first + height * width],
                 out=out[start : start + step, turn],
             )
+    if in_order:
+        out = out.view(m, turns, outputs, unfolded, kw, inputs).permute(0, 2, 5, 1, 3, 4)
     return out.flatten(1)

@@ -4,16 +4,16 @@ Every call of a convolution or a linear map on the weight of a `Conv` or `Linear
 the autograd graph. One forward pass then serves three kinds of backward pass, told apart by `Layers.phase`:
 
 * `gradient`: `g_l = ∂L/∂θ_l` for every weight, itself differentiable;
-* `grasp`: given the cotangents `g_l` of those gradients, `θ_lᵀ (H g)_l` for every layer, a scalar each. Write
-  `θ_l = c_l W_l` at `c_l = 1`; then `∂/∂c_l Σ_k ⟨∂L/∂θ_k, g_k⟩ = W_lᵀ (H g)_l`, and both terms of it are inner
-  products of tensors which the pass holds anyway, so neither weight-shaped contraction of a double backward
-  (`ȳ ⊗ v` and `z̄ ⊗ x`) is ever formed;
+* `grasp`, of networks that `hnas.metrics.curvature` has no rules for: given the cotangents `g_l` of those gradients,
+  `θ_lᵀ (H g)_l` for every layer, a scalar each. Write `θ_l = c_l W_l` at `c_l = 1`; then
+  `∂/∂c_l Σ_k ⟨∂L/∂θ_k, g_k⟩ = W_lᵀ (H g)_l`, and both terms of it are inner products of tensors which the pass holds
+  anyway, so neither weight-shaped contraction of a double backward (`ȳ ⊗ v` and `z̄ ⊗ x`) is ever formed;
 * `ntk`: input gradients only; each layer hands its input and output gradient to a callback that adds to Θ₀.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
 
 from hnas.errors import UsageError
-from hnas.metrics.curvature import Trace
+from hnas.metrics.curvature import Trace, tensors_in
 from hnas.metrics.geometry import Geometry, per_dimension
 from hnas.metrics.joins import cat
 from hnas.metrics.norm import batch_norm, inner
@@ -116,9 +117,27 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, layers: Layers, trace: Trace) -> None:
         super().__init__()
         self.layers, self.trace = layers, trace
+        # Copies where the network meant a view, and what they are copies of: each other's.
+        self.twins: Any = WeakIdKeyDictionary()
+        self.spoilt: Any = WeakIdKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.twins:
+            return self._call(func, args, kwargs)
+        if any(value in self.spoilt for value in tensors_in((args, kwargs))):
+            raise UsageError(
+                "the network changes a value in place through a view of it, where there is a copy here: convolutions "
+                "and batch norm return channels last; let it work out of place after `view`"
+            )
+        result = self._call(func, args, kwargs)
+        if func is Tensor.__setitem__ or (args and result is args[0]):
+            for twin in self.twins.get(args[0], ()):
+                if (other := twin()) is not None:
+                    self.spoilt[other] = True
+        return result
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.batch_norm:
             return batch_norm(*args, **kwargs, trace=self.trace)
         if func in _DROPOUTS:
@@ -130,6 +149,8 @@ class _Recorder(TorchFunctionMode):
                 # Convolutions and batch norm return channels last here, which a flattening view does not take.
                 func = _VIEWS[func]
                 result = func(*args, **kwargs)
+                for one, other in ((args[0], result), (result, args[0])):
+                    self.twins.setdefault(one, []).append(TensorWeakRef(other))
             self.trace.operation(func, args, kwargs, result)
             return result
         func = _STAND_INS.get(func, func)
@@ -144,7 +165,7 @@ class _Recorder(TorchFunctionMode):
         else:
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) or (isinstance(result, tuple) and any(isinstance(r, Tensor) for r in result)):
-                self._refuse_weights(func, (*args, *kwargs.values()))
+                self._refuse_weights(func, tensors_in((args, kwargs)))
                 self.trace.operation(func, args, kwargs, result)
             return result
         x, weight, bias, geometry, padding = call
@@ -179,8 +200,8 @@ class _Recorder(TorchFunctionMode):
         known = bool(args) and self.trace.knows(args[0]) and args[0].dim() == dimensions + 2
         return known and not kwargs.get("return_indices")
 
-    def _refuse_weights(self, func: Any, args: tuple[Any, ...]) -> None:
-        for value in args:
+    def _refuse_weights(self, func: Any, read: Iterable[Tensor]) -> None:
+        for value in read:
             layer = self.layers.by_weight.get(id(value))
             if layer is not None:
                 raise UsageError(
