@@ -175,8 +175,21 @@ def rectified_before_a_view(s: Forward, x: Tensor) -> Tensor:
     y = s.norm(s.conv(x))  # type: ignore[operator]
     first = y[:, 1:].mean((2, 3), keepdim=True)
     y = F.relu(y + first.mean(1, keepdim=True), inplace=True)
-    y[:, :2] += 1.0
+    y[:, :2].add_(1.0)
     return s.head(torch.relu_(s.other(x)) + first.mean())  # type: ignore[operator, no-any-return]
+
+
+def returned_as_they_are(s: Forward, x: Tensor) -> Tensor:
+    """Functions that return what they were given."""
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    z = torch.relu(y.contiguous(memory_format=torch.channels_last))
+    return s.head(z.contiguous(memory_format=torch.channels_last).flatten(1, 1) + y)  # type: ignore[operator, no-any-return]
+
+
+def assigned_and_returned(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x)  # type: ignore[operator]
+    y[:, 0] = 0.0
+    return s.head(torch.tanh(y.contiguous(memory_format=torch.channels_last)))  # type: ignore[operator, no-any-return]
 
 
 def assigned(s: Forward, x: Tensor) -> Tensor:
@@ -302,6 +315,7 @@ def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
         across_the_batch,
         in_place,
         rectified_before_a_view,
+        returned_as_they_are,
         normalised_beside_the_end,
         activated,
         stopped,
@@ -324,6 +338,7 @@ def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Bo
         in_place_beside_a_view,
         rectified_beside_a_view,
         assigned,
+        assigned_and_returned,
         detached_in_place,
         scaled_without_gradients,
         changed_after_its_activation,

@@ -25,7 +25,7 @@ recorded operation, makes it `incomplete`: the engine then differentiates twice 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -130,7 +130,7 @@ class Trace:
         """A layer made y of x: `apply(x, weight)`, perhaps plus a bias. `curvature` gets its gradient under `key`."""
         if x.requires_grad and x not in self._known:
             self.incomplete = "a value of unknown origin"
-        if self._unchanged([x]) and y.requires_grad:
+        if self.incomplete is None and y.requires_grad:
             rule = _Layer(key, x.detach(), weight.detach(), apply, _Cotangent())
             (number,) = self._record([x], [y], rule)
             self._layers[number] = rule
@@ -155,8 +155,6 @@ class Trace:
         made = list(tensors_in(result))
         if not any(value.requires_grad for value in made):
             return  # sizes, flags, constants, and what autograd is told to take for one
-        if not self._unchanged(read, made):
-            return
         rule = self._rule(function, args, kwargs, made[0])
         unseen = any(value.requires_grad and value not in self._known for value in given)
         if rule is None or unseen or not torch.is_grad_enabled():  # in place without a gradient: autograd sees nothing
@@ -165,21 +163,19 @@ class Trace:
         self._record(read, made, rule)
 
     def knows(self, value: Any) -> bool:
-        """Whether `value` is one of those recorded and unchanged since, and nothing without a rule was met."""
-        return isinstance(value, Tensor) and value in self._known and self._unchanged([value])
+        """Whether `value` is one of those recorded, and nothing without a rule was met."""
+        return self.incomplete is None and isinstance(value, Tensor) and value in self._known
 
-    def _unchanged(self, read: Iterable[Tensor], made: Sequence[Tensor] = ()) -> bool:
-        """Whether those recorded of `read` are what they were, but for a change by the operation that makes `made`.
+    def reads(self, values: Any) -> None:
+        """The network is about to read `values`, whatever holds them: those recorded must be what they were.
 
-        Otherwise one was changed through a view of it, by an assignment to its entries, without gradients, or
-        detached, and that is noted. False also where something without a rule was met before.
+        One that was changed through a view of it, by an assignment to its entries, without gradients, or detached is
+        unknown.
         """
-        for value in read:
-            if (known := self._known.get(value)) is not None:
-                changes = value._version - known.version
-                if changes != any(value is each for each in made) or not value.requires_grad:
-                    self.incomplete = self.incomplete or "a value that was changed"
-        return self.incomplete is None
+        for value in tensors_in(values):
+            known = self._known.get(value)
+            if known is not None and (value._version != known.version or not value.requires_grad):
+                self.incomplete = self.incomplete or "a value that was changed"
 
     def _record(self, read: Iterable[Tensor], made: Iterable[Tensor], rule: _Rule) -> tuple[int, ...]:
         reads = tuple(self._known[value].number if value in self._known else -1 for value in read)
@@ -222,6 +218,7 @@ class Trace:
 
     def finish(self, logits: Tensor) -> None:
         """The pass is over and returned `logits`; the next one is the backward pass for g."""
+        self.reads(logits)
         if logits.requires_grad and not self.knows(logits):
             self.incomplete = self.incomplete or "logits of unknown origin"
         self._logits = self._known[logits].number if logits in self._known else -1

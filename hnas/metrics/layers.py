@@ -117,24 +117,27 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, layers: Layers, trace: Trace) -> None:
         super().__init__()
         self.layers, self.trace = layers, trace
-        # Copies where the network meant a view, and what they are copies of: each other's.
+        # Copies where the network meant a view, and what they are copies of: of each the other, and its version then.
         self.twins: Any = WeakIdKeyDictionary()
         self.spoilt: Any = WeakIdKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.trace.reads((args, kwargs))
         if not self.twins:
             return self._call(func, args, kwargs)
-        if any(value in self.spoilt for value in tensors_in((args, kwargs))):
-            raise UsageError(
-                "the network changes a value in place through a view of it, where there is a copy here: convolutions "
-                "and batch norm return channels last; let it work out of place after `view`"
-            )
+        read = [(value, value._version) for value in tensors_in((args, kwargs)) if value in self.twins]
+        for value, _ in read:
+            others = [(twin(), version) for twin, version in self.twins[value]]
+            if value in self.spoilt or any(other is not None and other._version != then for other, then in others):
+                raise UsageError(
+                    "the network changes a value in place through a view of it, which is a copy here, because "
+                    "convolutions and batch norm return channels last; let it work out of place after `view`"
+                )
         result = self._call(func, args, kwargs)
-        if func is Tensor.__setitem__ or (args and result is args[0]):
-            for twin in self.twins.get(args[0], ()):
-                if (other := twin()) is not None:
-                    self.spoilt[other] = True
+        for value, version in read:
+            if value._version != version:  # what it is a copy of, or the other way round, would have changed too
+                self.spoilt.update((other, True) for twin, _ in self.twins[value] if (other := twin()) is not None)
         return result
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -150,7 +153,7 @@ class _Recorder(TorchFunctionMode):
                 func = _VIEWS[func]
                 result = func(*args, **kwargs)
                 for one, other in ((args[0], result), (result, args[0])):
-                    self.twins.setdefault(one, []).append(TensorWeakRef(other))
+                    self.twins.setdefault(one, []).append((TensorWeakRef(other), other._version))
             self.trace.operation(func, args, kwargs, result)
             return result
         func = _STAND_INS.get(func, func)
