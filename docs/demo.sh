@@ -13,6 +13,6 @@ show() {
 show 'hnas precompute nasbench201 --dataset digits --sample 200 --cells 1'
 show 'hnas correlate'
 show 'hnas search nasbench201 --dataset digits --oracle train --queries 8 --epochs 8 --batch-size 64'
-show "hnas sql \"SELECT arch, trace, kappa, params FROM pool WHERE status = 'ok' ORDER BY kappa LIMIT 5\""
+show "hnas sql \"SELECT arch, trace, kappa, params FROM pool WHERE status = 'ok' ORDER BY kappa, arch LIMIT 5\""
 show 'hnas info'
 printf '\nThe store is %s; every number above can be traced there.\n' "$HNAS_STORE"
