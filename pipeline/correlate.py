@@ -206,17 +206,18 @@ def _boosted(
 ) -> Boosted:
     m, kappa = columns[metric], columns["kappa"]
     realizable = measure(m, target)
-    best = (np.nan, np.nan, np.nan)
+    nothing = (np.nan, np.nan, np.nan)
     try:
         search_range = SearchRange.of(m, kappa, t)
     except UsageError:  # too few architectures that (7) may propose
-        return Boosted(metric, realizable, *best)
+        return Boosted(metric, realizable, *nothing)
+    found = []
     optimiser = Optimiser(seed=seed, bounds=_BOUNDS, initial=_INITIAL)
     for _ in range(_STEPS):
         point = optimiser.suggest()
         mu, nu = search_range.point(**point)
         value = measure(-objective(m, kappa, mu=mu, nu=nu, t=t), target)
         optimiser.register(point, -1.0 if np.isnan(value) else value)
-        if not np.isnan(value) and not best[0] >= value:
-            best = (value, mu, nu)
-    return Boosted(metric, realizable, *best)
+        if not np.isnan(value):
+            found.append((value, mu, nu))
+    return Boosted(metric, realizable, *max(found, default=nothing))

@@ -153,7 +153,7 @@ class Drivers:
 
     def done(self, parts: list[str]) -> None:
         """Write down that the chunks of these parts are stored, unless another command took this one for dead."""
-        if parts and self.stands():
+        if parts and self._store.local and self.stands():
             self._append([{"done": part} for part in parts])
 
     def _append(self, entries: Sequence[Mapping[str, object]]) -> None:

@@ -144,7 +144,9 @@ def _unpack(file: str, action: str, _: object) -> None:
 
 def _unpacked(path: Path, member: tarfile.TarInfo) -> bool:
     """Whether a member of an archive lies there, whole: unpacking may have been stopped half way."""
-    return path.stat().st_size == member.size if member.isfile() and path.is_file() else path.is_dir()
+    if member.isfile():
+        return path.is_file() and path.stat().st_size == member.size
+    return path.exists()
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:

@@ -314,7 +314,8 @@ def correlation_text(found: Correlations) -> str:
             values = [
                 _number(row.realizable),
                 _number(row.non_realizable),
-                *(_number(each, form) for each, form in ((row.mu, ".3g"), (row.nu, ".4g"))),
+                _number(row.mu, ".3g"),
+                _number(row.nu, ".4g"),
             ]
             rows.append([row.metric, *values])
         lines += ["", aligned(rows)]

@@ -139,7 +139,7 @@ class Trace:
     def batch_norm(self, x: Tensor, y: Tensor, centred: Tensor, moments: Moments, eps: float) -> None:
         """Batch norm made y of x, with `centred` = x − mean(x)."""
         if self.knows(x) and y.requires_grad:
-            self._record([x], [y], _Norm(centred.detach(), moments, eps, self._layers.get(self._known[x].number)))
+            self._record([x], [y], _Norm(centred.detach(), moments, eps, self._layers.get(self._number(x))))
 
     def max_pool(self, x: Tensor, y: Tensor, indices: Tensor) -> None:
         """A max pooling made y of x: of each map the entries at `indices`, as torch's poolings return them."""
@@ -177,8 +177,13 @@ class Trace:
             if known is not None and (value._version != known.version or not value.requires_grad):
                 self.incomplete = self.incomplete or "a value that was changed"
 
+    def _number(self, value: Tensor) -> int:
+        """The number of a recorded value, −1 for any other."""
+        known = self._known.get(value)
+        return -1 if known is None else known.number
+
     def _record(self, read: Iterable[Tensor], made: Iterable[Tensor], rule: _Rule) -> tuple[int, ...]:
-        reads = tuple(self._known[value].number if value in self._known else -1 for value in read)
+        reads = tuple(map(self._number, read))
         makes = []
         for value in made:
             makes.append(self._made)
@@ -190,7 +195,7 @@ class Trace:
     def _rule(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> _Rule | None:
         if function in _RELUS:
             return _Mask(result.detach())
-        first = bool(args) and isinstance(args[0], Tensor) and args[0] in self._known
+        first = bool(args) and self.knows(args[0])
         if function in _ENTRYWISE:
             if not first or result is args[0]:  # in place there is no argument left to differentiate at
                 return None
@@ -221,7 +226,7 @@ class Trace:
         self.reads(logits)
         if logits.requires_grad and not self.knows(logits):
             self.incomplete = self.incomplete or "logits of unknown origin"
-        self._logits = self._known[logits].number if logits in self._known else -1
+        self._logits = self._number(logits)
         readers: dict[int, list[_Rule]] = {}
         for step in self._steps:
             for slot in step.reads:

@@ -73,7 +73,7 @@ class Gram:
         return self.matrix.tril() + self.matrix.tril(-1).t()
 
 
-def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor, *, in_order: bool = True) -> Tensor:
+def per_sample_gradient(geometry: Geometry, x: Tensor, gy: Tensor, weight: Tensor, *, in_order: bool) -> Tensor:
     """The gradients `J_s = ∂⟨gy_s, θ * x_s⟩/∂θ`, (m, P), for inputs x (m, …) and output gradients gy (m, …).
 
     The P entries are in the order of the weight's. Unless `in_order`, they are in any order, the same for every sample:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
+from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.errors import UsageError
 from hnas.metrics.curvature import Trace, tensors_in
@@ -119,28 +119,12 @@ class _Recorder(TorchFunctionMode):
         self.layers, self.trace = layers, trace
         # Copies where the network meant a view, and what they are copies of: of each the other, and its version then.
         self.twins: Any = WeakIdKeyDictionary()
-        self.spoilt: Any = WeakIdKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.trace.reads((args, kwargs))
-        if not self.twins:
-            return self._call(func, args, kwargs)
-        read = [(value, value._version) for value in tensors_in((args, kwargs)) if value in self.twins]
-        for value, _ in read:
-            others = [(twin(), version) for twin, version in self.twins[value]]
-            if value in self.spoilt or any(other is not None and other._version != then for other, then in others):
-                raise UsageError(
-                    "the network changes a value in place through a view of it, which is a copy here, because "
-                    "convolutions and batch norm return channels last; let it work out of place after `view`"
-                )
-        result = self._call(func, args, kwargs)
-        for value, version in read:
-            if value._version != version:  # what it is a copy of, or the other way round, would have changed too
-                self.spoilt.update((other, True) for twin, _ in self.twins[value] if (other := twin()) is not None)
-        return result
-
-    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self.twins:
+            self._refuse_changed_twins(tensors_in((args, kwargs)))
         if func is F.batch_norm:
             return batch_norm(*args, **kwargs, trace=self.trace)
         if func in _DROPOUTS:
@@ -153,7 +137,7 @@ class _Recorder(TorchFunctionMode):
                 func = _VIEWS[func]
                 result = func(*args, **kwargs)
                 for one, other in ((args[0], result), (result, args[0])):
-                    self.twins.setdefault(one, []).append((TensorWeakRef(other), other._version))
+                    self.twins.setdefault(one, []).append((other, other._version))
             self.trace.operation(func, args, kwargs, result)
             return result
         func = _STAND_INS.get(func, func)
@@ -202,6 +186,14 @@ class _Recorder(TorchFunctionMode):
         """Whether a max pooling is one of a batch of maps that the trace knows, and returns no indices itself."""
         known = bool(args) and self.trace.knows(args[0]) and args[0].dim() == dimensions + 2
         return known and not kwargs.get("return_indices")
+
+    def _refuse_changed_twins(self, read: Iterable[Tensor]) -> None:
+        for value in read:
+            if any(twin._version != version for twin, version in self.twins.get(value, ())):
+                raise UsageError(
+                    "the network changes a value in place through a view of it, which is a copy here, because "
+                    "convolutions and batch norm return channels last; let it work out of place after `view`"
+                )
 
     def _refuse_weights(self, func: Any, read: Iterable[Tensor]) -> None:
         for value in read:
