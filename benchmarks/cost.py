@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from hnas import compute_metrics
+from hnas.allocator import keep_freed_memory
 from hnas.metrics.geometry import Geometry
 from hnas.metrics.gram import Gram
 from hnas.metrics.layers import Bias, Layer
-from pipeline.worker import keep_freed_memory
 
 GROUPS = {
     "convolutions": ("convolution",),

@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 
 from hnas import compute_metrics, search_spaces
+from hnas.allocator import keep_freed_memory
 from pipeline.images import open_dataset, training_batch
-from pipeline.worker import keep_freed_memory
 
 SPACES = ("nasbench101", "nasbench201", "darts")
 

@@ -6,17 +6,17 @@ chunk is done, so a worker that dies leaves nothing that counts.
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from hnas.allocator import give_back_freed_memory, keep_freed_memory
 from hnas.errors import HnasError
 from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
 from hnas.spaces import search_spaces
@@ -25,10 +25,6 @@ from pipeline.drivers import standing
 from pipeline.ntk import NTKArrays
 from pipeline.runs import RunSettings, load_batch
 from pipeline.store import Store, digest
-
-# glibc's mallopt parameters, and the largest threshold it takes.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -132,35 +128,6 @@ def _naming(arch: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HnasError(f"the metrics of {arch} could not be computed: {reason}") from error
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have this process's allocator keep the memory of freed tensors for the next ones; does nothing without glibc.
-
-    Dask starts workers with `MALLOC_TRIM_THRESHOLD_` set, which also makes glibc map every tensor of more than 128 KiB
-    afresh: ten networks then cost 9.5 million page faults and 2.2 times the time.
-    """
-    mallopt = _of_glibc("mallopt")
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_M_TOP_PAD, 64 * 2**20)
-
-
-def give_back_freed_memory() -> None:
-    """Return to the system what `keep_freed_memory` kept: the gaps between tensors, which grow with many networks."""
-    malloc_trim = _of_glibc("malloc_trim")
-    if malloc_trim is not None:
-        malloc_trim(0)
-
-
-def _of_glibc(name: str) -> Callable[..., int] | None:
-    try:
-        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return None
-    return found
 
 
 def batch_tensors(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

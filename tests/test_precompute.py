@@ -507,7 +507,7 @@ def test_keeping_freed_memory_changes_no_result(filled, small_plan):
 def test_after_a_chunk_the_memory_between_tensors_is_given_back():
     program = """
 import torch
-from pipeline.worker import give_back_freed_memory, keep_freed_memory
+from hnas.allocator import give_back_freed_memory, keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from hnas.allocator import give_back_where_crowded
 from hnas.errors import UsageError
 from hnas.metrics.curvature import Trace
 from hnas.metrics.gram import Gram
@@ -136,6 +137,7 @@ def queue_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str =
             logits = network(images)
         _check_logits(logits, labels)
         trace.finish(logits)
+        give_back_where_crowded()
         loss = F.cross_entropy(logits, labels)
         target = logits.gather(1, labels[:, None])[:, 0]
         if not loss.requires_grad:  # no weight reaches the logits: every gradient is zero
@@ -143,6 +145,7 @@ def queue_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str =
         weights = [layer.weight for layer in layers]
         twice = trace.incomplete is not None
         gradients = torch.autograd.grad(loss, weights, create_graph=twice, retain_graph=True, allow_unused=True)
+        give_back_where_crowded()
         matrix = _summed_ntk(layers, target, m, keep=twice) if ntk == "summed" else _exact_ntk(layers, target, m)
         if twice:
             curvature = _curvature(layers, gradients)
