@@ -186,10 +186,10 @@ def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     run = plan.settings.id
     with locked(store, "runs", run):
         asked = store.read_tables(["arch"], "runs", run, "requests", "*.parquet")
-        _write_missing(store, asked, plan.requested, None, "runs", run, "requests")
+        write_missing(store, asked, plan.requested, None, "runs", run, "requests")
     with locked(store, "architectures", space.name):
         known = store.read_tables(["arch"], "architectures", space.name, "*.parquet")
-        _write_missing(store, known, plan.requested, space, "architectures", space.name)
+        write_missing(store, known, plan.requested, space, "architectures", space.name)
 
 
 def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:
@@ -209,13 +209,14 @@ def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, fl
     return {canonical: 1.0 + (flops.get(canonical) or mean) / mean for canonical, _ in plan.todo}
 
 
-def _write_missing(
+def write_missing(
     store: Store,
     known: pa.Table | None,
     requested: tuple[tuple[str, str], ...],
     space: SearchSpace | None,
     *folder: str,
 ) -> None:
+    """Write to `folder` those of `requested` that are not in `known`, with the static columns that `space` gives."""
     present = set(known["arch"].to_pylist()) if known else set()
     missing = [pair for pair in requested if pair[0] not in present]
     if not missing:
