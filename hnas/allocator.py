@@ -12,9 +12,9 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
-# Bytes that a process may hold before gaps between tensors are given back within a network: doing so always would
-# cost 3 % of the time, for networks that have room.
-_ROOM = 640 * 2**20
+# Bytes that a process holds where gaps between tensors are given back within a network, which costs 3 % of its time:
+# with less there is room for them, and a network that needs more than a gigabyte does so without them too.
+_CROWDED = range(704 * 2**20, 2**30)
 
 
 @cache
@@ -42,8 +42,8 @@ def give_back_freed_memory() -> None:
 
 
 def give_back_where_crowded() -> None:
-    """`give_back_freed_memory`, in a process that keeps freed memory and holds more than 640 MiB."""
-    if keep_freed_memory.cache_info().currsize and resident() > _ROOM:
+    """`give_back_freed_memory`, in a process that keeps freed memory and is about to hold more than a gigabyte."""
+    if keep_freed_memory.cache_info().currsize and resident() in _CROWDED:
         give_back_freed_memory()
 
 

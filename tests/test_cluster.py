@@ -266,21 +266,22 @@ def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_s
     assert exact_table(store, plan.settings.id) == expected
 
 
-def sampled(dask_worker: Worker) -> tuple[bool, bool]:
-    """Whether a worker samples its own stacks, and those of its event loop."""
-    return "profile" in dask_worker.periodic_callbacks, len(dask_worker.io_loop.profile) > 0
+def settings_of(dask_worker: Worker) -> tuple[bool, bool, str | None]:
+    """Whether a worker samples its own stacks, and those of its event loop; its allocator's number of heaps."""
+    sampled = "profile" in dask_worker.periodic_callbacks, len(dask_worker.io_loop.profile) > 0
+    return *sampled, os.environ.get("MALLOC_ARENA_MAX")
 
 
-def test_no_process_of_the_local_cluster_samples_itself_not_even_one_that_takes_a_lost_ones_place():
+def test_no_local_worker_samples_itself_or_has_several_heaps_nor_does_one_that_takes_a_lost_ones_place():
     with connected(1, None, "cpu") as client:
-        ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), sampled(dask_worker))).values()
+        ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), settings_of(dask_worker))).values()
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + WAIT
         while pid in client.run(os.getpid, on_error="ignore").values() or not client.scheduler_info()["workers"]:
             assert time.monotonic() < deadline, "no worker took its place"
             time.sleep(0.1)
-        (after,) = client.run(sampled).values()
+        (after,) = client.run(settings_of).values()
         scheduler = client.cluster.scheduler.io_loop.profile
-    assert before == after == (False, False)
+    assert before == after == (False, False, "1")
     assert not scheduler
     assert dask.config.get("distributed.worker.profile.enabled"), "the user's settings are left as they are"
