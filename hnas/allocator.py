@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 # glibc's mallopt parameters, and the largest threshold it takes.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
-# Bytes that a process holds where gaps between tensors are given back within a network, which costs 3 % of its time:
-# with less there is room for them, and a network that needs more than a gigabyte does so without them too.
-_CROWDED = range(704 * 2**20, 2**30)
+# What a process is kept below, in bytes, and how much of it may be in use before gaps between tensors are given back
+# within a network, which costs such a network a tenth of its time. With less in use there is room for the gaps.
+_MOST, _CROWDED = 10**9, 440 * 2**20
 
 
 @cache
@@ -42,23 +41,54 @@ def give_back_freed_memory() -> None:
 
 
 def give_back_where_crowded() -> None:
-    """`give_back_freed_memory`, in a process that keeps freed memory and is about to hold more than a gigabyte."""
-    if keep_freed_memory.cache_info().currsize and resident() in _CROWDED:
+    """`give_back_freed_memory`, in a process that keeps freed memory and would outgrow a gigabyte with its gaps.
+
+    One that has outgrown it already is left alone: its networks need more, with gaps or without.
+    """
+    if keep_freed_memory.cache_info().currsize and bytes_in_use() > _CROWDED and most_held() < _MOST:
         give_back_freed_memory()
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds, 0 where the system does not tell as Linux does."""
+def most_held() -> int:
+    """The most bytes of memory that this process has held, 0 where the system does not tell."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-    except OSError:
+        import resource
+    except ImportError:
         return 0
+    # In KiB, but for macOS, which has no glibc.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def bytes_in_use() -> int:
+    """Bytes that this process has allocated and not freed, gaps apart; 0 where the allocator does not tell."""
+    mallinfo = _of_glibc("mallinfo2")
+    if mallinfo is None:
+        return 0
+    found = mallinfo()
+    return int(found.uordblks) + int(found.hblkhd)  # in its heaps, and mapped one by one
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+_RETURNED = {"mallinfo2": _Mallinfo2, "mallopt": ctypes.c_int, "malloc_trim": ctypes.c_int}
 
 
 @cache
-def _of_glibc(name: str) -> Callable[..., int] | None:
+def _of_glibc(name: str) -> Callable[..., Any] | None:
     try:
-        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+        function = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):
         return None
+    function.restype = _RETURNED[name]
+    found: Callable[..., Any] = function
     return found

@@ -152,6 +152,7 @@ def queue_metrics(network: nn.Module, images: Tensor, labels: Tensor, ntk: str =
         else:
             logits = logits.detach()  # of the graph nothing is left then but what the trace holds
             del loss, target
+            give_back_where_crowded()
             named = {layer.name: gradient for layer, gradient in zip(layers, gradients, strict=True)}
             with torch.no_grad():
                 curvature = trace.curvature(named, logits, labels)
