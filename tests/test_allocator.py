@@ -85,8 +85,8 @@ print((allocator.most_held() - before) / 1e6)
 del made
 print((held() * 1e6 - allocator.most_held()) / 1e6)
 """)
-    assert rise > 400
-    assert fall < -400
+    assert rise > 300
+    assert fall < -300
 
 
 @glibc
