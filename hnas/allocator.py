@@ -1,10 +1,15 @@
-"""How the C library's allocator treats the memory of tensors; without glibc nothing here does anything."""
+"""How the C library's allocator treats the memory of tensors; without glibc nothing here does anything.
+
+What is given back within a network needs glibc 2.33 or newer and Linux's /proc, to tell what is in use and was held.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 # glibc's mallopt parameters, and the largest threshold it takes.
@@ -33,7 +38,7 @@ def keep_freed_memory() -> None:
 def give_back_freed_memory() -> None:
     """Return to the system what `keep_freed_memory` kept: the gaps between tensors, which grow with many networks.
 
-    They grow because glibc before 2.38 does not put an aligned block, as torch asks for, where one of its size was.
+    They grow because glibc (seen of 2.36) does not put an aligned block, as torch asks for, where one of its size was.
     """
     malloc_trim = _of_glibc("malloc_trim")
     if malloc_trim is not None:
@@ -43,20 +48,22 @@ def give_back_freed_memory() -> None:
 def give_back_where_crowded() -> None:
     """`give_back_freed_memory`, in a process that keeps freed memory and would outgrow a gigabyte with its gaps.
 
-    One that has outgrown it already is left alone: its networks need more, with gaps or without.
+    One that has outgrown it already is left alone: the cost would buy nothing that it has not lost.
     """
     if keep_freed_memory.cache_info().currsize and bytes_in_use() > _CROWDED and most_held() < _MOST:
         give_back_freed_memory()
 
 
 def most_held() -> int:
-    """The most bytes of memory that this process has held, 0 where the system does not tell."""
+    """The most bytes of memory that this process has held, 0 where the system does not tell.
+
+    Not `ru_maxrss`, which a process inherits from the one that started it.
+    """
     try:
-        import resource
-    except ImportError:
+        (peak,) = re.findall(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+    except (OSError, ValueError):
         return 0
-    # In KiB, but for macOS, which has no glibc.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(peak) * 1024
 
 
 def bytes_in_use() -> int:
@@ -80,7 +87,12 @@ class _Mallinfo2(ctypes.Structure):
     ]
 
 
-_RETURNED = {"mallinfo2": _Mallinfo2, "mallopt": ctypes.c_int, "malloc_trim": ctypes.c_int}
+# What each function takes and returns.
+_SIGNATURES: dict[str, tuple[list[Any], Any]] = {
+    "mallinfo2": ([], _Mallinfo2),
+    "malloc_trim": ([ctypes.c_size_t], ctypes.c_int),
+    "mallopt": ([ctypes.c_int, ctypes.c_int], ctypes.c_int),
+}
 
 
 @cache
@@ -89,6 +101,6 @@ def _of_glibc(name: str) -> Callable[..., Any] | None:
         function = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):
         return None
-    function.restype = _RETURNED[name]
+    function.argtypes, function.restype = _SIGNATURES[name]
     found: Callable[..., Any] = function
     return found

@@ -77,7 +77,14 @@ class NTKArrays:
 
     def read(self, name: str = "eigenvalues") -> np.ndarray:
         """A whole array: `eigenvalues` (n, m) or `gram` (n, m, m). Raises `HnasError` where it was not kept."""
-        return np.asarray(self.open(name)[:])
+        return self.rows(self.open(name))
+
+    def rows(self, array: zarr.Array[Any], start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The rows from `start` to before `stop` of an array that `open` gave, float64. Raises `HnasError`."""
+        try:
+            return np.asarray(array[start:stop], dtype=np.float64)
+        except Exception as error:  # each codec of Zarr has its own
+            raise self._damaged(error, f"/{array.basename}") from error
 
     def open(self, name: str = "eigenvalues") -> zarr.Array[Any]:
         """The same array unread, to take some of its rows from. Raises `HnasError` where it was not kept."""
@@ -85,11 +92,22 @@ class NTKArrays:
             warnings.simplefilter("ignore")
             try:
                 group = zarr.open_group(self.path, mode="r")
+                found = name in group
+                array = _array(group, name) if found else None
             except FileNotFoundError as error:
                 raise HnasError(f"{self.path} does not exist; `hnas precompute` writes it") from error
-        if name not in group:
+            except ValueError as error:  # JSON among them
+                raise self._damaged(error) from error
+        if array is None:
             raise HnasError(f"{self.path} has no array {name!r}; Gram matrices are kept with --keep-gram")
-        return _array(group, name)
+        return array
+
+    def _damaged(self, error: Exception, where: str = "") -> HnasError:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return HnasError(
+            f"{self.path}{where} cannot be read: {reason}; it was damaged after it was written, restore it, or remove "
+            "the run and precompute it again"
+        )
 
 
 class Blocks:

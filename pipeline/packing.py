@@ -27,13 +27,15 @@ _BLOCK_BYTES = 900_000
 def pack(source: Store, run: str, target: Store) -> int:
     """Copy `run` of `source` into `target`, another store, and return its number of rows.
 
-    Every number is the stored one to the last bit; rows are in the order in which their classes were asked for. Not
-    copied are the batch, whose digest is in `run.json`, and Gram matrices.
+    Every number is the stored one to the last bit. Not copied are the batch, whose digest is in `run.json`, and Gram
+    matrices. The target has the whole run or nothing of it.
 
     Raises `UsageError` where the target has the run, or the run lacks rows that were asked for; `HnasError` where
-    there is no such run or a file of it is damaged.
+    there is no such run, a file of it is damaged, its space is not installed, or the target cannot be written.
     """
-    settings = read_settings(source, run)
+    source.check_version()
+    record = source.read_json("runs", run, "run.json")
+    space = search_spaces[read_settings(source, run).space]
     if target.exists("runs", run):
         raise UsageError(f"{target.location} has a run {run} already; remove it, or name another target")
     requests = source.read_tables(["arch", "canonical"], "runs", run, "requests", "*.parquet")
@@ -50,33 +52,59 @@ def pack(source: Store, run: str, target: Store) -> int:
     assert requests is not None
     assert metrics is not None
     metrics = metrics.take([places[name] for name in classes])
-    eigenvalues = NTKArrays(source, run).read()[metrics["ntk_row"].to_numpy()]
+    eigenvalues = _eigenvalues(NTKArrays(source, run), metrics)
     rows = pa.array(np.arange(len(classes), dtype=np.int32))
     metrics = metrics.set_column(names.index("ntk_row"), "ntk_row", rows)
 
-    target.prepare()
-    space = search_spaces[settings.space]
     requested = tuple(zip(requests["arch"].to_pylist(), requests["canonical"].to_pylist(), strict=True))
+    target.prepare()
     known = target.read_tables(["arch"], "architectures", space.name, "*.parquet")
     write_missing(target, known, requested, space, "architectures", space.name)
-    write_missing(target, None, requested, None, "runs", run, "requests")
-    arrays = NTKArrays(target, run)
-    arrays.prepare(eigenvalues.shape[1], len(classes), block=max(1, _BLOCK_BYTES // eigenvalues[0].nbytes), gram=False)
-    arrays.write(0, eigenvalues, None)
-    target.write_json(source.read_json("runs", run, "run.json"), "runs", run, "run.json")
-    target.write_table(metrics, "runs", run, "metrics", digest(*classes) + ".parquet")
+    try:
+        write_missing(target, None, requested, None, "runs", run, "requests")
+        arrays = NTKArrays(target, run)
+        block = max(1, _BLOCK_BYTES // eigenvalues[0].nbytes)
+        arrays.prepare(eigenvalues.shape[1], len(classes), block=block, gram=False)
+        arrays.write(0, eigenvalues, None)
+        target.write_table(metrics, "runs", run, "metrics", digest(*classes) + ".parquet")
+        target.write_json(record, "runs", run, "run.json")
+    except BaseException:
+        if target.exists("runs", run):
+            target.fs.rm(target.path("runs", run), recursive=True)
+        raise
     return len(classes)
+
+
+def _eigenvalues(arrays: NTKArrays, metrics: pa.Table) -> np.ndarray:
+    """The spectra (n, m) of the rows of `metrics`. Raises `HnasError` where one is not there.
+
+    Zarr has NaN for a file that is gone, which is a spectrum only of a network whose numbers overflowed.
+    """
+    stored = arrays.read()
+    rows = metrics["ntk_row"].to_numpy()
+    there = rows < len(stored)
+    found = stored[np.where(there, rows, 0)]
+    overflowed = np.array(metrics["status"].to_pylist()) == "nonfinite"
+    lost = ~there | (np.isnan(found).any(1) & ~overflowed)
+    if lost.any():
+        raise HnasError(
+            f"{arrays.path} has no eigenvalues of {int(lost.sum())} architectures of its run; it was damaged after it "
+            "was written, restore it, or remove the run and precompute it again"
+        )
+    return found
 
 
 def main(arguments: list[str]) -> None:
     """Pack the run of a store that the three arguments name."""
     if len(arguments) != 3:
-        sys.exit("usage: python -m pipeline.packing STORE RUN TARGET")
+        print("usage: python -m pipeline.packing STORE RUN TARGET", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
     store, run, target = arguments
     try:
         rows = pack(Store(store), run, Store(target))
     except HnasError as error:
-        sys.exit(f"error: {error}")
+        print(f"hnas: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     print(f"run {run}: {rows} rows packed into {target}")
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hnas.errors import HnasError
 from pipeline.store import Store
 
 #: Elements of an array that one batch of rows holds: 8 MiB of float64.
@@ -51,14 +50,7 @@ class ArrayRows:
         block = array.chunks[0]
         rows = block * max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
         for start in range(0, array.shape[0], rows):
-            try:
-                values = np.asarray(array[start : start + rows], dtype=np.float64)
-            except Exception as error:  # each codec of Zarr has its own
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise HnasError(
-                    f"{stored.path}/{self._name} cannot be read: {reason}; it was damaged after it was written, "
-                    "restore it, or remove the run and precompute it again"
-                ) from error
+            values = stored.rows(array, start, start + rows)
             places = np.arange(start, start + len(values), dtype=np.int32)
             if self._name == "gram":
                 # Of a row that was computed without --keep-gram, in a run that has matrices of others.

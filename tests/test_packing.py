@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,11 +124,73 @@ def test_the_command_of_the_page_says_what_it_packed_or_what_is_wrong(filled, tm
     assert done.stdout == f"run {run}: {len(plan.todo)} rows packed into {target}\n"
     refused = command(store.root, "0000000000", target)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.startswith("hnas: ")
     assert "Traceback" not in refused.stderr
-    assert command(store.root).stderr.startswith("usage: ")
+    again = command(store.root, run, target)
+    assert (again.returncode, again.stderr[:6]) == (2, "hnas: ")
+    wrong = command(store.root)
+    assert (wrong.returncode, wrong.stderr[:7]) == (2, "usage: ")
 
 
 def test_a_run_that_does_not_exist_is_told(filled, tmp_path):
     with pytest.raises(HnasError, match="cannot be read"):
         pack(filled[0], "0000000000", Store(str(tmp_path / "packed")))
+
+
+def damaged(store: Store, folder: Path, pattern: str, harm: Callable[[Path], object]) -> Store:
+    """A copy of `store` in `folder` to whose file at `pattern` `harm` was done."""
+    shutil.copytree(store.root, folder)
+    (found, *_) = sorted(folder.glob(pattern))
+    harm(found)
+    return Store(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "harm"),
+    [
+        ("runs/*/ntk.zarr/eigenvalues/c/0/0", lambda path: path.write_bytes(path.read_bytes()[:40])),
+        ("runs/*/ntk.zarr/eigenvalues/c/0/0", Path.unlink),
+        ("runs/*/ntk.zarr/eigenvalues/zarr.json", lambda path: path.write_text("{")),
+        ("runs/*/ntk.zarr/zarr.json", lambda path: path.write_text("{")),
+        ("runs/*/ntk.zarr/eigenvalues/zarr.json", lambda path: path.write_text(shorter(path.read_text()))),
+        ("runs/*/metrics/*.parquet", lambda path: path.write_bytes(b"")),
+        ("runs/*/requests/*.parquet", lambda path: path.write_bytes(b"")),
+        ("runs/*/run.json", lambda path: path.write_text("{}")),
+        ("runs/*/run.json", lambda path: path.write_text(path.read_text().replace("nasbench201", "nasbench999"))),
+        ("store.json", lambda path: path.write_text('{"version": 99}')),
+    ],
+)
+def test_a_damaged_run_is_told_in_a_sentence_and_nothing_is_written(filled, tmp_path, pattern, harm):
+    store, plan = filled
+    source = damaged(store, tmp_path / "damaged", pattern, harm)
+    with pytest.raises(HnasError) as error:
+        pack(source, plan.settings.id, Store(str(tmp_path / "packed")))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "packed").exists()
+
+
+def shorter(text: str) -> str:
+    """The description of an array, of which the rows from the fourth on are no part."""
+    described = json.loads(text)
+    described["shape"][0] = 4
+    return json.dumps(described)
+
+
+def test_a_target_that_cannot_be_written_half_way_has_nothing_of_the_run(filled, tmp_path, monkeypatch):
+    store, plan = filled
+    target, run = Store(str(tmp_path / "packed")), plan.settings.id
+
+    write = target.write_json
+
+    def full(value: dict[str, object], *parts: str) -> None:
+        if "run.json" in parts:
+            raise HnasError("the disk is full")
+        write(value, *parts)
+
+    monkeypatch.setattr(target, "write_json", full)
+    with pytest.raises(HnasError, match="the disk is full"):
+        pack(store, run, target)
+    assert not target.exists("runs", run)
+    monkeypatch.undo()
+    assert pack(store, run, target) == len(plan.todo)
+    assert exact_table(target, run) == exact_table(store, run)
