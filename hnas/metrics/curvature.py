@@ -8,8 +8,8 @@ gradient G maps them by
     p ↦ W p + W x,   q ↦ W q + G x
 
 a linear operation maps each as it maps x, a ReLU and a max pooling pass of each what they passed of x, a function of
-each entry multiplies them by its derivative, and batch norm is written out in `_Norm`. An operation `y = f(x)` that is
-not linear bends: by the chain rule
+each entry multiplies them by its derivative, and batch norm is written out in `hnas.metrics.rules`. An operation
+`y = f(x)` that is not linear bends: by the chain rule
 
     θᵀ H g = Σ_f ⟨∂L/∂y, f″(p, q)⟩
 
@@ -18,35 +18,28 @@ carried along, as hyper-dual numbers (Fike and Alonso, 2011) carry them. `∂L/�
 through `y` anyway: it is kept where an operation bends. Apart from that only values that the first forward pass has
 anyway are kept, and they go as the pass moves on: a double backward holds twice what a training step holds.
 
-`Trace` records the operations of the first pass. One without a rule here, or a value that changed otherwise than by a
-recorded operation, makes it `incomplete`: the engine then differentiates twice by autograd, which takes any operation.
+`Trace` records the operations of the first pass, each with its rule. One without a rule, or a value that changed
+otherwise than by a recorded operation, makes it `incomplete`: the engine then differentiates twice by autograd, which
+takes any operation.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from hnas.metrics import rules
 from hnas.metrics.joins import cat
-from hnas.metrics.norm import Moments, inner, input_gradient, like, matrix
-from hnas.metrics.pooling import average_pool, max_pool_places
-
-
-class Parts(NamedTuple):
-    """`p, q` of one value, each of its shape, or None where it is zero."""
-
-    p: Tensor | None
-    q: Tensor | None
-
-
-_ZERO = Parts(None, None)
+from hnas.metrics.norm import Moments
+from hnas.metrics.pooling import average_pool
+from hnas.metrics.rules import Parts, Place, Rule, mapped, tensors_in
 
 
 def _functions(names: str) -> set[Any]:
@@ -81,23 +74,6 @@ _IN_PLACE = {
 }  # fmt: skip
 
 
-@dataclass
-class _Pass:
-    """One pass over the recorded operations: the layers' gradients by key, and the sum over those done, a scalar."""
-
-    gradients: Mapping[str, Tensor | None]
-    curvature: Tensor
-
-    def bend(self, term: Tensor) -> None:
-        """Add an operation's `⟨∂L/∂y, f″(p, q)⟩`, or the entries that make it up."""
-        self.curvature = self.curvature + term.sum(dtype=torch.float64)
-
-
-class _Rule(Protocol):
-    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
-        """The parts of what an operation returns, from those of what it reads; where it bends, it tells `run`."""
-
-
 class _Known(NamedTuple):
     """A recorded value: its number, and how often it had been changed in place."""
 
@@ -111,7 +87,7 @@ class _Step:
 
     reads: tuple[int, ...]
     makes: tuple[int, ...]
-    rule: _Rule
+    rule: Rule
 
 
 class Trace:
@@ -122,7 +98,7 @@ class Trace:
         self.incomplete: str | None = None
         self._known: Any = WeakIdKeyDictionary()
         self._steps: list[_Step] = []
-        self._layers: dict[int, _Layer] = {}
+        self._layers: dict[int, rules.Layer] = {}
         self._made = 0
         self._logits = -1
 
@@ -131,7 +107,7 @@ class Trace:
         if x.requires_grad and x not in self._known:
             self.incomplete = "a value of unknown origin"
         if self.incomplete is None and y.requires_grad:
-            rule = _Layer(key, x.detach(), weight.detach(), apply, _Cotangent())
+            rule = rules.Layer(key, x.detach(), weight.detach(), apply, rules.Cotangent())
             (number,) = self._record([x], [y], rule)
             self._layers[number] = rule
             rule.cotangent.watch(y)
@@ -139,12 +115,12 @@ class Trace:
     def batch_norm(self, x: Tensor, y: Tensor, centred: Tensor, moments: Moments, eps: float) -> None:
         """Batch norm made y of x, with `centred` = x − mean(x)."""
         if self.knows(x) and y.requires_grad:
-            self._record([x], [y], _Norm(centred.detach(), moments, eps, self._layers.get(self._number(x))))
+            self._record([x], [y], rules.Norm(centred.detach(), moments, eps, self._layers.get(self._number(x))))
 
     def max_pool(self, x: Tensor, y: Tensor, indices: Tensor) -> None:
         """A max pooling made y of x: of each map the entries at `indices`, as torch's poolings return them."""
         if self.knows(x) and y.requires_grad:
-            self._record([x], [y], _Gather(indices, x.shape[2:]))
+            self._record([x], [y], rules.Gather(indices, x.shape[2:]))
 
     def operation(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Any other function, with what it was called with and what it returned."""
@@ -182,7 +158,7 @@ class Trace:
         known = self._known.get(value)
         return -1 if known is None else known.number
 
-    def _record(self, read: Iterable[Tensor], made: Iterable[Tensor], rule: _Rule) -> tuple[int, ...]:
+    def _record(self, read: Iterable[Tensor], made: Iterable[Tensor], rule: Rule) -> tuple[int, ...]:
         reads = tuple(map(self._number, read))
         makes = []
         for value in made:
@@ -192,16 +168,16 @@ class Trace:
         self._steps.append(_Step(reads, tuple(makes), rule))
         return tuple(makes)
 
-    def _rule(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> _Rule | None:
+    def _rule(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Rule | None:
         if function in _RELUS:
-            return _Mask(result.detach())
+            return rules.Mask(result.detach())
         first = bool(args) and self.knows(args[0])
         if function in _ENTRYWISE:
             if not first or result is args[0]:  # in place there is no argument left to differentiate at
                 return None
-            cotangent = _Cotangent()
+            cotangent = rules.Cotangent()
             cotangent.watch(result)
-            return _Entrywise(function, args[0].detach(), args[0]._version, args[1:], kwargs, cotangent)
+            return rules.Entrywise(function, args[0].detach(), args[0]._version, args[1:], kwargs, cotangent)
         others = any(value in self._known for value in tensors_in((args[1:], kwargs)))
         if function is F.pad:
             linear = first and not others and _pads_zeros(*args[1:], **kwargs)
@@ -219,7 +195,7 @@ class Trace:
         args, kwargs = _places((args, kwargs), self._known)
         if any(value in self._known for value in tensors_in((args, kwargs))):
             return None  # one is in a container that is not looked into
-        return _Linear(_IN_PLACE.get(function, function), args, kwargs, result.dtype)
+        return rules.Linear(_IN_PLACE.get(function, function), args, kwargs, result.dtype)
 
     def finish(self, logits: Tensor) -> None:
         """The pass is over and returned `logits`; the next one is the backward pass for g."""
@@ -227,21 +203,21 @@ class Trace:
         if logits.requires_grad and not self.knows(logits):
             self.incomplete = self.incomplete or "logits of unknown origin"
         self._logits = self._number(logits)
-        readers: dict[int, list[_Rule]] = {}
+        readers: dict[int, list[Rule]] = {}
         for step in self._steps:
             for slot in step.reads:
                 readers.setdefault(slot, []).append(step.rule)
         calls = Counter(layer.key for layer in self._layers.values())
         for step in self._steps:  # a network may differentiate in its forward pass, too: that is not the pass for g
-            if isinstance(step.rule, _Norm):
+            if isinstance(step.rule, rules.Norm):
                 step.rule.moments.backward = None
-            elif isinstance(step.rule, _Entrywise):
+            elif isinstance(step.rule, rules.Entrywise):
                 step.rule.cotangent.wanted = True
                 if step.rule.x._version != step.rule.version:
                     self.incomplete = self.incomplete or "a value that was changed"
         for slot, layer in self._layers.items():
             layer.once = calls[layer.key] == 1
-            layer.normalised = [type(rule) for rule in readers.get(slot, [])] == [_Norm] and slot != self._logits
+            layer.normalised = [type(rule) for rule in readers.get(slot, [])] == [rules.Norm] and slot != self._logits
             layer.cotangent.wanted = not layer.normalised
         self._layers.clear()
 
@@ -251,16 +227,16 @@ class Trace:
         `gradients` are those of the layers by key, None where the loss does not reach a weight. Uses up the trace.
         """
         shares = logits.double().softmax(1)
-        run = _Pass(gradients, torch.zeros_like(shares[0, 0]))
+        run = rules.Pass(gradients, torch.zeros_like(shares[0, 0]))
         p, q = self._replay(run)
         if p is not None and q is not None:
             run.bend(((shares * p * q).sum(1) - (shares * p).sum(1) * (shares * q).sum(1)) / len(labels))
         return run.curvature
 
-    def _replay(self, run: _Pass) -> Parts:
+    def _replay(self, run: rules.Pass) -> Parts:
         last = {slot: number for number, step in enumerate(self._steps) for slot in step.reads}
         last[self._logits] = len(self._steps)
-        values = {-1: _ZERO}
+        values = {-1: rules.ZERO}
         steps, self._steps = self._steps[::-1], []
         for number in range(len(steps)):
             step = steps.pop()  # and with it what it holds of the first pass
@@ -272,208 +248,6 @@ class Trace:
         return values[self._logits]
 
 
-@dataclass
-class _Cotangent:
-    """`∂L/∂y` of one value y of the network, from the first backward pass through y once it is `wanted`."""
-
-    wanted: bool = False
-    value: Tensor | None = None
-
-    def watch(self, y: Tensor) -> None:
-        """`y` is that value."""
-        y.register_hook(self._see)  # type: ignore[no-untyped-call]
-
-    def _see(self, gradient: Tensor) -> None:
-        if self.wanted and not torch.is_grad_enabled():
-            self.wanted, self.value = False, gradient
-
-
-@dataclass
-class _Layer:
-    """A weight W with gradient G on x.
-
-    Where batch norm alone reads the layer, a scaling of its output is without effect but for ε. Then `p` is returned
-    without its term W x, and f″ without W q: with their effect in `_Norm` it comes to `−⟨∂L/∂y, G x⟩`, the negative of
-    ‖G‖² where the weight is used once. So what cancels is never computed. `mixed` is then left for `_Norm`, which knows
-    the gradient at y.
-    """
-
-    key: str
-    x: Tensor
-    weight: Tensor
-    apply: Callable[[Tensor, Tensor], Tensor]
-    cotangent: _Cotangent
-    once: bool = True
-    normalised: bool = False
-    mixed: Tensor | None = None
-
-    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
-        (p, q), gradient = read[0], run.gradients[self.key]
-        scaled = None if p is None else self.apply(p, self.weight)
-        moved = None if q is None else self.apply(q, self.weight)
-        mixed = None if p is None or gradient is None else self.apply(p, gradient)
-        pulled = None if gradient is None else self.apply(self.x, gradient)
-        if not self.normalised:
-            mixed = _sum(mixed, moved)
-            if mixed is not None and self.cotangent.value is not None:
-                run.bend(inner(self.cotangent.value, mixed))
-            scaled = _sum(scaled, self.apply(self.x, self.weight))
-        elif gradient is not None and self.once:
-            run.bend(-gradient.double().square())
-            self.mixed = mixed
-        else:
-            self.mixed = _sum(mixed, pulled, -1)
-        return (Parts(scaled, _sum(moved, pulled)),)
-
-
-def _sum(a: Tensor | None, b: Tensor | None, sign: int = 1) -> Tensor | None:
-    """`a + sign b`, in place of a where there is one."""
-    if a is None or b is None:
-        return a if b is None else b if sign == 1 else -b
-    return a.add_(b, alpha=sign)
-
-
-@dataclass
-class _Norm:
-    """Batch norm: with `d = x − mean(x)`, `s = (mean(d²) + ε)^−½`, `a = γ s`, and `P, Q` the parts of x, centred,
-
-        p ↦ a (P − α d),   α = s² mean(d P)
-        q ↦ a (Q − β d),   β = s² mean(d Q)
-        f″(p, q) = a ((3 α β − s² mean(P Q)) d − α Q − β P)
-
-    After a layer whose p lacks d and whose f″ lacks Q, these hold with `α − ε s²` for α: what the missing terms add to
-    each line cancels but for that, since `s² mean(d²) = 1 − ε s²`.
-    """
-
-    centred: Tensor
-    moments: Moments
-    eps: float
-    layer: _Layer | None
-
-    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
-        normalised = self.layer is not None and self.layer.normalised
-        if not normalised and all(part is None for part in read[0]):
-            return (_ZERO,)
-        assert self.moments.forward is not None
-        s, a = self.moments.forward
-        d = matrix(self.centred)
-        n = len(d)
-        p, q = (torch.zeros_like(d) if part is None else matrix(part) for part in read[0])
-        buffer = torch.empty_like(d)
-        p1, q1 = (part.sum(0) / n for part in (p, q))
-        dp, beta, pq = (torch.mul(x, y, out=buffer).sum(0) * (s * s / n) for x, y in ((d, p), (d, q), (p, q)))
-        alpha = dp - self.eps * s * s if normalised else dp
-        if self.moments.backward is not None:
-            cotangent, m1, m2 = self.moments.backward
-            gy = matrix(cotangent)
-            gp, gq = (torch.mul(gy, x, out=buffer).sum(0) - n * m1 * x1 for x, x1 in ((p, p1), (q, q1)))
-            square = 3 * alpha * beta - pq + s * s * p1 * q1
-            run.bend(a * (square * m2 * n / s - alpha * gq - beta * gp))
-            if self.layer is not None and self.layer.mixed is not None:
-                gradient = input_gradient(gy, d, s, a, m1, m2, buffer)
-                run.bend(inner(gradient, matrix(self.layer.mixed)))
-                self.layer.mixed = None
-        # The layer's own memory is written over where nothing else reads it.
-        out = (p, q) if normalised else (torch.empty_like(d), buffer)
-        torch.addcmul(-a * p1, p, a, out=out[0]).addcmul_(d, -a * alpha)
-        torch.addcmul(-a * q1, q, a, out=out[1]).addcmul_(d, -a * beta)
-        return (Parts(*(like(part, self.centred) for part in out)),)
-
-
-@dataclass
-class _Mask:
-    """A ReLU that returned `y`."""
-
-    y: Tensor
-
-    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
-        passed = torch.ops.aten.threshold_backward
-        return (Parts(*(None if part is None else passed(part, self.y, 0) for part in read[0])),)
-
-
-@dataclass
-class _Entrywise:
-    """`y = f(x)`, entry by entry: `p ↦ f′ p, q ↦ f′ q, f″(p, q) = f″ p q`, with f′ and f″ from autograd.
-
-    `version` is how often x had been changed in place when f read it: autograd itself may need only y.
-    """
-
-    function: Callable[..., Tensor]
-    x: Tensor
-    version: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    cotangent: _Cotangent
-
-    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
-        (p, q) = read[0]
-        with torch.enable_grad():
-            x = self.x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self.function(x, *self.args, **self.kwargs).sum(), x, create_graph=True)
-            bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else None
-        slope = slope.detach()
-        if bend is not None and p is not None and q is not None and self.cotangent.value is not None:
-            run.bend(self.cotangent.value * bend * p * q)
-        return (Parts(None if p is None else slope * p, None if q is None else slope * q),)
-
-
-@dataclass
-class _Gather:
-    """A max pooling of maps of this size."""
-
-    indices: Tensor
-    size: torch.Size
-
-    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
-        places = max_pool_places(self.indices, self.size)
-
-        def taken(part: Tensor) -> Tensor:
-            return like(matrix(part).reshape(-1).index_select(0, places).view(-1, part.shape[1]), self.indices)
-
-        return (Parts(*(None if part is None else taken(part) for part in read[0])),)
-
-
-@dataclass
-class _Linear:
-    """A linear `function`, with a `_Place` for each value of the network among its arguments, in their order.
-
-    `dtype` is that of the result: in place an operation keeps it whatever it adds.
-    """
-
-    function: Callable[..., Any]
-    args: Any
-    kwargs: Any
-    dtype: torch.dtype
-
-    def __call__(self, read: list[Parts], run: _Pass) -> Iterable[Parts]:
-        made = [self._part([parts[i] for parts in read]) for i in range(2)]
-        count = max((len(part) for part in made if part is not None), default=1)
-        columns: list[list[Tensor | None]] = [[None] * count if part is None else list(part) for part in made]
-        return (Parts(*values) for values in zip(*columns, strict=True))
-
-    def _part(self, read: list[Tensor | None]) -> list[Tensor] | None:
-        some = next((part for part in read if part is not None), None)
-        if some is None:
-            return None
-
-        def filled(value: Any) -> Any:
-            if isinstance(value, _Place):
-                part = read[value.number]
-                return some.new_zeros(value.shape) if part is None else part
-            return value
-
-        made = tensors_in(self.function(*_mapped(self.args, filled), **_mapped(self.kwargs, filled)))
-        return [part.to(self.dtype) for part in made]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Stands for the `number`-th value of the network among a function's arguments, of this shape."""
-
-    number: int
-    shape: torch.Size
-
-
 def _places(arguments: Any, known: Any) -> Any:
     """`arguments` with each value of the network replaced by its place."""
     seen: list[Tensor] = []
@@ -482,9 +256,9 @@ def _places(arguments: Any, known: Any) -> Any:
         if not isinstance(value, Tensor) or value not in known:
             return value
         seen.append(value)
-        return _Place(len(seen) - 1, value.shape)
+        return Place(len(seen) - 1, value.shape)
 
-    return _mapped(arguments, place)
+    return mapped(arguments, place)
 
 
 def _without_constants(arguments: Any, known: Any, *, numbers: bool) -> Any:
@@ -493,34 +267,13 @@ def _without_constants(arguments: Any, known: Any, *, numbers: bool) -> Any:
     def zero(value: Any) -> Any:
         return torch.zeros_like(value) if isinstance(value, Tensor) and value not in known else value
 
-    args, kwargs = _mapped(arguments, zero)
+    args, kwargs = mapped(arguments, zero)
     if numbers:
         args = tuple(value if isinstance(value, Tensor) else 0 for value in args)
         kwargs = {
             name: 0 if name == "other" and not isinstance(value, Tensor) else value for name, value in kwargs.items()
         }
     return args, kwargs
-
-
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """`value` with `change` applied to what its tuples, lists and dictionaries hold."""
-    if type(value) in (tuple, list):
-        return type(value)(_mapped(item, change) for item in value)
-    if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
-    return change(value)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors among what a function was called with or returned, in tuples, lists and dictionaries too."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
 
 
 def _pads_zeros(pad: Any, mode: str = "constant", value: float | None = None) -> bool:

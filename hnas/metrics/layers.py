@@ -25,11 +25,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.errors import UsageError
-from hnas.metrics.curvature import Trace, tensors_in
+from hnas.metrics.curvature import Trace
 from hnas.metrics.geometry import Geometry, per_dimension
 from hnas.metrics.joins import cat
 from hnas.metrics.norm import batch_norm, inner
 from hnas.metrics.pooling import average_pool
+from hnas.metrics.rules import tensors_in
 
 _CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _DROPOUTS = {
