@@ -92,8 +92,7 @@ class NTKArrays:
             warnings.simplefilter("ignore")
             try:
                 group = zarr.open_group(self.path, mode="r")
-                found = name in group
-                array = _array(group, name) if found else None
+                array = _array(group, name) if name in group else None
             except FileNotFoundError as error:
                 raise HnasError(f"{self.path} does not exist; `hnas precompute` writes it") from error
             except ValueError as error:  # JSON among them
