@@ -13,6 +13,7 @@ from string import Template
 import duckdb
 
 from hnas.errors import HnasError, UsageError
+from pipeline.shelf import shelf
 from pipeline.spectra import ARRAYS, ArrayRows
 from pipeline.store import Store
 
@@ -58,18 +59,18 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     try:
         connection.begin()  # some sixty statements, of which each would be a transaction of its own
         connection.execute(sql("empty"))
-        shelf = _shelf(store)
+        tables = shelf(store)
         for name, pattern in _PARQUET.items():
-            _create(connection, store, shelf, "parquet_files", name, pattern)
+            _create(connection, store, tables, "parquet_files", name, pattern)
         for name, pattern in _JSON.items():
             for path in store.glob(*pattern):
                 _check_json(store, path)
             # Not from duckdb_columns(), which works out the columns of every view: 9 ms.
             settings = connection.execute(f"DESCRIBE SELECT settings FROM empty.{name}").fetchall()[0][1]
-            _create(connection, store, shelf, "json_files", name, pattern, settings=settings)
+            _create(connection, store, tables, "json_files", name, pattern, settings=settings)
         own = [Path(path).parent.name for path in store.glob(*_JSON["runs"])]
         for name, array in ARRAYS.items():
-            _create_arrays(connection, dict.fromkeys(own, store) | shelf, name, array)
+            _create_arrays(connection, dict.fromkeys(own, store) | tables, name, array)
         connection.execute(sql("macros"))
         connection.execute(sql("spectrum"))
         connection.execute(sql("averages"))
@@ -89,22 +90,10 @@ def _check_json(store: Store, path: str) -> None:
         raise HnasError(f"{path} has no settings; it was damaged after it was written")
 
 
-def _shelf(store: Store) -> dict[str, Store]:
-    """The runs of the stores in `tables` beside a local store, each with the one that has it, but for its own runs."""
-    found: dict[str, Store] = {}
-    if store.local:
-        for marker in sorted(Path(store.root).parent.glob("tables/*/store.json")):
-            table = Store(str(marker.parent))
-            table.check_version()
-            runs = [Path(path).parent.name for path in table.glob("runs", "*", "run.json")]
-            found |= {run: table for run in runs if not store.exists("runs", run, "run.json")}
-    return found
-
-
 def _create(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
-    shelf: dict[str, Store],
+    tables: dict[str, Store],
     kind: str,
     name: str,
     pattern: tuple[str, ...],
@@ -112,9 +101,9 @@ def _create(
 ) -> None:
     wanted = [(store, pattern)]
     if pattern[0] == "runs":
-        wanted += [(table, ("runs", run, *pattern[2:])) for run, table in shelf.items()]
+        wanted += [(table, ("runs", run, *pattern[2:])) for run, table in tables.items()]
     elif pattern[0] == "architectures":
-        wanted += [(table, pattern) for table in dict.fromkeys(shelf.values())]
+        wanted += [(table, pattern) for table in dict.fromkeys(tables.values())]
     locations = [place.pattern(*parts).replace("'", "''") for place, parts in wanted if place.glob(*parts)]
     if locations:
         listed = ", ".join(f"'{location}'" for location in locations)

@@ -8,6 +8,7 @@ How the tables in `data/tables` are made of the stores that `hnas precompute` wr
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +16,22 @@ import pyarrow as pa
 from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.spaces import search_spaces
+from pipeline.drivers import locked
 from pipeline.ntk import NTKArrays
-from pipeline.plan import write_missing
+from pipeline.plan import Plan, write_missing
 from pipeline.runs import read_settings
+from pipeline.shelf import held, shelf
 from pipeline.store import Store, digest
 
 # Bytes of a file of `ntk.zarr`.
 _BLOCK_BYTES = 900_000
 
 
-def pack(source: Store, run: str, target: Store) -> int:
+def pack(source: Store, run: str, target: Store, *, block: int | None = None, whole: bool = True) -> int:
     """Copy `run` of `source` into `target`, another store, and return its number of rows.
+
+    `block` is the number of rows of a block of its `ntk.zarr`, by default as many as fit into a file of 0.9 MB. Unless
+    `whole`, a run that lacks rows is copied as it is.
 
     Every number is the stored one to the last bit. Not copied are the batch, whose digest is in `run.json`, and Gram
     matrices. The target has the whole run or nothing of it.
@@ -44,13 +50,14 @@ def pack(source: Store, run: str, target: Store) -> int:
     classes = list(dict.fromkeys(requests["canonical"].to_pylist())) if requests else []
     places = {name: i for i, name in enumerate(metrics["canonical"].to_pylist())} if metrics else {}
     missing = sum(name not in places for name in classes)
-    if not classes or missing:
+    if not places or (missing and whole):
         raise UsageError(
             f"run {run} of {source.location} lacks {missing} of the {len(classes)} rows that were asked for; "
             "the same `hnas precompute` completes it"
         )
     assert requests is not None
     assert metrics is not None
+    classes = [name for name in classes if name in places]
     metrics = metrics.take([places[name] for name in classes])
     eigenvalues = _eigenvalues(NTKArrays(source, run), metrics)
     rows = pa.array(np.arange(len(classes), dtype=np.int32))
@@ -63,7 +70,7 @@ def pack(source: Store, run: str, target: Store) -> int:
     try:
         write_missing(target, None, requested, None, "runs", run, "requests")
         arrays = NTKArrays(target, run)
-        block = max(1, _BLOCK_BYTES // eigenvalues[0].nbytes)
+        block = block or max(1, _BLOCK_BYTES // eigenvalues[0].nbytes)
         arrays.prepare(eigenvalues.shape[1], len(classes), block=block, gram=False)
         arrays.write(0, eigenvalues, None)
         target.write_table(metrics, "runs", run, "metrics", digest(*classes) + ".parquet")
@@ -73,6 +80,20 @@ def pack(source: Store, run: str, target: Store) -> int:
             target.fs.rm(target.path("runs", run), recursive=True)
         raise
     return len(classes)
+
+
+def adopted(store: Store, plan: Plan) -> Plan:
+    """Copy into `store` what a table beside it has of the plan's run, unless it has the run itself; returns the plan.
+
+    What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
+    """
+    run = plan.settings.id
+    with locked(store, "runs"):
+        table = None if store.exists("runs", run) else shelf(store).get(run)
+        if table is None:
+            return plan
+        pack(table, run, store, block=plan.block, whole=False)
+    return replace(plan, stored=held(store, run))
 
 
 def _eigenvalues(arrays: NTKArrays, metrics: pa.Table) -> np.ndarray:

@@ -19,6 +19,7 @@ from hnas.spaces import Named, SearchSpace, definition_of, key_of
 from pipeline.drivers import locked
 from pipeline.images import Batch, ImageDataset, training_batch
 from pipeline.runs import RunSettings
+from pipeline.shelf import held
 from pipeline.spaces import keep_in
 from pipeline.store import Store, digest
 from pipeline.stored import Stored
@@ -104,7 +105,7 @@ def make_plan(
     )
     with torch.no_grad():
         network(torch.from_numpy(batch.images[:2]))
-    stored = Stored().updated(store, settings.id)
+    stored = held(store, settings.id)
     classes: dict[str, str] = {}
     for arch, canonical in requested:
         classes.setdefault(canonical, arch)

@@ -23,6 +23,7 @@ from pipeline.claims import Claims, joined
 from pipeline.cluster import connected
 from pipeline.devices import Numerics
 from pipeline.local_cluster import default_workers
+from pipeline.packing import adopted
 from pipeline.plan import Plan, record_request, relative_costs
 from pipeline.runs import now, open_run, record_session
 from pipeline.spaces import flush_cache
@@ -101,6 +102,7 @@ def precompute(
             client = stack.enter_context(connected(workers, scheduler, device)) if plan.todo else None
             store.prepare()
             flush_cache()
+            plan = adopted(store, plan)
             open_run(store, plan.settings, plan.batch)
             record_request(store, space, plan)
             if client is None:

@@ -19,6 +19,7 @@ from pipeline.chunking import ChunkSizes
 from pipeline.claims import Claims, joined
 from pipeline.images import ImageDataset, open_dataset
 from pipeline.ntk import NTKArrays
+from pipeline.packing import adopted
 from pipeline.plan import Plan, make_plan, record_request, relative_costs
 from pipeline.runs import open_run
 from pipeline.store import Store
@@ -83,6 +84,7 @@ def claims_of(
 ) -> Iterator[Claims]:
     """What `precompute` does with a plan before it has any work done, and when all is done."""
     store.prepare()
+    plan = adopted(store, plan)
     open_run(store, plan.settings, plan.batch)
     record_request(store, SPACE, plan)
     costs = relative_costs(store, SPACE, plan) if costs is None else costs

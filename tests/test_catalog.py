@@ -73,10 +73,14 @@ def test_tables_beside_a_store_are_read_along_with_it(with_accuracies, small_pla
     counted = "SELECT run, count(*), count(test_accuracy) FROM pool WHERE run = ? GROUP BY run"
     assert both.execute(counted, [run]).fetchall() == [(run, len(archs), 4)]
     assert both.execute("SELECT count(*) FROM metrics WHERE run = ?", [mine]).fetchall() == [(3,)]
-    # The store's own run of the same settings hides the shipped one: no row comes twice.
-    fill(own, small_plan(own, sample=2))
+    # The store's own run of the same settings takes over what the shipped one has and hides it: no row comes twice.
+    plan = small_plan(own, sample=2)
+    fill(own, plan)
     hidden = connect(own)
-    assert hidden.execute("SELECT count(*) FROM pool WHERE run = ?", [run]).fetchall() == [(2,)]
+    asked = {*archs, *(arch for arch, _ in plan.requested)}
+    assert hidden.execute("SELECT count(*) FROM pool WHERE run = ?", [run]).fetchall() == [(len(asked),)]
+    rows = hidden.execute("SELECT count(*), count(DISTINCT canonical) FROM metrics WHERE run = ?", [run]).fetchall()
+    assert rows == [(len({SPACE.canonical(arch) for arch in asked}),) * 2]
     assert hidden.execute("SELECT count(*) FROM runs").fetchall() == [(2,)]
     assert snapshot(tmp_path / "tables") == before
 

@@ -1,0 +1,26 @@
+"""The tables beside a store: stores in a folder `tables` next to it, whose runs are read along with its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.store import Store
+from pipeline.stored import Stored
+
+
+def shelf(store: Store) -> dict[str, Store]:
+    """The runs of the stores in `tables` beside a local store, each with the one that has it, but for its own runs."""
+    found: dict[str, Store] = {}
+    if store.local:
+        for marker in sorted(Path(store.root).parent.glob("tables/*/store.json")):
+            table = Store(str(marker.parent))
+            table.check_version()
+            runs = [Path(path).parent.name for path in table.glob("runs", "*", "run.json")]
+            found |= {run: table for run in runs if not store.exists("runs", run, "run.json")}
+    return found
+
+
+def held(store: Store, run: str) -> Stored:
+    """What `store` has of a run, or, where it has nothing of it, a table beside it."""
+    place = store if store.exists("runs", run) else shelf(store).get(run, store)
+    return Stored().updated(place, run)
