@@ -36,10 +36,14 @@ def pack(source: Store, run: str, target: Store, *, block: int | None = None, wh
     Every number is the stored one to the last bit. Not copied are the batch, whose digest is in `run.json`, and Gram
     matrices. The target has the whole run or nothing of it.
 
-    Raises `UsageError` where the target has the run, or the run lacks rows that were asked for; `HnasError` where
-    there is no such run, a file of it is damaged, its space is not installed, or the target cannot be written.
+    Raises `UsageError` where there is no such run, the target has it, or it lacks rows that were asked for; `HnasError`
+    where a file of it is damaged, its space is not installed, or the target cannot be written.
     """
     source.check_version()
+    if not source.exists("runs", run, "run.json"):
+        raise UsageError(
+            f"{source.location} has no run {run}; `hnas info --store {source.location}` lists those it has"
+        )
     record = source.read_json("runs", run, "run.json")
     space = search_spaces[read_settings(source, run).space]
     if target.exists("runs", run):

@@ -124,9 +124,8 @@ def test_the_command_of_the_page_says_what_it_packed_or_what_is_wrong(filled, tm
     done = command(store.root, run, target)
     assert done.stdout == f"run {run}: {len(plan.todo)} rows packed into {target}\n"
     refused = command(store.root, "0000000000", target)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("hnas: ")
-    assert "Traceback" not in refused.stderr
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"hnas: {store.root} has no run 0000000000; ")
     again = command(store.root, run, target)
     assert (again.returncode, again.stderr[:6]) == (2, "hnas: ")
     wrong = command(store.root)
@@ -134,8 +133,11 @@ def test_the_command_of_the_page_says_what_it_packed_or_what_is_wrong(filled, tm
 
 
 def test_a_run_that_does_not_exist_is_told(filled, tmp_path):
-    with pytest.raises(HnasError, match="cannot be read"):
+    with pytest.raises(UsageError, match="has no run 0000000000"):
         pack(filled[0], "0000000000", Store(str(tmp_path / "packed")))
+    with pytest.raises(UsageError, match="has no run"):
+        pack(Store(str(tmp_path / "nowhere")), filled[1].settings.id, Store(str(tmp_path / "packed")))
+    assert not (tmp_path / "packed").exists()
 
 
 def damaged(store: Store, folder: Path, pattern: str, harm: Callable[[Path], object]) -> Store:

@@ -17,6 +17,7 @@ from pipeline.catalog import connect
 from pipeline.correlate import spearman
 from pipeline.store import Store
 from tests import test_import_nasbench101, test_import_nasbench201, test_import_nats_bench
+from tests.conftest import metrics_of
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
@@ -170,3 +171,16 @@ def test_the_python_example_runs(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 6 + 1
+
+
+def test_the_python_example_of_the_store_s_page_pairs_spectra_with_their_rows(filled):
+    store, plan = filled
+    page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    program = example.replace("data/store", store.root).replace("7b95ee8657", plan.settings.id)
+    assert program != example
+    program += "print(pool.num_rows, len(eigenvalues), (eigenvalues[:, -1] > 0).sum())\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in metrics_of(store, plan.settings.id) if row["trace"] > 0]
+    assert done.stdout.split() == [str(len(plan.requested)), str(len(plan.todo)), str(len(rows))]
