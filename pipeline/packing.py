@@ -92,9 +92,11 @@ def adopted(store: Store, plan: Plan) -> Plan:
     What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
     """
     run = plan.settings.id
-    with locked(store, "runs"):
-        table = None if store.exists("runs", run) else shelf(store).get(run)
-        if table is None:
+    table = shelf(store).get(run)
+    if table is None:
+        return plan
+    with locked(store, "architectures", plan.settings.space):
+        if store.exists("runs", run):  # another command was quicker, or stopped before it had begun
             return plan
         pack(table, run, store, block=plan.block, whole=False)
     return replace(plan, stored=held(store, run))
