@@ -20,7 +20,7 @@ from pipeline.drivers import locked
 from pipeline.ntk import NTKArrays
 from pipeline.plan import Plan, write_missing
 from pipeline.runs import read_settings
-from pipeline.shelf import held, shelf
+from pipeline.shelf import held, place_of
 from pipeline.store import Store, digest
 
 # Bytes of a file of `ntk.zarr`.
@@ -92,11 +92,11 @@ def adopted(store: Store, plan: Plan) -> Plan:
     What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
     """
     run = plan.settings.id
-    table = shelf(store).get(run)
-    if table is None:
+    if place_of(store, run) is store:
         return plan
     with locked(store, "architectures", plan.settings.space):
-        if store.exists("runs", run):  # another command was quicker, or stopped before it had begun
+        table = place_of(store, run)
+        if table is store:  # another command was quicker
             return plan
         pack(table, run, store, block=plan.block, whole=False)
     return replace(plan, stored=held(store, run))

@@ -20,7 +20,11 @@ def shelf(store: Store) -> dict[str, Store]:
     return found
 
 
+def place_of(store: Store, run: str) -> Store:
+    """The table beside `store` that has the run, where the store has nothing of it itself; else the store."""
+    return store if store.exists("runs", run) else shelf(store).get(run, store)
+
+
 def held(store: Store, run: str) -> Stored:
     """What `store` has of a run, or, where it has nothing of it, a table beside it."""
-    place = store if store.exists("runs", run) else shelf(store).get(run, store)
-    return Stored().updated(place, run)
+    return Stored().updated(place_of(store, run), run)
