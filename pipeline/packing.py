@@ -92,11 +92,9 @@ def adopted(store: Store, plan: Plan) -> Plan:
     What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
     """
     run = plan.settings.id
-    if place_of(store, run) is store:
-        return plan
-    with locked(store, "architectures", plan.settings.space):
+    with locked(store, "architectures", plan.settings.space):  # of two commands at once one copies it
         table = place_of(store, run)
-        if table is store:  # another command was quicker
+        if table is store:
             return plan
         pack(table, run, store, block=plan.block, whole=False)
     return replace(plan, stored=held(store, run))
