@@ -21,6 +21,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 from hnas.errors import UsageError
+from pipeline.printable import printable
 
 TERMINAL_ROWS = 40
 _MIN_TEXT_WIDTH = 12
@@ -196,7 +197,7 @@ def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, m
         shown.extend(zip(*texts, strict=True))
         rows += len(batch[0])
 
-    names = tuple(column.name.translate(_CONTROLS).replace("\n", " ") for column in columns)
+    names = tuple(printable(column.name, lines=True).replace("\n", " ") for column in columns)
     widths = [max(map(_width, cells)) for cells in zip(names, *shown, strict=True)]
     if terminal is not None:
         _shrink(widths, [column.kind in ("text", "nested") for column in columns], terminal.width)
@@ -225,19 +226,12 @@ def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, m
     return rows
 
 
-# A control character could move the cursor or recolour the terminal; line breaks stay.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")} | {
-    ord("\t"): "\\t",
-    ord("\r"): "\\r",
-}
-
-
 def _cell(kind: str, text: str | None) -> str | None:
     if text is None or kind in ("exact", "boolean"):
         return text
     if kind == "float":
         return f"{float(text):.6g}"
-    return (_valid_json(text) if kind == "nested" else text).translate(_CONTROLS)
+    return printable(_valid_json(text) if kind == "nested" else text, lines=True)
 
 
 def _width(cell: str | None) -> int:
