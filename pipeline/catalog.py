@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from string import Template
 
 import duckdb
 
 from hnas.errors import HnasError, UsageError
+from pipeline.datasets import KNOWN, canonical_dataset, squeezed_dataset
+from pipeline.imports import ImportedFile, imported_files
 from pipeline.shelf import shelf
 from pipeline.spectra import ARRAYS, ArrayRows
 from pipeline.store import Store
@@ -21,9 +24,6 @@ _PARQUET = {
     "architectures": ("architectures", "*", "*.parquet"),
     "requests": ("runs", "*", "requests", "*.parquet"),
     "metrics": ("runs", "*", "metrics", "*.parquet"),
-    "accuracies": ("accuracies", "*", "*.parquet"),
-    "curves": ("curves", "*", "*.parquet"),
-    "proxies": ("proxies", "*", "*.parquet"),
     "queries": ("searches", "*", "queries.parquet"),
 }
 _JSON = {
@@ -59,9 +59,12 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     try:
         connection.begin()  # some sixty statements, of which each would be a transaction of its own
         connection.execute(sql("empty"))
+        connection.execute(_dataset_macro())
         tables = shelf(store)
         for name, pattern in _PARQUET.items():
             _create(connection, store, tables, "parquet_files", name, pattern)
+        for name, imported in imported_files(store).items():
+            _create_imported(connection, store, name, imported)
         for name, pattern in _JSON.items():
             for path in store.glob(*pattern):
                 _check_json(store, path)
@@ -112,6 +115,27 @@ def _create(
         connection.execute(sql("no_files", name=name))
 
 
+def _create_imported(
+    connection: duckdb.DuckDBPyConnection, store: Store, name: str, imported: list[ImportedFile]
+) -> None:
+    """The view `files.<name>` of imported rows: a branch for each source, whose name is a constant in it."""
+    branches = ""
+    for (source, spelled), listed in groupby(imported, lambda file: (file.source, file.spelled)):
+        dataset = "canonical_dataset(dataset)" if spelled else "dataset"
+        locations = ", ".join(_quoted(file.pattern(store)) for file in listed)
+        branches += sql("imported_files", source=_quoted(source), dataset=dataset, files=f"[{locations}]")
+    connection.execute(sql("imported", name=name, branches=branches))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _dataset_macro() -> str:
+    known, squeezed = (", ".join(map(_quoted, names)) for names in (KNOWN, map(squeezed_dataset, KNOWN)))
+    return sql("datasets", known=known, squeezed=squeezed)
+
+
 def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: dict[str, Store], name: str, array: str) -> None:
     """The view `files.<name>` over an array of all runs, none of which is read here."""
     branches = ""
@@ -146,10 +170,10 @@ def pick_run(
     A run that has no metrics yet, since its `precompute` has just begun or was stopped, gives way to those that have.
     Raises `UsageError` where none fits, or the named one does not exist.
     """
-    name = None if dataset is None else _dataset_name(dataset)
+    name = None if dataset is None else canonical_dataset(_dataset_name(dataset))
     rows = connection.execute(
         "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
-        "AND ($dataset IS NULL OR dataset = $dataset) "
+        "AND ($dataset IS NULL OR canonical_dataset(dataset) = $dataset) "
         "ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
         {"run": run, "space": space, "dataset": name},
     )

@@ -98,7 +98,7 @@ def _make_run_pool(connection: duckdb.DuckDBPyConnection, run: str, metric: str,
     With `runs` it is what `mean_pool` has of architectures in all of them. It costs a fraction of the view, which ranks
     and averages the accuracies of all spaces.
     """
-    found = connection.execute("SELECT space, dataset FROM runs WHERE run = ?", [run]).fetchall()
+    found = connection.execute("SELECT space, canonical_dataset(dataset) FROM runs WHERE run = ?", [run]).fetchall()
     space, dataset = found[0] if found else (None, None)
     tables = connection.execute(
         "SELECT DISTINCT source, epochs FROM accuracies WHERE space = ? AND dataset = ?", [space, dataset]

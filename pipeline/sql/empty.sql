@@ -22,15 +22,15 @@ CREATE TABLE empty.grams (
     run VARCHAR, ntk_row INTEGER, gram DOUBLE[][]
 );
 CREATE TABLE empty.accuracies (
-    space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT,
-    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE, filename VARCHAR
+    source VARCHAR, space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT,
+    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE
 );
 CREATE TABLE empty.curves (
-    space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT, epoch INTEGER,
-    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE, filename VARCHAR
+    source VARCHAR, space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT, epoch INTEGER,
+    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE
 );
 CREATE TABLE empty.proxies (
-    space VARCHAR, arch VARCHAR, dataset VARCHAR, proxy VARCHAR, value DOUBLE, seconds DOUBLE, filename VARCHAR
+    source VARCHAR, space VARCHAR, arch VARCHAR, dataset VARCHAR, proxy VARCHAR, value DOUBLE, seconds DOUBLE
 );
 CREATE TABLE empty.queries (
     query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,

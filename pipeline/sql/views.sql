@@ -26,23 +26,14 @@ FROM files.requests;
 
 -- One row for each imported training: an architecture on a data set for a number of epochs with one seed.
 CREATE VIEW accuracies AS
-SELECT
-    regexp_extract(filename, 'accuracies/([^/]+)/[^/]+$', 1) AS source,
-    * EXCLUDE (filename)
 FROM files.accuracies;
 
 -- One row for each measurement of an imported training on its way, after `epoch` of its `epochs`.
 CREATE VIEW curves AS
-SELECT
-    regexp_extract(filename, 'curves/([^/]+)/[^/]+$', 1) AS source,
-    * EXCLUDE (filename)
 FROM files.curves;
 
 -- One row for each imported score of a training-free proxy. Encodings that are one architecture have a row each.
 CREATE VIEW proxies AS
-SELECT
-    regexp_extract(filename, 'proxies/([^/]+)/[^/]+$', 1) AS source,
-    * EXCLUDE (filename)
 FROM files.proxies;
 
 -- One row for each space and data set: the source and number of epochs whose accuracies stand for it, namely those that
@@ -85,15 +76,15 @@ SELECT
     a.* EXCLUDE (space, arch, canonical),
     b.train_accuracy, b.valid_accuracy, b.test_accuracy
 FROM requests AS q
-JOIN runs AS r ON q.run = r.run
+JOIN (SELECT *, canonical_dataset(dataset) AS imported_as FROM runs) AS r ON q.run = r.run
 JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
 LEFT JOIN architectures AS a ON r.space = a.space AND q.arch = a.arch
-LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.dataset = b.dataset AND q.arch = b.arch;
+LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.imported_as = b.dataset AND q.arch = b.arch;
 
 -- One row for each run: the name of its group, the runs that differ from it in seed and batch only.
 CREATE VIEW files.run_groups AS
 SELECT
-    id AS run, settings.space, settings.dataset,
+    id AS run, settings.space, settings.dataset, canonical_dataset(settings.dataset) AS imported_as,
     left(md5(struct_update(settings, batch := NULL, seed := NULL)::VARCHAR), 10) AS run_group
 FROM files.runs;
 
@@ -103,7 +94,7 @@ FROM files.runs;
 CREATE VIEW mean_pool AS
 WITH means AS (
     SELECT
-        g.run_group, g.space, g.dataset, q.arch, q.canonical, count(*) AS n_runs,
+        g.run_group, g.space, g.dataset, g.imported_as, q.arch, q.canonical, count(*) AS n_runs,
         avg(m.grad_norm ORDER BY m.run) AS grad_norm,
         avg(m.grad_norm_l2 ORDER BY m.run) AS grad_norm_l2,
         avg(m.snip ORDER BY m.run) AS snip,
@@ -116,15 +107,15 @@ WITH means AS (
     FROM requests AS q
     JOIN files.run_groups AS g ON q.run = g.run
     JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
-    GROUP BY g.run_group, g.space, g.dataset, q.arch, q.canonical
+    GROUP BY g.run_group, g.space, g.dataset, g.imported_as, q.arch, q.canonical
 )
 SELECT
-    m.*,
+    m.* EXCLUDE (imported_as),
     a.* EXCLUDE (space, arch, canonical),
     b.train_accuracy, b.valid_accuracy, b.test_accuracy
 FROM means AS m
 LEFT JOIN architectures AS a ON m.space = a.space AND m.arch = a.arch
-LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.dataset = b.dataset AND m.arch = b.arch;
+LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.imported_as = b.dataset AND m.arch = b.arch;
 
 -- One row for each run and canonical architecture whose spectrum is kept: the eigenvalues of its NTK in ascending order.
 -- The arrays lie in ntk.zarr, which is read when a query comes to these views, and of the runs that it asks for only.

@@ -1,0 +1,3 @@
+CREATE VIEW files.$name AS
+SELECT * FROM empty.$name
+$branches;
