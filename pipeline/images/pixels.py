@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hnas.errors import HnasError
+from pipeline.images.decoding import DecodingError, rgb_pixels
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Indices = NDArray[np.int64]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
-# A closed list, because some of Pillow's other readers start programs (EPS runs Ghostscript).
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 class Source(Protocol):
@@ -69,28 +66,18 @@ class PixelRows:
 
 
 def decode(stored: bytes | Pixels, where: Callable[[], str]) -> Pixels:
-    """Pixels (3, H, W) in RGB: grey and palette images become RGB, transparency is dropped.
+    """Pixels (3, H, W) in RGB, upright, over white; see `pipeline.images.decoding`.
 
     Raises:
-        HnasError: the bytes are no whole image of a known format, or its pixels have more than 8 bits.
+        HnasError: the bytes are no whole image of a known format, or 8-bit RGB does not hold what they hold.
     """
     if isinstance(stored, np.ndarray):
         return stored
     try:
-        with Image.open(io.BytesIO(stored), formats=_FORMATS) as image:
-            image.load()
-            mode = image.mode
-            rgb = np.asarray(image.convert("RGB"))
-    except Exception as error:  # whatever Pillow's parsers trip over: OSError, SyntaxError, struct.error, ...
-        reason = "it is in none of these formats" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise HnasError(
-            f"{where()} cannot be decoded ({reason or type(error).__name__}): a whole image file is needed, "
-            f"as one of {', '.join(_FORMATS)}."
-        ) from error
-    if mode == "F" or mode.startswith("I"):
-        # Pillow would clip these at 255, which leaves an all-white image.
-        raise HnasError(f"{where()} has pixels of more than 8 bits (Pillow's mode {mode}): convert it to 8 bits.")
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1))
+        pixels = rgb_pixels(stored)
+    except DecodingError as error:
+        raise HnasError(f"{where()} {error}") from error.__cause__
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
