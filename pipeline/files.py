@@ -35,4 +35,4 @@ def regular_file(path: Path, needed: str = "a file", *, shell_pipe: bool = False
     kind = other_kind(mode)
     if kind is None or (shell_pipe and stat.S_ISFIFO(mode) and str(path).startswith(_OF_THE_SHELL)):
         return
-    raise UsageError(f"{printable(str(path))} is {kind}, which may never end; give {needed}")
+    raise UsageError(f"{printable(path)} is {kind}, which may never end; give {needed}")

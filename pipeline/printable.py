@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePath
 
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 # Marks that change the direction of the text around them, and line breaks that few programs know.
@@ -26,12 +27,13 @@ _ESCAPES = _table(
 _ESCAPES_BUT_NEWLINE = {code: text for code, text in _ESCAPES.items() if code != ord("\n")}
 
 
-def printable(text: str, *, lines: bool = False) -> str:
-    r"""`text` with an escape such as `\x1b` for each character that a terminal would obey instead of showing it.
+def printable(text: str | PurePath, *, lines: bool = False) -> str:
+    r"""A text or path with an escape such as `\x1b` for each character that a terminal would not show but obey.
 
     These are control characters, marks that reorder text, and surrogates: the bytes of file names that are not UTF-8,
     which no UTF-8 stream takes. With `lines`, line feeds stay.
     """
+    text = str(text)
     if text.isascii() and text.isprintable():
         return text
     return text.translate(_ESCAPES_BUT_NEWLINE if lines else _ESCAPES)

@@ -17,6 +17,7 @@ import numpy as np
 
 from hnas.errors import HnasError, UsageError
 from pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
+from pipeline.printable import printable
 
 _SIDE = 32
 
@@ -71,7 +72,7 @@ def find_files(folder: Path, archive: str, needed: tuple[str, ...], title: str) 
         missing = [name for name in needed if not (place / name).is_file()]
         if len(needed) - len(missing) >= 2:
             if missing:
-                raise UsageError(f"{place} lacks {', '.join(missing)}: {title} {', '.join(needed)}.")
+                raise UsageError(f"{printable(place)} lacks {', '.join(missing)}: {title} {', '.join(needed)}.")
             return place
     return None
 
@@ -80,7 +81,9 @@ def _read(folder: Path, layout: _Layout) -> StoredDataset:
     meta = folder / layout.meta
     names = _entry(load_batch(meta), layout.names, meta)
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
-        raise HnasError(f"{meta} holds no list of class names under {layout.names.decode()}: get the file again.")
+        raise HnasError(
+            f"{printable(meta)} holds no list of class names under {layout.names.decode()}: get the file again."
+        )
     classes = tuple(name.decode("utf-8", errors="replace") for name in names)
     train = _split(folder, layout.train, layout)
     return StoredDataset(classes, train, (_split(folder, (layout.test,), layout),))
@@ -93,9 +96,11 @@ def _split(folder: Path, names: tuple[str, ...], layout: _Layout) -> StoredSplit
         batch = load_batch(path)
         data = numbers(_entry(batch, b"data", path))
         if not are_images(data, _SIDE):
-            raise HnasError(f"{path} has something else than uint8 rows of {3 * _SIDE**2} pixels: get the file again.")
+            raise HnasError(
+                f"{printable(path)} has something else than uint8 rows of {3 * _SIDE**2} pixels: get the file again."
+            )
         targets = checked_labels(numbers(_entry(batch, layout.labels, path)), len(data), path)
-        files.append((str(path), count))
+        files.append((printable(path), count))
         count += len(data)
         pixels.append(data.reshape(-1, 3, _SIDE, _SIDE))
         labels.append(targets.astype(np.int64))
@@ -110,13 +115,15 @@ def are_images(data: np.ndarray | None, side: int) -> TypeGuard[np.ndarray]:
 def checked_labels(labels: np.ndarray | None, count: int, path: Path) -> np.ndarray:
     """`labels` (count,). Raises `HnasError` unless they are whole numbers, one for each image."""
     if labels is None or labels.dtype.kind not in "iu" or labels.shape != (count,):
-        raise HnasError(f"{path} has not one integer label for each of its {count} images: get the file again.")
+        raise HnasError(
+            f"{printable(path)} has not one integer label for each of its {count} images: get the file again."
+        )
     return labels
 
 
 def _entry(batch: dict[Any, Any], key: bytes, path: Path) -> Any:
     if key not in batch:
-        raise HnasError(f"{path} has no entry {key.decode()}: a file of CIFAR's Python batches is needed.")
+        raise HnasError(f"{printable(path)} has no entry {key.decode()}: a file of CIFAR's Python batches is needed.")
     return batch[key]
 
 
@@ -134,11 +141,11 @@ def load_batch(path: Path) -> dict[Any, Any]:
         raise
     except Exception as error:  # a pickle program can fail in any way that Python can
         raise HnasError(
-            f"{path} is not a whole pickle ({str(error) or type(error).__name__}): "
+            f"{printable(path)} is not a whole pickle ({printable(str(error)) or type(error).__name__}): "
             "a file of CIFAR's Python batches is needed; get it again."
         ) from error
     if not isinstance(batch, dict):
-        raise HnasError(f"{path} holds no dictionary: a file of CIFAR's Python batches is needed.")
+        raise HnasError(f"{printable(path)} holds no dictionary: a file of CIFAR's Python batches is needed.")
     return batch
 
 
@@ -176,7 +183,8 @@ def numbers(value: object) -> np.ndarray | None:
     """The array that a batch holds as an array or a list; None where it is neither, or not of whole numbers."""
     try:
         if isinstance(value, list):
-            return np.array(value)
+            # Nothing but numbers: lists of one list over and over, some bytes in a pickle, could unfold without end.
+            return np.array(value) if all(type(item) is int for item in value) else None
         if not isinstance(value, _Array) or value.dtype.code[0] not in "iu":
             return None
         flat = np.frombuffer(value.content, dtype=np.dtype(value.dtype.order + value.dtype.code))
@@ -194,7 +202,8 @@ _GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+# Python's own unpickler: the one in C makes room for 2³¹ memories where some bytes of a file ask for it.
+class _ArrayUnpickler(pickle._Unpickler):
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="bytes")
         self.path = path
@@ -204,6 +213,6 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _GLOBALS[module, name]
         except KeyError:
             raise HnasError(
-                f"{self.path} asks for {module}.{name}, which was refused and not run: "
+                f"{printable(self.path)} asks for {printable(f'{module}.{name}')}, which was refused and not run: "
                 "only the numpy arrays of CIFAR's Python batches are read from a pickle."
             ) from None

@@ -1,7 +1,8 @@
-"""A folder of class folders (cat/*.png, dog/*.jpg), or train/ and test/ (or val/) with class folders in them."""
+"""A folder of class folders (cat/*.png, dog/*.jpg), or of split folders such as train/ and test/ with class folders."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,75 +10,148 @@ from pathlib import Path
 import numpy as np
 
 from hnas.errors import HnasError, UsageError
+from pipeline.files import regular_file
 from pipeline.images.pixels import SUFFIXES, Indices, StoredDataset, StoredSplit
+from pipeline.images.splits import KNOWN, TEST, TRAIN, VALIDATION, by_role, looks_like_a_split, role
+from pipeline.printable import printable
 
-_TEST_NAMES = ("test", "val", "validation")
+_MOST_BYTES = 2**28
+# Pictures that are not decoded: to pass them over would make another data set of a folder.
+_FOREIGN = (".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".exr", ".dng", ".svg")
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A source with one image a file."""
+    """A source with one image a file. The paths are text: there may be millions."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
 
     def where(self, index: int) -> str:
-        return str(self.paths[index])
+        return printable(self.paths[index])
 
     def read(self, indices: Indices) -> Iterator[bytes]:
         for index in indices.tolist():
+            path = Path(self.paths[index])
             try:
-                yield self.paths[index].read_bytes()
+                regular_file(path, "an image file")
+                if path.stat().st_size > _MOST_BYTES:
+                    raise UsageError(f"{self.where(index)} has more than {_MOST_BYTES:,} bytes: make it smaller.")
+                yield path.read_bytes()
             except OSError as error:
                 raise HnasError(
-                    f"{self.paths[index]} cannot be read ({error.strerror}): a readable image file is needed."
+                    f"{self.where(index)} cannot be read ({error.strerror}): a readable image file is needed."
                 ) from error
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What is in a folder, by name and sorted; hidden files left out. `fault` is why it can be no class folder."""
+
+    path: Path
+    folders: tuple[str, ...]
+    images: tuple[str, ...]
+    fault: str | None
+
+    @property
+    def shown(self) -> str:
+        return printable(self.path)
+
+    @property
+    def subfolders(self) -> list[_Folder]:
+        return [_scan(self.path / name) for name in self.folders]
+
+    @property
+    def holds_classes(self) -> bool:
+        return any(folder.images for folder in self.subfolders)
 
 
 def read_folder(folder: Path) -> StoredDataset | None:
     """None where `folder` holds no class folders. Classes and files are sorted by name.
 
     Raises:
-        UsageError: a class folder without images or with folders in it, or a class that only the test split has.
+        UsageError: a class folder without images, with folders or with files in it that are no images; a class that
+            only the test split has; folders that are called like splits and are none, or two for one split.
     """
-    train = folder / "train"
+    root = _scan(folder)
+    shown = root.shown
     # A class may be called train: a split has folders in it, a class has images.
-    split = train.is_dir() and bool(_subfolders(train))
-    classes = _subfolders(train if split else folder)
-    if not any(_images(path) for path in classes):
+    named = {name: _scan(folder / name) for name in root.folders if role(name)}
+    splits = by_role({name: found for name, found in named.items() if found.folders}, shown)
+    train = splits.pop(TRAIN, None)
+    if train is not None:
+        if not splits:
+            _no_other_split(root)
+        classes = train.subfolders
+    else:
+        for found in splits.values():
+            if found.holds_classes:
+                raise UsageError(f"{found.shown} is a split, but {shown} has no training split beside it: add train.")
+        classes = root.subfolders
+        _no_split_among(classes, shown)
+    if not any(found.images for found in classes):
         return None
-    names = tuple(path.name for path in classes)
-    tests = [_subfolders(folder / name) for name in _TEST_NAMES if split and (folder / name).is_dir()]
-    return StoredDataset(names, _split(classes, names), tuple(_split(paths, names) for paths in tests if paths))
+    names = tuple(found.path.name for found in classes)
+    tests = [splits[meant].subfolders for meant in (TEST, VALIDATION) if train is not None and meant in splits]
+    return StoredDataset(names, _split(classes, names), tuple(_split(found, names) for found in tests))
 
 
-def _split(class_folders: list[Path], names: tuple[str, ...]) -> StoredSplit:
-    paths: list[Path] = []
+def _no_other_split(root: _Folder) -> None:
+    """Raise `UsageError` where a folder beside the training split holds classes, and no name says which split it is."""
+    for name in root.folders:
+        if role(name) is None and _scan(root.path / name).holds_classes:
+            raise UsageError(
+                f"{root.shown} holds class folders in {printable(name)}, which is no name of a split: call it test or "
+                "validation, or move it elsewhere."
+            )
+
+
+def _no_split_among(classes: list[_Folder], shown: str) -> None:
+    """Raise `UsageError` where images that are not sorted into classes would become a class called test."""
+    named = [found for found in classes if found.images and looks_like_a_split(found.path.name)]
+    # A train may be a class among others; what is called test or val is none.
+    alone = [found for found in named if role(found.path.name) != TRAIN or len(named) == len(classes)]
+    if alone:
+        raise UsageError(
+            f"{alone[0].shown} is called like a split and holds images without class folders: in a folder called "
+            f"{KNOWN}, put them into a folder for each class; rename it if it is a class, or move it out of {shown}."
+        )
+
+
+def _split(class_folders: list[_Folder], names: tuple[str, ...]) -> StoredSplit:
+    paths: list[str] = []
     labels: list[int] = []
     for folder in class_folders:
-        if folder.name not in names:
-            raise UsageError(f"{folder} is a class of the test split only: its images need a folder in train/ too.")
-        nested = _subfolders(folder)
-        if nested:
-            raise UsageError(f"{nested[0]} is a folder inside a class folder: put its images right into {folder}.")
-        images = _images(folder)
-        if not images:
+        if folder.path.name not in names:
             raise UsageError(
-                f"The class folder {folder} holds no images: remove it or add {', '.join(SUFFIXES)} files."
+                f"{folder.shown} is a class of the test split only: its images need a folder in the training split too."
             )
-        paths += images
-        labels += [names.index(folder.name)] * len(images)
+        if folder.fault:
+            raise UsageError(folder.fault)
+        if folder.folders:
+            nested = printable(folder.path / folder.folders[0])
+            raise UsageError(f"{nested} is a folder inside a class folder: put its images right into {folder.shown}.")
+        if not folder.images:
+            raise UsageError(
+                f"The class folder {folder.shown} holds no images: remove it or add {', '.join(SUFFIXES)} files."
+            )
+        paths += [os.path.join(folder.path, name) for name in folder.images]  # noqa: PTH118 (there may be millions)
+        labels += [names.index(folder.path.name)] * len(folder.images)
     return StoredSplit(np.array(labels, dtype=np.int64), ImageFiles(tuple(paths)))
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(
-        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")),
-        key=lambda path: path.name,
-    )
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")),
-        key=lambda path: path.name,
-    )
+def _scan(folder: Path) -> _Folder:
+    folders, images, faults = [], [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (there may be millions)
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif suffix in SUFFIXES:
+                images.append(entry.name)
+                if not entry.is_file():
+                    faults.append(f"{printable(entry.path)} is no regular file: an image file is needed.")
+            elif suffix in _FOREIGN:
+                faults.append(f"{printable(entry.path)} has a format that is not read: convert it to PNG or JPEG.")
+    return _Folder(folder, tuple(sorted(folders)), tuple(sorted(images)), min(faults, default=None))

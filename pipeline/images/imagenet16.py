@@ -16,6 +16,7 @@ import numpy as np
 from hnas.errors import HnasError
 from pipeline.images.cifar import are_images, checked_labels, find_files, load_batch, numbers
 from pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
+from pipeline.printable import printable
 
 CLASSES = 120
 FOLDER = "ImageNet16"
@@ -48,12 +49,16 @@ def _split(folder: Path, names: tuple[str, ...]) -> StoredSplit:
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in load_batch(path).items()}
         data = numbers(batch.get("data"))
         if not are_images(data, _SIDE):
-            raise HnasError(f"{path} has no uint8 rows of {3 * _SIDE**2} pixels under data: get the file again.")
+            raise HnasError(
+                f"{printable(path)} has no uint8 rows of {3 * _SIDE**2} pixels under data: get the file again."
+            )
         targets = checked_labels(numbers(batch.get("labels")), len(data), path)
         if len(targets) and not 1 <= int(targets.min()) <= int(targets.max()) <= 1000:
-            raise HnasError(f"{path} has labels outside 1 to 1000: a file of downsampled ImageNet is needed.")
+            raise HnasError(
+                f"{printable(path)} has labels outside 1 to 1000: a file of downsampled ImageNet is needed."
+            )
         kept = targets <= CLASSES
-        files.append((str(path), count))
+        files.append((printable(path), count))
         count += int(kept.sum())
         pixels.append(data[kept].reshape(-1, 3, _SIDE, _SIDE))
         labels.append(targets[kept].astype(np.int64) - 1)

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from hnas.errors import HnasError, UsageError
+from pipeline.files import regular_file
 from pipeline.images import cifar, folders, imagenet16, parquet
 from pipeline.images.dataset import ImageDataset, Split
 from pipeline.images.digits import read_digits
 from pipeline.images.pixels import StoredDataset, StoredSplit, decode
+from pipeline.printable import printable
 
 DATA_VARIABLE = "HNAS_DATA"
 DEFAULT_DATA = "data/downloads"
@@ -25,7 +27,7 @@ _ARCHIVE_NAMES = {
 }
 _LAYOUTS = (
     "Parquet files train-*.parquet with an image and a label column, class folders such as cat/*.png and dog/*.png "
-    "(or train/ and test/ with class folders in them), CIFAR's Python batches, or ImageNet16's"
+    "(or train/ and test/ or valid/ with class folders in them), CIFAR's Python batches, or ImageNet16's"
 )
 _SIZES = (4, 1024)
 
@@ -53,13 +55,14 @@ def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
         return _dataset("digits", read_digits(), image_size, "digits")
     try:
         path = _located(spec)
+        name = _utf8(dataset_name(str(path)), path)
         stored = _read(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: ~name where there is no such user
         reason = getattr(error, "strerror", None) or error
         raise HnasError(
-            f"The data set {spec} cannot be read ({reason}): a readable file or folder is needed."
+            f"The data set {printable(spec)} cannot be read ({reason}): a readable file or folder is needed."
         ) from error
-    return _dataset(dataset_name(str(path)), stored, image_size, str(path))
+    return _dataset(name, stored, image_size, printable(path))
 
 
 def dataset_name(spec: str) -> str:
@@ -74,6 +77,17 @@ def data_folder() -> Path:
     return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_DATA).expanduser()
 
 
+def _utf8(name: str, path: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{printable(path)} has a name that is not UTF-8, and its data set would be called so: rename it, or give "
+            "a link to it."
+        ) from error
+    return name
+
+
 def _located(spec: str) -> Path:
     if spec in NAMED:
         where = data_folder() / spec
@@ -86,9 +100,10 @@ def _located(spec: str) -> Path:
     path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
     if not spec or not path.exists():
         raise UsageError(
-            f"There is no data set at {spec or 'an empty path'}: "
+            f"There is no data set at {printable(spec) or 'an empty path'}: "
             f"give digits, {', '.join(NAMED)}, or the path of a file or folder that exists."
         )
+    regular_file(path, "a file or a folder with a data set")
     return path
 
 
@@ -96,12 +111,12 @@ def _read(path: Path) -> StoredDataset:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return parquet.read_file(path)
-        raise UsageError(f"{path} is a file but not a .parquet file: a data set is one of {_LAYOUTS}.")
+        raise UsageError(f"{printable(path)} is a file but not a .parquet file: a data set is one of {_LAYOUTS}.")
     for read in (parquet.read_folder, cifar.read_folder, imagenet16.read_folder, folders.read_folder):
         stored = read(path)
         if stored is not None:
             return stored
-    raise UsageError(f"{path} holds no data set in a known layout: it takes {_LAYOUTS}.")
+    raise UsageError(f"{printable(path)} holds no data set in a known layout: it takes {_LAYOUTS}.")
 
 
 def _dataset(name: str, stored: StoredDataset, image_size: int | None, where: str) -> ImageDataset:
@@ -113,7 +128,8 @@ def _dataset(name: str, stored: StoredDataset, image_size: int | None, where: st
     present = np.unique(train.labels)
     if len(present) < 2:
         raise UsageError(
-            f"{where} has training images of one class only ({classes[int(present[0])]}): two or more are needed."
+            f"{where} has training images of one class only ({printable(classes[int(present[0])])}): "
+            "two or more are needed."
         )
     test = next((split for split in stored.tests if len(split.labels) and (split.labels != -1).any()), None)
     if test is not None:

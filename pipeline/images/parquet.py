@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +16,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hnas.errors import HnasError, UsageError
+from pipeline.files import regular_file
+from pipeline.images.parquet_files import files_in, place_of, split_of, splits_in
 from pipeline.images.pixels import Indices, StoredDataset, StoredSplit
+from pipeline.images.splits import TEST, TRAIN, VALIDATION
+from pipeline.printable import printable
 
 _IMAGES = ("img", "image")
 _LABELS = ("label", "fine_label", "labels")
-_TRAIN = "train"
-_TESTS = ("test", "validation")
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+# ImageNet-21k has 14 million. A Parquet file of some bytes can describe, and really hold, 10^12 equal labels.
+_MOST_ROWS = 10**8
+_MOST_GROUP_BYTES = 2**33
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class ParquetRows:
     def where(self, index: int) -> str:
         file, _ = self.groups[self._group(np.array([index]))[0]]
         first = next(start for start, group in zip(self.starts, self.groups, strict=True) if group[0] == file)
-        return f"{self.files[file]}, row {index - first}"
+        return f"{printable(self.files[file])}, row {index - first}"
 
     def read(self, indices: Indices) -> Iterator[bytes]:
         """The images' encoded bytes, reading no column but theirs, and each row group once.
@@ -71,62 +74,58 @@ def read_file(path: Path) -> StoredDataset:
         UsageError: it lacks an image or a label column, or these have another type.
         HnasError: it is truncated or no Parquet file at all.
     """
-    split, classes = _split((path,))
+    split, classes = _split((path,), TRAIN)
     return StoredDataset(classes, split, ())
 
 
 def read_folder(folder: Path) -> StoredDataset | None:
-    """None where neither `folder`, nor its data/ or only subfolder with Parquet files in it, holds Parquet files.
+    """None where neither `folder`, nor its data/ or only subfolder with a training split, holds Parquet files.
+
+    A split is files that its name begins or ends (`train-00000-of-00002.parquet`), or a folder of its name.
 
     Raises:
-        UsageError: no file is named train-*.parquet or a shard is missing; and as `read_file`.
+        UsageError: no file is of the training split, a shard is missing, two names mean one split; and as `read_file`.
         HnasError: as `read_file`.
     """
-    place = _place(folder)
+    place = place_of(folder)
     if place is None:
         return None
-    train = _shards(place, _TRAIN)
+    splits = splits_in(place)
+    train = splits.pop(TRAIN, ())
     if not train:
-        names = ", ".join(sorted(path.name for path in place.glob("*.parquet"))[:3])
+        names = ", ".join(printable(path.name) for path in files_in(place)[:3]) or ", ".join(splits)
         raise UsageError(
-            f"{place} has Parquet files ({names}) but none named train-*.parquet: name a file by its path."
+            f"{printable(place)} has Parquet files ({names}) but none named train-*.parquet: name a file by its path."
         )
-    stored, classes = _split(train)
+    if not splits:
+        _no_other_split(place)
+    stored, classes = _split(train, TRAIN)
     tests = []
-    for shards in filter(None, (_shards(place, name) for name in _TESTS)):
-        test, named = _split(shards)
+    for name in filter(splits.get, (TEST, VALIDATION)):
+        test, named = _split(splits[name], name)
         if named is not None and classes is not None and named != classes:
-            raise HnasError(f"{shards[0]} names other classes than {train[0]}: labels must mean the same in both.")
+            raise HnasError(
+                f"{printable(splits[name][0])} names other classes than {printable(train[0])}: "
+                "labels must mean the same in both."
+            )
         tests.append(test)
     return StoredDataset(classes, stored, tuple(tests))
 
 
-def _place(folder: Path) -> Path | None:
-    for place in (folder, folder / "data"):
-        if any(place.glob("*.parquet")):
-            return place
-    # The hub names the subfolder after a configuration, such as plain_text for cifar10.
-    places = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(path.glob("train-*.parquet"))]
-    if len(places) > 1:
-        raise UsageError(f"{folder} holds several data sets ({', '.join(p.name for p in places)}): give one's path.")
-    return places[0] if places else None
+def _no_other_split(place: Path) -> None:
+    """Raise `UsageError` where a file beside the training split holds images, and no name says of which split."""
+    for path in files_in(place):
+        if split_of(path) is None:
+            with _open(path) as reader:
+                names = reader.schema_arrow.names
+            if set(names) & set(_IMAGES) and set(names) & set(_LABELS):
+                raise UsageError(
+                    f"{printable(path)} holds images, but its name tells no split: call it test-… or "
+                    "validation-…, or move it elsewhere."
+                )
 
 
-def _shards(place: Path, split: str) -> tuple[Path, ...]:
-    paths = sorted(path for path in place.glob(f"{split}*.parquet") if re.match(rf"{split}(-|$)", path.stem))
-    numbers = [tuple(map(int, match.groups())) for path in paths if (match := _SHARD.search(path.stem))]
-    if numbers:
-        total = numbers[0][1]
-        if len(numbers) != len(paths) or numbers != [(number, total) for number in range(total)]:
-            raise UsageError(
-                f"{place} does not hold each shard of its {split} split once: there are "
-                f"{', '.join(path.name for path in paths[:3])}{', ...' if len(paths) > 3 else ''}, and the names tell "
-                f"of {total}, {split}-00000-of-{total:05} to {split}-{total - 1:05}-of-{total:05}."
-            )
-    return tuple(paths)
-
-
-def _split(paths: tuple[Path, ...]) -> tuple[StoredSplit, tuple[str, ...] | None]:
+def _split(paths: tuple[Path, ...], name: str) -> tuple[StoredSplit, tuple[str, ...] | None]:
     labels: list[NDArray[np.int64]] = []
     columns: set[tuple[str, str]] = set()
     starts: list[int] = []
@@ -137,6 +136,7 @@ def _split(paths: tuple[Path, ...]) -> tuple[StoredSplit, tuple[str, ...] | None
         with _open(path) as reader:
             leaf, column = _columns(reader.schema_arrow, path)
             columns.add((leaf, column))
+            _check_size(reader.metadata, (leaf, column), count, path)
             for group in range(reader.metadata.num_row_groups):
                 starts.append(count)
                 groups.append((file, group))
@@ -145,15 +145,34 @@ def _split(paths: tuple[Path, ...]) -> tuple[StoredSplit, tuple[str, ...] | None
             labels.append(stored.cast(pa.int64()).fill_null(-1).to_numpy())
             named = _class_names(reader.schema_arrow, column)
         if file and named != classes:
-            raise HnasError(f"{path} names other classes than {paths[0]}: the shards of a split must agree.")
+            raise HnasError(
+                f"{printable(path)} names other classes than {printable(paths[0])}: the shards of a split must agree."
+            )
         classes = named
     if len(columns) > 1:
         raise HnasError(
-            f"{paths[0].parent} has shards of the split {paths[0].stem.split('-')[0]} with different columns "
+            f"{printable(paths[0].parent)} has shards of the split {name} with different columns "
             f"({', '.join(sorted({name for pair in columns for name in pair}))}): the shards of a split must agree."
         )
     source = ParquetRows(paths, leaf, np.array(starts, dtype=np.int64), tuple(groups))
     return StoredSplit(np.concatenate(labels), source), classes
+
+
+def _check_size(metadata: Any, leaves: tuple[str, str], before: int, path: Path) -> None:
+    """Raise `UsageError` where the file describes more than can be read: it may be small, and compressed well."""
+    rows = before
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        chunks = [group.column(place) for place in range(group.num_columns)]
+        read = [chunk for chunk in chunks if chunk.path_in_schema in leaves]
+        rows += max((chunk.num_values for chunk in read), default=0)
+        if rows > _MOST_ROWS:
+            raise UsageError(f"{printable(path)} describes {rows:,} rows: {_MOST_ROWS:,} are the most of a split.")
+        size = max((chunk.total_uncompressed_size for chunk in read), default=0)
+        if size > _MOST_GROUP_BYTES:
+            raise UsageError(
+                f"{printable(path)} has a row group of {size:,} bytes, which are read at once: "
+                "write it with smaller row groups."
+            )
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str]:
@@ -165,10 +184,13 @@ def _columns(schema: Any, path: Path) -> tuple[str, str]:
     content = kind.field("bytes").type if nested else kind
     if not (pa.types.is_binary(content) or pa.types.is_large_binary(content)):
         raise UsageError(
-            f"{path} has {kind} in its column {image}: it must be struct<bytes: binary, path: string> or binary."
+            f"{printable(path)} has {kind} in its column {image}: "
+            "it must be struct<bytes: binary, path: string> or binary."
         )
     if not pa.types.is_integer(schema.field(label).type):
-        raise UsageError(f"{path} has {schema.field(label).type} in its column {label}: labels must be integers.")
+        raise UsageError(
+            f"{printable(path)} has {schema.field(label).type} in its column {label}: labels must be integers."
+        )
     return f"{image}.bytes" if nested else image, label
 
 
@@ -176,7 +198,8 @@ def _pick(schema: Any, names: tuple[str, ...], what: str, path: Path) -> str:
     found = next((name for name in names if name in schema.names), None)
     if found is None:
         raise UsageError(
-            f"{path} has no {what} column: one of {', '.join(names)} is needed, and it has {', '.join(schema.names)}."
+            f"{printable(path)} has no {what} column: one of {', '.join(names)} is needed, and it has "
+            f"{printable(', '.join(schema.names[:20]))}."
         )
     return found
 
@@ -185,16 +208,19 @@ def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
     """The class names in the schema's `huggingface` metadata; None where it has none, or has another shape."""
     try:
         names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
+    regular_file(path, "a Parquet file")
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as reader:
+        with path.open("rb") as file, pq.ParquetFile(file, page_checksum_verification=True) as reader:
             yield reader
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
-        raise HnasError(f"{path} cannot be read as Parquet ({reason}): a whole Parquet file is needed.") from error
+        raise HnasError(
+            f"{printable(path)} cannot be read as Parquet ({printable(reason)}): a whole Parquet file is needed."
+        ) from error
