@@ -94,7 +94,7 @@ def _located(spec: str) -> Path:
         if where.is_dir():
             return where
         raise UsageError(
-            f"The data set {spec} was not found: there is no folder {where}; `hnas fetch {spec}` gets it, or put it at "
+            f"The data set {spec} was not found: there is no folder {printable(where)}; `hnas fetch {spec}` gets it, or put it at "
             f"${DATA_VARIABLE}/{spec} as {_LAYOUTS}, or give its path instead of its name."
         )
     path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
