@@ -216,6 +216,9 @@ def precompute(
 def import_(
     source: Annotated[Source, typer.Argument(help="The kind of file.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What the store calls its rows.  [after the file]")
+    ] = None,
     store: StoreOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -225,18 +228,23 @@ def import_(
     nasbench_full.tfrecord. nasbench201: the .pth file, v1.0 or v1.1. nats-bench: the folder
     NATS-tss-v1_0-3ffb9-simple, or the single file. suite-zero: a JSON file of NAS-Bench-Suite-Zero.
 
-    Importing a file again changes nothing; a changed file of the same name replaces its rows.
+    Each file is a source of its own, and none is averaged with another. Importing a file again changes nothing; a
+    changed file of the same name replaces its rows; `hnas rm` takes them out.
     """
     from pipeline.importers import import_accuracies
-    from pipeline.render import ReadingReporter, import_summary
+    from pipeline.importers.hints import hints
+    from pipeline.render import ReadingReporter, import_summary, warn
     from pipeline.store import Store, store_location
 
+    place = Store(store_location(store))
     reporter = ReadingReporter(sys.stderr, quiet=quiet)
     try:
-        done = import_accuracies(Store(store_location(store)), source.value, path, progress=reporter)
+        done = import_accuracies(place, source.value, path, progress=reporter, name=name)
     finally:
         reporter.close()
     print(import_summary(done, path))
+    for hint in hints(place, done):
+        warn(hint)
 
 
 @app.command()

@@ -1,19 +1,21 @@
 """The imported tables of a store: which files belong to which source.
 
-    imports/<source>.json               the manifest of a source: where it is from, and its files
-    <table>/<source>/<digest>.parquet   its rows; the digest is that of the file's content
-    <table>/<kind>/<name>.parquet       what was imported before there were manifests: a source each
+    imports/<source>.json              the manifest of a source: where it is from, and its files
+    <table>/<source>/<digest>.parquet  its rows, under a digest of what was imported
+    <table>/<kind>/<file>.parquet      what was imported before there were manifests: a source each
 
-A source is one imported file. Replacing its manifest, one rename, replaces all of its tables at once: a Parquet file of
-that form which no manifest lists is what a stopped import left, and is never read.
+A source is one imported file. Replacing its manifest, one rename, replaces all of its tables at once. A file of that
+name which no manifest lists is left from a stopped import: it is never read, and the next import removes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hnas.errors import HnasError
@@ -28,7 +30,8 @@ _SPELLED = ("csv", "parquet")
 
 #: Names of sources; those of older imports that share a folder are `<kind>/<file>` besides.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_CONTENT_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
+OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
+_OLDER_PATH = re.compile(rf"({'|'.join(TABLES)})/({'|'.join(KINDS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
 
 
 class ImportedFile(NamedTuple):
@@ -59,19 +62,20 @@ class Manifest:
     kind: str
     file: str
     content: str
-    imported: str
     architectures: int
     datasets: dict[str, list[str]]
     tables: dict[str, dict[str, Any]]
     replaces: list[str] = field(default_factory=list)
 
+    @property
     def files(self) -> dict[str, tuple[str, str, str]]:
         """By table, the parts of its file."""
         return {table: (table, self.source, str(held["file"])) for table, held in self.tables.items()}
 
-    def rows(self, table: str) -> int:
-        """The number of rows that the source has in `table`."""
-        return int(self.tables[table]["rows"]) if table in self.tables else 0
+    @property
+    def rows(self) -> dict[str, int]:
+        """By table, the number of its rows."""
+        return {table: int(held["rows"]) for table, held in self.tables.items()}
 
 
 def manifest_names(store: Store) -> list[str]:
@@ -93,7 +97,7 @@ def read_manifest(store: Store, source: str) -> Manifest:
 
 def _is_manifest(content: dict[str, Any], source: str) -> bool:
     kinds = {
-        "source": str, "kind": str, "file": str, "content": str, "imported": str, "architectures": int,
+        "source": str, "kind": str, "file": str, "content": str, "architectures": int,
         "datasets": dict, "tables": dict, "replaces": list,
     }  # fmt: skip
     if content.keys() != kinds.keys() or any(type(content[name]) is not kind for name, kind in kinds.items()):
@@ -106,11 +110,11 @@ def _is_manifest(content: dict[str, Any], source: str) -> bool:
             and held.keys() == {"file", "rows"}
             and type(held["rows"]) is int
             and isinstance(held["file"], str)
-            and _CONTENT_NAME.fullmatch(held["file"])
+            and OWN_NAME.fullmatch(held["file"])
             for table, held in content["tables"].items()
         )
         and all(isinstance(names, list) for names in content["datasets"].values())
-        and all(isinstance(path, str) for path in content["replaces"])
+        and all(isinstance(path, str) and _OLDER_PATH.fullmatch(path) for path in content["replaces"])
     )
 
 
@@ -122,7 +126,7 @@ def imported_files(store: Store) -> dict[str, list[ImportedFile]]:
     manifests = [read_manifest(store, source) for source in manifest_names(store)]
     found = older_files(store, {path for manifest in manifests for path in manifest.replaces})
     for manifest in manifests:
-        for table, parts in manifest.files().items():
+        for table, parts in manifest.files.items():
             if not store.exists(*parts):
                 raise HnasError(
                     f"{store.path(*parts)} is missing, which {FOLDER}/{manifest.source}.json lists; import "
@@ -130,6 +134,37 @@ def imported_files(store: Store) -> dict[str, list[ImportedFile]]:
                 )
             found[table].append(ImportedFile(manifest.source, parts))
     return {table: sorted(listed) for table, listed in found.items()}
+
+
+def sweep(store: Store, *, source: str | None = None) -> None:
+    """Remove files of imports that no manifest lists: of all sources, or of one. Under the lock of `imports/`.
+
+    What cannot be removed stays, and is not read either way.
+    """
+    manifests = [read_manifest(store, name) for name in manifest_names(store)]
+    listed = {"/".join(parts) for manifest in manifests for parts in manifest.files.values()}
+    for table in TABLES:
+        for folder in store.names(table) if source is None else [source]:
+            for name in store.names(table, folder):
+                if OWN_NAME.fullmatch(name) and f"{table}/{folder}/{name}" not in listed:
+                    remove_file(store, table, folder, name)
+    for path in {path for manifest in manifests for path in manifest.replaces}:
+        remove_file(store, *path.split("/"))
+
+
+def has_link(store: Store, *parts: str) -> bool:
+    """Whether something on the way from the root to `parts` is a symbolic link: it may lead out of the store."""
+    return store.local and any(Path(store.path(*parts[:n])).is_symlink() for n in range(1, len(parts) + 1))
+
+
+def remove_file(store: Store, *parts: str) -> None:
+    """Remove a file of the store, and the folder that it leaves empty, unless a link is on the way or it fails."""
+    if has_link(store, *parts):
+        return
+    with contextlib.suppress(OSError):
+        store.fs.rm_file(store.path(*parts))
+        if store.local and not store.names(*parts[:-1]):
+            store.fs.rmdir(store.path(*parts[:-1]))
 
 
 def older_files(store: Store, replaced: Collection[str]) -> dict[str, list[ImportedFile]]:
@@ -146,7 +181,7 @@ def older_files(store: Store, replaced: Collection[str]) -> dict[str, list[Impor
         for name in store.names(table, folder)
         if name.endswith(".parquet")
         and not name.startswith(".")
-        and not _CONTENT_NAME.fullmatch(name)
+        and not OWN_NAME.fullmatch(name)
         and f"{table}/{folder}/{name}" not in replaced
     ]
     members: dict[str, set[str]] = {}

@@ -23,6 +23,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from pipeline.printable import printable
+
 if TYPE_CHECKING:
     # Only their types: some load torch or SciPy, which many commands never need.
     from hnas.algorithm import Query
@@ -250,7 +252,10 @@ def import_summary(done: Imported, path: Path) -> str:
         for count, what in ((done.curves, "points of curves"), (done.proxies, "scores of proxies"))
         if count
     )
-    return f"{state}: {done.rows:,} rows of {done.architectures:,} architectures{more} from {path}"
+    counts = f"{done.rows:,} rows of {done.architectures:,} architectures{more}"
+    name = "" if done.source in (done.kind, printable(path.absolute().stem)) else f", as the source {done.source}"
+    replaced = "; they replace its earlier rows" if done.replaced else ""
+    return f"{state}: {counts} from {printable(str(path))}{name}{replaced}"
 
 
 def query_line(query: Query) -> str:

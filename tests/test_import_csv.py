@@ -45,7 +45,7 @@ def imported(store: Path, path: Path) -> str:
 
 
 def stored(store: Path) -> pa.Table:
-    (path,) = (store / "accuracies" / "csv").iterdir()
+    (path,) = (store / "accuracies").glob("*/*.parquet")
     return pq.read_table(path)
 
 

@@ -53,7 +53,7 @@ def test_the_rows_are_those_of_the_same_table_in_csv(store: Path, tmp_path: Path
     header = "arch,dataset,test_accuracy,space,epochs,seed,seconds,valid_accuracy"
     lines = [header, f"{A},cifar10,10.5,,12,0,1.5,", f"{B},cifar10,91.25,nasbench201,,,,"]
     assert rows(store, "SELECT * EXCLUDE (source) FROM accuracies") == in_csv(tmp_path, "\n".join(lines))
-    assert {row["source"] for row in rows(store)} == {"parquet"}
+    assert {row["source"] for row in rows(store)} == {"table"}
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)

@@ -90,7 +90,8 @@ def test_the_encodings_of_nasbench201_are_read_as_their_authors_meant(store: Pat
     assert hnas("import", "csv", TABLE, "--store", store).status == 0
     query = (
         "SELECT corr(z.valid_accuracy, t.test_accuracy) AS r, count(*) AS n FROM accuracies AS z "
-        "JOIN accuracies AS t USING (space, arch, dataset) WHERE z.source = 'suite-zero' AND t.source = 'csv'"
+        "JOIN accuracies AS t USING (space, arch, dataset) WHERE z.source = 'suite-zero' "
+            "AND t.source = 'cifar10-test-accuracy'"
     )
     (found,) = rows(store, query)
     assert found["n"] == 491
@@ -98,7 +99,7 @@ def test_the_encodings_of_nasbench201_are_read_as_their_authors_meant(store: Pat
     (mean,) = rows(
         store, "SELECT count(*) AS n, any_value(source) AS source, count(valid_accuracy) AS valid FROM mean_accuracies"
     )
-    assert mean == {"n": 15_625, "source": "csv", "valid": 0}
+    assert mean == {"n": 15_625, "source": "cifar10-test-accuracy", "valid": 0}
 
 
 # --- made-up files --------------------------------------------------------------------------------------------------

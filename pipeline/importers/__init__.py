@@ -5,20 +5,24 @@ The rows go to files aside, which take their places in the store when the import
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 from hnas.errors import HnasError, UsageError
 from pipeline.importers.files import content_digest
+from pipeline.importers.older import OlderImport, older_import
+from pipeline.importers.sources import choose_source, readable
 from pipeline.importers.tables import Advance, Importer
-from pipeline.importers.writing import ImportNote, TableWriters
+from pipeline.importers.writing import TableWriters
+from pipeline.imports import TABLES, Manifest, manifest_names, read_manifest
+from pipeline.printable import printable
 from pipeline.spaces import flush_cache, keep_in
-from pipeline.store import Store, digest
+from pipeline.store import Store
 
-#: The importers by the name of their source, as module and function: a command loads the one that it needs.
+#: The importers by the kind of their files, as module and function: a command loads the one that it needs.
 IMPORTERS = {
     "csv": "pipeline.importers.csv:read_csv",
     "parquet": "pipeline.importers.parquet:read_parquet",
@@ -34,58 +38,85 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file holds: rows of each table, architectures in all of them; and whether the store changed."""
+    """What a file holds: rows of each table, architectures in all of them; and whether the store changed.
+
+    `source` is what the store calls it, `replaced` says that it had other rows of it before. `datasets` are those of
+    its rows, by space; empty for what older versions imported.
+    """
 
     rows: int
     curves: int
     proxies: int
     architectures: int
     changed: bool
+    source: str
+    kind: str
+    replaced: bool = False
+    datasets: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _ignore(done: int, total: int) -> None:
     pass
 
 
-def import_accuracies(store: Store, source: str, path: Path, progress: Advance = _ignore) -> Imported:
-    """Read the file at `path` with the importer `source`, and store its accuracies, curves and proxies.
+def import_accuracies(
+    store: Store, kind: str, path: Path, progress: Advance = _ignore, *, name: str | None = None
+) -> Imported:
+    """Read the file at `path` with the importer `kind`, and store its accuracies, curves and proxies.
 
-    A file is known by its name: importing it again changes nothing, importing a changed file of that name replaces its
-    rows in all tables. `progress` is told how much of the file is read. Raises `UsageError` for an unknown source and
-    for every fault of the file, named with its place, and `HnasError` where it is interrupted or the store cannot be
-    written; then the store is as it was before.
+    The file becomes a source of its own, called `name` or after itself. A file is known by its name: importing it again
+    changes nothing, importing a changed file of that name replaces its rows in all tables, at once. `progress` is told
+    how much of the file is read. Raises `UsageError` for an unknown kind and for every fault of the file, named with
+    its place, and `HnasError` where it is interrupted or the store cannot be written; then the store is as it was.
     """
-    if source not in IMPORTERS:
-        raise UsageError(f"there is no importer {source!r}; choose from {', '.join(IMPORTERS)}")
+    if kind not in IMPORTERS:
+        raise UsageError(f"there is no importer {kind!r}; choose from {', '.join(IMPORTERS)}")
     store.check_version()
     keep_in(store)
-    content = content_digest(path, f"{source} {_VERSION}")
-    name = path.absolute().name
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", path.absolute().stem)
-    writers = TableWriters(store, source, f"{readable}-{digest(name, size=4)}.parquet")
-    known = writers.stored_note()
-    if known is not None and known.content == content:
-        return _imported(known, changed=False)
-    with writers:
+    content = content_digest(path, f"{kind} {_VERSION}")
+    file, stem = printable(path.absolute().name), printable(path.absolute().stem)
+    manifests = [read_manifest(store, source) for source in manifest_names(store)]
+    replaced = {older for manifest in manifests for older in manifest.replaces}
+    older = older_import(store, kind, file, readable(stem), replaced)
+    files = older.files if older else {}
+    source = choose_source(store, manifests, kind, file, stem, wanted=name, older=files.values())
+    before = next((manifest for manifest in manifests if manifest.source == source), None)
+    known = before or older
+    if known is not None and content and known.content == content and _is_there(store, known):
+        return _imported(known, kind, changed=False)
+    with TableWriters(store, source, kind, file, content) as writers:
         try:
-            for rows in _load(source)(path, progress):
+            for rows in _load(kind)(path, progress):
                 writers.write(rows)
-            note = writers.finish(content)
+            manifest = writers.finish(_replaces(store, files.values(), before))
         except KeyboardInterrupt:
-            raise HnasError(f"interrupted: nothing of {path} was imported") from None
-        changed = not writers.unchanged()
-        if changed:
-            store.prepare()
-            writers.keep()
-            flush_cache()
-    return _imported(note, changed=changed)
+            raise HnasError(f"interrupted: nothing of {printable(str(path))} was imported") from None
+        if known is not None and writers.unchanged(known.files):
+            return _imported(known, kind, changed=False)
+        store.prepare()
+        writers.keep(manifest, before)
+        flush_cache()
+    return _imported(manifest, kind, changed=True, replaced=known is not None)
 
 
-def _load(source: str) -> Importer:
-    module, _, function = IMPORTERS[source].partition(":")
+def _replaces(store: Store, files: Iterable[tuple[str, ...]], before: Manifest | None) -> list[str]:
+    """The older files that a new manifest replaces, with those that the one before it replaced and could not remove."""
+    kept = [path for path in before.replaces if store.exists(*path.split("/"))] if before else []
+    return sorted({"/".join(parts) for parts in files} | set(kept))
+
+
+def _is_there(store: Store, known: Manifest | OlderImport) -> bool:
+    return all(store.exists(*parts) for parts in known.files.values())
+
+
+def _load(kind: str) -> Importer:
+    module, _, function = IMPORTERS[kind].partition(":")
     return cast(Importer, getattr(import_module(module), function))
 
 
-def _imported(note: ImportNote, *, changed: bool) -> Imported:
-    rows, curves, proxies = (note.rows.get(table, 0) for table in ("accuracies", "curves", "proxies"))
-    return Imported(rows, curves, proxies, note.architectures, changed)
+def _imported(known: Manifest | OlderImport, kind: str, *, changed: bool, replaced: bool = False) -> Imported:
+    rows, curves, proxies = (known.rows.get(table, 0) for table in TABLES)
+    datasets = known.datasets if isinstance(known, Manifest) else {}
+    return Imported(
+        rows, curves, proxies, known.architectures, changed, known.source, kind, replaced=replaced, datasets=datasets
+    )

@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hnas.errors import HnasError
+from pipeline.drivers import locked
 from pipeline.importers.tables import SCHEMAS, Rows
-from pipeline.store import Aside, Store
+from pipeline.imports import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep
+from pipeline.store import Aside, Store, digest
 
 #: Rows of a row group, and the most that wait in memory for each table.
 ROW_GROUP = 100_000
 
-_KEY = b"hnas.import"
-
-
-@dataclass(frozen=True)
-class ImportNote:
-    """What the Parquet files say of their import: a digest of the imported content, and what it holds."""
-
-    content: str
-    rows: dict[str, int]
-    architectures: int
-
 
 class TableWriters:
-    """Writes rows to `<table>/<source>/<name>` for each table that they belong to.
+    """Writes the rows of the source `source`, the file `file` of the kind `kind`; `content` is a digest of the file.
 
     Files grow aside, in row groups, so that memory does not grow with them (but by some hundred bytes for each distinct
-    architecture, to count them). `keep` puts them into their places; without it, nothing is left when the
-    context ends.
+    architecture, to count them). `keep` puts them into their places under new names, and then the manifest that lists
+    them; without it, nothing is left when the context ends.
     Raises `HnasError` where the store cannot be written.
     """
 
-    def __init__(self, store: Store, source: str, name: str) -> None:
+    def __init__(self, store: Store, source: str, kind: str, file: str, content: str) -> None:
         self._store = store
-        self._places = {table: (table, source, name) for table in SCHEMAS}
+        self._source, self._kind, self._file, self._content = source, kind, file, content
+        # Rows of other content never take a place that a manifest may list; without a digest the name is a new one.
+        name = digest(content, size=16) if content else uuid.uuid4().hex
+        self._places = {table: (table, source, f"{name}.parquet") for table in SCHEMAS}
         self._stack = ExitStack()
         self._asides: dict[str, Aside] = {}
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._waiting: dict[str, list[pa.RecordBatch]] = {}
         self._rows: dict[str, int] = {}
         self._architectures: set[str] = set()
+        self._datasets: dict[str, set[str]] = {}
 
     def write(self, rows: Rows) -> None:
         """Add rows of one table."""
         table, batch = rows
         self._architectures.update(batch["arch"].unique().to_pylist())
+        pairs = pa.Table.from_batches([batch]).group_by(["space", "dataset"]).aggregate([])
+        for space, dataset in zip(pairs["space"].to_pylist(), pairs["dataset"].to_pylist(), strict=True):
+            self._datasets.setdefault(space, set()).add(dataset)
         self._waiting.setdefault(table, []).append(batch)
         if sum(waiting.num_rows for waiting in self._waiting[table]) >= ROW_GROUP:
             self._flush(table, rest=False)
@@ -75,45 +74,56 @@ class TableWriters:
         self._stack.callback(_abandon, writer)
         self._writers[table] = writer
 
-    def finish(self, content: str) -> ImportNote:
-        """Complete the files, and say what they hold; `content` is the digest of what was imported."""
+    def finish(self, replaces: list[str]) -> Manifest:
+        """Complete the files and return their manifest; `replaces` are older files of the same trainings."""
         for table in self._waiting:
             self._flush(table, rest=True)
-        note = ImportNote(content, dict(sorted(self._rows.items())), len(self._architectures))
         for table, writer in self._writers.items():
             with self._store.writing(self._store.path(*self._places[table])):
-                writer.add_key_value_metadata({_KEY: json.dumps(asdict(note)).encode()})
                 writer.close()
                 self._asides[table].seal()
-        return note
+        return Manifest(
+            source=self._source,
+            kind=self._kind,
+            file=self._file,
+            content=self._content,
+            architectures=len(self._architectures),
+            datasets={space: sorted(names) for space, names in sorted(self._datasets.items())},
+            tables={
+                table: {"file": self._places[table][-1], "rows": rows} for table, rows in sorted(self._rows.items())
+            },
+            replaces=replaces,
+        )
 
-    def stored_note(self) -> ImportNote | None:
-        """The note of the files that are in the store, or None where it is missing or not of one import."""
-        notes = {table: _read_note(self._store, place) for table, place in self._stored().items()}
-        first = next(iter(notes.values()), None)
-        if first is None or any(note != first for note in notes.values()) or set(notes) != set(first.rows):
-            return None
-        return first
-
-    def _stored(self) -> dict[str, tuple[str, ...]]:
-        return {table: place for table, place in self._places.items() if self._store.exists(*place)}
-
-    def unchanged(self) -> bool:
-        """Whether the store has these rows already, in this order."""
-        stored = self._stored()
+    def unchanged(self, stored: Mapping[str, tuple[str, ...]]) -> bool:
+        """Whether the files `stored`, by table, have these rows already, in this order."""
         return set(stored) == set(self._asides) and all(
             _same_rows(self._store, place, self._asides[table]) for table, place in stored.items()
         )
 
-    def keep(self) -> None:
-        """Put the finished files into their places, `accuracies` last; tables that the file has no longer go."""
-        for table in reversed(SCHEMAS):
-            place = self._store.path(*self._places[table])
-            with self._store.writing(place):
-                if table in self._asides:
-                    self._asides[table].keep()
-                elif self._store.exists(*self._places[table]):
-                    self._store.fs.rm_file(place)
+    def keep(self, manifest: Manifest, before: Manifest | None) -> None:
+        """Put the finished files into their places, and `manifest` into that of `before`, which replaces them at once.
+
+        Raises `HnasError` where another import has taken the name of the source since `before` was read.
+        """
+        store, source = self._store, self._source
+        with locked(store, FOLDER):
+            if (read_manifest(store, source) if source in manifest_names(store) else None) != before:
+                raise HnasError(
+                    f"another command has imported the source {source} meanwhile; import {self._file} again"
+                )
+            try:
+                for table, aside in self._asides.items():
+                    with store.writing(store.path(*self._places[table])):
+                        aside.keep()
+                store.write_json(asdict(manifest), FOLDER, f"{source}.json")
+            except BaseException:
+                for table in self._asides:
+                    if before is None or self._places[table] not in before.files.values():
+                        remove_file(store, *self._places[table])
+                raise
+            # A store without locks may have another import under way, whose files are not listed yet.
+            sweep(store, source=None if store.local else source)
 
     def __enter__(self) -> TableWriters:
         return self
@@ -127,15 +137,6 @@ def _abandon(writer: pq.ParquetWriter) -> None:
     """Close a writer whose file is dropped, or which is closed already."""
     with suppress(OSError, pa.ArrowException):
         writer.close()
-
-
-def _read_note(store: Store, place: tuple[str, ...]) -> ImportNote | None:
-    try:
-        with store.fs.open(store.path(*place), "rb") as file:
-            metadata: dict[bytes, bytes] = pq.read_metadata(file).metadata or {}
-        return ImportNote(**json.loads(metadata[_KEY]))
-    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException):
-        return None  # an older hnas wrote it, or it is damaged: the import replaces it
 
 
 def _same_rows(store: Store, place: tuple[str, ...], aside: Aside) -> bool:

@@ -1,0 +1,41 @@
+"""What an import tells besides its counts: that accuracies are of data sets of which the store has no run."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from hnas.errors import HnasError
+from pipeline.datasets import canonical_dataset, missing_datasets
+from pipeline.importers import Imported
+from pipeline.importers.sources import WRITTEN
+from pipeline.shelf import shelf
+from pipeline.store import Store
+
+
+def hints(store: Store, done: Imported) -> list[str]:
+    """A sentence for each space of what was imported whose runs have none of its data sets.
+
+    Where people wrote the file, one such data set is enough: it may be misspelled. A store without runs gives none, for
+    there the accuracies came first.
+    """
+    runs = _datasets_of_runs(store)
+    said = []
+    for space, names in sorted(done.datasets.items()) if runs else ():
+        having = runs.get(space, set())
+        missing = {name for name in names if name not in {canonical_dataset(found) for found in having}}
+        if missing and (done.kind in WRITTEN or len(missing) == len(names)):
+            said.append(missing_datasets(space, missing, having))
+    return said
+
+
+def _datasets_of_runs(store: Store) -> dict[str, set[str]]:
+    """By space, the data sets of the runs of the store and of the tables beside it."""
+    found: dict[str, set[str]] = {}
+    with suppress(HnasError):  # a damaged run is told by whoever reads it
+        places = dict.fromkeys(store.names("runs"), store) | shelf(store)
+        for run, place in places.items():
+            if place.exists("runs", run, "run.json"):
+                settings = place.read_json("runs", run, "run.json").get("settings")
+                if isinstance(settings, dict):
+                    found.setdefault(str(settings.get("space")), set()).add(str(settings.get("dataset")))
+    return found
