@@ -248,6 +248,34 @@ def import_(
 
 
 @app.command()
+def rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A run, a search, or an imported source.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Remove a run, a search or an imported source from the store.
+
+    Asks before it does, and says which searches used it. Nothing outside the store is removed.
+    """
+    from pipeline.removal import find_held, remove
+    from pipeline.render import warn
+    from pipeline.store import Store, store_location
+
+    place = Store(store_location(store))
+    held = find_held(place, name)
+    for consequence in held.consequences:
+        warn(consequence)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"rm asks before it removes the {held.described}, and here is no terminal; give --yes")
+        if not typer.confirm(f"remove the {held.described}?", err=True):
+            print("nothing was removed")
+            return
+    remove(place, held)
+    print(f"removed: {held.described}")
+
+
+@app.command()
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to fetch, such as cifar10.")],
     to: Annotated[

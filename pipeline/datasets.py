@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from pipeline.printable import printable
+
 #: The data sets that benchmarks and this package know, as stores spell them.
 KNOWN = (
     "digits",
@@ -18,6 +20,11 @@ KNOWN = (
     "ninapro",
     "scifar100",
 )
+
+#: Those of ten classes, of which a network that knows nothing gets 10 % right.
+TEN_CLASSES = ("digits", "cifar10", "cifar10-valid", "svhn")
+#: The longest name of a data set.
+LONGEST = 200
 
 
 def squeezed_dataset(name: str) -> str:
@@ -34,6 +41,17 @@ def canonical_dataset(name: str) -> str:
     Any other name in lower case. The macro `canonical_dataset` in `pipeline/sql/datasets.sql` is the same rule.
     """
     return _SPELLINGS.get(squeezed_dataset(name), name.strip().lower())
+
+
+def stored_dataset(name: str) -> str:
+    """`name` as `canonical_dataset` spells it. Raises `ValueError` where no data set of a store can be called so."""
+    canonical = canonical_dataset(name)
+    if not canonical or len(canonical) > LONGEST or printable(canonical) != canonical:
+        raise ValueError(
+            f"the data set is called {printable(name)!r:.120}; write a name such as cifar10, of at most {LONGEST} "
+            "characters and none that controls a terminal"
+        )
+    return canonical
 
 
 def missing_datasets(space: str, names: Iterable[str], having: Iterable[str]) -> str:

@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import HnasError, UsageError
+from pipeline.leftovers import create_part, sweep_parts
 
 STORE_VERSION = 1
 DEFAULT_STORE = "data/store"
@@ -128,8 +129,10 @@ class Store:
             )
 
     def prepare(self) -> None:
-        """Check the version, and mark the folder as a store if it is new."""
+        """Check the version, mark the folder as a store if it is new, and remove what killed commands left aside."""
         self.check_version()
+        if self.local:
+            sweep_parts(Path(self.root))
         if not self.exists("store.json"):
             self.write_json({"version": STORE_VERSION}, "store.json")
 
@@ -163,11 +166,13 @@ class Store:
         root = Path(self.root) if self.local else None
         made = _make_folder(root) if root else []
         try:
-            handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=root)
-            aside = Aside(self, self.path(*parts), Path(name), os.fdopen(handle, "wb"))
+            handle, name = create_part(root or Path(tempfile.gettempdir()))
+            lock = os.dup(handle)  # keeps the file's lock when the file is sealed
+            aside = Aside(self, self.path(*parts), name, os.fdopen(handle, "wb"))
             try:
                 yield aside
             finally:
+                os.close(lock)
                 with contextlib.suppress(OSError):
                     aside.file.close()  # flushes once more what a full disk refused
                 with contextlib.suppress(OSError):

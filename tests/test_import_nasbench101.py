@@ -93,6 +93,11 @@ def training(number: int = 0, epochs: int = 108, seed: int = 0, n: int = 7) -> R
     return [name_of(number), epochs, CHAIN[n], OPERATIONS[n], base64.b64encode(metrics).decode()]
 
 
+def fields(values: dict[int, float]) -> bytes:
+    """An `EvaluationData` message by the numbers of its fields, in their order here."""
+    return b"".join(bytes([number << 3 | 1]) + struct.pack("<d", value) for number, value in values.items())
+
+
 def framed(*trainings: Row) -> bytes:
     return b"".join(frame(json.dumps(row).encode()) for row in trainings)
 
@@ -140,11 +145,11 @@ def test_every_number_arrives(store: Path, tmp_path: Path, budgets: tuple[int, .
 
 
 def test_metrics_as_other_writers_make_them(store: Path, tmp_path: Path) -> None:
-    """Base64 with line breaks, fields in another order, of unknown numbers, left out where they are zero."""
+    """Base64 with line breaks, fields in another order, of unknown numbers."""
     row = training()
-    half, end = (b"\x21" + struct.pack("<d", 0.5) + b"\x09" + struct.pack("<d", epoch) for epoch in (54, 108))
+    start, half, end = (fields({4: 0.5, 1: epoch, 5: 0.25, 2: 0.0, 3: 0.0}) for epoch in (0, 54, 108))
     unknown = b"\x7a\x03abc" + b"\x80\x01\x07"
-    metrics = unknown + b"".join(b"\x0a" + varint(len(e)) + e for e in (b"", half + unknown, end))
+    metrics = unknown + b"".join(b"\x0a" + varint(len(e)) + e for e in (start, half + unknown, end))
     row[4] = base64.encodebytes(metrics).decode()
     assert "\n" in row[4]
     imported(store, write(tmp_path / "a.tfrecord", framed(row)))

@@ -91,7 +91,7 @@ def test_the_encodings_of_nasbench201_are_read_as_their_authors_meant(store: Pat
     query = (
         "SELECT corr(z.valid_accuracy, t.test_accuracy) AS r, count(*) AS n FROM accuracies AS z "
         "JOIN accuracies AS t USING (space, arch, dataset) WHERE z.source = 'suite-zero' "
-            "AND t.source = 'cifar10-test-accuracy'"
+        "AND t.source = 'cifar10-test-accuracy'"
     )
     (found,) = rows(store, query)
     assert found["n"] == 491

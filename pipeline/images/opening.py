@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hnas.errors import HnasError, UsageError
+from pipeline.datasets import canonical_dataset
 from pipeline.files import regular_file
 from pipeline.images import cifar, folders, imagenet16, parquet
 from pipeline.images.dataset import ImageDataset, Split
@@ -36,9 +37,9 @@ def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
     """The data set that `spec` names, with its labels read and no image decoded but the first.
 
     `spec` is `digits` (ships with scikit-learn), `cifar10`, `cifar100` or `imagenet16-120` (a folder of that name
-    under $HNAS_DATA, else data/downloads, where `hnas fetch` puts it), or a path: Hugging Face Parquet, class folders,
-    CIFAR's or ImageNet16's Python batches, told apart by their content. A path's data set is named after its folder,
-    or its file without the suffix, in lower case.
+    under $HNAS_DATA, else data/downloads, where `hnas fetch` puts it), in any spelling such as `CIFAR-10`, or a path:
+    Hugging Face Parquet, class folders, CIFAR's or ImageNet16's Python batches, told apart by their content. A path's
+    data set is named after its folder, or its file without the suffix, in lower case.
 
     With `image_size` every image becomes image_size x image_size pixels (bilinear); without it they must all be
     square and of one size, which is checked on each image as it is read.
@@ -51,6 +52,7 @@ def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
     smallest, largest = _SIZES
     if image_size is not None and not smallest <= image_size <= largest:
         raise UsageError(f"The image size {image_size} is out of bounds: it takes {smallest} to {largest} pixels.")
+    spec = _known_name(spec)
     if spec == "digits":
         return _dataset("digits", read_digits(), image_size, "digits")
     try:
@@ -63,6 +65,13 @@ def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
             f"The data set {printable(spec)} cannot be read ({reason}): a readable file or folder is needed."
         ) from error
     return _dataset(name, stored, image_size, printable(path))
+
+
+def _known_name(spec: str) -> str:
+    """The name of a data set that `spec` is another spelling of, unless something lies at that path; else `spec`."""
+    name = canonical_dataset(spec)
+    known = name in ("digits", *NAMED)
+    return name if known and (spec == name or not Path(spec).exists()) else spec
 
 
 def dataset_name(spec: str) -> str:

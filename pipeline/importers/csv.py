@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hnas.errors import UsageError
+from pipeline.importers.files import open_input
 from pipeline.importers.tables import Advance, Rows
 from pipeline.importers.trainings import BATCH, Trainings
 
@@ -15,8 +16,8 @@ from pipeline.importers.trainings import BATCH, Trainings
 def read_csv(path: Path, advance: Advance) -> Iterator[Rows]:
     """Its rows in batches. Raises `UsageError` with the line of the first fault."""
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
+        file, size = open_input(path, "give a CSV file")
+        with file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
             for rows in _read(path, text):
                 yield rows
@@ -29,11 +30,35 @@ def read_csv(path: Path, advance: Advance) -> Iterator[Rows]:
         raise UsageError(f"{path} is no valid CSV: {error}") from error
 
 
+#: The longest line, in characters; an architecture of NAS-Bench-101 with its matrix takes some hundred.
+LONGEST = 2**17
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
+
+
+def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of the file, none of which is without end."""
+    number = 0
+    while line := text.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            raise UsageError(f"{path}, line {number} has more than {LONGEST:,} characters; give a CSV file")
+        yield line
+
+
+def _check_separator(path: Path, header: str) -> None:
+    """Raise `UsageError` where a header of one column is one of several, with something else than commas between."""
+    for separator, name in _SEPARATORS.items():
+        if "arch" in (part.strip().strip('"') for part in header.split(separator)[1:] + header.split(separator)[:-1]):
+            raise UsageError(f"{path} separates its columns by {name}; write commas between them, and decimal points")
+
+
 def _read(path: Path, text: io.TextIOWrapper) -> Iterator[Rows]:
-    lines = csv.reader(text, strict=True)
+    lines = csv.reader(_lines(path, text), strict=True)
     header = [name.strip() for name in next(lines, [])]
     if not any(header):
         raise UsageError(f"{path} is empty; its first line must name columns such as arch,dataset,epochs,test_accuracy")
+    if len(header) == 1:
+        _check_separator(path, header[0])
     trainings = Trainings(path, "line")
     trainings.check_header(header)
     for record in lines:

@@ -97,6 +97,11 @@ class JSONStream:
         return repr(self._text[self._at : self._at + 20])
 
 
+def shown(value: object) -> str:
+    """`value` for a complaint: lists and objects by their kind alone, for theirs may be nested without end."""
+    return f"{value!r:.120}" if value is None or isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -25,7 +25,10 @@ def message_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="model_metrics.proto", package="nasbench", syntax="proto2")
     evaluation = file.message_type.add(name="EvaluationData")
     for number, name in enumerate(NUMBERS, start=1):
-        evaluation.field.add(name=name, number=number, type=kind.TYPE_DOUBLE, label=kind.LABEL_OPTIONAL)
+        # Read as NaN where it is absent: the default, 0, would be an accuracy.
+        evaluation.field.add(
+            name=name, number=number, type=kind.TYPE_DOUBLE, label=kind.LABEL_OPTIONAL, default_value="nan"
+        )
     evaluation.field.add(name="checkpoint_path", number=6, type=kind.TYPE_STRING, label=kind.LABEL_OPTIONAL)
     metrics = file.message_type.add(name="ModelMetrics")
     metrics.field.add(
@@ -46,7 +49,10 @@ _ModelMetrics = message_class()
 
 
 def read_evaluations(content: bytes) -> list[Evaluation]:
-    """The evaluations of a serialised `ModelMetrics`, in the order of training. Raises `ValueError` if it is none."""
+    """The evaluations of a serialised `ModelMetrics`, in the order of training; NaN for numbers that are absent.
+
+    Raises `ValueError` if it is none.
+    """
     try:
         message = _ModelMetrics.FromString(content)
     except DecodeError as error:

@@ -21,6 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hnas.errors import UsageError
+from pipeline.importers.files import open_input
+from pipeline.importers.json_stream import shown
 from pipeline.importers.model_metrics import NUMBERS, Evaluation, read_evaluations
 from pipeline.importers.tables import SCHEMAS, Advance, Rows
 from pipeline.importers.tfrecord import Record, place, read_records
@@ -49,8 +51,8 @@ def read_nasbench101(path: Path, advance: Advance, *, key: Key | None = None) ->
     and the byte of the first fault.
     """
     try:
-        with path.open("rb", buffering=2**20) as file:
-            size = path.stat().st_size
+        file, size = open_input(path, "give NAS-Bench-101's TFRecord file")
+        with file:
             trainings = _Trainings(path, key)
             for record in read_records(path, file):
                 trainings.add(record)
@@ -101,9 +103,11 @@ class _Trainings:
             raise ValueError("it is no list of hash, epochs, adjacency, operations and metrics")
         name, epochs, adjacency, operations, metrics = row
         if not (isinstance(name, str) and _HASH.fullmatch(name)):
-            raise ValueError(f"the module hash is {name!r:.80}; it must be 32 hexadecimal digits")
+            raise ValueError(f"the module hash is {shown(name)}; it must be 32 hexadecimal digits")
         if type(epochs) is not int or epochs not in EPOCHS:
-            raise ValueError(f"the number of epochs is {epochs!r:.80}; it must be one of {', '.join(map(str, EPOCHS))}")
+            raise ValueError(
+                f"the number of epochs is {shown(epochs)}; it must be one of {', '.join(map(str, EPOCHS))}"
+            )
         _check_cell(adjacency, operations)
         self._evaluations.append(_evaluations(metrics))
         return name, epochs, self._seed(name, epochs, f"{operations}:{adjacency}")
@@ -165,19 +169,29 @@ class _Trainings:
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             where = place(self._path, *self._places[owners[row]])
+            number = 1 + row - int(np.searchsorted(owners, owners[row]))
+            value = numbers[row, column]
+            found = "nan or missing" if np.isnan(value) else f"{value:g}"
             raise UsageError(
-                f"{where}: {NUMBERS[column]} is {numbers[row, column]:g}; it must be a finite number, at least 0"
+                f"{where}, evaluation {number}: {NUMBERS[column]} is {found}; it must be a finite number, at least 0"
                 f"{' and at most 1' if column > 1 else ''}"
             )
+        ends = np.flatnonzero(np.diff(owners, append=len(self)))
+        for record, epoch in enumerate(np.rint(numbers[ends, 0])):
+            if epoch != self._trainings[record][1]:
+                raise UsageError(
+                    f"{place(self._path, *self._places[record])}: its last evaluation is of epoch {epoch:g}, and its "
+                    f"training of {self._trainings[record][1]} epochs; the record is not whole"
+                )
 
 
 def _check_cell(adjacency: object, operations: object) -> None:
     """Raise `ValueError` unless the two describe a cell of the space: at most seven vertices and nine edges."""
     if not (isinstance(operations, str) and _OPERATIONS.fullmatch(operations)):
-        raise ValueError(f"its operations are {operations!r:.200}; NAS-Bench-101 has input, up to five layers, output")
+        raise ValueError(f"its operations are {shown(operations)}; NAS-Bench-101 has input, up to five layers, output")
     n = operations.count(",") + 1
     if not (isinstance(adjacency, str) and _ADJACENCY[n].fullmatch(adjacency)):
-        raise ValueError(f"its adjacency is {adjacency!r:.80}, no upper triangular matrix of {n} x {n} digits 0 and 1")
+        raise ValueError(f"its adjacency is {shown(adjacency)}, no upper triangular matrix of {n} x {n} digits 0 and 1")
     if adjacency.count("1") > _MOST_EDGES:
         raise ValueError(f"its cell has {adjacency.count('1')} edges; NAS-Bench-101 has at most {_MOST_EDGES}")
 

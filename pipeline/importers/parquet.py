@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import UsageError
+from pipeline.files import regular_file
 from pipeline.importers.tables import Advance, Rows
 from pipeline.importers.trainings import BATCH, Trainings
 
@@ -17,6 +18,7 @@ _TEXT = ("space", "arch", "dataset")
 
 def read_parquet(path: Path, advance: Advance) -> Iterator[Rows]:
     """Its rows in batches. Raises `UsageError` with the row of the first fault, counted from 1."""
+    regular_file(path, needed="a Parquet file")
     try:
         with pq.ParquetFile(path) as file:
             yield from _read(path, file, advance)

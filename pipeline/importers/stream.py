@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hnas.errors import UsageError
+from pipeline.files import regular_file
 
 CHUNK = 2**18
 #: Bytes that `Stream.fill` keeps ahead: more than any instruction or run of entries that is read at once.
@@ -139,6 +140,7 @@ class Stream:
 
 def open_file(path: Path, count: int, advice: str) -> tuple[BinaryIO, int, bytes]:
     """The file at `path`, open at its beginning, its size, and its first `count` bytes. Raises `UsageError`."""
+    regular_file(path, needed=advice.removeprefix("give "))
     try:
         file = path.open("rb")
         size = path.stat().st_size

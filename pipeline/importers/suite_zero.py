@@ -24,8 +24,11 @@ import pyarrow as pa
 
 from hnas.errors import UsageError
 from hnas.spaces import SearchSpace, key_of, search_spaces
-from pipeline.importers.json_stream import JSONStream
+from pipeline.datasets import LONGEST, canonical_dataset, stored_dataset
+from pipeline.importers.files import open_input
+from pipeline.importers.json_stream import JSONStream, shown
 from pipeline.importers.tables import SCHEMAS, Advance, Rows
+from pipeline.printable import printable
 
 #: The spaces of the benchmark that this package may have, by its names and ours.
 SPACES = {"nasbench101": "nasbench101", "nasbench201": "nasbench201", "nasbench301": "darts", "darts": "darts"}
@@ -47,10 +50,10 @@ def read_suite_zero(path: Path, advance: Advance) -> Iterator[Rows]:
 
     Raises `UsageError` with the space, data set and encoding of the first fault.
     """
+    reader = _Reader()
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            reader = _Reader(path)
+        file, size = open_input(path, "give a JSON file of NAS-Bench-Suite-Zero")
+        with file:
             for rows in reader.read(JSONStream(io.TextIOWrapper(file, encoding="utf-8-sig"))):
                 yield rows
                 advance(file.tell(), size)
@@ -71,10 +74,10 @@ def read_suite_zero(path: Path, advance: Advance) -> Iterator[Rows]:
 class _Reader:
     """Reads one file. `place` says where it is: names of the levels that it is in."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         self.place: list[str] = []
         self.count = 0
-        self._path = path
+        self._highest = 0.0
         # How often each (space, data set, architecture) came, and where each encoding was.
         self._times: dict[tuple[str, str, str], int] = {}
         self._encodings: set[tuple[str, str, str]] = set()
@@ -89,14 +92,16 @@ class _Reader:
         for name in self._inside(stream):
             if name in SPACES:
                 for dataset in self._inside(stream):
-                    yield from self._entries(stream, SPACES[name], _dataset(dataset))
-            elif _dataset(name) in DATASETS:
-                yield from self._entries(stream, None, _dataset(name))
+                    yield from self._entries(stream, SPACES[name], stored_dataset(dataset))
+            elif canonical_dataset(name) in DATASETS:
+                yield from self._entries(stream, None, canonical_dataset(name))
             else:
                 raise ValueError(
                     f"{name!r:.80} is neither a space ({', '.join(SPACES)}) nor a data set ({', '.join(DATASETS)})"
                 )
         stream.finish()
+        if self.count > 1 and self._highest <= 1:
+            raise ValueError(f"no {_ACCURACY} exceeds 1, so they look like fractions; give percent, 0 to 100")
         if self._accuracies:
             yield from self._rows()
 
@@ -135,11 +140,16 @@ class _Reader:
         self._accuracies.append((space, arch, dataset, None, times or None, None, accuracy, None, None))
         for proxy, told in entry.items():
             if proxy != _IDENTITY:
+                if not proxy or len(proxy) > LONGEST or printable(proxy) != proxy:
+                    raise ValueError(f"a proxy is called {shown(proxy)}; its name must be text of at most {LONGEST}")
                 score, seconds = (told.get("score"), told.get("time")) if isinstance(told, dict) else (told, None)
                 value = _number(score, proxy)
                 cost = None if seconds is None else _finite(seconds, f"the time of {proxy}")
+                if cost is not None and cost < 0:
+                    raise ValueError(f"the time of {proxy} is {cost:g}; it must be at least 0")
                 self._proxies.append((space, arch, dataset, proxy, value, cost))
         self.count += 1
+        self._highest = max(self._highest, accuracy)
 
     def _rows(self) -> Iterator[Rows]:
         for table, rows in (("accuracies", self._accuracies), ("proxies", self._proxies)):
@@ -150,10 +160,6 @@ class _Reader:
                 ]
                 yield Rows(table, pa.RecordBatch.from_arrays(arrays, schema=schema))
         self._clear()
-
-
-def _dataset(name: str) -> str:
-    return name.lower()
 
 
 def _literal(encoding: str) -> object:
@@ -185,7 +191,7 @@ def _number(value: Any, what: str) -> float | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{what} is {value!r:.80}, which is no number")
+        raise ValueError(f"{what} is {shown(value)}, which is no number")
     try:
         return float(value)
     except OverflowError:

@@ -8,6 +8,7 @@ architecture.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow as pa
 from hnas.errors import UsageError
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.spaces.base import key_of
+from pipeline.datasets import TEN_CLASSES, stored_dataset
 from pipeline.importers.tables import SCHEMAS, Rows
 
 ACCURACIES = ("train_accuracy", "valid_accuracy", "test_accuracy")
@@ -28,6 +30,9 @@ OPTIONAL = ("space", "epochs", "seed", "seconds", *ACCURACIES)
 BATCH = 2**15
 
 _INT32 = 2**31 - 1
+_REMEMBERED = 1000
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 T = TypeVar("T")
 
@@ -43,10 +48,12 @@ class Trainings:
         self._path, self._unit = path, unit
         self._columns = _no_rows()
         self._spaces: dict[str, SearchSpace] = {}
+        self._datasets: dict[str, str] = {}
         self._guessed: str | None = None
         self._seen: dict[bytes, int] = {}
         self._highest = dict.fromkeys(ACCURACIES, 0.0)
         self._counts = dict.fromkeys(ACCURACIES, 0)
+        self._last_on = dict.fromkeys(ACCURACIES, "")
 
     def check_header(self, header: list[str]) -> None:
         """`header` has the columns that are needed, each once, and no others."""
@@ -73,6 +80,10 @@ class Trainings:
         arch = _at(where, lambda spelling: key_of(space, spelling), arch)
         if not dataset:
             raise UsageError(f"{where} names no dataset; write one such as cifar10")
+        try:
+            dataset = self._datasets[dataset] if dataset in self._datasets else self._dataset(dataset)
+        except ValueError as error:
+            raise UsageError(f"{where}: {error}") from error
         values: dict[str, object] = {
             "space": name,
             "arch": arch,
@@ -89,8 +100,16 @@ class Trainings:
             if value is not None:
                 self._counts[column] += 1
                 self._highest[column] = max(self._highest[column], value)
+                self._last_on[column] = dataset
         for column, found in (values | accuracies).items():
             self._columns[column].append(found)
+
+    def _dataset(self, name: str) -> str:
+        """`name` as stores spell it, remembered. Raises `ValueError` for one that no store can have."""
+        found = stored_dataset(name)
+        if len(self._datasets) < _REMEMBERED:
+            self._datasets[name] = found
+        return found
 
     def _check_new(self, number: int, where: str, training: tuple[object, ...]) -> None:
         key = blake2b(repr(training).encode(), digest_size=16).digest()
@@ -115,7 +134,9 @@ class Trainings:
         if not self._seen:
             raise UsageError(f"{self._path} has a header but no rows")
         for name in ACCURACIES:
-            if self._counts[name] > 1 and self._highest[name] <= 1:
+            # One value may be that low, but not 0.9 % of ten classes, where chance is 10 %.
+            alone = self._counts[name] == 1 and self._last_on[name] in TEN_CLASSES and self._highest[name] > 0
+            if (self._counts[name] > 1 or alone) and self._highest[name] <= 1:
                 raise UsageError(
                     f"{self._path}: no {name} exceeds 1, so they look like fractions; give percent, 0 to 100"
                 )
@@ -136,13 +157,17 @@ def _at(where: str, call: Callable[[str], T], argument: str) -> T:
 def _number(given: object, name: str, where: str, kind: Callable[..., float], low: float, high: float) -> float | None:
     if given is None or given == "":
         return None
+    whole = kind is not float
     try:
         value = kind(given)
-        if not isinstance(given, str) and value != given and not math.isnan(value):
+        # Python takes 9_3 for 93.
+        if "_" in given if isinstance(given, str) else whole and value != given:
             raise ValueError
     except (ValueError, TypeError, OverflowError):
-        whole = "whole " if kind is int else ""
-        raise UsageError(f"{where}: {name} is {given!r}, which is no {whole}number") from None
+        comma = "; write a decimal point" if isinstance(given, str) and _DECIMAL_COMMA.fullmatch(given) else ""
+        raise UsageError(
+            f"{where}: {name} is {given!r:.120}, which is no {'whole ' if whole else ''}number{comma}"
+        ) from None
     if not low <= value <= high or math.isinf(value):
         raise UsageError(f"{where}: {name} is {given}; it must lie between {low:g} and {high:g}")
     return value

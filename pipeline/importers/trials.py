@@ -47,6 +47,8 @@ _DATASETS = {
 _WHOLE = "ori-test"
 _MEASURES = ("train_accuracy", "valid_accuracy", "test_accuracy", "seconds")
 _LONGEST = 10_000
+# Above it an integer is not a float.
+_MOST = 2**53
 #: Rows of a batch of curves, at least: some 30 architectures.
 _BATCH = 2**16
 
@@ -156,7 +158,8 @@ class Trials:
             arrays["epoch"] = pa.array(epochs, schema.field("epoch").type)
         for name, values in zip(_MEASURES, columns, strict=True):
             arrays[name] = array = pa.array(values, pa.float64())
-            top = np.inf if name == "seconds" else 100.001  # a mean of percentages may be above 100 by its last digits
+            # A mean of percentages may be above 100 by its last digits.
+            top = np.finfo(float).max if name == "seconds" else 100.001
             good = pc.fill_null(pc.and_(pc.greater_equal(array, 0.0), pc.less_equal(array, top)), True)
             if not pc.all(good, min_count=0).as_py():
                 at = pc.index(good, False).as_py()
@@ -236,9 +239,12 @@ def _training(result: Any, arch: str, dataset: str, seed: int, where: str) -> li
     times = result.get("train_times")
     if times is not None and not isinstance(times, dict):
         raise UsageError(f"{where} has no times of training by epoch; get the file again")
-    values = {type(value) for measured in (train, evaluated, times or {}) for value in measured.values()}
-    if not values <= {float, int}:
-        raise UsageError(f"{where} has a result that is no number; get the file again")
+    for measured in (train, evaluated, times or {}):
+        values = measured.values()
+        if not set(map(type, values)) <= {float, int} or (values and not max(map(abs, values)) <= _MOST):
+            raise UsageError(f"{where} has a result that is no number; get the file again")
+    if times and min(times.values()) < 0:
+        raise UsageError(f"{where} has an epoch that took {min(times.values())} seconds; get the file again")
     name, valid, test = _DATASETS[dataset]
     numbers = range(epochs)
     trained = list(map(train.get, numbers))
