@@ -206,9 +206,8 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
         with store.writing(path):
             # Readers know a run by this file: without it the rest is not there.
             record = store.path(folder, name, "run.json" if folder == "runs" else "search.json")
-            if store.fs.exists(record):
-                store.fs.rm_file(record)
-            store.fs.rm(path, recursive=True)
+            for file in sorted(store.fs.find(path), key=lambda file: str(file) != record):
+                store.fs.rm_file(file)
         return
     with _idle(store, folder, name), store.writing(path):
         Path(path).rename(store.path(f"{_REMOVED}{uuid.uuid4().hex}"))
