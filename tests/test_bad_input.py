@@ -322,9 +322,9 @@ CASES = [
     case("an ambiguous run", 2, "fits 2 runs ... name one", "correlate", "--run", run_prefix, store=two_runs),
     case("an unknown search", 2, "no search 'feed' ... FROM searches", "search", "--resume", "feed", process=True),
     case("a search outside the store", 2, "no search '../runs'", "search", "--resume", "../runs"),
-    case("search without accuracies", 2, "accuracy ... hnas import", *SEARCH, store=without("accuracies")),
+    case("search without accuracies", 2, "accuracy ... hnas import", *SEARCH, store=without("imports")),
     case("search by an accuracy not imported", 2, "valid_accuracy ... hnas import", *SEARCH, "--accuracy",
-         "valid_accuracy", store=without("accuracies")),
+         "valid_accuracy", store=without("imports")),
     *(case(f"{name} on {what} store", 2, "no run ... hnas precompute", *READERS[name], store=store)
       for name in ("correlate", "search") for what, store in (("an empty", empty), ("no", absent))),
     # stores
