@@ -1,27 +1,23 @@
 """`hnas fetch`: data sets and benchmark files from where their authors publish them, checked against their checksums.
 
-An interrupted download goes on where it stopped. What has no stable direct link is not guessed at: the user is told
-where to get the file and what to check.
+What has no stable direct link is not guessed at: the user is told where to get the file and what to check.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Callable
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pooch
-import requests
 
 from hnas.errors import HnasError, UsageError
-
-_BLOCK = 2**20
-_TIMEOUT = 30
-
-Progress = Callable[[int, int], None]
+from pipeline.download import DownloadError, Progress, download
+from pipeline.printable import printable
+from pipeline.unpacking import unpack
 
 
 @dataclass(frozen=True)
@@ -90,83 +86,52 @@ SOURCES: dict[str, Download | ByHand] = {
 def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress = lambda done, total: None) -> Path:
     """Get the source `name` into `folder`/`name`, and return where it lies: a file, or the folder of an archive.
 
-    `url` takes the file from a mirror, with the same checksum. What is there already is checked, not fetched again;
-    `progress` is told bytes. Raises `UsageError` for an unknown name, `HnasError` where the network or the disk fails,
-    the checksum is wrong, or the source has no stable address and its files are not there.
+    `url` takes the file from a mirror, with the same checksum. What is there already is checked, not fetched again, and
+    an interrupted download goes on where it stopped (see `pipeline.download`); `progress` is told bytes. Raises
+    `UsageError` for an unknown name, `HnasError` where the network or the disk fails, the checksum is wrong, or the
+    source has no stable address and its files are not there.
     """
     if name not in SOURCES:
         raise UsageError(f"there is nothing to fetch called {name!r}; choose from {', '.join(SOURCES)}")
     source, place = SOURCES[name], folder / name
     if isinstance(source, ByHand):
         return _check(name, source, place)
-    download = source if url is None else Download(url, source.checksum, source.archive)
+    address = source.url if url is None else url
     part = place / f"{source.file}.part"
 
-    def resume(address: str, output_file: str, _: object) -> None:
-        _download(address, part, progress)
+    def resume(_: str, output_file: str, __: object) -> None:
+        download(address, part, progress)
         part.replace(output_file)
 
     pooch.get_logger().setLevel("WARNING")
     try:
         place.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(
-            download.url,
+            address,
             known_hash=source.checksum,
             fname=source.file,
             path=place,
             downloader=resume,
-            processor=_unpack if source.archive else None,
+            processor=unpack if source.archive else None,
         )
-    except tarfile.TarError as error:
-        raise HnasError(f"the archive {source.file} cannot be unpacked in {place}: {error}") from error
-    except requests.RequestException as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise HnasError(
-            f"{download.url} cannot be fetched: {_reason(error)}; the same command goes on where it stopped, and "
-            f"--from takes the file from elsewhere"
+            f"the archive {source.file} cannot be unpacked in {printable(place)}: {printable(str(error))}; "
+            "try another --from"
+        ) from error
+    except DownloadError as error:
+        raise HnasError(
+            f"{printable(address)} cannot be fetched: {error}; the same command goes on where it stopped, and --from "
+            "takes the file from elsewhere"
         ) from error
     except ValueError as error:
         raise HnasError(
-            f"what {download.url} sent has not the checksum {source.checksum}, so it was thrown away; try again, or "
-            "another --from"
+            f"what {printable(address)} sent has not the checksum {source.checksum}, so it was thrown away; try "
+            "again, or another --from"
         ) from error
     except OSError as error:
-        raise HnasError(f"{place} cannot be written: {error.strerror or error}; use another --to") from error
+        raise HnasError(f"{printable(place)} cannot be written: {error.strerror or error}; use another --to") from error
     return place if source.archive else place / source.file
-
-
-def _unpack(file: str, action: str, _: object) -> None:
-    """Unpack an archive beside itself, nothing outside and no links: `action` is `fetch` where it was there before."""
-    with tarfile.open(file) as archive:
-        place = Path(file).parent
-        if action != "fetch" or not all(_unpacked(place / member.name, member) for member in archive):
-            archive.extractall(place, filter="data")
-
-
-def _unpacked(path: Path, member: tarfile.TarInfo) -> bool:
-    """Whether a member of an archive lies there, whole: unpacking may have been stopped half way."""
-    if member.isfile():
-        return path.is_file() and path.stat().st_size == member.size
-    return path.exists()
-
-
-def _download(url: str, part: Path, progress: Progress) -> None:
-    """Bring `part` to the whole file at `url`, from the byte at which it ends. Raises `requests.RequestException`."""
-    there = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={there}-", "Accept-Encoding": "identity"} if there else {"Accept-Encoding": "identity"}
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all of it is there; the checksum tells whether it is the right file
-        answer.raise_for_status()
-        resumed = answer.status_code == requests.codes.partial_content
-        done = there if resumed else 0
-        total = done + int(answer.headers.get("Content-Length", 0))
-        with part.open("ab" if resumed else "wb") as file:
-            for block in answer.iter_content(_BLOCK):
-                file.write(block)
-                done += len(block)
-                progress(done, total)
-    if done < total:
-        raise requests.ConnectionError(f"the connection broke after {done} of {total} bytes")
 
 
 def _check(name: str, source: ByHand, place: Path) -> Path:
@@ -190,13 +155,3 @@ def _check(name: str, source: ByHand, place: Path) -> Path:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {_TIMEOUT} seconds"
-    if "broke after" in str(error):
-        return str(error)
-    return "the server cannot be reached, or the connection broke"

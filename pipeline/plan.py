@@ -5,7 +5,6 @@ A plan is data. It knows neither Dask nor progress bars, and making one writes n
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import torch
 
 from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
-from hnas.spaces import Named, SearchSpace, definition_of, key_of
+from hnas.spaces import SearchSpace, definition_of
+from pipeline.architecture_list import read_list
 from pipeline.drivers import locked
 from pipeline.images import Batch, ImageDataset, training_batch
 from pipeline.runs import RunSettings
@@ -146,40 +146,12 @@ def _requested(space: SearchSpace, sample: int | None, architectures: Path | Non
     if sample is not None and architectures is not None:
         raise UsageError("--sample and --architectures exclude each other; give one of them")
     if architectures is not None:
-        return _read_list(space, architectures)
+        return read_list(space, architectures)
     if sample is not None:
         return space.sample(sample, seed)
     if space.size is None:
         raise UsageError(f"the space {space.name} cannot be enumerated; give --sample N or --architectures FILE")
     return list(space.enumerate())
-
-
-def _read_list(space: SearchSpace, path: Path) -> list[str]:
-    if str(path) == "named" and isinstance(space, Named) and not path.exists():
-        return [key_of(space, arch) for arch in space.named().values()]
-    try:
-        lines = _unquoted(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"the list of architectures {path} cannot be read: {reason}; give one a line") from error
-    found: dict[str, None] = {}
-    for number, line in enumerate(lines, start=1):
-        arch = line.strip()
-        if arch and not arch.startswith("#"):
-            try:
-                found[key_of(space, arch)] = None
-            except UsageError as error:
-                raise UsageError(f"{path}, line {number}: {error}") from error
-    if not found:
-        raise UsageError(f"the list of architectures {path} is empty; give one a line")
-    return list(found)
-
-
-def _unquoted(lines: list[str]) -> list[str]:
-    """The lines, read as a CSV file of one column where the first of them is the header `arch`."""
-    if not lines or lines[0].strip() != "arch":
-        return lines
-    return ["", *(row[0] if row else "" for row in csv.reader(lines[1:]))]
 
 
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:

@@ -7,6 +7,7 @@ import io
 import pickle
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +26,10 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path, with ranges unless told otherwise; breaks off after `break_after` bytes of an answer."""
+    """Serves `files` by path, with ranges unless told otherwise; breaks off after `break_after` bytes of an answer.
+
+    With `trickle`, a byte comes every 20 ms. `headers` replace those of an answer; an empty one is left out.
+    """
 
     daemon_threads = True
 
@@ -34,6 +38,8 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.ranges = True
         self.break_after: int | None = None
+        self.trickle = False
+        self.headers: dict[str, str] = {}
         self.asked: list[str | None] = []
 
     def url(self, path: str) -> str:
@@ -46,6 +52,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.asked.append(wanted)
+        if self.path.startswith("/loop"):
+            self.send_response(302)
+            self.send_header("Location", f"/loop{len(self.server.asked)}")
+            self.end_headers()
+            return
+        if self.path.startswith("/moved"):
+            self.send_response(301)
+            self.send_header("Location", self.path.removeprefix("/moved"))
+            self.end_headers()
+            return
         content = self.server.files.get(self.path)
         if content is None:
             self.send_error(404)
@@ -55,9 +71,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        for name, value in ({"Content-Length": str(len(content) - start)} | self.server.headers).items():
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         sent = content[start:]
+        if self.server.trickle:
+            for place in range(len(sent)):
+                self.wfile.write(sent[place : place + 1])
+                time.sleep(0.02)
+            return
         self.wfile.write(sent if self.server.break_after is None else sent[: self.server.break_after])
 
     def log_message(self, *_: object) -> None:
@@ -110,6 +133,97 @@ def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Pa
     assert fetch("bench", tmp_path).read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={there}-"]
     assert not part.exists()
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize("step", [1, 1000, 70_000])
+def test_connections_that_break_early_add_up(server: Server, tmp_path: Path, step: int) -> None:
+    part = tmp_path / "bench" / "bench.tfrecord.part"
+    part.parent.mkdir()
+    part.write_bytes(CONTENT[: len(CONTENT) - 3 * step])
+    server.break_after = step
+    for number in (2, 1):
+        with pytest.raises(HnasError, match=r"broke after [\d,]+ of 3,000,000 bytes; the same command goes on"):
+            fetch("bench", tmp_path)
+        assert part.read_bytes() == CONTENT[: len(CONTENT) - number * step]
+    assert fetch("bench", tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.usefixtures("source")
+def test_a_server_without_ranges_that_breaks_earlier_loses_nothing(server: Server, tmp_path: Path) -> None:
+    part = tmp_path / "bench" / "bench.tfrecord.part"
+    part.parent.mkdir()
+    part.write_bytes(CONTENT[:500_000])
+    server.ranges, server.break_after = False, 200_000
+    with pytest.raises(HnasError, match="broke after 200,000 of 3,000,000"):
+        fetch("bench", tmp_path)
+    assert part.read_bytes() == CONTENT[:500_000]
+    server.ranges, server.break_after = True, None
+    assert fetch("bench", tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == "bytes=500000-"
+
+
+@pytest.mark.usefixtures("source")
+def test_a_file_that_changed_between_tries_is_thrown_away_and_fetched_afresh(server: Server, tmp_path: Path) -> None:
+    part = tmp_path / "bench" / "bench.tfrecord.part"
+    part.parent.mkdir()
+    part.write_bytes(b"of another version" * 100)
+    with pytest.raises(HnasError, match="has not the checksum"):
+        fetch("bench", tmp_path)
+    assert fetch("bench", tmp_path).read_bytes() == CONTENT
+    assert server.asked == ["bytes=1800-", None]
+
+
+@pytest.mark.usefixtures("source")
+def test_more_than_was_announced_is_not_read_and_another_part_is_refused(server: Server, tmp_path: Path) -> None:
+    server.files["/bench.tfrecord"] = CONTENT + b"more" * 1000
+    server.headers = {"Content-Length": str(len(CONTENT))}
+    assert fetch("bench", tmp_path).read_bytes() == CONTENT
+    (tmp_path / "bench" / "bench.tfrecord").rename(tmp_path / "bench" / "bench.tfrecord.part")
+    (tmp_path / "bench" / "bench.tfrecord.part").write_bytes(CONTENT[:1000])
+    server.headers = {"Content-Range": "bytes 0-2999999/3000000"}
+    with pytest.raises(HnasError, match="another part of it than was asked for"):
+        fetch("bench", tmp_path)
+
+
+@pytest.mark.usefixtures("source")
+def test_a_file_without_an_announced_length_is_fetched_within_a_limit(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.headers = {"Content-Length": ""}
+    assert fetch("bench", tmp_path).read_bytes() == CONTENT
+    monkeypatch.setattr("pipeline.download._MOST_BYTES", 1_000_000)
+    with pytest.raises(HnasError, match="more than 1,000,000 bytes, and no file that is fetched has so many"):
+        fetch("bench", tmp_path / "other")
+    server.headers = {}
+    with pytest.raises(HnasError, match="would have 3,000,000 bytes"):
+        fetch("bench", tmp_path / "another")
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize(
+    ("limit", "sentence"), [("_SLOW_SECONDS", r"only \d+ bytes came in 0\.2 sec"), ("_MOST_SECONDS", "took more than")]
+)
+def test_a_trickling_server_is_given_up_and_what_came_is_kept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, sentence: str
+) -> None:
+    server.trickle = True
+    monkeypatch.setattr(f"pipeline.download.{limit}", 0.2)
+    with pytest.raises(HnasError, match=f"{sentence}.*the same command goes on where it stopped"):
+        fetch("bench", tmp_path)
+    kept = (tmp_path / "bench" / "bench.tfrecord.part").read_bytes()
+    assert kept
+    assert kept == CONTENT[: len(kept)]
+
+
+@pytest.mark.usefixtures("source")
+def test_redirects_are_followed_to_an_end(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(HnasError, match="from one address to the next without end"):
+        fetch("bench", tmp_path, url=server.url("/loop"))
+    for address in ("file:///etc/passwd", "ftp://127.0.0.1/x", "bench"):
+        with pytest.raises(HnasError, match="neither http nor https"):
+            fetch("bench", tmp_path, url=address)
+    assert fetch("bench", tmp_path, url=server.url("/moved/bench.tfrecord")).read_bytes() == CONTENT
 
 
 @pytest.mark.usefixtures("source")
@@ -209,20 +323,44 @@ def test_what_was_unpacked_half_way_is_unpacked_again(
     assert last.read_bytes() == whole
 
 
-def test_a_hostile_archive_writes_nothing_outside_its_folder(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 4) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size if kind == tarfile.REGTYPE else 0
+    return info
+
+
+HOSTILE = {
+    "above": (member("../../escaped"), "would lie outside"),
+    "above from within": (member("a/../../../escaped"), "would lie outside"),
+    "absolute": (member("/escaped"), "would lie outside"),
+    "symbolic link": (member("link", tarfile.SYMTYPE, "/etc"), "neither a file nor a folder"),
+    "link within": (member("link", tarfile.SYMTYPE, "fine"), "neither a file nor a folder"),
+    "hard link": (member("link", tarfile.LNKTYPE, "fine"), "neither a file nor a folder"),
+    "device": (member("dev", tarfile.CHRTYPE), "neither a file nor a folder"),
+    "pipe": (member("pipe", tarfile.FIFOTYPE), "neither a file nor a folder"),
+    "control characters": (member("\x1b[2J", tarfile.FIFOTYPE), r"\\x1b\[2J"),
+    "bomb": (member("zeros", size=2**40), "more than 4,294,967,296 bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_writes_nothing_at_all(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    bad, sentence = HOSTILE[kind]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        member = tarfile.TarInfo("../../escaped")
-        member.size = 4
-        archive.addfile(member, io.BytesIO(b"evil"))
+        archive.addfile(member("fine"), io.BytesIO(b"fine"))
+        if bad.size > 2**30:
+            archive.fileobj.write(bad.tobuf())  # a header that announces what does not follow
+        else:
+            archive.addfile(bad, io.BytesIO(b"evil"))
     server.files["/evil.tar.gz"] = buffer.getvalue()
     checksum = f"md5:{hashlib.md5(buffer.getvalue()).hexdigest()}"
     monkeypatch.setitem(SOURCES, "evil", Download(server.url("/evil.tar.gz"), checksum, archive=True))
-    with pytest.raises(HnasError, match="archive"):
+    with pytest.raises(HnasError, match=f"the archive evil.tar.gz cannot be unpacked .*{sentence}"):
         fetch("evil", tmp_path / "a" / "b")
-    assert not list(tmp_path.rglob("escaped"))
+    assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["evil.tar.gz"]
 
 
 def test_what_has_no_address_is_explained_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,15 @@ class Named(Protocol):
         ...
 
 
+@runtime_checkable
+class Printed(Protocol):
+    """A space whose architectures stand in the programs and logs of others."""
+
+    def printed(self, text: str) -> Iterator[tuple[int, str]]:
+        """Each architecture in the text of a program or a log, with the number of its line, from 1."""
+        ...
+
+
 class Cache(Protocol):
     """Somewhere to keep what a space worked out once: bytes by name."""
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from hnas.errors import UsageError
 from hnas.spaces.darts_canonical import Cell, canonical_cell
 from hnas.spaces.darts_cells import NAMED, depth, genotype, width
-from hnas.spaces.darts_genotype import NODES, OPERATIONS, Edge, from_suite_zero, genotype_of
+from hnas.spaces.darts_genotype import NODES, OPERATIONS, from_suite_zero, genotype_of
 from hnas.spaces.darts_macro import cost
+from hnas.spaces.darts_text import Edge, genotypes_in
 
 if TYPE_CHECKING:
     from hnas.spaces.darts_network import DARTSNetwork
@@ -77,6 +78,10 @@ class DARTS:
     def from_suite_zero(encoding: str | Sequence[Any]) -> str:
         """The genotype of NAS-Bench-Suite-Zero's encoding of a NAS-Bench-301 cell; see `darts_genotype`."""
         return from_suite_zero(encoding)
+
+    def printed(self, text: str) -> Iterator[tuple[int, str]]:
+        """The genotypes in a program such as DARTS' genotypes.py, or in its log, each with its line."""
+        return genotypes_in(text)
 
     def canonical(self, arch: str) -> str:
         """The key of the architecture's class, `normal:a=sep3(x0);…;y=…|reduce:…`."""

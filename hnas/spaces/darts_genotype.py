@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hnas.errors import UsageError
+from hnas.spaces.darts_text import FIELDS, LONGEST, Edge, read_concat, read_edges, read_fields
 
 #: The operations of the search space, in DARTS' order; no sampled architecture has the first.
 OPERATIONS = (
@@ -36,14 +37,8 @@ MOST_NODES = 5
 _CODED = OPERATIONS[1:]
 _KNOWN = OPERATIONS + FURTHER_OPERATIONS
 _PREFIX = "NetworkSelectorDatasetInfo:darts:"
-# Nothing else occurs in a genotype, so nothing that Python's parser would warn about reaches it.
-_WRITTEN = re.compile(r"""(?!.*\b\d+[a-z_])[\w\s()\[\],='"]*""", re.ASCII | re.IGNORECASE | re.DOTALL)
 _NUMBERS = re.compile(r"[\d\s()\[\],]*", re.ASCII)
-_LARGEST_NUMBER = 99
-_LONGEST = 4000
 _EXAMPLE = "Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=range(2, 6))"
-
-Edge = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -73,24 +68,24 @@ class Genotype:
 
 
 def parse(arch: str) -> Genotype:
-    """The genotype that a string spells: any white space, either quotes, keywords in any order, ranges or lists.
+    """The genotype that a string spells, in any form that `darts_text` reads.
 
     `concat` is sorted, because the order of the concatenated blocks is no more than a numbering of channels. Raises
     `UsageError` with one sentence that says what is off.
     """
     shown = repr(arch if len(arch) <= 100 else arch[:97] + "...")
-    if len(arch) > _LONGEST:
-        raise UsageError(f"{shown} has {len(arch)} characters; a DARTS genotype has at most {_LONGEST}")
-    call = _call(arch)
-    if call is None:
+    if len(arch) > LONGEST:
+        raise UsageError(f"{shown} has {len(arch)} characters; a DARTS genotype has at most {LONGEST}")
+    fields = read_fields(arch)
+    if fields is None:
         raise UsageError(f"{shown} is no DARTS genotype; it must look like {_EXAMPLE}")
-    fields = {keyword.arg: keyword.value for keyword in call.keywords}
-    expected = ("normal", "normal_concat", "reduce", "reduce_concat")
-    if call.args or len(call.keywords) != len(expected) or set(fields) != set(expected):
-        raise UsageError(f"the genotype {shown} must have the fields {', '.join(expected)}, each once and by name")
+    if set(fields) != set(FIELDS):
+        raise UsageError(
+            f"the genotype {shown} must have the fields {', '.join(FIELDS)}, each once, all by name or all by position"
+        )
     cells = []
     for name in ("normal", "reduce"):
-        edges, concat = _edges(fields[name]), _concat(fields[f"{name}_concat"])
+        edges, concat = read_edges(fields[name]), read_concat(fields[f"{name}_concat"])
         if edges is None:
             raise UsageError(f"{name} of the genotype {shown} must be a list of ('operation', state) pairs")
         if concat is None:
@@ -117,7 +112,7 @@ def from_suite_zero(encoding: str | Sequence[Any]) -> str:
     wrong = UsageError(f"{shown} is no NAS-Bench-301 encoding; it must be [[(state, operation) × 8] × 2], integers")
     try:
         if isinstance(encoding, str):
-            if len(encoding) > _LONGEST or not _NUMBERS.fullmatch(encoding):
+            if len(encoding) > LONGEST or not _NUMBERS.fullmatch(encoding):
                 raise ValueError("other than numbers and brackets")
             encoding = ast.literal_eval(encoding.strip())
         pairs: Any = encoding
@@ -190,45 +185,6 @@ def _check_in_space(genotype: Genotype) -> None:
                 f"{genotype} is outside the benchmark, whose cells have {NODES} nodes, all of them concatenated, and "
                 f"the operations {', '.join(_CODED)}"
             )
-
-
-def _call(arch: str) -> ast.Call | None:
-    if not _WRITTEN.fullmatch(arch):
-        return None
-    try:
-        call = ast.parse(arch.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    named = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Genotype"
-    return call if named else None  # type: ignore[return-value]
-
-
-def _edges(node: ast.expr) -> list[Edge] | None:
-    if not isinstance(node, ast.List | ast.Tuple):
-        return None
-    edges = []
-    for pair in node.elts:
-        if not isinstance(pair, ast.List | ast.Tuple) or len(pair.elts) != 2:
-            return None
-        name = pair.elts[0].value if isinstance(pair.elts[0], ast.Constant) else None
-        states = _integers(pair.elts[1:])
-        if not isinstance(name, str) or states is None:
-            return None
-        edges.append((name, states[0]))
-    return edges
-
-
-def _concat(node: ast.expr) -> list[int] | None:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-        ends = _integers(node.args)
-        return None if ends is None or len(ends) != 2 or node.keywords else list(range(*ends))
-    return _integers(node.elts) if isinstance(node, ast.List | ast.Tuple) else None
-
-
-def _integers(nodes: Sequence[ast.expr]) -> list[int] | None:
-    values = [node.value if isinstance(node, ast.Constant) else None for node in nodes]
-    integers = [value for value in values if type(value) is int and value <= _LARGEST_NUMBER]
-    return integers if len(integers) == len(values) else None
 
 
 def _index(value: Any) -> int:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from hashlib import md5
 
 from hnas.errors import UsageError
+from hnas.spaces.nasbench101_text import read_printed
 
 INPUT, OUTPUT = "input", "output"
 #: The labels under which the benchmark hashes its operations are their places here.
@@ -51,7 +52,13 @@ def adjacency_text(inputs: tuple[int, ...]) -> str:
 
 
 def parse(text: str) -> Cell:
-    """The pruned cell of a text such as `input,maxpool3x3,output:011001000`. Raises `UsageError` saying what is off."""
+    """The pruned cell of a text such as `input,maxpool3x3,output:011001000`, or as programs print it (`read_printed`).
+
+    Raises `UsageError` saying what is off.
+    """
+    printed = read_printed(text)
+    if printed is not None:
+        return make_cell(*printed)
     if len(text) > _LONGEST or text.count(":") != 1:
         shown = text if len(text) <= 120 else text[:117] + "..."
         raise UsageError(
@@ -73,11 +80,20 @@ def parse(text: str) -> Cell:
 
 
 def make_cell(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -> Cell:
-    """The pruned cell of an adjacency matrix (V, V), a nested sequence or array of 0 and 1, and V operation names.
+    """The pruned cell of an adjacency matrix (V, V) and V operation names.
 
-    Raises `UsageError` where it is no cell of the benchmark. Edges are counted after pruning, as the benchmark does.
+    The matrix is a nested sequence of 0 and 1, or an array (np.ndarray, np.matrix, a tensor). Raises `UsageError` where
+    it is no cell of the benchmark. Edges are counted after pruning, as the benchmark does.
     """
-    v = len(operations)
+    if hasattr(adjacency, "tolist"):  # a row of np.matrix is a matrix again
+        adjacency = adjacency.tolist()
+    try:
+        v, widths = len(operations), [len(row) for row in adjacency]
+    except TypeError as error:
+        raise UsageError(
+            f"a NAS-Bench-101 cell is an adjacency matrix and a list of operations, not {type(adjacency).__name__} and "
+            f"{type(operations).__name__}"
+        ) from error
     if not 2 <= v <= MAX_VERTICES:
         raise UsageError(f"a cell of {v} vertices is no NAS-Bench-101 cell; it has 2 to {MAX_VERTICES}")
     if operations[0] != INPUT or operations[-1] != OUTPUT:
@@ -88,7 +104,7 @@ def make_cell(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -> 
     for name in operations[1:-1]:
         if name not in _LABELS:
             raise UsageError(f"operation {name!r} is unknown; choose from {', '.join(OPERATIONS)}")
-    if len(adjacency) != v or any(len(row) != v for row in adjacency):
+    if widths != [v] * v:
         raise UsageError(f"the adjacency matrix of a cell of {v} vertices must be {v} × {v}")
     inputs = [0] * v
     for source, row in enumerate(adjacency):

@@ -9,6 +9,7 @@ Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neura
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
@@ -29,6 +30,18 @@ EDGES = tuple((i, j) for j in range(1, NODES) for i in range(j))
 _SUITE_ZERO_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
 _SUITE_ZERO_OPERATIONS = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
 
+_LONGEST_PRINTED = 1000
+_STRUCTURE = re.compile(r"Structure\(\s*4 nodes with(.*)\)", re.DOTALL)
+
+
+def _nested(*sources: int) -> str:
+    """One node of `Structure.tolist`, such as `(('none',0),('skip_connect',1))`."""
+    pairs = ",".join(rf"""[\[(]['"][a-z]\w*['"],{source}[\])]""" for source in sources)
+    return rf"[\[(]{pairs},?[\])]"
+
+
+_NESTED = re.compile(rf"[\[(]{_nested(0)},{_nested(0, 1)},{_nested(0, 1, 2)},?[\])]")
+
 KERNELS = {"conv1x1": 1, "conv3x3": 3}
 
 _CONVOLUTIONS = {"nor_conv_1x1": "conv1x1", "nor_conv_3x3": "conv3x3"}
@@ -36,7 +49,12 @@ _MEANING = Operations(identity="skip_connect", poolings={"avg_pool_3x3": "avg3x3
 
 
 def parse(arch: str) -> dict[tuple[int, int], str]:
-    """The operation on each edge (i, j), i < j, of an architecture string. Raises `UsageError` saying what is off."""
+    """The operation on each edge (i, j), i < j, of an architecture string, or of a form that programs print of it.
+
+    These have blanks and line breaks between inputs and nodes, quotes, `Structure(4 nodes with …)` around it, or are
+    the nested lists of the benchmark's `Structure.tolist`. Raises `UsageError` saying what is off.
+    """
+    arch = _unwrapped(arch) if len(arch) <= _LONGEST_PRINTED else arch
     if len(arch) > 120:
         raise UsageError(
             f"{arch[:117] + '...'!r} has {len(arch)} characters; it is no NAS-Bench-201 architecture, "
@@ -65,6 +83,18 @@ def parse(arch: str) -> dict[tuple[int, int], str]:
     return edges
 
 
+def _unwrapped(arch: str) -> str:
+    text = arch.strip()
+    if around := _STRUCTURE.fullmatch(text):
+        text = around[1].strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    if _NESTED.fullmatch(re.sub(r"\s", "", text)):
+        names = dict(zip(EDGES, re.findall(r"[a-z]\w*", text), strict=True))
+        return format_arch(names)
+    return re.sub(r"\s*([|+])\s*", r"\1", text)
+
+
 def format_arch(operations: dict[tuple[int, int], str]) -> str:
     """The architecture string of the operations on all six edges: the inverse of `parse`."""
     nodes = ("|".join(f"{operations[i, j]}~{i}" for i in range(j)) for j in range(1, NODES))
@@ -77,6 +107,11 @@ def cell(arch: str) -> Cell:
     return canonical_cell(NODES, parse(arch), _MEANING)
 
 
+@lru_cache(maxsize=2**15)
+def _spelled(arch: str) -> str:
+    return format_arch(parse(arch))
+
+
 def check_image_size(size: int) -> None:
     """Raise `UsageError` unless images of `size` × `size` pixels survive the network's two halvings."""
     if size < 4 or size % 4:
@@ -84,7 +119,7 @@ def check_image_size(size: int) -> None:
 
 
 class NASBench201:
-    """The search space; see `hnas.spaces.base.SearchSpace` for what each method promises."""
+    """The search space; see `hnas.spaces.base.SearchSpace` and `Spelled` for what each method promises."""
 
     name = "nasbench201"
     size: int | None = len(OPERATIONS) ** len(EDGES)
@@ -118,6 +153,14 @@ class NASBench201:
     def canonical(self, arch: str) -> str:
         """The key of the architecture's class, such as `a=conv3x3(x);y=x+a`; `y=0` is the dead class."""
         return str(cell(arch))
+
+    def key(self, arch: str) -> str:
+        """The string as the benchmark writes it, however `arch` spells it."""
+        return _spelled(arch)
+
+    def definition(self, arch: str) -> str:
+        """The same as `key`."""
+        return _spelled(arch)
 
     def network(
         self, arch: str, *, classes: int = 10, channels: int = 16, cells: int = 5, seed: int = 0

@@ -103,8 +103,8 @@ def _located(spec: str) -> Path:
         if where.is_dir():
             return where
         raise UsageError(
-            f"The data set {spec} was not found: there is no folder {printable(where)}; `hnas fetch {spec}` gets it, or put it at "
-            f"${DATA_VARIABLE}/{spec} as {_LAYOUTS}, or give its path instead of its name."
+            f"The data set {spec} was not found: there is no folder {printable(where)}; `hnas fetch {spec}` gets it, "
+            f"or put it at ${DATA_VARIABLE}/{spec} as {_LAYOUTS}, or give its path instead of its name."
         )
     path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
     if not spec or not path.exists():
