@@ -58,10 +58,11 @@ def _read(path: Path, shown: str) -> str:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
-            raise UsageError(
-                f"the list of architectures {shown} has more than {_MOST_BYTES:,} bytes; give a shorter one"
-            )
-        return content.decode(next((name for mark, name in _ENCODINGS if content.startswith(mark)), "utf-8"))
+            raise UsageError(f"the list of architectures {shown} has more than {_MOST_BYTES:,} bytes; give less")
+        text = content.decode(next((name for mark, name in _ENCODINGS if content.startswith(mark)), "utf-8"))
+        if "\0" in text:  # UTF-16 without its mark
+            raise ValueError("no text")
+        return text
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"the list of architectures {shown} cannot be read: {reason}; give one a line") from error
