@@ -48,7 +48,7 @@ def stored_dataset(name: str) -> str:
     canonical = canonical_dataset(name)
     if not canonical or len(canonical) > LONGEST or printable(canonical) != canonical:
         raise ValueError(
-            f"the data set is called {printable(name)!r:.120}; write a name such as cifar10, of at most {LONGEST} "
+            f"the data set is called {name!r:.120}; write a name such as cifar10, of at most {LONGEST} "
             "characters and none that controls a terminal"
         )
     return canonical

@@ -117,7 +117,7 @@ def _advice(store: Store, held: dict[str, list[str]], name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    return f"{printable(name)!r:.120}"
+    return f"{name!r:.120}"
 
 
 def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def info_text(place: str, held: dict[str, list[dict[str, Any]]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else printable(str(value))
 
 
 class TrainingBar:

@@ -225,7 +225,35 @@ def flipped(content: bytes, at: int) -> bytes:
 
 SECOND = len(framed(training(1)))
 THIRD = f"record 3 (byte {len(GOOD)})"
+
+
+def metrics_without(number: int, evaluation: int) -> bytes:
+    """`GOOD` and a training one of whose evaluations lacks the field `number`."""
+    values = [dict(enumerate(numbers, start=1)) for numbers in evaluations(Random("x"), 108)]
+    del values[evaluation][number]
+    content = b"".join(b"\x0a" + varint(len(e)) + e for e in map(fields, values))
+    return changed(4, base64.b64encode(content).decode())
+
+
 FAULTS = {
+    **{
+        f"evaluation {evaluation} without {name}": (
+            metrics_without(number, evaluation - 1),
+            f"{THIRD}, evaluation {evaluation}: {name} is nan or missing",
+        )
+        for evaluation, number, name in (
+            (1, 1, "current_epoch"),
+            (3, 2, "training_time"),
+            (3, 3, "train_accuracy"),
+            (2, 4, "validation_accuracy"),
+            (3, 5, "test_accuracy"),
+        )
+    },
+    "no evaluation at its end": (
+        changed(4, base64.b64encode(message(evaluations(Random("x"), 108)[:2])).decode()),
+        f"{THIRD}: its last evaluation is of epoch 54, and its training of 108 epochs",
+    ),
+    "a list for the hash": (changed(0, [[1]]), "the module hash is a list"),
     "an empty file": (b"", "is empty"),
     "a text": (b"arch,dataset,test_accuracy\n", "is no TFRecord file; give nasbench_only108"),
     "a short text": (b"arch", "is no TFRecord file"),

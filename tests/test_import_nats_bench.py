@@ -168,6 +168,9 @@ def changed(change: Callable[[Any], object]) -> Any:
 TRIAL = ("cifar100", 777)
 
 
+TIMES = dict.fromkeys(range(12), 1.0)
+
+
 @pytest.mark.parametrize(
     ("states", "words"),
     [
@@ -191,7 +194,20 @@ TRIAL = ("cifar100", 777)
         ),
         (changed(lambda s: s["12"]["all_results"][TRIAL]["eval_acc1es"].update({"x-test@3": -1.0})), "is -1.0, which"),
         (changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: float("nan")})), "is nan, which"),
+        (
+            changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: True})),
+            "result that is no number",
+        ),
+        (
+            changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: 2**60})),
+            "result that is no number",
+        ),
         (changed(lambda s: s["12"]["all_results"][TRIAL].update(train_times=[1.0])), "has no times of training"),
+        (
+            changed(lambda s: s["12"]["all_results"][TRIAL].update(train_times=TIMES | {3: float("inf")})),
+            "is no number",
+        ),
+        (changed(lambda s: s["12"]["all_results"][TRIAL].update(train_times=TIMES | {3: -1.0})), "took -1.0 seconds"),
         (changed(lambda s: s.update({"90": s["12"]})), "has two trainings of 12 epochs on cifar10-valid with seed 111"),
     ],
 )

@@ -21,7 +21,7 @@ def read_csv(path: Path, advance: Advance) -> Iterator[Rows]:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
             for rows in _read(path, text):
                 yield rows
-                advance(file.tell(), size)
+                advance(file.tell() if size else 0, size)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; give a CSV file") from error
     except UnicodeDecodeError as error:
@@ -42,13 +42,16 @@ def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
         number += 1
         if len(line) > LONGEST:
             raise UsageError(f"{path}, line {number} has more than {LONGEST:,} characters; give a CSV file")
+        if number == 1 and "," not in line:
+            _check_separator(path, line)
         yield line
 
 
 def _check_separator(path: Path, header: str) -> None:
     """Raise `UsageError` where a header of one column is one of several, with something else than commas between."""
     for separator, name in _SEPARATORS.items():
-        if "arch" in (part.strip().strip('"') for part in header.split(separator)[1:] + header.split(separator)[:-1]):
+        names = [name.strip().strip('"') for name in header.split(separator)]
+        if len(names) > 1 and "arch" in names:
             raise UsageError(f"{path} separates its columns by {name}; write commas between them, and decimal points")
 
 
@@ -57,8 +60,6 @@ def _read(path: Path, text: io.TextIOWrapper) -> Iterator[Rows]:
     header = [name.strip() for name in next(lines, [])]
     if not any(header):
         raise UsageError(f"{path} is empty; its first line must name columns such as arch,dataset,epochs,test_accuracy")
-    if len(header) == 1:
-        _check_separator(path, header[0])
     trainings = Trainings(path, "line")
     trainings.check_header(header)
     for record in lines:

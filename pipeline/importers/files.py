@@ -43,9 +43,9 @@ def _add(hashed: hashlib.blake2b, path: Path) -> None:
 
 
 def open_input(path: Path, advice: str) -> tuple[BinaryIO, int]:
-    """The file or pipe at `path`, open at its beginning, and its size, 0 for a pipe. Raises `UsageError`.
+    """The file or pipe at `path`, open at its beginning, and its size: 0 for a pipe, which cannot tell where it is.
 
-    Devices are refused: they may never end. So is a pipe that nobody writes to.
+    Raises `UsageError` where it cannot be read, for a device, which may never end, and a pipe that nobody writes to.
     """
     try:
         mode = path.stat().st_mode

@@ -58,7 +58,7 @@ def read_nasbench101(path: Path, advance: Advance, *, key: Key | None = None) ->
                 trainings.add(record)
                 if len(trainings) == _BATCH:
                     yield from trainings.rows()
-                    advance(file.tell(), size)
+                    advance(file.tell() if size else 0, size)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; give NAS-Bench-101's TFRecord file") from error
     if not len(trainings) and not trainings.cells:

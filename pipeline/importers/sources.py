@@ -7,7 +7,6 @@ from collections.abc import Collection
 
 from hnas.errors import UsageError
 from pipeline.imports import SOURCE_NAME, Manifest, older_files
-from pipeline.printable import printable
 from pipeline.store import Store, digest
 
 #: Files that people write, named after themselves; those of benchmarks are named after the benchmark.
@@ -38,7 +37,7 @@ def choose_source(
     if wanted is not None:
         if not SOURCE_NAME.fullmatch(wanted):
             raise UsageError(
-                f"the name {printable(wanted)!r:.120} cannot be that of a source: give 1 to 100 letters, digits, '.', "
+                f"the name {wanted!r:.120} cannot be that of a source: give 1 to 100 letters, digits, '.', "
                 "'_' and '-', the first a letter or digit"
             )
         near = next((name for name in taken if name.lower() == wanted.lower() and name != wanted), None)

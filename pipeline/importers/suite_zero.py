@@ -56,7 +56,7 @@ def read_suite_zero(path: Path, advance: Advance) -> Iterator[Rows]:
         with file:
             for rows in reader.read(JSONStream(io.TextIOWrapper(file, encoding="utf-8-sig"))):
                 yield rows
-                advance(file.tell(), size)
+                advance(file.tell() if size else 0, size)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}; give a JSON file of NAS-Bench-Suite-Zero"
