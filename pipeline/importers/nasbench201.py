@@ -78,7 +78,7 @@ def _open_archive(path: Path, advance: Advance) -> Stream:
             if len(members) != 1:
                 raise UsageError(f"{path} is a zip archive without torch's data.pkl; {_FILES}")
             file = archive.open(members[0])  # stays open when the archive is closed
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
         raise UsageError(f"{path} is a damaged zip archive: {error}; get the file again") from error
     size = members[0].file_size
     return Stream(path, file.read, lambda: advance(file.tell(), size), file.close)
