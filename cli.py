@@ -89,6 +89,7 @@ RunOption = Annotated[str | None, typer.Option("--run", metavar="ID", help="The 
 AverageOption = Annotated[
     bool, typer.Option("--average", help="Average over all runs that differ from it in seed and batch only.")
 ]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Take an unfinished run as far as it is.")]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 ChannelsOption = Annotated[
@@ -311,6 +312,7 @@ def search(
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
+    partial: PartialOption = False,
     accuracy: Annotated[
         str | None,
         typer.Option("--accuracy", metavar="COLUMN", help="The table's column.  [validation, else test accuracy]"),
@@ -377,6 +379,7 @@ def search(
         training_bar=render.TrainingBar(sys.stderr, quiet=quiet),
         on_start=say_what if not quiet else None,
         on_query=(lambda query: print(render.query_line(query), flush=True)) if shown else None,
+        partial=partial,
     )
     print(json.dumps(result.as_dict(), indent=2) if as_json else render.search_summary(result))
 
@@ -458,6 +461,7 @@ def correlate(
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
+    partial: PartialOption = False,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
     seed: SeedOption = 0,
     form: Annotated[RecordFormat, typer.Option("--format", help="How to write the result.")] = RecordFormat.table,
@@ -480,7 +484,7 @@ def correlate(
     connection = connect(Store(store_location(store)))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     with status(sys.stderr, "correlating"):
-        found = compute(connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average)
+        found = compute(connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average, partial=partial)
     if form is RecordFormat.table:
         print(correlation_text(found))
     else:
@@ -530,6 +534,10 @@ def main() -> None:
             sys.exit(error.exit_code)
         reason = str(error).strip().splitlines()
         if type(error).__module__ in ("duckdb", "_duckdb"):
+            from pipeline.table_files import told
+
+            if (own := told(error)) is not None:
+                _fail(str(own), own.exit_code, debug)
             _fail(f"the store cannot be read: {reason[0]}; restore or remove that file", 1, debug)
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
         _fail(f"an error that hnas did not foresee: {text}; --debug shows where", 1, debug)

@@ -1,14 +1,17 @@
 """DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, curves, proxies,
 pool, mean_pool, spectra, grams, scores, searches, queries` and the macros, `objective` among them, made when a
 connection opens. The SQL is in `pipeline/sql/*.sql`.
+
+Each view reads a list of files, verified before a statement reads them (`pipeline.table_files`). Nothing is inferred from
+where a store lies, and nothing from the user's own settings of DuckDB.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
-from pathlib import Path
 from string import Template
 
 import duckdb
@@ -16,19 +19,19 @@ import duckdb
 from hnas.errors import HnasError, UsageError
 from pipeline.datasets import KNOWN, canonical_dataset, squeezed_dataset
 from pipeline.imports import ImportedFile, imported_files
+from pipeline.records import run_records, search_records
 from pipeline.shelf import shelf
 from pipeline.spectra import ARRAYS, ArrayRows
 from pipeline.store import Store
+from pipeline.table_files import Addresses, Check, File, Records, quoted
 
-_PARQUET = {
-    "architectures": ("architectures", "*", "*.parquet"),
-    "requests": ("runs", "*", "requests", "*.parquet"),
-    "metrics": ("runs", "*", "metrics", "*.parquet"),
-    "queries": ("searches", "*", "queries.parquet"),
-}
-_JSON = {
-    "runs": ("runs", "*", "run.json"),
-    "searches": ("searches", "*", "search.json"),
+_SETTINGS = {
+    # A table name must never resolve to a variable of this program.
+    "python_enable_replacements": False,
+    "enable_progress_bar": False,
+    # Extensions are code, and a query that needs one should not fetch it on its own.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
 }
 
 
@@ -49,90 +52,96 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     Stores in a folder `tables` beside a local store are read with it, as the tables that ship in `data/tables` are with
     `data/store`: the runs that it does not have itself.
 
-    Raises `HnasError` where the store is of another version or a file of it is damaged.
+    Raises `HnasError` where the store is of another version or a run's settings are damaged. Other damage is found by the
+    statement that comes to it: see `pipeline.table_files.told`.
     """
     store.check_version()
+    tables = shelf(store)
+    places = dict.fromkeys(store.folders("runs"), store) | tables
+    runs = run_records(places)
     connection = duckdb.connect(":memory:")
-    connection.execute("SET python_enable_replacements = false; SET enable_progress_bar = false")
-    if not store.local:
-        connection.register_filesystem(store.fs)
-    try:
-        connection.begin()  # some sixty statements, of which each would be a transaction of its own
-        connection.execute(sql("empty"))
-        connection.execute(_dataset_macro())
-        tables = shelf(store)
-        for name, pattern in _PARQUET.items():
-            _create(connection, store, tables, "parquet_files", name, pattern)
-        for name, imported in imported_files(store).items():
-            _create_imported(connection, store, name, imported)
-        for name, pattern in _JSON.items():
-            for path in store.glob(*pattern):
-                _check_json(store, path)
-            # Not from duckdb_columns(), which works out the columns of every view: 9 ms.
-            settings = connection.execute(f"DESCRIBE SELECT settings FROM empty.{name}").fetchall()[0][1]
-            _create(connection, store, tables, "json_files", name, pattern, settings=settings)
-        own = [Path(path).parent.name for path in store.glob(*_JSON["runs"])]
-        for name, array in ARRAYS.items():
-            _create_arrays(connection, dict.fromkeys(own, store) | tables, name, array)
-        connection.execute(sql("macros"))
-        connection.execute(sql("spectrum"))
-        connection.execute(sql("averages"))
-        connection.execute(sql("views"))
-        connection.commit()
-    except duckdb.Error as error:
-        connection.close()
-        reason = str(error).strip().splitlines()[0]
-        raise HnasError(f"the store {store.location} cannot be read: {reason}; remove or restore that file") from error
+    for name, value in _SETTINGS.items():
+        connection.execute(f"SET {name} = {str(value).lower()}")
+    connection.begin()  # some sixty statements, of which each would be a transaction of its own
+    connection.execute(sql("empty"))
+    connection.execute(_dataset_macro())
+    addresses = Addresses(connection)
+    checks = []
+    for name, (column, found) in _table_files(store, tables, places).items():
+        read = sql("read_files", files=addresses.literal(found)) if found else ""
+        checks.append(_create(connection, name, Check(column, found), read))
+    for name, imported in imported_files(store).items():
+        check = Check("arch", [File(store, file.parts) for file in imported])
+        checks.append(_create(connection, name, check, _imported(store, addresses, imported)))
+    for name, read in (("runs", lambda: runs), ("searches", lambda: search_records(store))):
+        schema = connection.sql(f"FROM empty.{name}").to_arrow_table().schema
+        connection.register(f"_{name}", Records(schema, read))
+        connection.execute(sql("records", name=name))
+    recorded = {record["id"]: places[record["id"]] for record in runs}
+    for name, array in ARRAYS.items():
+        _create_arrays(connection, recorded, name, array)
+    for name in ("macros", "spectrum", "averages", "views"):
+        connection.execute(sql(name))
+    connection.commit()
+    for check in checks:
+        check.armed = True
     return connection
 
 
-def _check_json(store: Store, path: str) -> None:
-    """DuckDB reads an empty file or a list as no row, and finds a damaged one only when a query comes to it."""
-    content = store.read_json(*path.removeprefix(store.root.rstrip("/") + "/").split("/"))
-    if not isinstance(content.get("settings"), dict):
-        raise HnasError(f"{path} has no settings; it was damaged after it was written")
+def _table_files(
+    store: Store, tables: dict[str, Store], places: dict[str, Store]
+) -> dict[str, tuple[str, list[File]]]:
+    """The files of each table, and a text column of it."""
+    described = [store, *dict.fromkeys(tables.values())]
+    found = {
+        "architectures": (
+            "arch",
+            [
+                File(place, ("architectures", space, name))
+                for place in described
+                for space in place.folders("architectures")
+                for name in place.files("architectures", space)
+            ],
+        ),
+        "queries": (
+            "arch",
+            [
+                File(store, ("searches", search, "queries.parquet"))
+                for search in store.folders("searches")
+                if store.exists("searches", search, "queries.parquet")
+            ],
+        ),
+    }
+    for name, column in (("requests", "arch"), ("metrics", "canonical")):
+        parts = [(place, ("runs", run, name)) for run, place in places.items()]
+        found[name] = (column, [File(place, (*folder, file)) for place, folder in parts for file in place.files(*folder)])
+    return found
 
 
-def _create(
-    connection: duckdb.DuckDBPyConnection,
-    store: Store,
-    tables: dict[str, Store],
-    kind: str,
-    name: str,
-    pattern: tuple[str, ...],
-    **names: str,
-) -> None:
-    wanted = [(store, pattern)]
-    if pattern[0] == "runs":
-        wanted += [(table, ("runs", run, *pattern[2:])) for run, table in tables.items()]
-    elif pattern[0] == "architectures":
-        wanted += [(table, pattern) for table in dict.fromkeys(tables.values())]
-    locations = [place.pattern(*parts).replace("'", "''") for place, parts in wanted if place.glob(*parts)]
-    if locations:
-        listed = ", ".join(f"'{location}'" for location in locations)
-        connection.execute(sql(kind, name=name, patterns=f"[{listed}]", **names))
-    else:
-        connection.execute(sql("no_files", name=name))
+def _create(connection: duckdb.DuckDBPyConnection, name: str, check: Check, read: str) -> Check:
+    """Make the view `files.<name>` of what `read` gives, beside its `check`."""
+    connection.register(f"_check_{name}", check)
+    try:
+        connection.execute(sql("files", name=name, read=read))
+    except duckdb.Error as error:
+        check.verify()
+        reason = str(error).splitlines()[0]
+        raise HnasError(f"the {name} of the store cannot be read: {reason}; restore or remove that file") from error
+    return check
 
 
-def _create_imported(
-    connection: duckdb.DuckDBPyConnection, store: Store, name: str, imported: list[ImportedFile]
-) -> None:
-    """The view `files.<name>` of imported rows: a branch for each source, whose name is a constant in it."""
+def _imported(store: Store, addresses: Addresses, imported: list[ImportedFile]) -> str:
+    """The branches of imported rows: one for each source, whose name is a constant in it."""
     branches = ""
     for (source, spelled), listed in groupby(imported, lambda file: (file.source, file.spelled)):
         dataset = "canonical_dataset(dataset)" if spelled else "dataset"
-        locations = ", ".join(_quoted(file.pattern(store)) for file in listed)
-        branches += sql("imported_files", source=_quoted(source), dataset=dataset, files=f"[{locations}]")
-    connection.execute(sql("imported", name=name, branches=branches))
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+        literal = addresses.literal(File(store, file.parts) for file in listed)
+        branches += sql("imported_files", source=quoted(source), dataset=dataset, files=literal)
+    return branches
 
 
 def _dataset_macro() -> str:
-    known, squeezed = (", ".join(map(_quoted, names)) for names in (KNOWN, map(squeezed_dataset, KNOWN)))
+    known, squeezed = (", ".join(map(quoted, names)) for names in (KNOWN, map(squeezed_dataset, KNOWN)))
     return sql("datasets", known=known, squeezed=squeezed)
 
 
@@ -144,9 +153,22 @@ def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: dict[str, Store]
         if not place.local or place.exists("runs", run, "ntk.zarr", array):
             source = f"_{name}_{run}"
             connection.register(source, ArrayRows(place, run, array))
-            quoted = {"run": run.replace("'", "''"), "source": source.replace('"', '""')}
-            branches += sql("array_of_run", array=array, **quoted)
+            branches += sql("array_of_run", array=array, run=run, source=source)
     connection.execute(sql("arrays", name=name, branches=branches))
+
+
+def check_complete(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *, partial: bool = False) -> None:
+    """Raise `HnasError` where one of `runs` lacks rows that it was asked for, unless `partial` allows it.
+
+    The most expensive networks are computed first, so what an unfinished run has is no sample of what it will have.
+    """
+    for run in () if partial else runs:
+        rows, classes = connection.execute(sql("completeness"), [run]).fetchall()[0]
+        if rows < classes:
+            raise HnasError(
+                f"run {run} is unfinished: {rows:,} of {classes:,} classes are computed, the most expensive ones first; the "
+                "same `hnas precompute` finishes it, --run names another, and --partial takes what is there"
+            )
 
 
 def _dataset_name(dataset: str) -> str:

@@ -19,6 +19,7 @@ from hnas.metrics.names import COLUMNS
 from hnas.objective import BOUNDS, Array, SearchRange, check_exponent, objective
 from hnas.optimiser import Optimiser
 from pipeline.averaging import group_of, left_out
+from pipeline.catalog import check_complete
 from pipeline.importers.trainings import ACCURACIES
 from pipeline.runs import run_or_mean
 
@@ -107,12 +108,13 @@ def correlate(
     t: float = 1.0,
     seed: int = 0,
     average: bool = False,
+    partial: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Correlations:
     """Correlate the columns of a run with each other, and its metrics with the accuracy `target`.
 
     With `average` they are those of the mean over all runs that differ from it in seed and batch only, on the
-    architectures that all of these have. Without a `target` it is the test accuracy where the pool has one. Raises
+    architectures that all of these have. `partial` allows a run that is unfinished. Without a `target` it is the test accuracy where the pool has one. Raises
     `UsageError` for an unknown method or column, a target without values, a run of fewer than three rows, a run that
     has no other to average with.
     """
@@ -120,6 +122,7 @@ def correlate(
         raise UsageError(f"the method {method!r} is unknown; choose from {', '.join(METHODS)}")
     check_exponent(t)
     runs = group_of(connection, str(run["run"])) if average else []
+    check_complete(connection, runs or [str(run["run"])], partial=partial)
     columns = _columns(connection, str(run["run"]), runs)
     what = run_or_mean(str(run["run"]), runs)
     n = len(columns["kappa"])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,14 @@ class Claim:
 def locked(store: Store, *folder: str) -> Iterator[None]:
     """Hold the lock of a folder of a local store, made where it is missing; an object store has none.
 
-    Raises `HnasError` where the place cannot be written.
+    Raises `HnasError` where the place cannot be written, or the store was removed meanwhile.
     """
     if not store.local:
         yield
         return
     path = store.path(*folder, ".lock")
+    store.refuse_links(*folder, ".lock")
+    store.check_there()
     with store.writing(path):
         store.fs.makedirs(store.path(*folder), exist_ok=True)
         lock = FileLock(path, poll_interval=_POLL)
@@ -62,6 +64,9 @@ def standing(store: Store, run: str, token: str) -> Iterator[bool]:
     """Whether the claims of the command `token` stand; nobody can revoke them within. Without a token they do."""
     if not token:
         yield True
+        return
+    if not store.exists("runs", run, _FOLDER, token + _CLAIMS):  # nor is there a run to lock where the store is gone
+        yield False
         return
     with locked(store, "runs", run):
         yield store.exists("runs", run, _FOLDER, token + _CLAIMS)
@@ -112,6 +117,7 @@ class Drivers:
         if not self._store.local:
             for name in self._store.names("runs", self._run, _FOLDER):
                 self._store.fs.rm_file(self._path(name))
+        self._store.refuse_links("runs", self._run, _FOLDER)
         with self._store.writing(self._path()):
             self._store.write_bytes(b"", "runs", self._run, _FOLDER, self.token + _CLAIMS)
             if self._store.local:
@@ -177,10 +183,12 @@ class Drivers:
     def forget(self) -> None:
         """Remove what commands that ended left, where none lives."""
         folder = Path(self._path())
-        if self._store.local and folder.exists():
-            for left in folder.iterdir():
-                left.unlink(missing_ok=True)
-            folder.rmdir()
+        if self._store.local and folder.is_dir() and not folder.is_symlink():
+            for name in self._store.names("runs", self._run, _FOLDER):
+                if name.endswith((_CLAIMS, _REVOKED, _LOCK)):
+                    (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # something else lies in it
+                folder.rmdir()
 
 
 def logged(store: Store, run: str) -> dict[str, Claim]:

@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from hnas.errors import HnasError, UsageError
+from pipeline.table_files import told
 from pipeline.result_writers import Column, as_text, write_csv, write_json, write_parquet, write_table
 
 FORMATS = ("table", "csv", "json", "parquet")
@@ -164,8 +165,8 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement:
     Without a `statement` it comes from parsing.
     """
     first, *details = str(error).splitlines() or [type(error).__name__]
-    if told := re.search(r" failed: (?:Unknown error|\w*HnasError): (.*?)(?:\. Detail: .*)?$", first):
-        return HnasError(told[1])  # of an array behind a view, in our own words
+    if (own := told(error)) is not None:
+        return own
     message = first.rstrip("!.")
     wrong_sql = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
     if statement is not None and not wrong_sql:

@@ -11,7 +11,6 @@ name which no manifest lists is left from a stopped import: it is never read, an
 from __future__ import annotations
 
 import contextlib
-import glob
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -43,11 +42,6 @@ class ImportedFile(NamedTuple):
     source: str
     parts: tuple[str, str, str]
     spelled: bool = False
-
-    def pattern(self, store: Store) -> str:
-        """Its address for DuckDB, in which nothing stands for other names."""
-        root = store.pattern("").rstrip("/")
-        return "/".join([root, *map(glob.escape, self.parts)])
 
 
 @dataclass(frozen=True)

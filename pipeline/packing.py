@@ -48,9 +48,9 @@ def pack(source: Store, run: str, target: Store, *, block: int | None = None, wh
     space = search_spaces[read_settings(source, run).space]
     if target.exists("runs", run):
         raise UsageError(f"{target.location} has a run {run} already; remove it, or name another target")
-    requests = source.read_tables(["arch", "canonical"], "runs", run, "requests", "*.parquet")
+    requests = source.read_tables(["arch", "canonical"], "runs", run, "requests")
     names = ["canonical", *COLUMNS, "status", "seconds", "ntk_row"]
-    metrics = source.read_tables(names, "runs", run, "metrics", "*.parquet")
+    metrics = source.read_tables(names, "runs", run, "metrics")
     classes = list(dict.fromkeys(requests["canonical"].to_pylist())) if requests else []
     places = {name: i for i, name in enumerate(metrics["canonical"].to_pylist())} if metrics else {}
     missing = sum(name not in places for name in classes)
@@ -69,7 +69,7 @@ def pack(source: Store, run: str, target: Store, *, block: int | None = None, wh
 
     requested = tuple(zip(requests["arch"].to_pylist(), requests["canonical"].to_pylist(), strict=True))
     target.prepare()
-    known = target.read_tables(["arch"], "architectures", space.name, "*.parquet")
+    known = target.read_tables(["arch"], "architectures", space.name)
     write_missing(target, known, requested, space, "architectures", space.name)
     try:
         write_missing(target, None, requested, None, "runs", run, "requests")

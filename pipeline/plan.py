@@ -23,6 +23,7 @@ from pipeline.shelf import held
 from pipeline.spaces import keep_in
 from pipeline.store import Store, digest
 from pipeline.stored import Stored
+from pipeline.worker import Chunk
 
 MAX_BATCH = 4096
 # Rows of a block of `ntk.zarr` where chunks have no size of their own: small, for a chunk takes whole blocks.
@@ -35,7 +36,8 @@ class Plan:
 
     `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
     their classes that the run already holds, `todo` the classes it lacks, each with the definition of an
-    architecture that stands for it. `chunk_size` is None where the speed that is measured decides.
+    architecture that stands for it. `repairs` are stored rows that have lost their eigenvalues. `chunk_size` is None where
+    the speed that is measured decides.
     """
 
     settings: RunSettings
@@ -45,6 +47,7 @@ class Plan:
     todo: tuple[tuple[str, str], ...]
     chunk_size: int | None
     stored: Stored
+    repairs: tuple[Chunk, ...] = ()
 
     @property
     def most_chunks(self) -> int:
@@ -114,7 +117,22 @@ def make_plan(
         for canonical, arch in classes.items()
         if canonical not in stored.classes
     )
-    return Plan(settings, batch, requested, len(classes) - len(todo), todo, chunk_size, stored)
+    repairs = _repairs(store, space, settings.id, stored)
+    return Plan(settings, batch, requested, len(classes) - len(todo), todo, chunk_size, stored, repairs)
+
+
+def _repairs(store: Store, space: SearchSpace, run: str, stored: Stored) -> tuple[Chunk, ...]:
+    """Chunks that compute the lost eigenvalues of stored rows again; a table beside the store is left alone."""
+    lost = stored.lost(store, run) if store.exists("runs", run) else []
+    requests = store.read_tables(["arch", "canonical"], "runs", run, "requests") if lost else None
+    if requests is None:
+        return ()
+    named = dict(zip(requests["canonical"].to_pylist(), requests["arch"].to_pylist(), strict=True))
+    return tuple(
+        Chunk(tuple((name, definition_of(space, named[name])) for name in classes), row, spectra_only=True)
+        for row, classes in lost
+        if all(name in named for name in classes)
+    )
 
 
 def _settings(
@@ -158,10 +176,10 @@ def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
     run = plan.settings.id
     with locked(store, "runs", run):
-        asked = store.read_tables(["arch"], "runs", run, "requests", "*.parquet")
+        asked = store.read_tables(["arch"], "runs", run, "requests")
         write_missing(store, asked, plan.requested, None, "runs", run, "requests")
     with locked(store, "architectures", space.name):
-        known = store.read_tables(["arch"], "architectures", space.name, "*.parquet")
+        known = store.read_tables(["arch"], "architectures", space.name)
         write_missing(store, known, plan.requested, space, "architectures", space.name)
 
 
@@ -173,7 +191,7 @@ def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, fl
     """
     if not plan.todo or "flops" not in space.describe(plan.requested[0][0]):
         return {}
-    known = store.read_tables(["canonical", "flops"], "architectures", space.name, "*.parquet")
+    known = store.read_tables(["canonical", "flops"], "architectures", space.name)
     if known is None:
         return {}
     least = known.group_by("canonical").aggregate([("flops", "min")])

@@ -99,7 +99,7 @@ def precompute(
     try:
         with ExitStack() as stack:
             # The cluster first: where none answers, nothing is written.
-            client = stack.enter_context(connected(workers, scheduler, device)) if plan.todo else None
+            client = stack.enter_context(connected(workers, scheduler, device)) if plan.todo or plan.repairs else None
             store.prepare()
             flush_cache()
             plan = adopted(store, plan)
@@ -112,6 +112,7 @@ def precompute(
             job = Job(_absolute(store), run, plan.settings, device, keep_gram, claims.token)
             begun = time.perf_counter()
             progress(_progress(claims, plan, 0.0))
+            _repair(client, plan, job, task)
             for _ in _results(client, claims, ChunkSizes(plan.chunk_size, claims.block), job, task, used):
                 progress(_progress(claims, plan, time.perf_counter() - begun))
     except KeyboardInterrupt:
@@ -202,6 +203,17 @@ def _results(
             yield
         if time.monotonic() - counted > _RECOUNT:
             workers, counted = _count_workers(client), time.monotonic()
+
+
+def _repair(client: Client, plan: Plan, job: Job, task: Callable[[Job, Chunk], Done]) -> None:
+    """Have the lost eigenvalues of stored rows computed again. Two commands that do so write the same."""
+    keys = [f"hnas-{job.token}-repair-{chunk.part}" for chunk in plan.repairs]
+    futures = [
+        client.submit(run_chunks, task, job, [chunk], key=key, pure=False, retries=_RETRIES)
+        for key, chunk in zip(keys, plan.repairs, strict=True)
+    ]
+    for future in futures:
+        _result(future)
 
 
 def _next(finished: SimpleQueue[Future]) -> Iterator[Future]:

@@ -7,17 +7,17 @@ import json
 import platform
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from hnas import __version__
 from hnas.errors import HnasError
+from pipeline.checksums import batch_digest
 from pipeline.drivers import locked
 from pipeline.store import Store, digest
 
@@ -47,6 +47,10 @@ class RunSettings:
         """The run's name: ten hexadecimal digits of a digest of the settings."""
         return digest(json.dumps(asdict(self), sort_keys=True), size=5)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name, as `run.json` has them."""
+        return asdict(self)
+
 
 def run_or_mean(run: str, runs: Sequence[str]) -> str:
     """What numbers are of, in words: `run`, or the mean of `runs` where there are any."""
@@ -75,7 +79,9 @@ def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
         known = store.exists("runs", run, "run.json")
         if known:
             read_settings(store, run)  # a damaged record is told before anything is computed
-        if not store.exists("runs", run, "batch.npz"):
+        if store.exists("runs", run, "batch.npz"):
+            load_batch(store.location, run, settings.batch)  # and so is a batch of other images
+        else:
             buffer = io.BytesIO()
             np.savez(buffer, images=batch.images, labels=batch.labels)
             store.write_bytes(buffer.getvalue(), "runs", run, "batch.npz")
@@ -88,14 +94,30 @@ def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
 
 
 def read_settings(store: Store, run: str) -> RunSettings:
-    """The settings of a stored run. Raises `HnasError` where `run.json` is damaged or of another version."""
-    stored = store.read_json("runs", run, "run.json").get("settings")
+    """The settings of a stored run. Raises `HnasError` where `run.json` is damaged, another run's, or of another version."""
+    return settings_of(store.read_json("runs", run, "run.json"), store, run)
+
+
+def settings_of(record: dict[str, Any], store: Store, run: str) -> RunSettings:
+    """The settings in the record of a run, whose name they give. Raises `HnasError` where they are not its own."""
     try:
-        return RunSettings(**stored)  # type: ignore[arg-type]
+        settings = RunSettings(**record.get("settings"))  # type: ignore[arg-type]
     except TypeError as error:
         raise HnasError(
             f"runs/{run}/run.json in {store.location} has settings this hnas does not know: {error}"
         ) from error
+    wrong = [field.name for field in fields(settings) if type(getattr(settings, field.name)).__name__ != field.type]
+    if wrong:
+        raise HnasError(
+            f"runs/{run}/run.json in {store.location} was damaged after it was written: {wrong[0]} is "
+            f"{getattr(settings, wrong[0])!r}; restore it, or remove the run and precompute it again"
+        )
+    if settings.id != run:
+        raise HnasError(
+            f"runs/{run}/run.json in {store.location} has the settings of run {settings.id}; a run is named by its "
+            "settings, so restore it, or remove the run and precompute it again"
+        )
+    return settings
 
 
 def record_session(store: Store, run: str, session: dict[str, Any]) -> None:
@@ -106,13 +128,28 @@ def record_session(store: Store, run: str, session: dict[str, Any]) -> None:
         store.write_json(content, "runs", run, "run.json")
 
 
-@lru_cache(maxsize=2)
-def load_batch(location: str, run: str) -> tuple[np.ndarray, np.ndarray]:
-    """The run's images (m, 3, S, S) float32 and labels (m,) int64. A worker reads them once."""
+def load_batch(location: str, run: str, expected: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The run's images (m, 3, S, S) float32 and labels (m,) int64; `expected` is their digest, by default `run.json`'s.
+
+    Raises `HnasError` where they are missing, damaged, or another run's.
+    """
     store = Store(location)
+    path = store.path("runs", run, "batch.npz")
+    if expected is None:
+        expected = read_settings(store, run).batch
+    content = store.read_bytes("runs", run, "batch.npz")
     try:
-        content = np.load(io.BytesIO(store.read_bytes("runs", run, "batch.npz")), allow_pickle=False)
-        return content["images"], content["labels"]
-    except (ValueError, OSError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-        path = store.path("runs", run, "batch.npz")
+        with ZipFile(io.BytesIO(content)) as archive:
+            # Written without compression: a file that says it holds more than its own size was made by someone else.
+            if sum(member.file_size for member in archive.infolist()) > len(content):
+                raise ValueError("it is compressed")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+        found = batch_digest(images, labels)
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, NotImplementedError, BadZipFile, zlib.error) as error:
         raise HnasError(f"{path} is damaged ({error}); delete it, and the same command writes it again") from error
+    if found != expected:
+        raise HnasError(
+            f"{path} holds other images than those of run {run}; delete it, and the same command writes it again"
+        )
+    return images, labels

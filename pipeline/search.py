@@ -15,7 +15,7 @@ from hnas.errors import HnasError, UsageError
 from hnas.objective import check_exponent
 from hnas.spaces import search_spaces
 from pipeline.averaging import check_runs, group_of
-from pipeline.catalog import pick_run
+from pipeline.catalog import check_complete, pick_run
 from pipeline.pool import DuckDBPool, choose_accuracy
 from pipeline.runs import now, run_or_mean
 from pipeline.spaces import flush_cache, keep_in
@@ -179,8 +179,10 @@ def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
         settings = SearchSettings(**stored)  # type: ignore[arg-type]
     except TypeError as error:
         raise HnasError(f"searches/{name}/search.json has settings this hnas does not know: {error}") from error
-    table = store.read_tables([f.name for f in fields(Query)], "searches", name, "queries.parquet")
-    return settings, [Query(**row) for row in table.to_pylist()] if table else []
+    if not store.exists("searches", name, "queries.parquet"):
+        return settings, []
+    table = store.read_table([f.name for f in fields(Query)], "searches", name, "queries.parquet")
+    return settings, [Query(**row) for row in table.to_pylist()]
 
 
 def run_search(
@@ -193,17 +195,19 @@ def run_search(
     training_bar: Callable[[str], Any] = lambda arch: None,
     on_start: Callable[[int], None] | None = None,
     on_query: Callable[[Query], None] | None = None,
+    partial: bool = False,
 ) -> SearchResult:
     """Carry out a search, new or resumed, and save it query by query.
 
     `oracle` replaces the one that the settings name. `on_start` is told the number of candidates, `on_query` each new
-    query after it is saved. Raises what `hnas.algorithm.search` raises, and `UsageError` where the run has too few
+    query after it is saved; `partial` allows a run that is unfinished. Raises what `hnas.algorithm.search` raises, and `UsageError` where the run has too few
     candidates; `HnasError` where one of the runs that it averages is gone.
     """
     settings = started.settings
     keep_in(store)
     by_table = oracle is None and settings.oracle == "table"
     check_runs(connection, settings.runs)
+    check_complete(connection, settings.runs or [settings.run], partial=partial)
     pool = DuckDBPool(
         connection,
         run=settings.run,

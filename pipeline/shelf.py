@@ -15,7 +15,7 @@ def shelf(store: Store) -> dict[str, Store]:
         for marker in sorted(Path(store.root).parent.glob("tables/*/store.json")):
             table = Store(str(marker.parent))
             table.check_version()
-            runs = [Path(path).parent.name for path in table.glob("runs", "*", "run.json")]
+            runs = [run for run in table.folders("runs") if table.exists("runs", run, "run.json")]
             found |= {run: table for run in runs if not store.exists("runs", run, "run.json")}
     return found
 

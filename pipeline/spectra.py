@@ -48,15 +48,30 @@ class ArrayRows:
             return  # a run without a row, or without --keep-gram
         array = stored.open(self._name)
         block = array.chunks[0]
-        rows = block * max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
-        for start in range(0, array.shape[0], rows):
-            values = stored.rows(array, start, start + rows)
+        together = max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
+        for first, count in _stretches(stored.blocks(self._name), together):
+            start = first * block
+            values = stored.rows(array, start, start + count * block)
             places = np.arange(start, start + len(values), dtype=np.int32)
             if self._name == "gram":
                 # Of a row that was computed without --keep-gram, in a run that has matrices of others.
                 kept = ~np.isnan(values).all(axis=(1, 2))
                 places, values = places[kept], values[kept]
             yield pa.record_batch([pa.array(places), _lists(values)], schema=self._schema)
+
+
+def _stretches(blocks: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """Numbers in ascending order as (first, count) of those that follow each other, at most `most` together."""
+    first = count = 0
+    for block in blocks:
+        if count and (block != first + count or count == most):
+            yield first, count
+            count = 0
+        if not count:
+            first = block
+        count += 1
+    if count:
+        yield first, count
 
 
 def _lists(values: np.ndarray) -> pa.Array:

@@ -13,6 +13,9 @@ curves/<source>/*.parquet            the same, measured on the way, with the epo
 proxies/<source>/*.parquet           training-free scores that others computed
 searches/<search>/search.json, queries.parquet
 spaces/                              what a space has worked out once; see `hnas.spaces.Cache`
+
+Each file carries a checksum (see `pipeline.checksums`) that is verified when it is read. A store holds no symbolic links:
+nothing is written or deleted through one, so that nothing outside the store is ever touched.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
-import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -34,10 +37,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import HnasError, UsageError
+from pipeline.checksums import DamagedError, opened_json, parquet_bytes, sealed_json, verify_parquet
 from pipeline.leftovers import create_part, sweep_parts
 
 STORE_VERSION = 1
 DEFAULT_STORE = "data/store"
+# Files within files: what such an address reads is named by the content of a file, and nothing can be renamed in them.
+_NO_STORES = frozenset({"zip", "tar", "reference", "libarchive", "ftp", "http", "https", "data", "git", "github", "dir"})
 
 
 def store_location(given: str | None) -> str:
@@ -58,17 +64,31 @@ class Store:
     """A store at `location`, a local folder or an fsspec URL. Opening one neither reads nor writes anything.
 
     Paths are given in parts below the root: `store.path("runs", run, "run.json")`. Every write raises `HnasError`
-    where the disk is full or the place cannot be written, and leaves what was there before.
+    where the disk is full, the place cannot be written, or a symbolic link is on the way, and leaves what was there before.
+    Raises `UsageError` for a location that no store can have.
     """
 
     def __init__(self, location: str) -> None:
         self.location = location
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(location)
-        except (ValueError, ImportError) as error:
+            location.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the store {location!r} has a name that is not UTF-8; rename its folder") from error
+        protocol = location.partition("://")[0] if "://" in location else "file"
+        if "::" in location or protocol in _NO_STORES:
             raise UsageError(
-                f"the store {location!r} cannot be opened: {error}; give a folder or an fsspec URL"
+                f"the store {location!r} cannot be opened: nothing can be renamed at {protocol} addresses; give a folder or "
+                "the URL of an object store, such as s3://bucket/store"
+            )
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(location)
+        except Exception as error:  # each file system has its own
+            raise UsageError(
+                f"the store {location!r} cannot be opened: {_reason(error)}; give a folder or an fsspec URL"
             ) from error
+        self._prepared = False
+        # The Parquet files that this object has verified: path -> (modified, size), and what was found in them.
+        self._verified: dict[str, object] = {}
         self.local = "file" in self.fs.protocol or "local" in self.fs.protocol
         if self.local and Path(self.root).exists() and not Path(self.root).is_dir():
             raise UsageError(f"the store {location!r} is a file; a store is a folder")
@@ -83,8 +103,14 @@ class Store:
         return path if self.local else str(self.fs.unstrip_protocol(path))
 
     def exists(self, *parts: str) -> bool:
-        """Whether there is a file or folder at `parts`."""
-        return bool(self.fs.exists(self.path(*parts)))
+        """Whether there is a file or folder at `parts`. Raises `HnasError` where that cannot be told."""
+        path = self.path(*parts)
+        if self.local:
+            return Path(path).exists()
+        try:
+            return bool(self.fs.exists(path))
+        except Exception as error:  # of the network, the permissions, the protocol
+            raise HnasError(f"{self.location} cannot be read: {_reason(error)}") from error
 
     def pattern(self, *parts: str) -> str:
         """Like `url`, with the root's own `*`, `?` and `[` taken literally, so that only `parts` are a pattern."""
@@ -115,6 +141,27 @@ class Store:
         except OSError as error:
             raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
 
+    def files(self, *folder: str, suffix: str = ".parquet") -> list[str]:
+        """The names of the files in a folder that end with `suffix`, sorted.
+
+        Hidden ones are not the store's: `._x` comes from macOS, `.nfs…` from a network share.
+        """
+        return sorted(name for name in self.names(*folder) if name.endswith(suffix) and not name.startswith("."))
+
+    def folders(self, *folder: str) -> list[str]:
+        """The names of what lies in a folder and may be a folder itself, sorted, without hidden ones."""
+        return sorted(name for name in self.names(*folder) if not name.startswith("."))
+
+    def refuse_links(self, *parts: str) -> None:
+        """Raise `HnasError` where something on the way from the root to `parts` is a symbolic link."""
+        for count in range(1, len(parts) + 1) if self.local else ():
+            path = Path(self.path(*parts[:count]))
+            if path.is_symlink():
+                raise HnasError(
+                    f"{path} is a symbolic link, and nothing is written or deleted through a link in a store; put what it "
+                    "points to in its place, or remove it"
+                )
+
     def check_version(self) -> None:
         """Raise `HnasError` where the store was written in another layout than this package reads."""
         if not self.exists("store.json"):
@@ -129,19 +176,37 @@ class Store:
             )
 
     def prepare(self) -> None:
-        """Check the version, mark the folder as a store if it is new, and remove what killed commands left aside."""
+        """Check the version, mark the folder as a store if it is new, and remove what killed commands left aside.
+
+        A store that vanishes later stays away.
+        """
         self.check_version()
         if self.local:
             sweep_parts(Path(self.root))
         if not self.exists("store.json"):
             self.write_json({"version": STORE_VERSION}, "store.json")
+        self._prepared = True
+
+    def check_there(self) -> None:
+        """Raise `HnasError` where this object prepared the store and its `store.json` is gone since."""
+        if self._prepared and self.local and not self.exists("store.json"):
+            raise HnasError(
+                f"the store {self.location} was removed while it was being written; restore it, or begin again"
+            )
 
     def read_bytes(self, *parts: str) -> bytes:
         """The content of a file. Raises `HnasError` where it is missing or cannot be read."""
         path = self.path(*parts)
         try:
-            return bytes(self.fs.cat_file(path))
-        except OSError as error:
+            if not self.local:
+                return bytes(self.fs.cat_file(path))
+            with open(path, "rb", opener=_open_without_waiting) as file:  # noqa: PTH123 (Path.open takes no opener)
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise HnasError(f"{path} is no file; a store holds files and folders, so remove it")
+                return file.read()
+        except HnasError:
+            raise
+        except Exception as error:  # of the system, or of whatever the file system is
             raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
@@ -163,6 +228,8 @@ class Store:
         Until then it lies in the root of a local store, or in the system's temporary folder where the store is remote.
         Refusals of the operating system pass through: `writing` turns them into a sentence.
         """
+        self.refuse_links(*parts)
+        self.check_there()
         root = Path(self.root) if self.local else None
         made = _make_folder(root) if root else []
         try:
@@ -196,42 +263,63 @@ class Store:
         """The JSON object in a file. Raises `HnasError` where it is not one."""
         try:
             value = json.loads(self.read_bytes(*parts))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HnasError(
-                f"{self.path(*parts)} is not valid JSON ({error}); it was damaged after it was written"
+                f"{self.path(*parts)} is not valid JSON ({_reason(error)}); it was damaged after it was written"
             ) from error
         if not isinstance(value, dict):
             raise HnasError(f"{self.path(*parts)} does not hold a JSON object; it was damaged after it was written")
-        return value
+        try:
+            return opened_json(value)
+        except DamagedError as error:
+            raise HnasError(f"{self.path(*parts)} was damaged after it was written: {error}; restore it") from error
 
     def write_json(self, value: dict[str, Any], *parts: str) -> None:
-        """Write a JSON object, readable by people."""
-        self.write_bytes((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), *parts)
+        """Write a JSON object, readable by people, with its checksum."""
+        self.write_bytes((json.dumps(sealed_json(value), indent=2, ensure_ascii=False) + "\n").encode(), *parts)
 
-    def read_tables(self, columns: list[str], *pattern: str) -> pa.Table | None:
-        """The given columns of all Parquet files that match the pattern, or None where there is none."""
-        tables = [self._read_table(columns, path) for path in self.glob(*pattern)]
+    def read_tables(self, columns: list[str], *folder: str) -> pa.Table | None:
+        """The given columns of all Parquet files in a folder, in the order of their names, or None where there is none."""
+        tables = [self.read_table(columns, *folder, name) for name in self.files(*folder)]
         return pa.concat_tables(tables) if tables else None
 
     def read_table(self, columns: list[str], *parts: str) -> pa.Table:
         """The given columns of a Parquet file. Raises `HnasError` where it is missing or damaged."""
-        return self._read_table(columns, self.path(*parts))
-
-    def _read_table(self, columns: list[str], path: str) -> pa.Table:
-        # Not pq.read_table, which takes five times as long for a small file.
+        path = self.path(*parts)
+        content = self.verified(*parts)
         try:
-            with self.fs.open(path, "rb") as file:
-                table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
+            # Not pq.read_table, which takes five times as long for a small file.
+            table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
             return table.select(columns)
         except (pa.ArrowException, OSError, KeyError) as error:
-            reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
-            raise HnasError(f"{path} cannot be read: {reason}; delete it, and its rows are computed again") from error
+            raise _damaged(path, _reason(error).split(". ")[0], parts[0]) from error
 
-    def write_table(self, table: pa.Table, *parts: str) -> None:
-        """Write a Parquet file."""
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        self.write_bytes(buffer.getvalue(), *parts)
+    def verified(self, *parts: str) -> bytes:
+        """The content of a Parquet file whose checksum is right. Raises `HnasError` where it is missing or damaged."""
+        content = self.read_bytes(*parts)
+        try:
+            verify_parquet(content, "/".join(parts))
+        except DamagedError as error:
+            raise _damaged(self.path(*parts), str(error), parts[0]) from error
+        return content
+
+    def verify(self, *parts: str) -> None:
+        """As `verified`, but once for a file that does not change. Raises `HnasError`."""
+        path = self.path(*parts)
+        state: object = None
+        if self.local:
+            try:
+                found = Path(path).stat()
+            except OSError as error:
+                raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
+            state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+        if path not in self._verified or self._verified[path] != state:
+            self.verified(*parts)
+            self._verified[path] = state
+
+    def write_table(self, table: pa.Table, *parts: str, notes: dict[bytes, bytes] | None = None) -> None:
+        """Write a Parquet file, with `notes` in its metadata."""
+        self.write_bytes(parquet_bytes(table, "/".join(parts), notes), *parts)
 
 
 class Aside:
@@ -250,9 +338,12 @@ class Aside:
     def keep(self) -> None:
         """Put the sealed file into its place, whole at once."""
         if self._store.local:
-            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            parent = Path(self._path).parent
+            made = _make_folder(parent)
             self.name.chmod(0o666 & ~_umask())
             self.name.replace(self._path)
+            for folder in {parent, *(new.parent for new in made)}:
+                sync_folder(folder)
         else:
             self._store.fs.put_file(str(self.name), self._path)
 
@@ -264,8 +355,37 @@ def _make_folder(folder: Path) -> list[Path]:
     return missing
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, as `fsync` brings a file's content, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # A FIFO would keep its opener waiting for a writer.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _damaged(path: str, reason: str, folder: str) -> HnasError:
+    return HnasError(f"{path} cannot be read: {reason}; {mend_of(folder)}")
+
+
+def mend_of(folder: str) -> str:
+    """What brings back a damaged Parquet file below this folder of a store's root."""
+    if folder in ("runs", "architectures"):
+        return "delete it, and its rows are computed again"
+    if folder == "searches":
+        return "restore it, or remove the search and begin it again"
+    return "import its file again"
+
+
+def _reason(error: Exception) -> str:
+    told = getattr(error, "strerror", None) or str(error).strip()
+    return str(told).splitlines()[0] if told else type(error).__name__
 
 
 def _umask() -> int:

@@ -22,8 +22,7 @@ class Stored:
         What the commands that computed them wrote down tells what they hold where it is still there; the others are
         opened, which takes about 0.3 ms each. Raises `HnasError` where one of them is damaged.
         """
-        names = set(store.names("runs", run, "metrics")) - self.parts
-        new = {name for name in names if name.endswith(".parquet") and not name.startswith(".")}
+        new = set(store.files("runs", run, "metrics")) - self.parts
         if not new:
             return self
         known = logged(store, run)
@@ -38,3 +37,20 @@ class Stored:
                 classes |= set(table["canonical"].to_pylist())
                 rows |= set(table["ntk_row"].to_pylist())
         return Stored(self.parts | new, self.classes | classes, self.rows | rows)
+
+    def lost(self, store: Store, run: str) -> list[tuple[int, tuple[str, ...]]]:
+        """The rows of `ntk.zarr` whose eigenvalues are gone, as a copy that was cut short may leave them.
+
+        For each block of them its first row and the classes in it, in their order. Costs a look into one folder where
+        nothing is lost. Raises `HnasError` where a part or the array's metadata is damaged.
+        """
+        from pipeline.ntk import NTKArrays
+
+        blocks = NTKArrays(store, run).lost(self.rows) if self.rows else []
+        if not blocks:
+            return []
+        rows: dict[int, str] = {}
+        for name in sorted(self.parts):
+            table = store.read_table(["canonical", "ntk_row"], "runs", run, "metrics", name)
+            rows |= dict(zip(table["ntk_row"].to_pylist(), table["canonical"].to_pylist(), strict=True))
+        return [(block.start, tuple(rows[row] for row in block if row in rows)) for block in blocks]

@@ -46,10 +46,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A share of the work: (canonical, arch) pairs, and the first of its rows in `ntk.zarr`."""
+    """A share of the work: (canonical, arch) pairs, and the first of its rows in `ntk.zarr`.
+
+    `spectra_only` is for rows that are stored and have lost their eigenvalues: it writes these, and no part.
+    """
 
     members: tuple[tuple[str, str], ...]
     ntk_row: int
+    spectra_only: bool = False
 
     @property
     def part(self) -> str:
@@ -148,14 +152,14 @@ def resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
 
 @lru_cache(maxsize=2)
 def _resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch_tensors(job, *load_batch(job.store, job.run))
+    return batch_tensors(job, *load_batch(job.store, job.run, job.settings.batch))
 
 
 def run_chunk(job: Job, chunk: Chunk) -> Done:
     """Compute and store one chunk. Done twice, it stores the same part once; it stores none that nobody claims now."""
     started = time.perf_counter()
     store = Store(job.store)
-    if store.exists("runs", job.run, "metrics", chunk.part):
+    if not chunk.spectra_only and store.exists("runs", job.run, "metrics", chunk.part):
         return Done(len(chunk.members), 0.0)
     images, labels = resident_batch(job)
     results, seconds = measure_all(job, [arch for _, arch in chunk.members], images, labels)
@@ -166,7 +170,8 @@ def run_chunk(job: Job, chunk: Chunk) -> Done:
         if not stands:
             return Done(0, time.perf_counter() - started)
         NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
-        store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
+        if not chunk.spectra_only:
+            store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
     return Done(len(chunk.members), time.perf_counter() - started, numerics(images.device.type))
 
 

@@ -208,6 +208,7 @@ def test_a_search_that_was_saved_before_averages_is_resumed_as_it_was(seeds, tmp
     done = run_search(store, connection, new_search(connection, space="nasbench201", run=run, queries=3))
     record = tmp_path / "store" / "searches" / done.search / "search.json"
     content = json.loads(record.read_text())
+    del content["checksum"]
     assert content["settings"].pop("runs") == []
     record.write_text(json.dumps(content))
     assert open_search(store, done.search).settings.runs == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hnas.metrics import COLUMNS
 from hnas.objective import objective
 from pipeline.catalog import connect, pick_run
 from pipeline.importers.tables import SCHEMAS
+from pipeline.runs import RunSettings
 from pipeline.store import Store
 from tests.conftest import SPACE, exact_table, fill, metrics_of, snapshot
 
@@ -293,54 +295,60 @@ def test_a_metric_that_is_not_a_number_has_an_infinite_objective_in_both(empty):
 # --- the run that a command works on
 
 
+def settings_named(beginning: str, settings: RunSettings, **more: Any) -> RunSettings:
+    """Settings whose run has a name with this beginning, found among seeds."""
+    return next(s for seed in count() if (s := replace(settings, seed=seed, **more)).id.startswith(beginning))
+
+
+#: The data sets of four runs by the beginnings of their names, and the days in which they were created.
+SEVERAL = {"aa1": ("digits", 3), "aa2": ("cifar10", 9), "bb": ("digits", 5), "cc": ("cifar100", 1)}
+
+
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory, filled) -> duckdb.DuckDBPyConnection:
     """Four runs, not created in the order of their names."""
     store = Store(str(tmp_path_factory.mktemp("several") / "store"))
     store.prepare()
-    for run, day, dataset in (
-        ("aa11000000", 3, "digits"),
-        ("aa22000000", 9, "cifar10"),
-        ("bb00000000", 5, "digits"),
-        ("cc00000000", 1, "cifar100"),
-    ):
-        settings = asdict(replace(filled[1].settings, dataset=dataset))
+    for beginning, (dataset, day) in SEVERAL.items():
+        settings = settings_named(beginning, filled[1].settings, dataset=dataset)
         created = f"2026-01-{day:02d}T12:00:00+00:00"
-        store.write_json({"id": run, "created": created, "settings": settings}, "runs", run, "run.json")
+        record = {"id": settings.id, "created": created, "settings": asdict(settings)}
+        store.write_json(record, "runs", settings.id, "run.json")
     return connect(store)
 
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        ({}, "aa22000000"),
-        ({"dataset": "digits"}, "bb00000000"),
-        ({"dataset": "cifar100", "space": "nasbench201"}, "cc00000000"),
-        ({"run": "aa11000000"}, "aa11000000"),
-        ({"run": "aa1"}, "aa11000000"),
-        ({"run": "b"}, "bb00000000"),
-        ({"run": "aa", "dataset": "digits"}, "aa11000000"),
+        ({}, "aa2"),
+        ({"dataset": "digits"}, "bb"),
+        ({"dataset": "cifar100", "space": "nasbench201"}, "cc"),
+        ({"run": "aa1"}, "aa1"),
+        ({"run": "b"}, "bb"),
+        ({"run": "aa", "dataset": "digits"}, "aa1"),
     ],
     ids=str,
 )
 def test_the_run_is_the_one_named_else_the_newest_that_fits(several, wanted, found):
     picked = pick_run(several, **wanted)
-    assert picked["run"] == found
+    assert picked["run"].startswith(found)
+    assert pick_run(several, run=picked["run"]) == picked
     assert {"space", "dataset", "channels", "cells", "batch_size", "seed", "ntk"} <= set(picked)
 
 
 def test_a_newer_run_without_metrics_gives_way(tmp_path, filled):
     store = Store(str(tmp_path / "store"))
     shutil.copytree(filled[0].location, store.location)
-    empty = {"id": "ee00000000", "created": "2099-01-01T12:00:00+00:00", "settings": asdict(filled[1].settings)}
-    store.write_json(empty, "runs", "ee00000000", "run.json")
+    settings = settings_named("ee", filled[1].settings)
+    empty = {"id": settings.id, "created": "2099-01-01T12:00:00+00:00", "settings": asdict(settings)}
+    store.write_json(empty, "runs", settings.id, "run.json")
     connection = connect(store)
     assert pick_run(connection)["run"] == filled[1].settings.id
-    assert pick_run(connection, run="ee")["run"] == "ee00000000"
+    assert pick_run(connection, run="ee")["run"] == settings.id
 
 
 def test_a_beginning_that_fits_several_runs_is_refused_with_their_names(several):
-    with pytest.raises(UsageError, match="--run aa fits 2 runs: aa22000000, aa11000000; name one"):
+    with pytest.raises(UsageError, match="--run aa fits 2 runs: aa2[0-9a-f]{7}, aa1[0-9a-f]{7}; name one"):
         pick_run(several, run="aa")
 
 

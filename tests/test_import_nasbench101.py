@@ -199,7 +199,7 @@ def test_a_store_at_a_url(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", framed(training(1), training(2)))
     assert import_accuracies(store, "nasbench101", path).changed
     assert not import_accuracies(store, "nasbench101", path).changed
-    table = store.read_tables(["arch", "seed"], "accuracies", "nasbench101", "*.parquet")
+    table = store.read_tables(["arch", "seed"], "accuracies", "nasbench101")
     assert table is not None
     assert table.to_pylist() == [{"arch": name_of(1), "seed": 0}, {"arch": name_of(2), "seed": 0}]
 

@@ -275,16 +275,6 @@ def test_the_sources_behind_the_views_are_not_listed(with_gram):
     assert not [name for name in [*view_names(connection), *list_columns(connection)] if name.startswith("_")]
 
 
-def test_runs_of_any_name_are_read(with_gram, tmp_path):
-    shutil.copytree(with_gram[0].root, tmp_path / "store")
-    odd = 'it\'s "mine"'
-    (tmp_path / "store/runs" / with_gram[1]).rename(tmp_path / "store/runs" / odd)
-    record = tmp_path / "store/runs" / odd / "run.json"
-    record.write_text(record.read_text().replace(f'"id": "{with_gram[1]}"', '"id": "it\'s \\"mine\\""'))
-    found = connect(Store(str(tmp_path / "store"))).execute("SELECT count(gram_mean) FROM scores WHERE run = ?", [odd])
-    assert found.fetchall()[0][0] > 0
-
-
 def test_a_damaged_array_is_told_in_a_sentence_and_other_queries_go_on(with_gram, tmp_path, capsys):
     store, run, _ = with_gram
     shutil.copytree(store.root, tmp_path / "store")

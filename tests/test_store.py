@@ -107,7 +107,7 @@ def test_written_files_have_the_permissions_that_the_umask_gives(store):
 def test_opening_a_store_writes_nothing(store):
     store.check_version()
     assert store.glob("runs", "*", "run.json") == []
-    assert store.read_tables(["arch"], "architectures", "*", "*.parquet") is None
+    assert store.read_tables(["arch"], "architectures", "nasbench201") is None
     assert not Path(store.root).exists()
 
 
@@ -323,7 +323,7 @@ def test_run_json_says_what_determined_the_numbers_and_what_computed_them(filled
 def test_tables_of_several_parts_read_as_one_in_the_order_of_their_names(store):
     store.write_table(pa.table({"a": [3], "b": ["z"]}), "t", "2.parquet")
     store.write_table(pa.table({"a": [1, 2], "b": ["x", "y"]}), "t", "1.parquet")
-    table = store.read_tables(["a"], "t", "*.parquet")
+    table = store.read_tables(["a"], "t")
     assert table is not None
     assert table.to_pydict() == {"a": [1, 2, 3]}
 

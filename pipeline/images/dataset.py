@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnas.errors import UsageError
+from pipeline.checksums import batch_digest
 from pipeline.images.pixels import Indices, Labels, Pixels, Source, decode, resize
 
 Triple = tuple[float, float, float]
@@ -141,11 +141,7 @@ def training_batch(dataset: ImageDataset, size: int, seed: int) -> Batch:
     rows = shuffled(count, seed)[:size]
     images = dataset.normalise(dataset.train.images(rows))
     labels = dataset.train.labels[rows]
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(repr(images.shape).encode())
-    digest.update(images.astype("<f4", copy=False).tobytes())
-    digest.update(labels.astype("<i8", copy=False).tobytes())
-    return Batch(images, labels, digest.hexdigest())
+    return Batch(images, labels, batch_digest(images, labels))
 
 
 def shuffled(count: int, seed: int) -> Indices:

@@ -117,12 +117,24 @@ FROM means AS m
 LEFT JOIN architectures AS a ON m.space = a.space AND m.arch = a.arch
 LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.imported_as = b.dataset AND m.arch = b.arch;
 
+-- A spectrum as it is read. A chunk that is gone reads as no row or as NaN, which is an error unless numbers overflowed. The
+-- text is one that `pipeline.table_files.told` knows.
+CREATE MACRO kept_spectrum(eigenvalues, run, status) AS
+    CASE
+        WHEN eigenvalues IS NULL OR (isnan(eigenvalues[1]) AND status <> 'nonfinite')
+            THEN error(
+                'ntk.zarr failed: HnasError: run ' || run || ' has lost eigenvalues: a chunk of its ntk.zarr is gone; '
+                || 'the same `hnas precompute` computes it again'
+            )
+        ELSE eigenvalues
+    END;
+
 -- One row for each run and canonical architecture whose spectrum is kept: the eigenvalues of its NTK in ascending order.
 -- The arrays lie in ntk.zarr, which is read when a query comes to these views, and of the runs that it asks for only.
 CREATE VIEW spectra AS
-SELECT m.run, m.canonical, e.eigenvalues
+SELECT m.run, m.canonical, kept_spectrum(e.eigenvalues, m.run, m.status) AS eigenvalues
 FROM metrics AS m
-JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row;
+LEFT JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row;
 
 -- The same for its NTK itself, of runs with --keep-gram: a list of rows.
 CREATE VIEW grams AS
@@ -134,10 +146,12 @@ JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row;
 -- Where there are matrices, they are read for any of the columns: m times the bytes of the spectra.
 CREATE VIEW scores AS
 WITH spectra AS (
-    SELECT m.run, m.canonical, m.ntk_row, e.eigenvalues, precision_of(r.settings.dtype) AS epsilon
+    SELECT
+        m.run, m.canonical, m.ntk_row, kept_spectrum(e.eigenvalues, m.run, m.status) AS eigenvalues,
+        precision_of(r.settings.dtype) AS epsilon
     FROM metrics AS m
     JOIN files.runs AS r ON m.run = r.id
-    JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row
+    LEFT JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row
 ),
 gram_means AS (
     SELECT run, ntk_row, gram_mean(gram) AS gram_mean

@@ -1,3 +1,0 @@
-CREATE VIEW files.$name AS
-SELECT * FROM empty.$name
-$branches;

@@ -1,9 +1,0 @@
-CREATE VIEW files.$name AS
-SELECT * FROM read_json(
-    $patterns,
-    columns = {
-        id: 'VARCHAR',
-        created: 'TIMESTAMP',
-        settings: '$settings'
-    }
-);

@@ -1,0 +1,1 @@
+CREATE VIEW files.$name AS SELECT * FROM _$name;
