@@ -484,7 +484,9 @@ def correlate(
     connection = connect(Store(store_location(store)))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     with status(sys.stderr, "correlating"):
-        found = compute(connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average, partial=partial)
+        found = compute(
+            connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average, partial=partial
+        )
     if form is RecordFormat.table:
         print(correlation_text(found))
     else:

@@ -2,17 +2,18 @@
 pool, mean_pool, spectra, grams, scores, searches, queries` and the macros, `objective` among them, made when a
 connection opens. The SQL is in `pipeline/sql/*.sql`.
 
-Each view reads a list of files, verified before a statement reads them (`pipeline.table_files`). Nothing is inferred from
-where a store lies, and nothing from the user's own settings of DuckDB.
+Each view reads a list of files, verified before a statement reads them (`pipeline.table_files`). Nothing is inferred
+from where a store lies, and nothing from the user's own settings of DuckDB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
 from string import Template
+from typing import Any
 
 import duckdb
 
@@ -52,8 +53,8 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     Stores in a folder `tables` beside a local store are read with it, as the tables that ship in `data/tables` are with
     `data/store`: the runs that it does not have itself.
 
-    Raises `HnasError` where the store is of another version or a run's settings are damaged. Other damage is found by the
-    statement that comes to it: see `pipeline.table_files.told`.
+    Raises `HnasError` where the store is of another version or a run's settings are damaged. Other damage is found by
+    the statement that comes to it: see `pipeline.table_files.told`.
     """
     store.check_version()
     tables = shelf(store)
@@ -73,10 +74,8 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     for name, imported in imported_files(store).items():
         check = Check("arch", [File(store, file.parts) for file in imported])
         checks.append(_create(connection, name, check, _imported(store, addresses, imported)))
-    for name, read in (("runs", lambda: runs), ("searches", lambda: search_records(store))):
-        schema = connection.sql(f"FROM empty.{name}").to_arrow_table().schema
-        connection.register(f"_{name}", Records(schema, read))
-        connection.execute(sql("records", name=name))
+    _create_records(connection, "runs", lambda: runs)
+    _create_records(connection, "searches", lambda: search_records(store))
     recorded = {record["id"]: places[record["id"]] for record in runs}
     for name, array in ARRAYS.items():
         _create_arrays(connection, recorded, name, array)
@@ -88,9 +87,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _table_files(
-    store: Store, tables: dict[str, Store], places: dict[str, Store]
-) -> dict[str, tuple[str, list[File]]]:
+def _table_files(store: Store, tables: dict[str, Store], places: dict[str, Store]) -> dict[str, tuple[str, list[File]]]:
     """The files of each table, and a text column of it."""
     described = [store, *dict.fromkeys(tables.values())]
     found = {
@@ -114,7 +111,10 @@ def _table_files(
     }
     for name, column in (("requests", "arch"), ("metrics", "canonical")):
         parts = [(place, ("runs", run, name)) for run, place in places.items()]
-        found[name] = (column, [File(place, (*folder, file)) for place, folder in parts for file in place.files(*folder)])
+        found[name] = (
+            column,
+            [File(place, (*folder, file)) for place, folder in parts for file in place.files(*folder)],
+        )
     return found
 
 
@@ -145,6 +145,12 @@ def _dataset_macro() -> str:
     return sql("datasets", known=known, squeezed=squeezed)
 
 
+def _create_records(connection: duckdb.DuckDBPyConnection, name: str, read: Callable[[], list[dict[str, Any]]]) -> None:
+    schema = connection.sql(f"FROM empty.{name}").to_arrow_table().schema
+    connection.register(f"_{name}", Records(schema, read))
+    connection.execute(sql("records", name=name))
+
+
 def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: dict[str, Store], name: str, array: str) -> None:
     """The view `files.<name>` over an array of all runs, none of which is read here."""
     branches = ""
@@ -166,8 +172,8 @@ def check_complete(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *
         rows, classes = connection.execute(sql("completeness"), [run]).fetchall()[0]
         if rows < classes:
             raise HnasError(
-                f"run {run} is unfinished: {rows:,} of {classes:,} classes are computed, the most expensive ones first; the "
-                "same `hnas precompute` finishes it, --run names another, and --partial takes what is there"
+                f"run {run} is unfinished: {rows:,} of {classes:,} classes are computed, the most expensive first; "
+                "the same `hnas precompute` finishes it, --run names another, and --partial takes what is there"
             )
 
 

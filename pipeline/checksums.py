@@ -1,8 +1,8 @@
 """Checksums that files carry in themselves, so that damage is found whenever a file is read.
 
-A Parquet file has two notes in its footer's metadata: `hnas.place`, its path below the store's root, and `hnas.checksum`, the
-CRC-32C of the whole file with the eight digits of the checksum itself read as zeros. A JSON object has a member `checksum`
-over the others. Files of older versions have neither, and are read without this check.
+A Parquet file has two notes in its footer's metadata: `hnas.place`, its path below the store's root, and
+`hnas.checksum`, the CRC-32C of the whole file with the eight digits of the checksum itself read as zeros. A JSON
+object has a member `checksum` over the others. Files of older versions have neither, and are read without this check.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def parquet_bytes(table: pa.Table, place: str, more: dict[bytes, bytes] | None =
 
 
 def seal(file: BinaryIO) -> None:
-    """Write the checksum into a Parquet file that has `notes`, open for reading and writing; blocks bound the memory."""
+    """Write the checksum into a Parquet file that has `notes`, which is open for reading and writing."""
     size = file.seek(0, 2)
     tail_start = max(0, size - _BLOCK)
     file.seek(tail_start)
@@ -71,8 +71,10 @@ def verify_parquet(content: bytes, place: str) -> bool:
         if not (content[:4] == content[-4:] == b"PAR1"):
             raise DamagedError("it is not a whole Parquet file")
         return False
-    zeroed = google_crc32c.extend(google_crc32c.extend(google_crc32c.value(content[:start]), _UNSET), content[start + 8 :])
-    if _hex(zeroed) != bytes(content[start : start + 8]):
+    checksum = google_crc32c.value(content[:start])
+    for rest in (_UNSET, content[start + 8 :]):
+        checksum = google_crc32c.extend(checksum, rest)
+    if _hex(checksum) != content[start : start + 8]:
         raise DamagedError("its content does not match its checksum")
     written_for = metadata_of(content).get(PLACE, b"").decode(errors="replace")
     if written_for != place:
@@ -93,19 +95,6 @@ def opened_json(value: dict[str, Any]) -> dict[str, Any]:
     if value["checksum"] != _json_checksum(rest):
         raise DamagedError("its content does not match its checksum")
     return rest
-
-
-def sealed_bytes(content: bytes) -> bytes:
-    """`content` with the four bytes of its CRC-32C behind it, as Zarr's codec `crc32c` appends them."""
-    return content + google_crc32c.value(content).to_bytes(4, "little")
-
-
-def opened_bytes(sealed: bytes) -> bytes:
-    """The content of `sealed_bytes`. Raises `DamagedError` where the two do not match."""
-    content = sealed[:-4]
-    if len(sealed) < 4 or google_crc32c.value(content) != int.from_bytes(sealed[-4:], "little"):
-        raise DamagedError("its content does not match its checksum")
-    return content
 
 
 def batch_digest(images: NDArray[np.float32], labels: NDArray[np.int64]) -> str:

@@ -114,9 +114,9 @@ def correlate(
     """Correlate the columns of a run with each other, and its metrics with the accuracy `target`.
 
     With `average` they are those of the mean over all runs that differ from it in seed and batch only, on the
-    architectures that all of these have. `partial` allows a run that is unfinished. Without a `target` it is the test accuracy where the pool has one. Raises
-    `UsageError` for an unknown method or column, a target without values, a run of fewer than three rows, a run that
-    has no other to average with.
+    architectures that all of these have. `partial` allows a run that is unfinished. Without a `target` it is the test
+    accuracy where the pool has one. Raises `UsageError` for an unknown method or column, a target without values, a
+    run of fewer than three rows, a run that has no other to average with.
     """
     if method not in METHODS:
         raise UsageError(f"the method {method!r} is unknown; choose from {', '.join(METHODS)}")

@@ -21,8 +21,8 @@ import duckdb
 import pyarrow as pa
 
 from hnas.errors import HnasError, UsageError
-from pipeline.table_files import told
 from pipeline.result_writers import Column, as_text, write_csv, write_json, write_parquet, write_table
+from pipeline.table_files import told
 
 FORMATS = ("table", "csv", "json", "parquet")
 _BATCH_ROWS = 10_000

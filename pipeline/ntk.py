@@ -2,10 +2,11 @@
 
 `eigenvalues` is (n, m) float64 in ascending order, `gram` (n, m, m); row i belongs to the row of `metrics` whose
 `ntk_row` is i. A Zarr chunk is `block` rows, and no two parts share one, so that workers write side by side; rows that
-no part has claimed hold NaN. Each chunk ends with its CRC-32C (Zarr's codec `crc32c`), which is verified when it is read.
+no part has claimed hold NaN. Each chunk ends with its CRC-32C (Zarr's codec `crc32c`), which is verified when it is
+read.
 
-A store may come from someone else, and Zarr's metadata can name codecs that run code. So the metadata is read here first:
-what is not as hnas writes it is refused before Zarr sees it.
+A store may come from someone else, and Zarr's metadata can name codecs that run code. So the metadata is read here
+first: what is not as hnas writes it is refused before Zarr sees it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from hnas.errors import HnasError
-from pipeline.store import Store, sync_folder
+from pipeline.store import Store, reason_of, sync_folder
 
 ARRAYS = ("eigenvalues", "gram")
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -98,7 +99,8 @@ class NTKArrays:
                     _sync(Path(self.path) / name / "c", blocks)
 
     def lost(self, rows: Iterable[int]) -> list[range]:
-        """The blocks of `eigenvalues` that have some of `rows` and no chunk: Zarr gives NaN for them, and says nothing."""
+        """The blocks of `eigenvalues` that have some of `rows` and no chunk: Zarr gives NaN for them, and says
+        nothing."""
         array = self._array("eigenvalues", "r")
         if array is None:
             raise HnasError(
@@ -127,7 +129,7 @@ class NTKArrays:
                 try:
                     np.asarray(array[block * size : (block + 1) * size])
                 except Exception as error:  # each codec of Zarr has its own
-                    yield "/".join(key), str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                    yield "/".join(key), reason_of(error)
 
     @contextmanager
     def _writing(self, *patterns: str) -> Iterator[list[str]]:
@@ -165,8 +167,8 @@ class NTKArrays:
                     else "restore it, or remove the run and precompute it again"
                 )
                 raise HnasError(
-                    f"{self.path}/{name} cannot be read: its chunk {chunk} was damaged after it was written ({reason}); "
-                    f"{advice}"
+                    f"{self.path}/{name} cannot be read: its chunk {chunk} was damaged after it was written "
+                    f"({reason}); {advice}"
                 ) from error
             raise self._damaged(error, f"/{name}") from error
 
@@ -186,7 +188,8 @@ class NTKArrays:
             return None
         if metadata.get("node_type") != "group" or metadata.get("consolidated_metadata") is not None:
             raise self._foreign("zarr.json")
-        return self._opened(zarr.open_group, self.path, mode=mode, zarr_format=3, use_consolidated=False)
+        group: zarr.Group = self._opened(zarr.open_group, self.path, mode=mode, zarr_format=3, use_consolidated=False)
+        return group
 
     def _array(self, name: str, mode: str) -> zarr.Array[Any] | None:
         """An array, or None where there is none. Raises `HnasError` where its metadata is not as hnas writes it."""
@@ -195,9 +198,11 @@ class NTKArrays:
             return None
         if not _as_written(metadata, name):
             raise self._foreign(f"{name}/zarr.json")
-        # Rows whose numbers overflowed are NaN too: a chunk of such rows is written, so that a missing one is a lost one.
+        # Rows whose numbers overflowed are NaN too: a chunk of such rows is written, so that a missing one is a lost
+        # one.
         with zarr.config.set({"array.write_empty_chunks": True}):
-            return self._opened(zarr.open_array, f"{self.path}/{name}", mode=mode, zarr_format=3)
+            array: zarr.Array[Any] = self._opened(zarr.open_array, f"{self.path}/{name}", mode=mode, zarr_format=3)
+        return array
 
     def _metadata(self, *array: str) -> dict[str, Any] | None:
         place = (*self._parts, *array, "zarr.json")
@@ -225,10 +230,9 @@ class NTKArrays:
         return self._damaged(ValueError("it is not as hnas writes it"), f"/{where}")
 
     def _damaged(self, error: Exception, where: str = "") -> HnasError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return HnasError(
-            f"{self.path}{where} cannot be read: {reason}; it was damaged after it was written, restore it, or remove "
-            "the run and precompute it again"
+            f"{self.path}{where} cannot be read: {reason_of(error)}; it was damaged after it was written, restore it, "
+            "or remove the run and precompute it again"
         )
 
 

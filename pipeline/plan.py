@@ -36,8 +36,8 @@ class Plan:
 
     `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
     their classes that the run already holds, `todo` the classes it lacks, each with the definition of an
-    architecture that stands for it. `repairs` are stored rows that have lost their eigenvalues. `chunk_size` is None where
-    the speed that is measured decides.
+    architecture that stands for it. `repairs` are stored rows that have lost their eigenvalues. `chunk_size` is None
+    where the speed that is measured decides.
     """
 
     settings: RunSettings

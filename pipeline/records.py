@@ -38,9 +38,12 @@ def search_records(store: Store) -> list[dict[str, Any]]:
             content = store.read_json("searches", search, "search.json")
             settings = content.get("settings")
             if not isinstance(settings, dict) or not all(
-                settings.get(name) is None or (type(settings[name]) in types) for name, types in _SEARCH_SETTINGS.items()
+                settings.get(name) is None or (type(settings[name]) in types)
+                for name, types in _SEARCH_SETTINGS.items()
             ):
-                raise HnasError(_damaged(store, "searches", search, "search.json", "its settings are not those of a search"))
+                raise HnasError(
+                    _damaged(store, "searches", search, "search.json", "its settings are not those of a search")
+                )
             found.append(_record(store, settings, content, "searches", search, "search.json"))
     return found
 

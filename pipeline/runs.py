@@ -94,7 +94,8 @@ def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
 
 
 def read_settings(store: Store, run: str) -> RunSettings:
-    """The settings of a stored run. Raises `HnasError` where `run.json` is damaged, another run's, or of another version."""
+    """The settings of a stored run. Raises `HnasError` where `run.json` is damaged, another run's, or of another
+    version."""
     return settings_of(store.read_json("runs", run, "run.json"), store, run)
 
 

@@ -200,8 +200,8 @@ def run_search(
     """Carry out a search, new or resumed, and save it query by query.
 
     `oracle` replaces the one that the settings name. `on_start` is told the number of candidates, `on_query` each new
-    query after it is saved; `partial` allows a run that is unfinished. Raises what `hnas.algorithm.search` raises, and `UsageError` where the run has too few
-    candidates; `HnasError` where one of the runs that it averages is gone.
+    query after it is saved; `partial` allows a run that is unfinished. Raises what `hnas.algorithm.search` raises, and
+    `UsageError` where the run has too few candidates; `HnasError` where one of the runs that it averages is gone.
     """
     settings = started.settings
     keep_in(store)

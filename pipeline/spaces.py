@@ -18,10 +18,13 @@ class StoreCache:
         self._pending: dict[str, bytes] = {}
 
     def read(self, name: str) -> bytes | None:
-        """The content kept under `name`, or None where there is none."""
+        """The content kept under `name`, or None where there is none that can be read."""
         if name in self._pending:
             return self._pending[name]
-        return self._store.read_bytes("spaces", name) if self._store.exists("spaces", name) else None
+        try:
+            return self._store.read_bytes("spaces", name) if self._store.exists("spaces", name) else None
+        except HnasError:
+            return None
 
     def write(self, name: str, content: bytes) -> None:
         """Keep `content`, in memory until `flush`."""

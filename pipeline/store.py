@@ -14,8 +14,8 @@ proxies/<source>/*.parquet           training-free scores that others computed
 searches/<search>/search.json, queries.parquet
 spaces/                              what a space has worked out once; see `hnas.spaces.Cache`
 
-Each file carries a checksum (see `pipeline.checksums`) that is verified when it is read. A store holds no symbolic links:
-nothing is written or deleted through one, so that nothing outside the store is ever touched.
+Each file carries a checksum (see `pipeline.checksums`) that is verified when it is read. A store holds no symbolic
+links: nothing is written or deleted through one, so that nothing outside the store is ever touched.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ from pipeline.leftovers import create_part, sweep_parts
 STORE_VERSION = 1
 DEFAULT_STORE = "data/store"
 # Files within files: what such an address reads is named by the content of a file, and nothing can be renamed in them.
-_NO_STORES = frozenset({"zip", "tar", "reference", "libarchive", "ftp", "http", "https", "data", "git", "github", "dir"})
+_NO_STORES = frozenset(
+    {"zip", "tar", "reference", "libarchive", "ftp", "http", "https", "data", "git", "github", "dir"}
+)
 
 
 def store_location(given: str | None) -> str:
@@ -64,7 +66,8 @@ class Store:
     """A store at `location`, a local folder or an fsspec URL. Opening one neither reads nor writes anything.
 
     Paths are given in parts below the root: `store.path("runs", run, "run.json")`. Every write raises `HnasError`
-    where the disk is full, the place cannot be written, or a symbolic link is on the way, and leaves what was there before.
+    where the disk is full, the place cannot be written, or a symbolic link is on the way, and leaves what was there
+    before.
     Raises `UsageError` for a location that no store can have.
     """
 
@@ -77,14 +80,14 @@ class Store:
         protocol = location.partition("://")[0] if "://" in location else "file"
         if "::" in location or protocol in _NO_STORES:
             raise UsageError(
-                f"the store {location!r} cannot be opened: nothing can be renamed at {protocol} addresses; give a folder or "
-                "the URL of an object store, such as s3://bucket/store"
+                f"the store {location!r} cannot be opened: nothing can be renamed at {protocol} addresses; give a "
+                "folder or the URL of an object store, such as s3://bucket/store"
             )
         try:
             self.fs, self.root = fsspec.core.url_to_fs(location)
         except Exception as error:  # each file system has its own
             raise UsageError(
-                f"the store {location!r} cannot be opened: {_reason(error)}; give a folder or an fsspec URL"
+                f"the store {location!r} cannot be opened: {reason_of(error)}; give a folder or an fsspec URL"
             ) from error
         self._prepared = False
         # The Parquet files that this object has verified: path -> (modified, size), and what was found in them.
@@ -110,7 +113,7 @@ class Store:
         try:
             return bool(self.fs.exists(path))
         except Exception as error:  # of the network, the permissions, the protocol
-            raise HnasError(f"{self.location} cannot be read: {_reason(error)}") from error
+            raise HnasError(f"{self.location} cannot be read: {reason_of(error)}") from error
 
     def pattern(self, *parts: str) -> str:
         """Like `url`, with the root's own `*`, `?` and `[` taken literally, so that only `parts` are a pattern."""
@@ -139,7 +142,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
+            raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
 
     def files(self, *folder: str, suffix: str = ".parquet") -> list[str]:
         """The names of the files in a folder that end with `suffix`, sorted.
@@ -158,8 +161,8 @@ class Store:
             path = Path(self.path(*parts[:count]))
             if path.is_symlink():
                 raise HnasError(
-                    f"{path} is a symbolic link, and nothing is written or deleted through a link in a store; put what it "
-                    "points to in its place, or remove it"
+                    f"{path} is a symbolic link, and nothing is written or deleted through a link in a store; put "
+                    "what it points to in its place, or remove it"
                 )
 
     def check_version(self) -> None:
@@ -200,14 +203,14 @@ class Store:
         try:
             if not self.local:
                 return bytes(self.fs.cat_file(path))
-            with open(path, "rb", opener=_open_without_waiting) as file:  # noqa: PTH123 (Path.open takes no opener)
+            with open(path, "rb", opener=_open_without_waiting) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise HnasError(f"{path} is no file; a store holds files and folders, so remove it")
                 return file.read()
         except HnasError:
             raise
         except Exception as error:  # of the system, or of whatever the file system is
-            raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
+            raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file aside and rename it into place; an object store's own put is whole already."""
@@ -257,7 +260,7 @@ class Store:
             yield
         except OSError as error:
             advice = "free some space, or use another --store" if error.errno == errno.ENOSPC else "use another --store"
-            raise HnasError(f"{path} cannot be written: {_reason(error)}; {advice}") from error
+            raise HnasError(f"{path} cannot be written: {reason_of(error)}; {advice}") from error
 
     def read_json(self, *parts: str) -> dict[str, Any]:
         """The JSON object in a file. Raises `HnasError` where it is not one."""
@@ -265,7 +268,7 @@ class Store:
             value = json.loads(self.read_bytes(*parts))
         except (ValueError, RecursionError) as error:
             raise HnasError(
-                f"{self.path(*parts)} is not valid JSON ({_reason(error)}); it was damaged after it was written"
+                f"{self.path(*parts)} is not valid JSON ({reason_of(error)}); it was damaged after it was written"
             ) from error
         if not isinstance(value, dict):
             raise HnasError(f"{self.path(*parts)} does not hold a JSON object; it was damaged after it was written")
@@ -279,7 +282,8 @@ class Store:
         self.write_bytes((json.dumps(sealed_json(value), indent=2, ensure_ascii=False) + "\n").encode(), *parts)
 
     def read_tables(self, columns: list[str], *folder: str) -> pa.Table | None:
-        """The given columns of all Parquet files in a folder, in the order of their names, or None where there is none."""
+        """The given columns of all Parquet files in a folder, in the order of their names, or None where there is
+        none."""
         tables = [self.read_table(columns, *folder, name) for name in self.files(*folder)]
         return pa.concat_tables(tables) if tables else None
 
@@ -292,7 +296,7 @@ class Store:
             table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
             return table.select(columns)
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise _damaged(path, _reason(error).split(". ")[0], parts[0]) from error
+            raise _damaged(path, reason_of(error).split(". ")[0], parts[0]) from error
 
     def verified(self, *parts: str) -> bytes:
         """The content of a Parquet file whose checksum is right. Raises `HnasError` where it is missing or damaged."""
@@ -311,7 +315,7 @@ class Store:
             try:
                 found = Path(path).stat()
             except OSError as error:
-                raise HnasError(f"{path} cannot be read: {_reason(error)}") from error
+                raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
             state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
         if path not in self._verified or self._verified[path] != state:
             self.verified(*parts)
@@ -383,7 +387,8 @@ def mend_of(folder: str) -> str:
     return "import its file again"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says, without the path that the system's own errors name."""
     told = getattr(error, "strerror", None) or str(error).strip()
     return str(told).splitlines()[0] if told else type(error).__name__
 

@@ -1,8 +1,8 @@
 """The files behind the catalog's views, and their checks.
 
-DuckDB asks an Arrow stream for its schema whenever it binds a statement that reads it. So a stream without rows stands beside
-the files of each table in its view: asked for its schema, it verifies the files first, and a statement over damaged files
-fails before it has read a row. Statements that do not come to a table cost nothing for it.
+DuckDB asks an Arrow stream for its schema whenever it binds a statement that reads it. So a stream without rows stands
+beside the files of each table in its view: asked for its schema, it verifies the files first, and a statement over
+damaged files fails before it has read a row. Statements that do not come to a table cost nothing for it.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class _Rooted(DirFileSystem):  # type: ignore[misc, unused-ignore]
 class Addresses:
     """The addresses under which a connection reads files.
 
-    DuckDB takes `*`, `?` and `[` of a local path for a pattern, and has no way to write a backslash beside one; elsewhere it
-    needs the store's own file system. Both are read through a file system whose root is the store.
+    DuckDB takes `*`, `?` and `[` of a local path for a pattern, and has no way to write a backslash beside one;
+    elsewhere it needs the store's own file system. Both are read through a file system whose root is the store.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:

@@ -17,7 +17,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.runs import read_settings
+from pipeline.store import Store
 from tests.test_cli import CONVOLUTION, ROOT, Outcome, accuracies, hnas, hnas_process, make_store
 
 Prepare = Callable[[Path], object]
@@ -120,11 +123,12 @@ def overwritten(content: bytes) -> bytes:
 def two_runs(tmp: Path) -> Path:
     """A second run whose name begins as the first one's."""
     place = filled(tmp)
-    (run,) = (place / "runs").iterdir()
-    other = run.with_name(run.name[:4] + "000000")
-    shutil.copytree(run, other)
-    content = json.loads((run / "run.json").read_text())
-    (other / "run.json").write_text(json.dumps({**content, "id": other.name}))
+    store = Store(str(place))
+    (run,) = store.folders("runs")
+    settings = read_settings(store, run)
+    other = next(s for seed in count(1) if (s := replace(settings, seed=seed)).id.startswith(run[:4]))
+    record = store.read_json("runs", run, "run.json")
+    store.write_json({**record, "id": other.id, "settings": other.as_dict()}, "runs", other.id, "run.json")
     return place
 
 

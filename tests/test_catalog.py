@@ -348,7 +348,7 @@ def test_a_newer_run_without_metrics_gives_way(tmp_path, filled):
 
 
 def test_a_beginning_that_fits_several_runs_is_refused_with_their_names(several):
-    with pytest.raises(UsageError, match="--run aa fits 2 runs: aa2[0-9a-f]{7}, aa1[0-9a-f]{7}; name one"):
+    with pytest.raises(UsageError, match=r"--run aa fits 2 runs: aa2[0-9a-f]{7}, aa1[0-9a-f]{7}; name one"):
         pick_run(several, run="aa")
 
 
