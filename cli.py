@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -509,6 +510,30 @@ def info(
     place = store_location(store)
     held = store_info(connect(Store(place)))
     print(json.dumps(held, indent=2) if as_json else info_text(place, held))
+
+
+@app.command()
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Read all of the store, and say what is damaged and what mends it.
+
+    Exit status 1 where anything is. Other commands verify only the files that they come to.
+    """
+    from dataclasses import asdict
+
+    from pipeline.check import check_store
+    from pipeline.render import check_text, status
+    from pipeline.store import Store, store_location
+
+    place = Store(store_location(store))
+    with nullcontext() if quiet else status(sys.stderr, "checking"):
+        report = check_store(place)
+    print(json.dumps(asdict(report), indent=2) if as_json else check_text(place.location, report))
+    if report.damaged:
+        raise HnasError(f"{len(report.damaged)} things in the store {place.location} are damaged")
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:

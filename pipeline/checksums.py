@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 PLACE, CHECKSUM = b"hnas.place", b"hnas.checksum"
+#: The note of a part of `metrics` whose matrices are kept in `ntk.zarr`.
+GRAM_KEPT = b"hnas.gram"
 # The value in the footer: the prefix tells it from other text there.
 _PREFIX, _UNSET = b"crc32c:", b"00000000"
 _BLOCK = 2**22
@@ -34,6 +36,7 @@ def notes(place: str) -> dict[bytes, bytes]:
 
 def parquet_bytes(table: pa.Table, place: str, more: dict[bytes, bytes] | None = None) -> bytes:
     """A sealed Parquet file of `table` for `place`, with further metadata in `more`."""
+    table = table.replace_schema_metadata(None)  # a table that was read has the notes of its old file there
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
         writer.write_table(table)

@@ -110,9 +110,20 @@ class NTKArrays:
         missing = {row // size for row in rows if row // size not in there or row >= array.shape[0]}
         return [range(block * size, (block + 1) * size) for block in sorted(missing)]
 
+    def sealed(self, name: str) -> bool:
+        """Whether the chunks of an array have checksums. Raises `HnasError` where it is not there."""
+        return any(isinstance(codec, Crc32cCodec) for codec in self.open(name).compressors)
+
     def blocks(self, name: str) -> list[int]:
         """The numbers of the blocks that an array has chunks of, ascending."""
-        return sorted(int(block) for block in self._store.names(*self._parts, name, "c") if block.isdecimal())
+        tail = ["0"] * (1 if name == "eigenvalues" else 2)
+        found = (block for block in self._store.names(*self._parts, name, "c") if block.isdecimal())
+        # Only a local store has folders without files; elsewhere a look costs a request.
+        return sorted(
+            int(block)
+            for block in found
+            if not self._store.local or self._store.exists(*self._parts, name, "c", block, *tail)
+        )
 
     def damaged(self, name: str) -> Iterator[tuple[str, str]]:
         """The chunks of an array that are damaged, each with how that shows. Raises `HnasError` for its metadata."""

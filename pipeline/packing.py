@@ -78,7 +78,7 @@ def pack(source: Store, run: str, target: Store, *, block: int | None = None, wh
         arrays.prepare(eigenvalues.shape[1], len(classes), block=block, gram=False)
         arrays.write(0, eigenvalues, None)
         target.write_table(metrics, "runs", run, "metrics", digest(*classes) + ".parquet")
-        target.write_json(record, "runs", run, "run.json")
+        target.write_json({**record, "requests": target.files("runs", run, "requests")}, "runs", run, "run.json")
     except BaseException:
         if target.exists("runs", run):
             target.fs.rm(target.path("runs", run), recursive=True)

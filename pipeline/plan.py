@@ -177,7 +177,10 @@ def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     run = plan.settings.id
     with locked(store, "runs", run):
         asked = store.read_tables(["arch"], "runs", run, "requests")
-        write_missing(store, asked, plan.requested, None, "runs", run, "requests")
+        if write_missing(store, asked, plan.requested, None, "runs", run, "requests"):
+            # So that a part which is lost later is missed: without it the run would look smaller, and finished.
+            listed = {"requests": store.files("runs", run, "requests")}
+            store.write_json({**store.read_json("runs", run, "run.json"), **listed}, "runs", run, "run.json")
     with locked(store, "architectures", space.name):
         known = store.read_tables(["arch"], "architectures", space.name)
         write_missing(store, known, plan.requested, space, "architectures", space.name)
@@ -206,12 +209,15 @@ def write_missing(
     requested: tuple[tuple[str, str], ...],
     space: SearchSpace | None,
     *folder: str,
-) -> None:
-    """Write to `folder` those of `requested` that are not in `known`, with the static columns that `space` gives."""
+) -> bool:
+    """Write to `folder` those of `requested` that are not in `known`, with the static columns that `space` gives.
+
+    Returns whether there were any.
+    """
     present = set(known["arch"].to_pylist()) if known else set()
     missing = [pair for pair in requested if pair[0] not in present]
     if not missing:
-        return
+        return False
     columns: dict[str, list[object]] = {
         "arch": [arch for arch, _ in missing],
         "canonical": [canonical for _, canonical in missing],
@@ -220,3 +226,4 @@ def write_missing(
         described = [space.describe(arch) for arch, _ in missing]
         columns |= {name: [row[name] for row in described] for name in described[0]}
     store.write_table(pa.table(columns), *folder, digest(*(arch for arch, _ in missing)) + ".parquet")
+    return True

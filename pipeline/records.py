@@ -20,21 +20,32 @@ _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
 def run_records(places: Mapping[str, Store]) -> list[dict[str, Any]]:
     """The record of each run that has one, by run and the store that has it: `id`, `created`, `settings`.
 
-    Raises `HnasError` where a record is damaged, or belongs to another run than its folder's name says.
+    Raises `HnasError` where a record is damaged, belongs to another run than its folder's name says, is missing beside
+    rows, or lists requests that are missing.
     """
-    return [
-        _record(store, settings_of(content, store, run).as_dict(), content, "runs", run, "run.json")
-        for run, store in places.items()
-        if store.exists("runs", run, "run.json")
-        for content in [store.read_json("runs", run, "run.json")]
-    ]
+    found = []
+    for run, store in places.items():
+        if not store.exists("runs", run, "run.json"):
+            if store.exists("runs", run, "requests") or store.exists("runs", run, "metrics"):
+                raise HnasError(_lost(store, "runs", run, "run.json"))
+            continue
+        content = store.read_json("runs", run, "run.json")
+        settings = settings_of(content, store, run).as_dict()
+        missing = set(content.get("requests", [])) - set(store.files("runs", run, "requests"))
+        if missing:
+            raise HnasError(_lost(store, "runs", run, "requests", min(missing)))
+        found.append(_record(store, settings, content, "runs", run, "run.json"))
+    return found
 
 
 def search_records(store: Store) -> list[dict[str, Any]]:
     """The same of each search. Raises `HnasError` where a record is damaged."""
     found = []
     for search in store.folders("searches"):
-        if store.exists("searches", search, "search.json"):
+        if not store.exists("searches", search, "search.json"):
+            if store.exists("searches", search, "queries.parquet"):
+                raise HnasError(_lost(store, "searches", search, "search.json"))
+        else:
             content = store.read_json("searches", search, "search.json")
             settings = content.get("settings")
             if not isinstance(settings, dict) or not all(
@@ -56,6 +67,10 @@ def _record(store: Store, settings: dict[str, Any], content: dict[str, Any], *pa
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise HnasError(_damaged(store, *parts, "it does not say when it was created")) from error
     return {"id": parts[1], "created": created, "settings": settings}
+
+
+def _lost(store: Store, *parts: str) -> str:
+    return f"{store.path(*parts)} is missing; restore it, or remove the folder {store.path(*parts[:2])}"
 
 
 def _damaged(store: Store, *told: str) -> str:

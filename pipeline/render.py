@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     # Only their types: some load torch or SciPy, which many commands never need.
     from hnas.algorithm import Query
     from hnas.training import TrainingResult
+    from pipeline.check import Report
     from pipeline.correlate import Correlations
     from pipeline.importers import Imported
     from pipeline.plan import Plan
@@ -206,6 +207,18 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else printable(str(value))
+
+
+def check_text(place: str, report: Report) -> str:
+    """What a check found, one line for each damaged place and each remark."""
+    lines = [f"store {place}: {report.files:,} files read"]
+    if report.unsealed:
+        lines[0] += f", {report.unsealed:,} of them without a checksum (an older hnas wrote them)"
+    lines += [f"damaged: {finding.path}: {finding.what}; {finding.mend}" for finding in report.damaged]
+    lines += [f"note: {remark}" for remark in report.remarks]
+    if not report.damaged:
+        lines.append("nothing is damaged")
+    return "\n".join(printable(line) for line in lines)
 
 
 class TrainingBar:

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from hnas.errors import HnasError
+from pipeline.checksums import GRAM_KEPT, metadata_of
 from pipeline.store import Store
 
 #: Elements of an array that one batch of rows holds: 8 MiB of float64.
@@ -41,7 +44,7 @@ class ArrayRows:
         return pa.RecordBatchReader.from_batches(self._schema, self._batches()).__arrow_c_stream__()
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        from pipeline.ntk import NTKArrays
+        from pipeline.ntk import NTKArrays  # not before: Zarr takes a while to import
 
         stored = NTKArrays(self._store, self._run)
         if not self._store.exists("runs", self._run, "ntk.zarr", self._name, "zarr.json"):
@@ -49,6 +52,7 @@ class ArrayRows:
         array = stored.open(self._name)
         block = array.chunks[0]
         together = max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
+        lost = _kept_matrices(self._store, self._run) if self._name == "gram" else set()
         for first, count in _stretches(stored.blocks(self._name), together):
             start = first * block
             values = stored.rows(array, start, start + count * block)
@@ -57,7 +61,26 @@ class ArrayRows:
                 # Of a row that was computed without --keep-gram, in a run that has matrices of others.
                 kept = ~np.isnan(values).all(axis=(1, 2))
                 places, values = places[kept], values[kept]
+                lost.difference_update(places.tolist())
             yield pa.record_batch([pa.array(places), _lists(values)], schema=self._schema)
+        if lost:
+            raise HnasError(
+                f"{stored.path}/gram has lost the matrices of {len(lost)} architectures; restore it, or remove the run and "
+                "precompute it again"
+            )
+
+
+def _kept_matrices(store: Store, run: str) -> set[int]:
+    """The rows whose matrices were kept when their parts were written."""
+    rows: set[int] = set()
+    for name in store.files("runs", run, "metrics"):
+        if GRAM_KEPT in metadata_of(store.verified("runs", run, "metrics", name)):
+            rows |= set(
+                store.read_table(["ntk_row", "status"], "runs", run, "metrics", name)
+                .filter(pc.field("status") != "nonfinite")["ntk_row"]
+                .to_pylist()
+            )
+    return rows
 
 
 def _stretches(blocks: list[int], most: int) -> Iterator[tuple[int, int]]:

@@ -42,6 +42,8 @@ from pipeline.leftovers import create_part, sweep_parts
 
 STORE_VERSION = 1
 DEFAULT_STORE = "data/store"
+# The column whose values give the parts in a folder their names; see `digest`.
+_NAMED_BY = {"metrics": "canonical", "requests": "arch", "architectures": "arch"}
 # Files within files: what such an address reads is named by the content of a file, and nothing can be renamed in them.
 _NO_STORES = frozenset(
     {"zip", "tar", "reference", "libarchive", "ftp", "http", "https", "data", "git", "github", "dir"}
@@ -287,25 +289,35 @@ class Store:
         tables = [self.read_table(columns, *folder, name) for name in self.files(*folder)]
         return pa.concat_tables(tables) if tables else None
 
-    def read_table(self, columns: list[str], *parts: str) -> pa.Table:
-        """The given columns of a Parquet file. Raises `HnasError` where it is missing or damaged."""
+    def read_table(self, columns: list[str] | None, *parts: str) -> pa.Table:
+        """The given columns of a Parquet file, or all. Raises `HnasError` where it is missing or damaged."""
         path = self.path(*parts)
         content = self.verified(*parts)
         try:
             # Not pq.read_table, which takes five times as long for a small file.
             table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
-            return table.select(columns)
+            table = table.replace_schema_metadata(None)
+            return table if columns is None else table.select(columns)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise _damaged(path, reason_of(error).split(". ")[0], parts[0]) from error
 
     def verified(self, *parts: str) -> bytes:
         """The content of a Parquet file whose checksum is right. Raises `HnasError` where it is missing or damaged."""
+        return self._verified_content(*parts)[0]
+
+    def sealed(self, *parts: str) -> bool:
+        """Whether a Parquet file has a checksum. Raises `HnasError` where it is missing or damaged."""
+        return self._verified_content(*parts)[1]
+
+    def _verified_content(self, *parts: str) -> tuple[bytes, bool]:
         content = self.read_bytes(*parts)
         try:
-            verify_parquet(content, "/".join(parts))
+            sealed = verify_parquet(content, "/".join(parts))
+            if not sealed and (column := _NAMED_BY.get(parts[-2] if parts[0] == "runs" else parts[0])):
+                _verify_name(content, column, parts[-1])
         except DamagedError as error:
             raise _damaged(self.path(*parts), str(error), parts[0]) from error
-        return content
+        return content, sealed
 
     def verify(self, *parts: str) -> None:
         """As `verified`, but once for a file that does not change. Raises `HnasError`."""
@@ -357,6 +369,17 @@ def _make_folder(folder: Path) -> list[Path]:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
+
+
+def _verify_name(content: bytes, column: str, name: str) -> None:
+    """Raise `DamagedError` unless a part without a checksum has the name that its rows give it."""
+    try:
+        values = pq.ParquetFile(pa.BufferReader(content)).read(columns=[column])[column].to_pylist()
+        named = digest(*values)
+    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
+        raise DamagedError(reason_of(error)) from error
+    if name != f"{named}.parquet":
+        raise DamagedError(f"its rows are those of {named}.parquet")
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ from hnas.allocator import give_back_freed_memory, keep_freed_memory
 from hnas.errors import HnasError
 from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
 from hnas.spaces import search_spaces
+from pipeline.checksums import GRAM_KEPT
 from pipeline.devices import Numerics, numerics, use_float32
 from pipeline.drivers import standing
 from pipeline.ntk import NTKArrays
@@ -171,7 +172,8 @@ def run_chunk(job: Job, chunk: Chunk) -> Done:
             return Done(0, time.perf_counter() - started)
         NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
         if not chunk.spectra_only:
-            store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part)
+            notes = {GRAM_KEPT: b"yes"} if job.keep_gram else None
+            store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part, notes=notes)
     return Done(len(chunk.members), time.perf_counter() - started, numerics(images.device.type))
 
 

@@ -117,28 +117,39 @@ FROM means AS m
 LEFT JOIN architectures AS a ON m.space = a.space AND m.arch = a.arch
 LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.imported_as = b.dataset AND m.arch = b.arch;
 
--- A spectrum as it is read. A chunk that is gone reads as no row or as NaN, which is an error unless numbers overflowed. The
--- text is one that `pipeline.table_files.told` knows.
-CREATE MACRO kept_spectrum(eigenvalues, run, status) AS
+-- A spectrum, or a matrix with its trace's square times m, as it is read beside the trace of its row, eq. (4). No row or NaN is
+-- a chunk that is gone, unless numbers overflowed; another trace is that of another row. `pipeline.table_files.told` knows the
+-- texts.
+CREATE MACRO kept(value, total, m, trace, run, status) AS
     CASE
-        WHEN eigenvalues IS NULL OR (isnan(eigenvalues[1]) AND status <> 'nonfinite')
+        WHEN status = 'nonfinite' THEN value
+        WHEN value IS NULL OR isnan(total)
             THEN error(
                 'ntk.zarr failed: HnasError: run ' || run || ' has lost eigenvalues: a chunk of its ntk.zarr is gone; '
                 || 'the same `hnas precompute` computes it again'
             )
-        ELSE eigenvalues
+        WHEN abs(total - m * trace * trace) > 1e-9 * total + 1e-12
+            THEN error(
+                'ntk.zarr failed: HnasError: rows of ntk.zarr of run ' || run || ' are those of other architectures; '
+                || 'restore it, or remove the run and precompute it again'
+            )
+        ELSE value
     END;
+CREATE MACRO kept_spectrum(eigenvalues, trace, run, status) AS
+    kept(eigenvalues, list_sum(eigenvalues), len(eigenvalues), trace, run, status);
+CREATE MACRO kept_gram(gram, trace, run, status) AS
+    kept(gram, list_sum(list_transform(range(1, len(gram) + 1), lambda i: gram[i][i])), len(gram), trace, run, status);
 
 -- One row for each run and canonical architecture whose spectrum is kept: the eigenvalues of its NTK in ascending order.
 -- The arrays lie in ntk.zarr, which is read when a query comes to these views, and of the runs that it asks for only.
 CREATE VIEW spectra AS
-SELECT m.run, m.canonical, kept_spectrum(e.eigenvalues, m.run, m.status) AS eigenvalues
+SELECT m.run, m.canonical, kept_spectrum(e.eigenvalues, m.trace, m.run, m.status) AS eigenvalues
 FROM metrics AS m
 LEFT JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row;
 
 -- The same for its NTK itself, of runs with --keep-gram: a list of rows.
 CREATE VIEW grams AS
-SELECT m.run, m.canonical, g.gram
+SELECT m.run, m.canonical, kept_gram(g.gram, m.trace, m.run, m.status) AS gram
 FROM metrics AS m
 JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row;
 
@@ -147,15 +158,16 @@ JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row;
 CREATE VIEW scores AS
 WITH spectra AS (
     SELECT
-        m.run, m.canonical, m.ntk_row, kept_spectrum(e.eigenvalues, m.run, m.status) AS eigenvalues,
+        m.run, m.canonical, m.ntk_row, kept_spectrum(e.eigenvalues, m.trace, m.run, m.status) AS eigenvalues,
         precision_of(r.settings.dtype) AS epsilon
     FROM metrics AS m
     JOIN files.runs AS r ON m.run = r.id
     LEFT JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row
 ),
 gram_means AS (
-    SELECT run, ntk_row, gram_mean(gram) AS gram_mean
-    FROM files.grams
+    SELECT m.run, m.ntk_row, gram_mean(kept_gram(g.gram, m.trace, m.run, m.status)) AS gram_mean
+    FROM metrics AS m
+    JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row
 )
 SELECT
     s.run, s.canonical,
