@@ -14,7 +14,6 @@ import contextlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hnas.errors import HnasError
@@ -146,16 +145,10 @@ def sweep(store: Store, *, source: str | None = None) -> None:
         remove_file(store, *path.split("/"))
 
 
-def has_link(store: Store, *parts: str) -> bool:
-    """Whether something on the way from the root to `parts` is a symbolic link: it may lead out of the store."""
-    return store.local and any(Path(store.path(*parts[:n])).is_symlink() for n in range(1, len(parts) + 1))
-
-
 def remove_file(store: Store, *parts: str) -> None:
     """Remove a file of the store, and the folder that it leaves empty, unless a link is on the way or it fails."""
-    if has_link(store, *parts):
-        return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, HnasError):
+        store.refuse_links(*parts)
         store.fs.rm_file(store.path(*parts))
         if store.local and not store.names(*parts[:-1]):
             store.fs.rmdir(store.path(*parts[:-1]))

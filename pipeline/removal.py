@@ -21,7 +21,6 @@ from pipeline.drivers import Drivers, locked
 from pipeline.imports import (
     FOLDER,
     Manifest,
-    has_link,
     manifest_names,
     older_files,
     read_manifest,
@@ -187,8 +186,7 @@ def _remove_source(store: Store, name: str) -> None:
 def _delete(store: Store, *parts: str) -> None:
     """Delete a file of the store. Raises `HnasError` where it lies behind a link, or cannot be deleted."""
     path = store.path(*parts)
-    if has_link(store, *parts[:-1]):
-        raise HnasError(f"{path} lies behind a link, and nothing outside the store is deleted; remove it where it is")
+    store.refuse_links(*parts[:-1])
     with store.writing(path):
         if store.local:
             Path(path).unlink()
@@ -200,8 +198,7 @@ def _delete(store: Store, *parts: str) -> None:
 
 def _remove_folder(store: Store, folder: str, name: str) -> None:
     path = store.path(folder, name)
-    if has_link(store, folder):
-        raise HnasError(f"{path} lies behind a link, and nothing outside the store is deleted; remove it where it is")
+    store.refuse_links(folder)
     if not store.local:
         with store.writing(path):
             # Readers know a run by this file: without it the rest is not there.

@@ -65,8 +65,8 @@ class ArrayRows:
             yield pa.record_batch([pa.array(places), _lists(values)], schema=self._schema)
         if lost:
             raise HnasError(
-                f"{stored.path}/gram has lost the matrices of {len(lost)} architectures; restore it, or remove the run and "
-                "precompute it again"
+                f"{stored.path}/gram has lost the matrices of {len(lost)} architectures; restore it, or remove the run "
+                "and precompute it again"
             )
 
 

@@ -74,7 +74,7 @@ class Store:
     """
 
     def __init__(self, location: str) -> None:
-        self.location = location
+        self.location = location = os.fspath(location)
         try:
             location.encode()
         except UnicodeEncodeError as error:
@@ -185,6 +185,7 @@ class Store:
 
         A store that vanishes later stays away.
         """
+        self._prepared = False
         self.check_version()
         if self.local:
             sweep_parts(Path(self.root))
@@ -240,7 +241,7 @@ class Store:
         try:
             handle, name = create_part(root or Path(tempfile.gettempdir()))
             lock = os.dup(handle)  # keeps the file's lock when the file is sealed
-            aside = Aside(self, self.path(*parts), name, os.fdopen(handle, "wb"))
+            aside = Aside(self, self.path(*parts), name, os.fdopen(handle, "w+b"))
             try:
                 yield aside
             finally:

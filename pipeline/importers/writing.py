@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import HnasError
+from pipeline.checksums import notes, seal
 from pipeline.drivers import locked
 from pipeline.importers.tables import SCHEMAS, Rows
 from pipeline.imports import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep
@@ -80,7 +81,9 @@ class TableWriters:
             self._flush(table, rest=True)
         for table, writer in self._writers.items():
             with self._store.writing(self._store.path(*self._places[table])):
+                writer.add_key_value_metadata(notes("/".join(self._places[table])))
                 writer.close()
+                seal(self._asides[table].file)
                 self._asides[table].seal()
         return Manifest(
             source=self._source,
