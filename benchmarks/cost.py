@@ -21,9 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from hnas import compute_metrics
 from hnas.allocator import keep_freed_memory
-from hnas.metrics.geometry import Geometry
 from hnas.metrics.gram import Gram
-from hnas.metrics.layers import Bias, Layer
+from hnas.metrics.layers import Call
 
 GROUPS = {
     "convolutions": ("convolution",),
@@ -43,12 +42,12 @@ class Counted(Gram):
         self.gram = 0
         COUNTED.append(self)
 
-    def add(self, layer: Layer, bias: Bias | None, geometry: Geometry, x: Tensor, gy: Tensor) -> None:
+    def add(self, call: Call, x: Tensor, gy: Tensor) -> None:
         """Count, then add."""
-        positions = gy.numel() // (gy.shape[1] if geometry.convolution else gy.shape[-1])
-        self.forward += positions * layer.weight.numel()
-        self.gram += 3 * len(x) ** 2 // 4 * layer.weight.numel()
-        super().add(layer, bias, geometry, x, gy)
+        positions = gy.numel() // (gy.shape[1] if call.geometry.convolution else gy.shape[-1])
+        self.forward += positions * call.layer.weight.numel()
+        self.gram += 3 * len(x) ** 2 // 4 * call.layer.weight.numel()
+        super().add(call, x, gy)
 
 
 COUNTED: list[Counted] = []

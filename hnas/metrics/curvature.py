@@ -36,32 +36,14 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.metrics import rules
-from hnas.metrics.joins import cat
-from hnas.metrics.norm import Moments
-from hnas.metrics.pooling import average_pool
+from hnas.metrics.functions import AVERAGE_POOLS, ENTRYWISE, JOINS, PRODUCTS, QUOTIENTS, RELUS, SUMS, named
+from hnas.metrics.norm import Coupling, Moments
 from hnas.metrics.rules import Parts, Place, Rule, mapped, tensors_in
 
-
-def _functions(names: str) -> set[Any]:
-    owners = (torch, Tensor, F)
-    return {getattr(owner, name) for owner in owners for name in names.split() if hasattr(owner, name)}
-
-
 # Linear in the first argument; the others are numbers.
-_MAPS = _functions(
+_MAPS = AVERAGE_POOLS | named(
     "neg mean sum clone contiguous view reshape flatten unflatten squeeze unsqueeze permute transpose movedim expand "
-    "narrow select chunk split unbind __getitem__ flip roll adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d pixel_shuffle pixel_unshuffle channel_shuffle"
-) | {average_pool}
-_SUMS = _functions("add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __isub__")
-_JOINS = _functions("cat concat stack") | {cat}
-_PRODUCTS = _functions("mul mul_ __mul__ __rmul__ __imul__")
-_QUOTIENTS = _functions("div div_ __truediv__ __itruediv__")
-_RELUS = _functions("relu relu_")
-# Functions of each entry by itself.
-_ENTRYWISE = _functions(
-    "tanh sigmoid gelu silu mish elu celu selu softplus softsign leaky_relu relu6 hardtanh hardswish hardsigmoid "
-    "logsigmoid tanhshrink exp log sqrt rsqrt square abs sin cos erf reciprocal"
+    "narrow select chunk split unbind __getitem__ flip roll pixel_shuffle pixel_unshuffle channel_shuffle"
 )
 _IN_PLACE = {
     getattr(owner, name): getattr(owner, twin)
@@ -96,6 +78,8 @@ class Trace:
     def __init__(self) -> None:
         #: What was met first that there is no rule for, or None.
         self.incomplete: str | None = None
+        #: That of the network's batch norms.
+        self.coupling = Coupling()
         self._known: Any = WeakIdKeyDictionary()
         self._steps: list[_Step] = []
         self._layers: dict[int, rules.Layer] = {}
@@ -169,10 +153,10 @@ class Trace:
         return tuple(makes)
 
     def _rule(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Rule | None:
-        if function in _RELUS:
+        if function in RELUS:
             return rules.Mask(result.detach())
         first = bool(args) and self.knows(args[0])
-        if function in _ENTRYWISE:
+        if function in ENTRYWISE:
             if not first or result is args[0]:  # in place there is no argument left to differentiate at
                 return None
             cotangent = rules.Cotangent()
@@ -181,13 +165,13 @@ class Trace:
         others = any(value in self._known for value in tensors_in((args[1:], kwargs)))
         if function is F.pad:
             linear = first and not others and _pads_zeros(*args[1:], **kwargs)
-        elif function in _MAPS or function in _QUOTIENTS:
+        elif function in _MAPS or function in QUOTIENTS:
             linear = first and not others and kwargs.get("rounding_mode") is None
-        elif function in _PRODUCTS:
+        elif function in PRODUCTS:
             linear = not (first and others)
-        elif function in _SUMS or function in _JOINS:
+        elif function in SUMS or function in JOINS:
             linear = True
-            args, kwargs = _without_constants((args, kwargs), self._known, numbers=function in _SUMS)
+            args, kwargs = _without_constants((args, kwargs), self._known, numbers=function in SUMS)
         else:
             linear = False
         if not linear or kwargs.get("out") is not None:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hnas.errors import UsageError
 from hnas.metrics.geometry import Geometry
-from hnas.metrics.layers import Bias, Layer
+from hnas.metrics.layers import Bias, Call, Layer
 
 # Elements of the input patches unfolded at once: 1 MB in float32, measured best from 16 × 32² to 64 × 8² maps.
 _PATCHES = 250_000
@@ -34,18 +35,57 @@ class Gram:
         self.matrix = torch.zeros((samples, samples), dtype=torch.float64, device=device)
         self._shared: dict[int, Tensor] = {}
 
-    def add(self, layer: Layer, bias: Bias | None, geometry: Geometry, x: Tensor, gy: Tensor) -> None:
-        """Add one call of `layer` with input x (m, …) and output gradient gy (m, …).
+    def add(self, call: Call, x: Tensor, gy: Tensor) -> None:
+        """Add one call of a layer with input x and output gradient gy, whose rows belong to samples as the call says.
 
         A weight or bias that is used several times has one gradient, the sum over its calls: it waits for `finish`.
         """
+        rows = call.rows
+        if rows is None:  # gradients that are not finite: nothing is known of the rows, and nothing comes of them
+            self.matrix += torch.nan
+        elif rows.owner is None:
+            self._add_in_order(call, x.movedim(rows.dimension, 0), gy.movedim(rows.dimension, 0))
+        else:
+            self._add_rows(call, rows.owner, x, gy)
+
+    def _add_in_order(self, call: Call, x: Tensor, gy: Tensor) -> None:
+        """x (m, …) and gy (m, …)."""
+        layer, geometry = call.layer, call.geometry
         if layer.calls == 1 and not geometry.convolution and x.dim() == 2:
             a, b = x.double(), gy.double()
             self.matrix += (a @ a.t()) * (b @ b.t())
         else:
             self._add(layer, per_sample_gradient(geometry, x, gy, layer.weight, in_order=layer.calls > 1))
-        if bias is not None:
-            self._add(bias, geometry.bias_adjoint(gy))
+        if call.bias is not None:
+            self._add(call.bias, geometry.bias_adjoint(gy))
+
+    def _add_rows(self, call: Call, owner: Tensor, x: Tensor, gy: Tensor) -> None:
+        """Rows in any order, with the sample of each, −1 where it has a share in no logit."""
+        layer, geometry, m = call.layer, call.geometry, len(self.matrix)
+        if not geometry.convolution:
+            x, gy = x.flatten(0, -2), gy.flatten(0, -2)
+        if bool(gy.flatten(1)[owner < 0].any()):
+            raise UsageError(
+                f"layer {layer.name} has rows that reach the logits through the batch's statistics alone, so they "
+                'belong to no sample; ntk="exact" does without'
+            )
+        each = len(owner) // m
+        if not geometry.convolution and bool(
+            (owner.bincount(minlength=m) == each).all() if (owner >= 0).all() else False
+        ):
+            places = owner.argsort(stable=True)
+            self._add_in_order(call, *(rows[places].view(m, each, -1) for rows in (x, gy)))
+            return
+        weight, bias = gy.new_zeros((m, layer.weight.numel())), gy.new_zeros((m, len(layer.weight)))
+        for start in range(0, len(owner), m):  # no more gradients at once than there are samples
+            places = start + (owner[start : start + m] >= 0).nonzero()[:, 0]
+            weight.index_add_(
+                0, owner[places], per_sample_gradient(geometry, x[places], gy[places], layer.weight, in_order=True)
+            )
+            bias.index_add_(0, owner[places], geometry.bias_adjoint(gy[places]))
+        self._add(layer, weight)
+        if call.bias is not None:
+            self._add(call.bias, bias)
 
     def _add(self, owner: Layer | Bias, rows: Tensor) -> None:
         if owner.calls == 1:

@@ -1,45 +1,42 @@
 """The layers that the metrics are about, and the differentiable operation that stands in for them.
 
 Every call of a convolution or a linear map on the weight of a `Conv` or `Linear` module becomes one `_Apply` node in
-the autograd graph. One forward pass then serves three kinds of backward pass, told apart by `Layers.phase`:
+the autograd graph (`hnas.metrics.recorder`). One forward pass then serves four kinds of backward pass, told apart by
+`Layers.phase`:
 
 * `gradient`: `g_l = ∂L/∂θ_l` for every weight, itself differentiable;
 * `grasp`, of networks that `hnas.metrics.curvature` has no rules for: given the cotangents `g_l` of those gradients,
   `θ_lᵀ (H g)_l` for every layer, a scalar each. Write `θ_l = c_l W_l` at `c_l = 1`; then
   `∂/∂c_l Σ_k ⟨∂L/∂θ_k, g_k⟩ = W_lᵀ (H g)_l`, and both terms of it are inner products of tensors which the pass holds
   anyway, so neither weight-shaped contraction of a double backward (`ȳ ⊗ v` and `z̄ ⊗ x`) is ever formed;
+* `probe`: input gradients only, from cotangents that tell to which samples a layer's rows belong
+  (`hnas.metrics.owners`), where the operations before it do not say so;
 * `ntk`: input gradients only; each layer hands its input and output gradient to a callback that adds to Θ₀.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.errors import UsageError
-from hnas.metrics.curvature import Trace
-from hnas.metrics.geometry import Geometry, per_dimension
-from hnas.metrics.joins import cat
-from hnas.metrics.norm import batch_norm, inner
-from hnas.metrics.pooling import average_pool
-from hnas.metrics.rules import tensors_in
+from hnas.metrics.geometry import Geometry
+from hnas.metrics.norm import inner
+from hnas.metrics.owners import IN_ORDER, Rows
 
-_CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
-_DROPOUTS = {
-    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
-}  # fmt: skip
-_MAX_POOLS: dict[Any, int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
-_STAND_INS: dict[Any, Any] = {F.avg_pool2d: average_pool, torch.cat: cat, torch.concat: cat}
-_VIEWS: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+#: The modules whose weights are measured.
+MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def parameters_of(network: nn.Module) -> Iterator[nn.Parameter]:
+    """The weights and biases of the Conv and Linear modules of `network`, as far as they are parameters."""
+    for module in network.modules():
+        if isinstance(module, MODULES):
+            yield from (p for p in (module._parameters.get("weight"), module._parameters.get("bias")) if p is not None)
 
 
 @dataclass
@@ -61,7 +58,22 @@ class Bias:
     calls: int = 0
 
 
-Visit = Callable[[Layer, Bias | None, Geometry, Tensor, Tensor], None]
+@dataclass
+class Call:
+    """One call of a layer. `rows` says to which samples its rows belong, None where that is not known yet.
+
+    `probed` are the gradients at its output in the passes that find it out, `visits` how often the pass for Θ₀ came.
+    """
+
+    layer: Layer
+    bias: Bias | None
+    geometry: Geometry
+    rows: Rows | None
+    probed: list[Tensor] = field(default_factory=list)
+    visits: int = 0
+
+
+Visit = Callable[[Call, Tensor, Tensor], None]
 
 
 @dataclass
@@ -73,7 +85,8 @@ class Layers:
     phase: str = "gradient"
     visit: Visit | None = None
     wanted: set[str] | None = None
-    batch: int = 0
+    #: The calls of which it is not known to which samples their rows belong.
+    doubtful: list[Call] = field(default_factory=list)
 
     @classmethod
     def of(cls, network: nn.Module) -> Layers:
@@ -84,7 +97,7 @@ class Layers:
         found: dict[int, Layer] = {}
         biases: dict[int, Bias] = {}
         for name, module in network.named_modules():
-            if isinstance(module, _LAYERS):
+            if isinstance(module, MODULES):
                 name = name or type(module).__name__
                 weight, bias = module.weight, module.bias
                 if not isinstance(weight, nn.Parameter) or not (bias is None or isinstance(bias, nn.Parameter)):
@@ -103,134 +116,28 @@ class Layers:
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.by_weight.values())
 
-    @contextmanager
-    def recorded(self, batch: int, trace: Trace) -> Iterator[None]:
-        """Within, calls of these layers go through `_Apply`, whichever module or function makes them.
+    def owner(self, parameter: Tensor) -> str | None:
+        """The name of the layer whose weight or bias `parameter` is, None where it is neither."""
+        layer, bias = self.by_weight.get(id(parameter)), self.by_bias.get(id(parameter))
+        return layer.name if layer is not None else bias.owner if bias is not None else None
 
-        All that happens to values that depend on the weights is noted in `trace`.
-        """
-        self.batch = batch
-        with _Recorder(self, trace):
-            yield
-
-
-class _Recorder(TorchFunctionMode):
-    def __init__(self, layers: Layers, trace: Trace) -> None:
-        super().__init__()
-        self.layers, self.trace = layers, trace
-        # Copies where the network meant a view, and what they are copies of: of each the other, and its version then.
-        self.twins: Any = WeakIdKeyDictionary()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        self.trace.reads((args, kwargs))
-        if self.twins:
-            self._refuse_changed_twins(tensors_in((args, kwargs)))
-        if func is F.batch_norm:
-            return batch_norm(*args, **kwargs, trace=self.trace)
-        if func in _DROPOUTS:
-            return args[0] if args else kwargs["input"]
-        if func in _VIEWS:
-            try:
-                result = func(*args, **kwargs)
-            except RuntimeError:
-                # Convolutions and batch norm return channels last here, which a flattening view does not take.
-                func = _VIEWS[func]
-                result = func(*args, **kwargs)
-                for one, other in ((args[0], result), (result, args[0])):
-                    self.twins.setdefault(one, []).append((other, other._version))
-            self.trace.operation(func, args, kwargs, result)
-            return result
-        func = _STAND_INS.get(func, func)
-        if func in _MAX_POOLS and self._pools(_MAX_POOLS[func], args, kwargs):
-            y, indices = func(*args, **{**kwargs, "return_indices": True})
-            self.trace.max_pool(args[0], y, indices)
-            return y
-        if func is F.linear:
-            call = _linear_call(*args, **kwargs)
-        elif func in _CONVOLUTIONS:
-            call = _convolution_call(_CONVOLUTIONS[func], *args, **kwargs)
-        else:
-            result = func(*args, **kwargs)
-            if isinstance(result, Tensor) or (isinstance(result, tuple) and any(isinstance(r, Tensor) for r in result)):
-                self._refuse_weights(func, tensors_in((args, kwargs)))
-                self.trace.operation(func, args, kwargs, result)
-            return result
-        x, weight, bias, geometry, padding = call
-        if padding is not None:
-            unpadded, x = x, F.pad(x, padding)
-            self.trace.operation(F.pad, (unpadded, padding), {}, x)
-        layer = self.layers.by_weight.get(id(weight))
-        if layer is None:
-            return func(*args, **kwargs)
-        if x.dim() < 2 or x.shape[0] != self.layers.batch:
-            raise UsageError(
-                f"layer {layer.name} reads a tensor of shape {tuple(x.shape)}, but its first dimension must be the "
-                f"batch of {self.layers.batch} samples for per-sample gradients to exist"
-            )
+    def call(self, weight: Tensor, bias: Tensor | None, geometry: Geometry, *, in_order: bool) -> Call:
+        """Note a call on these parameters, the weight one of a layer."""
+        layer = self.by_weight[id(weight)]
         layer.calls += 1
-        known = None if bias is None else self.layers.by_bias.get(id(bias))
+        known = None if bias is None else self.by_bias.get(id(bias))
         if known is not None:
             known.calls += 1
-        y = _Apply.apply(  # type: ignore[no-untyped-call]
-            x, layer.weight, layer.factor, known and known.value, geometry, layer, known, self.layers
-        )
-        if bias is not None and known is None:  # a bias of no layer: computed, or a parameter of the network's own
-            y = y + (bias.view(-1, *(1,) * (y.dim() - 2)) if geometry.convolution else bias)
-        if self.trace.knows(bias):
-            self.trace.operation(func, (x, bias), {}, y)
-        else:
-            self.trace.layer(layer.name, x, y, layer.weight, geometry.apply)
+        call = Call(layer, known, geometry, IN_ORDER if in_order else None)
+        if not in_order:
+            self.doubtful.append(call)
+        return call
+
+    def apply(self, call: Call, x: Tensor) -> Tensor:
+        """What the layer makes of x, with the bias where that is one of a layer."""
+        bias = None if call.bias is None else call.bias.value
+        y: Tensor = _Apply.apply(x, call.layer.weight, call.layer.factor, bias, call, self)  # type: ignore[no-untyped-call]
         return y
-
-    def _pools(self, dimensions: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a max pooling is one of a batch of maps that the trace knows, and returns no indices itself."""
-        known = bool(args) and self.trace.knows(args[0]) and args[0].dim() == dimensions + 2
-        return known and not kwargs.get("return_indices")
-
-    def _refuse_changed_twins(self, read: Iterable[Tensor]) -> None:
-        for value in read:
-            if any(twin._version != version for twin, version in self.twins.get(value, ())):
-                raise UsageError(
-                    "the network changes a value in place through a view of it, which is a copy here, because "
-                    "convolutions and batch norm return channels last; let it work out of place after `view`"
-                )
-
-    def _refuse_weights(self, func: Any, read: Iterable[Tensor]) -> None:
-        for value in read:
-            layer = self.layers.by_weight.get(id(value))
-            if layer is not None:
-                raise UsageError(
-                    f"the weight of layer {layer.name} is used by {getattr(func, '__name__', func)}, and only its use "
-                    "in a convolution or a linear map can be measured"
-                )
-
-
-# The two below have the parameter names of torch's functions, which may be called with keywords. They return the input,
-# the weight, the bias, the geometry, and the zeros to put around the input first.
-def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:  # noqa: A002
-    return input, weight, bias, Geometry(convolution=False), None
-
-
-def _convolution_call(
-    dimensions: int,
-    input: Tensor,  # noqa: A002
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> tuple[Any, ...]:
-    zeros = None
-    dilation = per_dimension(dilation, dimensions)
-    if isinstance(padding, str):
-        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        # Zeros are added here rather than by the convolution: an even kernel needs one more on the right.
-        zeros = [n for t in reversed(total) for n in (t // 2, t - t // 2)]
-        padding = 0
-    geometry = Geometry(True, per_dimension(stride, dimensions), per_dimension(padding, dimensions), dilation, groups)
-    return input, weight, bias, geometry, zeros
 
 
 class _Apply(torch.autograd.Function):
@@ -238,17 +145,17 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor | None, geometry: Geometry, layer: Layer,
-        owner: Bias | None, layers: Layers,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor | None, call: Call, layers: Layers
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, factor)
-        ctx.geometry, ctx.layer, ctx.bias, ctx.layers = geometry, layer, owner, layers
-        return geometry.apply(x, weight, bias)
+        ctx.call, ctx.layers = call, layers
+        return call.geometry.apply(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Any, ...]:
         x, weight, factor = ctx.saved_tensors
-        geometry, layer, bias, layers = ctx.geometry, ctx.layer, ctx.bias, ctx.layers
+        call, layers = ctx.call, ctx.layers
+        geometry, layer, bias = call.geometry, call.layer, call.bias
         needed = ctx.needs_input_grad[0]
         gx = gw = gc = gb = None
         if layers.phase == "gradient":
@@ -261,14 +168,24 @@ class _Apply(torch.autograd.Function):
                     gb = geometry.bias_adjoint(gy).sum(0)
         elif layers.phase == "ntk":
             assert layers.visit is not None
-            layers.visit(layer, bias, geometry, x, gy)
+            call.visits += 1
+            if call.visits > 1:
+                raise UsageError(
+                    f"layer {layer.name} runs again in the backward pass, so that its share in Θ₀ would count twice; "
+                    "let the network's hooks and autograd functions leave layers alone"
+                )
+            layers.visit(call, x, gy)
+            gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0] if needed else None
+        elif layers.phase == "probe":
+            if call.rows is None:
+                call.probed.append(gy)
             gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0] if needed else None
         else:
             # ⟨gy, W * x⟩ = ⟨Wᵀ * gy, x⟩, and Wᵀ * gy is the input gradient.
             gx = geometry.adjoint(gy, x, weight, to_x=True, to_kernel=False)[0]
             assert gx is not None
             gc = inner(gx, x)
-        return (gx if needed else None), gw, gc, gb, None, None, None, None
+        return (gx if needed else None), gw, gc, gb, None, None
 
 
 class _Adjoint(torch.autograd.Function):

@@ -37,6 +37,13 @@ class Moments:
     backward: tuple[Tensor, Tensor, Tensor] | None = None
 
 
+@dataclass
+class Coupling:
+    """Whether backward passes take the batch's statistics for constants just now, and samples so for separate."""
+
+    cut: bool = False
+
+
 def batch_norm(
     input: Tensor,  # noqa: A002
     running_mean: Tensor | None,
@@ -60,16 +67,16 @@ def batch_norm(
     if input.numel() == input.shape[1]:
         raise ValueError(f"batch norm needs more than one value a channel, got an input of shape {tuple(input.shape)}")
     centred: Tensor = _Centre.apply(input)  # type: ignore[no-untyped-call]
-    moments = Moments()
+    moments, coupling = Moments(), trace.coupling
     if any(factor is not None and factor.requires_grad for factor in (weight, bias)):
         # Made by the network itself, they have derivatives of their own, which `_BatchNorm` does not send.
-        out: Tensor = _BatchNorm.apply(centred, None, None, eps, None)  # type: ignore[no-untyped-call]
+        out: Tensor = _BatchNorm.apply(centred, None, None, eps, None, coupling)  # type: ignore[no-untyped-call]
         shape = (-1, *(1,) * (input.dim() - 2))
         out = out if weight is None else out * weight.view(shape)
         out = out if bias is None else out + bias.view(shape)
         trace.operation(F.batch_norm, (input, weight, bias), {}, out)
         return out
-    out = _BatchNorm.apply(centred, weight, bias, eps, moments)  # type: ignore[no-untyped-call]
+    out = _BatchNorm.apply(centred, weight, bias, eps, moments, coupling)  # type: ignore[no-untyped-call]
     trace.batch_norm(input, out, centred, moments, eps)
     return out
 
@@ -110,8 +117,9 @@ class _Centre(torch.autograd.Function):
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, moments: Moments | None
-    ) -> Tensor:
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, moments: Moments | None,
+        coupling: Coupling,
+    ) -> Tensor:  # fmt: skip
         """`x` (m, C, …) is centred. What `moments` holds is filled in, here and in the first backward pass."""
         d = matrix(x)
         # A tensor of its own, not a view of a matrix: what follows may change it in place, as residual networks do.
@@ -121,18 +129,20 @@ class _BatchNorm(torch.autograd.Function):
         a = s if weight is None else weight * s
         torch.addcmul(d.new_zeros(()) if bias is None else bias, d, a, out=rows)
         ctx.save_for_backward(x, s, a)
-        ctx.moments = moments
+        ctx.moments, ctx.coupling = moments, coupling
         if moments is not None:
             moments.forward = s, a
         return y
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None, None, None]:
         if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         x, s, a = ctx.saved_tensors
+        if ctx.coupling.cut:
+            return like(matrix(gy) * a, gy), None, None, None, None, None
         gx = _Adjoint.apply(gy, x, s, a, ctx.moments)  # type: ignore[no-untyped-call]
-        return gx, None, None, None, None
+        return gx, None, None, None, None, None
 
 
 class _Adjoint(torch.autograd.Function):

@@ -1,0 +1,139 @@
+"""What `compute_metrics` is given, brought into the form that it works on, or refused in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from hnas.errors import HnasError, UsageError
+from hnas.metrics.hidden import refuse_scripted
+from hnas.metrics.layers import MODULES
+
+# The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
+_LABEL_RANGES = WeakTensorKeyDictionary()
+
+# The kinds of NumPy arrays that are numbers: truth values, integers without and with a sign, floating-point numbers.
+_NUMBERS = "buif"
+
+
+def checked_batch(network: Any, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Images (m, …) in the precision of the network's layers and labels (m,) int64.
+
+    Raises `UsageError` for a network, images or labels that cannot be measured.
+    """
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"the network is {_type(network)}, but a torch.nn.Module is needed")
+    images, labels = _tensor(images, "images"), _tensor(labels, "labels")
+    if images.dim() == 0:
+        raise UsageError("images are a single number; a batch is needed, one image after the other")
+    m = images.shape[0]
+    if m < 2:
+        raise UsageError(f"the batch holds {m} samples; the condition number needs at least 2")
+    if labels.shape != (m,):
+        raise UsageError(f"labels have shape {tuple(labels.shape)} for {m} images; one class index per image is needed")
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise UsageError(f"labels are {labels.dtype}, but class indices are needed: torch.int64")
+    weight = _checked_weights(network)
+    if images.device != weight.device:
+        raise UsageError(f"images are on {images.device}, but the network is on {weight.device}; move one of them")
+    if images.is_floating_point():
+        images = images.to(weight.dtype)
+    return images, labels.to(weight.device, torch.int64)
+
+
+def _tensor(value: Any, what: str) -> Tensor:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in _NUMBERS or value.dtype.itemsize > 8:
+            raise UsageError(f"{what} are an array of {value.dtype}, but numbers are needed that torch has")
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+    if not isinstance(value, Tensor):
+        raise UsageError(f"{what} are {_type(value)}, but a torch tensor or a NumPy array is needed")
+    kind = "sparse" if value.layout != torch.strided else "quantised" if value.is_quantized else ""
+    kind = "complex" if value.is_complex() else "without values (meta)" if value.is_meta else kind
+    if kind or value.is_nested:
+        raise UsageError(f"{what} are {kind or 'nested'}; a plain tensor of real numbers is needed")
+    return value.clone() if value.is_inference() else value
+
+
+def _type(value: Any) -> str:
+    return f"of type {type(value).__name__}"
+
+
+def _checked_weights(network: nn.Module) -> Tensor:
+    """One of the weights that are measured, all of which are real numbers of one precision on one device."""
+    refuse_scripted(network)
+    for name, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            raise UsageError(
+                f"parameter {name} has no values yet, because its module is lazy; call the network once on a batch "
+                "before it is measured"
+            )
+        if parameter.is_inference():
+            raise UsageError(
+                f"parameter {name} was made in torch.inference_mode, so that it has no derivatives; make the network "
+                "outside of it"
+            )
+    first = None
+    for name, module in network.named_modules():
+        weight = getattr(module, "weight", None)
+        if not isinstance(module, MODULES) or not isinstance(weight, Tensor):
+            continue
+        kind = "without values (meta)" if weight.is_meta else "" if weight.layout == torch.strided else "sparse"
+        kind = kind if weight.is_floating_point() else str(weight.dtype)
+        if kind:
+            raise UsageError(
+                f"layer {name or type(module).__name__} has a weight that is {kind}; weights of floating-point numbers "
+                "are needed"
+            )
+        first = weight if first is None else first
+        if (weight.dtype, weight.device) != (first.dtype, first.device):
+            raise UsageError(
+                f"layer {name} has weights of {weight.dtype} on {weight.device}, another layer {first.dtype} on "
+                f"{first.device}; one precision and one device are needed"
+            )
+    if first is None:
+        raise UsageError(f"{type(network).__name__} has no Conv or Linear layer, so it has no weights to measure")
+    return first
+
+
+@contextmanager
+def told(network: nn.Module, images: Tensor) -> Iterator[None]:
+    """What torch raises within is told in one sentence. Raises `HnasError`, but lets a lack of memory through."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise HnasError(
+            f"{type(network).__name__} fails on images of shape {tuple(images.shape)} and {images.dtype}: {lines[0]}"
+        ) from error
+
+
+def checked_logits(logits: Any, labels: Tensor) -> None:
+    """Raise `UsageError` unless there is a row of logits for each label, and in it a place for the label."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != labels.shape[0]:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"the network returned {shape}; one row of logits per image is needed: (m, classes)")
+    low, high = _label_range(labels)
+    if low < 0 or high >= logits.shape[1]:
+        raise UsageError(f"labels run from {low} to {high}, but the network has {logits.shape[1]} classes, 0 first")
+
+
+def _label_range(labels: Tensor) -> tuple[int, int]:
+    """The lowest and the highest label, read once for a tensor that does not change.
+
+    They are checked on the host before the loss is taken: on CUDA a label without a logit ends the process's device.
+    """
+    version, low, high = _LABEL_RANGES.get(labels, (None, 0, 0))  # type: ignore[no-untyped-call]
+    if version != labels._version:
+        low, high = torch.stack(torch.aminmax(labels)).tolist()
+        _LABEL_RANGES[labels] = labels._version, low, high
+    return low, high

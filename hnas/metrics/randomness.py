@@ -1,0 +1,181 @@
+"""Random numbers that a network draws in its forward pass are switched off, or the network is refused.
+
+Dropout and its like are off in any case (`hnas.metrics.standins`). Whatever else draws shows in the state of the
+generators: torch's, NumPy's and Python's own, and those passed to torch's functions. A module that draws in training
+mode (stochastic depth) is put in evaluation mode, itself and not those within it. If numbers are still drawn and the
+logits depend on them, there is no one network to measure.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
+
+from hnas.errors import UsageError
+from hnas.metrics.curvature import Trace
+from hnas.metrics.layers import Layers
+from hnas.metrics.recorder import Recorder
+
+
+@dataclass
+class Forward:
+    """One forward pass that was recorded."""
+
+    layers: Layers
+    trace: Trace
+    recorder: Recorder
+    logits: Any = None
+
+
+class Generators:
+    """The generators that everything draws from by default, as they were when this was made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.own = [torch.default_generator]
+        if device.type == "cuda":
+            self.own.append(torch.cuda.default_generators[device.index or 0])
+        self._start = self.state()
+        self.passed: dict[torch.Generator, Tensor] = {}
+        self.drawn = False
+
+    def state(self) -> Any:
+        """What changes when a number is drawn."""
+        numbers: Any = np.random.get_state(legacy=True)
+        name, keys, *rest = numbers
+        tensors = [generator.get_state() for generator in self.own]
+        return [t.numpy().tobytes() for t in tensors], random.getstate(), (keys.tobytes(), *rest), (tensors, name, keys)
+
+    def torch_state(self) -> list[bytes]:
+        """The part of `state` that is torch's."""
+        return [generator.get_state().numpy().tobytes() for generator in self.own]
+
+    def put_back(self) -> None:
+        """Every generator continues where it was, if the network drew any number."""
+        if not self.drawn:
+            return
+        _, python, (_, *rest), (tensors, name, keys) = self._start
+        for generator, state in zip(self.own, tensors, strict=True):
+            generator.set_state(state)
+        random.setstate(python)
+        np.random.set_state((name, keys, *rest))
+        for generator, state in self.passed.items():
+            generator.set_state(state)
+
+
+def moved(before: Any, after: Any) -> bool:
+    """Whether a number was drawn between two states."""
+    return bool(before[:3] != after[:3])
+
+
+def settled(network: nn.Module, generators: Generators, forward: Callable[[Watch | None], Forward]) -> Forward:
+    """A forward pass whose logits depend on no random number, by `forward`, called as often as it takes.
+
+    Raises `UsageError` where there is none.
+    """
+    first, drew = _watched(forward, generators, None)
+    if not drew:
+        return first
+    watch = Watch(set(network.modules()), generators)
+    second, drew = _watched(forward, generators, watch)
+    if not drew:  # another thread drew
+        return second
+    for module in watch.drawing:
+        module.training = False
+    third, drew = _watched(forward, generators, None)
+    if third.recorder.normalised != first.recorder.normalised:
+        raise UsageError(
+            f"{watch.told(network)}, and normalises batches itself, so it cannot be put in evaluation mode"
+        )
+    if not drew:
+        return third
+    fourth, drew = _watched(forward, generators, None)
+    if drew and not _same(third.logits, fourth.logits):
+        raise UsageError(
+            f"{watch.told(network)}, in evaluation mode too, and the logits depend on them; let it compute the same "
+            "whenever it is called"
+        )
+    return fourth
+
+
+def _watched(
+    forward: Callable[[Watch | None], Forward], generators: Generators, watch: Watch | None
+) -> tuple[Forward, bool]:
+    before = generators.state()
+    done = forward(watch)
+    passed = done.recorder.generators
+    drew = moved(before, generators.state()) or any(not torch.equal(g.get_state(), s) for g, s in passed.items())
+    if drew:
+        generators.drawn, generators.passed = True, {**passed, **generators.passed}
+    return done, drew
+
+
+def _same(a: Any, b: Any) -> bool:
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+
+
+@dataclass
+class Watch:
+    """Finds out which of some modules draw random numbers, and with which function first."""
+
+    members: set[nn.Module]
+    generators: Generators
+    drawing: dict[nn.Module, None] = field(default_factory=dict)
+    function: str = ""
+
+    @contextmanager
+    def around(self, network: nn.Module, recorder: Recorder) -> Iterator[None]:
+        """Within, whatever is called is watched, and what no module within `network` draws, it draws itself."""
+        running = [network]
+        last = [self._state(recorder)]
+
+        def look(function: Any = None) -> None:
+            now = self._state(recorder)
+            if moved(last[0], now):
+                last[0] = now
+                self.drawing[running[-1]] = None
+                self.function = self.function or getattr(function, "__name__", "")
+
+        def enter(module: nn.Module, args: Any) -> None:
+            if module in self.members:
+                look()
+                running.append(module)
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            if module in self.members:
+                look()
+                running.pop()
+
+        recorder.watch = look
+        handles = [
+            modules.register_module_forward_pre_hook(enter),
+            modules.register_module_forward_hook(leave, always_call=True),
+        ]
+        try:
+            yield
+            look()
+        finally:
+            recorder.watch = None
+            for handle in handles:
+                handle.remove()
+
+    def _state(self, recorder: Recorder) -> Any:
+        passed = [generator.get_state().numpy().tobytes() for generator in recorder.generators]
+        tensors, python, numbers, kept = self.generators.state()
+        return tensors + passed, python, numbers, kept
+
+    def told(self, network: nn.Module) -> str:
+        """The module that draws, and with what."""
+        module = next(iter(self.drawing), network)
+        name = next((name for name, other in network.named_modules() if other is module), "")
+        by = f" by {self.function}" if self.function else ""
+        return (
+            f"{f'module {name} ({type(module).__name__})' if name else type(module).__name__} draws random numbers{by}"
+        )

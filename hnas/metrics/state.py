@@ -1,0 +1,42 @@
+"""The state of a network while it is measured, and afterwards that of before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from hnas.metrics.layers import parameters_of
+
+
+@contextmanager
+def measuring(network: nn.Module) -> Iterator[None]:
+    """Training mode without dropout; of the parameters those of measured layers need gradients, and no others do.
+
+    The layers' parameters are in no graph then but where one was used unseen (`hnas.metrics.hidden`). Everything is put
+    back on leaving.
+    """
+    modes = {module: module.training for module in network.modules()}
+    needs = {p: p.requires_grad for p in network.parameters()}
+    values = {p: p.data for p in parameters_of(network)}
+    buffers = [(module._buffers, name, b) for module in modes for name, b in module._buffers.items() if b is not None]
+    copies = {b: b.detach().clone() for _, _, b in buffers}
+    try:
+        for owner, name, buffer in buffers:
+            owner[name] = copies[buffer]
+        for module in modes:
+            module.training = not isinstance(module, nn.modules.dropout._DropoutNd)
+        for p in needs:
+            p.requires_grad_(p in values)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for p, need in needs.items():
+            p.requires_grad_(need)
+        for p, value in values.items():
+            if p.data_ptr() != value.data_ptr():
+                p.data = value
+        for owner, name, buffer in buffers:
+            owner[name] = buffer
