@@ -130,6 +130,8 @@ def _naming(arch: str) -> Iterator[None]:
     """What fails within is told with the architecture. Raises `HnasError`."""
     try:
         yield
+    except HnasError as error:
+        raise type(error)(f"the metrics of {arch} could not be computed: {error}") from error
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HnasError(f"the metrics of {arch} could not be computed: {reason}") from error

@@ -13,7 +13,8 @@ NeurIPS 2022. The first of each pair is what the published experiments used, the
 
 On an accelerator nothing is read back while a network is measured: `queue_metrics` puts all of it on the device's
 stream, and the one copy to the host is made by `Pending.result`, which a caller may delay until other networks are
-queued. The labels' range is read once for each batch, before its first network.
+queued. The labels' range is read once for each batch, before its first network. Only where it has to be found out which
+rows of a layer belong to which sample are values read in between.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from hnas.allocator import give_back_where_crowded
 from hnas.errors import UsageError
 from hnas.metrics.curvature import Trace
 from hnas.metrics.gram import Gram
-from hnas.metrics.hidden import refuse_unseen, shown
-from hnas.metrics.inputs import checked_batch, checked_logits, told
-from hnas.metrics.layers import Layer, Layers
+from hnas.metrics.hidden import cut_short, refuse_unseen, shown
+from hnas.metrics.inputs import checked_batch, checked_logits, checked_network, told
+from hnas.metrics.layers import Layer, Layers, Modules
 from hnas.metrics.names import NTK_MODES
 from hnas.metrics.owners import IN_ORDER, MixedRowsError, cotangents, rows_of
 from hnas.metrics.randomness import Forward, Generators, Watch, settled
@@ -53,8 +54,8 @@ def compute_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "su
     """All eight columns of `network` on the batch `images` (m, …), `labels` (m,) class indices, tensors or arrays.
 
     Works on any module with Conv1d/2d/3d (any stride, padding, dilation, groups, bias) and Linear layers, on the
-    device and in the precision of its parameters. Batch norm uses the batch's statistics, dropout is off. The network
-    comes back as it was: weights, gradients, hooks, modes, running statistics.
+    device and in the precision of its parameters. Batch norm uses the batch's statistics, and nothing is random. The
+    network comes back as it was: weights, gradients, hooks, modes, running statistics.
 
     `ntk="summed"` back-propagates `Σ_i f_{y_i}(x_i)` once and forms each sample's gradient from its own activations:
     what the published numbers rest on, one extra backward pass. `ntk="exact"` back-propagates each `f_{y_i}(x_i)`
@@ -67,8 +68,11 @@ def compute_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "su
     passes; memory: one set of activations, the gradients at what batch norms return, and the per-sample gradients of
     the largest layer.
 
-    Raises `UsageError` for a batch of fewer than two samples, labels that do not fit the images or the logits, an
-    unknown `ntk`, a network without Conv or Linear layers, a layer whose first dimension is not the batch.
+    A layer whose input does not have the samples along its first dimension costs two or three further input-gradient
+    passes of the network, which find out which rows are whose (`hnas.metrics.owners`).
+
+    Raises `UsageError` for a network, images or labels that cannot be measured, with the reason in one sentence, and
+    `HnasError` with torch's own where the network fails on the images.
     """
     return queue_metrics(network, images, labels, ntk).result()
 
@@ -83,11 +87,12 @@ def queue_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "summ
     if ntk not in NTK_MODES:
         raise UsageError(f"ntk={ntk!r} is unknown; choose one of {', '.join(NTK_MODES)}")
     with torch.inference_mode(False), torch.enable_grad():
-        images, labels = checked_batch(network, images, labels)
+        modules = checked_network(network)
+        images, labels = checked_batch(modules, images, labels)
         generators = Generators(images.device)
-        with told(network, images), measuring(network), shown():
+        with told(network, images), measuring(modules), shown():
             try:
-                done = settled(network, generators, lambda watch: _forward(network, images, watch))
+                done = settled(modules, generators, lambda watch: _forward(modules, images, watch))
                 before = generators.torch_state()
                 pending = _measured(done, labels, ntk)
                 if before != generators.torch_state():
@@ -101,8 +106,9 @@ def queue_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "summ
                 generators.put_back()
 
 
-def _forward(network: nn.Module, images: Tensor, watch: Watch | None) -> Forward:
-    layers, trace = Layers.of(network), Trace()
+def _forward(modules: Modules, images: Tensor, watch: Watch | None) -> Forward:
+    network = next(iter(modules.values()))
+    layers, trace = Layers.of(modules), Trace()
     recorder = Recorder(layers, trace)
     # Channels last is the layout that convolutions, batch norm and pooling run fastest in; values are the same. A copy,
     # because the network may change its input in place.
@@ -171,6 +177,8 @@ def _curvature(layers: Layers, gradients: Gradients) -> tuple[Tensor | None, str
     reached = [g for g in gradients if g is not None and g.requires_grad]
     if not reached:
         return total, None
+    if cut_short(reached):
+        return None, "a function is marked with once_differentiable"
     factors = [layer.factor for layer in layers]
     try:
         terms = torch.autograd.grad(reached, factors, [g.detach() for g in reached], allow_unused=True)

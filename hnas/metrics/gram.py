@@ -44,7 +44,9 @@ class Gram:
         if rows is None:  # gradients that are not finite: nothing is known of the rows, and nothing comes of them
             self.matrix += torch.nan
         elif rows.owner is None:
-            self._add_in_order(call, x.movedim(rows.dimension, 0), gy.movedim(rows.dimension, 0))
+            if rows.dimension:
+                x, gy = x.movedim(rows.dimension, 0), gy.movedim(rows.dimension, 0)
+            self._add_in_order(call, x, gy)
         else:
             self._add_rows(call, rows.owner, x, gy)
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 import torch.utils.checkpoint as checkpoints
-from torch import Tensor, nn
+from torch import Tensor
 
 from hnas.errors import UsageError
-from hnas.metrics.layers import MODULES, Layers
+from hnas.metrics.layers import MODULES, Layers, Modules
 
 _NAMES = {module.__name__ for module in MODULES}
 _PLAINLY = threading.local()
@@ -71,31 +71,43 @@ def shown() -> Iterator[None]:
                 setattr(checkpoints, _GENERATOR, _OTHER)
 
 
-def refuse_scripted(network: nn.Module) -> None:
+def refuse_scripted(modules: Modules) -> None:
     """Raise `UsageError` for a Conv or Linear layer that TorchScript runs, out of anyone's sight."""
-    for name, module in network.named_modules():
+    for name, module in modules.items():
         if isinstance(module, torch.jit.ScriptModule) and getattr(module, "original_name", "") in _NAMES:
             raise UsageError(
-                f"layer {name or module.original_name} is part of a scripted or traced module, where it cannot be "
+                f"layer {name} is part of a scripted or traced module, where it cannot be "
                 "measured; give the network as it was before torch.jit"
             )
 
 
 def refuse_unseen(logits: Tensor, layers: Layers) -> None:
     """Raise `UsageError` where the graph of `logits` holds a weight or bias of a layer itself."""
-    nodes: list[Any] = [logits.grad_fn]
+    for node in _graph(logits):
+        parameter = getattr(node, "variable", None)
+        owner = None if parameter is None else layers.owner(parameter)
+        if owner is not None:
+            raise UsageError(
+                f"a parameter of layer {owner} reaches the logits in another way than by a convolution or linear map "
+                "of its layer that this thread calls, so its share in the metrics would be missed"
+            )
+
+
+def cut_short(gradients: Iterable[Tensor]) -> bool:
+    """Whether a function whose backward pass torch takes for constant made one of `gradients`.
+
+    Torch means to raise an error there, but does not where the derivative with respect to other inputs is asked for.
+    """
+    return any(node.name() == "torch::autograd::Error" for node in _graph(*gradients))
+
+
+def _graph(*values: Tensor) -> Iterator[Any]:
+    """The nodes of the graph behind `values`."""
+    nodes: list[Any] = [value.grad_fn for value in values]
     met = set()
     while nodes:
         node = nodes.pop()
-        if node is None or node in met:
-            continue
-        met.add(node)
-        parameter = getattr(node, "variable", None)
-        if parameter is not None:
-            owner = layers.owner(parameter)
-            if owner is not None:
-                raise UsageError(
-                    f"a parameter of layer {owner} reaches the logits in another way than by a convolution or linear "
-                    "map of its layer that this thread calls, so its share in Θ₀ would be missed"
-                )
-        nodes.extend(following for following, _ in node.next_functions)
+        if node is not None and node not in met:
+            met.add(node)
+            yield node
+            nodes.extend(following for following, _ in node.next_functions)

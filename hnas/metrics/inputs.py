@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from hnas.errors import HnasError, UsageError
 from hnas.metrics.hidden import refuse_scripted
-from hnas.metrics.layers import MODULES
+from hnas.metrics.layers import MODULES, Modules, modules_of
 
 # The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
 _LABEL_RANGES = WeakTensorKeyDictionary()
@@ -23,13 +23,32 @@ _LABEL_RANGES = WeakTensorKeyDictionary()
 _NUMBERS = "buif"
 
 
-def checked_batch(network: Any, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    """Images (m, …) in the precision of the network's layers and labels (m,) int64.
-
-    Raises `UsageError` for a network, images or labels that cannot be measured.
-    """
+def checked_network(network: Any) -> Modules:
+    """The modules of `network`. Raises `UsageError` where it is none that can be measured, or none at all."""
     if not isinstance(network, nn.Module):
         raise UsageError(f"the network is {_type(network)}, but a torch.nn.Module is needed")
+    modules = modules_of(network)
+    refuse_scripted(modules)
+    for name, module in modules.items():
+        for own, parameter in module._parameters.items():
+            if parameter is not None and is_lazy(parameter):
+                raise UsageError(
+                    f"the {own} of {name} has no values yet, because the module is lazy; call the network once on a "
+                    "batch before it is measured"
+                )
+            if parameter is not None and parameter.is_inference():
+                raise UsageError(
+                    f"the {own} of {name} was made in torch.inference_mode, so that it has no derivatives; make the "
+                    "network outside of it"
+                )
+    return modules
+
+
+def checked_batch(modules: Modules, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Images (m, …) in the precision of the network's layers and labels (m,) int64.
+
+    Raises `UsageError` for weights, images or labels that cannot be measured.
+    """
     images, labels = _tensor(images, "images"), _tensor(labels, "labels")
     if images.dim() == 0:
         raise UsageError("images are a single number; a batch is needed, one image after the other")
@@ -40,7 +59,7 @@ def checked_batch(network: Any, images: Any, labels: Any) -> tuple[Tensor, Tenso
         raise UsageError(f"labels have shape {tuple(labels.shape)} for {m} images; one class index per image is needed")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise UsageError(f"labels are {labels.dtype}, but class indices are needed: torch.int64")
-    weight = _checked_weights(network)
+    weight = _checked_weights(modules)
     if images.device != weight.device:
         raise UsageError(f"images are on {images.device}, but the network is on {weight.device}; move one of them")
     if images.is_floating_point():
@@ -66,40 +85,25 @@ def _type(value: Any) -> str:
     return f"of type {type(value).__name__}"
 
 
-def _checked_weights(network: nn.Module) -> Tensor:
+def _checked_weights(modules: Modules) -> Tensor:
     """One of the weights that are measured, all of which are real numbers of one precision on one device."""
-    refuse_scripted(network)
-    for name, parameter in network.named_parameters():
-        if is_lazy(parameter):
-            raise UsageError(
-                f"parameter {name} has no values yet, because its module is lazy; call the network once on a batch "
-                "before it is measured"
-            )
-        if parameter.is_inference():
-            raise UsageError(
-                f"parameter {name} was made in torch.inference_mode, so that it has no derivatives; make the network "
-                "outside of it"
-            )
     first = None
-    for name, module in network.named_modules():
-        weight = getattr(module, "weight", None)
-        if not isinstance(module, MODULES) or not isinstance(weight, Tensor):
+    for name, module in modules.items():
+        if not isinstance(module, MODULES) or not isinstance(module.weight, Tensor):
             continue
+        weight = module.weight
         kind = "without values (meta)" if weight.is_meta else "" if weight.layout == torch.strided else "sparse"
         kind = kind if weight.is_floating_point() else str(weight.dtype)
         if kind:
-            raise UsageError(
-                f"layer {name or type(module).__name__} has a weight that is {kind}; weights of floating-point numbers "
-                "are needed"
-            )
+            raise UsageError(f"layer {name} has a weight that is {kind}; weights of floating-point numbers are needed")
         first = weight if first is None else first
-        if (weight.dtype, weight.device) != (first.dtype, first.device):
+        if weight.dtype != first.dtype or weight.device != first.device:
             raise UsageError(
                 f"layer {name} has weights of {weight.dtype} on {weight.device}, another layer {first.dtype} on "
                 f"{first.device}; one precision and one device are needed"
             )
     if first is None:
-        raise UsageError(f"{type(network).__name__} has no Conv or Linear layer, so it has no weights to measure")
+        raise UsageError(f"{next(iter(modules))} has no Conv or Linear layer, so it has no weights to measure")
     return first
 
 
@@ -111,9 +115,9 @@ def told(network: nn.Module, images: Tensor) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise HnasError(
-            f"{type(network).__name__} fails on images of shape {tuple(images.shape)} and {images.dtype}: {lines[0]}"
+            f"{type(network).__name__} fails on images of shape {tuple(images.shape)} and {images.dtype}: {first}"
         ) from error
 
 

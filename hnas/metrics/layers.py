@@ -32,11 +32,13 @@ from hnas.metrics.owners import IN_ORDER, Rows
 MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-def parameters_of(network: nn.Module) -> Iterator[nn.Parameter]:
-    """The weights and biases of the Conv and Linear modules of `network`, as far as they are parameters."""
-    for module in network.modules():
-        if isinstance(module, MODULES):
-            yield from (p for p in (module._parameters.get("weight"), module._parameters.get("bias")) if p is not None)
+#: The modules of a network by their names, the network's own that of its class.
+Modules = dict[str, nn.Module]
+
+
+def modules_of(network: nn.Module) -> Modules:
+    """All modules of `network`. Walking it takes a while, so it is done once."""
+    return {name or type(network).__name__: module for name, module in network.named_modules()}
 
 
 @dataclass
@@ -89,16 +91,15 @@ class Layers:
     doubtful: list[Call] = field(default_factory=list)
 
     @classmethod
-    def of(cls, network: nn.Module) -> Layers:
-        """The Conv and Linear modules of `network`; a weight shared by several modules is one layer.
+    def of(cls, modules: Modules) -> Layers:
+        """The Conv and Linear modules of a network; a weight shared by several modules is one layer.
 
         Raises `UsageError` for a weight that is computed from others, such as weight norm's.
         """
         found: dict[int, Layer] = {}
         biases: dict[int, Bias] = {}
-        for name, module in network.named_modules():
+        for name, module in modules.items():
             if isinstance(module, MODULES):
-                name = name or type(module).__name__
                 weight, bias = module.weight, module.bias
                 if not isinstance(weight, nn.Parameter) or not (bias is None or isinstance(bias, nn.Parameter)):
                     raise UsageError(

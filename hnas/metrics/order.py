@@ -53,10 +53,11 @@ class Order:
     def operation(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         """A function was called with `args` and `kwargs` and returned `result`."""
         rule = _RULES.get(function)
-        if rule is not None and "out" not in kwargs:
-            for value in tensors_in(result):
-                if rule(self, args, kwargs, value):
-                    self.note(value)
+        if rule is None or "out" in kwargs:
+            return
+        for value in (result,) if isinstance(result, Tensor) else tensors_in(result):
+            if rule(self, args, kwargs, value):
+                self.note(value)
 
 
 Rule = Callable[[Order, Sequence[Any], dict[str, Any], Tensor], bool]
@@ -85,8 +86,10 @@ def _pooled(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: T
 
 def _broadcast(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
     """One term at least has the result's samples, and none that has as many rows is unknown."""
-    terms = [term for term in tensors_in((args[:2], kwargs)) if term.dim() == result.dim()]
-    rows = [term for term in terms if term.dim() > 0 and term.shape[0] == order.samples]
+    terms = (*args[:2], *kwargs.values())
+    dimensions = result.dim()
+    rows = [term for term in terms if isinstance(term, Tensor) and term.dim() == dimensions > 0]
+    rows = [term for term in rows if term.shape[0] == order.samples]
     return bool(rows) and all(order.knew(term, result) for term in rows)
 
 

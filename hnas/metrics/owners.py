@@ -52,16 +52,16 @@ def rows_of(gradients: list[Tensor], samples: int, *, convolution: bool) -> Rows
     """
     dtype = gradients[0].dtype
     rows = [(g.flatten(1) if convolution else g).double() for g in gradients]
-    if not all(bool(torch.isfinite(g).all()) for g in rows):
+    sizes = [torch.linalg.vector_norm(g, dim=-1) for g in rows]
+    if not all(bool(torch.isfinite(size).all()) for size in sizes):
         return None
     base, tolerance = _base(dtype), math.sqrt(torch.finfo(dtype).eps)
     first, *others = rows
-    size = torch.linalg.vector_norm(first, dim=-1)
+    size = sizes[0]
     reached = size > 0
     owner = torch.zeros_like(size, dtype=torch.int64)
     mixed = torch.zeros_like(reached)
-    for place, other in enumerate(others):
-        scaled = torch.linalg.vector_norm(other, dim=-1)
+    for place, (other, scaled) in enumerate(zip(others, sizes[1:], strict=True)):
         exponent = torch.where(reached & (scaled > 0), torch.log2(scaled / size).round(), 0)
         off = torch.linalg.vector_norm(other - torch.ldexp(first, exponent[..., None]), dim=-1)
         digit = exponent.long() + base // 2

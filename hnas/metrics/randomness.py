@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as modules
+from torch.nn.modules import module as hooks
 
 from hnas.errors import UsageError
 from hnas.metrics.curvature import Trace
-from hnas.metrics.layers import Layers
+from hnas.metrics.layers import Layers, Modules
 from hnas.metrics.recorder import Recorder
 
 
@@ -75,7 +75,7 @@ def moved(before: Any, after: Any) -> bool:
     return bool(before[:3] != after[:3])
 
 
-def settled(network: nn.Module, generators: Generators, forward: Callable[[Watch | None], Forward]) -> Forward:
+def settled(modules: Modules, generators: Generators, forward: Callable[[Watch | None], Forward]) -> Forward:
     """A forward pass whose logits depend on no random number, by `forward`, called as often as it takes.
 
     Raises `UsageError` where there is none.
@@ -83,7 +83,7 @@ def settled(network: nn.Module, generators: Generators, forward: Callable[[Watch
     first, drew = _watched(forward, generators, None)
     if not drew:
         return first
-    watch = Watch(set(network.modules()), generators)
+    watch = Watch(modules, generators)
     second, drew = _watched(forward, generators, watch)
     if not drew:  # another thread drew
         return second
@@ -91,15 +91,13 @@ def settled(network: nn.Module, generators: Generators, forward: Callable[[Watch
         module.training = False
     third, drew = _watched(forward, generators, None)
     if third.recorder.normalised != first.recorder.normalised:
-        raise UsageError(
-            f"{watch.told(network)}, and normalises batches itself, so it cannot be put in evaluation mode"
-        )
+        raise UsageError(f"{watch.told()}, and cannot be put in evaluation mode, since it normalises batches too")
     if not drew:
         return third
     fourth, drew = _watched(forward, generators, None)
     if drew and not _same(third.logits, fourth.logits):
         raise UsageError(
-            f"{watch.told(network)}, in evaluation mode too, and the logits depend on them; let it compute the same "
+            f"{watch.told()}, in evaluation mode too, and the logits depend on them; let it compute the same "
             "whenever it is called"
         )
     return fourth
@@ -123,40 +121,42 @@ def _same(a: Any, b: Any) -> bool:
 
 @dataclass
 class Watch:
-    """Finds out which of some modules draw random numbers, and with which function first."""
+    """Finds out which of some modules draw random numbers, and by what first."""
 
-    members: set[nn.Module]
+    members: Modules
     generators: Generators
     drawing: dict[nn.Module, None] = field(default_factory=dict)
-    function: str = ""
+    source: str = ""
 
     @contextmanager
     def around(self, network: nn.Module, recorder: Recorder) -> Iterator[None]:
         """Within, whatever is called is watched, and what no module within `network` draws, it draws itself."""
-        running = [network]
+        running, ours = [network], set(self.members.values())
         last = [self._state(recorder)]
 
         def look(function: Any = None) -> None:
             now = self._state(recorder)
             if moved(last[0], now):
+                torchs, pythons = (last[0][i] != now[i] for i in range(2))
+                by = getattr(function, "__name__", "") if torchs else "Python's random" if pythons else "numpy.random"
                 last[0] = now
                 self.drawing[running[-1]] = None
-                self.function = self.function or getattr(function, "__name__", "")
+                self.source = self.source or by
 
         def enter(module: nn.Module, args: Any) -> None:
-            if module in self.members:
+            if module in ours:
                 look()
                 running.append(module)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            if module in self.members:
+            if module in ours:
                 look()
                 running.pop()
 
         recorder.watch = look
         handles = [
-            modules.register_module_forward_pre_hook(enter),
-            modules.register_module_forward_hook(leave, always_call=True),
+            hooks.register_module_forward_pre_hook(enter),
+            hooks.register_module_forward_hook(leave, always_call=True),
         ]
         try:
             yield
@@ -171,11 +171,10 @@ class Watch:
         tensors, python, numbers, kept = self.generators.state()
         return tensors + passed, python, numbers, kept
 
-    def told(self, network: nn.Module) -> str:
+    def told(self) -> str:
         """The module that draws, and with what."""
-        module = next(iter(self.drawing), network)
-        name = next((name for name, other in network.named_modules() if other is module), "")
-        by = f" by {self.function}" if self.function else ""
-        return (
-            f"{f'module {name} ({type(module).__name__})' if name else type(module).__name__} draws random numbers{by}"
-        )
+        module = next(iter(self.drawing))
+        name = next(name for name, other in self.members.items() if other is module)
+        kind = type(module).__name__
+        by = f" by {self.source}" if self.source else ""
+        return f"{kind if kind == name else f'module {name} ({kind})'} draws random numbers{by}"

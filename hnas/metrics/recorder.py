@@ -20,7 +20,7 @@ from hnas.metrics.layers import Layer, Layers
 from hnas.metrics.norm import batch_norm
 from hnas.metrics.order import Order
 from hnas.metrics.rules import tensors_in
-from hnas.metrics.standins import DROPOUTS, in_the_open, standing_in
+from hnas.metrics.standins import DROPOUTS, OPENED, REPLACED, standing_in
 
 _VIEWS: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -54,18 +54,18 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        generator = kwargs.get("generator")
-        if generator is not None and generator not in self.generators:
-            self.generators[generator] = generator.get_state()
+        if "generator" in kwargs and kwargs["generator"] is not None:
+            self.generators.setdefault(kwargs["generator"], kwargs["generator"].get_state())
         self.trace.reads((args, kwargs))
         if self.twins:
             self._refuse_changed_twins(tensors_in((args, kwargs)))
-        opened = in_the_open(func)
-        if opened is not None:
+        if func in OPENED:
             with self:
-                result = opened(*args, **kwargs)
+                result = OPENED[func](*args, **kwargs)
         else:
-            result = self._called(*standing_in(func, args, kwargs))
+            if func in REPLACED:
+                func, args, kwargs = standing_in(func, args, kwargs)
+            result = self._called(func, args, kwargs)
         if self.watch is not None:
             self.watch(func)
         return result
@@ -187,9 +187,12 @@ class Recorder(TorchFunctionMode):
                 )
 
     def _refuse_weights(self, func: Any, read: Iterable[Tensor], result: Any) -> None:
+        """Raise `UsageError` where a function makes more of a layer's weight than a number without a gradient."""
         for value in read:
             layer = self.layers.by_weight.get(id(value))
-            if layer is not None and result is not value:
+            if layer is None or result is value:
+                continue
+            if any(made.requires_grad for made in tensors_in(result)) or _function_around() is not None:
                 raise UsageError(
                     f"the weight of layer {layer.name} is used by {getattr(func, '__name__', func)}, and only its use "
                     "in a convolution or a linear map can be measured"

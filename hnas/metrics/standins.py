@@ -7,7 +7,6 @@ fused attention, whose kernels have no second derivative, has the form that it w
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -37,6 +36,8 @@ def attention(
     **kwargs: Any,
 ) -> Tensor:
     """Stands in for `torch.nn.functional.scaled_dot_product_attention`: unfused, without dropout."""
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # true where a key is taken
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
     product = torch.ops.aten._scaled_dot_product_attention_math
     out: Tensor = product(query, key, value, attn_mask, 0.0, is_causal, **kwargs)[0]
     return out
@@ -71,13 +72,8 @@ def _without_dropout(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*args[: biases + 2], 0.0, *args[biases + 3 :])
 
 
-def in_the_open(func: Any) -> Callable[..., Any] | None:
-    """`func` with each function that it calls told to the mode that is entered, for those that call layers, or None."""
-    return _opened(func) if func is F.multi_head_attention_forward else None
-
-
-@cache
-def _opened(func: FunctionType) -> Callable[..., Any]:
+def _opened(func: Any) -> Callable[..., Any]:
+    """`func` with each function that it calls told to the mode that is entered."""
     # Torch asks in such a function whether to hand over the call as a whole, and this time the answer is no.
     inside = {**func.__globals__, "has_torch_function": lambda arguments: False}
     opened = FunctionType(func.__code__, inside, func.__name__, func.__defaults__, func.__closure__)
@@ -91,3 +87,8 @@ _STAND_INS: dict[Any, Any] = {
     torch.concat: cat,
     F.scaled_dot_product_attention: attention,
 }
+
+#: The functions whose calls `standing_in` replaces.
+REPLACED = {*_STAND_INS, *_RECURRENT, F.rrelu, torch.rrelu, torch.rrelu_}
+#: The functions that call layers out of sight, each with one that calls them in sight.
+OPENED = {F.multi_head_attention_forward: _opened(F.multi_head_attention_forward)}

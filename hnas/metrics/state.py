@@ -7,19 +7,20 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from hnas.metrics.layers import parameters_of
+from hnas.metrics.layers import MODULES, Modules
 
 
 @contextmanager
-def measuring(network: nn.Module) -> Iterator[None]:
+def measuring(modules: Modules) -> Iterator[None]:
     """Training mode without dropout; of the parameters those of measured layers need gradients, and no others do.
 
     The layers' parameters are in no graph then but where one was used unseen (`hnas.metrics.hidden`). Everything is put
     back on leaving.
     """
-    modes = {module: module.training for module in network.modules()}
-    needs = {p: p.requires_grad for p in network.parameters()}
-    values = {p: p.data for p in parameters_of(network)}
+    modes = {module: module.training for module in modules.values()}
+    needs = {p: p.requires_grad for module in modes for p in module._parameters.values() if p is not None}
+    measured = [module._parameters for module in modes if isinstance(module, MODULES)]
+    values = {p: p.data for own in measured for p in (own.get("weight"), own.get("bias")) if p is not None}
     buffers = [(module._buffers, name, b) for module in modes for name, b in module._buffers.items() if b is not None]
     copies = {b: b.detach().clone() for _, _, b in buffers}
     try:
