@@ -197,9 +197,8 @@ def test_a_row_s_sample_is_spelt_by_exponents(samples: int, dtype: torch.dtype) 
     expected = owner.clone()
     expected[1] = -1
     assert torch.equal(rows.owner, expected)
-    passes = [
-        p + 0.25 * c[owner.flip(0)][:, None] for p, c in zip(passes, cotangents(passes[0][:samples, 0]), strict=True)
-    ]
+    others = [c[(owner + 1) % samples][:, None] for c in cotangents(torch.zeros(samples, dtype=dtype))]
+    passes = [one + 0.25 * other for one, other in zip(passes, others, strict=True)]
     with pytest.raises(MixedRowsError):
         rows_of(passes, samples, convolution=False)
 
