@@ -27,13 +27,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from hnas.allocator import give_back_where_crowded
 from hnas.errors import UsageError
 from hnas.metrics.curvature import Trace
 from hnas.metrics.gram import Gram
 from hnas.metrics.hidden import cut_short, refuse_unseen, shown
-from hnas.metrics.inputs import checked_batch, checked_logits, checked_network, told
+from hnas.metrics.inputs import checked_batch, checked_network, told
 from hnas.metrics.layers import Layer, Layers, Modules
 from hnas.metrics.names import NTK_MODES
 from hnas.metrics.owners import IN_ORDER, MixedRowsError, cotangents, rows_of
@@ -43,6 +44,9 @@ from hnas.metrics.results import Metrics, Pending, condition_number, packed_resu
 from hnas.metrics.state import measuring
 
 __all__ = ["Metrics", "Pending", "compute_metrics", "condition_number", "queue_metrics"]
+
+# The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
+_LABEL_RANGES = WeakTensorKeyDictionary()
 
 # Bytes of per-sample gradients that the exact Θ₀ holds at once; more layers than fit take a further m passes.
 _EXACT_BYTES = 512 * 2**20
@@ -121,7 +125,7 @@ def _forward(modules: Modules, images: Tensor, watch: Watch | None) -> Forward:
 
 def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
     layers, trace, logits = done.layers, done.trace, done.logits
-    checked_logits(logits, labels)
+    _check_logits(logits, labels)
     refuse_unseen(logits, layers)
     trace.finish(logits)
     give_back_where_crowded()
@@ -153,6 +157,28 @@ def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
         )
     packed = packed_results(layers, gradients, curvature, matrix, logits.detach())
     return Pending(packed, logits.dtype, twice=missing is None)
+
+
+def _check_logits(logits: Any, labels: Tensor) -> None:
+    """Raise `UsageError` unless there is a row of logits for each label, and in it a place for the label."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != labels.shape[0]:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"the network returned {shape}; one row of logits per image is needed: (m, classes)")
+    low, high = _label_range(labels)
+    if low < 0 or high >= logits.shape[1]:
+        raise UsageError(f"labels run from {low} to {high}, but the network has {logits.shape[1]} classes, 0 first")
+
+
+def _label_range(labels: Tensor) -> tuple[int, int]:
+    """The lowest and the highest label, read once for a tensor that does not change.
+
+    They are checked on the host before the loss is taken: on CUDA a label without a logit ends the process's device.
+    """
+    version, low, high = _LABEL_RANGES.get(labels, (None, 0, 0))  # type: ignore[no-untyped-call]
+    if version != labels._version:
+        low, high = torch.stack(torch.aminmax(labels)).tolist()
+        _LABEL_RANGES[labels] = labels._version, low, high
+    return low, high
 
 
 def _gradients(layers: Layers, loss: Tensor, *, twice: bool) -> tuple[Gradients, bool, str | None]:

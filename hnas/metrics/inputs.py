@@ -10,14 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from hnas.errors import HnasError, UsageError
 from hnas.metrics.hidden import refuse_scripted
 from hnas.metrics.layers import MODULES, Modules, modules_of
-
-# The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
-_LABEL_RANGES = WeakTensorKeyDictionary()
 
 # The kinds of NumPy arrays that are numbers: truth values, integers without and with a sign, floating-point numbers.
 _NUMBERS = "buif"
@@ -75,7 +71,7 @@ def _tensor(value: Any, what: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise UsageError(f"{what} are {_type(value)}, but a torch tensor or a NumPy array is needed")
     kind = "sparse" if value.layout != torch.strided else "quantised" if value.is_quantized else ""
-    kind = "complex" if value.is_complex() else "without values (meta)" if value.is_meta else kind
+    kind = "complex" if value.is_complex() else kind
     if kind or value.is_nested:
         raise UsageError(f"{what} are {kind or 'nested'}; a plain tensor of real numbers is needed")
     return value.clone() if value.is_inference() else value
@@ -92,7 +88,7 @@ def _checked_weights(modules: Modules) -> Tensor:
         if not isinstance(module, MODULES) or not isinstance(module.weight, Tensor):
             continue
         weight = module.weight
-        kind = "without values (meta)" if weight.is_meta else "" if weight.layout == torch.strided else "sparse"
+        kind = "" if weight.layout == torch.strided else "sparse"
         kind = kind if weight.is_floating_point() else str(weight.dtype)
         if kind:
             raise UsageError(f"layer {name} has a weight that is {kind}; weights of floating-point numbers are needed")
@@ -119,25 +115,3 @@ def told(network: nn.Module, images: Tensor) -> Iterator[None]:
         raise HnasError(
             f"{type(network).__name__} fails on images of shape {tuple(images.shape)} and {images.dtype}: {first}"
         ) from error
-
-
-def checked_logits(logits: Any, labels: Tensor) -> None:
-    """Raise `UsageError` unless there is a row of logits for each label, and in it a place for the label."""
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != labels.shape[0]:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UsageError(f"the network returned {shape}; one row of logits per image is needed: (m, classes)")
-    low, high = _label_range(labels)
-    if low < 0 or high >= logits.shape[1]:
-        raise UsageError(f"labels run from {low} to {high}, but the network has {logits.shape[1]} classes, 0 first")
-
-
-def _label_range(labels: Tensor) -> tuple[int, int]:
-    """The lowest and the highest label, read once for a tensor that does not change.
-
-    They are checked on the host before the loss is taken: on CUDA a label without a logit ends the process's device.
-    """
-    version, low, high = _LABEL_RANGES.get(labels, (None, 0, 0))  # type: ignore[no-untyped-call]
-    if version != labels._version:
-        low, high = torch.stack(torch.aminmax(labels)).tolist()
-        _LABEL_RANGES[labels] = labels._version, low, high
-    return low, high

@@ -160,7 +160,8 @@ class Recorder(TorchFunctionMode):
                 f"layer {layer.name} is called inside the autograd function {function}, whose backward pass is code of "
                 "its own; let the network call its layers itself, or save memory with torch.utils.checkpoint"
             )
-        if torch.is_autocast_enabled(x.device.type):
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             raise UsageError(
                 f"layer {layer.name} is called under torch.autocast, in another precision than that of its weights; "
                 "let the network compute in one precision"
