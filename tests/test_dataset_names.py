@@ -16,9 +16,10 @@ from pipeline.datasets import KNOWN, canonical_dataset
 from pipeline.images import open_dataset
 from pipeline.importers import import_accuracies
 from pipeline.importers.tables import SCHEMAS
+from pipeline.plan import make_plan
 from pipeline.pool import choose_accuracy
-from pipeline.runs import RunSettings
 from pipeline.store import Store
+from tests.conftest import SIZE, SPACE, fill
 from tests.stores import make_store
 from tests.test_cli import hnas
 from tests.test_imports import query
@@ -124,17 +125,13 @@ def test_a_named_data_set_is_opened_by_any_spelling(tmp_path: Path, monkeypatch:
 
 def test_a_run_on_a_folder_of_another_spelling_finds_its_accuracies(tmp_path: Path) -> None:
     """The name of such a data set is part of the run's name, so it stays; it is the same data set all the same."""
-    folder = tmp_path / "store"
-    folder.mkdir()
-    store = make_store(folder, architectures=6, accuracies=False)
-    (path,) = (folder / "runs").glob("*/run.json")
-    record = json.loads(path.read_text())
-    record["settings"]["dataset"] = "cifar-10"
-    record.pop("checksum", None)
-    settings = RunSettings(**record["settings"])
-    record["id"] = settings.id
-    path.write_text(json.dumps(record))
-    path.parent.rename(folder / "runs" / settings.id)
+    images = tmp_path / "CIFAR-10"
+    for kind, level in (("cat", 0), ("dog", 100)):
+        (images / kind).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (8, 8), (level + 9 * i, level, 9 * i)).save(images / kind / f"{i}.png")
+    store = Store(str(tmp_path / "store"))
+    run = fill(store, make_plan(store, SPACE, open_dataset(str(images)), sample=3, **SIZE))
     arch = query(store, "SELECT min(arch) FROM requests")[0][0]
     row = {"space": "nasbench201", "arch": arch, "dataset": "cifar10", "valid_accuracy": 77.0}
     store.write_table(pa.Table.from_pylist([row], schema=SCHEMAS["accuracies"]), "accuracies", "mine", "a.parquet")
@@ -143,5 +140,5 @@ def test_a_run_on_a_folder_of_another_spelling_finds_its_accuracies(tmp_path: Pa
             ("cifar-10", 77.0)
         ]
     connection = connect(Store(store.location))
-    assert pick_run(connection, dataset="CIFAR10")["run"] == settings.id
-    assert choose_accuracy(connection, settings.id, None) == "valid_accuracy"
+    assert pick_run(connection, dataset="CIFAR10")["run"] == run
+    assert choose_accuracy(connection, run, None) == "valid_accuracy"
