@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline import ending
+
+# isort: split
+import errno
 import json
-import signal
 import sys
 from contextlib import nullcontext
 from enum import StrEnum
@@ -76,6 +79,9 @@ class RecordFormat(StrEnum):
 
 # Typer exports this class's descendants only.
 _PARSER_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+# What Typer makes of a KeyboardInterrupt.
+_TYPERS_INTERRUPT = 130
 
 SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.")]
 StoreOption = Annotated[
@@ -151,7 +157,17 @@ def precompute(
         int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp://host:port.")
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp:// or tls://host:port."),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", metavar="FILE", help="The authority of a tls:// scheduler.  [Dask's own]")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate to show it.  [Dask's own]")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.  [in the file of the certificate]")
     ] = None,
     chunk_size: Annotated[
         int | None,
@@ -177,6 +193,7 @@ def precompute(
     from pipeline.precompute import precompute as carry_out
     from pipeline.render import Reporter, dry_run_text, precompute_summary
     from pipeline.store import Store, store_location
+    from pipeline.tls import Certificates
 
     place = Store(store_location(store))
     plan = make_plan(
@@ -205,6 +222,7 @@ def precompute(
             plan,
             workers=workers,
             scheduler=scheduler,
+            certificates=Certificates(tls_ca, tls_cert, tls_key),
             device=device.value,
             keep_gram=keep_gram,
             progress=reporter,
@@ -536,29 +554,28 @@ def check(
         raise HnasError(f"{len(report.damaged)} things in the store {place.location} are damaged")
 
 
-def _terminate(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage; an error is one sentence on standard error."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    # Batch systems end a job with SIGTERM: the same clean end as Ctrl-C.
-    signal.signal(signal.SIGTERM, _terminate)
+    ending.raise_interrupts()
     try:
-        sys.exit(app(arguments, prog_name="hnas", standalone_mode=False))
+        status = app(arguments, prog_name="hnas", standalone_mode=False)
+        if status == _TYPERS_INTERRUPT:
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+        ending.leave(status or 0)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1, debug)
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(1)
+        ending.leave(1)
     except HnasError as error:
         _fail(str(error), error.exit_code, debug)
     except Exception as error:
         if isinstance(error, _PARSER_ERROR):
             error.show()
-            sys.exit(error.exit_code)
+            ending.leave(error.exit_code)
         reason = str(error).strip().splitlines()
         if type(error).__module__ in ("duckdb", "_duckdb"):
             from pipeline.table_files import told
@@ -566,17 +583,21 @@ def main() -> None:
             if (own := told(error)) is not None:
                 _fail(str(own), own.exit_code, debug)
             _fail(f"the store cannot be read: {reason[0]}; restore or remove that file", 1, debug)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            # Writers to files name the file.
+            _fail("standard output cannot be written: no space is left; free some, or send it elsewhere", 1, debug)
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
         _fail(f"an error that hnas did not foresee: {text}; --debug shows where", 1, debug)
 
 
 def _fail(sentence: str, status: int, debug: bool) -> NoReturn:
+    ending.ignore_interrupts()
     if debug:
         import traceback
 
         traceback.print_exc()
-    print(f"hnas: {sentence}", file=sys.stderr, flush=True)
-    sys.exit(status)
+    ending.say(sentence)
+    ending.leave(status)
 
 
 if __name__ == "__main__":

@@ -4,85 +4,120 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
-
-import dask
-from distributed import Client
-from distributed.comm.addressing import parse_address, parse_host_port
+from multiprocessing import active_children, resource_tracker
+from typing import Any
 
 from hnas.errors import HnasError, UsageError
-from pipeline.local_cluster import HOUSEKEEPING, default_workers, gpus, local_cluster
+from pipeline.dask_api import Client, dask
+from pipeline.local_cluster import default_workers, disable_http, gpus, local_cluster, settings
+from pipeline.scratch import scratch_folder
+from pipeline.tls import Certificates, await_greeting, complete_address
+
+_NO_CERTIFICATES = Certificates()
 
 
 @contextmanager
-def connected(workers: int | None, scheduler: str | None, device: str) -> Iterator[Client]:
+def connected(
+    workers: int | None, scheduler: str | None, device: str, certificates: Certificates = _NO_CERTIFICATES
+) -> Iterator[Client]:
     """A client of `workers` local processes for `device`, or of the cluster at the `scheduler` address.
 
-    Raises `HnasError` where no scheduler answers within 10 seconds, `UsageError` for what is no address.
+    Raises `HnasError` where no scheduler answers within 10 seconds or it refuses the `certificates`, and where local
+    workers cannot be started; `UsageError` for what is no address.
     """
+    certificates.check(scheduler)
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": "10s"}))
-        # A worker that goes away is reported by what becomes of its chunk, not by a log of the network layer.
-        for name in ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler", "asyncio"):
-            stack.enter_context(_quiet(logging.getLogger(name)))
         if scheduler is None:
-            # Not only while they start: a worker that takes a lost one's place reads the settings of that moment.
-            stack.enter_context(dask.config.set(HOUSEKEEPING))
-            with _workers_ignore_interrupts():
-                cluster = local_cluster(workers or default_workers(device), gpus(device))
-            address: object = stack.enter_context(cluster)
-        else:
-            address = scheduler
+            yield stack.enter_context(_local_client(workers or default_workers(device), gpus(device)))
+            return
+        stack.enter_context(_quiet())
+        stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": "10s"}))
+        yield stack.enter_context(_remote_client(scheduler, certificates))
+
+
+@contextmanager
+def _local_client(workers: int, visible: list[str]) -> Iterator[Client]:
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        scratch = stack.enter_context(scratch_folder())
+        # Not only while they start: a worker that takes a lost one's place reads the settings of that moment.
+        stack.enter_context(dask.config.set(settings(scratch)))
         try:
-            if scheduler is not None:
-                _await_greeting(scheduler)
-            client = Client(address, timeout="10s")
-        except (OSError, TimeoutError) as error:
-            raise HnasError(
-                f"no Dask scheduler answers at {scheduler} within 10 seconds; start one with `dask scheduler` and give "
-                "its tcp:// address"
-            ) from error
-        except ValueError as error:
-            raise UsageError(
-                f"--scheduler {scheduler!r} is no address; give one such as tcp://127.0.0.1:8786"
-            ) from error
+            cluster = stack.enter_context(_start(lambda: local_cluster(workers, visible)))
+            disable_http(cluster)
+            client = Client(cluster, timeout="60s")
+        except (OSError, RuntimeError, TimeoutError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise HnasError(f"the local workers could not be started: {reason}; try fewer --workers") from error
         yield stack.enter_context(client)
 
 
-def _await_greeting(address: str) -> None:
-    """Return once the scheduler at a tcp:// `address` has sent a byte: it speaks first, and `Client` waits for ever.
+def _remote_client(scheduler: str, certificates: Certificates) -> Client:
+    try:
+        address = complete_address(scheduler, certificates)
+        security = certificates.security()
+        await_greeting(address, security)
+        return Client(address, timeout="10s", security=security)
+    except (OSError, TimeoutError) as error:
+        raise HnasError(
+            f"no Dask scheduler answers at {scheduler} within 10 seconds; start one with `dask scheduler` and give its "
+            "tcp:// address, or its tls:// address where it demands certificates"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"--scheduler {scheduler!r} is no address; give one such as tcp://127.0.0.1:8786") from error
+    except RuntimeError as error:
+        raise HnasError(f"Dask does not connect to {scheduler}: {str(error).strip().splitlines()[0]}") from error
 
-    Raises `OSError` where it cannot be reached or keeps silent for 10 seconds, `ValueError` for what is no address.
+
+def _start(make: Callable[[], Any]) -> Any:
+    """The cluster that `make` starts, in a thread of its own: an interrupt ends the start, whatever it waits for.
+
+    A terminal sends Ctrl-C and its own end to every process of the command. The workers are not to hear of them, for
+    ending them is the driver's part: they inherit the signals that this thread blocks, as do those that take a lost
+    one's place, which descend from it too.
     """
-    scheme, _ = parse_address(address, strict=False)
-    if scheme != "tcp":
-        return
-    with socket.create_connection(parse_host_port(address), timeout=10) as connection:
-        if not connection.recv(1):
-            raise ConnectionError("it hung up")
+    before = set(active_children())
+    # `multiprocessing` has a process beside them, whose start unblocks Ctrl-C in the thread that first needs it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    outcome: Future[Any] = Future()
+
+    def start() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            outcome.set_result(make())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=start, name="start of the local cluster", daemon=True).start()
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        # A worker that dies while it starts has Dask give up the cluster and close what there is of it.
+        while not outcome.done():
+            for process in set(active_children()) - before:
+                process.kill()
+            wait([outcome], timeout=0.05)
+        if outcome.exception() is None:
+            outcome.result().close()
+        raise
 
 
 @contextmanager
-def _workers_ignore_interrupts() -> Iterator[None]:
-    """Processes started within ignore Ctrl-C, which a terminal sends to them too: ending them is the driver's part."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _quiet() -> Iterator[None]:
+    """A worker that goes away is reported by what becomes of its chunk, not by a log of the network layer."""
+    known = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "tornado")]
+    loggers = [logging.getLogger(name) for name in ("asyncio", "distributed", *known)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,15 +1,20 @@
-"""The local cluster: worker processes on this machine's cores, or on its GPUs."""
+"""The local cluster: worker processes on this machine's cores, or on its GPUs.
+
+Whoever reaches a Dask server may have it run any code, and the loopback interface is open to all users of a machine. So
+everything that listens demands a certificate that is made anew for each cluster and leaves no process but its own.
+"""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
-from distributed import LocalCluster
-from distributed.worker_memory import parse_memory_limit
 
+from pipeline.dask_api import LocalCluster, Security, dask, parse_memory_limit
+from pipeline.dask_servers import QuietNanny
 from pipeline.devices import visible_gpus
 from pipeline.worker import choose_device
 
@@ -20,6 +25,8 @@ OPTIONS: dict[str, Any] = {
     "threads_per_worker": 1,
     "host": "127.0.0.1",
     "dashboard_address": "127.0.0.1:0",
+    "scheduler_kwargs": {"dashboard": False},
+    "worker_class": QuietNanny,
     "silence_logs": logging.CRITICAL,
 }
 
@@ -32,7 +39,33 @@ HOUSEKEEPING: dict[str, Any] = {
     "distributed.admin.system-monitor.interval": "5s",
     # One heap for all threads of a worker. In those of its own, of 64 MiB each, the thread that computes leaves gaps.
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
+    # Chunks give back a few numbers: nothing is there to spill, and a worker that paused would wait for ever.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    # Pages of an HTTP server that `disable_http` closes.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
+
+
+def settings(scratch: str) -> dict[str, Any]:
+    """Dask's settings for a local cluster that writes to the folder `scratch`: none of them is the user's.
+
+    Those are made for other clusters: certificates that a login node demands, lifetimes and resources of a queue's
+    workers, modules to load, variables that give each worker more threads. A row must not depend on them.
+    """
+    defaults = copy.deepcopy(dask.config.merge(*dask.config.defaults))
+    return {**defaults, "scheduler-address": None, "temporary-directory": scratch, **HOUSEKEEPING}
+
+
+def disable_http(cluster: Any) -> None:
+    """Close the HTTP server of the cluster's scheduler, which Dask always starts."""
+
+    async def close() -> None:
+        cluster.scheduler.http_server.stop()
+
+    cluster.sync(close)
 
 
 def physical_cores() -> int:
@@ -58,13 +91,14 @@ def local_cluster(workers: int, gpus: Sequence[str], cuda_cluster: ClusterFactor
     where it is installed, each on a GPU of its own with the cores next to it; otherwise worker i sees GPU i modulo
     their number, and several may share one. `cuda_cluster` stands in for dask-cuda's `LocalCUDACluster`.
     """
+    security = Security.temporary()
     if not gpus:
-        return LocalCluster(n_workers=workers, processes=True, **OPTIONS)
+        return LocalCluster(n_workers=workers, processes=True, security=security, **OPTIONS)
     if len(gpus) > 1 and workers <= len(gpus):
         factory = cuda_cluster or _dask_cuda()
         if factory is not None:
-            return factory(CUDA_VISIBLE_DEVICES=list(gpus[:workers]), n_workers=workers, **OPTIONS)
-    return SharedGPUCluster(workers, gpus)
+            return factory(CUDA_VISIBLE_DEVICES=list(gpus[:workers]), n_workers=workers, security=security, **OPTIONS)
+    return SharedGPUCluster(workers, gpus, security)
 
 
 def _dask_cuda() -> ClusterFactory | None:
@@ -82,11 +116,11 @@ class SharedGPUCluster(LocalCluster):  # type: ignore[misc, unused-ignore]
     A worker that is started again after it died sees the same GPU.
     """
 
-    def __init__(self, workers: int, gpus: Sequence[str]) -> None:
+    def __init__(self, workers: int, gpus: Sequence[str], security: Security) -> None:
         self._gpus = list(gpus)
         # What `LocalCluster` gives each worker where it is told their number.
         limit = parse_memory_limit("auto", 1, workers, logger=logging.getLogger(__name__))
-        super().__init__(n_workers=0, processes=True, memory_limit=limit, **OPTIONS)
+        super().__init__(n_workers=0, processes=True, memory_limit=limit, security=security, **OPTIONS)
         self.scale(workers)
         self.sync(self._correct_state)
 

@@ -13,14 +13,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 
-from distributed import Client, Future
-from distributed.scheduler import KilledWorker
-
 from hnas.errors import HnasError, UsageError
 from hnas.spaces import SearchSpace
 from pipeline.chunking import ChunkSizes
 from pipeline.claims import Claims, joined
 from pipeline.cluster import connected
+from pipeline.dask_api import Client, Future, KilledWorker
 from pipeline.devices import Numerics
 from pipeline.local_cluster import default_workers
 from pipeline.packing import adopted
@@ -28,11 +26,13 @@ from pipeline.plan import Plan, record_request, relative_costs
 from pipeline.runs import now, open_run, record_session
 from pipeline.spaces import flush_cache
 from pipeline.store import Store
+from pipeline.tls import Certificates
 from pipeline.worker import Chunk, Done, Job, batch_tensors, choose_device, measure, run_chunk, run_chunks
 
 _RETRIES = 3
 # Seconds between two looks at what other commands left, and at the workers of a cluster that grows.
 _LOOK, _RECOUNT = 1.0, 15.0
+_NO_CERTIFICATES = Certificates()
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def precompute(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
+    certificates: Certificates = _NO_CERTIFICATES,
     device: str = "auto",
     keep_gram: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -78,7 +79,8 @@ def precompute(
     """Carry out `plan` and return the run's name.
 
     `workers` local processes with one thread each (default: one for each physical core, or for each GPU where the
-    device is CUDA; more share the GPUs in turn), or the cluster at the `scheduler` address. Commands that work on one
+    device is CUDA; more share the GPUs in turn), or the cluster at the `scheduler` address, which may demand
+    `certificates`. Commands that work on one
     run at once share its chunks; this one returns when all rows of its plan are stored, by whomever. `task` is what a
     worker does with a chunk.
 
@@ -99,7 +101,8 @@ def precompute(
     try:
         with ExitStack() as stack:
             # The cluster first: where none answers, nothing is written.
-            client = stack.enter_context(connected(workers, scheduler, device)) if plan.todo or plan.repairs else None
+            working = connected(workers, scheduler, device, certificates)
+            client = stack.enter_context(working) if plan.todo or plan.repairs else None
             store.prepare()
             flush_cache()
             plan = adopted(store, plan)

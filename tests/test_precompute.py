@@ -9,10 +9,9 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +41,12 @@ from tests.conftest import (
     precompute_command,
     snapshot,
 )
+from tests.processes import WAIT, group_is_gone, running, wait_until
 
 MakePlan = Callable[..., Plan]
 
 # 82 canonical architectures: some 5 s of work, enough to be interrupted in the middle.
 ARCHITECTURES = SPACE.sample(90, seed=3)
-WAIT = 240
 
 
 @pytest.fixture(scope="module")
@@ -96,41 +95,6 @@ def run_of(store: Store) -> str:
 
 def finished_parts(store: Store) -> int:
     return len(store.glob("runs", "*", "metrics", "*.parquet"))
-
-
-@contextmanager
-def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group of its own, of which nothing is left afterwards."""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, **(env or {})},
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.01)
-
-
-def group_is_gone(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def aside(folder: Path | str) -> list[Path]:

@@ -1,0 +1,33 @@
+"""Dask, imported in one place: importing it reads the user's configuration, which may be one that it refuses."""
+
+from __future__ import annotations
+
+from hnas.errors import HnasError
+
+try:
+    import dask
+    from distributed import Client, Future, LocalCluster, Nanny, Security, Worker
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.scheduler import KilledWorker
+    from distributed.worker_memory import parse_memory_limit
+except ImportError:
+    raise
+except Exception as error:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    raise HnasError(
+        f"Dask refuses its configuration: {reason}; mend that file, or the DASK_ variable of the environment"
+    ) from error
+
+__all__ = [
+    "Client",
+    "Future",
+    "KilledWorker",
+    "LocalCluster",
+    "Nanny",
+    "Security",
+    "Worker",
+    "dask",
+    "parse_address",
+    "parse_host_port",
+    "parse_memory_limit",
+]
