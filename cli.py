@@ -11,12 +11,15 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from hnas import __version__
 from hnas.errors import HnasError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.train import TrainingSize
 
 app = typer.Typer(
     name="hnas",
@@ -111,6 +114,10 @@ ImageSizeOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 EpochsOption = Annotated[int, typer.Option("--epochs", metavar="N", help="Epochs of each training.")]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images in a batch.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="Threads of a training on the CPU.  [one for each core, 8 at most]"),
+]
 LearningRateOption = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate at the start.")]
 
 
@@ -348,6 +355,7 @@ def search(
     lr: LearningRateOption = 0.1,
     image_size: ImageSizeOption = None,
     device: DeviceOption = Device.auto,
+    threads: ThreadsOption = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
@@ -356,6 +364,9 @@ def search(
 
     Bayesian optimisation proposes (mu, nu), the minimiser of eq. (7) is evaluated, the best one wins.
     """
+    from pipeline.threads import wait_without_spinning
+
+    wait_without_spinning()
     from pipeline import render
     from pipeline.averaging import left_out
     from pipeline.catalog import connect
@@ -380,22 +391,22 @@ def search(
             t=t,
             acquisition=acquisition.value,
             seed=seed,
-            training={"epochs": epochs, "batch_size": batch_size, "lr": lr},
+            training={"epochs": epochs, "batch_size": batch_size, "lr": lr, "threads": threads},
             average=average,
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
     shown = not as_json and not quiet
 
-    def say_what(candidates: int) -> None:
-        render.warn(render.search_heading(started, candidates, left_out(connection, started.settings.runs)))
+    def say_what(candidates: int, size: TrainingSize | None) -> None:
+        render.warn(render.search_heading(started, candidates, left_out(connection, started.settings.runs), size))
 
     result = run_search(
         place,
         connection,
         started,
         device=device.value,
-        training_bar=render.TrainingBar(sys.stderr, quiet=quiet),
+        training_bar=render.TrainingBar(sys.stderr, quiet=quiet, epochs=started.settings.training.get("epochs", 0)),
         on_start=say_what if not quiet else None,
         on_query=(lambda query: print(render.query_line(query), flush=True)) if shown else None,
         partial=partial,
@@ -418,6 +429,7 @@ def evaluate(
     image_size: ImageSizeOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = Device.auto,
+    threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -426,8 +438,11 @@ def evaluate(
         raise UsageError("evaluate needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
     from dataclasses import asdict
 
+    from pipeline.threads import wait_without_spinning
+
+    wait_without_spinning()
     from pipeline.images import open_dataset
-    from pipeline.render import TrainingBar, training_text
+    from pipeline.render import TrainingBar, training_heading, training_text, warn
     from pipeline.train import evaluate as train_one
 
     result = train_one(
@@ -439,7 +454,9 @@ def evaluate(
         cells=cells,
         seed=seed,
         device=device.value,
-        progress=TrainingBar(sys.stderr, quiet=quiet),
+        threads=threads,
+        on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
+        progress=TrainingBar(sys.stderr, quiet=quiet, epochs=epochs),
     )
     print(json.dumps({"arch": arch, **asdict(result)}, indent=2) if as_json else training_text(arch, result))
 

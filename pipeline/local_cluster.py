@@ -11,11 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import psutil
-
 from pipeline.dask_api import LocalCluster, Security, dask, parse_memory_limit
 from pipeline.dask_servers import QuietNanny
 from pipeline.devices import visible_gpus
+from pipeline.threads import physical_cores
 from pipeline.worker import choose_device
 
 ClusterFactory = Callable[..., Any]
@@ -66,12 +65,6 @@ def disable_http(cluster: Any) -> None:
         cluster.scheduler.http_server.stop()
 
     cluster.sync(close)
-
-
-def physical_cores() -> int:
-    """The number of physical cores that this process may use."""
-    allowed = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
-    return max(1, min(allowed or 1, psutil.cpu_count(logical=False) or 1))
 
 
 def gpus(device: str) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from hnas.errors import HnasError, UsageError
 from hnas.spaces import SearchSpace
@@ -39,7 +40,8 @@ _NO_CERTIFICATES = Certificates()
 class Progress:
     """How far a precomputation is: rows of this command, and those it found done.
 
-    `done` of `total` rows are stored, `computed` of them by this command and the others by commands beside it.
+    `done` of `total` rows are stored, `computed` of them by this command and the others by commands beside it;
+    `already` were stored before. `lost` are the addresses of workers that went away with rows in work.
     """
 
     done: int
@@ -47,6 +49,7 @@ class Progress:
     already: int
     seconds: float
     computed: int = 0
+    lost: tuple[str, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -114,10 +117,11 @@ def precompute(
             stack.enter_context(joined(claims))
             job = Job(_absolute(store), run, plan.settings, device, keep_gram, claims.token)
             begun = time.perf_counter()
-            progress(_progress(claims, plan, 0.0))
+            lost = _watch_workers(client, job)
+            progress(_progress(claims, plan, 0.0, lost))
             _repair(client, plan, job, task)
-            for _ in _results(client, claims, ChunkSizes(plan.chunk_size, claims.block), job, task, used):
-                progress(_progress(claims, plan, time.perf_counter() - begun))
+            for _ in _results(client, claims, ChunkSizes(plan.chunk_size, claims.block), job, task, used, lost):
+                progress(_progress(claims, plan, time.perf_counter() - begun, lost))
     except KeyboardInterrupt:
         stored = plan.done + (claims.computed + claims.elsewhere if claims else 0)
         raise InterruptedRunError(
@@ -138,8 +142,27 @@ def precompute(
     return run
 
 
-def _progress(claims: Claims, plan: Plan, seconds: float) -> Progress:
-    return Progress(claims.computed + claims.elsewhere, len(plan.todo), plan.done, seconds, claims.computed)
+def _progress(claims: Claims, plan: Plan, seconds: float, lost: list[str]) -> Progress:
+    done = claims.computed + claims.elsewhere
+    return Progress(done, len(plan.todo), plan.done, seconds, claims.computed, tuple(lost))
+
+
+def _prefix(job: Job) -> str:
+    return f"hnas-{job.token}-"
+
+
+def _watch_workers(client: Client, job: Job) -> list[str]:
+    """A list to which the address of each worker is added that goes away with chunks of this job in work."""
+    lost: list[str] = []
+
+    def note(event: tuple[float, dict[str, Any]]) -> None:
+        _, said = event
+        in_work = any(str(key).startswith(_prefix(job)) for key in said.get("processing-tasks", ()))
+        if in_work and said.get("action") == "remove-worker" and not said.get("expected"):
+            lost.append(str(said.get("worker")))
+
+    client.subscribe_topic("all", note)
+    return lost
 
 
 def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | None:
@@ -171,8 +194,9 @@ def _results(
     job: Job,
     task: Callable[[Job, Chunk], Done],
     used: set[Numerics],
+    lost: list[str],
 ) -> Iterator[None]:
-    """Have all free chunks done, a bounded number of them at a time; yields whenever more rows are stored.
+    """Have all free chunks done, a bounded number of them at a time; yields when rows are stored or workers `lost`.
 
     Adds to `used` what computed them.
 
@@ -181,13 +205,13 @@ def _results(
     workers, counted = _count_workers(client), time.monotonic()
     finished: SimpleQueue[Future] = SimpleQueue()
     running: dict[str, tuple[list[Chunk], Future]] = {}
-    known = claims.computed + claims.elsewhere
+    known = claims.computed + claims.elsewhere, len(lost)
     while True:
         while len(running) < sizes.in_flight(workers):
             chunks = claims.claim(sizes.budget(claims.free_cost, workers * claims.commands), sizes.together)
             if not chunks:
                 break
-            key = f"hnas-{job.token}-{chunks[0].part}"
+            key = _prefix(job) + chunks[0].part
             future = client.submit(run_chunks, task, job, chunks, key=key, pure=False, retries=_RETRIES)
             running[key] = chunks, future
             future.add_done_callback(finished.put)
@@ -201,8 +225,8 @@ def _results(
             for chunk, done in outcomes:
                 used |= {done.numerics} if done.numerics else set()
                 sizes.learn(done.rows, claims.cost(chunk), done.seconds)
-        if claims.computed + claims.elsewhere > known:
-            known = claims.computed + claims.elsewhere
+        if (now := (claims.computed + claims.elsewhere, len(lost))) != known:
+            known = now
             yield
         if time.monotonic() - counted > _RECOUNT:
             workers, counted = _count_workers(client), time.monotonic()

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from pipeline.plan import Plan
     from pipeline.precompute import Progress
     from pipeline.search import SearchResult, StartedSearch
+    from pipeline.train import TrainingSize
 
-# Seconds between two lines of progress in a log.
-_LOG_EVERY = 30.0
+# Seconds between two lines of progress in a log, and in that of trainings, of which the shortest take seconds.
+_LOG_EVERY, _TRAINING_LOG_EVERY = 30.0, 10.0
 
 
 def duration(seconds: float) -> str:
@@ -48,6 +49,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def clock() -> str:
+    """The time of day, as lines of a log begin."""
+    return time.strftime("%H:%M:%S")
 
 
 def aligned(rows: list[list[str]], *, left: int = 1) -> str:
@@ -84,6 +90,8 @@ class Reporter(_Reporter):
     """Progress of a precomputation."""
 
     _last = -_LOG_EVERY
+    _begun = False
+    _lost = 0
     #: Rows that this command computed.
     computed = 0
 
@@ -94,15 +102,36 @@ class Reporter(_Reporter):
             return
         if self._stderr.isatty():
             self._draw(progress)
-        elif progress.done == progress.total or time.monotonic() - self._last >= _LOG_EVERY:
+        else:
+            self._log(progress)
+
+    def _news(self, progress: Progress) -> list[str]:
+        """Lines for what has happened since the last call beside the rows."""
+        lines = []
+        if progress.already and not self._begun:
+            rows = progress.already + progress.total
+            lines.append(f"{progress.already:,} of {rows:,} rows were there already")
+        self._begun = True
+        lines += [f"lost the worker {lost}: what it was at is done again" for lost in progress.lost[self._lost :]]
+        self._lost = len(progress.lost)
+        return lines
+
+    def _log(self, progress: Progress) -> None:
+        for line in self._news(progress):
+            print(f"{clock()} {line}", file=self._stderr, flush=True)
+        if progress.done == progress.total or time.monotonic() - self._last >= _LOG_EVERY:
             self._last = time.monotonic()
             left = f", {duration(progress.left)} left" if progress.left is not None else ""
             rate = f", {progress.rate:.2f}/s" if progress.done else ""
-            print(f"{progress.done}/{progress.total} architectures{rate}{left}", file=self._stderr, flush=True)
+            line = f"{clock()} {progress.done}/{progress.total} architectures{rate}{left}"
+            print(line, file=self._stderr, flush=True)
 
     def _draw(self, progress: Progress) -> None:
         columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
         bar = self._bar or self._start(_bar(self._stderr, *columns), "metrics", progress.total, rate="")
+        for line in self._news(progress):
+            # Above the bar, where it stays.
+            bar.console.print(line, highlight=False, markup=False)
         rate = f"{progress.rate:.2f}/s" if progress.done else "starting workers"
         bar.update(self._task, completed=progress.done, rate=rate)
 
@@ -222,16 +251,19 @@ def check_text(place: str, report: Report) -> str:
 
 
 class TrainingBar:
-    """A progress bar for each training, on a terminal only."""
+    """Progress of trainings of `epochs` epochs: a bar for each on a terminal, a line now and then in a log."""
 
-    def __init__(self, stderr: TextIO, *, quiet: bool) -> None:
-        self._stderr = stderr
-        self._shown = not quiet and stderr.isatty()
+    def __init__(self, stderr: TextIO, *, quiet: bool, epochs: int) -> None:
+        self._stderr, self._quiet, self._epochs = stderr, quiet, epochs
+        self._last = time.monotonic()
 
     def __call__(self, arch: str) -> Any:
         """The callback for the training of `arch`, or None where nothing is to be shown."""
-        if not self._shown:
+        if self._quiet:
             return None
+        return self._drawing() if self._stderr.isatty() else self._logging()
+
+    def _drawing(self) -> Any:
         bar = _bar(self._stderr, MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
         task: Any = None
 
@@ -243,6 +275,21 @@ class TrainingBar:
             bar.update(task, completed=done, loss=f"loss {loss:.3f}")
             if done >= total:
                 bar.stop()
+
+        return advance
+
+    def _logging(self) -> Any:
+        begun = time.monotonic()
+
+        def advance(done: int, total: int, loss: float) -> None:
+            now = time.monotonic()
+            if now - self._last < _TRAINING_LOG_EVERY:
+                return
+            self._last = now
+            epoch = (done - 1) * self._epochs // total + 1
+            left = duration((now - begun) * (total - done) / done)
+            line = f"{clock()} epoch {epoch} of {self._epochs}, loss {loss:.3f}, {left} left"
+            print(line, file=self._stderr, flush=True)
 
         return advance
 
@@ -283,8 +330,24 @@ def _left_out(count: int) -> list[str]:
     return [f"left out: {count:,} architectures that are not in all of these runs"] if count else []
 
 
-def search_heading(started: StartedSearch, candidates: int, left_out: int = 0) -> str:
-    """What the search works on, what of an average it leaves out, and whether it looks at test accuracies."""
+def size_text(size: TrainingSize) -> str:
+    """The size of a training, of one network or of any of a search."""
+    least, most = size.parameters
+    parameters = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    where = f"{size.threads} thread{'s' if size.threads > 1 else ''}" if size.device == "cpu" else size.device
+    return (
+        f"{parameters} parameters ({size.channels} channels, {size.cells} cells, {size.image_size} x {size.image_size} "
+        f"pixels), {size.epochs} epochs of {size.images:,} images in batches of {size.batch_size}, {where}"
+    )
+
+
+def training_heading(arch: str, size: TrainingSize) -> str:
+    """What `evaluate` is going to train."""
+    return f"training {arch} of {size.space}: {size_text(size)}"
+
+
+def search_heading(started: StartedSearch, candidates: int, left_out: int = 0, size: TrainingSize | None = None) -> str:
+    """What the search works on and trains, what of an average it leaves out, whether it looks at test accuracies."""
     from pipeline.runs import run_or_mean
 
     settings = started.settings
@@ -293,6 +356,7 @@ def search_heading(started: StartedSearch, candidates: int, left_out: int = 0) -
         f"{run_or_mean(settings.run, settings.runs)} "
         f"({settings.space} on {settings.dataset}) with M = {settings.metric}, oracle {settings.oracle}",
         *_left_out(left_out),
+        *([f"each query is a training: {size_text(size)}"] if size is not None else []),
     ]
     if settings.oracle == "table" and settings.accuracy == "test_accuracy":
         lines.append("no validation accuracy is imported: the search is guided by test accuracy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -15,11 +15,16 @@ from hnas.errors import HnasError, UsageError
 from hnas.objective import check_exponent
 from hnas.spaces import search_spaces
 from pipeline.averaging import check_runs, group_of
-from pipeline.catalog import check_complete, pick_run
+from pipeline.catalog import check_complete, pick_run, sql
 from pipeline.pool import DuckDBPool, choose_accuracy
 from pipeline.runs import now, run_or_mean
 from pipeline.spaces import flush_cache, keep_in
 from pipeline.store import Store
+from pipeline.threads import training_threads
+
+if TYPE_CHECKING:
+    # It loads torch, which only one oracle needs.
+    from pipeline.train import Trainer, TrainingSize
 
 ORACLES = ("table", "train")
 
@@ -134,6 +139,9 @@ def new_search(
     search_spaces[space]
     check_exponent(t)
     training = {**(training or {}), "images": dataset, "image_size": image_size} if oracle == "train" else {}
+    if oracle == "train":
+        # Saved with the search: where it is resumed, on another machine too, trainings go on as they were.
+        training["threads"] = training_threads(training.get("threads"))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     runs = group_of(connection, str(chosen["run"])) if average else []
     if oracle == "table":
@@ -193,15 +201,16 @@ def run_search(
     oracle: Oracle | None = None,
     device: str = "auto",
     training_bar: Callable[[str], Any] = lambda arch: None,
-    on_start: Callable[[int], None] | None = None,
+    on_start: Callable[[int, TrainingSize | None], None] | None = None,
     on_query: Callable[[Query], None] | None = None,
     partial: bool = False,
 ) -> SearchResult:
     """Carry out a search, new or resumed, and save it query by query.
 
-    `oracle` replaces the one that the settings name. `on_start` is told the number of candidates, `on_query` each new
-    query after it is saved; `partial` allows a run that is unfinished. Raises what `hnas.algorithm.search` raises, and
-    `UsageError` where the run has too few candidates; `HnasError` where one of the runs that it averages is gone.
+    `oracle` replaces the one that the settings name. `on_start` is told the number of candidates, and the size of the
+    trainings where there are any; `on_query` each new query after it is saved; `partial` allows a run that is
+    unfinished. Raises what `hnas.algorithm.search` raises, and `UsageError` where the run has too few candidates;
+    `HnasError` where one of the runs that it averages is gone.
     """
     settings = started.settings
     keep_in(store)
@@ -221,10 +230,14 @@ def run_search(
             f"{run_or_mean(settings.run, settings.runs)} has {len(pool)} architectures with a finite condition number"
             f"{' and a ' + settings.accuracy if by_table else ''}; a search needs at least 2"
         )
-    if oracle is None:
-        oracle = TableOracle(pool.performance) if by_table else _trainer(connection, settings, device, training_bar)
+    size = None
+    if by_table:
+        oracle = TableOracle(pool.performance)
+    elif oracle is None:
+        oracle = trainer = _trainer(connection, settings, device, training_bar)
+        size = trainer.size(_smallest_and_largest(connection, settings.space))
     if on_start is not None:
-        on_start(len(pool))
+        on_start(len(pool), size)
     name = started.name or uuid.uuid4().hex[:10]
     saved = list(started.history)
 
@@ -261,9 +274,17 @@ def run_search(
     return SearchResult(name, settings, done)
 
 
+def _smallest_and_largest(connection: duckdb.DuckDBPyConnection, space: str) -> tuple[str, ...]:
+    """The candidates of the fewest and the most parameters, as far as the store knows them."""
+    rows = connection.execute("SELECT arch FROM candidates LIMIT 1").fetchall()
+    if "params" in search_spaces[space].describe(rows[0][0]):
+        rows = connection.execute(sql("smallest_and_largest"), [space]).fetchall() or rows
+    return tuple(arch for (arch,) in rows)
+
+
 def _trainer(
     connection: duckdb.DuckDBPyConnection, settings: SearchSettings, device: str, bar: Callable[[str], Any]
-) -> Oracle:
+) -> Trainer:
     # Only this oracle needs torch, which takes seconds to import.
     from pipeline.images import open_dataset
     from pipeline.train import Trainer, recipe_for
@@ -271,6 +292,7 @@ def _trainer(
     run = pick_run(connection, run=settings.run)
     training = dict(settings.training)
     dataset = open_dataset(training.pop("images"), image_size=training.pop("image_size"))
+    threads = training.pop("threads", None)  # searches saved before there was `--threads` have none
     return Trainer(
         search_spaces[settings.space],
         dataset,
@@ -279,5 +301,6 @@ def _trainer(
         cells=int(run["cells"]),  # type: ignore[call-overload]
         seed=settings.seed,
         device=device,
+        threads=threads,
         progress=bar,
     )
