@@ -198,7 +198,8 @@ def precompute(
     from pipeline.plan import make_plan
     from pipeline.precompute import estimate
     from pipeline.precompute import precompute as carry_out
-    from pipeline.render import Reporter, dry_run_text, precompute_summary
+    from pipeline.progress import Reporter
+    from pipeline.render import dry_run_text, precompute_summary
     from pipeline.store import Store, store_location
     from pipeline.tls import Certificates
 
@@ -260,7 +261,8 @@ def import_(
     """
     from pipeline.importers import import_accuracies
     from pipeline.importers.hints import hints
-    from pipeline.render import ReadingReporter, import_summary, warn
+    from pipeline.progress import ReadingReporter
+    from pipeline.render import import_summary, warn
     from pipeline.store import Store, store_location
 
     place = Store(store_location(store))
@@ -320,7 +322,7 @@ def fetch(
     """
     from pipeline.fetch import fetch as get
     from pipeline.images import data_folder
-    from pipeline.render import ReadingReporter
+    from pipeline.progress import ReadingReporter
 
     reporter = ReadingReporter(sys.stderr, quiet=quiet, verb="fetching")
     try:
@@ -370,6 +372,7 @@ def search(
     from pipeline import render
     from pipeline.averaging import left_out
     from pipeline.catalog import connect
+    from pipeline.progress import TrainingBar
     from pipeline.search import new_search, open_search, run_search
     from pipeline.store import Store, store_location
 
@@ -406,7 +409,7 @@ def search(
         connection,
         started,
         device=device.value,
-        training_bar=render.TrainingBar(sys.stderr, quiet=quiet, epochs=started.settings.training.get("epochs", 0)),
+        training_bar=TrainingBar(sys.stderr, quiet=quiet, epochs=started.settings.training.get("epochs", 0)),
         on_start=say_what if not quiet else None,
         on_query=(lambda query: print(render.query_line(query), flush=True)) if shown else None,
         partial=partial,
@@ -442,7 +445,8 @@ def evaluate(
 
     wait_without_spinning()
     from pipeline.images import open_dataset
-    from pipeline.render import TrainingBar, training_heading, training_text, warn
+    from pipeline.progress import TrainingBar
+    from pipeline.render import training_heading, training_text, warn
     from pipeline.train import evaluate as train_one
 
     result = train_one(
@@ -510,7 +514,8 @@ def correlate(
     """
     from pipeline.catalog import connect, pick_run
     from pipeline.correlate import correlate as compute
-    from pipeline.render import correlation_text, status, write_records
+    from pipeline.progress import status
+    from pipeline.render import correlation_text, write_records
     from pipeline.store import Store, store_location
 
     if plot is not None:
@@ -560,7 +565,8 @@ def check(
     from dataclasses import asdict
 
     from pipeline.check import check_store
-    from pipeline.render import check_text, status
+    from pipeline.progress import status
+    from pipeline.render import check_text
     from pipeline.store import Store, store_location
 
     place = Store(store_location(store))

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -158,7 +159,7 @@ def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
         f"hnas: interrupted: {stored} of {len(expected)} rows are stored in run {run}; "
         "the same command goes on from there"
     )
-    assert all(re.match(r"\d+/\d+ architectures", line) for line in log), stderr
+    assert all(re.match(r"\d\d:\d\d:\d\d \d+/\d+ architectures", line) for line in log), stderr
     assert aside(store.root) == []
     assert not list(scratch.glob("dask-scratch-space/worker-*")), "a worker left its folder behind"
 
@@ -171,10 +172,11 @@ def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
         again = hnas(*command, timeout=WAIT)
         assert again.returncode == 0, again.stderr
         assert again.stdout.endswith(f"{len(expected) - stored} computed now\n")
-        first, *_, last = again.stderr.splitlines()
+        first, second, *_, last = again.stderr.splitlines()
         total = len(expected) - stored
-        assert first == f"0/{total} architectures"
-        assert re.fullmatch(rf"{total}/{total} architectures, \d+\.\d\d/s, 0 s left", last)
+        assert re.fullmatch(rf"\d\d:\d\d:\d\d {stored} of {len(expected)} rows were there already", first)
+        assert re.fullmatch(rf"\d\d:\d\d:\d\d 0/{total} architectures", second)
+        assert re.fullmatch(rf"\d\d:\d\d:\d\d {total}/{total} architectures, \d+\.\d\d/s, 0 s left", last)
     assert exact_table(store, run) == expected
     assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items(), "a finished part was written again"
     assert aside(store.root) == []
@@ -270,6 +272,22 @@ def test_what_a_killed_precompute_was_at_is_done_by_the_next_one(store, small_pl
 
 
 # --- what people see
+
+
+def test_the_log_tells_of_a_lost_worker(tmp_path, listed):
+    command = precompute_command(tmp_path / "store", f"--architectures={listed}", "--workers=1", "--chunk-size=82")
+    with running(*command) as process:
+        wait_until(lambda: len(list(tmp_path.glob("store/runs/*/drivers/*.claims"))) == 1, process)
+        (worker,) = [
+            child for child in psutil.Process(process.pid).children() if "multiprocessing.spawn" in child.cmdline()[-2]
+        ]
+        # It has the batch and computes.
+        wait_until(lambda: worker.cpu_times().user > 3, process)
+        worker.kill()
+        _, stderr = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, stderr
+    place = r"tls://127\.0\.0\.1:\d+"
+    assert re.search(rf"^\d\d:\d\d:\d\d lost the worker {place}: what it was at is done again$", stderr, re.MULTILINE)
 
 
 def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path):
