@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from hnas import __version__
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, lacks_memory
 
 if TYPE_CHECKING:
     from pipeline.train import TrainingSize
@@ -609,6 +609,9 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             # Writers to files name the file.
             _fail("standard output cannot be written: no space is left; free some, or send it elsewhere", 1, debug)
+        if lacks_memory(error):
+            sizes = "--channels, --cells, --image-size or --batch-size"
+            _fail(f"there is not enough memory for this; make {sizes} smaller, or use a larger machine", 2, debug)
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
         _fail(f"an error that hnas did not foresee: {text}; --debug shows where", 1, debug)
 

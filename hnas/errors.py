@@ -19,7 +19,16 @@ class UsageError(HnasError):
     exit_code = 2
 
 
-def check_seed(seed: int) -> None:
-    """Raise `UsageError` unless 0 ≤ seed < 2⁶³."""
+def check_seed(seed: int, option: str = "--seed") -> None:
+    """Raise `UsageError`, which names the `option`, unless 0 ≤ seed < 2⁶³."""
     if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed {seed} cannot be; give a number from 0 to 2**63 - 1")
+        raise UsageError(f"{option} {seed} cannot be; give a number from 0 to 2**63 - 1")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory was refused: Python's, or torch's of the CPU's allocator or of a GPU's."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

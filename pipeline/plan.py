@@ -92,7 +92,7 @@ def make_plan(
         raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
     check_seed(seed)
     batch_seed = seed if batch_seed is None else batch_seed
-    check_seed(batch_seed)
+    check_seed(batch_seed, "--batch-seed")
     store.check_version()
     keep_in(store)
     batch = training_batch(dataset, batch_size, batch_seed)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from pipeline.search import new_search, open_search, run_search
 from pipeline.store import Store
 from pipeline.threads import physical_cores, training_threads
 from pipeline.train import Trainer, evaluate, recipe_for
-from tests.conftest import fill
+from tests.conftest import HNAS, fill
 from tests.test_cli import hnas
 
 ARCH = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
@@ -146,3 +147,18 @@ def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkey
     shape = r"\d\d:\d\d:\d\d epoch (\d) of 3, loss \d+\.\d{3}, \d+ s left"
     epochs = [int(match[1]) for match in (re.fullmatch(shape, line) for line in lines) if match]
     assert epochs == [1] * 5 + [2] * 5 + [3] * 5, lines
+
+
+def test_a_network_that_no_memory_holds_is_told():
+    command = f"ulimit -v 9000000; exec {HNAS} evaluate '{ARCH}' --dataset digits --channels 4096 --cells 1 --epochs 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "hnas: there is not enough memory for this; make --channels, --cells, --image-size or --batch-size smaller, or "
+        "use a larger machine\n"
+    )
+
+
+def test_an_impossible_seed_is_named_by_its_own_option(tmp_path):
+    done = hnas("precompute", "nasbench201", *SMALL[:2], "--batch-seed", "-1", "--store", tmp_path)
+    assert (done.status, done.err) == (2, "hnas: --batch-seed -1 cannot be; give a number from 0 to 2**63 - 1\n")
