@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from pipeline.progress import duration
-
 from pipeline.printable import printable
+from pipeline.progress import duration
 
 if TYPE_CHECKING:
     # Only their types: some load torch or SciPy, which many commands never need.
