@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from typing import Any
 
@@ -36,7 +36,7 @@ def connected(
             return
         stack.enter_context(_quiet())
         stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": "10s"}))
-        yield stack.enter_context(_remote_client(scheduler, certificates))
+        yield stack.enter_context(_closing(_remote_client(scheduler, certificates)))
 
 
 @contextmanager
@@ -47,13 +47,13 @@ def _local_client(workers: int, visible: list[str]) -> Iterator[Client]:
         # Not only while they start: a worker that takes a lost one's place reads the settings of that moment.
         stack.enter_context(dask.config.set(settings(scratch)))
         try:
-            cluster = stack.enter_context(_start(lambda: local_cluster(workers, visible)))
+            cluster = stack.enter_context(_closing(_start(lambda: local_cluster(workers, visible))))
             disable_http(cluster)
             client = Client(cluster, timeout="60s")
         except (OSError, RuntimeError, TimeoutError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise HnasError(f"the local workers could not be started: {reason}; try fewer --workers") from error
-        yield stack.enter_context(client)
+        yield stack.enter_context(_closing(client))
 
 
 def _remote_client(scheduler: str, certificates: Certificates) -> Client:
@@ -106,6 +106,19 @@ def _start(make: Callable[[], Any]) -> Any:
         if outcome.exception() is None:
             outcome.result().close()
         raise
+
+
+@contextmanager
+def _closing(server: Any) -> Iterator[Any]:
+    """Close it at the end; a failure to do so, such as a timeout on a busy machine, hides nothing of what went before.
+
+    Local workers that it leaves end with this process.
+    """
+    try:
+        yield server
+    finally:
+        with suppress(Exception):
+            server.close()
 
 
 @contextmanager
