@@ -26,7 +26,7 @@ from hnas.spaces import search_spaces
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "dask", "distributed", "duckdb", "zarr", "sklearn", "bayes_opt", "pandas", "scipy")
-COMMANDS = ("precompute", "import", "rm", "fetch", "search", "evaluate", "sql", "correlate", "info")
+COMMANDS = ("precompute", "import", "rm", "fetch", "search", "evaluate", "sql", "correlate", "info", "check")
 DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 CONVOLUTION = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
 #: 24 distinct architectures: a dead one, whose κ is infinite, and others.
