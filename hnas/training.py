@@ -49,6 +49,8 @@ class Recipe:
         rules = (
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 2, "at least 2, which batch norm needs where the spatial size is 1"),
+            ("epochs", self.epochs < 2**31, "below 2**31"),
+            ("batch_size", self.batch_size < 2**31, "below 2**31"),
             ("lr", 0 < self.lr < math.inf, "above 0 and finite"),
             ("momentum", 0 <= self.momentum < 1, "at least 0 and below 1"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0 and finite"),
