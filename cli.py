@@ -5,18 +5,18 @@ from __future__ import annotations
 from pipeline import ending
 
 # isort: split
-import errno
 import json
 import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from hnas import __version__
 from hnas.errors import HnasError, UsageError, lacks_memory
+from pipeline import completion
 
 if TYPE_CHECKING:
     from pipeline.train import TrainingSize
@@ -28,6 +28,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -80,22 +81,32 @@ class RecordFormat(StrEnum):
     json = "json"
 
 
-# Typer exports this class's descendants only.
-_PARSER_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
 # What Typer makes of a KeyboardInterrupt.
 _TYPERS_INTERRUPT = 130
 
-SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.")]
+SpaceName = Annotated[
+    str,
+    typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.", autocompletion=completion.spaces),
+]
 StoreOption = Annotated[
     str | None,
     typer.Option("--store", metavar="S", help="The store: a folder or URL.  [$HNAS_STORE, else data/store]"),
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", metavar="D", help="digits, cifar10, cifar100, imagenet16-120, or a path."),
+    typer.Option(
+        "--dataset",
+        metavar="D",
+        help="digits, cifar10, cifar100, imagenet16-120, or a path.",
+        autocompletion=completion.datasets,
+    ),
 ]
-RunOption = Annotated[str | None, typer.Option("--run", metavar="ID", help="The run to read.  [the newest that fits]")]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run", metavar="ID", help="The run to read.  [the newest that fits]", autocompletion=completion.runs
+    ),
+]
 AverageOption = Annotated[
     bool, typer.Option("--average", help="Average over all runs that differ from it in seed and batch only.")
 ]
@@ -121,6 +132,11 @@ ThreadsOption = Annotated[
 LearningRateOption = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate at the start.")]
 
 
+def _examples(*lines: str) -> str:
+    """The end of a command's help. The tests parse each example with this parser, and run those that are quick."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"hnas {__version__}")
@@ -137,7 +153,12 @@ def _options(
     """Options of every command. `--debug` is taken by `main`."""
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hnas precompute nasbench201 --dataset digits --sample 100",
+        "hnas precompute darts --dataset cifar10 --sample 500 --batch-size 32 --dry-run",
+    )
+)
 def precompute(
     space: SpaceName,
     dataset: DatasetOption = None,
@@ -193,6 +214,7 @@ def precompute(
     if dataset is None:
         raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
     from hnas.spaces import search_spaces
+    from pipeline.fitting import terminal_width
     from pipeline.images import open_dataset
     from pipeline.local_cluster import default_workers
     from pipeline.plan import make_plan
@@ -220,7 +242,9 @@ def precompute(
     )
     if dry_run:
         seconds = estimate(plan, device=device.value)
-        print(dry_run_text(plan, seconds, workers=workers or default_workers(device.value), keep_gram=keep_gram))
+        expected = workers or default_workers(device.value)
+        width = terminal_width(sys.stdout)
+        print(dry_run_text(plan, seconds, workers=expected, keep_gram=keep_gram, width=width))
         return
     reporter = Reporter(sys.stderr, quiet=quiet)
     try:
@@ -240,7 +264,10 @@ def precompute(
     print(precompute_summary(plan, reporter.computed))
 
 
-@app.command("import")
+@app.command(
+    "import",
+    epilog=_examples("hnas import csv accuracies.csv", "hnas import nasbench201 NAS-Bench-201-v1_1-096897.pth"),
+)
 def import_(
     source: Annotated[Source, typer.Argument(help="The kind of file.")],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
@@ -276,9 +303,14 @@ def import_(
         warn(hint)
 
 
-@app.command()
+@app.command(epilog=_examples("hnas rm accuracies", "hnas rm run/7b95ee8657 --yes"))
 def rm(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A run, a search, or an imported source.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A run, a search, or an imported source.", autocompletion=completion.removable
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     store: StoreOption = None,
 ) -> None:
@@ -304,9 +336,12 @@ def rm(
     print(f"removed: {held.described}")
 
 
-@app.command()
+@app.command(epilog=_examples("hnas fetch cifar10", "hnas fetch nasbench101 --to ~/benchmarks"))
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to fetch, such as cifar10.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="What to fetch, such as cifar10.", autocompletion=completion.fetchable),
+    ],
     to: Annotated[
         Path | None, typer.Option("--to", metavar="DIR", help="The folder for it.  [$HNAS_DATA, else data/downloads]")
     ] = None,
@@ -332,10 +367,21 @@ def fetch(
     print(f"{name} is in {place}")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hnas search nasbench201 --dataset cifar10 --queries 20",
+        "hnas search nasbench201 --dataset digits --oracle train --queries 5 --epochs 3",
+    )
+)
 def search(
-    space: Annotated[str | None, typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.")] = None,
-    metric: Annotated[str, typer.Option("--metric", metavar="M", help="The metric M of the objective.")] = "trace",
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.", autocompletion=completion.spaces),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option("--metric", metavar="M", help="The metric M of the objective.", autocompletion=completion.metrics),
+    ] = "trace",
     oracle: Annotated[OracleName, typer.Option("--oracle", help="Where performance comes from.")] = OracleName.table,
     dataset: DatasetOption = None,
     run: RunOption = None,
@@ -343,14 +389,25 @@ def search(
     partial: PartialOption = False,
     accuracy: Annotated[
         str | None,
-        typer.Option("--accuracy", metavar="COLUMN", help="The table's column.  [validation, else test accuracy]"),
+        typer.Option(
+            "--accuracy",
+            metavar="COLUMN",
+            help="The table's column.  [validation, else test accuracy]",
+            autocompletion=completion.accuracies,
+        ),
     ] = None,
     queries: Annotated[int, typer.Option("--queries", metavar="K", help="Architectures to evaluate.")] = 20,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
     acquisition: Annotated[Acquisition, typer.Option("--acquisition", help="What proposes them.")] = Acquisition.ei,
     seed: SeedOption = 0,
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="ID", help="Go on with a saved search, with its settings.")
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="ID",
+            help="Go on with a saved search, with its settings.",
+            autocompletion=completion.searches,
+        ),
     ] = None,
     epochs: EpochsOption = 12,
     batch_size: BatchSizeOption = 256,
@@ -372,6 +429,7 @@ def search(
     from pipeline import render
     from pipeline.averaging import left_out
     from pipeline.catalog import connect
+    from pipeline.fitting import terminal_width
     from pipeline.progress import TrainingBar
     from pipeline.search import new_search, open_search, run_search
     from pipeline.store import Store, store_location
@@ -399,7 +457,7 @@ def search(
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
-    shown = not as_json and not quiet
+    shown, width = not as_json and not quiet, terminal_width(sys.stdout)
 
     def say_what(candidates: int, size: TrainingSize | None) -> None:
         render.warn(render.search_heading(started, candidates, left_out(connection, started.settings.runs), size))
@@ -411,18 +469,32 @@ def search(
         device=device.value,
         training_bar=TrainingBar(sys.stderr, quiet=quiet, epochs=started.settings.training.get("epochs", 0)),
         on_start=say_what if not quiet else None,
-        on_query=(lambda query: print(render.query_line(query), flush=True)) if shown else None,
+        on_query=(lambda query: print(render.query_line(query, width), flush=True)) if shown else None,
         partial=partial,
     )
-    print(json.dumps(result.as_dict(), indent=2) if as_json else render.search_summary(result))
+    print(
+        json.dumps(result.as_dict(), indent=2) if as_json else render.search_summary(result, width if shown else None)
+    )
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "ARCH='|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|'",
+        'hnas evaluate "$ARCH" --dataset digits --epochs 5',
+        'hnas evaluate "$ARCH" --dataset cifar10 --json',
+    )
+)
 def evaluate(
     arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, as its space writes it.")],
     dataset: DatasetOption = None,
     space: Annotated[
-        str | None, typer.Option("--space", metavar="SPACE", help="The space of ARCH.  [the one that takes it]")
+        str | None,
+        typer.Option(
+            "--space",
+            metavar="SPACE",
+            help="The space of ARCH.  [the one that takes it]",
+            autocompletion=completion.spaces,
+        ),
     ] = None,
     epochs: EpochsOption = 200,
     batch_size: BatchSizeOption = 256,
@@ -465,11 +537,21 @@ def evaluate(
     print(json.dumps({"arch": arch, **asdict(result)}, indent=2) if as_json else training_text(arch, result))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        'hnas sql "SELECT arch, trace, kappa FROM pool ORDER BY kappa LIMIT 5"',
+        'hnas sql "FROM pool" --output pool.parquet',
+    )
+)
 def sql(
     query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="SQL.  [an interactive shell]")] = None,
-    form: Annotated[QueryFormat, typer.Option("--format", help="How to write the result.")] = QueryFormat.table,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write to FILE.")] = None,
+    form: Annotated[
+        QueryFormat | None, typer.Option("--format", help="How to write the result.  [as FILE ends, else table]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Write to FILE: .parquet, .csv, .json, or .txt for a table."),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Query the store with SQL.
@@ -479,25 +561,44 @@ def sql(
     """
     from pipeline.catalog import connect
     from pipeline.formats import run_query
+    from pipeline.render import warn, written_text
+    from pipeline.result_sinks import output_format
     from pipeline.shell import run_shell
     from pipeline.store import Store, store_location
 
-    connection = connect(Store(store_location(store)))
-    if query is not None:
-        run_query(connection, query, format=form.value, output=output)
-    elif output is not None:
+    written_as = output_format(output, form and form.value)
+    if output is not None and query is None:
         raise UsageError("--output needs a QUERY whose result to write")
-    else:
-        run_shell(connection, format=form.value, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+    connection = connect(Store(store_location(store)))
+    if query is None:
+        run_shell(connection, format=written_as, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+        return
+    rows = run_query(connection, query, format=written_as, output=output)
+    if output is not None:
+        warn(written_text(rows, output))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hnas correlate --space nasbench201 --dataset cifar10",
+        "hnas correlate --method kendall --plot correlations.pdf",
+    )
+)
 def correlate(
     target: Annotated[
-        str | None, typer.Option("--with", metavar="COLUMN", help="An accuracy.  [test_accuracy where there is one]")
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="COLUMN",
+            help="An accuracy.  [test_accuracy where there is one]",
+            autocompletion=completion.columns,
+        ),
     ] = None,
     method: Annotated[Method, typer.Option("--method", help="Rank correlation.")] = Method.spearman,
-    space: Annotated[str | None, typer.Option("--space", metavar="SPACE", help="Runs of this space only.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", metavar="SPACE", help="Runs of this space only.", autocompletion=completion.spaces),
+    ] = None,
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -514,6 +615,7 @@ def correlate(
     """
     from pipeline.catalog import connect, pick_run
     from pipeline.correlate import correlate as compute
+    from pipeline.fitting import terminal_width
     from pipeline.progress import status
     from pipeline.render import correlation_text, write_records
     from pipeline.store import Store, store_location
@@ -529,30 +631,31 @@ def correlate(
             connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average, partial=partial
         )
     if form is RecordFormat.table:
-        print(correlation_text(found))
+        print(correlation_text(found, terminal_width(sys.stdout)))
     else:
         write_records(found.records(), form.value, sys.stdout)
     if plot is not None:
         plot_correlations(found, plot)
 
 
-@app.command()
+@app.command(epilog=_examples("hnas info", "hnas info --json --store data/store"))
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Say what the store holds."""
     from pipeline.catalog import connect
+    from pipeline.fitting import terminal_width
     from pipeline.info import store_info
     from pipeline.render import info_text
     from pipeline.store import Store, store_location
 
     place = store_location(store)
     held = store_info(connect(Store(place)))
-    print(json.dumps(held, indent=2) if as_json else info_text(place, held))
+    print(json.dumps(held, indent=2) if as_json else info_text(place, held, terminal_width(sys.stdout)))
 
 
-@app.command()
+@app.command(epilog=_examples("hnas check", "hnas check --json --store data/tables/nasbench201"))
 def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     store: StoreOption = None,
@@ -579,41 +682,53 @@ def check(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage; an error is one sentence on standard error."""
+    from pipeline.streams import check_names, open_streams, results
+
+    open_streams()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     ending.raise_interrupts()
     try:
-        status = app(arguments, prog_name="hnas", standalone_mode=False)
-        if status == _TYPERS_INTERRUPT:
-            raise KeyboardInterrupt
-        sys.stdout.flush()
+        check_names(arguments)
+        with results():
+            status = app(arguments, prog_name="hnas", standalone_mode=False)
+            if status == _TYPERS_INTERRUPT:
+                raise KeyboardInterrupt
         ending.leave(status or 0)
+    except SystemExit as done:  # of Typer, which has printed what completes a line
+        ending.leave(done.code if isinstance(done.code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1, debug)
     except BrokenPipeError:
-        sys.stderr.close()
         ending.leave(1)
     except HnasError as error:
         _fail(str(error), error.exit_code, debug)
     except Exception as error:
-        if isinstance(error, _PARSER_ERROR):
-            error.show()
-            ending.leave(error.exit_code)
-        reason = str(error).strip().splitlines()
-        if type(error).__module__ in ("duckdb", "_duckdb"):
-            from pipeline.table_files import told
+        _fail(*_told(error), debug)
 
-            if (own := told(error)) is not None:
-                _fail(str(own), own.exit_code, debug)
-            _fail(f"the store cannot be read: {reason[0]}; restore or remove that file", 1, debug)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            # Writers to files name the file.
-            _fail("standard output cannot be written: no space is left; free some, or send it elsewhere", 1, debug)
-        if lacks_memory(error):
-            sizes = "--channels, --cells, --image-size or --batch-size"
-            _fail(f"there is not enough memory for this; make {sizes} smaller, or use a larger machine", 2, debug)
-        text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-        _fail(f"an error that hnas did not foresee: {text}; --debug shows where", 1, debug)
+
+def _told(error: Exception) -> tuple[str, int]:
+    """An error of the parser, a file, DuckDB, or one that nobody foresaw, as a sentence; and its exit status."""
+    from pipeline.parser_errors import is_parser_error, parser_sentence
+
+    if is_parser_error(error):
+        if len(sys.argv) < 2:
+            print(error, end="\n\n", file=sys.stderr)  # the help
+        return parser_sentence(error), UsageError.exit_code
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{str(error.filename)[:300]} cannot be used: {error.strerror}", HnasError.exit_code
+    reason = str(error).strip().splitlines()
+    if type(error).__module__ in ("duckdb", "_duckdb"):
+        from pipeline.table_files import told
+
+        if (own := told(error)) is not None:
+            return str(own), own.exit_code
+        return f"the store cannot be read: {reason[0]}; restore or remove that file", HnasError.exit_code
+    if lacks_memory(error):
+        sizes = "--channels, --cells, --image-size or --batch-size"
+        return f"there is not enough memory for this; make {sizes} smaller, or use a larger machine", 2
+    text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
+    return f"an error that hnas did not foresee: {text}; --debug shows where", HnasError.exit_code
 
 
 def _fail(sentence: str, status: int, debug: bool) -> NoReturn:

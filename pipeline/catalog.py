@@ -17,7 +17,7 @@ from typing import Any
 
 import duckdb
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean
 from pipeline.datasets import KNOWN, canonical_dataset, squeezed_dataset
 from pipeline.imports import ImportedFile, imported_files
 from pipeline.records import run_records, search_records
@@ -33,6 +33,9 @@ _SETTINGS = {
     # Extensions are code, and a query that needs one should not fetch it on its own.
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    # Nor are secrets used that lie in the user's home.
+    "allow_persistent_secrets": False,
 }
 
 
@@ -213,5 +216,17 @@ def pick_run(
         wanted = " ".join(
             f"{what} {value}" for what, value in (("run", run), ("space", space), ("dataset", dataset)) if value
         )
-        raise UsageError(f"the store has no run{' with ' + wanted if wanted else ''}; `hnas precompute` makes one")
+        hint = _meant(connection, run=run, space=space, dataset=name)
+        raise UsageError(
+            f"the store has no run{' with ' + wanted if wanted else ''}; `hnas precompute` makes one{hint}"
+        )
     return found[0]
+
+
+def _meant(connection: duckdb.DuckDBPyConnection, **wanted: str | None) -> str:
+    """A hint at the run, space or data set of the store that is spelled nearly as the one asked for."""
+    for column, value in wanted.items():
+        known = [str(found) for (found,) in connection.execute(f"SELECT DISTINCT {column} FROM runs").fetchall()]
+        if value is not None and value not in known and (hint := did_you_mean(value, sorted(known))):
+            return hint
+    return ""

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 from scipy.stats import kendalltau, rankdata
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, did_you_mean, unknown
 from hnas.metrics.names import COLUMNS
 from hnas.objective import BOUNDS, Array, SearchRange, check_exponent, objective
 from hnas.optimiser import Optimiser
@@ -119,7 +119,7 @@ def correlate(
     run of fewer than three rows, a run that has no other to average with.
     """
     if method not in METHODS:
-        raise UsageError(f"the method {method!r} is unknown; choose from {', '.join(METHODS)}")
+        raise unknown("the method", method, METHODS)
     check_exponent(t)
     runs = group_of(connection, str(run["run"])) if average else []
     check_complete(connection, runs or [str(run["run"])], partial=partial)
@@ -130,7 +130,10 @@ def correlate(
         raise UsageError(f"{what} has {n} rows; a correlation needs at least {_FEWEST}")
     if target is not None and target not in columns:
         having = ", ".join(columns)
-        raise UsageError(f"{what} has no values of {target!r}; it has {having}; `hnas import` adds accuracies")
+        raise UsageError(
+            f"{what} has no values of {target!r}; it has {having}; `hnas import` adds accuracies"
+            f"{did_you_mean(target, columns)}"
+        )
     if target is None and "test_accuracy" in columns:
         target = "test_accuracy"
     if target is not None and np.isfinite(columns[target]).sum() < _FEWEST:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
+from hnas.errors import closest
 from pipeline.printable import printable
 
 #: The data sets that benchmarks and this package know, as stores spell them.
@@ -57,7 +57,7 @@ def stored_dataset(name: str) -> str:
 def missing_datasets(space: str, names: Iterable[str], having: Iterable[str]) -> str:
     """The sentence that no run of `space` has the data sets `names`, while the runs have `having`."""
     names, having = sorted(names), sorted(having)
-    near = next((found for name in names for found in get_close_matches(name, having, 1)), None)
+    near = next((found for name in names for found in closest(name, having)), None)
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     runs = f"its runs have {', '.join(having)}" if having else "there is none of that space"
     return (

@@ -41,8 +41,10 @@ def leave(status: int) -> NoReturn:
 
 def say(sentence: str) -> None:
     """Write a line to standard error, which may be a terminal that is gone."""
+    from pipeline.printable import printable
+
     with suppress(OSError, ValueError):
-        print(f"hnas: {sentence}", file=sys.stderr, flush=True)
+        print(f"hnas: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def _handle(handler: signal.Handlers | object) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pooch
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean
 from pipeline.download import DownloadError, Progress, download
 from pipeline.printable import printable
 from pipeline.unpacking import unpack
@@ -92,7 +92,8 @@ def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress
     source has no stable address and its files are not there.
     """
     if name not in SOURCES:
-        raise UsageError(f"there is nothing to fetch called {name!r}; choose from {', '.join(SOURCES)}")
+        known = f"choose from {', '.join(SOURCES)}{did_you_mean(name, SOURCES)}"
+        raise UsageError(f"there is nothing to fetch called {name!r}; {known}")
     source, place = SOURCES[name], folder / name
     if isinstance(source, ByHand):
         return _check(name, source, place)

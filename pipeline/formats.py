@@ -6,9 +6,7 @@ Rows stream in batches, so memory does not grow with the result; a table keeps o
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -20,8 +18,9 @@ from typing import Any, NamedTuple, TextIO, TypeVar
 import duckdb
 import pyarrow as pa
 
-from hnas.errors import HnasError, UsageError
-from pipeline.result_writers import Column, as_text, write_csv, write_json, write_parquet, write_table
+from hnas.errors import HnasError, UsageError, closest, did_you_mean
+from pipeline.result_sinks import open_sink
+from pipeline.result_writers import Batch, Column, as_text, write_csv, write_json, write_parquet, write_table
 from pipeline.table_files import told
 
 FORMATS = ("table", "csv", "json", "parquet")
@@ -49,7 +48,7 @@ def run_query(
 ) -> int:
     """Execute every statement of `sql` and write the last result (`table`: each) to `output` or `stdout`.
 
-    `max_rows` cuts tables, no other format; None means 40 rows on a terminal and all rows elsewhere.
+    `max_rows` cuts the results, but for Parquet; None means tables of 40 rows on a terminal and all rows elsewhere.
     `output` appears whole or not at all: a query that fails leaves an existing file as it was.
     Statements that only change something (CREATE, SET, INSERT without RETURNING) write nothing. A reader that closes
     the pipe early ends the work quietly. Ctrl-C interrupts the query and raises KeyboardInterrupt.
@@ -74,7 +73,7 @@ def run_query(
         connection.execute("SET python_enable_replacements = false; SET enable_progress_bar = false")
 
     rows = 0
-    with _sink(output, stdout, binary=format == "parquet") if shown else contextlib.nullcontext(stdout) as sink:
+    with open_sink(output, stdout, format) if shown else contextlib.nullcontext(stdout) as sink:
         for number, statement in enumerate(statements):
             relation = _call(connection, statement, partial(connection.sql, statement.text))
             if number not in shown or (relation.columns == ["Success"] and not statement.select):
@@ -113,11 +112,26 @@ def _write(
     reader = _call(connection, statement, lambda: relation.project(texts).to_arrow_reader(_BATCH_ROWS))
     batches = ([column.to_pylist() for column in batch.columns] for batch in _read(connection, statement, reader))
     columns = [Column.of(name, kind) for name, kind in types]
-    if format == "csv":
-        return write_csv(columns, batches, sink)
-    if format == "json":
-        return write_json(columns, batches, sink)
-    return write_table(columns, batches, sink, max_rows)
+    if format == "table":
+        return write_table(columns, batches, sink, max_rows)
+    shown = _First(batches, max_rows)
+    (write_csv if format == "csv" else write_json)(columns, shown, sink)
+    return shown.rows
+
+
+class _First:
+    """The first `limit` rows of some batches, all where it is None; `rows` counts every row that there was."""
+
+    def __init__(self, batches: Iterator[Batch], limit: int | None) -> None:
+        self._batches, self._limit = batches, limit
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            room = None if self._limit is None else max(0, self._limit - self.rows)
+            self.rows += len(batch[0])
+            if room != 0:
+                yield [values[:room] for values in batch]
 
 
 def _exhaust(relation: duckdb.DuckDBPyRelation) -> None:
@@ -169,6 +183,9 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement:
         return own
     message = first.rstrip("!.")
     wrong_sql = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
+    if extension := re.search(r"requires the extension (\w+)|exists in the (\w+) extension", message):
+        name = extension[1] or extension[2]
+        return HnasError(f"{message}; hnas loads none on its own, begin the query with `INSTALL {name}; LOAD {name};`")
     if statement is not None and not wrong_sql:
         return HnasError(message)
     line = 0
@@ -182,12 +199,20 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement:
             details = located if explained == first else details
     message += _place(details, line)
     views = view_names(connection)
-    if re.match(r"Catalog Error: Table with name ", first) and views:
-        return UsageError(f"{message}; the views are {', '.join(views)}")
+    if (table := re.match(r"Catalog Error: Table with name (\S+) does not exist", first)) and views:
+        return UsageError(f"{message}; the views are {', '.join(views)}{did_you_mean(table[1], views)}")
     for detail in details:
         if hint := re.fullmatch(r"(?:Candidate bindings|Did you mean):? *(.+?)\??", detail.strip()):
-            return UsageError(f"{message}; did you mean {hint[1]}?")
+            return UsageError(f"{message}; did you mean {_nearest(first, hint[1])}?")
     return UsageError(message)
+
+
+def _nearest(message: str, candidates: str) -> str:
+    """Those of DuckDB's candidates that are near the name in its message; all of them where none is."""
+    known = re.findall(r'"([^"]*)"', candidates)
+    quoted = re.search(r'"([^"]*)"', message)
+    near = closest(quoted[1], [name.rpartition(".")[2] for name in known]) if quoted else []
+    return " or ".join(f'"{name}"' for name in near) or candidates
 
 
 def _place(details: list[str], skipped_lines: int) -> str:
@@ -225,65 +250,3 @@ def _read(connection: duckdb.DuckDBPyConnection, statement: _Statement, reader: 
     """The record batches of a reader."""
     while (batch := _call(connection, statement, lambda: next(reader, None))) is not None:
         yield batch
-
-
-# Where the result goes
-
-
-@contextlib.contextmanager
-def _sink(output: Path | None, stdout: TextIO, *, binary: bool) -> Iterator[Any]:
-    """The open file that a result is written to: bytes for Parquet, text otherwise."""
-    if output is not None:
-        with _file(output, binary) as file:
-            yield file
-        return
-    if binary and (stdout.isatty() or not hasattr(stdout, "buffer")):
-        raise UsageError("Parquet is binary: name a file with --output, or send standard output to one")
-    try:
-        stdout.flush()
-        yield stdout.buffer if binary else stdout
-        stdout.flush()
-    except BrokenPipeError:
-        # `| head` has seen enough.
-        _discard_rest(stdout)
-    except OSError as error:
-        _discard_rest(stdout)
-        raise HnasError(f"cannot write to standard output: {error.strerror or error}") from error
-    except UnicodeEncodeError as error:
-        raise HnasError(
-            f"standard output is {error.encoding} and cannot hold {error.object[error.start]!r}: "
-            "set PYTHONIOENCODING=utf-8 or use --output"
-        ) from error
-
-
-def _discard_rest(stdout: TextIO) -> None:
-    """What stdout still buffers goes nowhere: Python would try to write it at exit, and complain."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stdout.fileno())
-        os.close(null)
-
-
-@contextlib.contextmanager
-def _file(output: Path, binary: bool) -> Iterator[Any]:
-    """`output`, written aside and renamed when complete; pipes and devices (/dev/null) are written as they are."""
-    target = output.resolve()
-    if target.is_dir():
-        raise UsageError(f"{output} is a folder: --output names a file")
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {output.parent} of --output does not exist: make it first")
-    device = target.exists() and not target.is_file()
-    aside = target if device else target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") if binary else aside.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        if not device:
-            if target.exists():
-                shutil.copymode(target, aside)
-            aside.replace(target)
-    except OSError as error:
-        raise HnasError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        if not device:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.metrics import COLUMNS
 from hnas.spaces import search_spaces
 from pipeline.drivers import locked
@@ -43,6 +43,7 @@ def pack(source: Store, run: str, target: Store, *, block: int | None = None, wh
     if not source.exists("runs", run, "run.json"):
         raise UsageError(
             f"{source.location} has no run {run}; `hnas info --store {source.location}` lists those it has"
+            f"{did_you_mean(run, source.names('runs'))}"
         )
     record = source.read_json("runs", run, "run.json")
     space = search_spaces[read_settings(source, run).space]

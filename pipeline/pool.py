@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import duckdb
 
 from hnas.algorithm import Solution
-from hnas.errors import UsageError
+from hnas.errors import UsageError, unknown
 from hnas.metrics.names import COLUMNS
 from hnas.objective import Array
 from pipeline.catalog import sql
@@ -37,9 +37,9 @@ class DuckDBPool:
         runs: Sequence[str] = (),
     ) -> None:
         if metric not in METRICS:
-            raise UsageError(f"the metric {metric!r} is unknown; choose from {', '.join(METRICS)}")
+            raise unknown("the metric", metric, METRICS)
         if accuracy not in ACCURACIES:
-            raise UsageError(f"the accuracy {accuracy!r} is unknown; choose from {', '.join(ACCURACIES)}")
+            raise unknown("the accuracy", accuracy, ACCURACIES)
         self._connection = connection
         if not _is_made(connection, run, metric, runs):
             _make_run_pool(connection, run, metric, runs)
@@ -138,12 +138,12 @@ def choose_accuracy(
     an unknown metric or accuracy, and where the architectures of the run have none.
     """
     if metric not in METRICS:
-        raise UsageError(f"the metric {metric!r} is unknown; choose from {', '.join(METRICS)}")
+        raise unknown("the metric", metric, METRICS)
     _make_run_pool(connection, run, metric, runs)
     counts = connection.execute("SELECT count(valid_accuracy), count(test_accuracy) FROM run_pool").fetchall()[0]
     having = [name for name, count in zip(ACCURACIES, counts, strict=True) if count]
     if wanted is not None and wanted not in ACCURACIES:
-        raise UsageError(f"the accuracy {wanted!r} is unknown; choose from {', '.join(ACCURACIES)}")
+        raise unknown("the accuracy", wanted, ACCURACIES)
     if not having or (wanted is not None and wanted not in having):
         raise UsageError(
             f"no architecture of {run_or_mean(run, runs)} has a {wanted or 'validation or test accuracy'} "

@@ -37,3 +37,12 @@ def printable(text: str | PurePath, *, lines: bool = False) -> str:
     if text.isascii() and text.isprintable():
         return text
     return text.translate(_ESCAPES_BUT_NEWLINE if lines else _ESCAPES)
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a file holds no bytes that its encoding does not know."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

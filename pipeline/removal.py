@@ -6,7 +6,6 @@ deleted, and a source's manifest goes before its files. The next removal deletes
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean
 from pipeline.datasets import canonical_dataset
 from pipeline.drivers import Drivers, locked
 from pipeline.imports import (
@@ -111,8 +110,7 @@ def _advice(store: Store, held: dict[str, list[str]], name: str) -> str:
             f": the run belongs to {table.location}, which lies beside it and is a store of its own; give it as --store"
         )
     every = [found for names in held.values() for found in names]
-    near = [found for found in every if name and found.startswith(name)] or difflib.get_close_matches(name, every)
-    return f"; is {' or '.join(near[:3])} meant?" if near else "; `hnas info` lists what it holds"
+    return did_you_mean(name, every) or "; `hnas info` lists what it holds"
 
 
 def _shown(name: str) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+from rich.cells import cell_len
 
+from pipeline.fitting import LEAST_TEXT, cut, described, table
 from pipeline.printable import printable
 from pipeline.progress import duration
 
@@ -25,17 +27,7 @@ if TYPE_CHECKING:
     from pipeline.train import TrainingSize
 
 
-def aligned(rows: list[list[str]], *, left: int = 1) -> str:
-    """Rows of cells as aligned text; the first row is the header, the first `left` columns flush left."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: bool) -> str:
+def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: bool, width: int | None = None) -> str:
     """What `precompute` would do: the plan, the time on `workers` processes of this machine, and the bytes."""
     settings = plan.settings
     m = settings.batch_size
@@ -52,7 +44,7 @@ def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: 
         share = seconds / min(workers, plan.most_chunks)
         rows.append(["time", f"about {duration(share)} with {workers} worker{'s' if workers > 1 else ''}"])
         rows.append(["size", f"about {max(1, row_bytes * len(plan.todo) // 1000):,} kB"])
-    return "\n".join(f"{name:<14}{value}" for name, value in rows) + "\nnothing was written"
+    return described(rows, width) + "\nnothing was written"
 
 
 def _chunks_text(plan: Plan) -> str:
@@ -82,19 +74,20 @@ def training_text(arch: str, result: TrainingResult) -> str:
         rows.append(["validation", f"{result.valid_accuracy:.2f} %"])
     if result.test_accuracy is not None:
         rows.append(["test", f"{result.test_accuracy:.2f} %"])
-    return "\n".join(f"{name:<14}{value}" for name, value in rows)
+    return described(rows)
 
 
-def info_text(place: str, held: dict[str, list[dict[str, Any]]]) -> str:
+def info_text(place: str, held: dict[str, list[dict[str, Any]]], width: int | None = None) -> str:
     """What a store holds, as tables."""
-    lines = [f"store {place}"]
+    lines = [f"store {printable(place)}"]
     for name, rows in held.items():
         lines += ["", name]
         if not rows:
             lines.append("  none")
             continue
+        texts = [any(isinstance(row[key], str) for row in rows) for key in rows[0]]
         cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-        lines.append(aligned(cells, left=3))
+        lines.append(table(cells, texts=texts, width=width, remedy="`hnas info --json` has all"))
     return "\n".join(lines)
 
 
@@ -130,12 +123,15 @@ def import_summary(done: Imported, path: Path) -> str:
     return f"{state}: {counts} from {printable(str(path))}{name}{replaced}"
 
 
-def query_line(query: Query) -> str:
-    """One line for each query of a search, as it is made."""
-    return (
-        f"{query.query:>3}  mu {query.mu:<9.3g} nu {query.nu:<9.3g} objective {query.objective:<10.4g} "
-        f"performance {query.performance:>6.2f} %  {query.arch}"
-    )
+def query_line(query: Query, width: int | None = None) -> str:
+    """One line for each query of a search, as it is made; `width` cuts it."""
+    number, performance = f"{query.query:>3}  ", f"performance {query.performance:>6.2f} %  "
+    found = f"mu {query.mu:<9.3g} nu {query.nu:<9.3g} objective {query.objective:<10.4g} "
+    if width is None:
+        return number + found + performance + query.arch
+    if width < len(number + found + performance) + LEAST_TEXT:
+        found = ""
+    return cut(number + found + performance + query.arch, width)
 
 
 def _left_out(count: int) -> list[str]:
@@ -180,20 +176,21 @@ def search_heading(started: StartedSearch, candidates: int, left_out: int = 0, s
     return "\n".join(lines)
 
 
-def search_summary(result: SearchResult) -> str:
-    """The winner and what the search cost."""
+def search_summary(result: SearchResult, width: int | None = None) -> str:
+    """The winner and what the search cost; where `width` cut the lines of queries, how to see them whole."""
     winner = result.best
     own, oracle = sum(q.own_seconds for q in result.queries), sum(q.seconds for q in result.queries)
+    cut_short = width is not None and any(cell_len(query_line(query)) > width for query in result.queries)
     column = "validation accuracy" if result.settings.accuracy == "valid_accuracy" else "test accuracy"
     return (
         f"best: {winner.arch}\n"
         f"      {winner.performance:.2f} % {column}, query {winner.query} of {len(result.queries)}, "
         f"mu {winner.mu:.3g}, nu {winner.nu:.3g}\n"
         f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle"
-    )
+    ) + (f"\n      `hnas search --resume {result.search} --json` shows the queries whole" if cut_short else "")
 
 
-def correlation_text(found: Correlations) -> str:
+def correlation_text(found: Correlations, width: int | None = None) -> str:
     """Both tables for people."""
     from pipeline.runs import run_or_mean
 
@@ -206,7 +203,8 @@ def correlation_text(found: Correlations) -> str:
     rows = [["", *(short[name] for name in found.names)]]
     for i, name in enumerate(found.names):
         rows.append([short[name], *(_number(found.matrix[i, j]) for j in range(len(found.names)))])
-    lines.append(aligned(rows))
+    remedy = "`--format csv` has all"
+    lines.append(table(rows, texts=[True, *[False] * len(found.names)], width=width, remedy=remedy))
     if found.table_1:
         rows = [[f"with {found.target}", "realizable", "non-realizable", "mu", "nu"]]
         for row in found.table_1:
@@ -217,7 +215,7 @@ def correlation_text(found: Correlations) -> str:
                 _number(row.nu, ".4g"),
             ]
             rows.append([row.metric, *values])
-        lines += ["", aligned(rows)]
+        lines += ["", table(rows, texts=[True] + [False] * 4, width=width, remedy=remedy)]
     elif found.target is None:
         lines += ["", "no accuracies of these architectures are in the store; `hnas import` adds them"]
     return "\n".join(lines)
@@ -238,6 +236,11 @@ def write_records(records: list[dict[str, Any]], form: str, out: TextIO) -> None
     writer.writerows(records)
 
 
+def written_text(rows: int, output: Path) -> str:
+    """How many rows of a result are in which file."""
+    return f"{rows:,} {'row' if rows == 1 else 'rows'} written to {output}"
+
+
 def warn(text: str) -> None:
     """A remark for people, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text, lines=True), file=sys.stderr, flush=True)

@@ -17,14 +17,14 @@ from typing import IO, Any, NamedTuple, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 
 from hnas.errors import UsageError
+from pipeline.fitting import LEAST_TEXT, cut, fitted, hidden_columns, terminal_width
 from pipeline.printable import printable
 
 TERMINAL_ROWS = 40
-_MIN_TEXT_WIDTH = 12
 
 _INTEGERS = {f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge")}
 _EXACT = {*_INTEGERS, "integer", "uinteger", "bignum", "decimal"}
@@ -200,7 +200,13 @@ def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, m
     names = tuple(printable(column.name, lines=True).replace("\n", " ") for column in columns)
     widths = [max(map(_width, cells)) for cells in zip(names, *shown, strict=True)]
     if terminal is not None:
-        _shrink(widths, [column.kind in ("text", "nested") for column in columns], terminal.width)
+        # Numbers are never cut, their headers are.
+        numbers = [max(map(_width, cells), default=0) for cells in zip(*shown, strict=True)] or [0] * len(widths)
+        least = [
+            min(wide, max(LEAST_TEXT, 0 if column.kind in ("text", "nested") else number))
+            for column, wide, number in zip(columns, widths, numbers, strict=True)
+        ]
+        widths = fitted(widths, least, terminal_width(sink))
     colours = terminal is not None and terminal.color_system is not None and not terminal.no_color
     unicode = _can_encode("─…", sink)
 
@@ -208,9 +214,8 @@ def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, m
         """The lines of a row: more than one where a text has line breaks (EXPLAIN draws its plan that way)."""
         for parts in zip_longest(*(("NULL" if cell is None else cell).split("\n") for cell in row), fillvalue=""):
             padded = []
-            for column, cell, part, width in zip(columns, row, parts, widths, strict=True):
-                if cell_len(part) > width:
-                    part = set_cell_size(part, width - 1).rstrip() + ("…" if unicode else "~")
+            for column, cell, part, width in zip(columns, row, parts, widths, strict=False):
+                part = cut(part, width, mark="…" if unicode else "~")
                 space = " " * (width - cell_len(part))
                 part = space + part if column.kind in ("exact", "float") else part + space
                 mark = "\x1b[2m" if cell is None else style
@@ -223,6 +228,9 @@ def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, m
         sink.writelines(lines(row))
     if more := rows - len(shown):
         sink.write(f"{'…' if unicode else '...'} {more:,} more {'row' if more == 1 else 'rows'} ({rows:,} in all)\n")
+    if terminal is not None and len(widths) < len(columns):
+        hint = hidden_columns(len(widths), names, "--format csv has all")
+        sink.write(cut(hint if unicode else hint.replace("…", "..."), terminal_width(sink) or len(hint)) + "\n")
     return rows
 
 
@@ -236,17 +244,6 @@ def _cell(kind: str, text: str | None) -> str | None:
 
 def _width(cell: str | None) -> int:
     return 4 if cell is None else max(map(cell_len, cell.split("\n"))) if "\n" in cell else cell_len(cell)
-
-
-def _shrink(widths: list[int], may_shrink: list[bool], available: int) -> None:
-    """Take what is too wide from the widest texts, as evenly as possible; numbers are never cut."""
-    excess = sum(widths) + 2 * (len(widths) - 1) - available
-    while excess > 0:
-        width, widest = max(((width, i) for i, width in enumerate(widths) if may_shrink[i]), default=(0, 0))
-        if width <= _MIN_TEXT_WIDTH:
-            return
-        widths[widest] -= 1
-        excess -= 1
 
 
 def _can_encode(text: str, sink: TextIO) -> bool:

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from hnas.algorithm import Oracle, Query, best, search
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean, unknown
 from hnas.objective import check_exponent
 from hnas.spaces import search_spaces
 from pipeline.averaging import check_runs, group_of
@@ -135,7 +135,7 @@ def new_search(
     Raises `UsageError` for what does not exist or does not fit.
     """
     if oracle not in ORACLES:
-        raise UsageError(f"the oracle {oracle!r} is unknown; choose from {', '.join(ORACLES)}")
+        raise unknown("the oracle", oracle, ORACLES)
     search_spaces[space]
     check_exponent(t)
     training = {**(training or {}), "images": dataset, "image_size": image_size} if oracle == "train" else {}
@@ -181,7 +181,10 @@ def open_search(store: Store, name: str) -> StartedSearch:
 def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
     """The settings and the saved queries of a search. Raises `UsageError` where there is none of that name."""
     if not name or "/" in name or not store.exists("searches", name, "search.json"):
-        raise UsageError(f"there is no search {name!r} in {store.location}; `hnas sql 'FROM searches'` lists them")
+        hint = did_you_mean(name, store.names("searches"))
+        raise UsageError(
+            f"there is no search {name!r} in {store.location}; `hnas sql 'FROM searches'` lists them{hint}"
+        )
     stored = store.read_json("searches", name, "search.json").get("settings")
     try:
         settings = SearchSettings(**stored)  # type: ignore[arg-type]

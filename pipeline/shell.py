@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -19,8 +20,10 @@ from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output.defaults import create_output
 from pygments.lexers.sql import SqlLexer
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean
 from pipeline.formats import run_query, view_names
+from pipeline.printable import printable
+from pipeline.result_writers import TERMINAL_ROWS
 
 PROMPT = "  hnas> "
 CONTINUATION = "   ...> "
@@ -31,11 +34,15 @@ A statement ends with a semicolon and may take several lines.
 .tables                    the views that a query can name
 .schema [VIEW]             their columns and types
 .format [table|csv|json]   how results are written
+.rows [N|all]              how many rows of a result are shown
 .timer on|off              tell how long each statement took
 .quit                      leave (so does Ctrl-D)
 Tab completes; Ctrl-C clears the line or interrupts a running query.
 """
-DOT_COMMANDS = (".help", ".tables", ".schema", ".format", ".timer", ".quit")
+_ALL_ROWS = sys.maxsize
+# Characters of one statement of a script: more come from a file that is no script, or that never ends.
+_LONGEST_STATEMENT = 2**24
+DOT_COMMANDS = (".help", ".tables", ".schema", ".format", ".rows", ".timer", ".quit")
 
 # Whole strings, quoted names, dollar quotes and comments; then an opening mark without its end; then the semicolon.
 _TOKEN = re.compile(
@@ -96,10 +103,13 @@ class _Shell:
         self._stderr = stderr
         self._format = "table"
         self._timer = False
+        self._rows: int | None = None  # as many as `run_query` shows
 
     def talk(self) -> None:
         """Converse at a terminal until Ctrl-D or `.quit`."""
         completer = SqlCompleter(self._connection)
+        if self._stdout.isatty():
+            self._rows = TERMINAL_ROWS
         session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
@@ -127,10 +137,10 @@ class _Shell:
                 self._tell(f"error: {' '.join(str(error).split())}")
             completer.forget()
 
-    def follow(self, script: Iterable[str]) -> None:
+    def follow(self, script: TextIO) -> None:
         """Execute a script line by line; the first error ends it."""
         pending, first_line = "", 0
-        for number, line in enumerate(script):
+        for number, line in enumerate(iter(lambda: script.readline(_LONGEST_STATEMENT), "")):
             if not pending:
                 if is_blank(line):
                     continue
@@ -140,6 +150,11 @@ class _Shell:
                         return
                     continue
             pending += line
+            if len(pending) >= _LONGEST_STATEMENT:
+                raise UsageError(
+                    f"the statement on line {first_line + 1} of standard input has more than 16 million characters; "
+                    "give a script of SQL"
+                )
             if ";" in line:
                 statements, rest = split_statements(pending)
                 for statement in statements:
@@ -150,7 +165,10 @@ class _Shell:
 
     def set_format(self, name: str) -> None:
         if name not in SHELL_FORMATS:
-            raise UsageError(f"the shell cannot write {name!r}: its formats are {', '.join(SHELL_FORMATS)}")
+            raise UsageError(
+                f"the shell cannot write {name!r}: its formats are {', '.join(SHELL_FORMATS)}"
+                f"{did_you_mean(name, SHELL_FORMATS)}"
+            )
         self._format = name
 
     def _obey(self, text: str) -> bool:
@@ -170,7 +188,15 @@ class _Shell:
             return
         began = time.perf_counter()
         # Empty lines stand for those above, so that an error names the line of the input.
-        run_query(self._connection, "\n" * line + statement, format=self._format, stdout=self._stdout)
+        rows = run_query(
+            self._connection,
+            "\n" * line + statement,
+            format=self._format,
+            stdout=self._stdout,
+            max_rows=self._rows,
+        )
+        if self._rows is not None and rows > self._rows and self._format != "table":
+            self._tell(f"{rows - self._rows:,} more rows ({rows:,} in all); .rows all shows them")
         if self._timer:
             self._tell(f"{time.perf_counter() - began:.3f} s")
 
@@ -188,10 +214,17 @@ class _Shell:
                 self._stdout.write(f"{self._format}\n")
             case [".format", name]:
                 self.set_format(name)
+            case [".rows"]:
+                self._stdout.write("all\n" if self._rows in (None, _ALL_ROWS) else f"{self._rows}\n")
+            case [".rows", "all"]:
+                self._rows = _ALL_ROWS
+            case [".rows", number] if number.isdecimal() and 0 < int(number) < _ALL_ROWS:
+                self._rows = int(number)
             case [".timer", "on" | "off" as state]:
                 self._timer = state == "on"
             case _:
-                raise UsageError(f"unknown command {' '.join(words)!r}: .help lists the commands")
+                hint = did_you_mean(words[0], DOT_COMMANDS)
+                raise UsageError(f"unknown command {' '.join(words)!r}: .help lists the commands{hint}")
         self._stdout.flush()
         return True
 
@@ -199,14 +232,14 @@ class _Shell:
         """The columns of one view, or of every view where `name` is empty."""
         views = list_columns(self._connection)
         if name and name not in views:
-            raise UsageError(f"there is no view {name!r}: the views are {', '.join(views)}")
+            raise UsageError(f"there is no view {name!r}: the views are {', '.join(views)}{did_you_mean(name, views)}")
         for view in [name] if name else views:
             width = max(map(len, (column for column, _ in views[view])))
             self._stdout.write(f"{view}\n")
             self._stdout.writelines(f"  {column.ljust(width)}  {kind}\n" for column, kind in views[view])
 
     def _tell(self, line: str) -> None:
-        self._stderr.write(f"{line}\n")
+        self._stderr.write(f"{printable(line)}\n")
         self._stderr.flush()
 
 

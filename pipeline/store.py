@@ -39,6 +39,7 @@ import pyarrow.parquet as pq
 from hnas.errors import HnasError, UsageError
 from pipeline.checksums import DamagedError, opened_json, parquet_bytes, sealed_json, verify_parquet
 from pipeline.leftovers import create_part, sweep_parts
+from pipeline.printable import is_text, printable
 
 STORE_VERSION = 1
 DEFAULT_STORE = "data/store"
@@ -95,6 +96,8 @@ class Store:
         # The Parquet files that this object has verified: path -> (modified, size), and what was found in them.
         self._verified: dict[str, object] = {}
         self.local = "file" in self.fs.protocol or "local" in self.fs.protocol
+        if not is_text(self.root):  # such as that of a relative path in a folder of such a name
+            raise UsageError(f"the path of the store, {printable(self.root)}, is not UTF-8 text; rename its folders")
         if self.local and Path(self.root).exists() and not Path(self.root).is_dir():
             raise UsageError(f"the store {location!r} is a file; a store is a folder")
 

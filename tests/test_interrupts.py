@@ -231,7 +231,7 @@ def test_standard_output_without_space_is_a_sentence_and_status_1(store):
     )
     assert (done.returncode, done.stderr) == (
         1,
-        "hnas: standard output cannot be written: no space is left; free some, or send it elsewhere\n",
+        "hnas: cannot write to standard output: No space left on device\n",
     )
 
 

@@ -118,7 +118,7 @@ def test_a_name_written_in_part_is_not_enough(store: Store) -> None:
     run, _ = names(store)
     done = hnas("rm", run[:4], "--yes", "--store", store.root)
     assert done.status == 2
-    assert f"is {run} meant?" in done.err
+    assert f"did you mean {run!r}?" in done.err
 
 
 def test_one_name_of_two_things_is_asked_for_by_its_kind(store: Store, tmp_path: Path) -> None:

@@ -107,6 +107,25 @@ def test_dot_command_errors_say_what_would_be_right(connection):
     ] == [True] * 3
 
 
+def test_near_misses_of_dot_commands_views_and_formats_are_named(connection):
+    _, err = type_in(connection, ".tabels\n.schema pol\n.format jsn\n.quit\n")
+    meant = ["'.tables'", "'pool'", "'json'"]
+    assert [f"did you mean {name}" in line for name, line in zip(meant, err.splitlines(), strict=True)] == [True] * 3
+
+
+def test_rows_are_limited_in_every_format_and_their_number_is_said(connection):
+    query = "SELECT i FROM range(5) t(i)"
+    for form, shown in (("csv", "i\n0\n1\n"), ("json", '[{"i": 0},\n {"i": 1}]\n')):
+        out, err = type_in(connection, f".rows 2\n.rows\n{query};\n.rows all\n.rows\n{query};\n.quit\n", form)
+        assert out.startswith(f"2\n{shown}all\n")
+        assert out.count("4") == 1
+        assert err == "3 more rows (5 in all); .rows all shows them\n"
+    out, _ = type_in(connection, f".rows 2\n{query};\n.quit\n", "table")
+    assert out.splitlines()[-1] == "… 3 more rows (5 in all)"
+    _, err = type_in(connection, ".rows 0\n.rows many\n.quit\n")
+    assert err.count(".help") == 2
+
+
 def test_history_is_kept_between_sessions(connection, history):
     type_in(connection, "SELECT 41 AS a;\n\x04")
     assert "SELECT 41 AS a;" in history.read_text()
@@ -150,6 +169,16 @@ def test_script_stops_at_its_first_error_and_names_the_line(connection, script, 
     assert caught.type is error
     assert stdout.getvalue() == "a\n1\n"
     assert "late" not in list_columns(connection)
+
+
+def test_a_script_that_never_ends_is_refused(connection):
+    class Endless(io.StringIO):
+        def readline(self, size: int = -1) -> str:  # type: ignore[override]
+            assert 0 < size <= 2**24
+            return "\0" * size
+
+    with pytest.raises(UsageError, match="line 1 of standard input has more than 16 million characters"):
+        run_shell(connection, format="csv", stdin=Endless(), stdout=io.StringIO(), stderr=io.StringIO())
 
 
 def test_quit_ends_a_script(connection):
@@ -275,6 +304,10 @@ def test_multi_line_query_interrupt_and_leaving_at_a_real_terminal(screen):
     screen.wait_for("100  24.75", "hnas>")
     screen.type("FROM pool;\r")
     screen.wait_for("… 60 more rows (100 in all)", "hnas>")
+    screen.type(".format csv\rFROM pool;\r")
+    screen.wait_for("39,9.75", "60 more rows (100 in all); .rows all shows them", "hnas>")
+    screen.type(".format table\r")
+    screen.wait_for("hnas>")
     screen.type("SELECT count(*) FROM range(200000000000) t(i) WHERE random() < 2;\r")
     time.sleep(1)
     screen.type("\x03")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,7 +146,9 @@ class SearchSpaces(Mapping[str, SearchSpace]):
             targets = self._targets()
             if name not in targets:
                 known = ", ".join(sorted(targets))
-                raise UsageError(f"there is no search space {name!r}; installed are: {known}")
+                raise UsageError(
+                    f"there is no search space {name!r}; installed are: {known}{did_you_mean(name, targets)}"
+                )
             try:
                 self._made[name] = targets[name].load()()
             except Exception as error:

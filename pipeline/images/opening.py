@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, did_you_mean
 from pipeline.datasets import canonical_dataset
 from pipeline.files import regular_file
 from pipeline.images import cifar, folders, imagenet16, parquet
@@ -110,7 +110,8 @@ def _located(spec: str) -> Path:
     if not spec or not path.exists():
         raise UsageError(
             f"There is no data set at {printable(spec) or 'an empty path'}: "
-            f"give digits, {', '.join(NAMED)}, or the path of a file or folder that exists."
+            f"give digits, {', '.join(NAMED)}, or the path of a file or folder that exists"
+            f"{did_you_mean(spec, ('digits', *NAMED)) or '.'}"
         )
     regular_file(path, "a file or a folder with a data set")
     return path

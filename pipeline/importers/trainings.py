@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, did_you_mean
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.spaces.base import key_of
 from pipeline.datasets import TEN_CLASSES, stored_dataset
@@ -65,7 +65,8 @@ class Trainings:
         unknown = [name for name in header if name not in known]
         if unknown or len(set(header)) < len(header):
             what = f"a column {unknown[0]!r} that is not known" if unknown else "a column twice"
-            raise UsageError(f"{self._path} has {what}; the columns are {', '.join(known)}")
+            hint = did_you_mean(unknown[0], known) if unknown else ""
+            raise UsageError(f"{self._path} has {what}; the columns are {', '.join(known)}{hint}")
 
     def add(self, number: int, row: Mapping[str, object]) -> None:
         """Take the training of line or row `number`: numbers as such or as text, None or "" where nothing is known."""
