@@ -655,7 +655,7 @@ def info(
     print(json.dumps(held, indent=2) if as_json else info_text(place, held, terminal_width(sys.stdout)))
 
 
-@app.command(epilog=_examples("hnas check", "hnas check --json --store data/tables/nasbench201"))
+@app.command(epilog=_examples("hnas check", "hnas check --json --store data/tables/nasbench201-cifar10"))
 def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     store: StoreOption = None,

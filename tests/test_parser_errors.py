@@ -67,7 +67,7 @@ def test_hnas_alone_shows_its_help_and_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "precompute", "import", "fetch", "search", "evaluate", "sql", "correlate", "info"]
+    "command", ["", "precompute", "import", "fetch", "search", "evaluate", "sql", "correlate", "info", "rm", "check"]
 )
 def test_a_single_letter_asks_for_help_everywhere(command: str) -> None:
     assert hnas(*command.split(), "-h") == hnas(*command.split(), "--help")
