@@ -23,7 +23,7 @@ COMMANDS = {
     "long headers": ("sql", f"SELECT {' + '.join(['1'] * 30)}, 2"),
     "search": ("search", "nasbench201", "--queries", "3"),
     "dry run": ("precompute", "nasbench201", "--dataset", "digits", "--sample", "2", "--channels", "4", "--cells", "1",
-                "--batch-size", "8", "--dry-run"),
+                "--batch-size", "16", "--dry-run"),
 }  # fmt: skip
 # Whole on every terminal, to be copied from there: it breaks them itself.
 WHOLE = re.compile(r"store |best: |      .*(accuracy|oracle|whole)|run \w+: ")

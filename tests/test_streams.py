@@ -25,7 +25,7 @@ COMMANDS = {
     "a shell": ("sql",),
     "import": ("import", "csv"),
     "dry run": ("precompute", "nasbench201", "--dataset", "digits", "--sample", "1", "--channels", "4", "--cells", "1",
-                "--batch-size", "8", "--dry-run"),
+                "--batch-size", "16", "--dry-run"),
     "completion": ("--show-completion", "bash"),
 }  # fmt: skip
 
