@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -110,11 +109,11 @@ def test_a_search_saved_before_there_were_threads_goes_on(store):
     training = {"epochs": 1, "batch_size": 256, "lr": 0.1}
     started = new_search(connection, space="nasbench201", oracle="train", queries=1, training=training)
     result = run_search(store, connection, started)
-    path = Path(store.root) / "searches" / result.search / "search.json"
-    saved = json.loads(path.read_text())
+    place = ("searches", result.search, "search.json")
+    saved = store.read_json(*place)
     assert saved["settings"]["training"].pop("threads") == training_threads(None)
     saved["settings"]["queries"] = 2
-    path.write_text(json.dumps(saved))
+    store.write_json(saved, *place)
     sizes = []
     again = run_search(
         store, connect(store), open_search(store, result.search), on_start=lambda _, size: sizes.append(size)
