@@ -123,7 +123,7 @@ def _eigenvalues(arrays: NTKArrays, metrics: pa.Table) -> np.ndarray:
 def main(arguments: list[str]) -> None:
     """Pack the run of a store that the three arguments name."""
     if len(arguments) != 3:
-        print("usage: python -m pipeline.packing STORE RUN TARGET", file=sys.stderr)
+        print(f"hnas: packing needs STORE RUN TARGET, three arguments, and got {len(arguments)}", file=sys.stderr)
         sys.exit(UsageError.exit_code)
     store, run, target = arguments
     try:
