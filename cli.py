@@ -432,9 +432,10 @@ def search(
     from pipeline.fitting import terminal_width
     from pipeline.progress import TrainingBar
     from pipeline.search import new_search, open_search, run_search
-    from pipeline.store import Store, store_location
+    from pipeline.shelf import existing_store
+    from pipeline.store import store_location
 
-    place = Store(store_location(store))
+    place = existing_store(store_location(store))
     connection = connect(place)
     if resume is not None:
         started = open_search(place, resume)
@@ -563,13 +564,14 @@ def sql(
     from pipeline.formats import run_query
     from pipeline.render import warn, written_text
     from pipeline.result_sinks import output_format
+    from pipeline.shelf import existing_store
     from pipeline.shell import run_shell
-    from pipeline.store import Store, store_location
+    from pipeline.store import store_location
 
     written_as = output_format(output, form and form.value)
     if output is not None and query is None:
         raise UsageError("--output needs a QUERY whose result to write")
-    connection = connect(Store(store_location(store)))
+    connection = connect(existing_store(store_location(store)))
     if query is None:
         run_shell(connection, format=written_as, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         return
@@ -618,13 +620,14 @@ def correlate(
     from pipeline.fitting import terminal_width
     from pipeline.progress import status
     from pipeline.render import correlation_text, write_records
-    from pipeline.store import Store, store_location
+    from pipeline.shelf import existing_store
+    from pipeline.store import store_location
 
     if plot is not None:
         from pipeline.figures import check_figure, plot_correlations
 
         check_figure(plot)
-    connection = connect(Store(store_location(store)))
+    connection = connect(existing_store(store_location(store)))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     with status(sys.stderr, "correlating"):
         found = compute(
@@ -648,10 +651,11 @@ def info(
     from pipeline.fitting import terminal_width
     from pipeline.info import store_info
     from pipeline.render import info_text
-    from pipeline.store import Store, store_location
+    from pipeline.shelf import existing_store
+    from pipeline.store import store_location
 
     place = store_location(store)
-    held = store_info(connect(Store(place)))
+    held = store_info(connect(existing_store(place)))
     print(json.dumps(held, indent=2) if as_json else info_text(place, held, terminal_width(sys.stdout)))
 
 
@@ -670,9 +674,10 @@ def check(
     from pipeline.check import check_store
     from pipeline.progress import status
     from pipeline.render import check_text
-    from pipeline.store import Store, store_location
+    from pipeline.shelf import existing_store
+    from pipeline.store import store_location
 
-    place = Store(store_location(store))
+    place = existing_store(store_location(store))
     with nullcontext() if quiet else status(sys.stderr, "checking"):
         report = check_store(place)
     print(json.dumps(asdict(report), indent=2) if as_json else check_text(place.location, report))

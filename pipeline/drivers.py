@@ -191,6 +191,15 @@ class Drivers:
                 folder.rmdir()
 
 
+def sweep_drivers(store: Store, run: str) -> None:
+    """Remove what commands that were killed left on a run, unless one is at work on it."""
+    if store.local and store.exists("runs", run, _FOLDER):
+        with locked(store, "runs", run):
+            drivers = Drivers(store, run)
+            if not drivers.others()[0]:
+                drivers.forget()
+
+
 def logged(store: Store, run: str) -> dict[str, Claim]:
     """The claims on a run that were written down, by their parts: what a part holds without opening it.
 

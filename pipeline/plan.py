@@ -186,6 +186,19 @@ def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
         write_missing(store, known, plan.requested, space, "architectures", space.name)
 
 
+def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
+    """Whether the run has all that the plan asks for, and says so: then nothing is to be written, or locked."""
+    run = plan.settings.id
+    if plan.todo or plan.repairs or store.exists("runs", run, "drivers"):
+        return False
+    wanted = {arch for arch, _ in plan.requested}
+    for folder in (("runs", run, "requests"), ("architectures", space.name)):
+        known = store.read_tables(["arch"], *folder)
+        if known is None or not wanted <= set(known["arch"].to_pylist()):
+            return False
+    return store.exists("runs", run, "batch.npz") and store.exists("runs", run, "run.json")
+
+
 def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:
     """What the networks of `plan.todo` are expected to cost, by canonical form: 1 + F / mean F, F multiply-adds.
 

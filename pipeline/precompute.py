@@ -21,9 +21,10 @@ from pipeline.claims import Claims, joined
 from pipeline.cluster import connected
 from pipeline.dask_api import Client, Future, KilledWorker
 from pipeline.devices import Numerics
+from pipeline.drivers import sweep_drivers
 from pipeline.local_cluster import default_workers
 from pipeline.packing import adopted
-from pipeline.plan import Plan, record_request, relative_costs
+from pipeline.plan import Plan, is_recorded, record_request, relative_costs
 from pipeline.runs import now, open_run, record_session
 from pipeline.spaces import flush_cache
 from pipeline.store import Store
@@ -97,6 +98,8 @@ def precompute(
     if scheduler is None:
         choose_device(device)
     run = plan.settings.id
+    if is_recorded(store, space, plan):
+        return run
     started = now()
     begun: float | None = None
     claims: Claims | None = None
@@ -112,6 +115,7 @@ def precompute(
             open_run(store, plan.settings, plan.batch)
             record_request(store, space, plan)
             if client is None:
+                sweep_drivers(store, run)
                 return run
             claims = Claims(store, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
             stack.enter_context(joined(claims))

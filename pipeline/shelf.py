@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hnas.errors import UsageError
+from pipeline.printable import printable
 from pipeline.store import Store
 from pipeline.stored import Stored
 
@@ -18,6 +20,18 @@ def shelf(store: Store) -> dict[str, Store]:
             runs = [run for run in table.folders("runs") if table.exists("runs", run, "run.json")]
             found |= {run: table for run in runs if not store.exists("runs", run, "run.json")}
     return found
+
+
+def existing_store(location: str) -> Store:
+    """The store at `location`, for a command that reads. Raises `UsageError` where there is neither one nor tables."""
+    store = Store(location)
+    there = Path(store.root).exists() if store.local else store.exists("store.json") or store.exists("runs")
+    if not there and not shelf(store):
+        raise UsageError(
+            f"there is no store at {printable(location)}, and so no run; `hnas precompute` and `hnas import` make one, "
+            "--store and $HNAS_STORE name another"
+        )
+    return store
 
 
 def place_of(store: Store, run: str) -> Store:

@@ -47,12 +47,12 @@ class ArrayRows:
         from pipeline.ntk import NTKArrays  # not before: Zarr takes a while to import
 
         stored = NTKArrays(self._store, self._run)
-        if not self._store.exists("runs", self._run, "ntk.zarr", self._name, "zarr.json"):
+        lost = _kept_matrices(self._store, self._run) if self._name == "gram" else set()
+        if not lost and not self._store.exists("runs", self._run, "ntk.zarr", self._name, "zarr.json"):
             return  # a run without a row, or without --keep-gram
         array = stored.open(self._name)
         block = array.chunks[0]
         together = max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
-        lost = _kept_matrices(self._store, self._run) if self._name == "gram" else set()
         for first, count in _stretches(stored.blocks(self._name), together):
             start = first * block
             values = stored.rows(array, start, start + count * block)

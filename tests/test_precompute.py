@@ -426,7 +426,7 @@ def test_a_crash_between_the_two_writes_of_a_chunk_leaves_nothing_that_counts(st
     plan = small_plan(store, sample=20)
     run = plan.settings.id
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise MemoryError
 
     with claims_of(store, plan) as claims:
