@@ -483,7 +483,7 @@ def test_bad_input_is_refused_in_one_sentence(case: Case, tmp_path: Path, monkey
 
 def test_a_data_set_without_a_test_split_is_fine(tmp_path: Path) -> None:
     images = class_folders(8, 8, images=5)(tmp_path)
-    done = hnas(*EVALUATE[:-1], images, "--json")
+    done = hnas(*EVALUATE[:-1], images, "--json", "--quiet")
     assert (done.status, done.err) == (0, "")
     found = json.loads(done.out)
     assert found["test_accuracy"] is None
