@@ -129,7 +129,7 @@ def test_the_command_of_the_page_says_what_it_packed_or_what_is_wrong(filled, tm
     again = command(store.root, run, target)
     assert (again.returncode, again.stderr[:6]) == (2, "hnas: ")
     wrong = command(store.root)
-    assert (wrong.returncode, wrong.stderr[:7]) == (2, "usage: ")
+    assert (wrong.returncode, wrong.stderr) == (2, "hnas: packing needs STORE RUN TARGET, three arguments, and got 1\n")
 
 
 def test_a_run_that_does_not_exist_is_told(filled, tmp_path):
