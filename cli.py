@@ -682,7 +682,9 @@ def check(
         report = check_store(place)
     print(json.dumps(asdict(report), indent=2) if as_json else check_text(place.location, report))
     if report.damaged:
-        raise HnasError(f"{len(report.damaged)} things in the store {place.location} are damaged")
+        count = len(report.damaged)
+        things = "1 thing" if count == 1 else f"{count} things"
+        raise HnasError(f"{things} in the store {place.location} {'is' if count == 1 else 'are'} damaged")
 
 
 def main() -> None:

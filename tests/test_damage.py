@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,14 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hnas.errors import HnasError
-from pipeline.catalog import connect
+from pipeline.catalog import connect, pick_run
 from pipeline.check import check_store
 from pipeline.checksums import CHECKSUM, DamagedError, parquet_bytes, verify_parquet
+from pipeline.correlate import correlate
 from pipeline.formats import run_query
+from pipeline.info import store_info
 from pipeline.ntk import NTKArrays
+from pipeline.precompute import precompute
 from pipeline.runs import load_batch
 from pipeline.store import Store
-from tests.conftest import exact_table, fill, snapshot
+from tests.conftest import HNAS, SPACE, exact_table, fill, hnas, snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -406,3 +410,70 @@ def test_files_that_are_none_are_refused_at_once(two):
     os.mkfifo(path)
     with pytest.raises(HnasError, match="is no file"):
         connect(store)
+
+
+def test_a_finished_run_on_a_read_only_file_system_needs_no_lock(two, small_plan, monkeypatch):
+    store, run, _ = two
+    before = snapshot(store.root)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for step in ("filelock.FileLock.acquire", "pathlib.Path.mkdir", "tempfile.mkstemp"):
+        monkeypatch.setattr(step, refuse)
+    assert precompute(store, SPACE, small_plan(store, sample=20)) == run
+    assert snapshot(store.root) == before
+
+
+def test_what_a_killed_command_left_on_a_finished_run_is_swept(two, small_plan):
+    store, run, _ = two
+    left = Path(store.path("runs", run, "drivers"))
+    left.mkdir()
+    (left / "0123.claims").write_text("")
+    (left / "0123.lock").write_text("")
+    assert precompute(store, SPACE, small_plan(store, sample=20)) == run
+    assert not left.exists()
+
+
+# --- unfinished runs
+
+
+def test_an_unfinished_run_is_refused_with_the_figure_unless_partial_is_allowed(two):
+    store, run, other = two
+    part = Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0]))
+    rows_lost = pq.read_metadata(part).num_rows
+    part.unlink()
+    connection = connect(store)
+    classes = connection.execute("SELECT count(DISTINCT canonical) FROM requests WHERE run = ?", [run]).fetchall()[0][0]
+    figure = f"run {run} is unfinished: {classes - rows_lost} of {classes} classes"
+    with pytest.raises(HnasError, match=figure):
+        correlate(connection, pick_run(connection, run=run))
+    with pytest.raises(HnasError, match=figure):
+        correlate(connection, pick_run(connection, run=other), average=True)
+    assert correlate(connection, pick_run(connection, run=run), partial=True).n
+    assert correlate(connection, pick_run(connection, run=other)).n == 20
+    complete = {row["run"]: row["complete"] for row in store_info(connection)["runs"]}
+    assert complete == {run: "no", other: "yes"}
+    assert any(f"{classes - rows_lost} of {classes}" in remark for remark in check_store(store).remarks)
+
+
+def test_check_says_what_is_damaged_and_exits_with_1(two):
+    store, run, _ = two
+    command = [str(HNAS), "check", "--store", store.root]
+    done = hnas(*command)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing is damaged")
+    flip(Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0])))
+    done = hnas(*command, "--json")
+    assert done.returncode == 1
+    assert done.stderr == f"hnas: 1 thing in the store {store.root} is damaged\n"
+    (finding,) = json.loads(done.stdout)["damaged"]
+    assert finding["mend"] == "delete it, and its rows are computed again"
+
+
+def test_a_store_that_is_not_there_is_told_from_one_that_is_empty(tmp_path):
+    absent = hnas(str(HNAS), "info", "--store", str(tmp_path / "store"))
+    assert absent.returncode == 2
+    assert "there is no store at" in absent.stderr
+    (tmp_path / "store").mkdir()
+    empty = hnas(str(HNAS), "info", "--store", str(tmp_path / "store"))
+    assert (empty.returncode, empty.stderr) == (0, "")
