@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -189,3 +190,32 @@ def test_a_network_that_draws_nothing_runs_forward_once() -> None:
 
     measured(around(lambda: Forward(counted)))
     assert len(calls) == 1
+
+
+def test_a_thread_that_draws_all_the_time_is_not_taken_for_the_network(one_thread):
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.batch_norm(x, None, None, self.weight, training=self.training)
+
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), Normalised(), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))
+    images, labels = torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))
+    expected = compute_metrics(network, images, labels).columns()
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        found = [compute_metrics(network, images, labels).columns() for _ in range(5)]
+    finally:
+        stop.set()
+        thread.join()
+    assert found == [expected] * 5
+    assert all(module.training for module in network.modules())

@@ -77,7 +77,7 @@ def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
     cells = search_spaces["nasbench201"].sample(6, seed=3)
     (tmp_path / "list.txt").write_text("\n".join(cells))
     shown = commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))
-    assert len(shown) == 10
+    assert len(shown) == 11
     for command, _ in shown:
         run(command, tmp_path / "store")
     assert (tmp_path / "pool.parquet").exists()

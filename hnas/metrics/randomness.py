@@ -87,20 +87,30 @@ def settled(modules: Modules, generators: Generators, forward: Callable[[Watch |
     second, drew = _watched(forward, generators, watch)
     if not drew:  # another thread drew
         return second
+    # Threads beside this one draw now and then, as Dask's do: a module that draws does so in each pass.
+    again = Watch(modules, generators)
+    third, drew = _watched(forward, generators, again)
+    watch.drawing = {module: None for module in watch.drawing if module in again.drawing}
+    if not drew or not watch.drawing:
+        return third
     for module in watch.drawing:
         module.training = False
-    third, drew = _watched(forward, generators, None)
-    if third.recorder.normalised != first.recorder.normalised:
+    fourth, drew = _watched(forward, generators, None)
+    if fourth.recorder.normalised != first.recorder.normalised:
+        if not (watch.of_torch or again.of_torch) and _same(first.logits, second.logits):
+            for module in watch.drawing:
+                module.training = True
+            return third  # a thread that draws all the time
         raise UsageError(f"{watch.told()}, and cannot be put in evaluation mode, since it normalises batches too")
     if not drew:
-        return third
-    fourth, drew = _watched(forward, generators, None)
-    if drew and not _same(third.logits, fourth.logits):
+        return fourth
+    fifth, drew = _watched(forward, generators, None)
+    if drew and not _same(fourth.logits, fifth.logits):
         raise UsageError(
             f"{watch.told()}, in evaluation mode too, and the logits depend on them; let it compute the same "
             "whenever it is called"
         )
-    return fourth
+    return fifth
 
 
 def _watched(
@@ -127,6 +137,7 @@ class Watch:
     generators: Generators
     drawing: dict[nn.Module, None] = field(default_factory=dict)
     source: str = ""
+    of_torch: bool = False
 
     @contextmanager
     def around(self, network: nn.Module, recorder: Recorder) -> Iterator[None]:
@@ -139,6 +150,7 @@ class Watch:
             if moved(last[0], now):
                 torchs, pythons = (last[0][i] != now[i] for i in range(2))
                 by = getattr(function, "__name__", "") if torchs else "Python's random" if pythons else "numpy.random"
+                self.of_torch |= torchs
                 last[0] = now
                 self.drawing[running[-1]] = None
                 self.source = self.source or by
