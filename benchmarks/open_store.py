@@ -98,10 +98,9 @@ def fill(store: Store, space: str, n: int, seeds: int) -> None:
         "epochs": pa.repeat(pa.scalar(108, pa.int32()), len(of)), "seed": pa.array(np.arange(len(of)) % seeds),
     }  # fmt: skip
     columns |= {name: pa.array(100 * random.random(len(of))) for name in SCHEMAS["accuracies"].names[5:]}
-    with TableWriters(store, space, "nasbench.parquet") as writers:
+    with TableWriters(store, space, space, "nasbench.tfrecord", "0") as writers:
         writers.write(Rows("accuracies", pa.RecordBatch.from_pydict(columns, schema=SCHEMAS["accuracies"])))
-        writers.finish("")
-        writers.keep()
+        writers.keep(writers.finish([]), None)
 
 
 def main() -> None:
