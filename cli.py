@@ -432,10 +432,9 @@ def search(
     from pipeline.fitting import terminal_width
     from pipeline.progress import TrainingBar
     from pipeline.search import new_search, open_search, run_search
-    from pipeline.shelf import existing_store
-    from pipeline.store import store_location
+    from pipeline.store import Store, store_location
 
-    place = existing_store(store_location(store))
+    place = Store(store_location(store))
     connection = connect(place)
     if resume is not None:
         started = open_search(place, resume)

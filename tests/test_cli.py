@@ -366,8 +366,12 @@ def test_info_for_people_and_for_programs(store: Path) -> None:
 
 def test_info_on_a_store_that_does_not_exist_creates_none(tmp_path: Path) -> None:
     done = hnas("info", "--json", "--store", tmp_path / "new")
-    assert json.loads(done.out) == {"runs": [], "accuracies": [], "curves": [], "proxies": [], "searches": []}
+    assert (done.status, done.out) == (2, "")
+    assert "there is no store at" in done.err
     assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    done = hnas("info", "--json", "--store", tmp_path / "new")
+    assert json.loads(done.out) == {"runs": [], "accuracies": [], "curves": [], "proxies": [], "searches": []}
 
 
 @pytest.fixture(scope="module")

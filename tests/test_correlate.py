@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.stats import kendalltau, spearmanr
@@ -111,9 +110,10 @@ def changed(folder: Path, kind: str, column: str, values: Callable[[int], list[f
     """The correlations of a store whose `metrics` or `accuracies` have other values in one column."""
     store = make_store(folder, architectures=20)
     (path,) = store.glob(*{"metrics": ("runs", "*", "metrics"), "accuracies": ("accuracies", "*")}[kind], "*.parquet")
-    table = pq.read_table(path)
+    parts = path.removeprefix(f"{store.root}/").split("/")
+    table = store.read_table(None, *parts)
     index = table.column_names.index(column)
-    pq.write_table(table.set_column(index, column, pa.array(values(len(table)))), path)
+    store.write_table(table.set_column(index, column, pa.array(values(len(table)))), *parts)
     connection = connect(store)
     return correlate(connection, pick_run(connection), target="test_accuracy")
 
