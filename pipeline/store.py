@@ -120,18 +120,13 @@ class Store:
         except Exception as error:  # of the network, the permissions, the protocol
             raise HnasError(f"{self.location} cannot be read: {reason_of(error)}") from error
 
-    def pattern(self, *parts: str) -> str:
-        """Like `url`, with the root's own `*`, `?` and `[` taken literally, so that only `parts` are a pattern."""
-        location = self.url(*parts)
-        tail = "/".join(parts)
-        return glob.escape(location.removesuffix(tail)) + tail
-
     def glob(self, *parts: str) -> list[str]:
-        """The paths that match the pattern, sorted."""
+        """The paths that match the pattern, sorted; `*`, `?` and `[` of the root itself are taken literally."""
+        tail = "/".join(parts)
+        pattern = glob.escape(self.url(*parts).removesuffix(tail)) + tail
         if self.local:
-            # As fsspec finds them, in half its time: opening a store asks some thirty times.
-            return sorted(glob.glob(self.pattern(*parts), include_hidden=True))  # noqa: PTH207 (keeps strings)
-        return sorted(str(found) for found in self.fs.glob(self.pattern(*parts)))
+            return sorted(glob.glob(pattern, include_hidden=True))  # noqa: PTH207 (keeps strings)
+        return sorted(str(found) for found in self.fs.glob(pattern))
 
     def names(self, *folder: str) -> list[str]:
         """The names of what is in a folder, in any order; none where there is no such folder.
