@@ -266,6 +266,9 @@ def fuzz(template: Path, kind: str, count: int, seed: int, damages: tuple[str, .
             path, damage = random.choice(files), random.choice(damages)
             DAMAGES[damage](path, files, random)
             for command, before in reference.items():
+                # Two seconds of searches for the boosted correlation, over the rows that `pool` shows.
+                if command[0] == "correlate" and number % 10:
+                    continue
                 # Rows that are gone with their part are rows that are not there yet: `info` says so, the others refuse.
                 if kind == "metrics" and damage == "deletion" and command[0] != "correlate":
                     continue
