@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline import ending
+from hnas.pipeline.console import exit as ending
 
 # isort: split
 import json
@@ -16,10 +16,10 @@ import typer
 
 from hnas import __version__
 from hnas.errors import HnasError, UsageError, lacks_memory
-from pipeline import completion
+from hnas.pipeline.console import completion
 
 if TYPE_CHECKING:
-    from pipeline.train import TrainingSize
+    from hnas.pipeline.search.training import TrainingSize
 
 app = typer.Typer(
     name="hnas",
@@ -213,17 +213,17 @@ def precompute(
     """
     if dataset is None:
         raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
+    from hnas.pipeline.console.progress import Reporter
+    from hnas.pipeline.console.text import dry_run_text, precompute_summary
+    from hnas.pipeline.images import open_dataset
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.precompute.driver import estimate
+    from hnas.pipeline.precompute.driver import precompute as carry_out
+    from hnas.pipeline.precompute.local_cluster import default_workers
+    from hnas.pipeline.precompute.plan import make_plan
+    from hnas.pipeline.precompute.tls import Certificates
+    from hnas.pipeline.store.store import Store, store_location
     from hnas.spaces import search_spaces
-    from pipeline.fitting import terminal_width
-    from pipeline.images import open_dataset
-    from pipeline.local_cluster import default_workers
-    from pipeline.plan import make_plan
-    from pipeline.precompute import estimate
-    from pipeline.precompute import precompute as carry_out
-    from pipeline.progress import Reporter
-    from pipeline.render import dry_run_text, precompute_summary
-    from pipeline.store import Store, store_location
-    from pipeline.tls import Certificates
 
     place = Store(store_location(store))
     plan = make_plan(
@@ -286,11 +286,11 @@ def import_(
     Each file is a source of its own, and none is averaged with another. Importing a file again changes nothing; a
     changed file of the same name replaces its rows; `hnas rm` takes them out.
     """
-    from pipeline.importers import import_accuracies
-    from pipeline.importers.hints import hints
-    from pipeline.progress import ReadingReporter
-    from pipeline.render import import_summary, warn
-    from pipeline.store import Store, store_location
+    from hnas.pipeline.console.progress import ReadingReporter
+    from hnas.pipeline.console.text import import_summary, warn
+    from hnas.pipeline.importers import import_accuracies
+    from hnas.pipeline.importers.hints import hints
+    from hnas.pipeline.store.store import Store, store_location
 
     place = Store(store_location(store))
     reporter = ReadingReporter(sys.stderr, quiet=quiet)
@@ -318,9 +318,9 @@ def rm(
 
     Asks before it does, and says which searches used it. Nothing outside the store is removed.
     """
-    from pipeline.removal import find_held, remove
-    from pipeline.render import warn
-    from pipeline.store import Store, store_location
+    from hnas.pipeline.console.text import warn
+    from hnas.pipeline.store.removal import find_held, remove
+    from hnas.pipeline.store.store import Store, store_location
 
     place = Store(store_location(store))
     held = find_held(place, name)
@@ -355,9 +355,9 @@ def fetch(
     cifar10, cifar100, nasbench101, nasbench101-full: checked against their published checksums; an interrupted download
     goes on. imagenet16-120, nasbench201, nats-bench, suite-zero have no stable link: says where they are.
     """
-    from pipeline.fetch import fetch as get
-    from pipeline.images import data_folder
-    from pipeline.progress import ReadingReporter
+    from hnas.pipeline.console.progress import ReadingReporter
+    from hnas.pipeline.images import data_folder
+    from hnas.pipeline.io.fetch import fetch as get
 
     reporter = ReadingReporter(sys.stderr, quiet=quiet, verb="fetching")
     try:
@@ -423,16 +423,16 @@ def search(
 
     Bayesian optimisation proposes (mu, nu), the minimiser of eq. (7) is evaluated, the best one wins.
     """
-    from pipeline.threads import wait_without_spinning
+    from hnas.threads import wait_without_spinning
 
     wait_without_spinning()
-    from pipeline import render
-    from pipeline.averaging import left_out
-    from pipeline.catalog import connect
-    from pipeline.fitting import terminal_width
-    from pipeline.progress import TrainingBar
-    from pipeline.search import new_search, open_search, run_search
-    from pipeline.store import Store, store_location
+    from hnas.pipeline.catalog.averaging import left_out
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.console import text as render
+    from hnas.pipeline.console.progress import TrainingBar
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.search.session import new_search, open_search, run_search
+    from hnas.pipeline.store.store import Store, store_location
 
     place = Store(store_location(store))
     connection = connect(place)
@@ -513,13 +513,13 @@ def evaluate(
         raise UsageError("evaluate needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
     from dataclasses import asdict
 
-    from pipeline.threads import wait_without_spinning
+    from hnas.threads import wait_without_spinning
 
     wait_without_spinning()
-    from pipeline.images import open_dataset
-    from pipeline.progress import TrainingBar
-    from pipeline.render import training_heading, training_text, warn
-    from pipeline.train import evaluate as train_one
+    from hnas.pipeline.console.progress import TrainingBar
+    from hnas.pipeline.console.text import training_heading, training_text, warn
+    from hnas.pipeline.images import open_dataset
+    from hnas.pipeline.search.training import evaluate as train_one
 
     result = train_one(
         arch,
@@ -559,13 +559,13 @@ def sql(
     Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, mean_pool,
     spectra, grams, scores, searches, queries.
     """
-    from pipeline.catalog import connect
-    from pipeline.formats import run_query
-    from pipeline.render import warn, written_text
-    from pipeline.result_sinks import output_format
-    from pipeline.shelf import existing_store
-    from pipeline.shell import run_shell
-    from pipeline.store import store_location
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.console.query import run_query
+    from hnas.pipeline.console.shell import run_shell
+    from hnas.pipeline.console.sinks import output_format
+    from hnas.pipeline.console.text import warn, written_text
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
 
     written_as = output_format(output, form and form.value)
     if output is not None and query is None:
@@ -614,16 +614,16 @@ def correlate(
 
     Rank correlations of all columns with each other, and of the metrics with an accuracy, plain and through eq. (7).
     """
-    from pipeline.catalog import connect, pick_run
-    from pipeline.correlate import correlate as compute
-    from pipeline.fitting import terminal_width
-    from pipeline.progress import status
-    from pipeline.render import correlation_text, write_records
-    from pipeline.shelf import existing_store
-    from pipeline.store import store_location
+    from hnas.pipeline.analysis.correlate import correlate as compute
+    from hnas.pipeline.catalog.views import connect, pick_run
+    from hnas.pipeline.console.progress import status
+    from hnas.pipeline.console.text import correlation_text, write_records
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
 
     if plot is not None:
-        from pipeline.figures import check_figure, plot_correlations
+        from hnas.pipeline.analysis.figures import check_figure, plot_correlations
 
         check_figure(plot)
     connection = connect(existing_store(store_location(store)))
@@ -646,12 +646,12 @@ def info(
     store: StoreOption = None,
 ) -> None:
     """Say what the store holds."""
-    from pipeline.catalog import connect
-    from pipeline.fitting import terminal_width
-    from pipeline.info import store_info
-    from pipeline.render import info_text
-    from pipeline.shelf import existing_store
-    from pipeline.store import store_location
+    from hnas.pipeline.catalog.info import store_info
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.console.text import info_text
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
 
     place = store_location(store)
     held = store_info(connect(existing_store(place)))
@@ -670,11 +670,11 @@ def check(
     """
     from dataclasses import asdict
 
-    from pipeline.check import check_store
-    from pipeline.progress import status
-    from pipeline.render import check_text
-    from pipeline.shelf import existing_store
-    from pipeline.store import store_location
+    from hnas.pipeline.console.progress import status
+    from hnas.pipeline.console.text import check_text
+    from hnas.pipeline.store.check import check_store
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
 
     place = existing_store(store_location(store))
     with nullcontext() if quiet else status(sys.stderr, "checking"):
@@ -688,7 +688,7 @@ def check(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage; an error is one sentence on standard error."""
-    from pipeline.streams import check_names, open_streams, results
+    from hnas.pipeline.console.streams import check_names, open_streams, results
 
     open_streams()
     debug = "--debug" in sys.argv
@@ -715,7 +715,7 @@ def main() -> None:
 
 def _told(error: Exception) -> tuple[str, int]:
     """An error of the parser, a file, DuckDB, or one that nobody foresaw, as a sentence; and its exit status."""
-    from pipeline.parser_errors import is_parser_error, parser_sentence
+    from hnas.pipeline.console.parser_errors import is_parser_error, parser_sentence
 
     if is_parser_error(error):
         if len(sys.argv) < 2:
@@ -725,7 +725,7 @@ def _told(error: Exception) -> tuple[str, int]:
         return f"{str(error.filename)[:300]} cannot be used: {error.strerror}", HnasError.exit_code
     reason = str(error).strip().splitlines()
     if type(error).__module__ in ("duckdb", "_duckdb"):
-        from pipeline.table_files import told
+        from hnas.pipeline.catalog.table_files import told
 
         if (own := told(error)) is not None:
             return str(own), own.exit_code

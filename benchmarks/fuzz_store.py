@@ -31,7 +31,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import cli  # noqa: E402
+from hnas import cli  # noqa: E402
 
 VIEWS = (
     "runs", "architectures", "requests", "metrics", "accuracies", "curves", "proxies", "spectra", "grams", "scores",

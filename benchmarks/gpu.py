@@ -35,10 +35,10 @@ from host_reads import HostReads
 from metrics import SPACES, batch, timed
 
 from hnas import compute_metrics, search_spaces
+from hnas.devices import numerics
 from hnas.metrics import ENGINE_VERSION
-from pipeline.devices import numerics
-from pipeline.runs import RunSettings
-from pipeline.worker import Job, batch_tensors, measure, measure_all
+from hnas.pipeline.precompute.worker import Job, batch_tensors, measure, measure_all
+from hnas.pipeline.store.run import RunSettings
 
 CHUNK = 16
 START_SECONDS = 300

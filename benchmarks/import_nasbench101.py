@@ -22,8 +22,8 @@ from hashlib import md5
 from pathlib import Path
 from random import Random
 
-from pipeline.importers.model_metrics import message_class
-from pipeline.importers.tfrecord import masked_crc
+from hnas.pipeline.importers.model_metrics import message_class
+from hnas.pipeline.importers.tfrecord import masked_crc
 
 OPERATIONS = ("conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3")
 
@@ -76,7 +76,7 @@ def main() -> None:
             print(f"wrote {records:,} records in {time.perf_counter() - begun:.0f} s", flush=True)
         store = options.store or str(Path(folder) / "store")
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "cli", "import", "nasbench101", path, "--store", store], check=True)
+        subprocess.run([sys.executable, "-m", "hnas.cli", "import", "nasbench101", path, "--store", store], check=True)
         seconds = time.perf_counter() - begun
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         stored = sum(file.stat().st_size for file in Path(store).rglob("*.parquet")) / 1e6

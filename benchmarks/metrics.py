@@ -27,7 +27,7 @@ import torch.nn.functional as F
 
 from hnas import compute_metrics, search_spaces
 from hnas.allocator import keep_freed_memory
-from pipeline.images import open_dataset, training_batch
+from hnas.pipeline.images import open_dataset, training_batch
 
 SPACES = ("nasbench101", "nasbench201", "darts")
 

@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 
 from hnas.metrics.names import COLUMNS
-from pipeline.importers.tables import SCHEMAS, Rows
-from pipeline.importers.writing import TableWriters
-from pipeline.runs import RunSettings
-from pipeline.store import Store
+from hnas.pipeline.importers.tables import SCHEMAS, Rows
+from hnas.pipeline.importers.writing import TableWriters
+from hnas.pipeline.store.run import RunSettings
+from hnas.pipeline.store.store import Store
 
 # What `hnas search` does, up to the queries, with a clock.
 SEARCH = """
@@ -35,16 +35,16 @@ begun = float(sys.argv[4])  # when the process was asked for
 stages = []
 def stage(name):
     stages.append((name, time.time() - begun, time.process_time()))
-import cli
-from pipeline import render
-from pipeline.catalog import connect
-from pipeline.pool import DuckDBPool
-from pipeline.search import new_search
-from pipeline.store import Store
+from hnas import cli
+from hnas.pipeline.console import text as render
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.catalog.pool import DuckDBPool
+from hnas.pipeline.search.session import new_search
+from hnas.pipeline.store.store import Store
 stage("imports")
 connection = connect(Store(sys.argv[1]))
 stage("store open")
-from hnas.objective import SearchRange
+from hnas.optim.objective import SearchRange
 started = new_search(connection, space=sys.argv[2], metric="trace")
 stage("run and accuracy chosen")
 settings = started.settings

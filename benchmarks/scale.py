@@ -28,13 +28,13 @@ import psutil
 import pyarrow as pa
 
 from hnas.metrics.names import COLUMNS
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.images import open_dataset
+from hnas.pipeline.precompute.driver import Progress, precompute
+from hnas.pipeline.precompute.plan import Plan, make_plan
+from hnas.pipeline.precompute.worker import Chunk, Done, Job
+from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
-from pipeline.catalog import connect
-from pipeline.images import open_dataset
-from pipeline.plan import Plan, make_plan
-from pipeline.precompute import Progress, precompute
-from pipeline.store import Store
-from pipeline.worker import Chunk, Done, Job
 
 SECONDS = 0.001
 

@@ -12,11 +12,11 @@ import argparse
 import statistics
 from random import Random
 
-from pipeline.catalog import connect
-from pipeline.correlate import TABLE_1
-from pipeline.pool import DuckDBPool
-from pipeline.search import new_search, run_search
-from pipeline.store import Store, store_location
+from hnas.pipeline.analysis.correlate import TABLE_1
+from hnas.pipeline.catalog.pool import DuckDBPool
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.search.session import new_search, run_search
+from hnas.pipeline.store.store import Store, store_location
 
 
 def main() -> None:

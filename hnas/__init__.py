@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hnas.algorithm import search
     from hnas.errors import HnasError, UsageError
     from hnas.metrics import Metrics, compute_metrics
-    from hnas.objective import objective
+    from hnas.optim.algorithm import search
+    from hnas.optim.objective import objective
     from hnas.spaces import SearchSpace, search_spaces
     from hnas.spaces.initialise import initialise
     from hnas.training import Recipe, train
@@ -42,8 +42,8 @@ _HOMES = {
     "UsageError": "hnas.errors",
     "Metrics": "hnas.metrics",
     "compute_metrics": "hnas.metrics",
-    "objective": "hnas.objective",
-    "search": "hnas.algorithm",
+    "objective": "hnas.optim.objective",
+    "search": "hnas.optim.algorithm",
     "SearchSpace": "hnas.spaces.base",
     "search_spaces": "hnas.spaces.base",
     "initialise": "hnas.spaces.initialise",

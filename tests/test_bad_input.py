@@ -29,8 +29,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.runs import read_settings
-from pipeline.store import Store
+from hnas.pipeline.store.run import read_settings
+from hnas.pipeline.store.store import Store
 from tests.test_cli import CONVOLUTION, ROOT, Outcome, accuracies, hnas, hnas_process, make_store
 
 Prepare = Callable[[Path], object]
@@ -495,7 +495,7 @@ def test_parquet_is_not_written_to_a_terminal(tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     with os.fdopen(leader, "rb", buffering=0) as terminal:
         done = subprocess.run(
-            [sys.executable, "-m", "cli", "sql", "SELECT 1", "--format", "parquet", "--store", tmp_path / "store"],
+            [sys.executable, "-m", "hnas.cli", "sql", "SELECT 1", "--format", "parquet", "--store", tmp_path / "store"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=follower,
             stderr=subprocess.PIPE,

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hnas.metrics import compute_metrics
 from hnas.spaces import search_spaces
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 TINY = ["--space=nasbench201", "--networks=2", "--batch-size=4"]
 
 #: Stand-ins for the authors' measures: module, function, its arguments, and what it returns of gradients and weights.

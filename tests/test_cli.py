@@ -20,11 +20,10 @@ from unittest import mock
 import pytest
 from PIL import Image
 
-import cli
-from hnas import __version__
+from hnas import __version__, cli
 from hnas.spaces import search_spaces
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "dask", "distributed", "duckdb", "zarr", "sklearn", "bayes_opt", "pandas", "scipy")
 COMMANDS = ("precompute", "import", "rm", "fetch", "search", "evaluate", "sql", "correlate", "info", "check")
 DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -73,7 +72,7 @@ def hnas(*arguments: object) -> Outcome:
 def hnas_process(*arguments: object, **options: object) -> Outcome:
     """Run the command in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli", *map(str, arguments)],
+        [sys.executable, "-m", "hnas.cli", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -91,7 +90,7 @@ def imported_by(*arguments: object) -> tuple[set[str], subprocess.CompletedProce
         f"atexit.register(lambda: sys.stderr.write('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules)))\n"
         "sys.argv[0] = 'hnas'\n"
         "import cli\n"
-        "cli.main()\n"
+        "hnas.cli.main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -189,7 +188,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path, place: int
 
 
 def test_debug_shows_where_an_unforeseen_error_arose(tmp_path: Path) -> None:
-    with mock.patch("pipeline.info.store_info", side_effect=ZeroDivisionError("boom\nmore")):
+    with mock.patch("hnas.pipeline.catalog.info.store_info", side_effect=ZeroDivisionError("boom\nmore")):
         plain, debug = hnas("info", "--store", tmp_path), hnas("info", "--store", tmp_path, "--debug")
     assert (plain.status, plain.err.count("\n")) == (1, 1)
     assert "ZeroDivisionError: boom; --debug shows where" in plain.err
@@ -276,7 +275,7 @@ def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) ->
     whole = json.loads(hnas(*arguments).out)
     known = {path.name for path in (store / "searches").iterdir()}
 
-    from pipeline.search import TableOracle
+    from hnas.pipeline.search.session import TableOracle
 
     answered = 0
 
@@ -452,7 +451,7 @@ def test_a_pipe_that_nobody_reads_ends_the_command_quietly(
     store: Path, closed_pipe: int, arguments: tuple[str, ...]
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cli", *arguments, "--store", store],
+        [sys.executable, "-m", "hnas.cli", *arguments, "--store", store],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=closed_pipe,
         stderr=subprocess.PIPE,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import typer
 
-import cli
-from tests.stores import make_store
+from hnas import cli
+from tests.support.stores import make_store
 from tests.test_cli import CONVOLUTION, hnas
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.catalog import connect
-from pipeline.store import Store
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.store.store import Store
 from tests.test_cli import hnas, hnas_process
 
 

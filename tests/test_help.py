@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 
-import cli
-from tests.stores import make_store
+from hnas import cli
+from tests.support.stores import make_store
 from tests.test_cli import hnas, imported_by
 
 ROOT_COMMAND: Any = typer.main.get_command(cli.app)

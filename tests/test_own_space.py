@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.places import ROOT
+
 PAGE = (ROOT / "docs/spaces.md").read_text(encoding="utf-8")
 
 
@@ -32,7 +33,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hnas(installed: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"}
-    arguments = [sys.executable, "-m", "cli", *command]
+    arguments = [sys.executable, "-m", "hnas.cli", *command]
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from hnas.pipeline.analysis.correlate import spearman
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
-from pipeline.catalog import connect
-from pipeline.correlate import spearman
-from pipeline.store import Store
-from tests import test_import_nasbench101, test_import_nasbench201, test_import_nats_bench
 from tests.conftest import metrics_of
+from tests.pipeline.importers import test_import_nasbench101, test_import_nasbench201, test_import_nats_bench
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 
 

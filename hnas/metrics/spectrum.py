@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnas.errors import UsageError
-from hnas.objective import Array
+from hnas.optim.objective import Array
 
 #: The precision of the gradients that Θ₀ was summed from; that of a run is `numpy.finfo(dtype).eps`.
 FLOAT32 = float(np.finfo(np.float32).eps)

@@ -15,9 +15,9 @@ ENTRY_POINT_GROUP = "hnas.spaces"
 
 # The built-in spaces work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
-    "darts": "hnas.spaces.darts:DARTS",
-    "nasbench101": "hnas.spaces.nasbench101:NASBench101",
-    "nasbench201": "hnas.spaces.nasbench201:NASBench201",
+    "darts": "hnas.spaces.darts.space:DARTS",
+    "nasbench101": "hnas.spaces.nasbench101.space:NASBench101",
+    "nasbench201": "hnas.spaces.nasbench201.space:NASBench201",
 }
 
 

@@ -16,8 +16,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from hnas.errors import HnasError, UsageError
-from pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
-from pipeline.printable import printable
+from hnas.pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
+from hnas.pipeline.io.printable import printable
 
 _SIDE = 32
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnas.errors import UsageError
-from pipeline.checksums import batch_digest
-from pipeline.images.pixels import Indices, Labels, Pixels, Source, decode, resize
+from hnas.pipeline.images.pixels import Indices, Labels, Pixels, Source, decode, resize
+from hnas.pipeline.io.checksums import batch_digest
 
 Triple = tuple[float, float, float]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.images.dataset import shuffled
-from pipeline.images.pixels import Labels, PixelRows, StoredDataset, StoredSplit
+from hnas.pipeline.images.dataset import shuffled
+from hnas.pipeline.images.pixels import Labels, PixelRows, StoredDataset, StoredSplit
 
 _TEST_IMAGES = 297
 _SPLIT_SEED = 0

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from hnas.errors import HnasError, UsageError
-from pipeline.files import regular_file
-from pipeline.images.pixels import SUFFIXES, Indices, StoredDataset, StoredSplit
-from pipeline.images.splits import KNOWN, TEST, TRAIN, VALIDATION, by_role, looks_like_a_split, role
-from pipeline.printable import printable
+from hnas.pipeline.images.pixels import SUFFIXES, Indices, StoredDataset, StoredSplit
+from hnas.pipeline.images.splits import KNOWN, TEST, TRAIN, VALIDATION, by_role, looks_like_a_split, role
+from hnas.pipeline.io.input_files import regular_file
+from hnas.pipeline.io.printable import printable
 
 _MOST_BYTES = 2**28
 # Pictures that are not decoded: to pass them over would make another data set of a folder.

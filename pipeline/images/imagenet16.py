@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from hnas.errors import HnasError
-from pipeline.images.cifar import are_images, checked_labels, find_files, load_batch, numbers
-from pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
-from pipeline.printable import printable
+from hnas.pipeline.images.cifar import are_images, checked_labels, find_files, load_batch, numbers
+from hnas.pipeline.images.pixels import PixelRows, StoredDataset, StoredSplit
+from hnas.pipeline.io.printable import printable
 
 CLASSES = 120
 FOLDER = "ImageNet16"

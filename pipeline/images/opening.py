@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from hnas.errors import HnasError, UsageError, did_you_mean
-from pipeline.datasets import canonical_dataset
-from pipeline.files import regular_file
-from pipeline.images import cifar, folders, imagenet16, parquet
-from pipeline.images.dataset import ImageDataset, Split
-from pipeline.images.digits import read_digits
-from pipeline.images.pixels import StoredDataset, StoredSplit, decode
-from pipeline.printable import printable
+from hnas.pipeline.images import cifar, folders, imagenet16, parquet
+from hnas.pipeline.images.dataset import ImageDataset, Split
+from hnas.pipeline.images.digits import read_digits
+from hnas.pipeline.images.pixels import StoredDataset, StoredSplit, decode
+from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.io.input_files import regular_file
+from hnas.pipeline.io.printable import printable
 
 DATA_VARIABLE = "HNAS_DATA"
 DEFAULT_DATA = "data/downloads"

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hnas.errors import HnasError, UsageError
-from pipeline.files import regular_file
-from pipeline.images.parquet_files import files_in, place_of, split_of, splits_in
-from pipeline.images.pixels import Indices, StoredDataset, StoredSplit
-from pipeline.images.splits import TEST, TRAIN, VALIDATION
-from pipeline.printable import printable
+from hnas.pipeline.images.parquet_files import files_in, place_of, split_of, splits_in
+from hnas.pipeline.images.pixels import Indices, StoredDataset, StoredSplit
+from hnas.pipeline.images.splits import TEST, TRAIN, VALIDATION
+from hnas.pipeline.io.input_files import regular_file
+from hnas.pipeline.io.printable import printable
 
 _IMAGES = ("img", "image")
 _LABELS = ("label", "fine_label", "labels")

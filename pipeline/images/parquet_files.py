@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hnas.errors import UsageError
-from pipeline.images.splits import TRAIN, by_role, role, role_of_file
-from pipeline.printable import printable
+from hnas.pipeline.images.splits import TRAIN, by_role, role, role_of_file
+from hnas.pipeline.io.printable import printable
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 

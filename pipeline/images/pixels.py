@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hnas.errors import HnasError
-from pipeline.images.decoding import DecodingError, rgb_pixels
+from hnas.pipeline.images.decoding import DecodingError, rgb_pixels
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -68,7 +68,7 @@ class PixelRows:
 
 
 def decode(stored: bytes | Pixels, where: Callable[[], str]) -> Pixels:
-    """Pixels (3, H, W) in RGB, upright, over white; see `pipeline.images.decoding`.
+    """Pixels (3, H, W) in RGB, upright, over white; see `hnas.pipeline.images.decoding`.
 
     Raises:
         HnasError: the bytes are no whole image of a known format, or 8-bit RGB does not hold what they hold.

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from hnas.errors import UsageError
-from pipeline.printable import printable
+from hnas.pipeline.io.printable import printable
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 _NAMES = {

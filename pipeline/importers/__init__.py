@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import cast
 
 from hnas.errors import HnasError, UsageError
-from pipeline.importers.files import content_digest
-from pipeline.importers.older import OlderImport, older_import
-from pipeline.importers.sources import choose_source, readable
-from pipeline.importers.tables import Advance, Importer
-from pipeline.importers.writing import TableWriters
-from pipeline.imports import TABLES, Manifest, manifest_names, read_manifest
-from pipeline.printable import printable
-from pipeline.spaces import flush_cache, keep_in
-from pipeline.store import Store
+from hnas.pipeline.importers.files import content_digest
+from hnas.pipeline.importers.older import OlderImport, older_import
+from hnas.pipeline.importers.sources import choose_source, readable
+from hnas.pipeline.importers.tables import Advance, Importer
+from hnas.pipeline.importers.writing import TableWriters
+from hnas.pipeline.io.printable import printable
+from hnas.pipeline.store.manifests import TABLES, Manifest, manifest_names, read_manifest
+from hnas.pipeline.store.space_cache import flush_cache, keep_in
+from hnas.pipeline.store.store import Store
 
 #: The importers by the kind of their files, as module and function: a command loads the one that it needs.
 IMPORTERS = {
-    "csv": "pipeline.importers.csv:read_csv",
-    "parquet": "pipeline.importers.parquet:read_parquet",
-    "nasbench101": "pipeline.importers.nasbench101:read_nasbench101",
-    "nasbench201": "pipeline.importers.nasbench201:read_nasbench201",
-    "nats-bench": "pipeline.importers.nats_bench:read_nats_bench",
-    "suite-zero": "pipeline.importers.suite_zero:read_suite_zero",
+    "csv": "hnas.pipeline.importers.csv:read_csv",
+    "parquet": "hnas.pipeline.importers.parquet:read_parquet",
+    "nasbench101": "hnas.pipeline.importers.nasbench101:read_nasbench101",
+    "nasbench201": "hnas.pipeline.importers.nasbench201:read_nasbench201",
+    "nats-bench": "hnas.pipeline.importers.nats_bench:read_nats_bench",
+    "suite-zero": "hnas.pipeline.importers.suite_zero:read_suite_zero",
 }
 
 # A part of what an import is known by: a new number makes the same file be read again.

@@ -1,4 +1,4 @@
-"""Accuracies from a CSV file: one training a line, in the columns of `pipeline.importers.trainings`."""
+"""Accuracies from a CSV file: one training a line, in the columns of `hnas.pipeline.importers.training_rows`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hnas.errors import UsageError
-from pipeline.importers.files import open_input
-from pipeline.importers.tables import Advance, Rows
-from pipeline.importers.trainings import BATCH, Trainings
+from hnas.pipeline.importers.files import open_input
+from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.training_rows import BATCH, Trainings
 
 
 def read_csv(path: Path, advance: Advance) -> Iterator[Rows]:

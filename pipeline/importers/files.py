@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hnas.errors import UsageError
-from pipeline.files import other_kind
+from hnas.pipeline.io.input_files import other_kind
 
 #: Seconds that a pipe may take until something is written to it.
 PATIENCE = 60.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from hnas.errors import HnasError
-from pipeline.datasets import canonical_dataset, missing_datasets
-from pipeline.importers import Imported
-from pipeline.importers.sources import WRITTEN
-from pipeline.shelf import shelf
-from pipeline.store import Store
+from hnas.pipeline.importers import Imported
+from hnas.pipeline.importers.sources import WRITTEN
+from hnas.pipeline.io.dataset_names import canonical_dataset, missing_datasets
+from hnas.pipeline.store.shipped_tables import shelf
+from hnas.pipeline.store.store import Store
 
 
 def hints(store: Store, done: Imported) -> list[str]:

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hnas.errors import UsageError
-from pipeline.importers.files import open_input
-from pipeline.importers.json_stream import shown
-from pipeline.importers.model_metrics import NUMBERS, Evaluation, read_evaluations
-from pipeline.importers.tables import SCHEMAS, Advance, Rows
-from pipeline.importers.tfrecord import Record, place, read_records
+from hnas.pipeline.importers.files import open_input
+from hnas.pipeline.importers.json_stream import shown
+from hnas.pipeline.importers.model_metrics import NUMBERS, Evaluation, read_evaluations
+from hnas.pipeline.importers.tables import SCHEMAS, Advance, Rows
+from hnas.pipeline.importers.tfrecord import Record, place, read_records
 
 #: Cells of the space, and the numbers of epochs that they were trained for.
 CELLS = 423_624

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from hnas.errors import UsageError
-from pipeline.importers.stream import Stream, open_file
-from pipeline.importers.tables import Advance, Rows
-from pipeline.importers.trials import Trials, check_architecture, check_names
-from pipeline.importers.unpickle import unpickle, unpickle_all
+from hnas.pipeline.importers.nasbench201_results import Trials, check_architecture, check_names
+from hnas.pipeline.importers.pickles.stream import Stream, open_file
+from hnas.pipeline.importers.pickles.unpickle import unpickle, unpickle_all
+from hnas.pipeline.importers.tables import Advance, Rows
 
 _BENCHMARK = "NATS-Bench"
 _ENDING = ".pickle.pbz2"

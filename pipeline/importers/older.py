@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.imports import TABLES, older_files
-from pipeline.store import Store, digest
+from hnas.pipeline.store.manifests import TABLES, older_files
+from hnas.pipeline.store.store import Store, digest
 
 _NOTE = b"hnas.import"
 

@@ -1,4 +1,4 @@
-"""Accuracies from a Parquet file: one training a row, in the columns of `pipeline.importers.trainings`."""
+"""Accuracies from a Parquet file: one training a row, in the columns of `hnas.pipeline.importers.training_rows`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import UsageError
-from pipeline.files import regular_file
-from pipeline.importers.tables import Advance, Rows
-from pipeline.importers.trainings import BATCH, Trainings
+from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.training_rows import BATCH, Trainings
+from hnas.pipeline.io.input_files import regular_file
 
 _TEXT = ("space", "arch", "dataset")
 

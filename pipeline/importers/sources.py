@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 
 from hnas.errors import UsageError
-from pipeline.imports import SOURCE_NAME, Manifest, older_files
-from pipeline.store import Store, digest
+from hnas.pipeline.store.manifests import SOURCE_NAME, Manifest, older_files
+from hnas.pipeline.store.store import Store, digest
 
 #: Files that people write, named after themselves; those of benchmarks are named after the benchmark.
 WRITTEN = ("csv", "parquet")

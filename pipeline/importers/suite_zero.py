@@ -23,12 +23,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 import pyarrow as pa
 
 from hnas.errors import UsageError
+from hnas.pipeline.importers.files import open_input
+from hnas.pipeline.importers.json_stream import JSONStream, shown
+from hnas.pipeline.importers.tables import SCHEMAS, Advance, Rows
+from hnas.pipeline.io.dataset_names import LONGEST, canonical_dataset, stored_dataset
+from hnas.pipeline.io.printable import printable
 from hnas.spaces import SearchSpace, key_of, search_spaces
-from pipeline.datasets import LONGEST, canonical_dataset, stored_dataset
-from pipeline.importers.files import open_input
-from pipeline.importers.json_stream import JSONStream, shown
-from pipeline.importers.tables import SCHEMAS, Advance, Rows
-from pipeline.printable import printable
 
 #: The spaces of the benchmark that this package may have, by its names and ours.
 SPACES = {"nasbench101": "nasbench101", "nasbench201": "nasbench201", "nasbench301": "darts", "darts": "darts"}

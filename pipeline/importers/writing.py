@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import HnasError
-from pipeline.checksums import notes, seal
-from pipeline.drivers import locked
-from pipeline.importers.tables import SCHEMAS, Rows
-from pipeline.imports import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep
-from pipeline.store import Aside, Store, digest
+from hnas.pipeline.importers.tables import SCHEMAS, Rows
+from hnas.pipeline.io.checksums import notes, seal
+from hnas.pipeline.precompute.claim_log import locked
+from hnas.pipeline.store.manifests import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep
+from hnas.pipeline.store.store import Aside, Store, digest
 
 #: Rows of a row group, and the most that wait in memory for each table.
 ROW_GROUP = 100_000

@@ -1,0 +1,82 @@
+"""Bayesian optimisation over the point that stands for (μ, ν): one seeded object with `suggest` and `register`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hnas.errors import UsageError, check_seed
+from hnas.optim.objective import BOUNDS, Array
+
+if TYPE_CHECKING:
+    from hnas.optim.gaussian_process import GaussianProcess
+
+ACQUISITIONS = ("ucb", "ei", "poi")
+
+# Points of a Latin hypercube asked before the Gaussian process is trusted.
+_INITIAL = 5
+
+
+class Optimiser:
+    """Maximises a function of (`log10_mu`, `nu_quantile`) seen one value at a time.
+
+    The first `initial` points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function
+    under a Gaussian process (Matérn 5/2), all within `bounds`. The same seed and values give the same points.
+    Raises `UsageError` for an unknown acquisition function.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        acquisition_name: str = "ei",
+        bounds: Mapping[str, tuple[float, float]] = BOUNDS,
+        initial: int = _INITIAL,
+    ) -> None:
+        if acquisition_name not in ACQUISITIONS:
+            raise UsageError(f"acquisition {acquisition_name!r} is unknown; choose one of {', '.join(ACQUISITIONS)}")
+        check_seed(seed)
+        self._seed, self._acquisition = seed, acquisition_name
+        self._names = sorted(bounds)
+        self._low, high = np.array([bounds[name] for name in self._names]).T
+        self._width = high - self._low
+        self._initial = latin_hypercube(initial, len(self._names), np.random.default_rng(seed))
+        self._seen: list[tuple[Array, float]] = []
+        self._process: GaussianProcess | None = None
+
+    def suggest(self) -> dict[str, float]:
+        """The next point, by name of its coordinates."""
+        if len(self._seen) < len(self._initial):
+            return self._point(self._initial[len(self._seen)])
+        if self._process is None:
+            from hnas.optim.gaussian_process import GaussianProcess
+
+            self._process = GaussianProcess(self._names, seed=self._seed, acquisition_name=self._acquisition)
+            for unit, value in self._seen:
+                self._process.register(unit, value)
+        return self._point(self._process.suggest())
+
+    def register(self, point: dict[str, float], value: float) -> None:
+        """Tell the value that was found at `point`."""
+        unit = (np.array([point[name] for name in self._names]) - self._low) / self._width
+        self._seen.append((unit, value))
+        if self._process is not None:
+            self._process.register(unit, value)
+
+    def _point(self, unit: Array) -> dict[str, float]:
+        return dict(zip(self._names, (self._low + self._width * unit).tolist(), strict=True))
+
+
+def latin_hypercube(n: int, d: int, random: np.random.Generator) -> Array:
+    """`n` points (n, d) of the unit cube, of which each of the `n` slices along each axis holds one.
+
+    The points of `scipy.stats.qmc.LatinHypercube`, whose import takes longer than a search's first query.
+    """
+    (random,) = random.spawn(1)
+    offsets = random.uniform(size=(n, d))
+    slices = np.tile(np.arange(1, n + 1), (d, 1))
+    for row in slices:
+        random.shuffle(row)
+    return (slices.T - offsets) / n

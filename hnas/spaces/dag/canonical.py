@@ -1,0 +1,127 @@
+"""Canonical forms of cells that are sums of operations on a small directed acyclic graph.
+
+A cell with nodes `0 … n-1` computes `v_0 = x` and `v_j = Σ_i op_ij(v_i)`; its output is `v_{n-1}`. Each edge holds
+one of three kinds of operation: a *zero*, an *identity*, a fixed linear map without parameters (a pooling), or a
+*layer*, which owns weights. Two cells are the same function up to the names of their parameters when their values,
+written as multisets of terms, agree after renaming the layers. The rewriting is exact:
+
+* a zero contributes nothing; anything that reads only zeros is zero (a ReLU-Conv-BN block of zero is its batch norm's
+  shift, zero at initialisation);
+* an identity contributes every term of what it reads, so a chain of skips is one sum;
+* a pooling of a value is determined by the value: equal poolings of equal values are one term;
+* a layer is itself: two layers of one kind reading one value stay two, a layer read twice stays one.
+
+Expression strings are not enough for the last point (`conv(a) + conv(b)` with `a = conv(x)`, `b = conv(x)` owns four
+weights, `conv(a) + conv(a)` three), hence the labels and the minimisation over them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+
+from hnas.spaces.dag.expressions import Layer, Term, Value, letter, live_depths, renamed, text, value_of
+
+INPUT: Term = ("x",)
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What each operation name of a space means: the identity, the poolings and the layers, by short name.
+
+    A name in neither mapping and other than `identity` is a zero.
+    """
+
+    identity: str
+    poolings: Mapping[str, str]
+    layers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A canonical cell: its live layers in canonical order and the value it returns.
+
+    `layers[k]` reads only the input, poolings and layers before it, so the list can be evaluated in order.
+    `str(cell)` is the key of its class.
+    """
+
+    layers: tuple[Layer, ...]
+    output: Value
+
+    @property
+    def dead(self) -> bool:
+        """True where the cell is zero for every input."""
+        return not self.output
+
+    def __str__(self) -> str:
+        parts = [f"{letter(k)}={layer.kind}({text(layer.reads)})" for k, layer in enumerate(self.layers)]
+        return ";".join([*parts, f"y={text(self.output)}"])
+
+
+def canonical_cell(nodes: int, edges: Mapping[tuple[int, int], str], operations: Operations) -> Cell:
+    """The canonical form of the cell with operation `edges[i, j]` from node i to node j (i < j).
+
+    Layers are ordered by depth, then by the expression they stand for, then so that the key is smallest: the last
+    step tries the permutations of layers whose expressions are equal, 24 at most in a cell of four nodes.
+    """
+    layers: list[Layer] = []
+    values: list[Value] = [((INPUT, 1),)]
+    for j in range(1, nodes):
+        total: Counter[Term] = Counter()
+        for i in range(j):
+            total.update(_contribution(edges[i, j], values[i], operations, layers))
+        values.append(value_of(total))
+    return _smallest(layers, values[-1])
+
+
+def _contribution(name: str, value: Value, operations: Operations, layers: list[Layer]) -> dict[Term, int]:
+    if not value:
+        return {}
+    if name == operations.identity:
+        return dict(value)
+    if name in operations.poolings:
+        return {("pool", operations.poolings[name], value): 1}
+    if name in operations.layers:
+        layers.append(Layer(operations.layers[name], value))
+        return {("layer", len(layers) - 1): 1}
+    return {}
+
+
+def _smallest(layers: Sequence[Layer], output: Value) -> Cell:
+    depth = live_depths(layers, [output])
+    expression: dict[int, str] = {}
+    for k in depth:
+        expression[k] = f"{layers[k].kind}({_expand(layers[k].reads, expression)})"
+
+    groups: dict[tuple[int, str], list[int]] = {}
+    for k in depth:
+        groups.setdefault((depth[k], expression[k]), []).append(k)
+    ordered = [groups[key] for key in sorted(groups)]
+    candidates = (
+        _relabelled(layers, output, [k for group in choice for k in group])
+        for choice in product(*(list(permutations(group)) for group in ordered))
+    )
+    return min(candidates, key=str)
+
+
+def _expand(value: Value, expression: Mapping[int, str]) -> str:
+    """The value as one expression tree in which layers have no names: equal for values that may be equal.
+
+    Not `text(…, ordered=True)`, which leaves out `1*`: the order of layers depends on it, and so do 54 stored keys.
+    """
+
+    def shown(term: Term) -> str:
+        if term[0] == "layer":
+            return expression[term[1]]  # type: ignore[index]
+        if term[0] == "pool":
+            return f"{term[1]}({_expand(term[2], expression)})"  # type: ignore[arg-type]
+        return "x"
+
+    return "+".join(sorted(f"{n}*{shown(term)}" for term, n in value))
+
+
+def _relabelled(layers: Sequence[Layer], output: Value, order: Sequence[int]) -> Cell:
+    new = {old: k for k, old in enumerate(order)}
+    return Cell(tuple(Layer(layers[k].kind, renamed(layers[k].reads, new)) for k in order), renamed(output, new))

@@ -1,0 +1,213 @@
+"""DARTS genotypes: what they say, the strings they are written as, and the encodings of two benchmarks.
+
+A cell has two inputs, the states 0 and 1 (the outputs of the two cells before it), and nodes 2, 3, …; node j is the sum
+of two operations on earlier states. The cell's output is the concatenation of the nodes in `concat`. A genotype is a
+normal and a reduction cell, written as the DARTS code prints it (here shortened to one node a cell):
+
+    Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0)], normal_concat=range(2, 3),
+             reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1)], reduce_concat=range(2, 3))
+
+Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hnas.errors import UsageError
+from hnas.spaces.darts.text import FIELDS, LONGEST, Edge, read_concat, read_edges, read_fields
+
+#: The operations of the search space, in DARTS' order; no sampled architecture has the first.
+OPERATIONS = (
+    "none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
+    "dil_conv_5x5",
+)  # fmt: skip
+#: Operations of published cells that the search space lacks.
+FURTHER_OPERATIONS = ("sep_conv_7x7", "conv_7x1_1x7")
+#: Intermediate nodes of a cell of the search space; published cells have up to `MOST_NODES`.
+NODES = 4
+MOST_NODES = 5
+
+#: The order in which both benchmarks' files count operations is that of DARTS without `none`.
+_CODED = OPERATIONS[1:]
+_KNOWN = OPERATIONS + FURTHER_OPERATIONS
+_PREFIX = "NetworkSelectorDatasetInfo:darts:"
+_NUMBERS = re.compile(r"[\d\s()\[\],]*", re.ASCII)
+_EXAMPLE = "Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=range(2, 6))"
+
+
+@dataclass(frozen=True)
+class CellGenotype:
+    """One cell: two edges (operation, state) for each node in turn, and the nodes that make up the output."""
+
+    edges: tuple[Edge, ...]
+    concat: tuple[int, ...]
+
+    @property
+    def nodes(self) -> tuple[tuple[Edge, Edge], ...]:
+        """The two edges into node 2, node 3, …"""
+        return tuple(zip(self.edges[::2], self.edges[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """A normal and a reduction cell. `str(genotype)` is the string that the DARTS code prints."""
+
+    normal: CellGenotype
+    reduce: CellGenotype
+
+    def __str__(self) -> str:
+        cells = (("normal", self.normal), ("reduce", self.reduce))
+        parts = [f"{name}={list(cell.edges)}, {name}_concat={_concat_text(cell.concat)}" for name, cell in cells]
+        return f"Genotype({', '.join(parts)})"
+
+
+def parse(arch: str) -> Genotype:
+    """The genotype that a string spells, in any form that `darts_text` reads.
+
+    `concat` is sorted, because the order of the concatenated blocks is no more than a numbering of channels. Raises
+    `UsageError` with one sentence that says what is off.
+    """
+    shown = repr(arch if len(arch) <= 100 else arch[:97] + "...")
+    if len(arch) > LONGEST:
+        raise UsageError(f"{shown} has {len(arch)} characters; a DARTS genotype has at most {LONGEST}")
+    fields = read_fields(arch)
+    if fields is None:
+        raise UsageError(f"{shown} is no DARTS genotype; it must look like {_EXAMPLE}")
+    if set(fields) != set(FIELDS):
+        raise UsageError(
+            f"the genotype {shown} must have the fields {', '.join(FIELDS)}, each once, all by name or all by position"
+        )
+    cells = []
+    for name in ("normal", "reduce"):
+        edges, concat = read_edges(fields[name]), read_concat(fields[f"{name}_concat"])
+        if edges is None:
+            raise UsageError(f"{name} of the genotype {shown} must be a list of ('operation', state) pairs")
+        if concat is None:
+            raise UsageError(f"{name}_concat of the genotype {shown} must be range(2, 6) or a list of nodes")
+        cells.append(_checked(edges, concat, f"{name} of the genotype {shown}"))
+    return Genotype(*cells)
+
+
+def genotype_of(normal: Sequence[Edge], reduce: Sequence[Edge]) -> Genotype:
+    """The genotype of two cells whose output is all of their nodes. Raises `UsageError` where an edge is off."""
+    cells = []
+    for name, edges in (("normal", normal), ("reduce", reduce)):
+        cells.append(_checked(list(edges), list(range(2, 2 + len(edges) // 2)), f"the {name} cell"))
+    return Genotype(*cells)
+
+
+def from_suite_zero(encoding: str | Sequence[Any]) -> str:
+    """The genotype of an architecture as NAS-Bench-Suite-Zero's nasbench301 file writes it.
+
+    `[[(state, operation) × 8], [(state, operation) × 8]]`, normal and reduction cell, operations counted from 0 in
+    DARTS' order without `none`; nested sequences or the Python literal. Raises `UsageError`.
+    """
+    shown = repr(encoding)[:100]
+    wrong = UsageError(f"{shown} is no NAS-Bench-301 encoding; it must be [[(state, operation) × 8] × 2], integers")
+    try:
+        if isinstance(encoding, str):
+            if len(encoding) > LONGEST or not _NUMBERS.fullmatch(encoding):
+                raise ValueError("other than numbers and brackets")
+            encoding = ast.literal_eval(encoding.strip())
+        pairs: Any = encoding
+        normal, reduce = ([(_CODED[_index(op)], _index(state)) for state, op in cell] for cell in pairs)
+    except (TypeError, ValueError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
+        raise wrong from error
+    if not len(normal) == len(reduce) == 2 * NODES:
+        raise wrong
+    return str(genotype_of(normal, reduce))
+
+
+def to_suite_zero(genotype: Genotype) -> list[list[tuple[int, int]]]:
+    """The inverse of `from_suite_zero`. Raises `UsageError` for a genotype that the benchmark cannot express."""
+    _check_in_space(genotype)
+    cells = (genotype.normal, genotype.reduce)
+    return [[(state, _CODED.index(name)) for name, state in cell.edges] for cell in cells]
+
+
+def from_nasbench301(config: Mapping[str, Any]) -> str:
+    """The genotype of a NAS-Bench-301 configuration, the dictionary that its ConfigSpace and result files hold.
+
+    `…:edge_normal_5` is the operation on the sixth possible edge (2 into node 2, 3 into node 3, 4, 5: by node, then by
+    state), `…:inputs_node_normal_3` the two states that node 3 reads as `0_1`; node 2 always reads both cell inputs.
+    Other entries are ignored. Raises `UsageError`.
+    """
+    cells = []
+    for cell in ("normal", "reduce"):
+        edges: list[Edge] = []
+        first = 0
+        for node in range(2, 2 + NODES):
+            key = f"{_PREFIX}inputs_node_{cell}_{node}"
+            inputs = "0_1" if node == 2 else config.get(key)
+            if not isinstance(inputs, str) or not re.fullmatch(r"\d_\d", inputs, re.ASCII):
+                raise UsageError(f"the NAS-Bench-301 configuration has {inputs!r} at {key}; it must be such as '0_1'")
+            for state in map(int, inputs.split("_")):
+                key = f"{_PREFIX}edge_{cell}_{first + state}"
+                name = config.get(key)
+                if not isinstance(name, str) or name not in _CODED:
+                    raise UsageError(
+                        f"the NAS-Bench-301 configuration has {name!r} at {key}; it must be one of {', '.join(_CODED)}"
+                    )
+                edges.append((name, state))
+            first += node
+        cells.append(edges)
+    return str(genotype_of(*cells))
+
+
+def to_nasbench301(genotype: Genotype) -> dict[str, str]:
+    """The inverse of `from_nasbench301`, inputs in ascending order. Raises `UsageError` where there is none."""
+    _check_in_space(genotype)
+    config: dict[str, str] = {}
+    for cell, part in (("normal", genotype.normal), ("reduce", genotype.reduce)):
+        first = 0
+        for node, edges in enumerate(part.nodes, start=2):
+            pair = sorted((state, name) for name, state in edges)
+            if pair[0][0] == pair[1][0]:
+                raise UsageError(f"node {node} of {genotype} reads one state twice, which NAS-Bench-301 cannot express")
+            config |= {f"{_PREFIX}edge_{cell}_{first + state}": name for state, name in pair}
+            if node > 2:
+                config[f"{_PREFIX}inputs_node_{cell}_{node}"] = "_".join(str(state) for state, _ in pair)
+            first += node
+    return config
+
+
+def _check_in_space(genotype: Genotype) -> None:
+    for cell in (genotype.normal, genotype.reduce):
+        names = {name for name, _ in cell.edges}
+        if len(cell.nodes) != NODES or cell.concat != tuple(range(2, 2 + NODES)) or not names <= set(_CODED):
+            raise UsageError(
+                f"{genotype} is outside the benchmark, whose cells have {NODES} nodes, all of them concatenated, and "
+                f"the operations {', '.join(_CODED)}"
+            )
+
+
+def _index(value: Any) -> int:
+    if (index := operator.index(value)) < 0:
+        raise ValueError("a negative number")
+    return index
+
+
+def _checked(edges: list[Edge], concat: list[int], what: str) -> CellGenotype:
+    if len(edges) % 2 or not 2 <= len(edges) <= 2 * MOST_NODES:
+        raise UsageError(f"{what} has {len(edges)} edges; it needs two a node, for 1 to {MOST_NODES} nodes")
+    for i, (name, state) in enumerate(edges):
+        node = 2 + i // 2
+        if name not in _KNOWN:
+            raise UsageError(f"{what} has the unknown operation {name[:40]!r}; choose from {', '.join(_KNOWN)}")
+        if not 0 <= state < node:
+            raise UsageError(f"{what} has node {node} read state {state}; it can read 0 to {node - 1}")
+    last = 1 + len(edges) // 2
+    if not concat or len(set(concat)) < len(concat) or not all(2 <= node <= last for node in concat):
+        raise UsageError(f"{what} concatenates the nodes {concat[:10]}; it needs one or more of 2 to {last}, each once")
+    return CellGenotype(tuple(edges), tuple(sorted(concat)))
+
+
+def _concat_text(concat: tuple[int, ...]) -> str:
+    first, last = concat[0], concat[-1]
+    return f"range({first}, {last + 1})" if concat == tuple(range(first, last + 1)) else str(list(concat))

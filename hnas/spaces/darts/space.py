@@ -1,0 +1,162 @@
+"""The DARTS search space: two cells of four nodes, each node the sum of two of seven operations on earlier states.
+
+An architecture is a genotype as the DARTS code prints it (`darts_genotype`) or the name of a published cell
+(`darts_cells`). Its canonical form is in `darts_canonical`, its networks in `darts_network`.
+
+Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from hnas.errors import UsageError
+from hnas.spaces.darts.canonical import Cell, canonical_cell
+from hnas.spaces.darts.genotype import NODES, OPERATIONS, from_suite_zero, genotype_of
+from hnas.spaces.darts.layout import cost
+from hnas.spaces.darts.published import NAMED, depth, genotype, width
+from hnas.spaces.darts.text import Edge, genotypes_in
+
+if TYPE_CHECKING:
+    from hnas.spaces.darts.network import DARTSNetwork
+
+_SAMPLED = OPERATIONS[1:]
+
+
+@lru_cache(maxsize=2**16)
+def canonical_cells(arch: str) -> tuple[Cell, Cell]:
+    """The canonical normal and reduction cell of an architecture. Raises `UsageError` saying what is off."""
+    parsed = genotype(arch)
+    return canonical_cell(parsed.normal, reduction=False), canonical_cell(parsed.reduce, reduction=True)
+
+
+class DARTS:
+    """The search space; see `hnas.spaces.base.SearchSpace` and `Spelled` for what each method promises.
+
+    `cells` is the number of cells of a network in all, reduction cells included.
+    """
+
+    name = "darts"
+    size: int | None = None
+    channels = 16
+    cells = 5
+
+    def enumerate(self) -> Iterator[str]:
+        """Raises `UsageError`: there are 180² ways to wire the two cells, and 7¹⁶ to fill them, about 10¹⁸."""
+        raise UsageError("the space darts has about 10^18 genotypes and cannot be enumerated; sample it")
+
+    def sample(self, n: int, seed: int) -> list[str]:
+        """`n` genotypes, uniform over the space, no two of one canonical form.
+
+        For each node two states and two operations are drawn, each uniformly; states are printed in ascending order.
+        """
+        if n < 1:
+            raise UsageError(f"cannot sample {n} architectures of {self.name}; ask for 1 or more")
+        random = Random(seed)
+        found: dict[str, str] = {}
+        while len(found) < n:
+            arch = str(genotype_of(_draw(random), _draw(random)))
+            found.setdefault(self.canonical(arch), arch)
+        return list(found.values())
+
+    def named(self) -> Mapping[str, str]:
+        """Published cells by name, each with its key."""
+        return dict(NAMED)
+
+    def key(self, arch: str) -> str:
+        """The genotype as the DARTS code prints it, whether `arch` spells or names it."""
+        return str(genotype(arch))
+
+    def definition(self, arch: str) -> str:
+        """The same as `key`."""
+        return self.key(arch)
+
+    @staticmethod
+    def from_suite_zero(encoding: str | Sequence[Any]) -> str:
+        """The genotype of NAS-Bench-Suite-Zero's encoding of a NAS-Bench-301 cell; see `darts_genotype`."""
+        return from_suite_zero(encoding)
+
+    def printed(self, text: str) -> Iterator[tuple[int, str]]:
+        """The genotypes in a program such as DARTS' genotypes.py, or in its log, each with its line."""
+        return genotypes_in(text)
+
+    def canonical(self, arch: str) -> str:
+        """The key of the architecture's class, `normal:a=sep3(x0);…;y=…|reduce:…`."""
+        normal, reduction = canonical_cells(arch)
+        return f"normal:{normal}|reduce:{reduction}"
+
+    def network(
+        self, arch: str, *, classes: int = 10, channels: int = 16, cells: int = 5, seed: int = 0
+    ) -> DARTSNetwork:
+        """The network of the canonical form of `arch`: `cells` cells in all, C = `channels` in the first."""
+        return _network(arch, True, classes, channels, cells, seed)
+
+    def evaluation_network(
+        self, arch: str, *, classes: int = 10, channels: int = 36, layers: int = 20, auxiliary: bool = True,
+        drop_path: float = 0.2, seed: int = 0,
+    ) -> DARTSNetwork:  # fmt: skip
+        """The network that DARTS trains to compare architectures, with its auxiliary head and drop path.
+
+        In training mode it returns (logits, auxiliary logits), in evaluation mode logits. DARTS raises the attribute
+        `drop_path` from 0 to its final value during training. Poolings of different edges are kept apart, since drop
+        path draws once an edge.
+        """
+        if not 0 <= drop_path < 1:
+            raise UsageError(f"drop_path is {drop_path}; it must be a probability, at least 0 and below 1")
+        return _network(arch, False, classes, channels, layers, seed, auxiliary=auxiliary, drop_path=drop_path)
+
+    def describe(
+        self, arch: str, *, classes: int = 10, channels: int = 36, cells: int = 20, image_size: int = 32
+    ) -> dict[str, int | float | str]:
+        """Parameters and multiply-adds of the evaluation network without auxiliary head; width and depth; its name.
+
+        What has no effect is not counted. `flops` are the multiply-adds of convolutions and of the linear layer for one
+        image. `width` and `depth` are those of the normal cell, see `darts_cells`; `name` is empty where it has none.
+        """
+        _check_size(classes, channels, cells)
+        normal, reduction = canonical_cells(arch)
+        params, flops = cost(normal, reduction, classes=classes, channels=channels, layers=cells, image_size=image_size)
+        cell = genotype(arch).normal
+        name = _names().get(self.key(arch), "")
+        return {"params": params, "flops": flops, "width": width(cell), "depth": depth(cell), "name": name}
+
+
+@cache
+def _names() -> dict[str, str]:
+    """The published cells' names by key."""
+    return {str(genotype(spelling)): name for name, spelling in NAMED.items()}
+
+
+def _draw(random: Random) -> list[Edge]:
+    return [
+        (random.choice(_SAMPLED), state)
+        for node in range(2, 2 + NODES)
+        for state in sorted(random.sample(range(node), 2))
+    ]
+
+
+def _check_size(classes: int, channels: int, layers: int) -> None:
+    for value, what in ((classes, "classes"), (channels, "channels"), (layers, "cells")):
+        if not 1 <= value <= 4096:
+            raise UsageError(f"a DARTS network with {value} {what} cannot be built; 1 to 4096 can")
+
+
+def _network(
+    arch: str, merge: bool, classes: int, channels: int, layers: int, seed: int, *, auxiliary: bool = False,
+    drop_path: float = 0.0,
+) -> DARTSNetwork:  # fmt: skip
+    from hnas.spaces.darts.network import DARTSNetwork
+    from hnas.spaces.initialise import initialise
+
+    _check_size(classes, channels, layers)
+    parsed = genotype(arch)
+    network = DARTSNetwork(
+        canonical_cell(parsed.normal, reduction=False, merge=merge),
+        canonical_cell(parsed.reduce, reduction=True, merge=merge),
+        classes=classes, channels=channels, layers=layers, auxiliary=auxiliary, drop_path=drop_path,
+    )  # fmt: skip
+    initialise(network, seed)
+    return network

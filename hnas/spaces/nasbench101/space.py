@@ -1,0 +1,229 @@
+"""NAS-Bench-101: cells of up to 7 vertices and 9 edges with three operations, 423,624 of them up to isomorphism.
+
+An architecture is written in two ways, and both are taken everywhere:
+
+    00005c142e6f48ac74fdcf73e3439874                          the benchmark's module hash: the key
+    input,conv3x3-bn-relu,maxpool3x3,output:0110001000010000    operations and adjacency matrix: the definition
+
+A definition says what the cell is, pruned or not. A hash has to be looked up in the table of all cells, which is
+computed once (see `hnas.spaces.nasbench101.enumeration`) and kept in `NASBench101.cache`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from random import Random
+from typing import TYPE_CHECKING
+
+from hnas.errors import UsageError
+from hnas.spaces.nasbench101.cell import (
+    INPUT,
+    OUTPUT,
+    Cell,
+    canonical_cell,
+    cell_hash,
+    count_edges,
+    depth,
+    make_cell,
+    parse,
+    vertex_channels,
+    width,
+)
+
+if TYPE_CHECKING:
+    from hnas.spaces.base import Cache
+    from hnas.spaces.nasbench101.enumeration import Table
+    from hnas.spaces.nasbench101.network import NASBench101Network
+
+#: Kernel side by label; a pooling owns no weights.
+KERNELS = (3, 1, 0)
+
+_HASH = re.compile(r"[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
+_SUITE_ZERO = (INPUT, OUTPUT, "maxpool3x3", "conv1x1-bn-relu", "conv3x3-bn-relu")
+
+
+def module_hash(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -> str:
+    """The benchmark's hash of a cell given as its rows hold it: adjacency matrix (V, V) and V operation names.
+
+    The cell is pruned first, as `ModelSpec.hash_spec` does; the order of vertices does not matter. Raises `UsageError`
+    where it is no cell of the benchmark. For very many cells see `hnas.spaces.nasbench101.enumeration.module_hashes`.
+    """
+    return cell_hash(make_cell(adjacency, operations))
+
+
+def check_image_size(size: int) -> None:
+    """Raise `UsageError` unless images of `size` × `size` pixels survive the network's two halvings."""
+    if size < 4 or size % 4:
+        raise UsageError(f"images of {size} pixels do not fit NAS-Bench-101; the side must be a multiple of 4")
+
+
+def _check_sizes(classes: int, channels: int, cells: int) -> None:
+    # A cell concatenates four vertices at most, and each of them needs a channel.
+    for value, least, what in ((classes, 1, "classes"), (channels, 4, "channels"), (cells, 1, "cells a stack")):
+        if not least <= value <= 4096:
+            raise UsageError(f"a NAS-Bench-101 network with {value} {what} cannot be built; {least} to 4096 can")
+
+
+@lru_cache(maxsize=2**15)
+def _read(definition: str) -> tuple[Cell, Cell, str]:
+    """The pruned cell of a definition as it is written, its canonical labelling, and its hash."""
+    cell = parse(definition)
+    return cell, canonical_cell(cell), cell_hash(cell)
+
+
+class NASBench101:
+    """The search space; see `SearchSpace`, `Spelled` and `Cached` of `hnas.spaces.base` for what is promised."""
+
+    name = "nasbench101"
+    size: int | None = 423_624
+    channels = 16
+    cells = 3
+
+    def __init__(self) -> None:
+        self.cache: Cache | None = None
+        self._known: Table | None = None
+
+    @property
+    def _table(self) -> Table:
+        if self._known is None:
+            from hnas.spaces.nasbench101.enumeration import load_table
+
+            self._known = load_table(self.cache)
+        return self._known
+
+    def _cell(self, arch: str, *, as_written: bool = False) -> Cell:
+        """The canonical cell of any spelling, or the one with its vertices as `arch` has them. Raises `UsageError`."""
+        text = arch.strip()
+        if not _HASH.fullmatch(text):
+            written, canonical, _ = _read(text)
+            return written if as_written else canonical
+        cell = self._table.find(text)
+        if cell is None:
+            raise UsageError(f"{text!r} is the module hash of none of the {self.size} cells of NAS-Bench-101")
+        return cell
+
+    def enumerate(self) -> Iterator[str]:
+        """All 423,624 module hashes, in ascending order."""
+        return iter(self._table)
+
+    def sample(self, n: int, seed: int) -> list[str]:
+        """`n` distinct module hashes, uniform over the space."""
+        size = len(self._table)
+        if not 1 <= n <= size:
+            raise UsageError(f"cannot sample {n} of the {size} architectures of {self.name}; ask for 1 to {size}")
+        return [self._table[place] for place in Random(seed).sample(range(size), n)]
+
+    def canonical(self, arch: str) -> str:
+        """The module hash: isomorphic cells are one function, and the hash tells all others apart."""
+        text = arch.strip()
+        if not _HASH.fullmatch(text):
+            return _read(text)[2]
+        self._cell(text)
+        return text.lower()
+
+    def key(self, arch: str) -> str:
+        """The module hash, under which the benchmark and every table hold a cell."""
+        return self.canonical(arch)
+
+    def definition(self, arch: str) -> str:
+        """The operations and the adjacency matrix of the canonical cell: one text for all spellings."""
+        return str(self._cell(arch))
+
+    @staticmethod
+    def from_suite_zero(encoding: str | Sequence[int]) -> str:
+        """The definition, unpruned, of an encoding of NAS-Bench-Suite-Zero, a tuple of 56 integers or its text.
+
+        49 entries of the adjacency matrix row by row, then 7 operations as indices into `input, output, maxpool3x3,
+        conv1x1-bn-relu, conv3x3-bn-relu`. Raises `UsageError` where it is no such encoding.
+        """
+        text = encoding if isinstance(encoding, str) else ",".join(map(str, encoding))
+        entries = re.findall(r"[^\s,()\[\]]+", text[:1000])
+        bits, indices = entries[:49], entries[49:]
+        if len(entries) != 56 or not set(bits) <= set("01") or not set(indices) <= set("01234"):
+            raise UsageError(
+                f"{text[:400]!r} is no NAS-Bench-Suite-Zero encoding of a NAS-Bench-101 cell; it must be a "
+                "tuple of 49 entries of an adjacency matrix, 0 or 1, and 7 operations from 0 to 4"
+            )
+        return f"{','.join(_SUITE_ZERO[int(index)] for index in indices)}:{''.join(bits)}"
+
+    def network(
+        self, arch: str, *, classes: int = 10, channels: int = 16, cells: int = 3, seed: int = 0
+    ) -> NASBench101Network:
+        """The benchmark's network of `arch`, of `cells` modules a stack and `channels` after the stem."""
+        from hnas.spaces.initialise import initialise
+        from hnas.spaces.nasbench101.network import NASBench101Network
+
+        _check_sizes(classes, channels, cells)
+        network = NASBench101Network(self._cell(arch), classes=classes, channels=channels, cells=cells)
+        initialise(network, seed)
+        return network
+
+    def describe(
+        self, arch: str, *, classes: int = 10, channels: int = 128, cells: int = 3, image_size: int = 32
+    ) -> dict[str, int | str]:
+        """The size of the network that the benchmark builds for `arch`, and the shape of its pruned cell.
+
+        `params` counts every trainable number; `flops` the multiply-adds of convolutions and of the linear layer for
+        one image; `depth` the edges of the longest path from input to output; `width` the edges of the largest directed
+        cut; `operations` and `adjacency` say what the cell is.
+
+        An order of vertices other than the canonical one may shift channels (see `vertex_channels`), which moves
+        `params` and `flops` of 53,908 cells by about a per cent. A definition is described in its own order, as the
+        benchmark's program builds it; a hash in the canonical order, in which the benchmark trained it.
+        """
+        cell = self._cell(arch, as_written=True)
+        fixed, vertices = _costs(cell.inputs, classes, channels, cells, image_size)
+        params, flops = fixed
+        for label, costs in zip(cell.labels, vertices, strict=True):
+            params += costs[label][0]
+            flops += costs[label][1]
+        operations, _, adjacency = str(cell).partition(":")
+        return {
+            "params": params,
+            "flops": flops,
+            "vertices": len(cell.inputs),
+            "edges": count_edges(cell.inputs),
+            "depth": depth(cell.inputs),
+            "width": width(cell.inputs),
+            "operations": operations,
+            "adjacency": adjacency,
+        }
+
+
+Cost = tuple[int, int]
+
+
+@lru_cache(maxsize=2**13)
+def _costs(
+    inputs: tuple[int, ...], classes: int, channels: int, cells: int, image_size: int
+) -> tuple[Cost, tuple[tuple[Cost, ...], ...]]:
+    """Parameters and multiply-adds of the network without its vertices, and of each interior vertex by its label.
+
+    A k × k convolution from C to C' channels followed by batch norm has `k² C C' + 2 C'` parameters and `k² C C'`
+    multiply-adds a pixel. A network has one graph for up to 243 choices of labels, hence the memory.
+    """
+    check_image_size(image_size)
+    _check_sizes(classes, channels, cells)
+    last = len(inputs) - 1
+    params, flops = 29 * channels, 27 * channels * image_size**2
+    squares, norms, steps = ([0] * last for _ in range(3))
+    for stack in range(3):
+        c, pixels = channels << stack, (image_size >> stack) ** 2
+        read = (c // 2 if stack else c) + (cells - 1) * c  # the input channels of all modules of the stack
+        for v, wide in enumerate(vertex_channels(inputs, c)):
+            if inputs[v] & 1:
+                params += read * wide + 2 * cells * wide
+                flops += read * wide * pixels
+            if 0 < v < last:
+                squares[v] += cells * wide * wide
+                norms[v] += 2 * cells * wide
+                steps[v] += cells * wide * wide * pixels
+    params += 4 * channels * classes + classes
+    flops += 4 * channels * classes
+    vertices = tuple(
+        tuple((k * k * squares[v] + norms[v], k * k * steps[v]) if k else (0, 0) for k in KERNELS)
+        for v in range(1, last)
+    )
+    return (params, flops), vertices

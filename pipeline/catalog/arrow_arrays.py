@@ -1,0 +1,107 @@
+"""The arrays of `ntk.zarr` for DuckDB: each is an Arrow stream that opens its Zarr array when a query reads it.
+
+DuckDB asks a registered object for its schema when a view is made, and for its rows when a query runs. A query that
+does not name the views over these arrays costs nothing, not even the import of Zarr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hnas.errors import HnasError
+from hnas.pipeline.io.checksums import GRAM_KEPT, metadata_of
+from hnas.pipeline.store.store import Store
+
+#: Elements of an array that one batch of rows holds: 8 MiB of float64.
+_BATCH = 2**20
+
+
+#: The views in the schema `files`, and the arrays of `ntk.zarr` behind them.
+ARRAYS = {"eigenvalues": "eigenvalues", "grams": "gram"}
+# Of one row: numbers, or lists of numbers.
+_TYPES = {"eigenvalues": pa.list_(pa.float64()), "gram": pa.list_(pa.list_(pa.float64()))}
+
+
+class ArrayRows:
+    """The rows of an array of one run as (ntk_row, nested list), through Arrow's C stream interface.
+
+    Each stream reads the array anew, batch by batch, so memory is bounded and rows that were added are seen.
+    """
+
+    def __init__(self, store: Store, run: str, name: str) -> None:
+        self._store, self._run, self._name = store, run, name
+        self._schema = pa.schema([("ntk_row", pa.int32()), (name, _TYPES[name])])
+
+    def __arrow_c_schema__(self) -> Any:
+        return self._schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        return pa.RecordBatchReader.from_batches(self._schema, self._batches()).__arrow_c_stream__()
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        from hnas.pipeline.store.ntk_arrays import NTKArrays  # not before: Zarr takes a while to import
+
+        stored = NTKArrays(self._store, self._run)
+        lost = _kept_matrices(self._store, self._run) if self._name == "gram" else set()
+        if not lost and not self._store.exists("runs", self._run, "ntk.zarr", self._name, "zarr.json"):
+            return  # a run without a row, or without --keep-gram
+        array = stored.open(self._name)
+        block = array.chunks[0]
+        together = max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
+        for first, count in _stretches(stored.blocks(self._name), together):
+            start = first * block
+            values = stored.rows(array, start, start + count * block)
+            places = np.arange(start, start + len(values), dtype=np.int32)
+            if self._name == "gram":
+                # Of a row that was computed without --keep-gram, in a run that has matrices of others.
+                kept = ~np.isnan(values).all(axis=(1, 2))
+                places, values = places[kept], values[kept]
+                lost.difference_update(places.tolist())
+            yield pa.record_batch([pa.array(places), _lists(values)], schema=self._schema)
+        if lost:
+            raise HnasError(
+                f"{stored.path}/gram has lost the matrices of {len(lost)} architectures; restore it, or remove the run "
+                "and precompute it again"
+            )
+
+
+def _kept_matrices(store: Store, run: str) -> set[int]:
+    """The rows whose matrices were kept when their parts were written."""
+    rows: set[int] = set()
+    for name in store.files("runs", run, "metrics"):
+        if GRAM_KEPT in metadata_of(store.verified("runs", run, "metrics", name)):
+            rows |= set(
+                store.read_table(["ntk_row", "status"], "runs", run, "metrics", name)
+                .filter(pc.field("status") != "nonfinite")["ntk_row"]
+                .to_pylist()
+            )
+    return rows
+
+
+def _stretches(blocks: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """Numbers in ascending order as (first, count) of those that follow each other, at most `most` together."""
+    first = count = 0
+    for block in blocks:
+        if count and (block != first + count or count == most):
+            yield first, count
+            count = 0
+        if not count:
+            first = block
+        count += 1
+    if count:
+        yield first, count
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """The rows of `values` (n, …) as lists of lists, without a copy of the numbers."""
+    nested = pa.array(values.reshape(-1))
+    count = values.size
+    for length in reversed(values.shape[1:]):
+        count //= length
+        nested = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), nested)
+    return nested

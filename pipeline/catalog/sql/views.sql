@@ -1,0 +1,193 @@
+-- One row for each run: its settings, each of which determines its numbers.
+CREATE VIEW runs AS
+SELECT id AS run, created, unnest(settings)
+FROM files.runs;
+
+-- One row for each architecture that was ever asked for: static columns at the benchmark's own network size.
+CREATE VIEW architectures AS
+SELECT DISTINCT ON (space, arch)
+    regexp_extract(filename, 'architectures/([^/]+)/[^/]+$', 1) AS space,
+    * EXCLUDE (filename)
+FROM files.architectures;
+
+-- One row for each run and canonical architecture: the eight columns, status, seconds of computation, row in ntk.zarr.
+CREATE VIEW metrics AS
+SELECT
+    regexp_extract(filename, 'runs/([^/]+)/metrics/[^/]+$', 1) AS run,
+    * EXCLUDE (filename)
+FROM files.metrics;
+
+-- One row for each run and architecture that it was asked for.
+CREATE VIEW requests AS
+SELECT DISTINCT
+    regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$', 1) AS run,
+    arch, canonical
+FROM files.requests;
+
+-- One row for each imported training: an architecture on a data set for a number of epochs with one seed.
+CREATE VIEW accuracies AS
+FROM files.accuracies;
+
+-- One row for each measurement of an imported training on its way, after `epoch` of its `epochs`.
+CREATE VIEW curves AS
+FROM files.curves;
+
+-- One row for each imported score of a training-free proxy. Encodings that are one architecture have a row each.
+CREATE VIEW proxies AS
+FROM files.proxies;
+
+-- One row for each space and data set: the source and number of epochs whose accuracies stand for it, namely those that
+-- cover the most architectures; among equals the longer training, then the one that has validation accuracies.
+CREATE VIEW files.accuracy_tables AS
+SELECT space, dataset, source, epochs
+FROM main.accuracies
+GROUP BY space, dataset, source, epochs
+QUALIFY row_number() OVER (
+    PARTITION BY space, dataset
+    ORDER BY count(DISTINCT arch) DESC, epochs DESC NULLS LAST, count(valid_accuracy) > 0 DESC, source
+) = 1;
+
+-- One row for each architecture and data set: the mean over seeds, all of one source and one number of epochs.
+CREATE VIEW mean_accuracies AS
+SELECT
+    a.space, a.dataset, a.arch, any_value(a.source) AS source, any_value(a.epochs) AS epochs,
+    avg(a.train_accuracy) AS train_accuracy,
+    avg(a.valid_accuracy) AS valid_accuracy,
+    avg(a.test_accuracy) AS test_accuracy
+FROM accuracies AS a
+JOIN files.accuracy_tables AS t
+    ON a.space = t.space AND a.dataset = t.dataset AND a.source = t.source AND a.epochs IS NOT DISTINCT FROM t.epochs
+GROUP BY a.space, a.dataset, a.arch;
+
+-- The accuracies of one source and number of epochs on one data set: a row for each architecture, the mean over seeds. For
+-- the pool of a search, which need not wait until `mean_accuracies` has ranked and averaged those of all spaces.
+CREATE MACRO files.accuracies_of(of_space, of_dataset, of_source, of_epochs) AS TABLE
+SELECT arch, avg(valid_accuracy) AS valid_accuracy, avg(test_accuracy) AS test_accuracy
+FROM main.accuracies
+WHERE space = of_space AND dataset = of_dataset AND source = of_source AND epochs IS NOT DISTINCT FROM of_epochs
+GROUP BY arch;
+
+-- One row for each run and architecture that it was asked for, with everything that (7) and a correlation need.
+-- Members of a class that nobody asked for are absent: they would bias every statistic toward large classes.
+CREATE VIEW pool AS
+SELECT
+    q.run, r.space, r.dataset, q.arch, q.canonical,
+    m.grad_norm, m.grad_norm_l2, m.snip, m.snip_inner, m.grasp, m.grasp_abs, m.trace, m.kappa, m.status,
+    a.* EXCLUDE (space, arch, canonical),
+    b.train_accuracy, b.valid_accuracy, b.test_accuracy
+FROM requests AS q
+JOIN (SELECT *, canonical_dataset(dataset) AS imported_as FROM runs) AS r ON q.run = r.run
+JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
+LEFT JOIN architectures AS a ON r.space = a.space AND q.arch = a.arch
+LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.imported_as = b.dataset AND q.arch = b.arch;
+
+-- One row for each run: the name of its group, the runs that differ from it in seed and batch only.
+CREATE VIEW files.run_groups AS
+SELECT
+    id AS run, settings.space, settings.dataset, canonical_dataset(settings.dataset) AS imported_as,
+    left(md5(struct_update(settings, batch := NULL, seed := NULL)::VARCHAR), 10) AS run_group
+FROM files.runs;
+
+-- One row for each group and architecture: `pool` with the means over the `n_runs` runs of the group that were asked for it
+-- and have it. Sums go in the order of the runs, so that a mean is the same every time. What compares architectures takes
+-- those of one `n_runs`: others are means over other seeds.
+CREATE VIEW mean_pool AS
+WITH means AS (
+    SELECT
+        g.run_group, g.space, g.dataset, g.imported_as, q.arch, q.canonical, count(*) AS n_runs,
+        avg(m.grad_norm ORDER BY m.run) AS grad_norm,
+        avg(m.grad_norm_l2 ORDER BY m.run) AS grad_norm_l2,
+        avg(m.snip ORDER BY m.run) AS snip,
+        avg(m.snip_inner ORDER BY m.run) AS snip_inner,
+        avg(m.grasp ORDER BY m.run) AS grasp,
+        avg(m.grasp_abs ORDER BY m.run) AS grasp_abs,
+        avg(m.trace ORDER BY m.run) AS trace,
+        mean_kappa(m.kappa, m.run) AS kappa,
+        joint_status(m.status) AS status
+    FROM requests AS q
+    JOIN files.run_groups AS g ON q.run = g.run
+    JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
+    GROUP BY g.run_group, g.space, g.dataset, g.imported_as, q.arch, q.canonical
+)
+SELECT
+    m.* EXCLUDE (imported_as),
+    a.* EXCLUDE (space, arch, canonical),
+    b.train_accuracy, b.valid_accuracy, b.test_accuracy
+FROM means AS m
+LEFT JOIN architectures AS a ON m.space = a.space AND m.arch = a.arch
+LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.imported_as = b.dataset AND m.arch = b.arch;
+
+-- A spectrum, or a matrix with its trace's square times m, as it is read beside the trace of its row, eq. (4). No row or NaN is
+-- a chunk that is gone, unless numbers overflowed; another trace is that of another row. `hnas.pipeline.catalog.table_files.told` knows the
+-- texts.
+CREATE MACRO kept(value, total, m, trace, run, status) AS
+    CASE
+        WHEN status = 'nonfinite' THEN value
+        WHEN value IS NULL OR isnan(total)
+            THEN error(
+                'ntk.zarr failed: HnasError: run ' || run || ' has lost eigenvalues: a chunk of its ntk.zarr is gone; '
+                || 'the same `hnas precompute` computes it again'
+            )
+        WHEN abs(total - m * trace * trace) > 1e-9 * total + 1e-12
+            THEN error(
+                'ntk.zarr failed: HnasError: rows of ntk.zarr of run ' || run || ' are those of other architectures; '
+                || 'restore it, or remove the run and precompute it again'
+            )
+        ELSE value
+    END;
+CREATE MACRO kept_spectrum(eigenvalues, trace, run, status) AS
+    kept(eigenvalues, list_sum(eigenvalues), len(eigenvalues), trace, run, status);
+CREATE MACRO kept_gram(gram, trace, run, status) AS
+    kept(gram, list_sum(list_transform(range(1, len(gram) + 1), lambda i: gram[i][i])), len(gram), trace, run, status);
+
+-- One row for each run and canonical architecture whose spectrum is kept: the eigenvalues of its NTK in ascending order.
+-- The arrays lie in ntk.zarr, which is read when a query comes to these views, and of the runs that it asks for only.
+CREATE VIEW spectra AS
+SELECT m.run, m.canonical, kept_spectrum(e.eigenvalues, m.trace, m.run, m.status) AS eigenvalues
+FROM metrics AS m
+LEFT JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row;
+
+-- The same for its NTK itself, of runs with --keep-gram: a list of rows.
+CREATE VIEW grams AS
+SELECT m.run, m.canonical, kept_gram(g.gram, m.trace, m.run, m.status) AS gram
+FROM metrics AS m
+JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row;
+
+-- One row for each row of `spectra`: published scores that are functions of the NTK alone; `gram_mean` with --keep-gram.
+-- Where there are matrices, they are read for any of the columns: m times the bytes of the spectra.
+CREATE VIEW scores AS
+WITH spectra AS (
+    SELECT
+        m.run, m.canonical, m.ntk_row, kept_spectrum(e.eigenvalues, m.trace, m.run, m.status) AS eigenvalues,
+        precision_of(r.settings.dtype) AS epsilon
+    FROM metrics AS m
+    JOIN files.runs AS r ON m.run = r.id
+    LEFT JOIN files.eigenvalues AS e ON m.run = e.run AND m.ntk_row = e.ntk_row
+),
+gram_means AS (
+    SELECT m.run, m.ntk_row, gram_mean(kept_gram(g.gram, m.trace, m.run, m.status)) AS gram_mean
+    FROM metrics AS m
+    JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row
+)
+SELECT
+    s.run, s.canonical,
+    nasi_trace(s.eigenvalues) AS nasi_trace,
+    effective_rank(s.eigenvalues) AS effective_rank,
+    log_determinant(s.eigenvalues, epsilon := s.epsilon) AS log_determinant,
+    kappa_percentile(s.eigenvalues, 5, epsilon := s.epsilon) AS kappa_p5,
+    kappa_percentile(s.eigenvalues, 10, epsilon := s.epsilon) AS kappa_p10,
+    kappa_percentile(s.eigenvalues, 25, epsilon := s.epsilon) AS kappa_p25,
+    g.gram_mean
+FROM spectra AS s
+LEFT JOIN gram_means AS g ON s.run = g.run AND s.ntk_row = g.ntk_row;
+
+-- One row for each search, and one for each of its queries.
+CREATE VIEW searches AS
+SELECT id AS search, created, unnest(settings)
+FROM files.searches;
+
+CREATE VIEW queries AS
+SELECT
+    regexp_extract(filename, 'searches/([^/]+)/[^/]+$', 1) AS search,
+    * EXCLUDE (filename)
+FROM files.queries;

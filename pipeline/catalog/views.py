@@ -1,0 +1,232 @@
+"""DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, curves, proxies,
+pool, mean_pool, spectra, grams, scores, searches, queries` and the macros, `objective` among them, made when a
+connection opens. The SQL is in `pipeline/catalog/sql/*.sql`.
+
+Each view reads a list of files, verified before a statement reads them (`hnas.pipeline.catalog.table_files`). Nothing
+is inferred from where a store lies, and nothing from the user's own settings of DuckDB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+from string import Template
+from typing import Any
+
+import duckdb
+
+from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.pipeline.catalog.arrow_arrays import ARRAYS, ArrayRows
+from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, quoted
+from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, squeezed_dataset
+from hnas.pipeline.store.manifests import ImportedFile, imported_files
+from hnas.pipeline.store.records import run_records, search_records
+from hnas.pipeline.store.shipped_tables import shelf
+from hnas.pipeline.store.store import Store
+
+_SETTINGS = {
+    # A table name must never resolve to a variable of this program.
+    "python_enable_replacements": False,
+    "enable_progress_bar": False,
+    # Extensions are code, and a query that needs one should not fetch it on its own.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    # Nor are secrets used that lie in the user's home.
+    "allow_persistent_secrets": False,
+}
+
+
+def sql(name: str, /, **names: str) -> str:
+    """The SQL file `name`, with `$name` replaced where names are given."""
+    text = _text(name)
+    return Template(text).substitute(names) if names else text
+
+
+@cache
+def _text(name: str) -> str:
+    return files("hnas.pipeline.catalog").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB connection with the store's views. The store is read, never written.
+
+    Stores in a folder `tables` beside a local store are read with it, as the tables that ship in `data/tables` are with
+    `data/store`: the runs that it does not have itself.
+
+    Raises `HnasError` where the store is of another version or a run's settings are damaged. Other damage is found by
+    the statement that comes to it: see `hnas.pipeline.catalog.table_files.told`.
+    """
+    store.check_version()
+    tables = shelf(store)
+    places = dict.fromkeys(store.folders("runs"), store) | tables
+    runs = run_records(places)
+    connection = duckdb.connect(":memory:")
+    for name, value in _SETTINGS.items():
+        connection.execute(f"SET {name} = {str(value).lower()}")
+    connection.begin()  # some sixty statements, of which each would be a transaction of its own
+    connection.execute(sql("empty"))
+    connection.execute(_dataset_macro())
+    addresses = Addresses(connection)
+    checks = []
+    for name, (column, found) in _table_files(store, tables, places).items():
+        read = sql("read_files", files=addresses.literal(found)) if found else ""
+        checks.append(_create(connection, name, Check(column, found), read))
+    for name, imported in imported_files(store).items():
+        check = Check("arch", [File(store, file.parts) for file in imported])
+        checks.append(_create(connection, name, check, _imported(store, addresses, imported)))
+    _create_records(connection, "runs", lambda: runs)
+    _create_records(connection, "searches", lambda: search_records(store))
+    recorded = {record["id"]: places[record["id"]] for record in runs}
+    for name, array in ARRAYS.items():
+        _create_arrays(connection, recorded, name, array)
+    for name in ("macros", "spectrum", "averages", "views"):
+        connection.execute(sql(name))
+    connection.commit()
+    for check in checks:
+        check.armed = True
+    return connection
+
+
+def _table_files(store: Store, tables: dict[str, Store], places: dict[str, Store]) -> dict[str, tuple[str, list[File]]]:
+    """The files of each table, and a text column of it."""
+    described = [store, *dict.fromkeys(tables.values())]
+    found = {
+        "architectures": (
+            "arch",
+            [
+                File(place, ("architectures", space, name))
+                for place in described
+                for space in place.folders("architectures")
+                for name in place.files("architectures", space)
+            ],
+        ),
+        "queries": (
+            "arch",
+            [
+                File(store, ("searches", search, "queries.parquet"))
+                for search in store.folders("searches")
+                if store.exists("searches", search, "queries.parquet")
+            ],
+        ),
+    }
+    for name, column in (("requests", "arch"), ("metrics", "canonical")):
+        parts = [(place, ("runs", run, name)) for run, place in places.items()]
+        found[name] = (
+            column,
+            [File(place, (*folder, file)) for place, folder in parts for file in place.files(*folder)],
+        )
+    return found
+
+
+def _create(connection: duckdb.DuckDBPyConnection, name: str, check: Check, read: str) -> Check:
+    """Make the view `files.<name>` of what `read` gives, beside its `check`."""
+    connection.register(f"_check_{name}", check)
+    try:
+        connection.execute(sql("files", name=name, read=read))
+    except duckdb.Error as error:
+        check.verify()
+        reason = str(error).splitlines()[0]
+        raise HnasError(f"the {name} of the store cannot be read: {reason}; restore or remove that file") from error
+    return check
+
+
+def _imported(store: Store, addresses: Addresses, imported: list[ImportedFile]) -> str:
+    """The branches of imported rows: one for each source, whose name is a constant in it."""
+    branches = ""
+    for (source, spelled), listed in groupby(imported, lambda file: (file.source, file.spelled)):
+        dataset = "canonical_dataset(dataset)" if spelled else "dataset"
+        literal = addresses.literal(File(store, file.parts) for file in listed)
+        branches += sql("imported_files", source=quoted(source), dataset=dataset, files=literal)
+    return branches
+
+
+def _dataset_macro() -> str:
+    known, squeezed = (", ".join(map(quoted, names)) for names in (KNOWN, map(squeezed_dataset, KNOWN)))
+    return sql("datasets", known=known, squeezed=squeezed)
+
+
+def _create_records(connection: duckdb.DuckDBPyConnection, name: str, read: Callable[[], list[dict[str, Any]]]) -> None:
+    schema = connection.sql(f"FROM empty.{name}").to_arrow_table().schema
+    connection.register(f"_{name}", Records(schema, read))
+    connection.execute(sql("records", name=name))
+
+
+def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: dict[str, Store], name: str, array: str) -> None:
+    """The view `files.<name>` over an array of all runs, none of which is read here."""
+    branches = ""
+    for run, place in runs.items():
+        # Elsewhere a look costs a request, and an array that is not there has no rows either way.
+        if not place.local or place.exists("runs", run, "ntk.zarr", array):
+            source = f"_{name}_{run}"
+            connection.register(source, ArrayRows(place, run, array))
+            branches += sql("array_of_run", array=array, run=run, source=source)
+    connection.execute(sql("arrays", name=name, branches=branches))
+
+
+def check_complete(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *, partial: bool = False) -> None:
+    """Raise `HnasError` where one of `runs` lacks rows that it was asked for, unless `partial` allows it.
+
+    The most expensive networks are computed first, so what an unfinished run has is no sample of what it will have.
+    """
+    for run in () if partial else runs:
+        rows, classes = connection.execute(sql("completeness"), [run]).fetchall()[0]
+        if rows < classes:
+            raise HnasError(
+                f"run {run} is unfinished: {rows:,} of {classes:,} classes are computed, the most expensive first; "
+                "the same `hnas precompute` finishes it, --run names another, and --partial takes what is there"
+            )
+
+
+def _dataset_name(dataset: str) -> str:
+    # Reading images takes imports that a query can do without.
+    from hnas.pipeline.images import dataset_name
+
+    return dataset_name(dataset)
+
+
+def pick_run(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    run: str | None = None,
+    space: str | None = None,
+    dataset: str | None = None,
+) -> dict[str, object]:
+    """The run that a command works on, as a row of `runs`: the one named, else the newest that fits.
+
+    `dataset` is a name or the path of one, as `precompute` takes it.
+
+    A run that has no metrics yet, since its `precompute` has just begun or was stopped, gives way to those that have.
+    Raises `UsageError` where none fits, or the named one does not exist.
+    """
+    name = None if dataset is None else canonical_dataset(_dataset_name(dataset))
+    rows = connection.execute(
+        "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
+        "AND ($dataset IS NULL OR canonical_dataset(dataset) = $dataset) "
+        "ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
+        {"run": run, "space": space, "dataset": name},
+    )
+    names = [column[0] for column in rows.description or []]
+    found = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+    if run is not None and len(found) > 1:
+        raise UsageError(f"--run {run} fits {len(found)} runs: {', '.join(str(row['run']) for row in found)}; name one")
+    if not found:
+        wanted = " ".join(
+            f"{what} {value}" for what, value in (("run", run), ("space", space), ("dataset", dataset)) if value
+        )
+        hint = _meant(connection, run=run, space=space, dataset=name)
+        raise UsageError(
+            f"the store has no run{' with ' + wanted if wanted else ''}; `hnas precompute` makes one{hint}"
+        )
+    return found[0]
+
+
+def _meant(connection: duckdb.DuckDBPyConnection, **wanted: str | None) -> str:
+    """A hint at the run, space or data set of the store that is spelled nearly as the one asked for."""
+    for column, value in wanted.items():
+        known = [str(found) for (found,) in connection.execute(f"SELECT DISTINCT {column} FROM runs").fetchall()]
+        if value is not None and value not in known and (hint := did_you_mean(value, sorted(known))):
+            return hint
+    return ""

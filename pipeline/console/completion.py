@@ -1,0 +1,116 @@
+"""Words that a shell's Tab completes: spaces, metrics, data sets, and what the store at hand has. Loads no torch.
+
+A store that cannot be read completes nothing: this is no place for complaints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hnas.pipeline.store.store import Store
+
+Words = list[tuple[str, str]]
+
+_STATIC = ("params", "flops")
+# As many runs are looked into for their descriptions.
+_MOST_RUNS = 200
+
+
+def spaces(incomplete: str) -> Words:
+    """The installed search spaces."""
+    from hnas.spaces import search_spaces
+
+    return _beginning(incomplete, ((name, "") for name in search_spaces))
+
+
+def metrics(incomplete: str) -> Words:
+    """The metrics that a search may use."""
+    from hnas.metrics.names import COLUMNS
+
+    return _beginning(incomplete, ((name, "") for name in COLUMNS if name != "kappa"))
+
+
+def accuracies(incomplete: str) -> Words:
+    """The accuracies that can guide a search."""
+    return _beginning(incomplete, (("valid_accuracy", ""), ("test_accuracy", "")))
+
+
+def columns(incomplete: str) -> Words:
+    """The columns that others can be correlated with."""
+    from hnas.metrics.names import COLUMNS
+
+    return _beginning(incomplete, ((f"{part}_accuracy", "") for part in ("test", "valid", "train"))) + _beginning(
+        incomplete, ((name, "") for name in (*COLUMNS, *_STATIC))
+    )
+
+
+def fetchable(incomplete: str) -> Words:
+    """What `hnas fetch` knows."""
+    from hnas.pipeline.io.fetch import SOURCES
+
+    return _beginning(incomplete, ((name, "") for name in SOURCES))
+
+
+def datasets(ctx: Any, incomplete: str) -> Words:
+    """The data sets known by name, and those of the store's runs."""
+    known = {"digits": "", "cifar10": "", "cifar100": "", "imagenet16-120": ""}
+    known |= {
+        settings["dataset"]: "" for settings in _settings(ctx).values() if isinstance(settings.get("dataset"), str)
+    }
+    return _beginning(incomplete, known.items())
+
+
+def runs(ctx: Any, incomplete: str) -> Words:
+    """The runs of the store and of the tables beside it, with what they are of."""
+    described = {
+        run: f"{settings.get('space')} on {settings.get('dataset')}, seed {settings.get('seed')}"
+        for run, settings in _settings(ctx).items()
+    }
+    return _beginning(incomplete, described.items())
+
+
+def searches(ctx: Any, incomplete: str) -> Words:
+    """The saved searches of the store."""
+    place, names = _store(ctx), []
+    with contextlib.suppress(Exception):
+        names = place.names("searches") if place is not None else []
+    return _beginning(incomplete, ((name, "") for name in names))
+
+
+def removable(ctx: Any, incomplete: str) -> Words:
+    """What `hnas rm` may take out of the store."""
+    place, words = _store(ctx), []
+    with contextlib.suppress(Exception):
+        if place is not None:
+            from hnas.pipeline.store.manifests import manifest_names
+
+            words = [*place.names("runs"), *place.names("searches"), *manifest_names(place)]
+    return _beginning(incomplete, ((name, "") for name in words))
+
+
+def _beginning(incomplete: str, words: Any) -> Words:
+    return [(word, about) for word, about in sorted(words) if word.startswith(incomplete) and word.isprintable()]
+
+
+def _store(ctx: Any) -> Store | None:
+    """The store that the command line names so far."""
+    with contextlib.suppress(Exception):
+        from hnas.pipeline.store.store import Store, store_location
+
+        return Store(store_location(ctx.params.get("store")))
+    return None
+
+
+def _settings(ctx: Any) -> dict[str, dict[str, Any]]:
+    """The settings of each run of the store and of the tables beside it."""
+    place, found = _store(ctx), {}
+    with contextlib.suppress(Exception):
+        from hnas.pipeline.store.shipped_tables import shelf
+
+        where = dict.fromkeys(place.names("runs"), place) | shelf(place) if place is not None else {}
+        for run, home in list(where.items())[:_MOST_RUNS]:
+            with contextlib.suppress(Exception):
+                found[run] = home.read_json("runs", run, "run.json")["settings"]
+    return found

@@ -1,0 +1,95 @@
+"""The memo of a pickle, which it refers back to by number, forgetting what is no longer needed."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from hnas.pipeline.importers.pickles.names import SKIPPED, Dtype, Global
+
+#: Names that are kept of parts already dealt with, and the length of the longest.
+RECENT, NAME = 2**15, 200
+#: Things that are kept for the whole file.
+KEPT = 2**18
+
+
+class ForgottenError(Exception):
+    """The pickle refers to something that is no longer in the memo."""
+
+
+class Memo:
+    """What the current part of the pickle put here, and of earlier parts what later ones may share.
+
+    Shared are classes and names, such as `train_losses`: a name is kept for good once another part has asked for it.
+    `needed` are the places that must be kept besides. Where `lost` is not None it gathers the places that were asked
+    for and forgotten, and what is asked for is replaced by `SKIPPED`.
+    """
+
+    def __init__(self, needed: frozenset[int] = frozenset(), lost: set[int] | None = None) -> None:
+        self.lost = lost
+        self.count = 0
+        self._needed = needed
+        self._highest = -1
+        self._forgetful = False
+        self._keys: dict[int, Any] = {}  # of runs of entries: most of them all
+        self._young: dict[int, Any] = {}
+        self._recent: dict[int, str] = {}
+        self._kept: dict[int, Any] = {}
+
+    def put(self, place: int, value: Any) -> None:
+        self._young[place] = value
+        self.count += 1
+        self._highest = max(self._highest, place)
+
+    def put_keys(self, places: list[int] | range, keys: list[Any]) -> None:
+        self._keys.update(zip(places, keys, strict=True))
+        self.count += len(places)
+        self._highest = max(self._highest, max(places))
+
+    def get(self, place: int) -> Any:
+        """Raises `ForgottenError`, and `IndexError` where the place never held anything."""
+        for part in (self._young, self._keys, self._kept):
+            if place in part:
+                return part[place]
+        if place in self._recent:
+            name = self._kept[place] = self._recent.pop(place)
+            return name
+        if place > self._highest or not self._forgetful or self._needed:
+            # With what is needed kept, a place that is missing was never filled: a damaged file skips some.
+            raise IndexError(place)
+        if self.lost is None:
+            raise ForgottenError
+        self.lost.add(place)
+        return SKIPPED
+
+    def get_keys(self, places: list[int]) -> list[Any]:
+        try:
+            return list(map(self._keys.__getitem__, places))
+        except KeyError:
+            return list(map(self.get, places))
+
+    def keep(self) -> None:
+        """Everything up to here is shared by what follows."""
+        self._kept |= self._young | self._keys
+        self._young, self._keys = {}, {}
+
+    def forget(self) -> None:
+        """The current part is dealt with."""
+        self._forgetful = True
+        for place, value in self._young.items():
+            if type(value) is str:
+                if len(value) <= NAME:
+                    self._recent[place] = value
+            elif type(value) is Global or type(value) is Dtype:
+                self._kept[place] = value
+        if self._needed:
+            both = self._young | self._keys
+            self._kept |= {place: both[place] for place in self._needed.intersection(both)}
+        if len(self._recent) > 2 * RECENT:
+            self._recent = dict(islice(self._recent.items(), len(self._recent) - RECENT, None))
+        self._young, self._keys = {}, {}
+
+    @property
+    def overflows(self) -> bool:
+        """Whether parts share more than the files of the benchmarks do."""
+        return len(self._kept) > KEPT or (self.lost is not None and len(self.lost) > KEPT)

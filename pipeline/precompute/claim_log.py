@@ -1,0 +1,218 @@
+"""The `precompute` commands that work on one run at once, as each other and their workers see them.
+
+runs/<run>/.lock                     held for moments: while a chunk is claimed or stored, or `run.json` changes
+runs/<run>/drivers/<token>.lock      held by a command as long as it lives; the system frees it when its process dies
+runs/<run>/drivers/<token>.claims    its claims, a line of JSON each, and a line for each of them that is done
+runs/<run>/drivers/<token>.revoked   the same after its end: workers that outlive it store nothing more
+
+An object store has neither locks nor files that grow. There the newest command revokes all others, and no claims are
+written: one command at a time is up to the user.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hnas.errors import HnasError
+from hnas.pipeline.store.store import Store
+
+_FOLDER = "drivers"
+_CLAIMS, _REVOKED, _LOCK = ".claims", ".revoked", ".lock"
+_POLL = 0.005
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A chunk that a command took: the name of its part, its first row in `ntk.zarr`, its canonical architectures."""
+
+    part: str
+    row: int
+    classes: tuple[str, ...]
+
+
+@contextmanager
+def locked(store: Store, *folder: str) -> Iterator[None]:
+    """Hold the lock of a folder of a local store, made where it is missing; an object store has none.
+
+    Raises `HnasError` where the place cannot be written, or the store was removed meanwhile.
+    """
+    if not store.local:
+        yield
+        return
+    path = store.path(*folder, ".lock")
+    store.refuse_links(*folder, ".lock")
+    store.check_there()
+    with store.writing(path):
+        store.fs.makedirs(store.path(*folder), exist_ok=True)
+        lock = FileLock(path, poll_interval=_POLL)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def standing(store: Store, run: str, token: str) -> Iterator[bool]:
+    """Whether the claims of the command `token` stand; nobody can revoke them within. Without a token they do."""
+    if not token:
+        yield True
+        return
+    if not store.exists("runs", run, _FOLDER, token + _CLAIMS):  # nor is there a run to lock where the store is gone
+        yield False
+        return
+    with locked(store, "runs", run):
+        yield store.exists("runs", run, _FOLDER, token + _CLAIMS)
+
+
+class Log:
+    """The claims that a command wrote, read as they come."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Claim] = {}
+        self._read = 0
+
+    def news(self, path: str) -> tuple[list[Claim], list[Claim]]:
+        """The claims in `path` since the last call, and those that were done since; a line cut short is not read."""
+        with Path(path).open("rb") as file:
+            file.seek(self._read)
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self._read += len(text)
+        claimed, done = [], []
+        try:
+            for line in text.splitlines():
+                entry = json.loads(line)
+                if "done" in entry:
+                    done.append(self.open.pop(entry["done"]))
+                else:
+                    claim = Claim(entry["part"], entry["row"], tuple(entry["classes"]))
+                    self.open[claim.part] = claim
+                    claimed.append(claim)
+        except (ValueError, KeyError, TypeError) as error:
+            raise HnasError(f"{path} is damaged ({error}); stop all precomputes of its run, and delete it") from error
+        return claimed, done
+
+
+class Drivers:
+    """The commands on one run, seen by one of them, which `token` names. All but `done` under the lock of the run."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self.token = uuid.uuid4().hex
+        self._store, self._run = store, run
+        self._lock = FileLock(self._path(self.token + _LOCK))
+
+    def _path(self, *name: str) -> str:
+        return self._store.path("runs", self._run, _FOLDER, *name)
+
+    def join(self) -> None:
+        """Let the others know of this command."""
+        if not self._store.local:
+            for name in self._store.names("runs", self._run, _FOLDER):
+                self._store.fs.rm_file(self._path(name))
+        self._store.refuse_links("runs", self._run, _FOLDER)
+        with self._store.writing(self._path()):
+            self._store.write_bytes(b"", "runs", self._run, _FOLDER, self.token + _CLAIMS)
+            if self._store.local:
+                self._lock.acquire()
+
+    def others(self) -> tuple[list[str], list[str]]:
+        """The tokens of the other commands that live and of those that ended, which stay so."""
+        names = self._store.names("runs", self._run, _FOLDER) if self._store.local else []
+        tokens = [name.removesuffix(_CLAIMS) for name in names if name.endswith(_CLAIMS)]
+        dead = [token for token in tokens if token != self.token and not self._lives(token)]
+        for token in dead:
+            self._revoke(token)
+        ended = [name.removesuffix(_REVOKED) for name in names if name.endswith(_REVOKED)]
+        return [token for token in tokens if token not in dead and token != self.token], ended + dead
+
+    def _lives(self, token: str) -> bool:
+        try:
+            with FileLock(self._path(token + _LOCK), timeout=0):
+                pass
+        except Timeout:
+            return True
+        Path(self._path(token + _LOCK)).unlink(missing_ok=True)
+        return False
+
+    def _revoke(self, token: str) -> None:
+        Path(self._path(token + _CLAIMS)).rename(self._path(token + _REVOKED))
+
+    def stands(self) -> bool:
+        """Whether nobody took this command for dead, or, on an object store, began after it."""
+        return self._store.exists("runs", self._run, _FOLDER, self.token + _CLAIMS)
+
+    def log_of(self, token: str, *, ended: bool) -> str:
+        """Where the claims of another command are."""
+        return self._path(token + (_REVOKED if ended else _CLAIMS))
+
+    def claim(self, claims: list[Claim]) -> None:
+        """Write down claims of this command."""
+        self._append([{"part": claim.part, "row": claim.row, "classes": claim.classes} for claim in claims])
+
+    def done(self, parts: list[str]) -> None:
+        """Write down that the chunks of these parts are stored, unless another command took this one for dead."""
+        if parts and self._store.local and self.stands():
+            self._append([{"done": part} for part in parts])
+
+    def _append(self, entries: Sequence[Mapping[str, object]]) -> None:
+        if self._store.local:
+            path = self._path(self.token + _CLAIMS)
+            lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+            with self._store.writing(path), Path(path).open("ab") as file:
+                file.write(lines.encode())
+
+    def leave(self) -> None:
+        """Revoke this command's own claims: workers that outlive it store nothing more."""
+        if not self._store.local:
+            if self.stands():
+                self._store.fs.rm_file(self._path(self.token + _CLAIMS))
+            return
+        if self.stands():
+            self._revoke(self.token)
+        self._lock.release()
+        Path(self._path(self.token + _LOCK)).unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove what commands that ended left, where none lives."""
+        folder = Path(self._path())
+        if self._store.local and folder.is_dir() and not folder.is_symlink():
+            for name in self._store.names("runs", self._run, _FOLDER):
+                if name.endswith((_CLAIMS, _REVOKED, _LOCK)):
+                    (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # something else lies in it
+                folder.rmdir()
+
+
+def sweep_drivers(store: Store, run: str) -> None:
+    """Remove what commands that were killed left on a run, unless one is at work on it."""
+    if store.local and store.exists("runs", run, _FOLDER):
+        with locked(store, "runs", run):
+            drivers = Drivers(store, run)
+            if not drivers.others()[0]:
+                drivers.forget()
+
+
+def logged(store: Store, run: str) -> dict[str, Claim]:
+    """The claims on a run that were written down, by their parts: what a part holds without opening it.
+
+    A part that was claimed for other rows again, by a command that died or after it, is left out: one of them was
+    stored.
+    """
+    found: dict[str, Claim] = {}
+    ambiguous: set[str] = set()
+    for name in store.names("runs", run, _FOLDER) if store.local else []:
+        if name.endswith((_CLAIMS, _REVOKED)):
+            try:
+                claimed, _ = Log().news(store.path("runs", run, _FOLDER, name))
+            except FileNotFoundError:  # its command has just ended: what it stored can be opened
+                continue
+            ambiguous |= {claim.part for claim in claimed if found.setdefault(claim.part, claim).row != claim.row}
+    return {part: claim for part, claim in found.items() if part not in ambiguous}

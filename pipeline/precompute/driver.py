@@ -1,0 +1,294 @@
+"""Precomputation on Dask: carry out a plan with local worker processes or on any existing cluster.
+
+Chunks are cut while the work goes on, the most expensive networks first. At most a few chunks a worker are in flight,
+whatever the size of the space; a chunk that is lost with its worker is given to another; everything that finished
+stays. Progress goes to a callback, never to a terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from hnas.devices import Numerics
+from hnas.errors import HnasError, UsageError
+from hnas.pipeline.precompute.chunking import ChunkSizes
+from hnas.pipeline.precompute.claim_log import sweep_drivers
+from hnas.pipeline.precompute.claims import Claims, joined
+from hnas.pipeline.precompute.cluster import connected
+from hnas.pipeline.precompute.dask_api import Client, Future, KilledWorker
+from hnas.pipeline.precompute.local_cluster import default_workers
+from hnas.pipeline.precompute.plan import Plan, is_recorded, record_request, relative_costs
+from hnas.pipeline.precompute.tls import Certificates
+from hnas.pipeline.precompute.worker import (
+    Chunk,
+    Done,
+    Job,
+    batch_tensors,
+    choose_device,
+    measure,
+    run_chunk,
+    run_chunks,
+)
+from hnas.pipeline.store.packing import adopted
+from hnas.pipeline.store.run import now, open_run, record_session
+from hnas.pipeline.store.space_cache import flush_cache
+from hnas.pipeline.store.store import Store
+from hnas.spaces import SearchSpace
+
+_RETRIES = 3
+# Seconds between two looks at what other commands left, and at the workers of a cluster that grows.
+_LOOK, _RECOUNT = 1.0, 15.0
+_NO_CERTIFICATES = Certificates()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a precomputation is: rows of this command, and those it found done.
+
+    `done` of `total` rows are stored, `computed` of them by this command and the others by commands beside it;
+    `already` were stored before. `lost` are the addresses of workers that went away with rows in work.
+    """
+
+    done: int
+    total: int
+    already: int
+    seconds: float
+    computed: int = 0
+    lost: tuple[str, ...] = ()
+
+    @property
+    def rate(self) -> float:
+        """Rows a second so far."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left at this rate, or None before the first chunk."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+class InterruptedRunError(HnasError):
+    """The user stopped the work; what finished is stored."""
+
+
+def precompute(
+    store: Store,
+    space: SearchSpace,
+    plan: Plan,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    certificates: Certificates = _NO_CERTIFICATES,
+    device: str = "auto",
+    keep_gram: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+    task: Callable[[Job, Chunk], Done] = run_chunk,
+) -> str:
+    """Carry out `plan` and return the run's name.
+
+    `workers` local processes with one thread each (default: one for each physical core, or for each GPU where the
+    device is CUDA; more share the GPUs in turn), or the cluster at the `scheduler` address, which may demand
+    `certificates`. Commands that work on one
+    run at once share its chunks; this one returns when all rows of its plan are stored, by whomever. `task` is what a
+    worker does with a chunk.
+
+    Raises `HnasError` where the scheduler does not answer, a chunk fails, or the disk is full, `InterruptedRunError`
+    on Ctrl-C; the parts that finished stay.
+    """
+    if workers is not None and not 1 <= workers <= 1024:
+        raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
+    if workers is not None and scheduler is not None:
+        raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
+    if scheduler is None:
+        choose_device(device)
+    run = plan.settings.id
+    if is_recorded(store, space, plan):
+        return run
+    started = now()
+    begun: float | None = None
+    claims: Claims | None = None
+    used: set[Numerics] = set()
+    try:
+        with ExitStack() as stack:
+            # The cluster first: where none answers, nothing is written.
+            working = connected(workers, scheduler, device, certificates)
+            client = stack.enter_context(working) if plan.todo or plan.repairs else None
+            store.prepare()
+            flush_cache()
+            plan = adopted(store, plan)
+            open_run(store, plan.settings, plan.batch)
+            record_request(store, space, plan)
+            if client is None:
+                sweep_drivers(store, run)
+                return run
+            claims = Claims(store, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
+            stack.enter_context(joined(claims))
+            job = Job(_absolute(store), run, plan.settings, device, keep_gram, claims.token)
+            begun = time.perf_counter()
+            lost = _watch_workers(client, job)
+            progress(_progress(claims, plan, 0.0, lost))
+            _repair(client, plan, job, task)
+            for _ in _results(client, claims, ChunkSizes(plan.chunk_size, claims.block), job, task, used, lost):
+                progress(_progress(claims, plan, time.perf_counter() - begun, lost))
+    except KeyboardInterrupt:
+        stored = plan.done + (claims.computed + claims.elsewhere if claims else 0)
+        raise InterruptedRunError(
+            f"interrupted: {stored} of {plan.done + len(plan.todo)} rows are stored in run {run}; "
+            "the same command goes on from there"
+        ) from None
+    finally:
+        if claims and begun is not None and claims.computed:
+            session = {
+                "started": started,
+                "seconds": round(time.perf_counter() - begun, 1),
+                "rows": claims.computed,
+                "workers": scheduler or workers or default_workers(device),
+                "device": device,
+                "devices": [asdict(numerics) for numerics in sorted(used)],
+            }
+            record_session(store, run, session)
+    return run
+
+
+def _progress(claims: Claims, plan: Plan, seconds: float, lost: list[str]) -> Progress:
+    done = claims.computed + claims.elsewhere
+    return Progress(done, len(plan.todo), plan.done, seconds, claims.computed, tuple(lost))
+
+
+def _prefix(job: Job) -> str:
+    return f"hnas-{job.token}-"
+
+
+def _watch_workers(client: Client, job: Job) -> list[str]:
+    """A list to which the address of each worker is added that goes away with chunks of this job in work."""
+    lost: list[str] = []
+
+    def note(event: tuple[float, dict[str, Any]]) -> None:
+        _, said = event
+        in_work = any(str(key).startswith(_prefix(job)) for key in said.get("processing-tasks", ()))
+        if in_work and said.get("action") == "remove-worker" and not said.get("expected"):
+            lost.append(str(said.get("worker")))
+
+    client.subscribe_topic("all", note)
+    return lost
+
+
+def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | None:
+    """Seconds that one worker needs for the plan, from `networks` of its architectures computed here; writes nothing.
+
+    None where nothing is left to do.
+    """
+    if not plan.todo:
+        return None
+    job = Job("", plan.settings.id, plan.settings, device, keep_gram=False)
+    images, labels = batch_tensors(job, plan.batch.images, plan.batch.labels)
+    step = max(1, len(plan.todo) // networks)
+    chosen = [arch for _, arch in plan.todo[::step][:networks]]
+    measure(job, chosen[0], images, labels)  # the first call pays for the libraries' start
+    begun = time.perf_counter()
+    for arch in chosen:
+        measure(job, arch, images, labels)
+    return (time.perf_counter() - begun) / len(chosen) * len(plan.todo)
+
+
+def _absolute(store: Store) -> str:
+    return store.root if store.local else store.location
+
+
+def _results(
+    client: Client,
+    claims: Claims,
+    sizes: ChunkSizes,
+    job: Job,
+    task: Callable[[Job, Chunk], Done],
+    used: set[Numerics],
+    lost: list[str],
+) -> Iterator[None]:
+    """Have all free chunks done, a bounded number of them at a time; yields when rows are stored or workers `lost`.
+
+    Adds to `used` what computed them.
+
+    Ends when nothing is free and no other command holds any of it: what one that dies held is free again.
+    """
+    workers, counted = _count_workers(client), time.monotonic()
+    finished: SimpleQueue[Future] = SimpleQueue()
+    running: dict[str, tuple[list[Chunk], Future]] = {}
+    known = claims.computed + claims.elsewhere, len(lost)
+    while True:
+        while len(running) < sizes.in_flight(workers):
+            chunks = claims.claim(sizes.budget(claims.free_cost, workers * claims.commands), sizes.together)
+            if not chunks:
+                break
+            key = _prefix(job) + chunks[0].part
+            future = client.submit(run_chunks, task, job, chunks, key=key, pure=False, retries=_RETRIES)
+            running[key] = chunks, future
+            future.add_done_callback(finished.put)
+        if not running and not claims.waiting:
+            return
+        for future in _next(finished):
+            chunks, _ = running.pop(future.key)
+            outcomes = list(zip(chunks, _result(future), strict=True))
+            future.release()
+            claims.done([chunk for chunk, done in outcomes if done.rows])
+            for chunk, done in outcomes:
+                used |= {done.numerics} if done.numerics else set()
+                sizes.learn(done.rows, claims.cost(chunk), done.seconds)
+        if (now := (claims.computed + claims.elsewhere, len(lost))) != known:
+            known = now
+            yield
+        if time.monotonic() - counted > _RECOUNT:
+            workers, counted = _count_workers(client), time.monotonic()
+
+
+def _repair(client: Client, plan: Plan, job: Job, task: Callable[[Job, Chunk], Done]) -> None:
+    """Have the lost eigenvalues of stored rows computed again. Two commands that do so write the same."""
+    keys = [f"hnas-{job.token}-repair-{chunk.part}" for chunk in plan.repairs]
+    futures = [
+        client.submit(run_chunks, task, job, [chunk], key=key, pure=False, retries=_RETRIES)
+        for key, chunk in zip(keys, plan.repairs, strict=True)
+    ]
+    for future in futures:
+        _result(future)
+
+
+def _next(finished: SimpleQueue[Future]) -> Iterator[Future]:
+    """The futures that finished, after the first of them or a while."""
+    try:
+        yield finished.get(timeout=_LOOK)
+        while True:
+            yield finished.get_nowait()
+    except Empty:
+        return
+
+
+def _count_workers(client: Client) -> int:
+    """The threads of all workers, once there is one."""
+    try:
+        client.wait_for_workers(1, timeout=60)
+    except TimeoutError:
+        raise HnasError(
+            "the Dask scheduler has no worker, and none came within 60 seconds; start `dask worker`"
+        ) from None
+    threads: dict[str, int] = client.nthreads()
+    return max(1, sum(threads.values()))
+
+
+def _result(future: Future) -> list[Done]:
+    try:
+        done: list[Done] = future.result()
+    except HnasError:
+        raise
+    except KilledWorker as error:
+        raise HnasError(
+            f"a chunk was lost with its worker {error.allowed_failures + 1} times, as happens for lack of memory; "
+            "use fewer --workers or a smaller --batch-size; what finished is stored"
+        ) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HnasError(f"a chunk failed on its worker: {reason}; what finished is stored") from error
+    return done

@@ -1,0 +1,242 @@
+"""The plan of a precomputation: what was asked for, what the store already has, and what remains.
+
+A plan is data. It knows neither Dask nor progress bars, and making one writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from hnas.errors import UsageError, check_seed
+from hnas.metrics import ENGINE_VERSION
+from hnas.pipeline.images import Batch, ImageDataset, training_batch
+from hnas.pipeline.precompute.architecture_list import read_list
+from hnas.pipeline.precompute.claim_log import locked
+from hnas.pipeline.precompute.worker import Chunk
+from hnas.pipeline.store.run import RunSettings
+from hnas.pipeline.store.shipped_tables import held
+from hnas.pipeline.store.space_cache import keep_in
+from hnas.pipeline.store.store import Store, digest
+from hnas.pipeline.store.stored import Stored
+from hnas.spaces import SearchSpace, definition_of
+
+MAX_BATCH = 4096
+# Rows of a block of `ntk.zarr` where chunks have no size of their own: small, for a chunk takes whole blocks.
+_BLOCK = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A precomputation to carry out.
+
+    `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
+    their classes that the run already holds, `todo` the classes it lacks, each with the definition of an
+    architecture that stands for it. `repairs` are stored rows that have lost their eigenvalues. `chunk_size` is None
+    where the speed that is measured decides.
+    """
+
+    settings: RunSettings
+    batch: Batch
+    requested: tuple[tuple[str, str], ...]
+    done: int
+    todo: tuple[tuple[str, str], ...]
+    chunk_size: int | None
+    stored: Stored
+    repairs: tuple[Chunk, ...] = ()
+
+    @property
+    def most_chunks(self) -> int:
+        """The number of chunks where each is as large as it may be, or as small as it can be where that is measured."""
+        return -(-len(self.todo) // (self.chunk_size or 1))
+
+    @property
+    def block(self) -> int:
+        """Rows of a block of `ntk.zarr`, where this plan makes it."""
+        return self.chunk_size or _BLOCK
+
+
+def make_plan(
+    store: Store,
+    space: SearchSpace,
+    dataset: ImageDataset,
+    *,
+    sample: int | None = None,
+    architectures: Path | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    batch_seed: int | None = None,
+    channels: int | None = None,
+    cells: int | None = None,
+    ntk: str = "summed",
+    chunk_size: int | None = None,
+) -> Plan:
+    """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space.
+
+    `seed` draws the weights and the sample, `batch_seed` (default: the same) the images of the batch.
+
+    The file `named` means the space's own named architectures, where it has some and there is no such file.
+
+    Raises `UsageError` for sizes that cannot be, an unreadable list, a space that cannot be enumerated, a data set
+    whose images or classes the networks do not take; `HnasError` for a store of another version or a damaged one.
+    """
+    if not 2 <= batch_size <= MAX_BATCH:
+        raise UsageError(
+            f"--batch-size {batch_size} cannot be; κ needs 2 samples at least, and {MAX_BATCH} is the most"
+        )
+    if chunk_size is not None and chunk_size < 1:
+        raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
+    check_seed(seed)
+    batch_seed = seed if batch_seed is None else batch_seed
+    check_seed(batch_seed, "--batch-seed")
+    store.check_version()
+    keep_in(store)
+    batch = training_batch(dataset, batch_size, batch_seed)
+    settings = _settings(space, batch, dataset, seed, channels, cells, ntk)
+    requested = tuple((arch, space.canonical(arch)) for arch in _requested(space, sample, architectures, seed))
+    # A network of the asked size must exist and take the images before workers start: the first one tells.
+    network = space.network(
+        requested[0][0],
+        classes=settings.classes,
+        channels=settings.channels,
+        cells=settings.cells,
+        seed=seed,
+    )
+    with torch.no_grad():
+        network(torch.from_numpy(batch.images[:2]))
+    stored = held(store, settings.id)
+    classes: dict[str, str] = {}
+    for arch, canonical in requested:
+        classes.setdefault(canonical, arch)
+    todo = tuple(
+        (canonical, definition_of(space, arch))
+        for canonical, arch in classes.items()
+        if canonical not in stored.classes
+    )
+    repairs = _repairs(store, space, settings.id, stored)
+    return Plan(settings, batch, requested, len(classes) - len(todo), todo, chunk_size, stored, repairs)
+
+
+def _repairs(store: Store, space: SearchSpace, run: str, stored: Stored) -> tuple[Chunk, ...]:
+    """Chunks that compute the lost eigenvalues of stored rows again; a table beside the store is left alone."""
+    lost = stored.lost(store, run) if store.exists("runs", run) else []
+    requests = store.read_tables(["arch", "canonical"], "runs", run, "requests") if lost else None
+    if requests is None:
+        return ()
+    named = dict(zip(requests["canonical"].to_pylist(), requests["arch"].to_pylist(), strict=True))
+    return tuple(
+        Chunk(tuple((name, definition_of(space, named[name])) for name in classes), row, spectra_only=True)
+        for row, classes in lost
+        if all(name in named for name in classes)
+    )
+
+
+def _settings(
+    space: SearchSpace,
+    batch: Batch,
+    dataset: ImageDataset,
+    seed: int,
+    channels: int | None,
+    cells: int | None,
+    ntk: str,
+) -> RunSettings:
+    return RunSettings(
+        space=space.name,
+        dataset=dataset.name,
+        batch=batch.digest,
+        batch_size=len(batch.labels),
+        classes=len(dataset.classes),
+        image_size=dataset.size,
+        channels=space.channels if channels is None else channels,
+        cells=space.cells if cells is None else cells,
+        seed=seed,
+        ntk=ntk,
+        dtype="float32",
+        engine=ENGINE_VERSION,
+    )
+
+
+def _requested(space: SearchSpace, sample: int | None, architectures: Path | None, seed: int) -> list[str]:
+    if sample is not None and architectures is not None:
+        raise UsageError("--sample and --architectures exclude each other; give one of them")
+    if architectures is not None:
+        return read_list(space, architectures)
+    if sample is not None:
+        return space.sample(sample, seed)
+    if space.size is None:
+        raise UsageError(f"the space {space.name} cannot be enumerated; give --sample N or --architectures FILE")
+    return list(space.enumerate())
+
+
+def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
+    """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
+    run = plan.settings.id
+    with locked(store, "runs", run):
+        asked = store.read_tables(["arch"], "runs", run, "requests")
+        if write_missing(store, asked, plan.requested, None, "runs", run, "requests"):
+            # So that a part which is lost later is missed: without it the run would look smaller, and finished.
+            listed = {"requests": store.files("runs", run, "requests")}
+            store.write_json({**store.read_json("runs", run, "run.json"), **listed}, "runs", run, "run.json")
+    with locked(store, "architectures", space.name):
+        known = store.read_tables(["arch"], "architectures", space.name)
+        write_missing(store, known, plan.requested, space, "architectures", space.name)
+
+
+def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
+    """Whether the run has all that the plan asks for, and says so: then nothing is to be written, or locked."""
+    run = plan.settings.id
+    if plan.todo or plan.repairs or store.exists("runs", run, "drivers"):
+        return False
+    wanted = {arch for arch, _ in plan.requested}
+    for folder in (("runs", run, "requests"), ("architectures", space.name)):
+        known = store.read_tables(["arch"], *folder)
+        if known is None or not wanted <= set(known["arch"].to_pylist()):
+            return False
+    return store.exists("runs", run, "batch.npz") and store.exists("runs", run, "run.json")
+
+
+def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:
+    """What the networks of `plan.todo` are expected to cost, by canonical form: 1 + F / mean F, F multiply-adds.
+
+    F is the least among the known members of a class, at the benchmark's own size; the 1 is for what every network
+    costs. Needs `record_request`. Empty where the space has no column `flops`.
+    """
+    if not plan.todo or "flops" not in space.describe(plan.requested[0][0]):
+        return {}
+    known = store.read_tables(["canonical", "flops"], "architectures", space.name)
+    if known is None:
+        return {}
+    least = known.group_by("canonical").aggregate([("flops", "min")])
+    mean = pc.mean(least["flops_min"]).as_py() or 1.0
+    flops = dict(zip(least["canonical"].to_pylist(), least["flops_min"].to_pylist(), strict=True))
+    return {canonical: 1.0 + (flops.get(canonical) or mean) / mean for canonical, _ in plan.todo}
+
+
+def write_missing(
+    store: Store,
+    known: pa.Table | None,
+    requested: tuple[tuple[str, str], ...],
+    space: SearchSpace | None,
+    *folder: str,
+) -> bool:
+    """Write to `folder` those of `requested` that are not in `known`, with the static columns that `space` gives.
+
+    Returns whether there were any.
+    """
+    present = set(known["arch"].to_pylist()) if known else set()
+    missing = [pair for pair in requested if pair[0] not in present]
+    if not missing:
+        return False
+    columns: dict[str, list[object]] = {
+        "arch": [arch for arch, _ in missing],
+        "canonical": [canonical for _, canonical in missing],
+    }
+    if space is not None:
+        described = [space.describe(arch) for arch, _ in missing]
+        columns |= {name: [row[name] for row in described] for name in described[0]}
+    store.write_table(pa.table(columns), *folder, digest(*(arch for arch, _ in missing)) + ".parquet")
+    return True

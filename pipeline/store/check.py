@@ -1,0 +1,191 @@
+"""`hnas check`: read all of a store, and say what is damaged and what mends it.
+
+Commands verify only the files that they come to. This reads every file and chunk, and compares what is told twice:
+names with content, rows of `metrics` with each other, eigenvalues with `trace`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from hnas.errors import HnasError
+from hnas.pipeline.store.manifests import imported_files
+from hnas.pipeline.store.ntk_arrays import ARRAYS, NTKArrays
+from hnas.pipeline.store.records import run_records, search_records
+from hnas.pipeline.store.run import load_batch
+from hnas.pipeline.store.store import Store, mend_of
+
+_RECOMPUTE = "the same `hnas precompute` computes it again"
+_REMOVE = "restore the run, or remove it and precompute it again"
+# Θ₀'s trace and its eigenvalues' sum differ by rounding in float64.
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something damaged: where, how that shows, and what mends it."""
+
+    path: str
+    what: str
+    mend: str
+
+
+@dataclass
+class Report:
+    """What a check found: the files it read, how many of them have no checksum, the damage, and remarks about the
+    rest."""
+
+    files: int = 0
+    unsealed: int = 0
+    damaged: list[Finding] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def check_store(store: Store) -> Report:
+    """Read everything in `store`. Raises `HnasError` where it is no store, or of another version."""
+    store.check_version()
+    report = Report()
+    _check_places(store, report)
+    for space in store.folders("architectures"):
+        for name in store.files("architectures", space):
+            _read(store, report, "architectures", space, name)
+    for run in store.folders("runs"):
+        _check_run(store, report, run)
+    with _found(report, store.path("imports"), "import its file again, or `hnas rm` the source"):
+        for listed in imported_files(store).values():
+            for file in listed:
+                _read(store, report, *file.parts)
+    with _found(report, store.path("searches"), mend_of("searches")):
+        search_records(store)
+    for search in store.folders("searches"):
+        report.files += 1
+        if store.exists("searches", search, "queries.parquet"):
+            _read(store, report, "searches", search, "queries.parquet")
+    return report
+
+
+@contextmanager
+def _found(report: Report, path: str, mend: str) -> Iterator[None]:
+    """Note an error as damage."""
+    try:
+        yield
+    except HnasError as error:
+        report.damaged.append(_finding(error, path, mend))
+
+
+def _finding(error: HnasError, path: str, mend: str) -> Finding:
+    """The sentence that an error is names the place, and often the mend."""
+    what, _, own = str(error).partition("; ")
+    return Finding(path, what.removeprefix(path).strip().removeprefix("cannot be read: "), own or mend)
+
+
+def _read(store: Store, report: Report, *parts: str) -> pa.Table | None:
+    """A whole Parquet file, or None where it is damaged."""
+    report.files += 1
+    try:
+        report.unsealed += not store.sealed(*parts)
+        return store.read_table(None, *parts)
+    except HnasError as error:
+        report.damaged.append(_finding(error, store.path(*parts), mend_of(parts[0])))
+        return None
+
+
+def _check_run(store: Store, report: Report, run: str) -> None:
+    path = store.path("runs", run)
+    report.files += 1
+    if not store.exists("runs", run, "run.json"):
+        report.damaged.append(Finding(path, "it has no run.json", f"{_RECOMPUTE}, or remove the folder"))
+        return
+    with _found(report, store.path("runs", run, "run.json"), _REMOVE):
+        (record,) = run_records({run: store})
+        if store.exists("runs", run, "batch.npz"):
+            report.files += 1
+            with _found(report, store.path("runs", run, "batch.npz"), _RECOMPUTE):
+                load_batch(store.location, run, record["settings"]["batch"])
+    requested = _rows(store, report, run, "requests")
+    measured = _rows(store, report, run, "metrics")
+    if requested is not None:
+        wanted = set(requested["canonical"].to_pylist())
+        done = wanted & set(measured["canonical"].to_pylist()) if measured is not None else set()
+        if len(done) < len(wanted):
+            report.remarks.append(
+                f"run {run} is unfinished: {len(done):,} of {len(wanted):,} classes are computed; the same "
+                "`hnas precompute` finishes it"
+            )
+    if measured is not None:
+        _check_counts(report, path, measured)
+        _check_spectra(store, report, run, measured)
+
+
+def _rows(store: Store, report: Report, run: str, folder: str) -> pa.Table | None:
+    tables = [_read(store, report, "runs", run, folder, name) for name in store.files("runs", run, folder)]
+    read = [table for table in tables if table is not None]
+    return pa.concat_tables(read, promote_options="default") if read else None
+
+
+def _check_counts(report: Report, path: str, measured: pa.Table) -> None:
+    for column, what in (
+        ("canonical", "classes are in more than one part"),
+        ("ntk_row", "rows of ntk.zarr belong to two"),
+    ):
+        again = sum(count > 1 for count in Counter(measured[column].to_pylist()).values())
+        if again:
+            report.damaged.append(Finding(f"{path}/metrics", f"{again:,} {what}", "delete one of the parts"))
+
+
+def _check_spectra(store: Store, report: Report, run: str, measured: pa.Table) -> None:
+    arrays = NTKArrays(store, run)
+    rows = measured["ntk_row"].to_numpy()
+    with _found(report, arrays.path, _REMOVE):
+        for block in arrays.lost(rows.tolist()):
+            report.damaged.append(
+                Finding(arrays.path, f"the eigenvalues of rows {block.start} to {block.stop - 1} are gone", _RECOMPUTE)
+            )
+        for name in ARRAYS:
+            if name == "eigenvalues" or store.exists("runs", run, "ntk.zarr", name, "zarr.json"):
+                report.files += len(arrays.blocks(name))
+                report.unsealed += 0 if arrays.sealed(name) else len(arrays.blocks(name))
+                for chunk, reason in arrays.damaged(name):
+                    mend = f"delete it, and {_RECOMPUTE}" if name == "eigenvalues" else _REMOVE
+                    report.damaged.append(Finding(f"{arrays.path}/{name}/{chunk}", reason, mend))
+        if not any(finding.path.startswith(arrays.path) for finding in report.damaged):
+            _compare(report, arrays, measured)
+
+
+def _compare(report: Report, arrays: NTKArrays, measured: pa.Table) -> None:
+    """trace = √(Σ λ / m), eq. (4), of what is stored in two places."""
+    rows, trace = measured["ntk_row"].to_numpy(), measured["trace"].to_numpy()
+    finite = np.array(measured["status"].to_pylist()) != "nonfinite"
+    eigenvalues = arrays.read()[rows]
+    expected = np.sqrt(np.maximum(eigenvalues.sum(1), 0.0) / eigenvalues.shape[1])
+    wrong = finite & ~np.isclose(trace, expected, rtol=_CLOSE, atol=1e-12)
+    if wrong.any():
+        what = f"the eigenvalues of {int(wrong.sum()):,} rows do not give their trace"
+        report.damaged.append(Finding(arrays.path, what, _REMOVE))
+
+
+def _check_places(store: Store, report: Report) -> None:
+    """Links, files that are none, and what killed commands left."""
+    if not store.local:
+        return
+    for folder, folders, files in os.walk(store.root):
+        for name in sorted(folders + files):
+            place = Path(folder) / name
+            if place.is_symlink():
+                report.damaged.append(
+                    Finding(str(place), "it is a symbolic link", "put what it points to in its place, or remove it")
+                )
+            elif not (place.is_file() or place.is_dir()):
+                report.damaged.append(Finding(str(place), "it is neither a file nor a folder", "remove it"))
+            elif name.endswith((".part", ".partial")):
+                report.remarks.append(f"{place} is what a killed command left; nothing reads it")
+            elif name.startswith(".") and name != ".lock":
+                report.remarks.append(f"{place} is not the store's; nothing reads it")

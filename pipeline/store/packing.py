@@ -1,0 +1,138 @@
+"""A finished run as a table to hand on: a few files instead of some for each chunk, and without the batch of images.
+
+    python -m hnas.pipeline.store.packing STORE RUN TARGET
+
+How the tables in `data/tables` are made of the stores that `hnas precompute` writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.metrics import COLUMNS
+from hnas.pipeline.precompute.claim_log import locked
+from hnas.pipeline.precompute.plan import Plan, write_missing
+from hnas.pipeline.store.ntk_arrays import NTKArrays
+from hnas.pipeline.store.run import read_settings
+from hnas.pipeline.store.shipped_tables import held, place_of
+from hnas.pipeline.store.store import Store, digest
+from hnas.spaces import search_spaces
+
+# Bytes of a file of `ntk.zarr`.
+_BLOCK_BYTES = 900_000
+
+
+def pack(source: Store, run: str, target: Store, *, block: int | None = None, whole: bool = True) -> int:
+    """Copy `run` of `source` into `target`, another store, and return its number of rows.
+
+    `block` is the number of rows of a block of its `ntk.zarr`, by default as many as fit into a file of 0.9 MB. Unless
+    `whole`, a run that lacks rows is copied as it is.
+
+    Every number is the stored one to the last bit. Not copied are the batch, whose digest is in `run.json`, and Gram
+    matrices. The target has the whole run or nothing of it.
+
+    Raises `UsageError` where there is no such run, the target has it, or it lacks rows that were asked for; `HnasError`
+    where a file of it is damaged, its space is not installed, or the target cannot be written.
+    """
+    source.check_version()
+    if not source.exists("runs", run, "run.json"):
+        raise UsageError(
+            f"{source.location} has no run {run}; `hnas info --store {source.location}` lists those it has"
+            f"{did_you_mean(run, source.names('runs'))}"
+        )
+    record = source.read_json("runs", run, "run.json")
+    space = search_spaces[read_settings(source, run).space]
+    if target.exists("runs", run):
+        raise UsageError(f"{target.location} has a run {run} already; remove it, or name another target")
+    requests = source.read_tables(["arch", "canonical"], "runs", run, "requests")
+    names = ["canonical", *COLUMNS, "status", "seconds", "ntk_row"]
+    metrics = source.read_tables(names, "runs", run, "metrics")
+    classes = list(dict.fromkeys(requests["canonical"].to_pylist())) if requests else []
+    places = {name: i for i, name in enumerate(metrics["canonical"].to_pylist())} if metrics else {}
+    missing = sum(name not in places for name in classes)
+    if not places or (missing and whole):
+        raise UsageError(
+            f"run {run} of {source.location} lacks {missing} of the {len(classes)} rows that were asked for; "
+            "the same `hnas precompute` completes it"
+        )
+    assert requests is not None
+    assert metrics is not None
+    classes = [name for name in classes if name in places]
+    metrics = metrics.take([places[name] for name in classes])
+    eigenvalues = _eigenvalues(NTKArrays(source, run), metrics)
+    rows = pa.array(np.arange(len(classes), dtype=np.int32))
+    metrics = metrics.set_column(names.index("ntk_row"), "ntk_row", rows)
+
+    requested = tuple(zip(requests["arch"].to_pylist(), requests["canonical"].to_pylist(), strict=True))
+    target.prepare()
+    known = target.read_tables(["arch"], "architectures", space.name)
+    write_missing(target, known, requested, space, "architectures", space.name)
+    try:
+        write_missing(target, None, requested, None, "runs", run, "requests")
+        arrays = NTKArrays(target, run)
+        block = block or max(1, _BLOCK_BYTES // eigenvalues[0].nbytes)
+        arrays.prepare(eigenvalues.shape[1], len(classes), block=block, gram=False)
+        arrays.write(0, eigenvalues, None)
+        target.write_table(metrics, "runs", run, "metrics", digest(*classes) + ".parquet")
+        target.write_json({**record, "requests": target.files("runs", run, "requests")}, "runs", run, "run.json")
+    except BaseException:
+        if target.exists("runs", run):
+            target.fs.rm(target.path("runs", run), recursive=True)
+        raise
+    return len(classes)
+
+
+def adopted(store: Store, plan: Plan) -> Plan:
+    """Copy into `store` what a table beside it has of the plan's run, unless it has the run itself; returns the plan.
+
+    What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
+    """
+    run = plan.settings.id
+    with locked(store, "architectures", plan.settings.space):  # of two commands at once one copies it
+        table = place_of(store, run)
+        if table is store:
+            return plan
+        pack(table, run, store, block=plan.block, whole=False)
+    return replace(plan, stored=held(store, run))
+
+
+def _eigenvalues(arrays: NTKArrays, metrics: pa.Table) -> np.ndarray:
+    """The spectra (n, m) of the rows of `metrics`. Raises `HnasError` where one is not there.
+
+    Zarr has NaN for a file that is gone, which is a spectrum only of a network whose numbers overflowed.
+    """
+    stored = arrays.read()
+    rows = metrics["ntk_row"].to_numpy()
+    there = rows < len(stored)
+    found = stored[np.where(there, rows, 0)]
+    overflowed = np.array(metrics["status"].to_pylist()) == "nonfinite"
+    lost = ~there | (np.isnan(found).any(1) & ~overflowed)
+    if lost.any():
+        raise HnasError(
+            f"{arrays.path} has no eigenvalues of {int(lost.sum())} architectures of its run; it was damaged after it "
+            "was written, restore it, or remove the run and precompute it again"
+        )
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """Pack the run of a store that the three arguments name."""
+    if len(arguments) != 3:
+        print(f"hnas: packing needs STORE RUN TARGET, three arguments, and got {len(arguments)}", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
+    store, run, target = arguments
+    try:
+        rows = pack(Store(store), run, Store(target))
+    except HnasError as error:
+        print(f"hnas: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(f"run {run}: {rows} rows packed into {target}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,78 @@
+"""The JSON records of a store, `run.json` and `search.json`, as rows of the views `runs` and `searches`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from hnas.errors import HnasError
+from hnas.pipeline.store.run import settings_of
+from hnas.pipeline.store.store import Store
+
+# The settings of a search by the types that JSON has for them; a search of an older version may lack some.
+_SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
+    "space": (str,), "run": (str,), "dataset": (str,), "metric": (str,), "oracle": (str,), "accuracy": (str,),
+    "queries": (int,), "t": (int, float), "acquisition": (str,), "seed": (int,), "runs": (list,),
+}  # fmt: skip
+
+
+def run_records(places: Mapping[str, Store]) -> list[dict[str, Any]]:
+    """The record of each run that has one, by run and the store that has it: `id`, `created`, `settings`.
+
+    Raises `HnasError` where a record is damaged, belongs to another run than its folder's name says, is missing beside
+    rows, or lists requests that are missing.
+    """
+    found = []
+    for run, store in places.items():
+        if not store.exists("runs", run, "run.json"):
+            if store.exists("runs", run, "requests") or store.exists("runs", run, "metrics"):
+                raise HnasError(_lost(store, "runs", run, "run.json"))
+            continue
+        content = store.read_json("runs", run, "run.json")
+        settings = settings_of(content, store, run).as_dict()
+        missing = set(content.get("requests", [])) - set(store.files("runs", run, "requests"))
+        if missing:
+            raise HnasError(_lost(store, "runs", run, "requests", min(missing)))
+        found.append(_record(store, settings, content, "runs", run, "run.json"))
+    return found
+
+
+def search_records(store: Store) -> list[dict[str, Any]]:
+    """The same of each search. Raises `HnasError` where a record is damaged."""
+    found = []
+    for search in store.folders("searches"):
+        if not store.exists("searches", search, "search.json"):
+            if store.exists("searches", search, "queries.parquet"):
+                raise HnasError(_lost(store, "searches", search, "search.json"))
+        else:
+            content = store.read_json("searches", search, "search.json")
+            settings = content.get("settings")
+            if not isinstance(settings, dict) or not all(
+                settings.get(name) is None or (type(settings[name]) in types)
+                for name, types in _SEARCH_SETTINGS.items()
+            ):
+                raise HnasError(
+                    _damaged(store, "searches", search, "search.json", "its settings are not those of a search")
+                )
+            found.append(_record(store, settings, content, "searches", search, "search.json"))
+    return found
+
+
+def _record(store: Store, settings: dict[str, Any], content: dict[str, Any], *parts: str) -> dict[str, Any]:
+    if content.get("id") != parts[1]:
+        raise HnasError(_damaged(store, *parts, f"it is the record of {content.get('id')!r}"))
+    try:
+        created = datetime.fromisoformat(content["created"]).astimezone(UTC).replace(tzinfo=None)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise HnasError(_damaged(store, *parts, "it does not say when it was created")) from error
+    return {"id": parts[1], "created": created, "settings": settings}
+
+
+def _lost(store: Store, *parts: str) -> str:
+    return f"{store.path(*parts)} is missing; restore it, or remove the folder {store.path(*parts[:2])}"
+
+
+def _damaged(store: Store, *told: str) -> str:
+    *parts, reason = told
+    return f"{store.path(*parts)} was damaged after it was written: {reason}; restore it, or remove its folder"

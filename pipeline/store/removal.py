@@ -1,0 +1,230 @@
+"""`hnas rm`: take a run, a search or an imported source out of a store, and nothing that lies outside it.
+
+What is removed vanishes for readers at once: a folder is renamed to `.removed-…` in the store's root before it is
+deleted, and a source's manifest goes before its files. The next removal deletes what a killed one left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.io.printable import printable
+from hnas.pipeline.precompute.claim_log import Drivers, locked
+from hnas.pipeline.store.manifests import (
+    FOLDER,
+    Manifest,
+    manifest_names,
+    older_files,
+    read_manifest,
+    remove_file,
+    sweep,
+)
+from hnas.pipeline.store.shipped_tables import shelf
+from hnas.pipeline.store.store import Store
+
+_REMOVED = ".removed-"
+_FOLDERS = {"run": "runs", "search": "searches"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """Something in a store: a `run`, a `search` or a `source` of that name.
+
+    `described` says what it is, `consequences` what else of the store is affected when it goes, a sentence each.
+    """
+
+    kind: str
+    name: str
+    described: str
+    consequences: tuple[str, ...]
+
+
+def find_held(store: Store, name: str) -> Held:
+    """The run, search or source that `name` is the whole name of; `run/NAME` and so on where several are called so.
+
+    Raises `UsageError` where there is none, or several.
+    """
+    store.check_version()
+    held = _names(store)
+    kinds = [kind for kind, names in held.items() if name in names]
+    if not kinds and name.partition("/")[0] in held:
+        kind, _, rest = name.partition("/")
+        kinds, name = ([kind], rest) if rest in held[kind] else ([], name)
+    if len(kinds) > 1:
+        raise UsageError(
+            f"a {' and a '.join(kinds)} are called {name}; write {' or '.join(f'{k}/{name}' for k in kinds)}"
+        )
+    if not kinds:
+        raise UsageError(
+            f"the store {store.location} has no run, search or source {_shown(name)}{_advice(store, held, name)}"
+        )
+    consequences: tuple[str, ...]
+    if kinds == ["source"]:
+        described, consequences = _about_source(store, name)
+    else:
+        described, consequences = _about_folder(store, kinds[0], name)
+    return Held(kinds[0], name, described, consequences)
+
+
+def remove(store: Store, held: Held) -> None:
+    """Remove `held` from the store. A link is removed, never what it points to.
+
+    Raises `HnasError` where it cannot be: a precompute works on the run, or the store cannot be written.
+    """
+    if held.kind == "source":
+        _remove_source(store, held.name)
+    else:
+        _remove_folder(store, _FOLDERS[held.kind], held.name)
+    _sweep_removed(store)
+
+
+def _names(store: Store) -> dict[str, list[str]]:
+    """By kind, the names of what the store holds, whether or not it can be read."""
+    sources = {file.source for files in _older(store).values() for file in files} | set(manifest_names(store))
+    folders = {kind: [n for n in store.names(folder) if not n.startswith(".")] for kind, folder in _FOLDERS.items()}
+    return {**folders, "source": sorted(sources)}
+
+
+def _older(store: Store) -> dict[str, Any]:
+    return older_files(store, {path for manifest in _manifests(store) for path in manifest.replaces})
+
+
+def _manifests(store: Store) -> Iterator[Manifest]:
+    for name in manifest_names(store):
+        with suppress(HnasError):
+            yield read_manifest(store, name)
+
+
+def _advice(store: Store, held: dict[str, list[str]], name: str) -> str:
+    table = shelf(store).get(name)
+    if table is not None:
+        return (
+            f": the run belongs to {table.location}, which lies beside it and is a store of its own; give it as --store"
+        )
+    every = [found for names in held.values() for found in names]
+    return did_you_mean(name, every) or "; `hnas info` lists what it holds"
+
+
+def _shown(name: str) -> str:
+    return f"{name!r:.120}"
+
+
+def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:
+    """The settings in `run.json` or `search.json`; empty where they cannot be read."""
+    with suppress(HnasError):
+        settings = store.read_json(_FOLDERS[kind], name, f"{kind}.json").get("settings")
+        if isinstance(settings, dict):
+            return settings
+    return {}
+
+
+def _about_folder(store: Store, kind: str, name: str) -> tuple[str, tuple[str, ...]]:
+    settings = _settings(store, kind, name)
+    place = f", {settings['space']} on {settings['dataset']}" if {"space", "dataset"} <= settings.keys() else ""
+    told = []
+    path = Path(store.path(_FOLDERS[kind], name))
+    if store.local and path.is_symlink():
+        told.append(f"{path} is a link: it is removed, and what it points to stays")
+    if kind == "run":
+        users = [
+            search
+            for search in sorted(store.names("searches"))
+            if name in ((found := _settings(store, "search", search)).get("run"), *(found.get("runs") or []))
+        ]
+        if users:
+            told.append(f"it was searched by {', '.join(users)}, which cannot go on without it")
+        tables = Path(store.root).parent.glob("tables/*/store.json") if store.local else ()
+        having = (marker.parent for marker in tables if (marker.parent / "runs" / name / "run.json").exists())
+        told += [f"the table {table} has it too, and is read from then on" for table in having]
+    return printable(f"{kind} {name}{place}"), tuple(map(printable, told))
+
+
+def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
+    manifest = next((found for found in _manifests(store) if found.source == name), None)
+    if manifest is None:
+        return f"source {printable(name)}", ()
+    rows = ", ".join(f"{count:,} rows of {table}" for table, count in manifest.rows.items())
+    told = []
+    for search in sorted(store.names("searches")):
+        settings = _settings(store, "search", search)
+        dataset = canonical_dataset(str(settings.get("dataset")))
+        if settings.get("oracle") == "table" and dataset in manifest.datasets.get(str(settings.get("space")), ()):
+            told.append(search)
+    users = f"accuracies of its data sets were looked up by the searches {', '.join(told)}, which may go on with others"
+    described = f"source {name}, {rows} from {manifest.file}"
+    return printable(described), (printable(users),) if told else ()
+
+
+def _remove_source(store: Store, name: str) -> None:
+    with locked(store, FOLDER):
+        if name in manifest_names(store):
+            manifest = next((found for found in _manifests(store) if found.source == name), None)
+            # Before the manifest that hides them: files that it replaced would come back.
+            for path in manifest.replaces if manifest else ():
+                remove_file(store, *path.split("/"))
+            _delete(store, FOLDER, f"{name}.json")
+            with suppress(HnasError):  # another damaged manifest
+                sweep(store, source=name)
+            return
+        # `accuracies` first: without it the rest says nothing of any search, and the same command removes it.
+        for files in _older(store).values():
+            for file in files:
+                if file.source == name:
+                    _delete(store, *file.parts)
+
+
+def _delete(store: Store, *parts: str) -> None:
+    """Delete a file of the store. Raises `HnasError` where it lies behind a link, or cannot be deleted."""
+    path = store.path(*parts)
+    store.refuse_links(*parts[:-1])
+    with store.writing(path):
+        if store.local:
+            Path(path).unlink()
+            if not store.names(*parts[:-1]):
+                Path(path).parent.rmdir()
+        else:
+            store.fs.rm_file(path)
+
+
+def _remove_folder(store: Store, folder: str, name: str) -> None:
+    path = store.path(folder, name)
+    store.refuse_links(folder)
+    if not store.local:
+        with store.writing(path):
+            # Readers know a run by this file: without it the rest is not there.
+            record = store.path(folder, name, "run.json" if folder == "runs" else "search.json")
+            for file in sorted(store.fs.find(path), key=lambda file: str(file) != record):
+                store.fs.rm_file(file)
+        return
+    with _idle(store, folder, name), store.writing(path):
+        Path(path).rename(store.path(f"{_REMOVED}{uuid.uuid4().hex}"))
+
+
+@contextmanager
+def _idle(store: Store, folder: str, name: str) -> Iterator[None]:
+    """Keep precomputes from a run. Raises `HnasError` where one works on it."""
+    if folder != "runs" or Path(store.path(folder, name)).is_symlink():  # a lock would be made behind the link
+        yield
+        return
+    with locked(store, folder, name):
+        living, _ = Drivers(store, name).others()
+        if living:
+            raise HnasError(f"a precompute works on the run {name}; stop it, or wait for its end, and remove it then")
+        yield
+
+
+def _sweep_removed(store: Store) -> None:
+    """Delete what was renamed, and what killed removals left."""
+    for left in Path(store.root).glob(f"{_REMOVED}*") if store.local else ():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""Search spaces with a store behind them: what a space works out once is kept there."""
+
+from __future__ import annotations
+
+from hnas.errors import HnasError
+from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces
+
+
+class StoreCache:
+    """Keeps what spaces work out under `spaces/` in a store. See `hnas.spaces.Cache`.
+
+    Nothing is written before `flush`: a dry run and a command that fails leave the store as it was.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._pending: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes | None:
+        """The content kept under `name`, or None where there is none that can be read."""
+        if name in self._pending:
+            return self._pending[name]
+        try:
+            return self._store.read_bytes("spaces", name) if self._store.exists("spaces", name) else None
+        except HnasError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep `content`, in memory until `flush`."""
+        self._pending[name] = content
+
+    def flush(self) -> None:
+        """Write what is to be kept; where the store cannot be written, it is worked out again the next time."""
+        while self._pending:
+            name, content = self._pending.popitem()
+            try:
+                self._store.write_bytes(content, "spaces", name)
+            except HnasError:
+                continue
+
+
+def keep_in(store: Store) -> None:
+    """Have the search spaces of this process keep in `store` what they work out once, after `flush_cache`."""
+    search_spaces.keep_in(StoreCache(store))
+
+
+def flush_cache() -> None:
+    """Write to the store of the last `keep_in` what spaces worked out."""
+    if isinstance(search_spaces.cache, StoreCache):
+        search_spaces.cache.flush()

@@ -1,0 +1,421 @@
+"""The store: one folder (or fsspec URL) of Parquet, Zarr and JSON, in which everything appears whole or not at all.
+
+store.json                           the version of this layout
+architectures/<space>/*.parquet      arch, canonical, static columns
+runs/<run>/run.json                  every setting that determines a number, and how it was computed
+runs/<run>/batch.npz                 the images and labels that the run's numbers were computed on
+runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
+runs/<run>/metrics/*.parquet         a row for each canonical architecture
+runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
+runs/<run>/drivers/                  the precomputes that work on the run; see `hnas.pipeline.precompute.claim_log`
+accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
+curves/<source>/*.parquet            the same, measured on the way, with the epoch
+proxies/<source>/*.parquet           training-free scores that others computed
+searches/<search>/search.json, queries.parquet
+spaces/                              what a space has worked out once; see `hnas.spaces.Cache`
+
+Each file carries a checksum (see `hnas.pipeline.io.checksums`) that is verified when it is read. A store holds no
+symbolic links: nothing is written or deleted through one, so that nothing outside the store is ever touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hnas.errors import HnasError, UsageError
+from hnas.pipeline.io.checksums import DamagedError, opened_json, parquet_bytes, sealed_json, verify_parquet
+from hnas.pipeline.io.printable import is_text, printable
+from hnas.pipeline.store.partial_writes import create_part, sweep_parts
+
+STORE_VERSION = 1
+DEFAULT_STORE = "data/store"
+# The column whose values give the parts in a folder their names; see `digest`.
+_NAMED_BY = {"metrics": "canonical", "requests": "arch", "architectures": "arch"}
+# Files within files: what such an address reads is named by the content of a file, and nothing can be renamed in them.
+_NO_STORES = frozenset(
+    {"zip", "tar", "reference", "libarchive", "ftp", "http", "https", "data", "git", "github", "dir"}
+)
+
+
+def store_location(given: str | None) -> str:
+    """The store that a command means: what was given, else `$HNAS_STORE`, else `data/store`."""
+    return given or os.environ.get("HNAS_STORE") or DEFAULT_STORE
+
+
+def digest(*parts: str, size: int = 8) -> str:
+    """A hexadecimal digest of `size` bytes over the parts in order."""
+    hashed = blake2b(digest_size=size)
+    for part in parts:
+        hashed.update(part.encode())
+        hashed.update(b"\0")
+    return hashed.hexdigest()
+
+
+class Store:
+    """A store at `location`, a local folder or an fsspec URL. Opening one neither reads nor writes anything.
+
+    Paths are given in parts below the root: `store.path("runs", run, "run.json")`. Every write raises `HnasError`
+    where the disk is full, the place cannot be written, or a symbolic link is on the way, and leaves what was there
+    before.
+    Raises `UsageError` for a location that no store can have.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location = os.fspath(location)
+        try:
+            location.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the store {location!r} has a name that is not UTF-8; rename its folder") from error
+        protocol = location.partition("://")[0] if "://" in location else "file"
+        if "::" in location or protocol in _NO_STORES:
+            raise UsageError(
+                f"the store {location!r} cannot be opened: nothing can be renamed at {protocol} addresses; give a "
+                "folder or the URL of an object store, such as s3://bucket/store"
+            )
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(location)
+        except Exception as error:  # each file system has its own
+            raise UsageError(
+                f"the store {location!r} cannot be opened: {reason_of(error)}; give a folder or an fsspec URL"
+            ) from error
+        self._prepared = False
+        # The Parquet files that this object has verified: path -> (modified, size), and what was found in them.
+        self._verified: dict[str, object] = {}
+        self.local = "file" in self.fs.protocol or "local" in self.fs.protocol
+        if not is_text(self.root):  # such as that of a relative path in a folder of such a name
+            raise UsageError(f"the path of the store, {printable(self.root)}, is not UTF-8 text; rename its folders")
+        if self.local and Path(self.root).exists() and not Path(self.root).is_dir():
+            raise UsageError(f"the store {location!r} is a file; a store is a folder")
+
+    def path(self, *parts: str) -> str:
+        """The path of `parts` below the root, in the filesystem's own terms."""
+        return "/".join([self.root.rstrip("/"), *parts])
+
+    def url(self, *parts: str) -> str:
+        """The same as an address that any process can open, with its protocol where it is not local."""
+        path = self.path(*parts)
+        return path if self.local else str(self.fs.unstrip_protocol(path))
+
+    def exists(self, *parts: str) -> bool:
+        """Whether there is a file or folder at `parts`. Raises `HnasError` where that cannot be told."""
+        path = self.path(*parts)
+        if self.local:
+            return Path(path).exists()
+        try:
+            return bool(self.fs.exists(path))
+        except Exception as error:  # of the network, the permissions, the protocol
+            raise HnasError(f"{self.location} cannot be read: {reason_of(error)}") from error
+
+    def glob(self, *parts: str) -> list[str]:
+        """The paths that match the pattern, sorted; `*`, `?` and `[` of the root itself are taken literally."""
+        tail = "/".join(parts)
+        pattern = glob.escape(self.url(*parts).removesuffix(tail)) + tail
+        if self.local:
+            return sorted(glob.glob(pattern, include_hidden=True))  # noqa: PTH207 (keeps strings)
+        return sorted(str(found) for found in self.fs.glob(pattern))
+
+    def names(self, *folder: str) -> list[str]:
+        """The names of what is in a folder, in any order; none where there is no such folder.
+
+        Raises `HnasError` where it cannot be read.
+        """
+        path = self.path(*folder)
+        try:
+            if self.local:
+                with os.scandir(path) as found:
+                    return [entry.name for entry in found]
+            return [str(entry).rstrip("/").split("/")[-1] for entry in self.fs.ls(path, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
+
+    def files(self, *folder: str, suffix: str = ".parquet") -> list[str]:
+        """The names of the files in a folder that end with `suffix`, sorted.
+
+        Hidden ones are not the store's: `._x` comes from macOS, `.nfs…` from a network share.
+        """
+        return sorted(name for name in self.names(*folder) if name.endswith(suffix) and not name.startswith("."))
+
+    def folders(self, *folder: str) -> list[str]:
+        """The names of what lies in a folder and may be a folder itself, sorted, without hidden ones."""
+        return sorted(name for name in self.names(*folder) if not name.startswith("."))
+
+    def refuse_links(self, *parts: str) -> None:
+        """Raise `HnasError` where something on the way from the root to `parts` is a symbolic link."""
+        for count in range(1, len(parts) + 1) if self.local else ():
+            path = Path(self.path(*parts[:count]))
+            if path.is_symlink():
+                raise HnasError(
+                    f"{path} is a symbolic link, and nothing is written or deleted through a link in a store; put "
+                    "what it points to in its place, or remove it"
+                )
+
+    def check_version(self) -> None:
+        """Raise `HnasError` where the store was written in another layout than this package reads."""
+        if not self.exists("store.json"):
+            if self.exists("runs") or self.exists("accuracies"):
+                raise HnasError(f"{self.location} has runs but no store.json; it is no hnas store, or it is damaged")
+            return
+        version = self.read_json("store.json").get("version")
+        if version != STORE_VERSION:
+            raise HnasError(
+                f"the store {self.location} has version {version!r}, this hnas reads version {STORE_VERSION}; "
+                "use the hnas that wrote it, or another --store"
+            )
+
+    def prepare(self) -> None:
+        """Check the version, mark the folder as a store if it is new, and remove what killed commands left aside.
+
+        A store that vanishes later stays away.
+        """
+        self._prepared = False
+        self.check_version()
+        if self.local:
+            sweep_parts(Path(self.root))
+        if not self.exists("store.json"):
+            self.write_json({"version": STORE_VERSION}, "store.json")
+        self._prepared = True
+
+    def check_there(self) -> None:
+        """Raise `HnasError` where this object prepared the store and its `store.json` is gone since."""
+        if self._prepared and self.local and not self.exists("store.json"):
+            raise HnasError(
+                f"the store {self.location} was removed while it was being written; restore it, or begin again"
+            )
+
+    def read_bytes(self, *parts: str) -> bytes:
+        """The content of a file. Raises `HnasError` where it is missing or cannot be read."""
+        path = self.path(*parts)
+        try:
+            if not self.local:
+                return bytes(self.fs.cat_file(path))
+            with open(path, "rb", opener=_open_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise HnasError(f"{path} is no file; a store holds files and folders, so remove it")
+                return file.read()
+        except HnasError:
+            raise
+        except Exception as error:  # of the system, or of whatever the file system is
+            raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
+
+    def write_bytes(self, content: bytes, *parts: str) -> None:
+        """Write a file aside and rename it into place; an object store's own put is whole already."""
+        path = self.path(*parts)
+        with self.writing(path):
+            if not self.local:
+                self.fs.pipe_file(path, content)
+                return
+            with self.aside(*parts) as aside:
+                aside.file.write(content)
+                aside.seal()
+                aside.keep()
+
+    @contextlib.contextmanager
+    def aside(self, *parts: str) -> Iterator[Aside]:
+        """A file to write piece by piece, which takes its place at `parts` when it is kept, and is gone otherwise.
+
+        Until then it lies in the root of a local store, or in the system's temporary folder where the store is remote.
+        Refusals of the operating system pass through: `writing` turns them into a sentence.
+        """
+        self.refuse_links(*parts)
+        self.check_there()
+        root = Path(self.root) if self.local else None
+        made = _make_folder(root) if root else []
+        try:
+            handle, name = create_part(root or Path(tempfile.gettempdir()))
+            lock = os.dup(handle)  # keeps the file's lock when the file is sealed
+            aside = Aside(self, self.path(*parts), name, os.fdopen(handle, "w+b"))
+            try:
+                yield aside
+            finally:
+                os.close(lock)
+                with contextlib.suppress(OSError):
+                    aside.file.close()  # flushes once more what a full disk refused
+                with contextlib.suppress(OSError):
+                    aside.name.unlink(missing_ok=True)
+        except BaseException:
+            for folder in made:
+                with contextlib.suppress(OSError):  # somebody else has put something into it
+                    folder.rmdir()
+            raise
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[None]:
+        """Turn the operating system's refusals to write at `path` into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            advice = "free some space, or use another --store" if error.errno == errno.ENOSPC else "use another --store"
+            raise HnasError(f"{path} cannot be written: {reason_of(error)}; {advice}") from error
+
+    def read_json(self, *parts: str) -> dict[str, Any]:
+        """The JSON object in a file. Raises `HnasError` where it is not one."""
+        try:
+            value = json.loads(self.read_bytes(*parts))
+        except (ValueError, RecursionError) as error:
+            raise HnasError(
+                f"{self.path(*parts)} is not valid JSON ({reason_of(error)}); it was damaged after it was written"
+            ) from error
+        if not isinstance(value, dict):
+            raise HnasError(f"{self.path(*parts)} does not hold a JSON object; it was damaged after it was written")
+        try:
+            return opened_json(value)
+        except DamagedError as error:
+            raise HnasError(f"{self.path(*parts)} was damaged after it was written: {error}; restore it") from error
+
+    def write_json(self, value: dict[str, Any], *parts: str) -> None:
+        """Write a JSON object, readable by people, with its checksum."""
+        self.write_bytes((json.dumps(sealed_json(value), indent=2, ensure_ascii=False) + "\n").encode(), *parts)
+
+    def read_tables(self, columns: list[str], *folder: str) -> pa.Table | None:
+        """The given columns of all Parquet files in a folder, in the order of their names, or None where there is
+        none."""
+        tables = [self.read_table(columns, *folder, name) for name in self.files(*folder)]
+        return pa.concat_tables(tables) if tables else None
+
+    def read_table(self, columns: list[str] | None, *parts: str) -> pa.Table:
+        """The given columns of a Parquet file, or all. Raises `HnasError` where it is missing or damaged."""
+        path = self.path(*parts)
+        content = self.verified(*parts)
+        try:
+            # Not pq.read_table, which takes five times as long for a small file.
+            table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
+            table = table.replace_schema_metadata(None)
+            return table if columns is None else table.select(columns)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise _damaged(path, reason_of(error).split(". ")[0], parts[0]) from error
+
+    def verified(self, *parts: str) -> bytes:
+        """The content of a Parquet file whose checksum is right. Raises `HnasError` where it is missing or damaged."""
+        return self._verified_content(*parts)[0]
+
+    def sealed(self, *parts: str) -> bool:
+        """Whether a Parquet file has a checksum. Raises `HnasError` where it is missing or damaged."""
+        return self._verified_content(*parts)[1]
+
+    def _verified_content(self, *parts: str) -> tuple[bytes, bool]:
+        content = self.read_bytes(*parts)
+        try:
+            sealed = verify_parquet(content, "/".join(parts))
+            if not sealed and (column := _NAMED_BY.get(parts[-2] if parts[0] == "runs" else parts[0])):
+                _verify_name(content, column, parts[-1])
+        except DamagedError as error:
+            raise _damaged(self.path(*parts), str(error), parts[0]) from error
+        return content, sealed
+
+    def verify(self, *parts: str) -> None:
+        """As `verified`, but once for a file that does not change. Raises `HnasError`."""
+        path = self.path(*parts)
+        state: object = None
+        if self.local:
+            try:
+                found = Path(path).stat()
+            except OSError as error:
+                raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
+            state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+        if path not in self._verified or self._verified[path] != state:
+            self.verified(*parts)
+            self._verified[path] = state
+
+    def write_table(self, table: pa.Table, *parts: str, notes: dict[bytes, bytes] | None = None) -> None:
+        """Write a Parquet file, with `notes` in its metadata."""
+        self.write_bytes(parquet_bytes(table, "/".join(parts), notes), *parts)
+
+
+class Aside:
+    """A file on its way into the store; see `Store.aside`."""
+
+    def __init__(self, store: Store, path: str, name: Path, file: BinaryIO) -> None:
+        self._store, self._path = store, path
+        self.name, self.file = name, file
+
+    def seal(self) -> None:
+        """Everything is written: bring it to the disk, so that a full one is noticed before anything is replaced."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+    def keep(self) -> None:
+        """Put the sealed file into its place, whole at once."""
+        if self._store.local:
+            parent = Path(self._path).parent
+            made = _make_folder(parent)
+            self.name.chmod(0o666 & ~_umask())
+            self.name.replace(self._path)
+            for folder in {parent, *(new.parent for new in made)}:
+                sync_folder(folder)
+        else:
+            self._store.fs.put_file(str(self.name), self._path)
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make `folder` with its parents; returns those that were not there before, innermost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _verify_name(content: bytes, column: str, name: str) -> None:
+    """Raise `DamagedError` unless a part without a checksum has the name that its rows give it."""
+    try:
+        values = pq.ParquetFile(pa.BufferReader(content)).read(columns=[column])[column].to_pylist()
+        named = digest(*values)
+    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
+        raise DamagedError(reason_of(error)) from error
+    if name != f"{named}.parquet":
+        raise DamagedError(f"its rows are those of {named}.parquet")
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, as `fsync` brings a file's content, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # A FIFO would keep its opener waiting for a writer.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _damaged(path: str, reason: str, folder: str) -> HnasError:
+    return HnasError(f"{path} cannot be read: {reason}; {mend_of(folder)}")
+
+
+def mend_of(folder: str) -> str:
+    """What brings back a damaged Parquet file below this folder of a store's root."""
+    if folder in ("runs", "architectures"):
+        return "delete it, and its rows are computed again"
+    if folder == "searches":
+        return "restore it, or remove the search and begin it again"
+    return "import its file again"
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says, without the path that the system's own errors name."""
+    told = getattr(error, "strerror", None) or str(error).strip()
+    return str(told).splitlines()[0] if told else type(error).__name__
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

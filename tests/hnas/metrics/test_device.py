@@ -1,0 +1,164 @@
+"""What an accelerator needs of the code, shown without one: nothing is read back, every tensor is on its device.
+
+Tensors of torch's `meta` device have shapes and no values: an operation that reads one raises, and so does one that
+mixes them with tensors of the CPU. What runs there never waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from benchmarks.host_reads import HostReads
+from hnas import compute_metrics, search_spaces
+from hnas.errors import UsageError
+from hnas.metrics import engine, queue_metrics
+from tests.support.networks import CLASSES, NETWORKS, batch, build
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+#: Of each space a few architectures with every operation. NAS-Bench-101's are spelled out: sampling it enumerates it.
+ARCHITECTURES = {
+    "nasbench101": [
+        "input,conv3x3-bn-relu,conv1x1-bn-relu,maxpool3x3,output:0111100111000010000100000",
+        "input,conv3x3-bn-relu,maxpool3x3,output:0110001000010000",
+    ],
+    "nasbench201": search_spaces["nasbench201"].sample(4, seed=0),
+    "darts": search_spaces["darts"].sample(2, seed=0),
+}
+
+
+@pytest.fixture
+def images_and_labels() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((4, 3, 16, 16), generator=generator), torch.randint(0, 10, (4,), generator=generator)
+
+
+def small(name: str, index: int) -> nn.Module:
+    cells = 3 if name == "darts" else 1
+    return search_spaces[name].network(ARCHITECTURES[name][index], classes=10, channels=4, cells=cells, seed=0)
+
+
+@pytest.mark.parametrize("ntk", ["summed", "exact"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_space_s_network_is_queued_without_a_value_read_back(name, ntk, images_and_labels, monkeypatch) -> None:
+    images, labels = (t.to("meta") for t in images_and_labels)
+    monkeypatch.setattr(engine, "_label_range", lambda _: (0, 9))  # read once for each batch: see below
+    for index in range(len(ARCHITECTURES[name])):
+        network = small(name, index).to("meta")
+        with HostReads() as reads:
+            pending = queue_metrics(network, images, labels, ntk)
+        assert reads.found == []
+        assert pending.packed.shape == (6 + 4 * 4,)
+        assert pending.packed.device.type == "meta"
+
+
+@pytest.mark.parametrize("ntk", ["summed", "exact"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_network_is_queued_without_a_value_read_back(name, ntk, monkeypatch) -> None:
+    network, shape = build(name)
+    images, labels = (t.to("meta") for t in batch(shape))
+    monkeypatch.setattr(engine, "_label_range", lambda _: (0, CLASSES - 1))
+    network = network.to("meta")
+    with HostReads() as reads:
+        queue_metrics(network, images, labels, ntk)
+    assert reads.found == []
+
+
+def test_only_the_first_network_of_a_batch_reads_its_labels(images_and_labels) -> None:
+    counts = []
+    for index in range(3):
+        network = small("nasbench201", index)
+        with HostReads() as reads, Calls("aminmax") as ranges:
+            queue_metrics(network, *images_and_labels)
+        counts.append((len(reads.found), ranges.found))
+    assert counts == [(0, 1), (0, 0), (0, 0)]
+
+
+def test_a_result_is_one_copy_to_the_host(images_and_labels) -> None:
+    pending = queue_metrics(small("nasbench201", 0), *images_and_labels)
+    with Calls("cpu", "to", "numpy") as copies:
+        metrics = pending.result()
+    assert copies.found == 1
+    expected = compute_metrics(small("nasbench201", 0), *images_and_labels)
+    assert metrics.columns() == expected.columns()
+    assert torch.equal(metrics.ntk, expected.ntk)
+
+
+def test_labels_that_change_in_place_are_read_again(images_and_labels) -> None:
+    images, labels = images_and_labels
+    network = small("nasbench201", 0)
+    compute_metrics(network, images, labels)
+    labels[2] = 10
+    with pytest.raises(UsageError, match=r"labels run from \d to 10, but the network has 10 classes"):
+        compute_metrics(network, images, labels)
+    labels[2] = -1
+    with pytest.raises(UsageError, match="labels run from -1 to"):
+        compute_metrics(network, images, labels)
+    labels[2] = 3
+    compute_metrics(network, images, labels)
+
+
+def test_a_batch_that_was_measured_is_not_kept(images_and_labels) -> None:
+    images, labels = images_and_labels[0], images_and_labels[1].clone()
+    compute_metrics(small("nasbench201", 0), images, labels)
+    gone = weakref.ref(labels)
+    del labels
+    gc.collect()
+    assert gone() is None
+
+
+class Calls(TorchFunctionMode):
+    """Counts the calls of torch functions and methods by name."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+        self.found = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.found += getattr(func, "__name__", "") in self.names
+        return func(*args, **(kwargs or {}))
+
+
+# The counter itself: what it must see, it sees.
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda t: t[0].item(),
+        lambda t: bool((t > 0).any()),
+        lambda t: int(t.max()),
+        lambda t: t.nonzero(),
+        lambda t: t[t > 0],
+        lambda t: torch.equal(t, t + 1),
+        lambda t: t.to("meta"),
+    ],
+)
+def test_the_counter_sees_what_reads_a_value(read) -> None:
+    values = torch.arange(4.0)
+    with HostReads() as reads:
+        read(values)
+    assert len(reads.found) == 1
+
+
+def test_the_counter_sees_a_read_in_a_backward_pass() -> None:
+    class Peeks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float(gradient.sum())
+
+    x = torch.ones(3, requires_grad=True)
+    with HostReads() as reads:
+        Peeks.apply(x).sum().backward()
+    assert reads.found == ["_local_scalar_dense"]

@@ -1,0 +1,378 @@
+"""Algorithm 1: the pool's minimiser, the loop around it, going on from a saved history, and the optimiser inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from hnas import HnasError, UsageError
+from hnas.optim.algorithm import ArrayPool, Query, best, search
+from hnas.optim.objective import BOUNDS, SearchRange, objective
+from hnas.optim.proposer import ACQUISITIONS, Optimiser, latin_hypercube
+
+INF, NAN = math.inf, math.nan
+
+
+class Bench:
+    """A synthetic benchmark: names, metric, κ, and an accuracy that the two predict with noise."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.archs = [f"arch{k:05d}" for k in rng.permutation(n)]
+        size, condition, noise = rng.normal(size=(3, n))
+        self.metric = np.exp(3 + 1.5 * size)
+        self.kappa = 10 ** (2 + 0.5 * condition)
+        self.kappa[rng.random(n) < 0.02] = INF
+        # Accuracy rises with the metric up to a point, falls with κ, and singular networks learn nothing.
+        self.accuracy = 90 - 1.5 * (size - 0.8) ** 2 - 1.5 * condition + 1.0 * noise
+        self.accuracy[np.isinf(self.kappa)] = 10
+        self.table = dict(zip(self.archs, self.accuracy.tolist(), strict=True))
+        self.asked: list[str] = []
+
+    def pool(self) -> ArrayPool:
+        return ArrayPool(self.archs, self.metric, self.kappa)
+
+    def __call__(self, arch: str) -> float:
+        self.asked.append(arch)
+        return self.table[arch]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench(200, 1)
+
+
+def steps(queries: Sequence[Query]) -> list[tuple[int, float, float, str, float, float]]:
+    """What a search decided, without the times."""
+    return [(q.query, q.mu, q.nu, q.arch, q.objective, q.performance) for q in queries]
+
+
+def query(number: int, performance: float, arch: str = "a") -> Query:
+    return Query(number, 1.0, 1.0, arch, 1.0, performance, 0.0, 0.0)
+
+
+# The pool.
+
+
+@pytest.mark.parametrize(("mu", "q"), [(-3.0, 0.0), (0.0, 0.5), (1.0, 0.9), (3.0, 1.0)])
+def test_solve_finds_the_minimiser_of_equation_7(bench: Bench, mu: float, q: float) -> None:
+    scale, nu = SearchRange.of(bench.metric, bench.kappa).point(mu, q)
+    solution = bench.pool().solve(mu=scale, nu=nu, t=1.0)
+    value = objective(bench.metric, bench.kappa, mu=scale, nu=nu)
+    assert solution == (bench.archs[int(np.argmin(value))], value.min())
+
+
+def test_taken_architectures_are_left_out_and_an_exhausted_pool_has_no_solution() -> None:
+    pool = ArrayPool(["d", "b", "c", "a"], np.full(4, 2.0), np.array([2.0, 8.0, 4.0, INF]))
+    order = []
+    while (solution := pool.solve(mu=0.0, nu=0.0, t=1.0)) is not None:
+        order.append(tuple(solution))
+        pool.take(solution.arch)
+    assert order == [("d", 1.0), ("c", 2.0), ("b", 4.0)]
+
+
+@pytest.mark.parametrize("archs", [["b", "a", "c"], ["c", "b", "a"], ["a", "c", "b"]])
+def test_ties_go_to_the_first_name_whatever_the_order_of_the_pool(archs: list[str]) -> None:
+    pool = ArrayPool(archs, np.ones(3), np.ones(3))
+    order = []
+    while (solution := pool.solve(mu=1.0, nu=1.0, t=1.0)) is not None:
+        order.append(solution.arch)
+        pool.take(solution.arch)
+    assert order == ["a", "b", "c"]
+
+
+def test_the_whole_class_of_an_evaluated_architecture_is_left_out() -> None:
+    pool = ArrayPool(["a", "b", "c", "d"], np.ones(4), np.array([1.0, 3.0, 1.0, 2.0]), classes=["x", "y", "x", "z"])
+    order = []
+    while (solution := pool.solve(mu=1.0, nu=1.0, t=1.0)) is not None:
+        order.append(solution.arch)
+        pool.take(solution.arch)
+    assert order == ["a", "d", "b"]
+
+
+def test_the_order_of_the_pool_does_not_change_the_search(bench: Bench) -> None:
+    turned = ArrayPool(bench.archs[::-1], bench.metric[::-1], bench.kappa[::-1])
+    assert steps(search(turned, bench, queries=5)) == steps(search(bench.pool(), bench, queries=5))
+
+
+def test_an_empty_pool_has_no_solution_and_cannot_be_searched() -> None:
+    pool = ArrayPool([], np.array([]), np.array([]))
+    assert pool.solve(mu=1.0, nu=1.0, t=1.0) is None
+    with pytest.raises(UsageError, match="0 architectures"):
+        search(pool, lambda arch: 1.0)
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    with pytest.raises(UsageError, match="2 names, 3 metrics, 1 condition numbers and 2 classes"):
+        ArrayPool(["a", "b"], np.ones(3), np.ones(1))
+
+
+def test_a_name_twice_in_the_pool_is_refused() -> None:
+    """Leaving out one of two rows of a name would propose the other again and again."""
+    with pytest.raises(UsageError, match="'a'"):
+        ArrayPool(["a", "b", "a"], np.array([1.0, 3.0, 5.0]), np.ones(3))
+
+
+# The search.
+
+
+def test_a_search_proposes_distinct_architectures_that_minimise_equation_7(bench: Bench) -> None:
+    queries = search(bench.pool(), bench, queries=8, t=0.5)
+    assert [q.query for q in queries] == list(range(1, 9))
+    taken: set[str] = set()
+    for q in queries:
+        value = objective(bench.metric, bench.kappa, mu=q.mu, nu=q.nu, t=0.5)
+        value[[arch in taken for arch in bench.archs]] = INF
+        assert (q.arch, q.objective) == (bench.archs[int(np.argmin(value))], value.min())
+        assert q.performance == bench.table[q.arch]
+        assert q.seconds >= 0
+        assert q.own_seconds >= 0
+        taken.add(q.arch)
+    assert len(taken) == 8
+
+
+def test_the_oracle_is_asked_once_for_each_query_in_order(bench: Bench) -> None:
+    bench.asked.clear()
+    queries = search(bench.pool(), bench, queries=6)
+    assert bench.asked == [q.arch for q in queries]
+
+
+def test_a_query_is_reported_before_the_next_is_proposed(bench: Bench) -> None:
+    events: list[str] = []
+
+    class Watched(ArrayPool):
+        def solve(self, *, mu: float, nu: float, t: float):  # type: ignore[no-untyped-def]
+            events.append("propose")
+            return super().solve(mu=mu, nu=nu, t=t)
+
+    def oracle(arch: str) -> float:
+        events.append("ask")
+        return bench.table[arch]
+
+    reported: list[Query] = []
+
+    def report(q: Query) -> None:
+        events.append("report")
+        reported.append(q)
+
+    pool = Watched(bench.archs, bench.metric, bench.kappa)
+    queries = search(pool, oracle, queries=3, on_query=report)
+    assert events == ["propose", "ask", "report"] * 3
+    assert reported == queries
+
+
+def test_networks_of_infinite_kappa_are_never_proposed_and_an_exhausted_pool_ends_early() -> None:
+    small = Bench(12, 3)
+    small.kappa[:5] = INF
+    queries = search(small.pool(), small, queries=50)
+    assert sorted(q.arch for q in queries) == sorted(
+        arch for arch, kappa in zip(small.archs, small.kappa, strict=True) if np.isfinite(kappa)
+    )
+    assert len(queries) <= 7
+
+
+@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+def test_a_continued_search_makes_the_queries_of_an_uninterrupted_one(bench: Bench, acquisition: str) -> None:
+    settings = {"acquisition": acquisition, "seed": 4, "t": 0.5}
+    whole = search(bench.pool(), bench, queries=9, **settings)
+    for split in (2, 5, 6, 8):
+        bench.asked.clear()
+        reported: list[Query] = []
+        queries = search(bench.pool(), bench, queries=9, history=whole[:split], on_query=reported.append, **settings)
+        assert steps(queries) == steps(whole), f"split after {split}"
+        assert queries[:split] == whole[:split]
+        assert bench.asked == [q.arch for q in whole[split:]], "the oracle is asked for new queries only"
+        assert reported == queries[split:]
+
+
+def test_a_finished_history_is_returned_without_a_question(bench: Bench) -> None:
+    whole = search(bench.pool(), bench, queries=4)
+    bench.asked.clear()
+    assert search(bench.pool(), bench, queries=4, history=whole) == whole
+    assert bench.asked == []
+
+
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_a_history_of_another_search_is_refused_by_its_query(bench: Bench, position: int) -> None:
+    history = search(bench.pool(), bench, queries=7)
+    stranger = next(arch for arch in bench.archs if arch not in {q.arch for q in history})
+    lead = history[position].arch
+    history[position] = dataclasses.replace(history[position], arch=stranger)
+    bench.asked.clear()
+    with pytest.raises(HnasError, match=f"query {position + 1} .*{stranger}.*{lead}"):
+        search(bench.pool(), bench, queries=10, history=history)
+    assert bench.asked == []
+
+
+def test_a_history_of_another_seed_is_refused(bench: Bench) -> None:
+    history = search(bench.pool(), bench, queries=5, seed=0)
+    with pytest.raises(HnasError, match="start a new search"):
+        search(bench.pool(), bench, queries=6, seed=1, history=history)
+
+
+@pytest.mark.parametrize("answer", [NAN, INF, -INF])
+def test_an_answer_that_is_no_number_stops_the_search(bench: Bench, answer: float) -> None:
+    reported: list[Query] = []
+    with pytest.raises(HnasError, match=f"{answer}.*arch"):
+        search(bench.pool(), lambda _: answer if reported else 50.0, queries=5, on_query=reported.append)
+    assert len(reported) == 1
+
+
+def test_an_error_of_the_oracle_comes_through_after_earlier_queries_were_reported(bench: Bench) -> None:
+    expected = search(bench.pool(), bench, queries=7)
+    reported: list[Query] = []
+
+    def oracle(arch: str) -> float:
+        if len(reported) == 6:
+            raise HnasError(f"the machine that trains {arch} is on fire")
+        return bench.table[arch]
+
+    with pytest.raises(HnasError, match=f"{expected[6].arch} is on fire"):
+        search(bench.pool(), oracle, queries=7, on_query=reported.append)
+    assert steps(reported) == steps(expected[:6])
+    assert steps(search(bench.pool(), bench, queries=7, history=reported)) == steps(expected)
+
+
+def test_the_same_seed_makes_the_same_search_and_another_seed_another(bench: Bench) -> None:
+    one, again, other = (search(bench.pool(), bench, queries=7, seed=seed) for seed in (5, 5, 6))
+    assert steps(one) == steps(again)
+    assert steps(one) != steps(other)
+    assert (one[0].mu, one[0].nu) != (other[0].mu, other[0].nu)
+
+
+def test_a_search_does_not_touch_the_global_random_state(bench: Bench) -> None:
+    np.random.seed(1)
+    expected = np.random.rand(3).tolist()
+    np.random.seed(1)
+    search(bench.pool(), bench, queries=6)
+    assert np.random.rand(3).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"queries": 0}, "0 queries"),
+        ({"queries": -3}, "-3 queries"),
+        ({"queries": 10**6}, "1000000 queries"),
+        ({"t": 0.0}, "t = 0"),
+        ({"t": -1.0}, "t = -1"),
+        ({"acquisition": "thompson"}, "'thompson'.*ucb, ei, poi"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_impossible_settings_are_refused_before_the_oracle_is_asked(
+    bench: Bench, settings: dict[str, int | float | str], message: str
+) -> None:
+    bench.asked.clear()
+    with pytest.raises(UsageError, match=message):
+        search(bench.pool(), bench, **settings)
+    assert bench.asked == []
+
+
+def test_a_pool_without_two_finite_condition_numbers_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"1 architectures.*at least 2"):
+        search(ArrayPool(["a", "b"], np.ones(2), np.array([3.0, INF])), lambda arch: 1.0)
+
+
+def test_best_is_the_earliest_of_the_highest_performances() -> None:
+    queries = [query(1, 5.0), query(2, 9.0), query(3, 9.0), query(4, 7.0)]
+    assert best(queries) is queries[1]
+    assert best(queries[::-1]) is queries[1]
+    assert best([query(1, -2.0), query(2, -1.0)]).query == 2
+    with pytest.raises(UsageError, match="no query"):
+        best([])
+
+
+def test_twenty_queries_find_more_than_the_best_of_twenty_random_draws() -> None:
+    bench = Bench(2000, 0)
+    draws = np.random.default_rng(0).choice(bench.accuracy, size=(500, 20))
+    winners = []
+    for seed in range(3):
+        winner = best(search(bench.pool(), bench, queries=20, seed=seed)).performance
+        assert winner > np.median(draws[seed]) + 3
+        winners.append(winner)
+    assert np.mean(winners) > draws.max(1).mean() + 0.5
+
+
+def test_the_search_learns_from_the_answers() -> None:
+    """With the accuracies turned upside down, the points after the first five go elsewhere."""
+    bench = Bench(300, 2)
+    up = search(bench.pool(), bench, queries=9)
+    down = search(bench.pool(), lambda arch: -bench.table[arch], queries=9)
+    assert [(q.mu, q.nu) for q in up[:5]] == [(q.mu, q.nu) for q in down[:5]]
+    assert [(q.mu, q.nu) for q in up[5:]] != [(q.mu, q.nu) for q in down[5:]]
+
+
+# The optimiser.
+
+
+def run(optimiser: Optimiser, n: int, value: Callable[[dict[str, float]], float]) -> list[dict[str, float]]:
+    points = []
+    for _ in range(n):
+        points.append(optimiser.suggest())
+        optimiser.register(points[-1], value(points[-1]))
+    return points
+
+
+def bump(point: dict[str, float]) -> float:
+    return -((point["log10_mu"] / 1.5 - 0.3) ** 2) - (point["nu_quantile"] - 0.7) ** 2
+
+
+def test_an_unknown_acquisition_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"'random'.*ucb, ei, poi"):
+        Optimiser(seed=0, acquisition_name="random")
+
+
+@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+def test_points_lie_within_the_bounds_and_are_reproducible(acquisition: str) -> None:
+    points = run(Optimiser(seed=2, acquisition_name=acquisition), 9, bump)
+    for point in points:
+        assert point.keys() == BOUNDS.keys()
+        assert all(low <= point[name] <= high for name, (low, high) in BOUNDS.items())
+        assert all(type(value) is float for value in point.values())
+    assert run(Optimiser(seed=2, acquisition_name=acquisition), 9, bump) == points
+    assert run(Optimiser(seed=3, acquisition_name=acquisition), 9, bump) != points
+
+
+def test_the_first_five_points_are_a_latin_hypercube() -> None:
+    points = run(Optimiser(seed=0), 5, bump)
+    for name, (low, high) in BOUNDS.items():
+        fifths = sorted(int(5 * (point[name] - low) / (high - low)) for point in points)
+        assert fifths == [0, 1, 2, 3, 4]
+
+
+def test_the_optimiser_closes_in_on_a_maximum() -> None:
+    values = [bump(point) for point in run(Optimiser(seed=1, acquisition_name="ei"), 14, bump)]
+    assert max(values[5:]) > max(values[:5])
+    assert max(values) > -0.03
+
+
+@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+def test_nothing_is_printed_even_for_points_seen_before(acquisition: str, capfd: pytest.CaptureFixture[str]) -> None:
+    optimiser = Optimiser(seed=0, acquisition_name=acquisition)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        points = run(optimiser, 7, bump)
+        for point in points + points:
+            optimiser.register(point, bump(point))
+        run(optimiser, 2, lambda _: 1.0)
+    assert capfd.readouterr() == ("", "")
+    assert [str(w.message) for w in caught if not issubclass(w.category, DeprecationWarning)] == []
+
+
+def test_equal_values_everywhere_do_not_stop_the_optimiser() -> None:
+    points = run(Optimiser(seed=0), 8, lambda _: 50.0)
+    assert all(math.isfinite(value) for point in points for value in point.values())
+
+
+@pytest.mark.parametrize(("n", "d", "seed"), [(5, 2, 0), (5, 2, 2**40), (1, 3, 1), (17, 4, 5)])
+def test_the_first_points_are_those_of_scipy(n: int, d: int, seed: int) -> None:
+    from scipy.stats import qmc
+
+    expected = qmc.LatinHypercube(d=d, rng=np.random.default_rng(seed)).random(n)
+    assert np.array_equal(latin_hypercube(n, d, np.random.default_rng(seed)), expected)

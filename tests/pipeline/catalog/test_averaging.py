@@ -1,0 +1,245 @@
+"""Averages over runs that differ in seed and batch: `mean_pool`, and `--average` of correlate and search."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hnas.errors import HnasError, UsageError
+from hnas.metrics import COLUMNS
+from hnas.optim.algorithm import ArrayPool, search
+from hnas.pipeline.analysis.correlate import correlate, spearman
+from hnas.pipeline.catalog.averaging import group_of, left_out
+from hnas.pipeline.catalog.pool import DuckDBPool
+from hnas.pipeline.catalog.views import connect, pick_run
+from hnas.pipeline.console.text import correlation_text, search_heading
+from hnas.pipeline.importers.tables import SCHEMAS
+from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.store.store import Store
+from tests.conftest import HNAS, SPACE, fill, hnas, metrics_of
+
+DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tuple[Store, list[str], list[list[str]]]:
+    """Real runs with the seeds 0, 1 and 2 of overlapping lists of cells, and a wider run that is not of their group."""
+    folder = tmp_path_factory.mktemp("averaging")
+    store = Store(str(folder / "store"))
+    cells = [arch for arch in SPACE.sample(40, seed=0) if SPACE.canonical(arch) != "y=0"][:14]
+    lists = [[DEAD, *cells[:12]], [DEAD, *cells[:10], cells[12]], [*cells[:12], DEAD, cells[13]]]
+    runs = []
+    for seed, listed in enumerate(lists):
+        file = folder / f"{seed}.txt"
+        file.write_text("\n".join(listed))
+        runs.append(fill(store, small_plan(store, architectures=file, seed=seed)))
+    fill(store, small_plan(store, architectures=folder / "0.txt", seed=1, channels=6))
+    rows = [
+        {
+            "space": "nasbench201", "arch": arch, "dataset": "digits", "epochs": 10, "seed": 0,
+            "valid_accuracy": 80.0 + i % 7, "test_accuracy": 80.0 + (3 * i) % 11,
+        }
+        for i, arch in enumerate([*cells, DEAD])
+    ]  # fmt: skip
+    store.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["accuracies"]), "accuracies", "mine", "a.parquet")
+    return store, runs, lists
+
+
+def in_all(lists: list[list[str]]) -> list[str]:
+    return sorted(set.intersection(*map(set, lists)))
+
+
+def expected_means(store: Store, runs: list[str], archs: list[str]) -> dict[str, dict[str, Any]]:
+    """The means by hand, for architectures that all of `runs` have."""
+    tables = [{row["canonical"]: row for row in metrics_of(store, run)} for run in runs]
+    means = {}
+    for arch in archs:
+        rows = [table[SPACE.canonical(arch)] for table in tables]
+        mean: dict[str, Any] = {name: np.mean([row[name] for row in rows]) for name in COLUMNS if name != "kappa"}
+        mean["kappa"] = math.exp(np.mean([math.log(row["kappa"]) for row in rows]))
+        mean["status"] = next((row["status"] for row in rows if row["status"] != "ok"), "ok")
+        means[arch] = mean
+    return means
+
+
+def test_the_mean_pool_has_the_means_of_the_runs_that_have_an_architecture(seeds):
+    store, runs, lists = seeds
+    connection = connect(store)
+    group = "run_group = (SELECT run_group FROM files.run_groups WHERE run = ?)"
+    result = connection.execute(f"SELECT * FROM mean_pool WHERE {group}", [runs[0]])
+    names = [column[0] for column in result.description or []]
+    rows = {row[names.index("arch")]: dict(zip(names, row, strict=True)) for row in result.fetchall()}
+    assert set(rows) == set().union(*lists)
+    for arch, row in rows.items():
+        having = [run for run, listed in zip(runs, lists, strict=True) if arch in listed]
+        assert row["n_runs"] == len(having)
+        (expected,) = expected_means(store, having, [arch]).values()
+        for name in COLUMNS:
+            assert row[name] == pytest.approx(expected[name], rel=1e-12), name
+        assert row["status"] == expected["status"]
+        assert row["params"] == SPACE.describe(arch)["params"]
+        assert row["test_accuracy"] is not None
+    assert (rows[DEAD]["status"], rows[DEAD]["kappa"]) == ("constant", math.inf)
+
+
+def test_where_there_is_one_run_the_mean_pool_is_the_pool(seeds):
+    store, _, _ = seeds
+    wide = "run = (SELECT run FROM runs WHERE channels = 6)"
+    columns = f"arch, canonical, {', '.join(COLUMNS)}, status, params, test_accuracy"
+    connection = connect(store)
+    group = f"run_group = (SELECT run_group FROM files.run_groups WHERE {wide})"
+    means = connection.execute(f"SELECT {columns} FROM mean_pool WHERE {group} ORDER BY arch").fetchall()
+    assert means == connection.execute(f"SELECT {columns} FROM pool WHERE {wide} ORDER BY arch").fetchall()
+
+
+def test_a_kappa_is_averaged_as_a_ratio_and_infinite_where_one_is(seeds):
+    connection = connect(seeds[0])
+    rows = "(VALUES ('a', 10.0::DOUBLE), ('b', 1000.0), ('c', '{}'::DOUBLE)) AS t(run, kappa)"
+    ((finite,),) = connection.execute(f"SELECT mean_kappa(kappa, run) FROM {rows.format(100)}").fetchall()
+    assert finite == pytest.approx(100)
+    assert connection.execute(f"SELECT mean_kappa(kappa, run) FROM {rows.format('inf')}").fetchall() == [(math.inf,)]
+
+
+def test_the_group_is_what_differs_in_seed_and_batch_only(seeds):
+    store, runs, lists = seeds
+    connection = connect(store)
+    for run in runs:
+        assert group_of(connection, run) == sorted(runs)
+    everything = set().union(*lists)
+    assert left_out(connection, runs) == len(everything) - len(in_all(lists)) == 4
+    assert left_out(connection, []) == 0
+
+
+def test_a_run_that_is_alone_has_nothing_to_average(seeds):
+    connection = connect(seeds[0])
+    ((wide,),) = connection.execute("SELECT run FROM runs WHERE channels = 6").fetchall()
+    with pytest.raises(UsageError, match=f"nothing to average run {wide} with.*another --seed"):
+        correlate(connection, pick_run(connection, run=wide), average=True)
+    with pytest.raises(UsageError, match="nothing to average"):
+        new_search(connection, space="nasbench201", run=wide, average=True)
+
+
+def test_a_correlation_of_means_is_that_of_the_architectures_in_all_runs(seeds):
+    store, runs, lists = seeds
+    connection = connect(store)
+    found = correlate(connection, pick_run(connection, run=runs[1]), average=True)
+    archs = in_all(lists)
+    means = expected_means(store, sorted(runs), archs)
+    assert (found.n, found.runs, found.left_out) == (len(archs), sorted(runs), 4)
+    accuracy = connection.execute("SELECT arch, test_accuracy FROM mean_accuracies").fetchall()
+    target = np.array([dict(accuracy)[arch] for arch in archs])
+    for name in ("snip", "kappa"):
+        value = found.matrix[found.names.index(name), found.names.index("test_accuracy")]
+        assert value == pytest.approx(spearman(np.array([means[arch][name] for arch in archs]), target), abs=1e-12)
+    text = correlation_text(found)
+    assert text.startswith(f"the mean of runs {', '.join(sorted(runs))}: nasbench201 on digits, 11 architectures")
+    assert "left out: 4 architectures that are not in all of these runs" in text
+    assert {record["run"] for record in found.records()} == {" ".join(sorted(runs))}
+
+
+def test_a_search_of_the_mean_is_the_search_in_memory_over_the_means(seeds):
+    store, runs, lists = seeds
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", run=runs[0], metric="snip", queries=6, average=True)
+    assert started.settings.runs == sorted(runs)
+    result = run_search(store, connection, started)
+    means = expected_means(store, sorted(runs), [arch for arch in in_all(lists) if arch != DEAD])
+    accuracy = dict(connection.execute("SELECT arch, valid_accuracy FROM mean_accuracies").fetchall())
+    pool = ArrayPool(
+        list(means),
+        np.array([row["snip"] for row in means.values()]),
+        np.array([row["kappa"] for row in means.values()]),
+        [SPACE.canonical(arch) for arch in means],
+    )
+    expected = search(pool, lambda arch: accuracy[arch], queries=6)
+    assert [q.arch for q in result.queries] == [q.arch for q in expected]
+    heading = search_heading(started, len(means), left_out(connection, started.settings.runs))
+    assert f"10 architectures of the mean of runs {', '.join(sorted(runs))} (nasbench201 on digits)" in heading
+    assert "left out: 4 architectures" in heading
+
+
+def test_a_resumed_search_averages_the_runs_that_it_began_with(seeds, small_plan, tmp_path):
+    shutil.copytree(seeds[0].root, tmp_path / "store")
+    store, runs = Store(str(tmp_path / "store")), sorted(seeds[1])
+    connection = connect(store)
+    whole = run_search(
+        store, connection, new_search(connection, space="nasbench201", run=runs[0], queries=6, average=True)
+    )
+    started = new_search(connection, space="nasbench201", run=runs[0], queries=6, average=True)
+    accuracy = dict(connection.execute("SELECT arch, valid_accuracy FROM mean_accuracies").fetchall())
+    asked: list[str] = []
+
+    def failing(arch: str) -> float:
+        if len(asked) == 3:
+            raise HnasError("the machine went away")
+        asked.append(arch)
+        return accuracy[arch]
+
+    with pytest.raises(HnasError, match="went away"):
+        run_search(store, connection, started, oracle=failing)
+    names = [Path(path).name for path in store.glob("searches", "*")]
+    (name,) = [name for name in names if len(open_search(store, name).history) == 3]
+    # Another seed arrives in the meantime: it joins new averages, not this one.
+    fill(store, small_plan(store, architectures=Path(seeds[0].root).parent / "0.txt", seed=7))
+    later = connect(store)
+    assert len(group_of(later, runs[0])) == 4
+    resumed = open_search(store, name)
+    assert resumed.settings.runs == runs
+    assert [q.arch for q in run_search(store, later, resumed).queries] == [q.arch for q in whole.queries]
+    recorded = later.execute("SELECT runs FROM searches WHERE search = ?", [name]).fetchall()
+    assert recorded == [(runs,)]
+    # Without one of its runs it is another search.
+    shutil.rmtree(tmp_path / "store" / "runs" / runs[2])
+    with pytest.raises(HnasError, match=f"has no {runs[2]} any more"):
+        run_search(store, connect(store), resumed)
+
+
+def test_a_search_that_was_saved_before_averages_is_resumed_as_it_was(seeds, tmp_path):
+    shutil.copytree(seeds[0].root, tmp_path / "store")
+    store, run = Store(str(tmp_path / "store")), seeds[1][0]
+    connection = connect(store)
+    done = run_search(store, connection, new_search(connection, space="nasbench201", run=run, queries=3))
+    record = tmp_path / "store" / "searches" / done.search / "search.json"
+    content = json.loads(record.read_text())
+    del content["checksum"]
+    assert content["settings"].pop("runs") == []
+    record.write_text(json.dumps(content))
+    assert open_search(store, done.search).settings.runs == []
+    again = run_search(store, connect(store), open_search(store, done.search))
+    assert again.as_dict() == done.as_dict()
+    recorded = connect(store).execute("SELECT runs FROM searches WHERE search = ?", [done.search])
+    assert recorded.fetchall() == [(None,)]
+
+
+def test_a_pool_of_means_is_never_taken_for_that_of_one_run(seeds):
+    store, runs, lists = seeds
+    connection = connect(store)
+    new_search(connection, space="nasbench201", run=runs[0], metric="trace", average=True)
+    one = DuckDBPool(connection, run=runs[0], metric="trace")
+    assert len(one) == len(lists[0]) - 1
+    new_search(connection, space="nasbench201", run=runs[0], metric="trace")
+    assert len(DuckDBPool(connection, run=runs[0], metric="trace", runs=sorted(runs))) == len(in_all(lists)) - 1
+
+
+def test_the_train_oracle_searches_a_mean_too(seeds, tmp_path):
+    shutil.copytree(seeds[0].root, tmp_path / "store")
+    store = str(tmp_path / "store")
+    run = seeds[1][2]
+    command = [str(HNAS), "search", "nasbench201", "--run", run, "--average", "--store", store]
+    options = ["--dataset", "digits", "--oracle", "train", "--queries", "2", "--epochs", "1", "--batch-size", "256"]
+    done = hnas(*command, *options)
+    assert done.returncode == 0, done.stderr
+    assert f"of the mean of runs {', '.join(sorted(seeds[1]))}" in done.stderr
+    assert "left out: 4 architectures" in done.stderr
+    correlated = hnas(str(HNAS), "correlate", "--run", run, "--average", "--store", store)
+    assert correlated.returncode == 0, correlated.stderr
+    assert correlated.stdout.startswith("the mean of runs ")
+    alone = hnas(str(HNAS), "correlate", "--run", run[:3] + "x", "--average", "--store", store)
+    assert alone.returncode == 2

@@ -1,0 +1,301 @@
+"""What an imported file becomes: a source of its own, there whole or not at all, whatever ends the import."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.importers import import_accuracies
+from hnas.pipeline.importers.tables import SCHEMAS
+from hnas.pipeline.store.manifests import imported_files, manifest_names, read_manifest
+from hnas.pipeline.store.store import Store, digest
+from tests.pipeline.importers.test_import_nasbench101 import framed, training
+from tests.test_cli import ROOT, hnas
+
+A = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+B = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
+HEADER = "arch,dataset,test_accuracy\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def table(path: Path, *values: float, dataset: str = "cifar10") -> Path:
+    """A CSV file of the test accuracies of `A` and `B`."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        HEADER + "".join(f"{arch},{dataset},{value}\n" for arch, value in zip((A, B), values, strict=False))
+    )
+    return path
+
+
+def query(store: Store, text: str) -> list[tuple[Any, ...]]:
+    return connect(Store(store.location)).execute(text).fetchall()
+
+
+def sources(store: Store) -> list[tuple[str, int]]:
+    return query(store, "SELECT source, count(*) FROM accuracies GROUP BY source ORDER BY source")
+
+
+def files_of(store: Store) -> dict[str, bytes]:
+    found = (path for path in Path(store.root).rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(store.root)): path.read_bytes() for path in found}
+
+
+# --- each file a source ---------------------------------------------------------------------------------------------
+
+
+def test_two_csv_files_are_two_sources_and_never_averaged(store: Store, tmp_path: Path) -> None:
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0, 80.0))
+    import_accuracies(store, "csv", table(tmp_path / "theirs.csv", 10.0))
+    assert sources(store) == [("mine", 2), ("theirs", 1)]
+    means = query(store, "SELECT arch, source, test_accuracy FROM mean_accuracies ORDER BY ALL")
+    assert means == [(A, "mine", 90.0), (B, "mine", 80.0)]
+
+
+def test_two_files_of_one_benchmark_are_two_sources(store: Store, tmp_path: Path) -> None:
+    for name, seeds in (("nasbench_only108.tfrecord", 1), ("nasbench_full.tfrecord", 2)):
+        (tmp_path / name).write_bytes(framed(*(training(1, seed=seed) for seed in range(seeds))))
+        import_accuracies(store, "nasbench101", tmp_path / name)
+    assert sources(store) == [("nasbench101", 1), ("nasbench101-nasbench_full", 2)]
+    curves = query(store, "SELECT source, count(*) FROM curves GROUP BY source ORDER BY source")
+    assert curves == [("nasbench101", 2), ("nasbench101-nasbench_full", 4)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a.csv", "a.txt"), ("a b.csv", "a_b.csv"), ("Table.csv", "table.csv"), ("..csv", "_.csv")]
+)
+def test_files_of_names_that_are_alike_stay_apart(store: Store, tmp_path: Path, first: str, second: str) -> None:
+    import_accuracies(store, "csv", table(tmp_path / first, 90.0))
+    import_accuracies(store, "csv", table(tmp_path / second, 80.0))
+    assert [count for _, count in sources(store)] == [1, 1]
+    assert import_accuracies(store, "csv", tmp_path / first).changed is False
+    assert import_accuracies(store, "csv", tmp_path / second).changed is False
+
+
+def test_a_name_that_the_user_gives(store: Store, tmp_path: Path) -> None:
+    path = table(tmp_path / "export.csv", 90.0)
+    done = hnas("import", "csv", path, "--name", "lab-1", "--store", store.root)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == f"imported: 1 rows of 1 architectures from {path}, as the source lab-1\n"
+    assert sources(store) == [("lab-1", 1)]
+    # The file is known under that name from now on, and a file of another name takes its place under it.
+    assert import_accuracies(store, "csv", path).source == "lab-1"
+    done = hnas("import", "csv", table(tmp_path / "new.csv", 70.0, 60.0), "--name", "lab-1", "--store", store.root)
+    assert done.out.endswith("as the source lab-1; they replace its earlier rows\n")
+    assert sources(store) == [("lab-1", 2)]
+    for wrong in ("", "../x", "a/b", ".x", "é", "x" * 101, "a\x1b[2J"):
+        done = hnas("import", "csv", path, "--name", wrong, "--store", store.root)
+        assert (done.status, done.out) == (2, "")
+        assert "cannot be that of a source" in done.err
+        assert "\x1b" not in done.err
+    assert (
+        "one that differs in more than case"
+        in hnas("import", "csv", path, "--name", "LAB-1", "--store", store.root).err
+    )
+
+
+# --- what older versions imported -----------------------------------------------------------------------------------
+
+
+def older(store: Store, kind: str, file: str, accuracy: float, content: str = "old", dataset: str = "cifar10") -> str:
+    """What an import of `file` left before there were manifests: a Parquet file in each table, with a note."""
+    row = {"space": "nasbench201", "arch": A, "dataset": dataset, "test_accuracy": accuracy}
+    stem = Path(file).stem
+    name = f"{stem}-{digest(file, size=4)}.parquet"
+    note = {"content": content, "rows": {"accuracies": 1, "curves": 1}, "architectures": 1}
+    store.prepare()
+    for kind_of_table in ("accuracies", "curves"):
+        rows = pa.Table.from_pylist([row], schema=SCHEMAS[kind_of_table])
+        rows = rows.replace_schema_metadata({b"hnas.import": json.dumps(note).encode()})
+        path = Path(store.path(kind_of_table, kind, name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(rows, path)
+    return name.removesuffix(".parquet")
+
+
+def test_files_of_an_older_store_are_sources_of_their_own(store: Store) -> None:
+    older(store, "nasbench201", "only.pth", 70.0)
+    assert sources(store) == [("nasbench201", 1)]
+    one, two = older(store, "csv", "one.csv", 90.0), older(store, "csv", "two.csv", 10.0)
+    assert sources(store) == [(f"csv/{one}", 1), (f"csv/{two}", 1), ("nasbench201", 1)]
+    means = query(store, "SELECT DISTINCT test_accuracy FROM mean_accuracies")
+    assert means in ([(90.0,)], [(10.0,)], [(70.0,)])
+    listed = json.loads(hnas("info", "--json", "--store", store.root).out)["accuracies"]
+    assert [row["source"] for row in listed] == [f"csv/{one}", f"csv/{two}", "nasbench201"]
+
+
+def test_a_changed_file_replaces_what_an_older_version_imported_of_it(store: Store, tmp_path: Path) -> None:
+    older(store, "csv", "mine.csv", 50.0)
+    other = older(store, "csv", "other.csv", 40.0)
+    assert import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0, 80.0)).replaced
+    found = query(store, "SELECT source, test_accuracy FROM accuracies ORDER BY ALL")
+    assert found == [("csv", 40.0), ("mine", 80.0), ("mine", 90.0)]
+    assert query(store, "SELECT count(*) FROM curves") == [(1,)]
+    assert [path.name for path in (Path(store.root) / "accuracies" / "csv").iterdir()] == [f"{other}.parquet"]
+
+
+def test_the_same_file_as_an_older_version_imported_changes_nothing(store: Store, tmp_path: Path) -> None:
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
+    content = read_manifest(store, "mine").content
+    shutil.rmtree(store.root)
+    older(store, "csv", "mine.csv", 90.0, content)
+    before = files_of(store)
+    done = import_accuracies(store, "csv", tmp_path / "mine.csv")
+    assert (done.changed, done.source, done.rows, done.curves) == (False, "csv", 1, 1)
+    assert files_of(store) == before
+
+
+def test_data_sets_that_an_older_version_stored_as_they_were_spelled(store: Store) -> None:
+    older(store, "csv", "mine.csv", 90.0, dataset="CIFAR-10")
+    assert query(store, "SELECT dataset FROM accuracies UNION ALL SELECT dataset FROM curves") == [("cifar10",)] * 2
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_can_name_no_file_outside_its_source(store: Store, tmp_path: Path) -> None:
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
+    path = Path(store.root) / "imports" / "mine.json"
+    good = json.loads(path.read_text())
+    good.pop("checksum", None)
+    other = {"accuracies": {"file": "../../../secret.parquet", "rows": 1}}
+    for changed in (
+        {"tables": other}, {"tables": {"runs": good["tables"]["accuracies"]}}, {"source": "x"}, {"tables": []},
+        {"replaces": ["../../secret"]}, {"replaces": ["runs/x/run.json"]}, {"architectures": True}, {"more": 1},
+    ):  # fmt: skip
+        path.write_text(json.dumps(good | changed))
+        done = hnas("info", "--store", store.root)
+        assert (done.status, done.out) == (1, "")
+        assert done.err.count("\n") == 1
+        assert "`hnas rm mine` removes it" in done.err
+    path.write_text(json.dumps(good))
+    assert hnas("info", "--store", store.root).status == 0
+
+
+def test_a_file_that_is_gone_is_told_and_comes_back_with_the_next_import(store: Store, tmp_path: Path) -> None:
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
+    before = files_of(store)
+    Path(store.path(*imported_files(store)["accuracies"][0].parts)).unlink()
+    done = hnas("info", "--store", store.root)
+    assert (done.status, done.out) == (1, "")
+    assert "which imports/mine.json lists; import mine.csv again, or `hnas rm mine`" in done.err
+    assert import_accuracies(store, "csv", tmp_path / "mine.csv").changed
+    assert files_of(store) == before
+
+
+def test_foreign_files_beside_the_imports_are_not_read(store: Store, tmp_path: Path) -> None:
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
+    root = Path(store.root)
+    (root / "imports" / "._mine.json").write_bytes(b"\0\5\26\7")
+    (root / "imports" / "mine (copy).json").write_text("{}")
+    (root / "accuracies" / ".DS_Store").write_bytes(b"x")
+    (root / "accuracies" / "mine" / "._x.parquet").write_bytes(b"x")
+    (root / "accuracies" / "mine" / f"{'0' * 32}.parquet").write_bytes(b"left by a stopped import")
+    assert sources(store) == [("mine", 1)]
+
+
+# --- killed ---------------------------------------------------------------------------------------------------------
+
+#: Imports a file in a child for each n, which kills itself before the n-th change of a file of the store.
+KILLER = """
+import os, shutil, signal, sys
+from itertools import count
+from pathlib import Path
+from hnas.pipeline.importers import import_accuracies, nasbench101
+from hnas.pipeline.store.store import Store
+
+base, path, work = map(Path, sys.argv[1:])
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "shutil.rmtree")
+for stop in count(1):
+    place = work / str(stop) / "store"
+    place.parent.mkdir()
+    if base.exists():
+        shutil.copytree(base, place)
+    child = os.fork()
+    if not child:
+        changes = 0
+        def before(event, arguments):
+            global changes
+            opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            if (event in CHANGES or opened) and str(place) in str(arguments[0]):
+                changes += 1
+                if changes == stop:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(before)
+        try:
+            import_accuracies(Store(str(place)), "nasbench101", path)
+            os._exit(0)
+        except BaseException:
+            os._exit(3)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != -signal.SIGKILL:
+        sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("had", ["nothing", "an older version's", "other rows"])
+def test_an_import_that_is_killed_changes_all_or_nothing(tmp_path: Path, had: str) -> None:
+    """Wherever it is killed the store reads as before or as after, and the next import completes it without a trace."""
+    base, path = Store(str(tmp_path / "base")), tmp_path / "bench.tfrecord"
+    if had == "other rows":
+        path.write_bytes(framed(training(1), training(3)))
+        import_accuracies(base, "nasbench101", path)
+    elif had != "nothing":
+        older(base, "nasbench101", path.name, 50.0)
+    path.write_bytes(framed(training(1), training(2, 4)))
+    after = Store(shutil.copytree(base.root, tmp_path / "after") if had != "nothing" else str(tmp_path / "after"))
+    import_accuracies(after, "nasbench101", path)
+
+    def state(store: Store) -> list[list[tuple[Any, ...]]]:
+        return [query(store, f"SELECT * FROM {view} ORDER BY ALL") for view in ("accuracies", "curves")]
+
+    (tmp_path / "work").mkdir()
+    command = [sys.executable, "-c", KILLER, base.root, str(path), str(tmp_path / "work")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    states = [state(base), state(after)]
+    assert states[0] != states[1]
+    seen = []
+    places = sorted((tmp_path / "work").iterdir(), key=lambda place: int(place.name))
+    for place in places:
+        store = Store(str(place / "store"))
+        seen.append(states.index(state(store)))
+        assert import_accuracies(store, "nasbench101", path).source == "nasbench101"
+        assert state(store) == states[1]
+        if not seen[-1]:
+            assert files_of(store) == files_of(after)
+    assert len(places) > 12
+    assert seen == sorted(seen), "it read as after, and then as before"
+    assert set(seen) == {0, 1}
+
+
+def test_an_import_that_cannot_write_leaves_no_trace(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "bench.tfrecord"
+    path.write_bytes(framed(training(1)))
+    import_accuracies(store, "nasbench101", path)
+    before = files_of(store)
+    path.write_bytes(framed(training(1), training(2)))
+    # A folder where the manifest should be: the last step of the import fails.
+    manifest = Path(store.root) / "imports" / "nasbench101.json"
+    kept = manifest.rename(tmp_path / "kept.json")
+    manifest.mkdir()
+    done = hnas("import", "nasbench101", path, "--store", store.root)
+    assert done.status == 1
+    assert done.err.count("\n") == 1
+    manifest.rmdir()
+    kept.rename(manifest)
+    assert files_of(store) == before
+    assert manifest_names(store) == ["nasbench101"]

@@ -1,0 +1,111 @@
+"""Tables and lines at terminals of several widths, and where there is no terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hnas.pipeline.io.terminal_tables import cut, described, fitted, table
+from tests.support.stores import make_store
+from tests.test_cli import ROOT, hnas
+
+COMMANDS = {
+    "info": ("info",),
+    "correlate": ("correlate",),
+    "sql": ("sql", "FROM pool"),
+    "one wide column": ("sql", "SELECT repeat('wide ', 60) AS text"),
+    "long headers": ("sql", f"SELECT {' + '.join(['1'] * 30)}, 2"),
+    "search": ("search", "nasbench201", "--queries", "3"),
+    "dry run": ("precompute", "nasbench201", "--dataset", "digits", "--sample", "2", "--channels", "4", "--cells", "1",
+                "--batch-size", "16", "--dry-run"),
+}  # fmt: skip
+# Whole on every terminal, to be copied from there: it breaks them itself.
+WHOLE = re.compile(r"store |best: |      .*(accuracy|oracle|whole)|run \w+: ")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("fitting") / "store"
+    place.mkdir()
+    make_store(place, architectures=50)
+    assert hnas("search", "nasbench201", "--queries", 1, "-q", "--store", place).status == 0
+    return place
+
+
+def on_terminal(store: Path, width: int, *arguments: str) -> list[str]:
+    """The lines that a command writes to a terminal of that width, without colours."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hnas.cli", *arguments, "--store", str(store)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(width), "TERM": "xterm"},
+        stdout=follower, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(leader)
+    assert process.stderr
+    assert process.wait() == 0, process.stderr.read().decode()
+    process.stderr.close()
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_a_terminal_shows_fits_its_width(store: Path, name: str, width: int) -> None:
+    lines = on_terminal(store, width, *COMMANDS[name])
+    assert lines
+    assert [line for line in lines if len(line) > width and not WHOLE.match(line)] == []
+
+
+def test_what_is_left_out_is_named(store: Path) -> None:
+    assert any(re.match(r"… \d+ more columns, `hnas info --json`", line) for line in on_terminal(store, 40, "info"))
+    assert any(re.match(r"… \d+ more columns, `--format", line) for line in on_terminal(store, 60, "correlate"))
+    lines = on_terminal(store, 80, "sql", "FROM pool")
+    assert lines[-2:] == ["… 10 more rows (50 in all)", lines[-1]]
+    assert re.match(r"… \d+ more columns, --format csv has all: ", lines[-1])
+    lines = on_terminal(store, 80, "search", "nasbench201", "--queries", "2")
+    assert lines[0].endswith("…")
+    assert re.search(r"`hnas search --resume \w+ --json` shows the queries whole", lines[-1])
+
+
+def test_without_a_terminal_all_is_whole(store: Path) -> None:
+    for name in ("info", "correlate", "sql", "search"):
+        done = hnas(*COMMANDS[name], "--store", store)
+        assert "…" not in done.out
+    assert len(hnas("sql", "FROM pool", "--store", store).out.splitlines()) == 52
+    assert "seconds" in hnas("info", "--store", store).out
+
+
+def test_widths_shrink_from_the_widest_and_columns_go_from_the_right() -> None:
+    assert fitted([10, 30, 20], [10, 12, 12], 60) == [10, 26, 20]
+    assert fitted([10, 30, 20], [10, 12, 12], 40) == [10, 13, 13]
+    assert fitted([10, 30, 20], [10, 12, 12], 30) == [10, 18]
+    assert fitted([50], [50], 10) == [50]
+    assert fitted([10, 30], [10, 12], None) == [10, 30]
+
+
+def test_wide_characters_count_twice() -> None:
+    rows = [["name", "n"], ["数据集", "1"], ["a", "22"]]
+    assert table(rows, texts=[True, False], remedy="").splitlines() == ["name     n", "数据集   1", "a       22"]
+    assert cut("数据集", 5) == "数据…"
+
+
+def test_descriptions_break_at_spaces_only() -> None:
+    assert described([["key", "one two three four five"]], 34) == (
+        "key           one two three four\n              five"
+    )
+    assert described([["key", "x" * 50]], 30) == "key           " + "x" * 50

@@ -1,0 +1,288 @@
+"""A Dask cluster started by hand: `dask scheduler` and `dask worker` in processes of their own, on loopback.
+
+At the end, what the local cluster leaves out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client, Worker
+
+from hnas.errors import HnasError, UsageError
+from hnas.metrics import COLUMNS
+from hnas.pipeline.catalog import views as catalog
+from hnas.pipeline.precompute.cluster import connected
+from hnas.pipeline.precompute.driver import Progress, precompute
+from hnas.pipeline.store.ntk_arrays import NTKArrays
+from hnas.pipeline.store.store import Store
+from tests.conftest import SPACE, Row, exact_table, fill, snapshot
+
+DASK = Path(sys.executable).with_name("dask")
+WAIT = 240
+
+
+class Cluster:
+    """A scheduler and its workers, each a process; `stop` ends them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.address = ""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        options = ["--host=127.0.0.1", f"--port={port}", "--no-dashboard", "--dashboard-address=127.0.0.1:0"]
+        self.scheduler = self._start("scheduler", *options)
+        self.address = f"tcp://127.0.0.1:{port}"
+        self.client = Client(self.address, timeout=WAIT)
+
+    def _start(self, role: str, *options: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{role} {len(self.processes)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [str(DASK), role, *options], cwd=self.folder, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.processes.append(process)
+        return process
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        known = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        options = ["--host=127.0.0.1", "--nthreads=1", "--no-nanny", "--no-dashboard", "--memory-limit=0"]
+        process = self._start("worker", self.address, *options, f"--local-directory={self.folder}")
+        self.client.wait_for_workers(known + 1, timeout=WAIT)
+        return process
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            self.client.close(timeout=5)
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        made.start_worker()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def short_lived(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler without workers, for a test that ends it."""
+    made = Cluster(tmp_path)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, small_plan) -> dict[str, Row]:
+    """The table of 60 architectures, computed here without Dask."""
+    store = Store(str(tmp_path_factory.mktemp("expected") / "store"))
+    return exact_table(store, fill(store, small_plan(store, sample=60)))
+
+
+def wait_until(condition: Callable[[], bool], work: Future[str]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert not work.done(), work.result()
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.01)
+
+
+def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch, small_plan, expected):
+    # A relative store means the driver's folder, not the workers'.
+    monkeypatch.chdir(tmp_path)
+    store = Store("a store")
+    victim = cluster.start_worker()
+    plan = small_plan(store, sample=60, chunk_size=2)
+    parts = ("runs", plan.settings.id, "metrics", "*.parquet")
+    seen: list[Progress] = []
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(precompute, store, SPACE, plan, scheduler=cluster.address, progress=seen.append)
+        wait_until(lambda: len(store.glob(*parts)) >= plan.most_chunks // 3, work)
+        victim.kill()
+        before = snapshot(tmp_path, "a store/runs/*/metrics/*.parquet")
+        run = work.result(timeout=WAIT)
+    assert victim.wait(timeout=WAIT) == -signal.SIGKILL
+    assert len(before) < plan.most_chunks, "the worker was killed after the end"
+    assert before.items() <= snapshot(tmp_path, "a store/runs/*/metrics/*.parquet").items()
+    assert exact_table(store, run) == expected
+    assert len(store.glob(*parts)) == plan.most_chunks
+    assert seen[-1].done == len(expected)
+    (session,) = store.read_json("runs", run, "run.json")["sessions"]
+    assert (session["workers"], session["rows"]) == (cluster.address, len(expected))
+
+
+def test_workers_on_a_cluster_keep_gram_matrices_and_add_only_what_is_missing(cluster, tmp_path, small_plan, expected):
+    store = Store(str(tmp_path / "store"))
+    first = small_plan(store, sample=20)
+    run = precompute(store, SPACE, first, scheduler=cluster.address, keep_gram=True)
+    before = snapshot(store.root, "runs/*/metrics/*")
+    rest = small_plan(store, sample=60, chunk_size=16)
+    assert rest.done > 0
+    precompute(store, SPACE, rest, scheduler=cluster.address)
+    assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items()
+    table = exact_table(store, run)
+    assert {key: table[key] for key in expected} == expected
+    assert store.exists("runs", run, "ntk.zarr", "gram")
+
+
+def test_two_stores_filled_by_one_cluster_at_once_are_both_complete(cluster, tmp_path, small_plan, expected):
+    stores = [Store(str(tmp_path / name)) for name in ("one", "two")]
+    with ThreadPoolExecutor(2) as pool:
+        plans = [small_plan(store, sample=60, chunk_size=8) for store in stores]
+        works = [
+            pool.submit(precompute, store, SPACE, plan, scheduler=cluster.address)
+            for store, plan in zip(stores, plans, strict=True)
+        ]
+        runs = [work.result(timeout=WAIT) for work in works]
+    for store, run in zip(stores, runs, strict=True):
+        assert exact_table(store, run) == expected
+
+
+def test_after_an_interruption_on_a_cluster_work_goes_on_at_once_beside_the_chunks_still_in_work(
+    cluster, tmp_path, small_plan, expected
+):
+    store = Store(str(tmp_path / "store"))
+    second_worker = cluster.start_worker()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(HnasError, match="the same command goes on from there"):
+            precompute(
+                store, SPACE, small_plan(store, sample=60, chunk_size=16), scheduler=cluster.address, progress=interrupt
+            )
+        # The other worker is still in the middle of its chunk of 16, and stores it when it likes.
+        run = precompute(store, SPACE, small_plan(store, sample=60, chunk_size=1), scheduler=cluster.address)
+        time.sleep(1)
+    finally:
+        second_worker.kill()
+    rows = catalog.connect(store).execute(f"SELECT canonical, ntk_row, {', '.join(COLUMNS)} FROM metrics").fetchall()
+    eigenvalues = NTKArrays(store, run).read()
+    assert sorted(row[0] for row in rows) == sorted(expected)
+    for canonical, ntk_row, *columns in rows:
+        numbers = [value.hex() for value in (*columns, *eigenvalues[ntk_row].tolist())]
+        assert numbers == [*expected[canonical][:8], *expected[canonical][9:]], canonical
+
+
+def test_a_plan_that_another_precompute_overtook_computes_only_what_is_left(cluster, tmp_path, small_plan, expected):
+    store = Store(str(tmp_path / "store"))
+    overtaken = small_plan(store, sample=60, chunk_size=8)
+    run = precompute(store, SPACE, small_plan(store, sample=20, chunk_size=3), scheduler=cluster.address)
+    before = snapshot(store.root, "runs/*/metrics/*")
+    precompute(store, SPACE, overtaken, scheduler=cluster.address)
+    assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items()
+    table = exact_table(store, run)
+    assert {key: table[key] for key in expected} == expected
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_scheduler_that_accepts_and_keeps_silent_is_told_too(tmp_path, small_plan, hangs_up):
+    store = Store(str(tmp_path / "store"))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with ThreadPoolExecutor(1) as pool:
+            if hangs_up:
+                pool.submit(lambda: silent.accept()[0].close())
+            with pytest.raises(HnasError, match=f"no Dask scheduler answers at {address} within 10 seconds"):
+                precompute(store, SPACE, small_plan(store, sample=2), scheduler=address)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_scheduler_that_does_not_answer_is_told_within_seconds(tmp_path, small_plan):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    store = Store(str(tmp_path / "store"))
+    begun = time.monotonic()
+    with pytest.raises(HnasError) as error:
+        precompute(store, SPACE, small_plan(store, sample=2), scheduler=closed)
+    assert time.monotonic() - begun < 20
+    assert str(error.value).startswith(f"no Dask scheduler answers at {closed} within 10 seconds; start one")
+    assert error.value.exit_code == 1
+    assert not store.exists("runs")
+
+
+@pytest.mark.parametrize("address", ["nosuchprotocol://127.0.0.1:8786", "tcp://", "http://127.0.0.1:80", ""])
+def test_what_is_no_address_of_a_scheduler_is_told(tmp_path, small_plan, address):
+    store = Store(str(tmp_path / "store"))
+    with pytest.raises(HnasError) as error:
+        precompute(store, SPACE, small_plan(store, sample=2), scheduler=address)
+    assert isinstance(error.value, UsageError) or "no Dask scheduler answers" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_scheduler_without_workers_is_told(short_lived, tmp_path, small_plan, monkeypatch):
+    patient = Client.wait_for_workers
+    monkeypatch.setattr(Client, "wait_for_workers", lambda self, n, timeout: patient(self, n, timeout=timeout / 60))
+    store = Store(str(tmp_path / "store"))
+    with pytest.raises(HnasError, match="the Dask scheduler has no worker, and none came within 60 seconds; start"):
+        precompute(store, SPACE, small_plan(store, sample=2), scheduler=short_lived.address)
+
+
+def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_stays(
+    short_lived, tmp_path, small_plan, expected
+):
+    store = Store(str(tmp_path / "store"))
+    short_lived.start_worker()
+    plan = small_plan(store, sample=60, chunk_size=2)
+    parts = ("runs", plan.settings.id, "metrics", "*.parquet")
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(precompute, store, SPACE, plan, scheduler=short_lived.address)
+        wait_until(lambda: len(store.glob(*parts)) >= 5, work)
+        os.kill(short_lived.scheduler.pid, signal.SIGKILL)
+        with pytest.raises(HnasError) as error:
+            work.result(timeout=60)
+    assert "\n" not in str(error.value)
+    assert "what finished is stored" in str(error.value)
+    table = exact_table(store, plan.settings.id)
+    assert 0 < len(table) < len(expected)
+    assert table.items() <= expected.items()
+    fill(store, small_plan(store, sample=60))
+    assert exact_table(store, plan.settings.id) == expected
+
+
+def settings_of(dask_worker: Worker) -> tuple[bool, bool, str | None]:
+    """Whether a worker samples its own stacks, and those of its event loop; its allocator's number of heaps."""
+    sampled = "profile" in dask_worker.periodic_callbacks, len(dask_worker.io_loop.profile) > 0
+    return *sampled, os.environ.get("MALLOC_ARENA_MAX")
+
+
+def test_no_local_worker_samples_itself_or_has_several_heaps_nor_does_one_that_takes_a_lost_ones_place():
+    with connected(1, None, "cpu") as client:
+        ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), settings_of(dask_worker))).values()
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + WAIT
+        # Until the lost one is given up it is asked too, and answers nothing.
+        while not (pids := client.run(os.getpid, on_error="ignore").values()) or pid in pids:
+            assert time.monotonic() < deadline, "no worker took its place"
+            time.sleep(0.1)
+        (after,) = client.run(settings_of).values()
+        scheduler = client.cluster.scheduler.io_loop.profile
+    assert before == after == (False, False, "1")
+    assert not scheduler
+    assert dask.config.get("distributed.worker.profile.enabled"), "the user's settings are left as they are"

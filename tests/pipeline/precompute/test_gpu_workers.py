@@ -1,0 +1,254 @@
+"""How workers use GPUs, shown without one: which cluster is asked for, who sees which GPU, in what precision."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from hnas.devices import Numerics, numerics, use_float32, visible_gpus
+from hnas.errors import HnasError
+from hnas.pipeline.precompute import cluster as clusters
+from hnas.pipeline.precompute import driver as precompute
+from hnas.pipeline.precompute import worker
+from hnas.pipeline.precompute.local_cluster import SharedGPUCluster, default_workers, local_cluster, physical_cores
+from hnas.pipeline.store.run import read_settings
+from hnas.pipeline.store.store import Store
+from tests.conftest import SPACE, fill, job_of, metrics_of
+from tests.support.places import SHIPPED as TABLES
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def flags() -> Iterator[None]:
+    """The settings that `use_float32` changes, put back."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None = None) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+
+# Numbers.
+
+
+def test_a_gpu_computes_in_full_float32_and_repeatably(flags, monkeypatch) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.deterministic = False
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert numerics("cuda") == Numerics("cuda", "a GPU", tf32=True, deterministic=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a deprecated setting would say so
+        use_float32("cuda")
+        assert numerics("cuda") == Numerics("cuda", "a GPU", tf32=False, deterministic=True)
+    assert not torch.backends.cudnn.benchmark
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has one way to set TF32")
+def test_tf32_is_off_whichever_way_it_was_turned_on(flags, monkeypatch) -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    use_float32("cuda")
+    assert not numerics("cuda").tf32
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+    assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+
+
+def test_the_cpu_is_left_as_it_is(flags) -> None:
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = True
+    use_float32("cpu")
+    assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.allow_tf32
+    assert numerics("cpu").device == "cpu"
+    assert not numerics("cpu").tf32
+
+
+def test_a_chunk_is_the_same_numbers_as_its_architectures_one_by_one(filled) -> None:
+    whole, plan = filled
+    job = job_of(whole, plan)
+    images, labels = worker.resident_batch(job)
+    architectures = [arch for _, arch in plan.todo[:5]]
+    results, seconds = worker.measure_all(job, architectures, images, labels)
+    for arch, metrics in zip(architectures, results, strict=True):
+        alone = worker.measure(job, arch, images, labels)
+        assert metrics.columns() == alone.columns()
+        assert torch.equal(metrics.eigenvalues, alone.eigenvalues)
+    assert len(seconds) == 5
+    assert all(0 < one < 10 for one in seconds)
+
+
+def test_an_architecture_that_fails_in_a_chunk_is_named(filled, monkeypatch) -> None:
+    whole, plan = filled
+    job = job_of(whole, plan)
+    images, labels = worker.resident_batch(job)
+    architectures = [arch for _, arch in plan.todo[:2]]
+
+    class Lost:
+        def result(self) -> None:
+            raise RuntimeError("the device is gone\nand more")
+
+    queued = iter([worker._queue(job, architectures[0], images, labels), Lost()])
+    monkeypatch.setattr(worker, "_queue", lambda *_: next(queued))
+    with pytest.raises(HnasError) as error:
+        worker.measure_all(job, architectures, images, labels)
+    assert str(error.value) == f"the metrics of {architectures[1]} could not be computed: the device is gone"
+
+
+def test_a_worker_reads_a_batch_and_moves_it_once(filled, monkeypatch) -> None:
+    whole, plan = filled
+    job = job_of(whole, plan)
+    first = worker.resident_batch(job)
+    monkeypatch.setattr(worker, "load_batch", lambda *_: pytest.fail("the batch was read again"))
+    for other in (job, worker.replace(job, token="another precompute"), worker.replace(job, device="auto")):
+        again = worker.resident_batch(other)
+        assert again[0] is first[0]
+        assert again[1] is first[1]
+
+
+def test_another_run_has_another_batch(store, filled, small_plan) -> None:
+    whole, plan = filled
+    other = small_plan(store, sample=2, seed=1)
+    fill(store, other)
+    images, _ = worker.resident_batch(job_of(whole, plan))
+    assert not torch.equal(worker.resident_batch(job_of(store, other))[0], images)
+
+
+# Clusters.
+
+
+def test_gpus_are_named_as_cuda_names_them(monkeypatch) -> None:
+    gpus(monkeypatch, 0)
+    assert visible_gpus() == []
+    gpus(monkeypatch, 3)
+    assert visible_gpus() == ["0", "1", "2"]
+    gpus(monkeypatch, 2, "3, GPU-8932f937")
+    assert visible_gpus() == ["3", "GPU-8932f937"]
+    gpus(monkeypatch, 1, "5,-1,7")  # CUDA stops at what it does not know
+    assert visible_gpus() == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "workers"), [(4, "auto", 4), (1, "cuda", 1), (4, "cpu", None), (0, "auto", None)]
+)
+def test_a_worker_for_each_gpu_where_none_are_asked_for(monkeypatch, count, device, workers) -> None:
+    gpus(monkeypatch, count)
+    assert default_workers(device) == (workers or physical_cores())
+
+
+def asked(workers: int, visible: list[str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    assert local_cluster(workers, visible, lambda **options: found.update(options) or "a cluster") == "a cluster"
+    return found
+
+
+@pytest.mark.parametrize(("workers", "used"), [(4, ["0", "1", "2", "3"]), (2, ["0", "1"])])
+def test_several_gpus_are_dask_cuda_s(workers, used) -> None:
+    found = asked(workers, ["0", "1", "2", "3"])
+    assert found["CUDA_VISIBLE_DEVICES"] == used
+    assert found["n_workers"] == workers
+    assert found["threads_per_worker"] == 1
+    assert found["host"] == "127.0.0.1"
+    assert found["dashboard_address"] == "127.0.0.1:0"
+
+
+def test_dask_cuda_is_used_where_it_is_installed(monkeypatch) -> None:
+    installed = types.ModuleType("dask_cuda")
+    installed.LocalCUDACluster = lambda **options: options  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dask_cuda", installed)
+    assert local_cluster(2, ["0", "1"])["CUDA_VISIBLE_DEVICES"] == ["0", "1"]
+
+
+def refuse(**_: object) -> None:
+    pytest.fail("dask-cuda gives each worker a GPU of its own")
+
+
+@pytest.mark.parametrize(
+    ("workers", "visible", "seen"),
+    [(3, ["0", "GPU-8932f937"], ["0", "0", "GPU-8932f937"]), (2, ["5"], ["5", "5"])],
+)
+def test_more_workers_than_gpus_share_them_in_turn(workers, visible, seen) -> None:
+    with local_cluster(workers, visible, refuse) as cluster, cluster.get_client() as client:
+        client.wait_for_workers(workers, timeout=60)
+        found = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+        assert sorted(found.values()) == seen
+        assert {address.split(":")[1] for address in found} == {"//127.0.0.1"}
+        assert set(client.nthreads().values()) == {1}
+
+
+def test_without_dask_cuda_each_worker_still_has_its_gpu(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_cuda", None)  # what makes `import dask_cuda` fail
+    with local_cluster(2, ["0", "1"]) as cluster, cluster.get_client() as client:
+        assert isinstance(cluster, SharedGPUCluster)
+        client.wait_for_workers(2, timeout=60)
+        assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "expected"), [("auto", 6, (6, ["0", "1"])), ("cuda", None, (2, ["0", "1"]))]
+)
+def test_precompute_asks_for_workers_on_its_gpus(store, monkeypatch, small_plan, device, workers, expected) -> None:
+    gpus(monkeypatch, 2)
+
+    def recorded(*arguments: object) -> None:
+        assert arguments == expected
+        raise HnasError("asked")
+
+    monkeypatch.setattr(clusters, "local_cluster", recorded)
+    with pytest.raises(HnasError, match="asked"):
+        precompute.precompute(store, SPACE, small_plan(store, sample=2), device=device, workers=workers)
+
+
+def test_precompute_on_the_cpu_leaves_gpus_alone(store, monkeypatch, small_plan) -> None:
+    gpus(monkeypatch, 2)
+
+    def recorded(*arguments: object) -> None:
+        assert arguments == (3, [])
+        raise HnasError("asked")
+
+    monkeypatch.setattr(clusters, "local_cluster", recorded)
+    with pytest.raises(HnasError, match="asked"):
+        precompute.precompute(store, SPACE, small_plan(store, sample=2), device="cpu", workers=3)
+
+
+# The record.
+
+
+def test_a_session_says_what_computed_it_and_how(store, small_plan) -> None:
+    plan = small_plan(store, sample=4)
+    run = precompute.precompute(store, SPACE, plan, workers=1, device="cpu")
+    (session,) = store.read_json("runs", run, "run.json")["sessions"]
+    assert session["device"] == "cpu"
+    assert session["devices"] == [{"device": "cpu", "name": numerics("cpu").name, "tf32": False, "deterministic": True}]
+    assert len(metrics_of(store, run)) == session["rows"]
+
+
+def test_shipped_runs_keep_their_names() -> None:
+    tables = TABLES
+    records = sorted(tables.glob("*/runs/*/run.json"))
+    assert len(records) >= 3
+    for record in records:
+        run = record.parent.name
+        assert read_settings(Store(str(record.parents[2])), run).id == run

@@ -1,0 +1,170 @@
+"""Trainings from the command line: how many threads, what is said before and meanwhile, and what is printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import torch
+
+from hnas.errors import UsageError
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.console import progress
+from hnas.pipeline.console.progress import TrainingBar
+from hnas.pipeline.images import open_dataset
+from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.training import Trainer, evaluate, recipe_for
+from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces
+from hnas.threads import physical_cores, training_threads
+from tests.conftest import HNAS, fill
+from tests.test_cli import hnas
+
+ARCH = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
+SMALL = ("--dataset", "digits", "--epochs", "1", "--channels", "4", "--cells", "1")
+TRAINING = {"epochs": 1, "batch_size": 256, "lr": 0.1}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, small_plan) -> Store:
+    place = Store(str(tmp_path_factory.mktemp("runs") / "store"))
+    fill(place, small_plan(place, sample=20))
+    return place
+
+
+def test_threads_depend_on_the_machine_and_nothing_else():
+    assert training_threads(None) == min(physical_cores(), 8)
+    assert training_threads(3) == 3
+    for wrong in (0, -1, 1025):
+        with pytest.raises(UsageError, match=rf"--threads {wrong} cannot be; give 1 to 1024"):
+            training_threads(wrong)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_training_is_what_torch_gives_with_that_many_threads_and_leaves_torch_as_it_was(threads):
+    before = torch.get_num_threads()
+    other = 3 - threads
+    torch.set_num_threads(other)
+    try:
+        space, digits = search_spaces["nasbench201"], open_dataset("digits")
+        trainer = Trainer(space, digits, recipe_for(digits, **TRAINING), channels=4, cells=1, threads=threads)
+        found = trainer.train(ARCH)
+        assert torch.get_num_threads() == other
+        torch.set_num_threads(threads)
+        plain = Trainer(space, digits, recipe_for(digits, **TRAINING), channels=4, cells=1, threads=threads).train(ARCH)
+    finally:
+        torch.set_num_threads(before)
+    assert (found.train_loss, found.valid_accuracy) == (plain.train_loss, plain.valid_accuracy)
+
+
+def test_evaluate_says_what_it_trains_on_standard_error_and_json_stays_pure():
+    done = hnas("evaluate", ARCH, *SMALL, "--threads", "1", "--json")
+    assert done.status == 0, done.err
+    record = json.loads(done.out)
+    heading, *_ = done.err.splitlines()
+    assert heading == (
+        f"training {ARCH} of nasbench201: {record['parameters']:,} parameters (4 channels, 1 cell, 8 x 8 pixels), "
+        "1 epoch of 1,200 images in batches of 256, 1 thread"
+    )
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert hnas("evaluate", ARCH, *SMALL, "--threads", "1", "--quiet").err == ""
+    assert hnas("evaluate", ARCH, *SMALL, "--threads", "0").status == 2
+
+
+def test_the_parameters_that_are_said_are_those_that_are_trained():
+    said = []
+    result = evaluate(
+        ARCH, open_dataset("digits"), training=TRAINING, channels=4, cells=1, threads=1, on_start=said.append
+    )
+    (size,) = said
+    assert size.parameters == (result.parameters, result.parameters)
+
+
+def test_a_search_says_which_networks_it_trains_and_keeps_its_threads_when_it_goes_on(store):
+    command = ("search", "nasbench201", "--oracle", "train", "--dataset", "digits", "--epochs", "1", "--queries", "2")
+    done = hnas(*command, "--threads", "1", "--json", "--store", store.root)
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    match = re.search(
+        r"^each query is a training: ([\d,]+) to ([\d,]+) parameters \(4 channels, 1 cell, 8 x 8 pixels\), "
+        r"1 epoch of 1,200 images in batches of 256, 1 thread$",
+        done.err,
+        re.MULTILINE,
+    )
+    assert match, done.err
+    least, most = (int(text.replace(",", "")) for text in match.groups())
+    space = search_spaces["nasbench201"]
+    for query in found["queries"]:
+        network = space.network(query["arch"], classes=10, channels=4, cells=1, seed=0)
+        assert least <= sum(parameter.numel() for parameter in network.parameters()) <= most
+    assert open_search(store, found["search"]).settings.training["threads"] == 1
+
+
+def test_a_search_saved_before_there_were_threads_goes_on(store):
+    connection = connect(store)
+    training = {"epochs": 1, "batch_size": 256, "lr": 0.1}
+    started = new_search(connection, space="nasbench201", oracle="train", queries=1, training=training)
+    result = run_search(store, connection, started)
+    place = ("searches", result.search, "search.json")
+    saved = store.read_json(*place)
+    assert saved["settings"]["training"].pop("threads") == training_threads(None)
+    saved["settings"]["queries"] = 2
+    store.write_json(saved, *place)
+    sizes = []
+    again = run_search(
+        store, connect(store), open_search(store, result.search), on_start=lambda _, size: sizes.append(size)
+    )
+    assert len(again.queries) == 2
+    assert sizes[0].threads == training_threads(None)
+
+
+def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkeypatch):
+    digits = open_dataset("digits")
+    training = {**TRAINING, "epochs": 3}
+
+    def log() -> list[str]:
+        stderr = io.StringIO()
+        evaluate(
+            ARCH,
+            digits,
+            training=training,
+            channels=4,
+            cells=1,
+            threads=1,
+            progress=TrainingBar(stderr, quiet=False, epochs=3),
+        )
+        return stderr.getvalue().splitlines()
+
+    monkeypatch.setattr(progress, "_TRAINING_LOG_EVERY", 1e9)
+    assert log() == []
+    monkeypatch.setattr(progress, "_TRAINING_LOG_EVERY", 0.0)
+    lines = log()
+    shape = r"\d\d:\d\d:\d\d epoch (\d) of 3, loss \d+\.\d{3}, \d+ s left"
+    epochs = [int(match[1]) for match in (re.fullmatch(shape, line) for line in lines) if match]
+    assert epochs == [1] * 5 + [2] * 5 + [3] * 5, lines
+
+
+def test_a_network_that_no_memory_holds_is_told():
+    command = f"ulimit -v 9000000; exec {HNAS} evaluate '{ARCH}' --dataset digits --channels 4096 --cells 1 --epochs 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "hnas: there is not enough memory for this; make --channels, --cells, --image-size or --batch-size smaller, or "
+        "use a larger machine\n"
+    )
+
+
+def test_an_impossible_seed_is_named_by_its_own_option(tmp_path):
+    done = hnas("precompute", "nasbench201", *SMALL[:2], "--batch-seed", "-1", "--store", tmp_path)
+    assert (done.status, done.err) == (2, "hnas: --batch-seed -1 cannot be; give a number from 0 to 2**63 - 1\n")
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size"])
+def test_numbers_that_no_library_takes_are_refused(option):
+    done = hnas("evaluate", ARCH, *SMALL, option, 10**21)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith(f" is {10**21} in the training recipe; it must be below 2**31\n")

@@ -1,0 +1,479 @@
+"""Damage to a store: it is told when a statement comes to it, and never changes a number without a word."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hnas.errors import HnasError
+from hnas.pipeline.analysis.correlate import correlate
+from hnas.pipeline.catalog.info import store_info
+from hnas.pipeline.catalog.views import connect, pick_run
+from hnas.pipeline.console.query import run_query
+from hnas.pipeline.io.checksums import CHECKSUM, DamagedError, parquet_bytes, verify_parquet
+from hnas.pipeline.precompute.driver import precompute
+from hnas.pipeline.store.check import check_store
+from hnas.pipeline.store.ntk_arrays import NTKArrays
+from hnas.pipeline.store.run import load_batch
+from hnas.pipeline.store.store import Store
+from tests.conftest import HNAS, SPACE, exact_table, fill, hnas, snapshot
+from tests.support.places import ROOT
+
+
+@pytest.fixture
+def two(filled, small_plan, tmp_path) -> tuple[Store, str, str]:
+    """A store with two runs of 20 architectures each, that of `filled` and one with another seed."""
+    store = Store(str(tmp_path / "store"))
+    shutil.copytree(filled[0].root, store.root)
+    return store, filled[1].settings.id, fill(store, small_plan(store, sample=20, seed=1))
+
+
+def rows(store: Store, query: str) -> list[tuple]:
+    """The rows of a query, with what goes wrong as `hnas sql` tells it."""
+    connection: duckdb.DuckDBPyConnection = connect(store)
+    path = Path(store.root).parent / "result.parquet"
+    run_query(connection, query, format="parquet", output=path)
+    return [tuple(row.values()) for row in pq.read_table(path).to_pylist()]
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0x40
+    path.write_bytes(content)
+
+
+# --- where a store lies
+
+
+@pytest.mark.parametrize(
+    "place", ["trace=7", "kappa=1", "seed=3", "dataset=cifar10", "id=7", "filename=x", "a\\b", "x[1]*\\?", "run=q/a*"]
+)
+def test_no_number_depends_on_where_a_store_lies(filled, tmp_path, place):
+    queries = ("SELECT * FROM pool ORDER BY arch", "SELECT * FROM spectra ORDER BY canonical", "SELECT * FROM runs")
+    there = tmp_path / place / "store"
+    shutil.copytree(filled[0].root, there)
+    for query in queries:
+        assert rows(Store(str(there)), query) == rows(filled[0], query)
+
+
+def test_files_that_systems_leave_are_no_parts(two):
+    store, run, _ = two
+    expected = rows(store, "SELECT run, count(*) FROM metrics GROUP BY run ORDER BY run")
+    part = Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0]))
+    part.with_name(f"._{part.name}").write_bytes(b"\0\5\26\7")
+    shutil.copy(part, part.with_name(".nfs0000a1.parquet"))
+    assert rows(store, "SELECT run, count(*) FROM metrics GROUP BY run ORDER BY run") == expected
+    assert any("nothing reads it" in remark for remark in check_store(store).remarks)
+
+
+def test_zarr_of_the_users_own_settings_does_not_decide_what_is_written(tmp_path):
+    program = (
+        "from hnas.pipeline.store.store import Store; from hnas.pipeline.store.ntk_arrays import NTKArrays\n"
+        "import sys, numpy as np\n"
+        "store = Store(sys.argv[1]); store.prepare(); arrays = NTKArrays(store, 'r')\n"
+        "arrays.prepare(3, 8, block=4, gram=False); arrays.write(0, np.full((5, 3), np.nan), None)\n"
+        "assert arrays.read().shape == (8, 3) and arrays.blocks('eigenvalues') == [0, 1]\n"
+    )
+    settings = {"ZARR_DEFAULT_ZARR_FORMAT": "2", "ZARR_ARRAY__WRITE_EMPTY_CHUNKS": "False", "ZARR_ARRAY__ORDER": "F"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")], env={**os.environ, **settings}, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0
+
+
+# --- checksums
+
+
+@given(rows=st.integers(1, 40), bit=st.integers(0, 2**20), other=st.booleans())
+def test_every_flipped_bit_of_a_part_is_noticed_or_hits_the_note_itself(rows, bit, other):
+    table = pa.table({"canonical": [f"y={i}" for i in range(rows)], "trace": np.linspace(1, 2, rows)})
+    content = parquet_bytes(table, "runs/r/metrics/p.parquet")
+    assert verify_parquet(content, "runs/r/metrics/p.parquet")
+    if other:
+        with pytest.raises(DamagedError, match=r"copy of runs/r/metrics/p\.parquet"):
+            verify_parquet(content, "runs/s/metrics/p.parquet")
+    damaged = bytearray(content)
+    damaged[bit // 8 % len(content)] ^= 1 << bit % 8
+    try:
+        sealed = verify_parquet(bytes(damaged), "runs/r/metrics/p.parquet")
+    except DamagedError:
+        return
+    # Only the key and its prefix: then the file reads as one without a checksum, and its rows are whole.
+    assert not sealed
+    key = content.rfind(CHECKSUM)
+    assert key <= bit // 8 % len(content) < key + 24
+    assert pq.read_table(pa.BufferReader(bytes(damaged))).equals(table)
+
+
+def test_a_part_of_an_older_version_is_known_by_its_rows(two):
+    store, run, _ = two
+    name = store.files("runs", run, "metrics")[0]
+    old = store.read_table(None, "runs", run, "metrics", name)
+    path = Path(store.path("runs", run, "metrics", name))
+    pq.write_table(old, path, compression="zstd")
+    assert not store.sealed("runs", run, "metrics", name)
+    assert rows(store, "SELECT count(*) FROM metrics") == [(len(exact_table_rows(store)),)]
+    shutil.copy(path, path.with_name("0000000000000000.parquet"))
+    with pytest.raises(HnasError, match=f"its rows are those of {name}"):
+        rows(store, "SELECT count(*) FROM metrics")
+
+
+def exact_table_rows(store: Store) -> list[tuple]:
+    """All rows of both runs, read without DuckDB."""
+    return [
+        row
+        for run in store.folders("runs")
+        for name in store.files("runs", run, "metrics")
+        for row in store.read_table(["canonical"], "runs", run, "metrics", name).to_pylist()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "query", "other"),
+    [
+        ("runs/{run}/metrics", "FROM pool", "SELECT count(*) FROM requests"),
+        ("runs/{run}/requests", "FROM pool", "SELECT count(*) FROM metrics"),
+        ("architectures/nasbench201", "SELECT params FROM architectures", "SELECT count(*) FROM metrics"),
+    ],
+)
+def test_a_flipped_bit_stops_the_statements_that_come_to_it_and_no_others(two, folder, query, other):
+    store, run, _ = two
+    flip(sorted(Path(store.path(folder.format(run=run))).glob("*.parquet"))[0])
+    with pytest.raises(HnasError, match="does not match its checksum; delete it"):
+        rows(store, query)
+    with pytest.raises(HnasError, match="does not match its checksum"):
+        rows(store, f"{query} LIMIT 1" if query.startswith("SELECT") else f"SELECT 1 {query} LIMIT 1")
+    assert rows(store, other)
+    (finding,) = check_store(store).damaged
+    assert finding.path.startswith(store.path(folder.format(run=run)))
+
+
+def test_a_part_under_two_names_is_told(two):
+    store, run, _ = two
+    folder = Path(store.path("runs", run, "metrics"))
+    name = sorted(folder.iterdir())[0].name
+    shutil.copy(folder / name, folder / f"{name.removesuffix('.parquet')} (1).parquet")
+    with pytest.raises(HnasError, match=f"it is a copy of runs/{run}/metrics/{name}"):
+        rows(store, "SELECT count(*) FROM metrics")
+
+
+def test_parts_of_another_run_are_told(two):
+    store, run, other = two
+    for folder in ("metrics", "requests"):
+        place = Path(store.path("runs", run, folder))
+        kept = place.rename(place.with_name("kept"))
+        shutil.copytree(store.path("runs", other, folder), place)
+        with pytest.raises(HnasError, match=rf"it is a copy of runs/{other}/{folder}/|is missing"):
+            rows(store, "SELECT * FROM pool")
+        shutil.rmtree(place)
+        kept.rename(place)
+
+
+# --- records of runs and searches
+
+
+def test_a_run_is_what_its_name_says(two):
+    store, run, other = two
+    shutil.copy(store.path("runs", other, "run.json"), store.path("runs", run, "run.json"))
+    with pytest.raises(HnasError, match=f"has the settings of run {other}; a run is named by its settings"):
+        connect(store)
+    assert f"settings of run {other}" in check_store(store).damaged[0].what
+
+
+def test_another_runs_images_are_refused_and_nothing_is_computed_on_them(two, small_plan):
+    store, run, other = two
+    shutil.copy(store.path("runs", other, "batch.npz"), store.path("runs", run, "batch.npz"))
+    with pytest.raises(HnasError, match="other images than those of run"):
+        load_batch(store.location, run)
+    before = exact_table(store, run)
+    with pytest.raises(HnasError, match=r"batch\.npz holds other images"):
+        fill(store, small_plan(store, sample=24))
+    assert exact_table(store, run) == before
+
+
+@pytest.mark.parametrize("member", ["created", "sessions", "versions"])
+def test_what_someone_changed_in_a_record_is_told(two, member):
+    store, run, _ = two
+    path = Path(store.path("runs", run, "run.json"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, member: "2020-01-01T00:00:00+00:00"}))
+    with pytest.raises(HnasError, match="does not match its checksum"):
+        connect(store)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"settings": 5},
+        {"settings": {}},
+        {"created": 7},
+        {"id": 3},
+        {"settings": {"batch_size": "64"}},
+        {"settings": {"seed": 1.5}},
+    ],
+    ids=str,
+)
+def test_wrong_types_in_a_record_are_told_in_a_sentence(two, content):
+    store, run, _ = two
+    record = store.read_json("runs", run, "run.json")
+    if isinstance(settings := content.get("settings"), dict) and settings:
+        content = {"settings": {**record["settings"], **settings}}
+    store.write_json({**record, **content}, "runs", run, "run.json")
+    with pytest.raises(HnasError, match=r"run\.json") as error:
+        connect(store)
+    assert "\n" not in str(error.value)
+
+
+def test_deeply_nested_json_is_told_in_a_sentence(two):
+    store, run, _ = two
+    Path(store.path("runs", run, "run.json")).write_text("[" * 100_000)
+    with pytest.raises(HnasError, match="is not valid JSON"):
+        connect(store)
+
+
+@pytest.mark.parametrize("lost", ["run.json", "requests/*.parquet"])
+def test_a_lost_record_or_request_is_missed(two, lost):
+    store, run, _ = two
+    for path in Path(store.path("runs", run)).glob(lost):
+        path.unlink()
+    with pytest.raises(HnasError, match="is missing; restore it, or remove the folder"):
+        connect(store)
+
+
+# --- ntk.zarr
+
+
+def test_a_flipped_bit_of_a_chunk_is_told_with_what_mends_it_which_does(two, small_plan):
+    store, run, other = two
+    before = exact_table(store, run)
+    chunk = Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "c", "1", "0"))
+    flip(chunk)
+    with pytest.raises(HnasError, match=r"its chunk c/1/0 was damaged .*delete that file, and the same `hnas precom"):
+        rows(store, f"FROM spectra WHERE run = '{run}'")
+    assert rows(store, f"SELECT count(*) FROM spectra WHERE run = '{other}'")
+    (finding,) = check_store(store).damaged
+    assert finding.path == str(chunk)
+    chunk.unlink()
+    with pytest.raises(HnasError, match="has lost eigenvalues"):
+        rows(store, f"SELECT eigenvalues FROM spectra WHERE run = '{run}'")
+    assert "are gone" in check_store(store).damaged[0].what
+    plan = small_plan(store, sample=20)
+    assert (plan.todo, len(plan.repairs)) == ((), 1)
+    assert exact_table_after(store, plan) == before
+
+
+def exact_table_after(store: Store, plan) -> dict:
+    """What a run holds after its lost spectra were computed again here, as `precompute` has it done by workers."""
+    from hnas.pipeline.precompute.worker import run_chunk
+    from tests.conftest import job_of
+
+    for chunk in plan.repairs:
+        run_chunk(job_of(store, plan), chunk)
+    return exact_table(store, plan.settings.id)
+
+
+def test_chunks_that_changed_places_are_told(two):
+    store, run, _ = two
+    first, second = (Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "c", block, "0")) for block in "01")
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    with pytest.raises(HnasError, match="are those of other architectures"):
+        rows(store, "SELECT sum(list_sum(eigenvalues)) FROM spectra")
+    assert "do not give their trace" in check_store(store).damaged[0].what
+
+
+def test_a_row_whose_numbers_overflowed_has_no_spectrum_and_is_not_lost(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    store.prepare()
+    arrays = NTKArrays(store, "r")
+    arrays.prepare(3, 8, block=4, gram=False)
+    arrays.write(0, np.full((4, 3), np.nan), None)
+    assert arrays.lost(range(4)) == []
+    assert arrays.lost(range(8)) == [range(4, 8)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_type": "string"},
+        {"codecs": [{"name": "pickle"}]},
+        {"codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "numcodecs.pickle"}]},
+        {"shape": [10**12, 8], "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [10**12, 8]}}},
+        {"shape": [20, 9]},
+        {"storage_transformers": [{"name": "x"}]},
+        {"zarr_format": 2},
+        {"chunk_key_encoding": {"name": "v2"}},
+    ],
+    ids=str,
+)
+def test_an_array_that_hnas_did_not_write_is_never_opened(two, change):
+    store, run, _ = two
+    path = Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "zarr.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(HnasError, match="it is not as hnas writes it"):
+        rows(store, "FROM spectra")
+
+
+def test_nothing_in_zarr_metadata_of_version_2_runs(two, tmp_path):
+    store, run, _ = two
+    zarr, mark = Path(store.path("runs", run, "ntk.zarr")), tmp_path / "mark"
+    shutil.rmtree(zarr)
+    (zarr / "eigenvalues").mkdir(parents=True)
+    (zarr / ".zgroup").write_text('{"zarr_format": 2}')
+    array = {
+        "zarr_format": 2, "shape": [20, 8], "chunks": [20, 8], "dtype": "|O", "fill_value": None, "order": "C",
+        "compressor": {"id": "pickle", "protocol": 5}, "filters": [{"id": "vlen-utf8"}],
+    }  # fmt: skip
+    (zarr / "eigenvalues" / ".zarray").write_text(json.dumps(array))
+    (zarr / "eigenvalues" / "0.0").write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
+    (zarr / "eigenvalues" / "zarr.json").write_text("")
+    with pytest.raises(HnasError):
+        rows(store, f"SELECT eigenvalues FROM spectra WHERE run = '{run}'")
+    assert not mark.exists()
+
+
+# --- links
+
+
+@pytest.mark.parametrize(
+    "link", ["drivers", "metrics", "ntk.zarr", "ntk.zarr/eigenvalues", "ntk.zarr/eigenvalues/c", "requests"]
+)
+def test_nothing_outside_a_store_is_written_or_deleted(two, small_plan, tmp_path, link):
+    store, run, _ = two
+    place, outside = Path(store.path("runs", run, link)), tmp_path / "outside"
+    if place.exists():
+        place.rename(outside)
+    else:
+        outside.mkdir()
+        (outside / "thesis.tex").write_text("mine")
+        (outside / "notes.claims").write_text("mine too")
+    place.symlink_to(outside)
+    before = snapshot(outside)
+    with pytest.raises(HnasError, match="is a symbolic link, and nothing is written or deleted through a link"):
+        fill(store, small_plan(store, sample=28))
+    assert snapshot(outside) == before
+    assert any(finding.path == str(place) for finding in check_store(store).damaged)
+
+
+def test_a_lock_that_is_a_link_is_not_opened(two, small_plan, tmp_path):
+    store, run, _ = two
+    (tmp_path / "thesis.tex").write_text("mine")
+    lock = Path(store.path("runs", run, ".lock"))
+    lock.unlink()
+    lock.symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(HnasError, match="symbolic link"):
+        fill(store, small_plan(store, sample=24))
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+# --- stores that come and go
+
+
+def test_a_store_that_is_removed_while_it_is_written_stays_away(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    store.prepare()
+    store.write_json({}, "runs", "r", "x.json")
+    shutil.rmtree(store.root)
+    with pytest.raises(HnasError, match="was removed while it was being written"):
+        store.write_json({}, "runs", "r", "x.json")
+    assert not Path(store.root).exists()
+
+
+@pytest.mark.parametrize(
+    "location", ["zip://x.zip", "tar://x.tar", "reference://x", "ftp://127.0.0.1/x", "a::b", "d\udcff/s"]
+)
+def test_a_location_that_no_store_can_have_is_refused_in_a_sentence(location):
+    with pytest.raises(HnasError) as error:
+        Store(location)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_none_are_refused_at_once(two):
+    store, run, _ = two
+    path = Path(store.path("runs", run, "run.json"))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(HnasError, match="is no file"):
+        connect(store)
+
+
+def test_a_finished_run_on_a_read_only_file_system_needs_no_lock(two, small_plan, monkeypatch):
+    store, run, _ = two
+    before = snapshot(store.root)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for step in ("filelock.FileLock.acquire", "pathlib.Path.mkdir", "tempfile.mkstemp"):
+        monkeypatch.setattr(step, refuse)
+    assert precompute(store, SPACE, small_plan(store, sample=20)) == run
+    assert snapshot(store.root) == before
+
+
+def test_what_a_killed_command_left_on_a_finished_run_is_swept(two, small_plan):
+    store, run, _ = two
+    left = Path(store.path("runs", run, "drivers"))
+    left.mkdir()
+    (left / "0123.claims").write_text("")
+    (left / "0123.lock").write_text("")
+    assert precompute(store, SPACE, small_plan(store, sample=20)) == run
+    assert not left.exists()
+
+
+# --- unfinished runs
+
+
+def test_an_unfinished_run_is_refused_with_the_figure_unless_partial_is_allowed(two):
+    store, run, other = two
+    part = Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0]))
+    rows_lost = pq.read_metadata(part).num_rows
+    part.unlink()
+    connection = connect(store)
+    classes = connection.execute("SELECT count(DISTINCT canonical) FROM requests WHERE run = ?", [run]).fetchall()[0][0]
+    figure = f"run {run} is unfinished: {classes - rows_lost} of {classes} classes"
+    with pytest.raises(HnasError, match=figure):
+        correlate(connection, pick_run(connection, run=run))
+    with pytest.raises(HnasError, match=figure):
+        correlate(connection, pick_run(connection, run=other), average=True)
+    assert correlate(connection, pick_run(connection, run=run), partial=True).n
+    assert correlate(connection, pick_run(connection, run=other)).n == 20
+    complete = {row["run"]: row["complete"] for row in store_info(connection)["runs"]}
+    assert complete == {run: "no", other: "yes"}
+    assert any(f"{classes - rows_lost} of {classes}" in remark for remark in check_store(store).remarks)
+
+
+def test_check_says_what_is_damaged_and_exits_with_1(two):
+    store, run, _ = two
+    command = [str(HNAS), "check", "--store", store.root]
+    done = hnas(*command)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing is damaged")
+    flip(Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0])))
+    done = hnas(*command, "--json")
+    assert done.returncode == 1
+    assert done.stderr == f"hnas: 1 thing in the store {store.root} is damaged\n"
+    (finding,) = json.loads(done.stdout)["damaged"]
+    assert finding["mend"] == "delete it, and its rows are computed again"
+
+
+def test_a_store_that_is_not_there_is_told_from_one_that_is_empty(tmp_path):
+    absent = hnas(str(HNAS), "info", "--store", str(tmp_path / "store"))
+    assert absent.returncode == 2
+    assert "there is no store at" in absent.stderr
+    (tmp_path / "store").mkdir()
+    empty = hnas(str(HNAS), "info", "--store", str(tmp_path / "store"))
+    assert (empty.returncode, empty.stderr) == (0, "")

@@ -1,0 +1,231 @@
+"""`hnas rm`: one thing goes, everything else stays to the byte, and nothing outside the store is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from hnas.pipeline.importers import import_accuracies
+from hnas.pipeline.store.store import Store
+from tests.pipeline.importers.test_imports import files_of, older, query, table
+from tests.support.stores import make_store
+from tests.test_cli import ROOT, hnas
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with a run, a search of it, and two imported files."""
+    (tmp_path / "store").mkdir()
+    store = make_store(tmp_path / "store", architectures=8)
+    (tmp_path / "store" / "list.txt").unlink()
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0, 80.0, dataset="digits"))
+    import_accuracies(store, "csv", table(tmp_path / "theirs.csv", 50.0))
+    done = hnas("search", "nasbench201", "--queries", 2, "--quiet", "--store", store.root)
+    assert done.status == 0, done.err
+    return store
+
+
+def names(store: Store) -> tuple[str, str]:
+    """The run and the search."""
+    return (store.names("runs")[0], store.names("searches")[0])
+
+
+def removed(store: Store, name: str) -> str:
+    """What standard error says when `name` is removed."""
+    done = hnas("rm", name, "--yes", "--store", store.root)
+    assert done.status == 0, done.err
+    assert done.out.startswith("removed: ")
+    return done.err
+
+
+def test_a_source_goes_and_nothing_else(store: Store) -> None:
+    _, search = names(store)
+    before = files_of(store)
+    said = removed(store, "mine")
+    assert said == f"accuracies of its data sets were looked up by the searches {search}, which may go on with others\n"
+    after = files_of(store)
+    gone = set(before) - set(after)
+    assert after.items() <= before.items()
+    assert {name.split("/")[0] for name in gone} == {"imports", "accuracies"}
+    assert all("mine" in name for name in gone)
+    assert query(store, "SELECT DISTINCT source FROM accuracies ORDER BY source") == [("csv",), ("theirs",)]
+    assert removed(store, "theirs") == ""
+    assert removed(store, "csv") == ""
+    assert query(store, "SELECT count(*) FROM accuracies") == [(0,)]
+
+
+def test_a_source_of_an_older_version_goes_from_every_table(store: Store) -> None:
+    one, two = older(store, "parquet", "one.parquet", 1.0), older(store, "parquet", "two.parquet", 2.0)
+    removed(store, f"parquet/{one}")
+    assert query(store, "SELECT DISTINCT source FROM curves") == [("parquet",)]
+    assert [path.name for path in Path(store.path("accuracies", "parquet")).iterdir()] == [f"{two}.parquet"]
+
+
+def test_older_files_that_an_import_replaced_do_not_come_back(store: Store, tmp_path: Path) -> None:
+    older(store, "csv", "again.csv", 1.0)
+    kept = files_of(store)
+    import_accuracies(store, "csv", table(tmp_path / "again.csv", 33.0))
+    # As if the import had been killed before it deleted them.
+    for name, content in kept.items():
+        if "again" in name:
+            Path(store.root, name).parent.mkdir(exist_ok=True)
+            Path(store.root, name).write_bytes(content)
+    assert query(store, "SELECT count(*) FROM accuracies WHERE test_accuracy = 1") == [(0,)]
+    removed(store, "again")
+    assert query(store, "SELECT count(*) FROM accuracies WHERE test_accuracy IN (1, 33)") == [(0,)]
+
+
+def test_a_damaged_source_and_a_damaged_run_can_be_removed(store: Store) -> None:
+    run, search = names(store)
+    for parts in (("imports", "mine.json"), ("runs", run, "run.json"), ("searches", search, "search.json")):
+        Path(store.path(*parts)).write_bytes(b"\0not JSON")
+    for name in ("mine", run, search):
+        removed(store, name)
+    assert hnas("info", "--store", store.root).status == 0
+
+
+def test_a_run_and_a_search(store: Store) -> None:
+    run, search = names(store)
+    assert removed(store, run) == f"it was searched by {search}, which cannot go on without it\n"
+    assert store.names("runs") == []
+    assert removed(store, search) == ""
+    assert store.names("searches") == []
+    assert query(store, "SELECT count(*) FROM runs UNION ALL SELECT count(*) FROM searches") == [(0,), (0,)]
+    assert not list(Path(store.root).glob(".removed*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "nothing", "/", "..", "../store", ".lock", "runs", "imports/mine", "run/nope", "a\x1b["]
+)
+def test_a_name_that_the_store_has_not(store: Store, name: str) -> None:
+    before = files_of(store)
+    done = hnas("rm", name, "--yes", "--store", store.root)
+    assert (done.status, done.out) == (2, "")
+    assert "has no run, search or source" in done.err
+    assert done.err.count("\n") == 1
+    assert "\x1b" not in done.err
+    assert files_of(store) == before
+
+
+def test_a_name_written_in_part_is_not_enough(store: Store) -> None:
+    run, _ = names(store)
+    done = hnas("rm", run[:4], "--yes", "--store", store.root)
+    assert done.status == 2
+    assert f"did you mean {run!r}?" in done.err
+
+
+def test_one_name_of_two_things_is_asked_for_by_its_kind(store: Store, tmp_path: Path) -> None:
+    run, _ = names(store)
+    import_accuracies(store, "csv", table(tmp_path / f"{run}.csv", 33.0))
+    done = hnas("rm", run, "--yes", "--store", store.root)
+    assert done.status == 2
+    assert f"write run/{run} or source/{run}" in done.err
+    removed(store, f"source/{run}")
+    assert query(store, "SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_outside_a_terminal_it_wants_yes_and_on_one_it_asks(store: Store) -> None:
+    run, _ = names(store)
+    before = files_of(store)
+    done = hnas("rm", run, "--store", store.root)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith("and here is no terminal; give --yes\n")
+    assert files_of(store) == before
+    for answer, out in (("n", "nothing was removed\n"), ("y", f"removed: run {run}, nasbench201 on digits\n")):
+        master, slave = pty.openpty()
+        os.write(master, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "hnas.cli", "rm", run, "--store", store.root]
+        asked = subprocess.run(
+            command,
+            stdin=slave,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        os.close(slave)
+        os.close(master)
+        assert (asked.returncode, asked.stdout[-len(out) :]) == (0, out)
+        assert (files_of(store) == before) is (answer == "n")
+
+
+def test_a_run_that_a_precompute_works_on_stays(store: Store) -> None:
+    run, _ = names(store)
+    drivers = Path(store.path("runs", run, "drivers"))
+    drivers.mkdir()
+    (drivers / "abc.claims").write_bytes(b"")
+    with FileLock(str(drivers / "abc.lock")):
+        done = hnas("rm", run, "--yes", "--store", store.root)
+    assert (done.status, done.out) == (1, "")
+    assert f"a precompute works on the run {run}" in done.err
+    assert store.names("runs") == [run]
+
+
+# --- nothing outside ------------------------------------------------------------------------------------------------
+
+
+def test_links_go_and_what_they_point_to_stays(store: Store, tmp_path: Path) -> None:
+    run, search = names(store)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for parts in (("runs", run), ("searches", search), ("accuracies", "theirs")):
+        Path(store.path(*parts)).rename(outside / parts[1])
+        Path(store.path(*parts)).symlink_to(outside / parts[1])
+    Path(store.path("runs", "inner")).mkdir()
+    Path(store.path("runs", "inner", "metrics")).symlink_to(outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    for name in ("inner", search, "theirs"):
+        removed(store, name)
+    assert "is a link: it is removed, and what it points to stays" in removed(store, run)
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("folder", ["runs", "searches", "imports"])
+def test_what_lies_behind_a_link_is_not_deleted(store: Store, tmp_path: Path, folder: str) -> None:
+    run, search = names(store)
+    place = Path(store.path(folder))
+    place.rename(tmp_path / "outside")
+    place.symlink_to(tmp_path / "outside")
+    before = {path: path.read_bytes() for path in (tmp_path / "outside").rglob("*") if path.is_file()}
+    name = {"runs": run, "searches": search, "imports": "mine"}[folder]
+    done = hnas("rm", name, "--yes", "--store", store.root)
+    assert (done.status, done.out) == (1, "")
+    assert "nothing is written or deleted through a link" in done.err
+    assert (
+        before.items()
+        <= {path: path.read_bytes() for path in (tmp_path / "outside").rglob("*") if path.is_file()}.items()
+    )
+
+
+def test_a_run_of_a_table_beside_the_store_is_not_removed(store: Store, tmp_path: Path) -> None:
+    run, _ = names(store)
+    (tmp_path / "tables").mkdir()
+    own = Store(str(tmp_path / "own"))
+    own.prepare()
+    Path(store.root).rename(tmp_path / "tables" / "shipped")
+    done = hnas("rm", run, "--yes", "--store", own.root)
+    assert (done.status, done.out) == (2, "")
+    assert f"the run belongs to {tmp_path / 'tables' / 'shipped'}" in done.err
+
+
+def test_a_store_at_a_url(tmp_path: Path) -> None:
+    store = Store(f"memory://{tmp_path.name}")
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
+    store.write_json({"id": "s", "created": "2026-01-01T00:00:00", "settings": {}}, "searches", "s", "search.json")
+    from hnas.pipeline.store.removal import find_held, remove
+
+    for name in ("mine", "s"):
+        remove(store, find_held(store, name))
+    assert {path.split("/")[-1] for path in store.fs.find(store.root)} == {"store.json"}
+
+
+def test_imports_json_lists_what_info_says(store: Store) -> None:
+    rows = json.loads(hnas("info", "--json", "--store", store.root).out)["accuracies"]
+    assert {row["source"] for row in rows} == {"csv", "mine", "theirs"}

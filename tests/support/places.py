@@ -1,0 +1,8 @@
+"""Where the project lies, whatever the depth of the test that asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "data" / "tables"
