@@ -1,1 +1,751 @@
-../cli.py
+"""The command line: parse, call one function, render. Heavy packages are imported inside the commands."""
+
+from __future__ import annotations
+
+from hnas.pipeline.console import exit as ending
+
+# isort: split
+import json
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from hnas import __version__
+from hnas.errors import HnasError, UsageError, lacks_memory
+from hnas.pipeline.console import completion
+
+if TYPE_CHECKING:
+    from hnas.pipeline.search.training import TrainingSize
+
+app = typer.Typer(
+    name="hnas",
+    help="Training-free neural architecture search with a memory: precompute metrics, query them, correlate, search.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class NTK(StrEnum):
+    summed = "summed"
+    exact = "exact"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class OracleName(StrEnum):
+    table = "table"
+    train = "train"
+
+
+class Acquisition(StrEnum):
+    ucb = "ucb"
+    ei = "ei"
+    poi = "poi"
+
+
+class Method(StrEnum):
+    spearman = "spearman"
+    kendall = "kendall"
+
+
+class Source(StrEnum):
+    csv = "csv"
+    parquet = "parquet"
+    nasbench101 = "nasbench101"
+    nasbench201 = "nasbench201"
+    nats_bench = "nats-bench"
+    suite_zero = "suite-zero"
+
+
+class QueryFormat(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class RecordFormat(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+# What Typer makes of a KeyboardInterrupt.
+_TYPERS_INTERRUPT = 130
+
+SpaceName = Annotated[
+    str,
+    typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.", autocompletion=completion.spaces),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", metavar="S", help="The store: a folder or URL.  [$HNAS_STORE, else data/store]"),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="D",
+        help="digits, cifar10, cifar100, imagenet16-120, or a path.",
+        autocompletion=completion.datasets,
+    ),
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run", metavar="ID", help="The run to read.  [the newest that fits]", autocompletion=completion.runs
+    ),
+]
+AverageOption = Annotated[
+    bool, typer.Option("--average", help="Average over all runs that differ from it in seed and batch only.")
+]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Take an unfinished run as far as it is.")]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+ChannelsOption = Annotated[
+    int | None, typer.Option("--channels", metavar="C", help="Channels of the first stage.  [the space's own]")
+]
+CellsOption = Annotated[
+    int | None, typer.Option("--cells", metavar="N", help="Cells of each stage.  [the space's own]")
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option("--image-size", metavar="N", help="Resize images to N x N pixels.  [as they are]")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+EpochsOption = Annotated[int, typer.Option("--epochs", metavar="N", help="Epochs of each training.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images in a batch.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="Threads of a training on the CPU.  [one for each core, 8 at most]"),
+]
+LearningRateOption = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate at the start.")]
+
+
+def _examples(*lines: str) -> str:
+    """The end of a command's help. The tests parse each example with this parser, and run those that are quick."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"hnas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; fits anywhere.")] = False,
+) -> None:
+    """Options of every command. `--debug` is taken by `main`."""
+
+
+@app.command(
+    epilog=_examples(
+        "hnas precompute nasbench201 --dataset digits --sample 100",
+        "hnas precompute darts --dataset cifar10 --sample 500 --batch-size 32 --dry-run",
+    )
+)
+def precompute(
+    space: SpaceName,
+    dataset: DatasetOption = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", help="N architectures drawn uniformly.  [all]")
+    ] = None,
+    architectures: Annotated[
+        Path | None, typer.Option("--architectures", metavar="FILE", help="The architectures in FILE, one a line.")
+    ] = None,
+    batch_size: BatchSizeOption = 64,
+    seed: SeedOption = 0,
+    batch_seed: Annotated[
+        int | None, typer.Option("--batch-seed", metavar="N", help="Seed of the batch's images.  [that of --seed]")
+    ] = None,
+    channels: ChannelsOption = None,
+    cells: CellsOption = None,
+    image_size: ImageSizeOption = None,
+    ntk: Annotated[NTK, typer.Option("--ntk", help="How the NTK is formed.")] = NTK.summed,
+    keep_gram: Annotated[
+        bool, typer.Option("--keep-gram", help="Keep the NTK matrices too, not only spectra.")
+    ] = False,
+    device: DeviceOption = Device.auto,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp:// or tls://host:port."),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", metavar="FILE", help="The authority of a tls:// scheduler.  [Dask's own]")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate to show it.  [Dask's own]")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.  [in the file of the certificate]")
+    ] = None,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-size", metavar="N", help="Architectures a worker takes at a time.  [a minute's work, measured]"
+        ),
+    ] = None,
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compute metrics into the store.
+
+    What the store has is never computed again: the same command goes on where an earlier one stopped.
+    """
+    if dataset is None:
+        raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
+    from hnas.pipeline.console.progress import Reporter
+    from hnas.pipeline.console.text import dry_run_text, precompute_summary
+    from hnas.pipeline.images import open_dataset
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.precompute.driver import estimate
+    from hnas.pipeline.precompute.driver import precompute as carry_out
+    from hnas.pipeline.precompute.local_cluster import default_workers
+    from hnas.pipeline.precompute.plan import make_plan
+    from hnas.pipeline.precompute.tls import Certificates
+    from hnas.pipeline.store.store import Store, store_location
+    from hnas.spaces import search_spaces
+
+    place = Store(store_location(store))
+    plan = make_plan(
+        place,
+        search_spaces[space],
+        open_dataset(dataset, image_size=image_size),
+        sample=sample,
+        architectures=architectures,
+        batch_size=batch_size,
+        seed=seed,
+        batch_seed=batch_seed,
+        channels=channels,
+        cells=cells,
+        ntk=ntk.value,
+        chunk_size=chunk_size,
+    )
+    if dry_run:
+        seconds = estimate(plan, device=device.value)
+        expected = workers or default_workers(device.value)
+        width = terminal_width(sys.stdout)
+        print(dry_run_text(plan, seconds, workers=expected, keep_gram=keep_gram, width=width))
+        return
+    reporter = Reporter(sys.stderr, quiet=quiet)
+    try:
+        carry_out(
+            place,
+            search_spaces[space],
+            plan,
+            workers=workers,
+            scheduler=scheduler,
+            certificates=Certificates(tls_ca, tls_cert, tls_key),
+            device=device.value,
+            keep_gram=keep_gram,
+            progress=reporter,
+        )
+    finally:
+        reporter.close()
+    print(precompute_summary(plan, reporter.computed))
+
+
+@app.command(
+    "import",
+    epilog=_examples("hnas import csv accuracies.csv", "hnas import nasbench201 NAS-Bench-201-v1_1-096897.pth"),
+)
+def import_(
+    source: Annotated[Source, typer.Argument(help="The kind of file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What the store calls its rows.  [after the file]")
+    ] = None,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Import a benchmark's accuracies.
+
+    csv and parquet: a training a row, with arch, dataset, test_accuracy, ... nasbench101: nasbench_only108.tfrecord or
+    nasbench_full.tfrecord. nasbench201: the .pth file, v1.0 or v1.1. nats-bench: the folder
+    NATS-tss-v1_0-3ffb9-simple, or the single file. suite-zero: a JSON file of NAS-Bench-Suite-Zero.
+
+    Each file is a source of its own, and none is averaged with another. Importing a file again changes nothing; a
+    changed file of the same name replaces its rows; `hnas rm` takes them out.
+    """
+    from hnas.pipeline.console.progress import ReadingReporter
+    from hnas.pipeline.console.text import import_summary, warn
+    from hnas.pipeline.importers import import_accuracies
+    from hnas.pipeline.importers.hints import hints
+    from hnas.pipeline.store.store import Store, store_location
+
+    place = Store(store_location(store))
+    reporter = ReadingReporter(sys.stderr, quiet=quiet)
+    try:
+        done = import_accuracies(place, source.value, path, progress=reporter, name=name)
+    finally:
+        reporter.close()
+    print(import_summary(done, path))
+    for hint in hints(place, done):
+        warn(hint)
+
+
+@app.command(epilog=_examples("hnas rm accuracies", "hnas rm run/7b95ee8657 --yes"))
+def rm(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A run, a search, or an imported source.", autocompletion=completion.removable
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Remove a run, a search or an imported source from the store.
+
+    Asks before it does, and says which searches used it. Nothing outside the store is removed.
+    """
+    from hnas.pipeline.console.text import warn
+    from hnas.pipeline.store.removal import find_held, remove
+    from hnas.pipeline.store.store import Store, store_location
+
+    place = Store(store_location(store))
+    held = find_held(place, name)
+    for consequence in held.consequences:
+        warn(consequence)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"rm asks before it removes the {held.described}, and here is no terminal; give --yes")
+        if not typer.confirm(f"remove the {held.described}?", err=True):
+            print("nothing was removed")
+            return
+    remove(place, held)
+    print(f"removed: {held.described}")
+
+
+@app.command(epilog=_examples("hnas fetch cifar10", "hnas fetch nasbench101 --to ~/benchmarks"))
+def fetch(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="What to fetch, such as cifar10.", autocompletion=completion.fetchable),
+    ],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="The folder for it.  [$HNAS_DATA, else data/downloads]")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="A mirror of the file.  [where its authors publish it]")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Download a data set or a benchmark's file.
+
+    cifar10, cifar100, nasbench101, nasbench101-full: checked against their published checksums; an interrupted download
+    goes on. imagenet16-120, nasbench201, nats-bench, suite-zero have no stable link: says where they are.
+    """
+    from hnas.pipeline.console.progress import ReadingReporter
+    from hnas.pipeline.images import data_folder
+    from hnas.pipeline.io.fetch import fetch as get
+
+    reporter = ReadingReporter(sys.stderr, quiet=quiet, verb="fetching")
+    try:
+        place = get(name, data_folder() if to is None else to, url=url, progress=reporter)
+    finally:
+        reporter.close()
+    print(f"{name} is in {place}")
+
+
+@app.command(
+    epilog=_examples(
+        "hnas search nasbench201 --dataset cifar10 --queries 20",
+        "hnas search nasbench201 --dataset digits --oracle train --queries 5 --epochs 3",
+    )
+)
+def search(
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.", autocompletion=completion.spaces),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option("--metric", metavar="M", help="The metric M of the objective.", autocompletion=completion.metrics),
+    ] = "trace",
+    oracle: Annotated[OracleName, typer.Option("--oracle", help="Where performance comes from.")] = OracleName.table,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    average: AverageOption = False,
+    partial: PartialOption = False,
+    accuracy: Annotated[
+        str | None,
+        typer.Option(
+            "--accuracy",
+            metavar="COLUMN",
+            help="The table's column.  [validation, else test accuracy]",
+            autocompletion=completion.accuracies,
+        ),
+    ] = None,
+    queries: Annotated[int, typer.Option("--queries", metavar="K", help="Architectures to evaluate.")] = 20,
+    t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
+    acquisition: Annotated[Acquisition, typer.Option("--acquisition", help="What proposes them.")] = Acquisition.ei,
+    seed: SeedOption = 0,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="ID",
+            help="Go on with a saved search, with its settings.",
+            autocompletion=completion.searches,
+        ),
+    ] = None,
+    epochs: EpochsOption = 12,
+    batch_size: BatchSizeOption = 256,
+    lr: LearningRateOption = 0.1,
+    image_size: ImageSizeOption = None,
+    device: DeviceOption = Device.auto,
+    threads: ThreadsOption = None,
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Search with HNAS over a precomputed run.
+
+    Bayesian optimisation proposes (mu, nu), the minimiser of eq. (7) is evaluated, the best one wins.
+    """
+    from hnas.threads import wait_without_spinning
+
+    wait_without_spinning()
+    from hnas.pipeline.catalog.averaging import left_out
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.console import text as render
+    from hnas.pipeline.console.progress import TrainingBar
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.search.session import new_search, open_search, run_search
+    from hnas.pipeline.store.store import Store, store_location
+
+    place = Store(store_location(store))
+    connection = connect(place)
+    if resume is not None:
+        started = open_search(place, resume)
+    elif space is not None:
+        started = new_search(
+            connection,
+            space=space,
+            dataset=dataset,
+            image_size=image_size,
+            run=run,
+            metric=metric,
+            accuracy=accuracy,
+            oracle=oracle.value,
+            queries=queries,
+            t=t,
+            acquisition=acquisition.value,
+            seed=seed,
+            training={"epochs": epochs, "batch_size": batch_size, "lr": lr, "threads": threads},
+            average=average,
+        )
+    else:
+        raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
+    shown, width = not as_json and not quiet, terminal_width(sys.stdout)
+
+    def say_what(candidates: int, size: TrainingSize | None) -> None:
+        render.warn(render.search_heading(started, candidates, left_out(connection, started.settings.runs), size))
+
+    result = run_search(
+        place,
+        connection,
+        started,
+        device=device.value,
+        training_bar=TrainingBar(sys.stderr, quiet=quiet, epochs=started.settings.training.get("epochs", 0)),
+        on_start=say_what if not quiet else None,
+        on_query=(lambda query: print(render.query_line(query, width), flush=True)) if shown else None,
+        partial=partial,
+    )
+    print(
+        json.dumps(result.as_dict(), indent=2) if as_json else render.search_summary(result, width if shown else None)
+    )
+
+
+@app.command(
+    epilog=_examples(
+        "ARCH='|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|'",
+        'hnas evaluate "$ARCH" --dataset digits --epochs 5',
+        'hnas evaluate "$ARCH" --dataset cifar10 --json',
+    )
+)
+def evaluate(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, as its space writes it.")],
+    dataset: DatasetOption = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space",
+            metavar="SPACE",
+            help="The space of ARCH.  [the one that takes it]",
+            autocompletion=completion.spaces,
+        ),
+    ] = None,
+    epochs: EpochsOption = 200,
+    batch_size: BatchSizeOption = 256,
+    lr: LearningRateOption = 0.1,
+    channels: ChannelsOption = None,
+    cells: CellsOption = None,
+    image_size: ImageSizeOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.auto,
+    threads: ThreadsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train one architecture and report its accuracy."""
+    if dataset is None:
+        raise UsageError("evaluate needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
+    from dataclasses import asdict
+
+    from hnas.threads import wait_without_spinning
+
+    wait_without_spinning()
+    from hnas.pipeline.console.progress import TrainingBar
+    from hnas.pipeline.console.text import training_heading, training_text, warn
+    from hnas.pipeline.images import open_dataset
+    from hnas.pipeline.search.training import evaluate as train_one
+
+    result = train_one(
+        arch,
+        open_dataset(dataset, image_size=image_size),
+        space=space,
+        training={"epochs": epochs, "batch_size": batch_size, "lr": lr},
+        channels=channels,
+        cells=cells,
+        seed=seed,
+        device=device.value,
+        threads=threads,
+        on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
+        progress=TrainingBar(sys.stderr, quiet=quiet, epochs=epochs),
+    )
+    print(json.dumps({"arch": arch, **asdict(result)}, indent=2) if as_json else training_text(arch, result))
+
+
+@app.command(
+    epilog=_examples(
+        'hnas sql "SELECT arch, trace, kappa FROM pool ORDER BY kappa LIMIT 5"',
+        'hnas sql "FROM pool" --output pool.parquet',
+    )
+)
+def sql(
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="SQL.  [an interactive shell]")] = None,
+    form: Annotated[
+        QueryFormat | None, typer.Option("--format", help="How to write the result.  [as FILE ends, else table]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Write to FILE: .parquet, .csv, .json, or .txt for a table."),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Query the store with SQL.
+
+    Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, mean_pool,
+    spectra, grams, scores, searches, queries.
+    """
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.console.query import run_query
+    from hnas.pipeline.console.shell import run_shell
+    from hnas.pipeline.console.sinks import output_format
+    from hnas.pipeline.console.text import warn, written_text
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
+
+    written_as = output_format(output, form and form.value)
+    if output is not None and query is None:
+        raise UsageError("--output needs a QUERY whose result to write")
+    connection = connect(existing_store(store_location(store)))
+    if query is None:
+        run_shell(connection, format=written_as, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+        return
+    rows = run_query(connection, query, format=written_as, output=output)
+    if output is not None:
+        warn(written_text(rows, output))
+
+
+@app.command(
+    epilog=_examples(
+        "hnas correlate --space nasbench201 --dataset cifar10",
+        "hnas correlate --method kendall --plot correlations.pdf",
+    )
+)
+def correlate(
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="COLUMN",
+            help="An accuracy.  [test_accuracy where there is one]",
+            autocompletion=completion.columns,
+        ),
+    ] = None,
+    method: Annotated[Method, typer.Option("--method", help="Rank correlation.")] = Method.spearman,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", metavar="SPACE", help="Runs of this space only.", autocompletion=completion.spaces),
+    ] = None,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    average: AverageOption = False,
+    partial: PartialOption = False,
+    t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
+    seed: SeedOption = 0,
+    form: Annotated[RecordFormat, typer.Option("--format", help="How to write the result.")] = RecordFormat.table,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the correlations to FILE.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Correlate metrics and accuracies.
+
+    Rank correlations of all columns with each other, and of the metrics with an accuracy, plain and through eq. (7).
+    """
+    from hnas.pipeline.analysis.correlate import correlate as compute
+    from hnas.pipeline.catalog.views import connect, pick_run
+    from hnas.pipeline.console.progress import status
+    from hnas.pipeline.console.text import correlation_text, write_records
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
+
+    if plot is not None:
+        from hnas.pipeline.analysis.figures import check_figure, plot_correlations
+
+        check_figure(plot)
+    connection = connect(existing_store(store_location(store)))
+    chosen = pick_run(connection, run=run, space=space, dataset=dataset)
+    with status(sys.stderr, "correlating"):
+        found = compute(
+            connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average, partial=partial
+        )
+    if form is RecordFormat.table:
+        print(correlation_text(found, terminal_width(sys.stdout)))
+    else:
+        write_records(found.records(), form.value, sys.stdout)
+    if plot is not None:
+        plot_correlations(found, plot)
+
+
+@app.command(epilog=_examples("hnas info", "hnas info --json --store data/store"))
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Say what the store holds."""
+    from hnas.pipeline.catalog.info import store_info
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.console.text import info_text
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
+
+    place = store_location(store)
+    held = store_info(connect(existing_store(place)))
+    print(json.dumps(held, indent=2) if as_json else info_text(place, held, terminal_width(sys.stdout)))
+
+
+@app.command(epilog=_examples("hnas check", "hnas check --json --store data/tables/nasbench201-cifar10"))
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Read all of the store, and say what is damaged and what mends it.
+
+    Exit status 1 where anything is. Other commands verify only the files that they come to.
+    """
+    from dataclasses import asdict
+
+    from hnas.pipeline.console.progress import status
+    from hnas.pipeline.console.text import check_text
+    from hnas.pipeline.store.check import check_store
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import store_location
+
+    place = existing_store(store_location(store))
+    with nullcontext() if quiet else status(sys.stderr, "checking"):
+        report = check_store(place)
+    print(json.dumps(asdict(report), indent=2) if as_json else check_text(place.location, report))
+    if report.damaged:
+        count = len(report.damaged)
+        things = "1 thing" if count == 1 else f"{count} things"
+        raise HnasError(f"{things} in the store {place.location} {'is' if count == 1 else 'are'} damaged")
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage; an error is one sentence on standard error."""
+    from hnas.pipeline.console.streams import check_names, open_streams, results
+
+    open_streams()
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    ending.raise_interrupts()
+    try:
+        check_names(arguments)
+        with results():
+            status = app(arguments, prog_name="hnas", standalone_mode=False)
+            if status == _TYPERS_INTERRUPT:
+                raise KeyboardInterrupt
+        ending.leave(status or 0)
+    except SystemExit as done:  # of Typer, which has printed what completes a line
+        ending.leave(done.code if isinstance(done.code, int) else 0)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", 1, debug)
+    except BrokenPipeError:
+        ending.leave(1)
+    except HnasError as error:
+        _fail(str(error), error.exit_code, debug)
+    except Exception as error:
+        _fail(*_told(error), debug)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """An error of the parser, a file, DuckDB, or one that nobody foresaw, as a sentence; and its exit status."""
+    from hnas.pipeline.console.parser_errors import is_parser_error, parser_sentence
+
+    if is_parser_error(error):
+        if len(sys.argv) < 2:
+            print(error, end="\n\n", file=sys.stderr)  # the help
+        return parser_sentence(error), UsageError.exit_code
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{str(error.filename)[:300]} cannot be used: {error.strerror}", HnasError.exit_code
+    reason = str(error).strip().splitlines()
+    if type(error).__module__ in ("duckdb", "_duckdb"):
+        from hnas.pipeline.catalog.table_files import told
+
+        if (own := told(error)) is not None:
+            return str(own), own.exit_code
+        return f"the store cannot be read: {reason[0]}; restore or remove that file", HnasError.exit_code
+    if lacks_memory(error):
+        sizes = "--channels, --cells, --image-size or --batch-size"
+        return f"there is not enough memory for this; make {sizes} smaller, or use a larger machine", 2
+    text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
+    return f"an error that hnas did not foresee: {text}; --debug shows where", HnasError.exit_code
+
+
+def _fail(sentence: str, status: int, debug: bool) -> NoReturn:
+    ending.ignore_interrupts()
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    ending.say(sentence)
+    ending.leave(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from hnas.errors import HnasError
 from hnas.pipeline.importers.tables import SCHEMAS, Rows
 from hnas.pipeline.io.checksums import notes, seal
-from hnas.pipeline.precompute.claim_log import locked
+from hnas.pipeline.store.claim_log import locked
 from hnas.pipeline.store.manifests import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep
 from hnas.pipeline.store.store import Aside, Store, digest
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from hnas.errors import HnasError
 from hnas.pipeline.precompute.chunking import Budget
-from hnas.pipeline.precompute.claim_log import Claim, Drivers, Log, locked
+from hnas.pipeline.store.claim_log import Claim, Drivers, Log, locked
 from hnas.pipeline.precompute.plan import Plan
 from hnas.pipeline.precompute.worker import Chunk
 from hnas.pipeline.store.ntk_arrays import Blocks, NTKArrays

@@ -17,7 +17,7 @@ from typing import Any
 from hnas.devices import Numerics
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.precompute.chunking import ChunkSizes
-from hnas.pipeline.precompute.claim_log import sweep_drivers
+from hnas.pipeline.store.claim_log import sweep_drivers
 from hnas.pipeline.precompute.claims import Claims, joined
 from hnas.pipeline.precompute.cluster import connected
 from hnas.pipeline.precompute.dask_api import Client, Future, KilledWorker

@@ -16,7 +16,7 @@ from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
 from hnas.pipeline.images import Batch, ImageDataset, training_batch
 from hnas.pipeline.precompute.architecture_list import read_list
-from hnas.pipeline.precompute.claim_log import locked
+from hnas.pipeline.store.claim_log import locked
 from hnas.pipeline.precompute.worker import Chunk
 from hnas.pipeline.store.run import RunSettings
 from hnas.pipeline.store.shipped_tables import held

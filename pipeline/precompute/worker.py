@@ -21,7 +21,7 @@ from hnas.devices import Numerics, numerics, use_float32
 from hnas.errors import HnasError
 from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
 from hnas.pipeline.io.checksums import GRAM_KEPT
-from hnas.pipeline.precompute.claim_log import standing
+from hnas.pipeline.store.claim_log import standing
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import RunSettings, load_batch
 from hnas.pipeline.store.store import Store, digest

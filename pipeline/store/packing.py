@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.metrics import COLUMNS
-from hnas.pipeline.precompute.claim_log import locked
+from hnas.pipeline.store.claim_log import locked
 from hnas.pipeline.precompute.plan import Plan, write_missing
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import read_settings

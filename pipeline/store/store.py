@@ -7,7 +7,7 @@ runs/<run>/batch.npz                 the images and labels that the run's number
 runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
 runs/<run>/metrics/*.parquet         a row for each canonical architecture
 runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
-runs/<run>/drivers/                  the precomputes that work on the run; see `hnas.pipeline.precompute.claim_log`
+runs/<run>/drivers/                  the precomputes that work on the run; see `hnas.pipeline.store.claim_log`
 accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
 curves/<source>/*.parquet            the same, measured on the way, with the epoch
 proxies/<source>/*.parquet           training-free scores that others computed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hnas.pipeline.precompute.claim_log import logged
+from hnas.pipeline.store.claim_log import logged
 from hnas.pipeline.store.store import Store
 
 
