@@ -12,6 +12,17 @@ from dataclasses import dataclass
 
 import torch
 
+from hnas.errors import HnasError
+
+
+def choose_device(device: str) -> str:
+    """`auto` resolved on this machine. Raises `HnasError` where `cuda` is asked for and there is none."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise HnasError("--device cuda was asked for, but torch finds no CUDA device here; use --device cpu or auto")
+    return device
+
 
 @dataclass(frozen=True, order=True)
 class Numerics:

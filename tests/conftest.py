@@ -17,10 +17,9 @@ from hnas.metrics import COLUMNS
 from hnas.pipeline.images import ImageDataset, open_dataset
 from hnas.pipeline.precompute.chunking import ChunkSizes
 from hnas.pipeline.precompute.claims import Claims, joined
-from hnas.pipeline.precompute.plan import Plan, make_plan, record_request, relative_costs
+from hnas.pipeline.precompute.plan import Plan, adopted, make_plan, record_request, relative_costs
 from hnas.pipeline.precompute.worker import Chunk, Job, run_chunk
 from hnas.pipeline.store.ntk_arrays import NTKArrays
-from hnas.pipeline.store.packing import adopted
 from hnas.pipeline.store.run import open_run
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces

@@ -20,8 +20,8 @@ from hnas.optim.objective import BOUNDS, Array, SearchRange, check_exponent, obj
 from hnas.optim.proposer import Optimiser
 from hnas.pipeline.catalog.averaging import group_of, left_out
 from hnas.pipeline.catalog.views import check_complete
-from hnas.pipeline.importers.training_rows import ACCURACIES
 from hnas.pipeline.store.run import run_or_mean
+from hnas.pipeline.store.schema import ACCURACIES
 
 METHODS = ("spearman", "kendall")
 #: The metrics of Table 1, in its order.

@@ -13,10 +13,12 @@ from hnas.optim.algorithm import Solution
 from hnas.optim.objective import Array
 from hnas.pipeline.catalog.views import sql
 from hnas.pipeline.store.run import run_or_mean
+from hnas.pipeline.store.schema import ACCURACIES
 
 #: The metrics M that a search may use: all columns but κ.
 METRICS = tuple(name for name in COLUMNS if name != "kappa")
-ACCURACIES = ("valid_accuracy", "test_accuracy")
+#: The accuracies that may guide it.
+GUIDES = ACCURACIES[1:]
 
 
 class DuckDBPool:
@@ -38,8 +40,8 @@ class DuckDBPool:
     ) -> None:
         if metric not in METRICS:
             raise unknown("the metric", metric, METRICS)
-        if accuracy not in ACCURACIES:
-            raise unknown("the accuracy", accuracy, ACCURACIES)
+        if accuracy not in GUIDES:
+            raise unknown("the accuracy", accuracy, GUIDES)
         self._connection = connection
         if not _is_made(connection, run, metric, runs):
             _make_run_pool(connection, run, metric, runs)
@@ -141,9 +143,9 @@ def choose_accuracy(
         raise unknown("the metric", metric, METRICS)
     _make_run_pool(connection, run, metric, runs)
     counts = connection.execute("SELECT count(valid_accuracy), count(test_accuracy) FROM run_pool").fetchall()[0]
-    having = [name for name, count in zip(ACCURACIES, counts, strict=True) if count]
-    if wanted is not None and wanted not in ACCURACIES:
-        raise unknown("the accuracy", wanted, ACCURACIES)
+    having = [name for name, count in zip(GUIDES, counts, strict=True) if count]
+    if wanted is not None and wanted not in GUIDES:
+        raise unknown("the accuracy", wanted, GUIDES)
     if not having or (wanted is not None and wanted not in having):
         raise UsageError(
             f"no architecture of {run_or_mean(run, runs)} has a {wanted or 'validation or test accuracy'} "

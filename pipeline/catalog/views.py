@@ -20,7 +20,7 @@ import duckdb
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.pipeline.catalog.arrow_arrays import ARRAYS, ArrayRows
 from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, quoted
-from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, squeezed_dataset
+from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_name, squeezed_dataset
 from hnas.pipeline.store.manifests import ImportedFile, imported_files
 from hnas.pipeline.store.records import run_records, search_records
 from hnas.pipeline.store.shipped_tables import shelf
@@ -180,13 +180,6 @@ def check_complete(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *
             )
 
 
-def _dataset_name(dataset: str) -> str:
-    # Reading images takes imports that a query can do without.
-    from hnas.pipeline.images import dataset_name
-
-    return dataset_name(dataset)
-
-
 def pick_run(
     connection: duckdb.DuckDBPyConnection,
     *,
@@ -201,7 +194,7 @@ def pick_run(
     A run that has no metrics yet, since its `precompute` has just begun or was stopped, gives way to those that have.
     Raises `UsageError` where none fits, or the named one does not exist.
     """
-    name = None if dataset is None else canonical_dataset(_dataset_name(dataset))
+    name = None if dataset is None else canonical_dataset(dataset_name(dataset))
     rows = connection.execute(
         "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
         "AND ($dataset IS NULL OR canonical_dataset(dataset) = $dataset) "

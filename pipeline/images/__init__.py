@@ -8,7 +8,7 @@ batch.images.shape                                 # (64, 3, 32, 32)
 from __future__ import annotations
 
 from hnas.pipeline.images.dataset import Batch, ImageDataset, Split, training_batch
-from hnas.pipeline.images.opening import DATA_VARIABLE, NAMED, data_folder, dataset_name, open_dataset
+from hnas.pipeline.images.opening import DATA_VARIABLE, NAMED, data_folder, open_dataset
 
 __all__ = [
     "DATA_VARIABLE",
@@ -17,7 +17,6 @@ __all__ = [
     "ImageDataset",
     "Split",
     "data_folder",
-    "dataset_name",
     "open_dataset",
     "training_batch",
 ]

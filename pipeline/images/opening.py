@@ -13,19 +13,13 @@ from hnas.pipeline.images import cifar, folders, imagenet16, parquet
 from hnas.pipeline.images.dataset import ImageDataset, Split
 from hnas.pipeline.images.digits import read_digits
 from hnas.pipeline.images.pixels import StoredDataset, StoredSplit, decode
-from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.io.dataset_names import canonical_dataset, dataset_name
 from hnas.pipeline.io.input_files import regular_file
 from hnas.pipeline.io.printable import printable
 
 DATA_VARIABLE = "HNAS_DATA"
 DEFAULT_DATA = "data/downloads"
 NAMED = ("cifar10", "cifar100", "imagenet16-120")
-# The folders in which official files come: their images are those of the data set, so are its name and constants.
-_ARCHIVE_NAMES = {
-    "cifar-10-batches-py": "cifar10",
-    "cifar-100-python": "cifar100",
-    imagenet16.FOLDER.lower(): "imagenet16-120",
-}
 _LAYOUTS = (
     "Parquet files train-*.parquet with an image and a label column, class folders such as cat/*.png and dog/*.png "
     "(or train/ and test/ or valid/ with class folders in them), CIFAR's Python batches, or ImageNet16's"
@@ -72,13 +66,6 @@ def _known_name(spec: str) -> str:
     name = canonical_dataset(spec)
     known = name in ("digits", *NAMED)
     return name if known and (spec == name or not Path(spec).exists()) else spec
-
-
-def dataset_name(spec: str) -> str:
-    """The name of the data set that `spec` means, known without opening it: see `open_dataset`."""
-    path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
-    name = (path.stem if path.is_file() else path.name).lower()
-    return _ARCHIVE_NAMES.get(name, name)
 
 
 def data_folder() -> Path:

@@ -24,8 +24,9 @@ from hnas.errors import UsageError
 from hnas.pipeline.importers.files import open_input
 from hnas.pipeline.importers.json_stream import shown
 from hnas.pipeline.importers.model_metrics import NUMBERS, Evaluation, read_evaluations
-from hnas.pipeline.importers.tables import SCHEMAS, Advance, Rows
+from hnas.pipeline.importers.tables import Advance, Rows
 from hnas.pipeline.importers.tfrecord import Record, place, read_records
+from hnas.pipeline.store.schema import SCHEMAS
 
 #: Cells of the space, and the numbers of epochs that they were trained for.
 CELLS = 423_624

@@ -33,7 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hnas.errors import UsageError
-from hnas.pipeline.importers.tables import SCHEMAS, Rows
+from hnas.pipeline.importers.tables import Rows
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.spaces.nasbench201.space import parse
 
 _HALF = "cifar10-valid"

@@ -25,9 +25,10 @@ import pyarrow as pa
 from hnas.errors import UsageError
 from hnas.pipeline.importers.files import open_input
 from hnas.pipeline.importers.json_stream import JSONStream, shown
-from hnas.pipeline.importers.tables import SCHEMAS, Advance, Rows
+from hnas.pipeline.importers.tables import Advance, Rows
 from hnas.pipeline.io.dataset_names import LONGEST, canonical_dataset, stored_dataset
 from hnas.pipeline.io.printable import printable
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.spaces import SearchSpace, key_of, search_spaces
 
 #: The spaces of the benchmark that this package may have, by its names and ours.

@@ -17,12 +17,12 @@ from typing import TypeVar
 import pyarrow as pa
 
 from hnas.errors import UsageError, did_you_mean
-from hnas.pipeline.importers.tables import SCHEMAS, Rows
+from hnas.pipeline.importers.tables import Rows
 from hnas.pipeline.io.dataset_names import TEN_CLASSES, stored_dataset
+from hnas.pipeline.store.schema import ACCURACIES, SCHEMAS
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.spaces.base import key_of
 
-ACCURACIES = ("train_accuracy", "valid_accuracy", "test_accuracy")
 REQUIRED = ("arch", "dataset")
 OPTIONAL = ("space", "epochs", "seed", "seconds", *ACCURACIES)
 

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import HnasError
-from hnas.pipeline.importers.tables import SCHEMAS, Rows
+from hnas.pipeline.importers.tables import Rows
 from hnas.pipeline.io.checksums import notes, seal
-from hnas.pipeline.store.claim_log import locked
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.manifests import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Aside, Store, digest
 
 #: Rows of a row group, and the most that wait in memory for each table.

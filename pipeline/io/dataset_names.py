@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from hnas.errors import closest
 from hnas.pipeline.io.printable import printable
@@ -25,6 +27,8 @@ KNOWN = (
 TEN_CLASSES = ("digits", "cifar10", "cifar10-valid", "svhn")
 #: The longest name of a data set.
 LONGEST = 200
+# The folders in which official files come: their images are those of the data set, so are its name and constants.
+_ARCHIVE_NAMES = {"cifar-10-batches-py": "cifar10", "cifar-100-python": "cifar100", "imagenet16": "imagenet16-120"}
 
 
 def squeezed_dataset(name: str) -> str:
@@ -41,6 +45,13 @@ def canonical_dataset(name: str) -> str:
     Any other name in lower case. The macro `canonical_dataset` in `pipeline/catalog/sql/datasets.sql` is the same rule.
     """
     return _SPELLINGS.get(squeezed_dataset(name), name.strip().lower())
+
+
+def dataset_name(spec: str) -> str:
+    """The name of the data set that `spec` means, known without opening it: see `hnas.pipeline.images.open_dataset`."""
+    path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
+    name = (path.stem if path.is_file() else path.name).lower()
+    return _ARCHIVE_NAMES.get(name, name)
 
 
 def stored_dataset(name: str) -> str:

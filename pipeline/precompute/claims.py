@@ -13,9 +13,10 @@ from enum import IntEnum
 
 from hnas.errors import HnasError
 from hnas.pipeline.precompute.chunking import Budget
-from hnas.pipeline.store.claim_log import Claim, Drivers, Log, locked
 from hnas.pipeline.precompute.plan import Plan
 from hnas.pipeline.precompute.worker import Chunk
+from hnas.pipeline.store.claim_log import Claim, Drivers, Log
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.ntk_arrays import Blocks, NTKArrays
 from hnas.pipeline.store.store import Store
 

@@ -14,27 +14,25 @@ from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from hnas.devices import Numerics
+from hnas.devices import Numerics, choose_device
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.precompute.chunking import ChunkSizes
-from hnas.pipeline.store.claim_log import sweep_drivers
 from hnas.pipeline.precompute.claims import Claims, joined
 from hnas.pipeline.precompute.cluster import connected
 from hnas.pipeline.precompute.dask_api import Client, Future, KilledWorker
 from hnas.pipeline.precompute.local_cluster import default_workers
-from hnas.pipeline.precompute.plan import Plan, is_recorded, record_request, relative_costs
+from hnas.pipeline.precompute.plan import Plan, adopted, is_recorded, record_request, relative_costs
 from hnas.pipeline.precompute.tls import Certificates
 from hnas.pipeline.precompute.worker import (
     Chunk,
     Done,
     Job,
     batch_tensors,
-    choose_device,
     measure,
     run_chunk,
     run_chunks,
 )
-from hnas.pipeline.store.packing import adopted
+from hnas.pipeline.store.claim_log import sweep_drivers
 from hnas.pipeline.store.run import now, open_run, record_session
 from hnas.pipeline.store.space_cache import flush_cache
 from hnas.pipeline.store.store import Store

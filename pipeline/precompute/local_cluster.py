@@ -11,10 +11,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hnas.devices import visible_gpus
+from hnas.devices import choose_device, visible_gpus
 from hnas.pipeline.precompute.dask_api import LocalCluster, Security, dask, parse_memory_limit
 from hnas.pipeline.precompute.dask_servers import QuietNanny
-from hnas.pipeline.precompute.worker import choose_device
 from hnas.threads import physical_cores
 
 ClusterFactory = Callable[..., Any]

@@ -5,10 +5,9 @@ A plan is data. It knows neither Dask nor progress bars, and making one writes n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
@@ -16,12 +15,14 @@ from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
 from hnas.pipeline.images import Batch, ImageDataset, training_batch
 from hnas.pipeline.precompute.architecture_list import read_list
-from hnas.pipeline.store.claim_log import locked
 from hnas.pipeline.precompute.worker import Chunk
+from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.packing import pack
+from hnas.pipeline.store.requests import write_missing
 from hnas.pipeline.store.run import RunSettings
-from hnas.pipeline.store.shipped_tables import held
+from hnas.pipeline.store.shipped_tables import held, place_of
 from hnas.pipeline.store.space_cache import keep_in
-from hnas.pipeline.store.store import Store, digest
+from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.stored import Stored
 from hnas.spaces import SearchSpace, definition_of
 
@@ -172,6 +173,20 @@ def _requested(space: SearchSpace, sample: int | None, architectures: Path | Non
     return list(space.enumerate())
 
 
+def adopted(store: Store, plan: Plan) -> Plan:
+    """Copy into `store` what a table beside it has of the plan's run, unless it has the run itself; returns the plan.
+
+    What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
+    """
+    run = plan.settings.id
+    with locked(store, "architectures", plan.settings.space):  # of two commands at once one copies it
+        table = place_of(store, run)
+        if table is store:
+            return plan
+        pack(table, run, store, block=plan.block, whole=False)
+    return replace(plan, stored=held(store, run))
+
+
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
     run = plan.settings.id
@@ -214,29 +229,3 @@ def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, fl
     mean = pc.mean(least["flops_min"]).as_py() or 1.0
     flops = dict(zip(least["canonical"].to_pylist(), least["flops_min"].to_pylist(), strict=True))
     return {canonical: 1.0 + (flops.get(canonical) or mean) / mean for canonical, _ in plan.todo}
-
-
-def write_missing(
-    store: Store,
-    known: pa.Table | None,
-    requested: tuple[tuple[str, str], ...],
-    space: SearchSpace | None,
-    *folder: str,
-) -> bool:
-    """Write to `folder` those of `requested` that are not in `known`, with the static columns that `space` gives.
-
-    Returns whether there were any.
-    """
-    present = set(known["arch"].to_pylist()) if known else set()
-    missing = [pair for pair in requested if pair[0] not in present]
-    if not missing:
-        return False
-    columns: dict[str, list[object]] = {
-        "arch": [arch for arch, _ in missing],
-        "canonical": [canonical for _, canonical in missing],
-    }
-    if space is not None:
-        described = [space.describe(arch) for arch, _ in missing]
-        columns |= {name: [row[name] for row in described] for name in described[0]}
-    store.write_table(pa.table(columns), *folder, digest(*(arch for arch, _ in missing)) + ".parquet")
-    return True

@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from hnas.allocator import give_back_freed_memory, keep_freed_memory
-from hnas.devices import Numerics, numerics, use_float32
+from hnas.devices import Numerics, choose_device, numerics, use_float32
 from hnas.errors import HnasError
 from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
 from hnas.pipeline.io.checksums import GRAM_KEPT
@@ -72,15 +72,6 @@ class Done:
     rows: int
     seconds: float
     numerics: Numerics | None = None
-
-
-def choose_device(device: str) -> str:
-    """`auto` resolved on this machine. Raises `HnasError` where `cuda` is asked for and there is none."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise HnasError("--device cuda was asked for, but torch finds no CUDA device here; use --device cpu or auto")
-    return device
 
 
 def measure(job: Job, arch: str, images: torch.Tensor, labels: torch.Tensor) -> Metrics:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hnas.devices import choose_device
 from hnas.errors import check_seed
 from hnas.pipeline.images import ImageDataset, Split
-from hnas.pipeline.precompute.worker import choose_device
 from hnas.pipeline.store.space_cache import keep_in
 from hnas.pipeline.store.store import Store, store_location
 from hnas.spaces import SearchSpace, search_spaces, space_of

@@ -21,11 +21,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hnas.errors import HnasError
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.store import Store
 
 _FOLDER = "drivers"
 _CLAIMS, _REVOKED, _LOCK = ".claims", ".revoked", ".lock"
-_POLL = 0.005
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,6 @@ class Claim:
     part: str
     row: int
     classes: tuple[str, ...]
-
-
-@contextmanager
-def locked(store: Store, *folder: str) -> Iterator[None]:
-    """Hold the lock of a folder of a local store, made where it is missing; an object store has none.
-
-    Raises `HnasError` where the place cannot be written, or the store was removed meanwhile.
-    """
-    if not store.local:
-        yield
-        return
-    path = store.path(*folder, ".lock")
-    store.refuse_links(*folder, ".lock")
-    store.check_there()
-    with store.writing(path):
-        store.fs.makedirs(store.path(*folder), exist_ok=True)
-        lock = FileLock(path, poll_interval=_POLL)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -8,18 +8,15 @@ How the tables in `data/tables` are made of the stores that `hnas precompute` wr
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.metrics import COLUMNS
-from hnas.pipeline.store.claim_log import locked
-from hnas.pipeline.precompute.plan import Plan, write_missing
 from hnas.pipeline.store.ntk_arrays import NTKArrays
+from hnas.pipeline.store.requests import write_missing
 from hnas.pipeline.store.run import read_settings
-from hnas.pipeline.store.shipped_tables import held, place_of
 from hnas.pipeline.store.store import Store, digest
 from hnas.spaces import search_spaces
 
@@ -85,20 +82,6 @@ def pack(source: Store, run: str, target: Store, *, block: int | None = None, wh
             target.fs.rm(target.path("runs", run), recursive=True)
         raise
     return len(classes)
-
-
-def adopted(store: Store, plan: Plan) -> Plan:
-    """Copy into `store` what a table beside it has of the plan's run, unless it has the run itself; returns the plan.
-
-    What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
-    """
-    run = plan.settings.id
-    with locked(store, "architectures", plan.settings.space):  # of two commands at once one copies it
-        table = place_of(store, run)
-        if table is store:
-            return plan
-        pack(table, run, store, block=plan.block, whole=False)
-    return replace(plan, stored=held(store, run))
 
 
 def _eigenvalues(arrays: NTKArrays, metrics: pa.Table) -> np.ndarray:

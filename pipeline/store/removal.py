@@ -17,7 +17,8 @@ from typing import Any
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.io.printable import printable
-from hnas.pipeline.store.claim_log import Drivers, locked
+from hnas.pipeline.store.claim_log import Drivers
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.manifests import (
     FOLDER,
     Manifest,

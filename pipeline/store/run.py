@@ -18,7 +18,7 @@ import numpy as np
 from hnas import __version__
 from hnas.errors import HnasError
 from hnas.pipeline.io.checksums import batch_digest
-from hnas.pipeline.store.claim_log import locked
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.store import Store, digest
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from hnas.pipeline.importers.tables import SCHEMAS, Rows
+from hnas.pipeline.importers.tables import Rows
+from hnas.pipeline.store.schema import SCHEMAS
 
 ARCHS = (
     "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from hnas.pipeline.images import open_dataset
-from hnas.pipeline.importers.tables import SCHEMAS
 from hnas.pipeline.precompute.plan import make_plan, record_request
 from hnas.pipeline.store.run import open_run
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 

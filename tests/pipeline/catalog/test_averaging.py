@@ -20,8 +20,8 @@ from hnas.pipeline.catalog.averaging import group_of, left_out
 from hnas.pipeline.catalog.pool import DuckDBPool
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.console.text import correlation_text, search_heading
-from hnas.pipeline.importers.tables import SCHEMAS
 from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.conftest import HNAS, SPACE, fill, hnas, metrics_of
 

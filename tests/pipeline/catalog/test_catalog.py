@@ -20,8 +20,8 @@ from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.optim.objective import objective
 from hnas.pipeline.catalog.views import connect, pick_run
-from hnas.pipeline.importers.tables import SCHEMAS
 from hnas.pipeline.store.run import RunSettings
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.conftest import SPACE, exact_table, fill, metrics_of, snapshot
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hnas.pipeline.importers import import_accuracies
-from hnas.pipeline.importers.tables import SCHEMAS
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.pipeline.importers.test_imports import A, B, query, table
 from tests.support.importing import imported, refused

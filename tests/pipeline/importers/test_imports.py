@@ -16,8 +16,8 @@ import pytest
 
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.importers import import_accuracies
-from hnas.pipeline.importers.tables import SCHEMAS
 from hnas.pipeline.store.manifests import imported_files, manifest_names, read_manifest
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store, digest
 from tests.pipeline.importers.test_import_nasbench101 import framed, training
 from tests.test_cli import ROOT, hnas

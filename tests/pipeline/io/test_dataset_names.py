@@ -15,9 +15,9 @@ from hnas.pipeline.catalog.pool import choose_accuracy
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.images import open_dataset
 from hnas.pipeline.importers import import_accuracies
-from hnas.pipeline.importers.tables import SCHEMAS
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset
 from hnas.pipeline.precompute.plan import make_plan
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.conftest import SIZE, SPACE, fill
 from tests.pipeline.importers.test_imports import query

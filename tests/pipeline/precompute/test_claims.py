@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from hnas.errors import HnasError
 from hnas.pipeline.precompute import worker
 from hnas.pipeline.precompute.chunking import Budget
-from hnas.pipeline.store.claim_log import locked, logged
 from hnas.pipeline.precompute.claims import Claims
 from hnas.pipeline.precompute.plan import Plan, relative_costs
+from hnas.pipeline.store.claim_log import logged
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.ntk_arrays import Blocks, NTKArrays
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.stored import Stored
@@ -315,7 +316,7 @@ def test_only_the_last_command_drops_unused_rows(store, small_plan):
 
 HOLDER = """
 import sys
-from hnas.pipeline.store.claim_log import locked
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.store import Store
 with locked(Store(sys.argv[1]), "x"):
     print("held", flush=True)

@@ -16,8 +16,8 @@ import pytest
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog import views as catalog
 from hnas.pipeline.precompute.driver import precompute
-from hnas.pipeline.precompute.plan import record_request
-from hnas.pipeline.store.packing import adopted, pack
+from hnas.pipeline.precompute.plan import adopted, record_request
+from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.run import open_run
 from hnas.pipeline.store.store import Store
 from tests.conftest import SPACE, exact_table, fill, snapshot

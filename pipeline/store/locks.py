@@ -1,0 +1,35 @@
+"""The lock of a folder of the store: a file `.lock` in it, held for moments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock
+
+from hnas.pipeline.store.store import Store
+
+# Seconds between two tries of a lock that somebody else holds.
+_POLL = 0.005
+
+
+@contextmanager
+def locked(store: Store, *folder: str) -> Iterator[None]:
+    """Hold the lock of a folder of a local store, made where it is missing; an object store has none.
+
+    Raises `HnasError` where the place cannot be written, or the store was removed meanwhile.
+    """
+    if not store.local:
+        yield
+        return
+    path = store.path(*folder, ".lock")
+    store.refuse_links(*folder, ".lock")
+    store.check_there()
+    with store.writing(path):
+        store.fs.makedirs(store.path(*folder), exist_ok=True)
+        lock = FileLock(path, poll_interval=_POLL)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,34 @@
+"""The parts that list architectures: those a run was asked for, and those of a space with their static columns."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from hnas.pipeline.store.store import Store, digest
+from hnas.spaces import SearchSpace
+
+
+def write_missing(
+    store: Store,
+    known: pa.Table | None,
+    requested: tuple[tuple[str, str], ...],
+    space: SearchSpace | None,
+    *folder: str,
+) -> bool:
+    """Write to `folder` those of `requested` that are not in `known`, with the static columns that `space` gives.
+
+    Returns whether there were any.
+    """
+    present = set(known["arch"].to_pylist()) if known else set()
+    missing = [pair for pair in requested if pair[0] not in present]
+    if not missing:
+        return False
+    columns: dict[str, list[object]] = {
+        "arch": [arch for arch, _ in missing],
+        "canonical": [canonical for _, canonical in missing],
+    }
+    if space is not None:
+        described = [space.describe(arch) for arch, _ in missing]
+        columns |= {name: [row[name] for row in described] for name in described[0]}
+    store.write_table(pa.table(columns), *folder, digest(*(arch for arch, _ in missing)) + ".parquet")
+    return True

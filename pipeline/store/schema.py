@@ -1,0 +1,38 @@
+"""The columns of the imported tables. Those of `runs` are the fields of `hnas.pipeline.store.run.RunSettings`."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+#: The accuracies of a training, in percent.
+ACCURACIES = ("train_accuracy", "valid_accuracy", "test_accuracy")
+
+_TRAINING = [
+    ("space", pa.string()),
+    ("arch", pa.string()),
+    ("dataset", pa.string()),
+    ("epochs", pa.int32()),
+    ("seed", pa.int64()),
+]
+_RESULT = [
+    *((name, pa.float64()) for name in ACCURACIES),
+    ("seconds", pa.float64()),
+]
+
+#: The tables by name. `accuracies` has a row for each finished training (`epochs` long, from `seed`): percent, and
+#: seconds of training. `curves` has what was measured on the way, after `epoch` epochs and `seconds`. `proxies` has
+#: training-free scores that others computed.
+SCHEMAS = {
+    "accuracies": pa.schema(_TRAINING + _RESULT),
+    "curves": pa.schema([*_TRAINING, ("epoch", pa.int32()), *_RESULT]),
+    "proxies": pa.schema(
+        [
+            ("space", pa.string()),
+            ("arch", pa.string()),
+            ("dataset", pa.string()),
+            ("proxy", pa.string()),
+            ("value", pa.float64()),
+            ("seconds", pa.float64()),
+        ]
+    ),
+}
