@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -133,14 +134,32 @@ class NTKArrays:
         self, array: zarr.Array[Any], name: str, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[str, str]]:
         size = array.chunks[0]
+        for block, chunk in self._chunks(array, name, start, stop):
+            try:
+                self._check_file(array, name, chunk)
+                np.asarray(array[block * size : (block + 1) * size])
+            except Exception as error:  # each codec of Zarr has its own
+                yield chunk, reason_of(error)
+
+    def _chunks(
+        self, array: zarr.Array[Any], name: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, str]]:
+        """The blocks that hold rows from `start` to before `stop` and have a chunk, each with its chunk's path."""
+        size = array.chunks[0]
         last = array.shape[0] if stop is None else min(stop, array.shape[0])
         for block in self.blocks(name):
             if start // size <= block < -(-last // size):
-                key = ("c", str(block), *["0"] * (array.ndim - 1))
-                try:
-                    np.asarray(array[block * size : (block + 1) * size])
-                except Exception as error:  # each codec of Zarr has its own
-                    yield "/".join(key), reason_of(error)
+                yield block, "/".join(("c", str(block), *["0"] * (array.ndim - 1)))
+
+    def _check_file(self, array: zarr.Array[Any], name: str, chunk: str) -> None:
+        """Raise `ValueError` where a chunk of a local store is no file, or too long to be one: Zarr reads to the end,
+        and a device has none."""
+        if self._store.local:
+            found = Path(self.path, name, chunk).stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError("it is no file")
+            if found.st_size > 2 * 8 * math.prod(array.chunks) + 1024:
+                raise ValueError(f"it has {found.st_size:,} bytes")
 
     @contextmanager
     def _writing(self, *patterns: str) -> Iterator[list[str]]:
@@ -167,10 +186,12 @@ class NTKArrays:
 
     def rows(self, array: zarr.Array[Any], start: int = 0, stop: int | None = None) -> np.ndarray:
         """The rows from `start` to before `stop` of an array that `open` gave, float64. Raises `HnasError`."""
+        name = "eigenvalues" if array.ndim == 2 else "gram"
         try:
+            for _, chunk in self._chunks(array, name, start, stop) if self._store.local else ():
+                self._check_file(array, name, chunk)
             return np.asarray(array[start:stop], dtype=np.float64)
         except Exception as error:  # each codec of Zarr has its own
-            name = "eigenvalues" if array.ndim == 2 else "gram"
             for chunk, reason in self._damaged_chunks(array, name, start, stop):
                 advice = (
                     "delete that file, and the same `hnas precompute` computes its rows again"

@@ -477,3 +477,24 @@ def test_a_store_that_is_not_there_is_told_from_one_that_is_empty(tmp_path):
     (tmp_path / "store").mkdir()
     empty = hnas(str(HNAS), "info", "--store", str(tmp_path / "store"))
     assert (empty.returncode, empty.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["eigenvalues", "gram"])
+@pytest.mark.parametrize("endless", [True, False])
+def test_a_chunk_that_has_no_end_is_not_read(tmp_path, name, endless):
+    store = Store(str(tmp_path / "store"))
+    store.prepare()
+    arrays = NTKArrays(store, "r")
+    arrays.prepare(3, 8, block=4, gram=True)
+    arrays.write(0, np.ones((8, 3)), np.ones((8, 3, 3)))
+    (chunk,) = Path(arrays.path, name, "c", "1").rglob("0/0" if name == "gram" else "0")
+    chunk.unlink()
+    if endless:
+        chunk.symlink_to("/dev/zero")
+    else:
+        with chunk.open("wb") as file:
+            file.truncate(2**40)
+    with pytest.raises(HnasError, match="it is no file" if endless else r"it has 1,099,511,627,776 bytes"):
+        arrays.read(name)
+    assert [chunk for chunk, _ in arrays.damaged(name)] == [str(chunk.relative_to(Path(arrays.path, name)))]
+    assert len(arrays.rows(arrays.open(name), 0, 4)) == 4

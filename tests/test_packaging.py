@@ -1,0 +1,129 @@
+"""The wheel, and what lies beside a user's script: neither takes the place of the other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.places import ROOT
+
+NOT_THE_PROJECTS = (".*", "*.egg-info", "build", "dist", "__pycache__", "demo", "downloads", "store")
+BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+SCRIPT = """
+import cli, pipeline
+from hnas.cli import app
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.store.store import Store
+print(cli.mine, pipeline.mine, len(connect(Store("nothing")).sql("SELECT 1").fetchall()))
+"""
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the project at `folder`, with its links as links."""
+    top = [ROOT / name for name in ("hnas", "pipeline", "cli.py", "data", "pyproject.toml", "README.md", "LICENSE")]
+    folder.mkdir(parents=True)
+    for path in top:
+        if path.is_dir():
+            ignored = shutil.ignore_patterns(*NOT_THE_PROJECTS) if path.name in ("data", "hnas") else None
+            shutil.copytree(path, folder / path.name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(path, folder)
+    # The patterns above also match the rooms called `store`.
+    shutil.copytree(ROOT / "pipeline", folder / "pipeline", dirs_exist_ok=True)
+    return folder
+
+
+def built(project: Path, hook: str, folder: Path) -> Path:
+    """The wheel that the build back end makes of a project."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, hook, str(folder)], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.split()[-1]
+
+
+def unpacked(wheel: Path, folder: Path) -> Path:
+    """The wheel as a folder of installed packages."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("above") / "hnas")
+
+
+@pytest.fixture(scope="module")
+def installed(project, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    return unpacked(built(project, "build_wheel", folder / "wheel"), folder / "packages")
+
+
+def run_script(script: Path, text: str, *options: str, **environment: str) -> str:
+    script.write_text(text)
+    done = subprocess.run(
+        [sys.executable, *options, str(script)], cwd=script.parent, env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_hnas_and_no_other_name(installed):
+    names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
+    assert names == {"hnas"}
+    (entry,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "hnas = hnas.cli:main" in entry.read_text()
+
+
+def test_the_wheel_holds_each_module_and_each_query_of_the_checkout(installed):
+    patterns = ("hnas/**/*.py", "pipeline/**/*.py", "pipeline/**/*.sql")
+    paths = [path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)]
+    expected = {path if path.parts[0] == "hnas" else Path("hnas", path) for path in paths} | {Path("hnas/cli.py")}
+    found = {
+        path.relative_to(installed) for pattern in ("hnas/**/*.py", "hnas/**/*.sql") for path in installed.glob(pattern)
+    }
+    assert found == expected
+    assert not any(path.is_symlink() for path in installed.rglob("*"))
+
+
+def test_modules_called_cli_and_pipeline_beside_a_script_stay_the_users_own(installed, tmp_path):
+    (tmp_path / "cli.py").write_text("mine = 'my cli'")
+    (tmp_path / "pipeline.py").write_text("mine = 'my pipeline'")
+    assert run_script(tmp_path / "script.py", SCRIPT, PYTHONPATH=str(installed)) == "my cli my pipeline 1\n"
+
+
+def test_another_distributions_package_called_pipeline_is_left_alone(installed, tmp_path):
+    other = tmp_path / "site" / "pipeline"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("mine = 'theirs'")
+    (tmp_path / "cli.py").write_text("mine = 'my cli'")
+    shutil.copytree(installed, tmp_path / "site", dirs_exist_ok=True)
+    assert run_script(tmp_path / "script.py", SCRIPT, PYTHONPATH=str(tmp_path / "site")) == "my cli theirs 1\n"
+
+
+def test_a_script_above_a_clone_called_hnas_imports_the_clone_that_is_installed(project, tmp_path):
+    site = unpacked(built(project, "build_editable", tmp_path / "wheel"), tmp_path / "site")
+    # Without `site`, for the environment of this test has a link to its own checkout.
+    text = f"""
+import site, sys
+site.addsitedir({str(site)!r})
+sys.path.append({sysconfig.get_path("purelib")!r})
+import hnas, hnas.cli
+print(hnas.__file__)
+"""
+    assert run_script(project.parent / "script.py", text, "-S") == f"{project / 'hnas' / '__init__.py'}\n"
+
+
+def test_the_checkouts_own_cli_runs_without_an_installation(project):
+    command = [sys.executable, "cli.py", "--version"]
+    done = subprocess.run(command, cwd=project, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=True)
+    assert done.stdout.startswith(b"hnas ")
