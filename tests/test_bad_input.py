@@ -31,7 +31,8 @@ from PIL import Image
 
 from hnas.pipeline.store.run import read_settings
 from hnas.pipeline.store.store import Store
-from tests.test_cli import CONVOLUTION, ROOT, Outcome, accuracies, hnas, hnas_process, make_store
+from tests.support.command_line import CONVOLUTION, Outcome, accuracies, hnas, hnas_process, store_by_commands
+from tests.support.places import ROOT
 
 Prepare = Callable[[Path], object]
 UNKNOWN = "|nope~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -64,7 +65,7 @@ TEMPLATE: list[Path] = []
 @pytest.fixture(scope="session", autouse=True)
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store that `filled` copies: a run of 24 architectures, their accuracies, a search."""
-    TEMPLATE[:] = [make_store(tmp_path_factory.mktemp("bad-input"))[0]]
+    TEMPLATE[:] = [store_by_commands(tmp_path_factory.mktemp("bad-input"))[0]]
     return TEMPLATE[0]
 
 

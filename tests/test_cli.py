@@ -7,137 +7,37 @@ import io
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from PIL import Image
 
-from hnas import __version__, cli
-from hnas.spaces import search_spaces
+from hnas import __version__
+from tests.support.command_line import (
+    ARCHS,
+    CONVOLUTION,
+    DEAD,
+    SETTINGS,
+    Outcome,
+    accuracies,
+    hnas,
+    hnas_process,
+    imported_by,
+    store_by_commands,
+)
 from tests.support.places import ROOT
 
-HEAVY = ("torch", "dask", "distributed", "duckdb", "zarr", "sklearn", "bayes_opt", "pandas", "scipy")
 COMMANDS = ("precompute", "import", "rm", "fetch", "search", "evaluate", "sql", "correlate", "info", "check")
-DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-CONVOLUTION = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
-#: 24 distinct architectures: a dead one, whose κ is infinite, and others.
-ARCHS = tuple(dict.fromkeys([DEAD, *search_spaces["nasbench201"].sample(24, seed=0)]))[:24]
-#: The run that `make_store` computes; the same settings name the same run.
-SETTINGS = ("nasbench201", "--dataset", "digits", "--channels", "4", "--cells", "1", "--batch-size", "16")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def last(self) -> str:
-        """The last line on standard error."""
-        return self.err.rstrip("\n").rpartition("\n")[2]
-
-
-def hnas(*arguments: object) -> Outcome:
-    """Run the command in this process."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with (
-            mock.patch.object(sys, "argv", ["hnas", *map(str, arguments)]),
-            redirect_stdout(out),
-            redirect_stderr(err),
-            pytest.raises(SystemExit) as ended,
-        ):
-            cli.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    texts = []
-    for stream in (out, err):
-        stream.flush()
-        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-    return Outcome(ended.value.code if isinstance(ended.value.code, int) else 0, *texts)
-
-
-def hnas_process(*arguments: object, **options: object) -> Outcome:
-    """Run the command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hnas.cli", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        **options,  # type: ignore[call-overload]
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def imported_by(*arguments: object) -> tuple[set[str], subprocess.CompletedProcess[str]]:
-    """The heavy packages that a process of the command has imported when it ends."""
-    program = (
-        "import atexit, sys\n"
-        f"atexit.register(lambda: sys.stderr.write('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules)))\n"
-        "sys.argv[0] = 'hnas'\n"
-        "import cli\n"
-        "hnas.cli.main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return set(done.stderr.rpartition("\n")[2].split()), done
-
-
-def accuracies(archs: tuple[str, ...] = ARCHS) -> str:
-    """A CSV file of made-up accuracies on digits."""
-    lines = [f"{arch},digits,12,{60 + 37 * i % 35}.{i:02},{61 + 23 * i % 36}.5" for i, arch in enumerate(archs)]
-    return "\n".join(["arch,dataset,epochs,valid_accuracy,test_accuracy", *lines]) + "\n"
-
-
-def make_store(folder: Path) -> tuple[Path, Outcome]:
-    """A store with a run of 24 architectures, their accuracies and a search; and how `precompute --quiet` went."""
-    place = folder / "store"
-    (folder / "archs.txt").write_text("\n".join(ARCHS))
-    (folder / "made-up.csv").write_text(accuracies())
-    with socket.socket() as taken:
-        # Another program on the dashboard's port must not disturb.
-        try:
-            taken.bind(("127.0.0.1", 8787))
-            taken.listen()
-        except OSError:
-            pass  # it is taken already
-        computed = hnas_process(
-            "precompute", *SETTINGS, "--architectures", folder / "archs.txt", "--quiet", "--store", place
-        )
-    assert computed.status == 0, computed.err
-    for arguments in (
-        ("import", "csv", folder / "made-up.csv"),
-        ("search", "nasbench201", "--queries", 3, "--quiet"),
-    ):
-        done = hnas(*arguments, "--store", place)
-        assert done.status == 0, done.err
-    return place, computed
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """A store for all tests of this file, to be read only, and how precomputing went."""
-    return make_store(tmp_path_factory.mktemp("cli"))
+    return store_by_commands(tmp_path_factory.mktemp("cli"))
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 import typer
 
 from hnas import cli
+from tests.support.command_line import CONVOLUTION, hnas
 from tests.support.stores import make_store
-from tests.test_cli import CONVOLUTION, hnas
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 ODD = (

@@ -8,7 +8,7 @@ import pytest
 
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.store.store import Store
-from tests.test_cli import hnas, hnas_process
+from tests.support.command_line import hnas, hnas_process
 
 
 def test_extensions_are_neither_fetched_nor_loaded_and_stored_secrets_not_used(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 import typer
 
 from hnas import cli
+from tests.support.command_line import hnas, imported_by
 from tests.support.stores import make_store
-from tests.test_cli import hnas, imported_by
 
 ROOT_COMMAND: Any = typer.main.get_command(cli.app)
 COMMANDS: dict[str, Any] = ROOT_COMMAND.commands

@@ -16,9 +16,9 @@ from hnas.pipeline.analysis.correlate import spearman
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
-from tests.conftest import metrics_of
-from tests.pipeline.importers import test_import_nasbench101, test_import_nasbench201, test_import_nats_bench
+from tests.support import nasbench101_files, nasbench201_files, nats_bench_files
 from tests.support.places import ROOT
+from tests.support.runs import metrics_of
 
 BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 
@@ -155,9 +155,9 @@ def test_the_commands_of_every_import_run(tmp_path: Path):
         "csv",
     ]
     files = [tmp_path / command.split()[3] for command in IMPORTS]
-    files[0].write_bytes(test_import_nasbench101.framed(*(test_import_nasbench101.training(k) for k in range(4))))
-    test_import_nasbench201.save(files[1], test_import_nasbench201.content())
-    test_import_nats_bench.make_folder(files[2])
+    files[0].write_bytes(nasbench101_files.framed(*(nasbench101_files.training(k) for k in range(4))))
+    nasbench201_files.save(files[1], nasbench201_files.content())
+    nats_bench_files.make_folder(files[2])
     shutil.copy(Path(os.environ["HNAS_TEST_DATA"]) / "nasbench201" / files[3].name, files[3])
     files[4].write_text(
         "arch,dataset,test_accuracy\n|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|,cifar10,10\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.test_cli import hnas
+from tests.support.command_line import hnas
 
 
 def imported(source: str, store: Path, path: Path) -> str:

@@ -1,15 +1,21 @@
-"""Commands in processes of their own, for tests that stop them."""
+"""Commands in processes of their own: run to their end, or stopped."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from tests.support.runs import SIZE
+
+#: Seconds.
 WAIT = 240
+HNAS = Path(sys.executable).with_name("hnas")
 
 
 @contextmanager
@@ -45,3 +51,14 @@ def group_is_gone(group: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def precompute_command(store: Path | str, *options: str) -> list[str]:
+    """`hnas precompute` on digits with networks of `SIZE`."""
+    size = [f"--{name.replace('_', '-')}={value}" for name, value in SIZE.items()]
+    return [str(HNAS), "precompute", "nasbench201", "--dataset=digits", *size, f"--store={store}", *options]
+
+
+def run_command(*command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command line to its end."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

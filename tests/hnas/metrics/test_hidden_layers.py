@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from hnas import compute_metrics
 from hnas.errors import UsageError
-from tests.hnas.metrics.test_metrics import agrees, reference_exact, reference_scalars
 from tests.support.networks import CLASSES, Forward, batch
+from tests.support.references import agrees, reference_exact, reference_scalars
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

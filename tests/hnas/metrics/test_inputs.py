@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hnas import compute_metrics
 from hnas.errors import HnasError, UsageError
-from tests.hnas.metrics.test_metrics import agrees, reference_exact, reference_scalars
 from tests.support.networks import CLASSES, Forward, batch
+from tests.support.references import agrees, reference_exact, reference_scalars
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,8 +15,8 @@ from hnas.metrics import engine
 from hnas.metrics.layers import Layers
 from hnas.metrics.order import Order
 from hnas.metrics.owners import MixedRowsError, cotangents, rows_of
-from tests.hnas.metrics.test_metrics import agrees, reference_exact, reference_scalars
 from tests.support.networks import CLASSES, Forward, batch, build, shake
+from tests.support.references import agrees, reference_exact, reference_scalars
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -38,8 +38,8 @@ from hnas.spaces.darts.layout import places
 from hnas.spaces.darts.network import _dropped as dropped
 from hnas.spaces.darts.published import NAMED, depth, genotype, width
 from hnas.spaces.darts.space import DARTS, canonical_cells
-from tests.hnas.metrics.test_metrics import agrees, batch, holds_together, reference_scalars, reference_summed
-from tests.support.networks import shake
+from tests.support.networks import batch, shake
+from tests.support.references import agrees, holds_together, reference_scalars, reference_summed
 
 SPACE = DARTS()
 ALL = OPERATIONS + FURTHER_OPERATIONS

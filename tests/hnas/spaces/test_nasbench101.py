@@ -34,8 +34,8 @@ from hnas.spaces.nasbench101.cell import OPERATIONS, parse
 from hnas.spaces.nasbench101.enumeration import CACHED, Table, digest_of, load_table, module_hashes
 from hnas.spaces.nasbench101.network import NASBench101Network
 from hnas.spaces.nasbench101.space import NASBench101, module_hash
-from tests.hnas.metrics.test_metrics import agrees, reference_scalars, reference_summed
 from tests.support.networks import shake
+from tests.support.references import agrees, reference_scalars, reference_summed
 
 SPACE = NASBench101()  # without a cache, and never asked for a hash: what needs the table uses the fixture `space`
 EXAMPLE = "00005c142e6f48ac74fdcf73e3439874"

@@ -23,7 +23,8 @@ from hnas.pipeline.console.text import correlation_text, search_heading
 from hnas.pipeline.search.session import new_search, open_search, run_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
-from tests.conftest import HNAS, SPACE, fill, hnas, metrics_of
+from tests.support.processes import HNAS, run_command
+from tests.support.runs import SPACE, fill, metrics_of
 
 DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 
@@ -234,12 +235,12 @@ def test_the_train_oracle_searches_a_mean_too(seeds, tmp_path):
     run = seeds[1][2]
     command = [str(HNAS), "search", "nasbench201", "--run", run, "--average", "--store", store]
     options = ["--dataset", "digits", "--oracle", "train", "--queries", "2", "--epochs", "1", "--batch-size", "256"]
-    done = hnas(*command, *options)
+    done = run_command(*command, *options)
     assert done.returncode == 0, done.stderr
     assert f"of the mean of runs {', '.join(sorted(seeds[1]))}" in done.stderr
     assert "left out: 4 architectures" in done.stderr
-    correlated = hnas(str(HNAS), "correlate", "--run", run, "--average", "--store", store)
+    correlated = run_command(str(HNAS), "correlate", "--run", run, "--average", "--store", store)
     assert correlated.returncode == 0, correlated.stderr
     assert correlated.stdout.startswith("the mean of runs ")
-    alone = hnas(str(HNAS), "correlate", "--run", run[:3] + "x", "--average", "--store", store)
+    alone = run_command(str(HNAS), "correlate", "--run", run[:3] + "x", "--average", "--store", store)
     assert alone.returncode == 2

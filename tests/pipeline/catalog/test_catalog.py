@@ -23,7 +23,8 @@ from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.store.run import RunSettings
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
-from tests.conftest import SPACE, exact_table, fill, metrics_of, snapshot
+from tests.support.contents import snapshot
+from tests.support.runs import SPACE, exact_table, fill, metrics_of
 
 VIEWS = (
     "runs", "architectures", "requests", "metrics", "accuracies", "mean_accuracies", "curves", "proxies", "pool",

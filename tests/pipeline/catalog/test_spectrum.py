@@ -21,8 +21,8 @@ from hnas.pipeline.console.query import run_query, view_names
 from hnas.pipeline.console.shell import list_columns
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
-from tests.conftest import fill, metrics_of
 from tests.support.places import SHIPPED as TABLES
+from tests.support.runs import fill, metrics_of
 
 SHIPPED = TABLES / "nasbench201-cifar10"
 COLUMNS = {

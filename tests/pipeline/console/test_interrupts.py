@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import HNAS, fill, hnas, precompute_command
-from tests.support.processes import WAIT, group_is_gone, running, wait_until
+from tests.support.processes import HNAS, WAIT, group_is_gone, precompute_command, run_command, running, wait_until
+from tests.support.runs import fill
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -236,8 +236,8 @@ def test_standard_output_without_space_is_a_sentence_and_status_1(store):
 
 
 def test_what_was_printed_arrives_and_the_status_is_the_command_s(store):
-    done = hnas(str(HNAS), "sql", "SELECT repeat('x', 1000000) AS x", "--format=csv", f"--store={store}")
+    done = run_command(str(HNAS), "sql", "SELECT repeat('x', 1000000) AS x", "--format=csv", f"--store={store}")
     assert (done.returncode, len(done.stdout), done.stderr) == (0, 1_000_003, "")
-    assert hnas(str(HNAS), "sql", "SELECT", f"--store={store}").returncode == 2
-    assert hnas(str(HNAS), "nonsense").returncode == 2
-    assert hnas(str(HNAS), "--version").returncode == 0
+    assert run_command(str(HNAS), "sql", "SELECT", f"--store={store}").returncode == 2
+    assert run_command(str(HNAS), "nonsense").returncode == 2
+    assert run_command(str(HNAS), "--version").returncode == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.test_cli import hnas
+from tests.support.command_line import hnas
 
 QUERY = "SELECT i, i / 2 AS half FROM range(3) t(i)"
 

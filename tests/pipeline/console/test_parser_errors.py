@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hnas.errors import closest, did_you_mean
+from tests.support.command_line import hnas, hnas_process
 from tests.support.stores import make_store
-from tests.test_cli import hnas, hnas_process
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import CONVOLUTION
+from tests.support.places import ROOT
 from tests.support.stores import make_store
-from tests.test_cli import CONVOLUTION, ROOT
 
 COMMANDS = {
     "help": ("--help",),

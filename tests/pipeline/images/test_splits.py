@@ -17,7 +17,7 @@ import pytest
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.images import open_dataset, training_batch
 from hnas.pipeline.images.splits import TEST, TRAIN, VALIDATION, looks_like_a_split, role, role_of_file
-from tests.pipeline.images.test_images import encoded, write_batches, write_folder, write_parquet
+from tests.support.image_files import encoded, write_batches, write_folder, write_parquet
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
 TEST_NAMES = ("test", "Test", "TESTING", "test_set", "testset", "Test-Images")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import shutil
 from pathlib import Path
 
@@ -12,25 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.test_cli import hnas
+from tests.support.command_line import hnas
+from tests.support.contents import rows, snapshot
+from tests.support.import_files import TABLE, A, B, needs_table
 
-TABLE = Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent")) / "nasbench201" / "cifar10-test-accuracy.csv"
-needs_table = pytest.mark.skipif(
-    not TABLE.is_file(),
-    reason="HNAS_TEST_DATA is unset or has no nasbench201/cifar10-test-accuracy.csv: the real accuracies are needed",
-)
-A = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
-B = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
 PLAIN = f"arch,dataset,test_accuracy\n{A},cifar10,10.5\n{B},cifar10,91.25\n"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
-
-
-def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -47,12 +36,6 @@ def imported(store: Path, path: Path) -> str:
 def stored(store: Path) -> pa.Table:
     (path,) = (store / "accuracies").glob("*/*.parquet")
     return pq.read_table(path)
-
-
-def rows(store: Path, query: str = "FROM accuracies") -> list[dict[str, object]]:
-    done = hnas("sql", query, "--format", "json", "--store", store)
-    assert done.status == 0, done.err
-    return json.loads(done.out)
 
 
 # --- the real table -------------------------------------------------------------------------------------------------

@@ -17,9 +17,11 @@ import pytest
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
-from tests.pipeline.importers.test_imports import A, B, query, table
+from tests.support.command_line import hnas, hnas_process
+from tests.support.contents import query
+from tests.support.import_files import A, B, table
 from tests.support.importing import imported, refused
-from tests.test_cli import ROOT, hnas, hnas_process
+from tests.support.places import ROOT
 
 HEADER = "arch,dataset,test_accuracy\n"
 KINDS = ("csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero")

@@ -1,26 +1,18 @@
-"""Importing NAS-Bench-101: every number of a file arrives, and a file with any fault changes nothing.
-
-The files are written by this module alone, byte by byte as the formats' documentation has them: the checksum from its
-polynomial, the message from its wire format.
-"""
+"""Importing NAS-Bench-101: every number of a file arrives, and a file with any fault changes nothing."""
 
 from __future__ import annotations
 
 import base64
-import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections import Counter
 from functools import partial
-from hashlib import md5
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -29,77 +21,23 @@ from hnas.errors import HnasError, UsageError
 from hnas.pipeline.importers import import_accuracies, writing
 from hnas.pipeline.importers.nasbench101 import read_nasbench101
 from hnas.pipeline.store.store import Store
-from tests.pipeline.importers.test_import_csv import rows, snapshot
 from tests.support import importing
-from tests.test_cli import ROOT, hnas
-
-LAYERS = ("conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3")
-CHAIN = {n: "".join("1" if j == i + 1 else "0" for i in range(n) for j in range(n)) for n in range(2, 8)}
-OPERATIONS = {n: ",".join(["input", *(LAYERS[k % 3] for k in range(n - 2)), "output"]) for n in range(2, 8)}
-
-Row = list[Any]
-Evaluation = tuple[float, float, float, float, float]
-
-
-def crc32c(content: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def frame(content: bytes) -> bytes:
-    def masked(part: bytes) -> bytes:
-        crc = crc32c(part)
-        return struct.pack("<I", ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) % 2**32)
-
-    length = struct.pack("<Q", len(content))
-    return length + masked(length) + content + masked(content)
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def message(evaluations: list[Evaluation], path: str = "/cell/model.ckpt-16875") -> bytes:
-    out = b""
-    for evaluation in evaluations:
-        inner = b"".join(bytes([8 * k + 1]) + struct.pack("<d", value) for k, value in enumerate(evaluation, start=1))
-        inner += b"\x32" + varint(len(path)) + path.encode()
-        out += b"\x0a" + varint(len(inner)) + inner
-    return out + b"\x10" + varint(8_555_530) + b"\x19" + struct.pack("<d", 1234.5)
-
-
-def name_of(number: int) -> str:
-    return md5(str(number).encode()).hexdigest()
-
-
-def evaluations(random: Random, epochs: int) -> list[Evaluation]:
-    seconds = 1000 * random.random()
-    return [
-        (at, seconds * at, random.randrange(10_001) / 1e4, random.randrange(10_001) / 1e4, random.random())
-        for at in (0.0, epochs / 2 - 0.0032, float(epochs))
-    ]
-
-
-def training(number: int = 0, epochs: int = 108, seed: int = 0, n: int = 7) -> Row:
-    metrics = message(evaluations(Random(f"{number} {epochs} {seed}"), epochs))
-    return [name_of(number), epochs, CHAIN[n], OPERATIONS[n], base64.b64encode(metrics).decode()]
-
-
-def fields(values: dict[int, float]) -> bytes:
-    """An `EvaluationData` message by the numbers of its fields, in their order here."""
-    return b"".join(bytes([number << 3 | 1]) + struct.pack("<d", value) for number, value in values.items())
-
-
-def framed(*trainings: Row) -> bytes:
-    return b"".join(frame(json.dumps(row).encode()) for row in trainings)
+from tests.support.command_line import hnas
+from tests.support.contents import rows, snapshot
+from tests.support.nasbench101_files import (
+    CHAIN,
+    OPERATIONS,
+    Evaluation,
+    evaluations,
+    fields,
+    frame,
+    framed,
+    message,
+    name_of,
+    training,
+    varint,
+)
+from tests.support.places import ROOT
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -188,10 +126,10 @@ def test_a_second_import_changes_nothing_and_a_changed_file_replaces_all(store: 
 def test_a_store_that_lost_its_curves_gets_them_again(store: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", framed(training(1)))
     imported(store, path)
-    before = {name: content for name, (content, _) in snapshot(store).items()}
+    before = {name: content for name, (_, content) in snapshot(store).items()}
     next(store.glob("curves/*/*")).unlink()
     assert imported(store, path).startswith("imported")
-    assert {name: content for name, (content, _) in snapshot(store).items()} == before
+    assert {name: content for name, (_, content) in snapshot(store).items()} == before
 
 
 def test_a_store_at_a_url(tmp_path: Path) -> None:

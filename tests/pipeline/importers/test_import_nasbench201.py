@@ -20,28 +20,8 @@ from hnas.pipeline.importers.nasbench201 import read_nasbench201
 from hnas.pipeline.importers.nasbench201_results import Trials
 from hnas.pipeline.importers.pickles.stream import Stream
 from hnas.pipeline.importers.pickles.unpickle import unpickle
-from tests.support.peer_results import ARCHS, by_key, collect, expected, nothing, results
-
-
-def entry(index: int) -> dict[str, Any]:
-    made = results(nas_201_api, index)
-    for states in made.values():
-        for result in states["all_results"].values():
-            result["params"] = np.float64(result["params"])  # as numpy counted them
-    return {"full": made["200"], "less": made["12"]}
-
-
-RESULTS = {index: entry(index) for index in range(len(ARCHS))}
-
-
-def content(**change: object) -> dict[str, object]:
-    whole = {"meta_archs": list(ARCHS), "total_archs": 4, "arch2infos": RESULTS, "evaluated_indexes": list(range(4))}
-    return {**whole, **change}
-
-
-def save(path: Path, whole: object, *, archive: bool = False) -> Path:
-    torch.save(whole, path, _use_new_zipfile_serialization=archive)
-    return path
+from tests.support.nasbench201_files import RESULTS, content, save
+from tests.support.peer_results import ARCHS, by_key, collect, expected, nothing
 
 
 @pytest.fixture(scope="module", params=["legacy", "zip"])

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hnas.pipeline.importers import training_rows as trainings
-from tests.pipeline.importers.test_import_csv import TABLE, A, B, needs_table, rows, snapshot
 from tests.support import importing
-from tests.test_cli import hnas
+from tests.support.command_line import hnas
+from tests.support.contents import rows, snapshot
+from tests.support.import_files import TABLE, A, B, needs_table
 
 COLUMNS: dict[str, Any] = {"arch": [A, B], "dataset": ["cifar10", "cifar10"], "test_accuracy": [10.5, 91.25]}
 

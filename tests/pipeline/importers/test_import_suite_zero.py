@@ -17,9 +17,10 @@ from hnas import search_spaces
 from hnas.errors import UsageError
 from hnas.pipeline.importers.json_stream import JSONStream
 from hnas.spaces import key_of
-from tests.pipeline.importers.test_import_csv import TABLE, needs_table, rows, snapshot
 from tests.support import importing
-from tests.test_cli import hnas
+from tests.support.command_line import hnas
+from tests.support.contents import rows, snapshot
+from tests.support.import_files import TABLE, needs_table
 
 DATA = Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent"))
 FILES = {"nasbench101": ("nasbench101", 250), "nasbench201": ("nasbench201", 491), "nasbench301": ("darts", 250)}

@@ -10,21 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.store.manifests import imported_files, manifest_names, read_manifest
-from hnas.pipeline.store.schema import SCHEMAS
-from hnas.pipeline.store.store import Store, digest
-from tests.pipeline.importers.test_import_nasbench101 import framed, training
-from tests.test_cli import ROOT, hnas
-
-A = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
-B = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
-HEADER = "arch,dataset,test_accuracy\n"
+from hnas.pipeline.store.store import Store
+from tests.support.command_line import hnas
+from tests.support.contents import files_of, query
+from tests.support.import_files import A, B, older, table
+from tests.support.nasbench101_files import framed, training
+from tests.support.places import ROOT
 
 
 @pytest.fixture
@@ -32,26 +27,8 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def table(path: Path, *values: float, dataset: str = "cifar10") -> Path:
-    """A CSV file of the test accuracies of `A` and `B`."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(
-        HEADER + "".join(f"{arch},{dataset},{value}\n" for arch, value in zip((A, B), values, strict=False))
-    )
-    return path
-
-
-def query(store: Store, text: str) -> list[tuple[Any, ...]]:
-    return connect(Store(store.location)).execute(text).fetchall()
-
-
 def sources(store: Store) -> list[tuple[str, int]]:
     return query(store, "SELECT source, count(*) FROM accuracies GROUP BY source ORDER BY source")
-
-
-def files_of(store: Store) -> dict[str, bytes]:
-    found = (path for path in Path(store.root).rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(store.root)): path.read_bytes() for path in found}
 
 
 # --- each file a source ---------------------------------------------------------------------------------------------
@@ -108,22 +85,6 @@ def test_a_name_that_the_user_gives(store: Store, tmp_path: Path) -> None:
 
 
 # --- what older versions imported -----------------------------------------------------------------------------------
-
-
-def older(store: Store, kind: str, file: str, accuracy: float, content: str = "old", dataset: str = "cifar10") -> str:
-    """What an import of `file` left before there were manifests: a Parquet file in each table, with a note."""
-    row = {"space": "nasbench201", "arch": A, "dataset": dataset, "test_accuracy": accuracy}
-    stem = Path(file).stem
-    name = f"{stem}-{digest(file, size=4)}.parquet"
-    note = {"content": content, "rows": {"accuracies": 1, "curves": 1}, "architectures": 1}
-    store.prepare()
-    for kind_of_table in ("accuracies", "curves"):
-        rows = pa.Table.from_pylist([row], schema=SCHEMAS[kind_of_table])
-        rows = rows.replace_schema_metadata({b"hnas.import": json.dumps(note).encode()})
-        path = Path(store.path(kind_of_table, kind, name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(rows, path)
-    return name.removesuffix(".parquet")
 
 
 def test_files_of_an_older_store_are_sources_of_their_own(store: Store) -> None:

@@ -19,10 +19,10 @@ from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset
 from hnas.pipeline.precompute.plan import make_plan
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
-from tests.conftest import SIZE, SPACE, fill
-from tests.pipeline.importers.test_imports import query
+from tests.support.command_line import hnas
+from tests.support.contents import query
+from tests.support.runs import SIZE, SPACE, fill
 from tests.support.stores import make_store
-from tests.test_cli import hnas
 
 SPELLINGS = {
     "CIFAR-10": "cifar10", "CIFAR10": "cifar10", "cifar_10": "cifar10", "Cifar 10": "cifar10", " cifar10 ": "cifar10",

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from hnas.pipeline.io.terminal_tables import cut, described, fitted, table
+from tests.support.command_line import hnas
+from tests.support.places import ROOT
 from tests.support.stores import make_store
-from tests.test_cli import ROOT, hnas
 
 COMMANDS = {
     "info": ("info",),

@@ -27,7 +27,7 @@ from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.ntk_arrays import Blocks, NTKArrays
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.stored import Stored
-from tests.conftest import SPACE, claims_of, exact_table, fill, job_of, metrics_of
+from tests.support.runs import SPACE, claims_of, exact_table, fill, job_of, metrics_of
 
 MakePlan = Callable[..., Plan]
 
@@ -142,7 +142,7 @@ def test_what_a_command_gives_up_is_free_for_the_others_and_its_workers_store_no
 
 KILLED = """
 import sys
-from tests.conftest import claims_of, job_of, SIZE, SPACE
+from tests.support.runs import claims_of, job_of, SIZE, SPACE
 from hnas.pipeline.precompute import worker
 from hnas.pipeline.precompute.chunking import Budget
 from hnas.pipeline.images import open_dataset

@@ -27,7 +27,8 @@ from hnas.pipeline.precompute.cluster import connected
 from hnas.pipeline.precompute.driver import Progress, precompute
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
-from tests.conftest import SPACE, Row, exact_table, fill, snapshot
+from tests.support.contents import snapshot
+from tests.support.runs import SPACE, Row, exact_table, fill
 
 DASK = Path(sys.executable).with_name("dask")
 WAIT = 240

@@ -20,8 +20,8 @@ from hnas.pipeline.precompute import worker
 from hnas.pipeline.precompute.local_cluster import SharedGPUCluster, default_workers, local_cluster, physical_cores
 from hnas.pipeline.store.run import read_settings
 from hnas.pipeline.store.store import Store
-from tests.conftest import SPACE, fill, job_of, metrics_of
 from tests.support.places import SHIPPED as TABLES
+from tests.support.runs import SPACE, fill, job_of, metrics_of
 
 
 @pytest.fixture

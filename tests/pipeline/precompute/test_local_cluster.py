@@ -22,8 +22,8 @@ from hnas.pipeline.precompute.cluster import connected
 from hnas.pipeline.precompute.dask_scratch import scratch_folder
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.store.store import Store
-from tests.conftest import SPACE, exact_table, fill, hnas, precompute_command
-from tests.support.processes import WAIT, group_is_gone, running, wait_until
+from tests.support.processes import WAIT, group_is_gone, precompute_command, run_command, running, wait_until
+from tests.support.runs import SPACE, exact_table, fill
 
 
 def listening() -> set[tuple[str, int]]:
@@ -114,7 +114,7 @@ def test_the_next_command_sweeps_what_a_killed_one_left_in_the_folder_for_tempor
         process.wait()
         wait_until(lambda: group_is_gone(process.pid))
     assert list(scratch.iterdir())
-    done = hnas("env", f"TMPDIR={scratch}", *command, timeout=WAIT)
+    done = run_command("env", f"TMPDIR={scratch}", *command, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     assert list(scratch.iterdir()) == []
 
@@ -208,7 +208,7 @@ def test_a_configuration_made_for_other_clusters_neither_breaks_nor_changes_the_
     store = Store(str(tmp_path / "store"))
     home = settings_below(tmp_path, json.dumps(HOSTILE))
     command = precompute_command(store.root, "--sample=60", "--workers=1", "--chunk-size=1", "--quiet")
-    done = hnas(*home, *command, timeout=WAIT)
+    done = run_command(*home, *command, timeout=WAIT)
     # The log is one of the user's wishes that stand.
     assert done.returncode == 0, done.stderr
     assert all(re.search(" - (DEBUG|INFO) - ", line) for line in done.stderr.splitlines()), done.stderr
@@ -229,7 +229,7 @@ def _whole_plan(store: Store):
 )
 def test_a_configuration_that_dask_refuses_is_told_in_a_sentence(tmp_path, text, reason):
     home = settings_below(tmp_path, text)
-    done = hnas(*home, *precompute_command(tmp_path / "store", "--sample=2", "--workers=1"))
+    done = run_command(*home, *precompute_command(tmp_path / "store", "--sample=2", "--workers=1"))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("hnas: Dask refuses its configuration: ")

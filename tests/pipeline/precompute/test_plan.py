@@ -22,7 +22,8 @@ from hnas.pipeline.precompute.local_cluster import physical_cores
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.store.run import RunSettings
 from hnas.pipeline.store.store import Store
-from tests.conftest import SIZE, SPACE, exact_table, fill, snapshot
+from tests.support.contents import snapshot
+from tests.support.runs import SIZE, SPACE, exact_table, fill
 
 MakePlan = Callable[..., Plan]
 

@@ -29,21 +29,9 @@ from hnas.pipeline.precompute.driver import Progress, precompute
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
-from tests.conftest import (
-    SIZE,
-    SPACE,
-    Row,
-    chunks_of,
-    claims_of,
-    exact_table,
-    fill,
-    hnas,
-    job_of,
-    metrics_of,
-    precompute_command,
-    snapshot,
-)
-from tests.support.processes import WAIT, group_is_gone, running, wait_until
+from tests.support.contents import snapshot
+from tests.support.processes import WAIT, group_is_gone, precompute_command, run_command, running, wait_until
+from tests.support.runs import SIZE, SPACE, Row, chunks_of, claims_of, exact_table, fill, job_of, metrics_of
 
 MakePlan = Callable[..., Plan]
 
@@ -71,7 +59,7 @@ def one_worker(
 ) -> tuple[Store, subprocess.CompletedProcess[str], dict[str, Row]]:
     """One worker, chunks of 4: the store, what the command said, and the table that every other way must give."""
     folder = tmp_path_factory.mktemp("one worker") / "store"
-    done = hnas(
+    done = run_command(
         *precompute_command(folder, f"--architectures={listed}", "--workers=1", "--chunk-size=4", "--quiet"),
         timeout=WAIT,
     )
@@ -170,7 +158,7 @@ def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
         assert plan.done == stored
         assert precompute(store, SPACE, plan, workers=1, device="cpu") == run
     else:
-        again = hnas(*command, timeout=WAIT)
+        again = run_command(*command, timeout=WAIT)
         assert again.returncode == 0, again.stderr
         assert again.stdout.endswith(f"{len(expected) - stored} computed now\n")
         first, second, *_, last = again.stderr.splitlines()
@@ -187,7 +175,7 @@ def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
 def test_a_second_precompute_computes_nothing_and_touches_no_file(one_worker, shuffled):
     store, _, expected = one_worker
     before = snapshot(store.root)
-    again = hnas(*precompute_command(store.root, f"--architectures={shuffled}", "--workers=2"), timeout=WAIT)
+    again = run_command(*precompute_command(store.root, f"--architectures={shuffled}", "--workers=2"), timeout=WAIT)
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout.endswith(
         f"{len(expected)} canonical architectures stand for the 90 asked for; 0 computed now\n"

@@ -23,8 +23,8 @@ from hnas.errors import HnasError, UsageError
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.precompute.tls import Certificates
 from hnas.pipeline.store.store import Store
-from tests.conftest import SPACE, exact_table, fill, hnas, precompute_command
-from tests.support.processes import WAIT
+from tests.support.processes import WAIT, precompute_command, run_command
+from tests.support.runs import SPACE, exact_table, fill
 
 DASK = Path(sys.executable).with_name("dask")
 
@@ -127,7 +127,7 @@ def test_the_command_line_s_certificates_open_a_scheduler_that_demands_them(sche
     store = Store(str(tmp_path / "store"))
     options = [f"--scheduler={scheduler}", f"--tls-ca={client.ca}", f"--tls-cert={client.cert}"]
     command = precompute_command(store.root, "--sample=8", "--quiet", *options, f"--tls-key={client.key}")
-    done = hnas(*command, timeout=WAIT)
+    done = run_command(*command, timeout=WAIT)
     assert (done.returncode, done.stderr) == (0, "")
     alone = Store(str(tmp_path / "alone"))
     plan = small_plan(alone, sample=8)
@@ -141,11 +141,11 @@ def test_so_do_those_of_dask_s_configuration(scheduler, client, tmp_path):
     comm = {"require-encryption": True, "tls": tls}
     (place / "tls.yaml").write_text(json.dumps({"distributed": {"comm": comm}}))
     command = precompute_command(tmp_path / "store", "--sample=2", f"--scheduler={scheduler}", "--quiet")
-    done = hnas("env", f"HOME={tmp_path}", *command, timeout=WAIT)
+    done = run_command("env", f"HOME={tmp_path}", *command, timeout=WAIT)
     assert (done.returncode, done.stderr) == (0, "")
     # What the command line does not name, the configuration does; an address without a scheme is one of TLS then.
     command[-2] = f"--scheduler={scheduler.removeprefix('tls://')}"
-    done = hnas("env", f"HOME={tmp_path}", *command, f"--tls-ca={client.ca}", "--seed=1", timeout=WAIT)
+    done = run_command("env", f"HOME={tmp_path}", *command, f"--tls-ca={client.ca}", "--seed=1", timeout=WAIT)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -223,7 +223,7 @@ def test_a_configuration_that_demands_encryption_refuses_a_scheduler_in_the_clea
     try:
         Client(f"tcp://127.0.0.1:{port}", timeout=WAIT, security=Security()).close()
         command = precompute_command(tmp_path / "store", "--sample=2", f"--scheduler=tcp://127.0.0.1:{port}")
-        done = hnas("env", "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=True", *command, timeout=WAIT)
+        done = run_command("env", "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=True", *command, timeout=WAIT)
     finally:
         process.kill()
         process.wait()

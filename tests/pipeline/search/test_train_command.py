@@ -21,8 +21,9 @@ from hnas.pipeline.search.training import Trainer, evaluate, recipe_for
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 from hnas.threads import physical_cores, training_threads
-from tests.conftest import HNAS, fill
-from tests.test_cli import hnas
+from tests.support.command_line import hnas
+from tests.support.processes import HNAS
+from tests.support.runs import fill
 
 ARCH = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
 SMALL = ("--dataset", "digits", "--epochs", "1", "--channels", "4", "--cells", "1")

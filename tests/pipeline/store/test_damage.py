@@ -29,8 +29,10 @@ from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import load_batch
 from hnas.pipeline.store.store import Store
-from tests.conftest import HNAS, SPACE, exact_table, fill, hnas, snapshot
+from tests.support.contents import snapshot
 from tests.support.places import ROOT
+from tests.support.processes import HNAS, run_command
+from tests.support.runs import SPACE, exact_table, fill, job_of
 
 
 @pytest.fixture
@@ -279,7 +281,6 @@ def test_a_flipped_bit_of_a_chunk_is_told_with_what_mends_it_which_does(two, sma
 def exact_table_after(store: Store, plan) -> dict:
     """What a run holds after its lost spectra were computed again here, as `precompute` has it done by workers."""
     from hnas.pipeline.precompute.worker import run_chunk
-    from tests.conftest import job_of
 
     for chunk in plan.repairs:
         run_chunk(job_of(store, plan), chunk)
@@ -460,10 +461,10 @@ def test_an_unfinished_run_is_refused_with_the_figure_unless_partial_is_allowed(
 def test_check_says_what_is_damaged_and_exits_with_1(two):
     store, run, _ = two
     command = [str(HNAS), "check", "--store", store.root]
-    done = hnas(*command)
+    done = run_command(*command)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing is damaged")
     flip(Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0])))
-    done = hnas(*command, "--json")
+    done = run_command(*command, "--json")
     assert done.returncode == 1
     assert done.stderr == f"hnas: 1 thing in the store {store.root} is damaged\n"
     (finding,) = json.loads(done.stdout)["damaged"]
@@ -471,11 +472,11 @@ def test_check_says_what_is_damaged_and_exits_with_1(two):
 
 
 def test_a_store_that_is_not_there_is_told_from_one_that_is_empty(tmp_path):
-    absent = hnas(str(HNAS), "info", "--store", str(tmp_path / "store"))
+    absent = run_command(str(HNAS), "info", "--store", str(tmp_path / "store"))
     assert absent.returncode == 2
     assert "there is no store at" in absent.stderr
     (tmp_path / "store").mkdir()
-    empty = hnas(str(HNAS), "info", "--store", str(tmp_path / "store"))
+    empty = run_command(str(HNAS), "info", "--store", str(tmp_path / "store"))
     assert (empty.returncode, empty.stderr) == (0, "")
 
 

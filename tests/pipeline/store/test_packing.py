@@ -20,8 +20,9 @@ from hnas.pipeline.precompute.plan import adopted, record_request
 from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.run import open_run
 from hnas.pipeline.store.store import Store
-from tests.conftest import SPACE, exact_table, fill, snapshot
+from tests.support.contents import snapshot
 from tests.support.places import ROOT
+from tests.support.runs import SPACE, exact_table, fill
 
 
 def test_a_packed_run_has_every_number_to_the_last_bit_in_one_part(filled, tmp_path):

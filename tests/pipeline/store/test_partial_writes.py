@@ -11,8 +11,8 @@ from pathlib import Path
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.store.partial_writes import sweep_parts
 from hnas.pipeline.store.store import Store
-from tests.pipeline.importers.test_imports import table
-from tests.test_cli import ROOT
+from tests.support.import_files import table
+from tests.support.places import ROOT
 
 #: Writes a file into the store piece by piece, says so, and waits.
 WRITER = """

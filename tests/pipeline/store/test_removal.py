@@ -14,9 +14,11 @@ from filelock import FileLock
 
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.store.store import Store
-from tests.pipeline.importers.test_imports import files_of, older, query, table
+from tests.support.command_line import hnas
+from tests.support.contents import files_of, query
+from tests.support.import_files import older, table
+from tests.support.places import ROOT
 from tests.support.stores import make_store
-from tests.test_cli import ROOT, hnas
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from hnas.pipeline.precompute.plan import Plan
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import load_batch, open_run, read_settings
 from hnas.pipeline.store.store import STORE_VERSION, Store, store_location
-from tests.conftest import exact_table, fill, metrics_of, snapshot
+from tests.support.contents import snapshot
+from tests.support.runs import exact_table, fill, metrics_of
 
 MakePlan = Callable[..., Plan]
 
