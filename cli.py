@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, render. Heavy packages are imported inside the commands."""
+"""The command line: parse, call one function,  Heavy packages are imported inside the commands."""
 
 from __future__ import annotations
 
@@ -213,14 +213,14 @@ def precompute(
     """
     if dataset is None:
         raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
-    from hnas.pipeline.console.progress import Reporter
-    from hnas.pipeline.console.text import dry_run_text, precompute_summary
     from hnas.pipeline.images import open_dataset
     from hnas.pipeline.io.terminal_tables import terminal_width
     from hnas.pipeline.precompute.driver import estimate
     from hnas.pipeline.precompute.driver import precompute as carry_out
     from hnas.pipeline.precompute.local_cluster import default_workers
     from hnas.pipeline.precompute.plan import make_plan
+    from hnas.pipeline.precompute.progress import PrecomputeReporter
+    from hnas.pipeline.precompute.report import dry_run_text, precompute_summary
     from hnas.pipeline.precompute.tls import Certificates
     from hnas.pipeline.store.store import Store, store_location
     from hnas.spaces import search_spaces
@@ -246,7 +246,7 @@ def precompute(
         width = terminal_width(sys.stdout)
         print(dry_run_text(plan, seconds, workers=expected, keep_gram=keep_gram, width=width))
         return
-    reporter = Reporter(sys.stderr, quiet=quiet)
+    reporter = PrecomputeReporter(sys.stderr, quiet=quiet)
     try:
         carry_out(
             place,
@@ -286,10 +286,11 @@ def import_(
     Each file is a source of its own, and none is averaged with another. Importing a file again changes nothing; a
     changed file of the same name replaces its rows; `hnas rm` takes them out.
     """
-    from hnas.pipeline.console.progress import ReadingReporter
-    from hnas.pipeline.console.text import import_summary, warn
+    from hnas.pipeline.console.streams import warn
     from hnas.pipeline.importers import import_accuracies
     from hnas.pipeline.importers.hints import hints
+    from hnas.pipeline.importers.report import import_summary
+    from hnas.pipeline.io.progress import ReadingReporter
     from hnas.pipeline.store.store import Store, store_location
 
     place = Store(store_location(store))
@@ -318,7 +319,7 @@ def rm(
 
     Asks before it does, and says which searches used it. Nothing outside the store is removed.
     """
-    from hnas.pipeline.console.text import warn
+    from hnas.pipeline.console.streams import warn
     from hnas.pipeline.store.removal import find_held, remove
     from hnas.pipeline.store.store import Store, store_location
 
@@ -355,9 +356,9 @@ def fetch(
     cifar10, cifar100, nasbench101, nasbench101-full: checked against their published checksums; an interrupted download
     goes on. imagenet16-120, nasbench201, nats-bench, suite-zero have no stable link: says where they are.
     """
-    from hnas.pipeline.console.progress import ReadingReporter
     from hnas.pipeline.images import data_folder
     from hnas.pipeline.io.fetch import fetch as get
+    from hnas.pipeline.io.progress import ReadingReporter
 
     reporter = ReadingReporter(sys.stderr, quiet=quiet, verb="fetching")
     try:
@@ -428,9 +429,10 @@ def search(
     wait_without_spinning()
     from hnas.pipeline.catalog.averaging import left_out
     from hnas.pipeline.catalog.views import connect
-    from hnas.pipeline.console import text as render
-    from hnas.pipeline.console.progress import TrainingBar
+    from hnas.pipeline.console.streams import warn
     from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.search.progress import TrainingBar
+    from hnas.pipeline.search.report import query_line, search_heading, search_summary
     from hnas.pipeline.search.session import new_search, open_search, run_search
     from hnas.pipeline.store.store import Store, store_location
 
@@ -460,7 +462,7 @@ def search(
     shown, width = not as_json and not quiet, terminal_width(sys.stdout)
 
     def say_what(candidates: int, size: TrainingSize | None) -> None:
-        render.warn(render.search_heading(started, candidates, left_out(connection, started.settings.runs), size))
+        warn(search_heading(started, candidates, left_out(connection, started.settings.runs), size))
 
     result = run_search(
         place,
@@ -469,12 +471,10 @@ def search(
         device=device.value,
         training_bar=TrainingBar(sys.stderr, quiet=quiet, epochs=started.settings.training.get("epochs", 0)),
         on_start=say_what if not quiet else None,
-        on_query=(lambda query: print(render.query_line(query, width), flush=True)) if shown else None,
+        on_query=(lambda query: print(query_line(query, width), flush=True)) if shown else None,
         partial=partial,
     )
-    print(
-        json.dumps(result.as_dict(), indent=2) if as_json else render.search_summary(result, width if shown else None)
-    )
+    print(json.dumps(result.as_dict(), indent=2) if as_json else search_summary(result, width if shown else None))
 
 
 @app.command(
@@ -516,9 +516,10 @@ def evaluate(
     from hnas.threads import wait_without_spinning
 
     wait_without_spinning()
-    from hnas.pipeline.console.progress import TrainingBar
-    from hnas.pipeline.console.text import training_heading, training_text, warn
+    from hnas.pipeline.console.streams import warn
     from hnas.pipeline.images import open_dataset
+    from hnas.pipeline.search.progress import TrainingBar
+    from hnas.pipeline.search.report import training_heading, training_text
     from hnas.pipeline.search.training import evaluate as train_one
 
     result = train_one(
@@ -562,8 +563,8 @@ def sql(
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.console.query import run_query
     from hnas.pipeline.console.shell import run_shell
-    from hnas.pipeline.console.sinks import output_format
-    from hnas.pipeline.console.text import warn, written_text
+    from hnas.pipeline.console.sinks import output_format, written_text
+    from hnas.pipeline.console.streams import warn
     from hnas.pipeline.store.shipped_tables import existing_store
     from hnas.pipeline.store.store import store_location
 
@@ -615,9 +616,9 @@ def correlate(
     Rank correlations of all columns with each other, and of the metrics with an accuracy, plain and through eq. (7).
     """
     from hnas.pipeline.analysis.correlate import correlate as compute
+    from hnas.pipeline.analysis.report import correlation_text, write_records
     from hnas.pipeline.catalog.views import connect, pick_run
-    from hnas.pipeline.console.progress import status
-    from hnas.pipeline.console.text import correlation_text, write_records
+    from hnas.pipeline.io.progress import status
     from hnas.pipeline.io.terminal_tables import terminal_width
     from hnas.pipeline.store.shipped_tables import existing_store
     from hnas.pipeline.store.store import store_location
@@ -647,8 +648,8 @@ def info(
 ) -> None:
     """Say what the store holds."""
     from hnas.pipeline.catalog.info import store_info
+    from hnas.pipeline.catalog.report import info_text
     from hnas.pipeline.catalog.views import connect
-    from hnas.pipeline.console.text import info_text
     from hnas.pipeline.io.terminal_tables import terminal_width
     from hnas.pipeline.store.shipped_tables import existing_store
     from hnas.pipeline.store.store import store_location
@@ -670,9 +671,9 @@ def check(
     """
     from dataclasses import asdict
 
-    from hnas.pipeline.console.progress import status
-    from hnas.pipeline.console.text import check_text
+    from hnas.pipeline.io.progress import status
     from hnas.pipeline.store.check import check_store
+    from hnas.pipeline.store.report import check_text
     from hnas.pipeline.store.shipped_tables import existing_store
     from hnas.pipeline.store.store import store_location
 

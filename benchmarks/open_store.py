@@ -36,7 +36,7 @@ stages = []
 def stage(name):
     stages.append((name, time.time() - begun, time.process_time()))
 from hnas import cli
-from hnas.pipeline.console import text as render
+from hnas.pipeline.search import report
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.catalog.pool import DuckDBPool
 from hnas.pipeline.search.session import new_search

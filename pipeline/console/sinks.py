@@ -107,3 +107,8 @@ def _file(output: Path, binary: bool) -> Iterator[Any]:
         if not device:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+
+def written_text(rows: int, output: Path) -> str:
+    """How many rows of a result are in which file."""
+    return f"{rows:,} {'row' if rows == 1 else 'rows'} written to {output}"

@@ -119,3 +119,8 @@ def check_names(arguments: Sequence[str]) -> None:
 
 def _shown(name: str) -> str:
     return printable(os.fsencode(name).decode(errors="backslashreplace")) if not is_text(name) else name
+
+
+def warn(text: str) -> None:
+    """A remark for people, on standard error."""
+    print(printable(text, lines=True), file=sys.stderr, flush=True)

@@ -20,8 +20,8 @@ from hnas.errors import UsageError
 from hnas.optim.objective import objective
 from hnas.pipeline.analysis.correlate import TABLE_1, Correlations, correlate, kendall, spearman
 from hnas.pipeline.analysis.figures import check_figure, plot_correlations
+from hnas.pipeline.analysis.report import correlation_text, write_records
 from hnas.pipeline.catalog.views import connect, pick_run
-from hnas.pipeline.console.text import correlation_text, write_records
 from tests.support.stores import make_store
 
 

@@ -16,10 +16,11 @@ from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.optim.algorithm import ArrayPool, search
 from hnas.pipeline.analysis.correlate import correlate, spearman
+from hnas.pipeline.analysis.report import correlation_text
 from hnas.pipeline.catalog.averaging import group_of, left_out
 from hnas.pipeline.catalog.pool import DuckDBPool
 from hnas.pipeline.catalog.views import connect, pick_run
-from hnas.pipeline.console.text import correlation_text, search_heading
+from hnas.pipeline.search.report import search_heading
 from hnas.pipeline.search.session import new_search, open_search, run_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store

@@ -13,9 +13,9 @@ import torch
 
 from hnas.errors import UsageError
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.console import progress
-from hnas.pipeline.console.progress import TrainingBar
 from hnas.pipeline.images import open_dataset
+from hnas.pipeline.search import progress
+from hnas.pipeline.search.progress import TrainingBar
 from hnas.pipeline.search.session import new_search, open_search, run_search
 from hnas.pipeline.search.training import Trainer, evaluate, recipe_for
 from hnas.pipeline.store.store import Store
@@ -140,9 +140,9 @@ def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkey
         )
         return stderr.getvalue().splitlines()
 
-    monkeypatch.setattr(progress, "_TRAINING_LOG_EVERY", 1e9)
+    monkeypatch.setattr(progress, "_LOG_EVERY", 1e9)
     assert log() == []
-    monkeypatch.setattr(progress, "_TRAINING_LOG_EVERY", 0.0)
+    monkeypatch.setattr(progress, "_LOG_EVERY", 0.0)
     lines = log()
     shape = r"\d\d:\d\d:\d\d epoch (\d) of 3, loss \d+\.\d{3}, \d+ s left"
     epochs = [int(match[1]) for match in (re.fullmatch(shape, line) for line in lines) if match]

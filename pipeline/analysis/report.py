@@ -1,0 +1,58 @@
+"""Results of `hnas correlate` as people and as programs read them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any, TextIO
+
+import numpy as np
+
+from hnas.pipeline.analysis.correlate import Correlations
+from hnas.pipeline.catalog.report import left_out_lines
+from hnas.pipeline.io.terminal_tables import table
+from hnas.pipeline.store.run import run_or_mean
+
+
+def correlation_text(found: Correlations, width: int | None = None) -> str:
+    """Both tables for people."""
+    label = {"spearman": "Spearman's rho", "kendall": "Kendall's tau"}[found.method]
+    run = found.run
+    what = run_or_mean(run["run"], found.runs)
+    lines = [f"{what}: {run['space']} on {run['dataset']}, {found.n:,} architectures, {label}"]
+    lines += [*left_out_lines(found.left_out), ""]
+    short = {name: name.replace("accuracy", "acc") for name in found.names}
+    rows = [["", *(short[name] for name in found.names)]]
+    for i, name in enumerate(found.names):
+        rows.append([short[name], *(_number(found.matrix[i, j]) for j in range(len(found.names)))])
+    remedy = "`--format csv` has all"
+    lines.append(table(rows, texts=[True, *[False] * len(found.names)], width=width, remedy=remedy))
+    if found.table_1:
+        rows = [[f"with {found.target}", "realizable", "non-realizable", "mu", "nu"]]
+        for row in found.table_1:
+            values = [
+                _number(row.realizable),
+                _number(row.non_realizable),
+                _number(row.mu, ".3g"),
+                _number(row.nu, ".4g"),
+            ]
+            rows.append([row.metric, *values])
+        lines += ["", table(rows, texts=[True] + [False] * 4, width=width, remedy=remedy)]
+    elif found.target is None:
+        lines += ["", "no accuracies of these architectures are in the store; `hnas import` adds them"]
+    return "\n".join(lines)
+
+
+def _number(value: float, form: str = ".2f") -> str:
+    return "n/a" if np.isnan(value) else f"{value:{form}}"
+
+
+def write_records(records: list[dict[str, Any]], form: str, out: TextIO) -> None:
+    """Records as a JSON array or as CSV with a header; what is not known is null or empty."""
+    if form == "json":
+        json.dump(records, out, indent=2)
+        out.write("\n")
+        return
+    writer = csv.DictWriter(out, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)

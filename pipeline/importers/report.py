@@ -1,0 +1,22 @@
+"""The result of `hnas import` as people read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hnas.pipeline.importers import Imported
+from hnas.pipeline.io.printable import printable
+
+
+def import_summary(done: Imported, path: Path) -> str:
+    """What an import did, and what the file holds."""
+    state = "imported" if done.changed else "already in the store"
+    more = "".join(
+        f", {count:,} {what}"
+        for count, what in ((done.curves, "points of curves"), (done.proxies, "scores of proxies"))
+        if count
+    )
+    counts = f"{done.rows:,} rows of {done.architectures:,} architectures{more}"
+    name = "" if done.source in (done.kind, printable(path.absolute().stem)) else f", as the source {done.source}"
+    replaced = "; they replace its earlier rows" if done.replaced else ""
+    return f"{state}: {counts} from {printable(str(path))}{name}{replaced}"

@@ -1,0 +1,46 @@
+"""Results of `hnas precompute` as people read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hnas.pipeline.io.progress import duration
+from hnas.pipeline.io.terminal_tables import described
+
+if TYPE_CHECKING:
+    from hnas.pipeline.precompute.plan import Plan
+
+
+def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: bool, width: int | None = None) -> str:
+    """What `precompute` would do: the plan, the time on `workers` processes of this machine, and the bytes."""
+    settings = plan.settings
+    m = settings.batch_size
+    row_bytes = 200 + 8 * m + (8 * m * m if keep_gram else 0)
+    rows = [
+        ["run", settings.id],
+        ["space", f"{settings.space}, {settings.channels} channels, {settings.cells} cells, seed {settings.seed}"],
+        ["batch", f"{m} images of {settings.dataset}, {settings.image_size} x {settings.image_size}: {settings.batch}"],
+        ["asked for", f"{len(plan.requested):,} architectures, {plan.done + len(plan.todo):,} canonical"],
+        ["in the store", f"{plan.done:,}"],
+        ["to compute", f"{len(plan.todo):,} in {_chunks_text(plan)}"],
+    ]
+    if seconds is not None:
+        share = seconds / min(workers, plan.most_chunks)
+        rows.append(["time", f"about {duration(share)} with {workers} worker{'s' if workers > 1 else ''}"])
+        rows.append(["size", f"about {max(1, row_bytes * len(plan.todo) // 1000):,} kB"])
+    return described(rows, width) + "\nnothing was written"
+
+
+def _chunks_text(plan: Plan) -> str:
+    if plan.chunk_size is None and plan.todo:
+        return "chunks of a minute or less"
+    return f"{plan.most_chunks:,} chunks"
+
+
+def precompute_summary(plan: Plan, computed: int) -> str:
+    """What the run holds now, and how many rows this command computed."""
+    total = plan.done + len(plan.todo)
+    return (
+        f"run {plan.settings.id}: {total:,} canonical architectures stand for the {len(plan.requested):,} asked for; "
+        f"{computed:,} computed now"
+    ) + (f", {beside:,} by others meanwhile" if (beside := len(plan.todo) - computed) else "")

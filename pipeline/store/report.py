@@ -1,0 +1,18 @@
+"""The result of `hnas check` as people read it."""
+
+from __future__ import annotations
+
+from hnas.pipeline.io.printable import printable
+from hnas.pipeline.store.check import Report
+
+
+def check_text(place: str, report: Report) -> str:
+    """What a check found, one line for each damaged place and each remark."""
+    lines = [f"store {place}: {report.files:,} files read"]
+    if report.unsealed:
+        lines[0] += f", {report.unsealed:,} of them without a checksum (an older hnas wrote them)"
+    lines += [f"damaged: {finding.path}: {finding.what}; {finding.mend}" for finding in report.damaged]
+    lines += [f"note: {remark}" for remark in report.remarks]
+    if not report.damaged:
+        lines.append("nothing is damaged")
+    return "\n".join(printable(line) for line in lines)
