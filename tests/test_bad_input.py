@@ -29,7 +29,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hnas.pipeline.store.run import read_settings
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import CONVOLUTION, Outcome, accuracies, hnas, hnas_process, store_by_commands
 from tests.support.places import ROOT
@@ -126,7 +126,7 @@ def two_runs(tmp: Path) -> Path:
     place = filled(tmp)
     store = Store(str(place))
     (run,) = store.folders("runs")
-    settings = read_settings(store, run)
+    settings = Run(store, run).read_settings()
     other = next(s for seed in count(1) if (s := replace(settings, seed=seed)).id.startswith(run[:4]))
     record = store.read_json("runs", run, "run.json")
     del record["requests"]

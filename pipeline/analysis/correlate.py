@@ -19,7 +19,7 @@ from hnas.metrics.names import COLUMNS
 from hnas.optim.objective import BOUNDS, Array, SearchRange, check_exponent, objective
 from hnas.optim.proposer import Optimiser
 from hnas.pipeline.catalog.averaging import group_of, left_out
-from hnas.pipeline.catalog.views import check_complete
+from hnas.pipeline.catalog.views import RunRow, check_complete
 from hnas.pipeline.store.run import run_or_mean
 from hnas.pipeline.store.schema import ACCURACIES
 
@@ -57,7 +57,7 @@ class Correlations:
     κ enters as it is, so that a negative number says that a small κ goes with a large value.
     """
 
-    run: dict[str, Any]
+    run: RunRow
     method: str
     n: int
     names: list[str]
@@ -91,7 +91,7 @@ class Correlations:
                 ("non_realizable", row.non_realizable, row.mu, row.nu),
             )
         ]
-        run = " ".join(self.runs) or self.run["run"]
+        run = " ".join(self.runs) or self.run.name
         return [{"run": run, "method": self.method, "n": self.n, **record} for record in pairs + boosted]
 
 
@@ -101,7 +101,7 @@ def _plain(value: float) -> float | None:
 
 def correlate(
     connection: duckdb.DuckDBPyConnection,
-    run: dict[str, Any],
+    run: RunRow,
     *,
     target: str | None = None,
     method: str = "spearman",
@@ -121,10 +121,10 @@ def correlate(
     if method not in METHODS:
         raise unknown("the method", method, METHODS)
     check_exponent(t)
-    runs = group_of(connection, str(run["run"])) if average else []
-    check_complete(connection, runs or [str(run["run"])], partial=partial)
-    columns = _columns(connection, str(run["run"]), runs)
-    what = run_or_mean(str(run["run"]), runs)
+    runs = group_of(connection, run.name) if average else []
+    check_complete(connection, runs or [run.name], partial=partial)
+    columns = _columns(connection, run.name, runs)
+    what = run_or_mean(run.name, runs)
     n = len(columns["kappa"])
     if n < _FEWEST:
         raise UsageError(f"{what} has {n} rows; a correlation needs at least {_FEWEST}")

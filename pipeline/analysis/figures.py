@@ -41,8 +41,8 @@ def plot_correlations(correlations: Correlations, path: Path) -> None:
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
     axes.set_yticks(range(len(names)), names)
     label = {"spearman": "Spearman's ρ", "kendall": "Kendall's τ"}[correlations.method]
-    run = correlations.run
-    axes.set_title(f"{label}, {run['space']} on {run['dataset']}, {correlations.n:,} architectures", fontsize=10)
+    run = correlations.run.settings
+    axes.set_title(f"{label}, {run.space} on {run.dataset}, {correlations.n:,} architectures", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8)
     try:
         figure.savefig(path, dpi=150)

@@ -18,8 +18,8 @@ def correlation_text(found: Correlations, width: int | None = None) -> str:
     """Both tables for people."""
     label = {"spearman": "Spearman's rho", "kendall": "Kendall's tau"}[found.method]
     run = found.run
-    what = run_or_mean(run["run"], found.runs)
-    lines = [f"{what}: {run['space']} on {run['dataset']}, {found.n:,} architectures, {label}"]
+    what = run_or_mean(run.name, found.runs)
+    lines = [f"{what}: {run.settings.space} on {run.settings.dataset}, {found.n:,} architectures, {label}"]
     lines += [*left_out_lines(found.left_out), ""]
     short = {name: name.replace("accuracy", "acc") for name in found.names}
     rows = [["", *(short[name] for name in found.names)]]

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from hnas.errors import HnasError
 from hnas.pipeline.io.checksums import GRAM_KEPT, metadata_of
-from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.run import Run
 
 #: Elements of an array that one batch of rows holds: 8 MiB of float64.
 _BATCH = 2**20
@@ -33,8 +33,8 @@ class ArrayRows:
     Each stream reads the array anew, batch by batch, so memory is bounded and rows that were added are seen.
     """
 
-    def __init__(self, store: Store, run: str, name: str) -> None:
-        self._store, self._run, self._name = store, run, name
+    def __init__(self, run: Run, name: str) -> None:
+        self._run, self._name = run, name
         self._schema = pa.schema([("ntk_row", pa.int32()), (name, _TYPES[name])])
 
     def __arrow_c_schema__(self) -> Any:
@@ -44,11 +44,9 @@ class ArrayRows:
         return pa.RecordBatchReader.from_batches(self._schema, self._batches()).__arrow_c_stream__()
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        from hnas.pipeline.store.ntk_arrays import NTKArrays  # not before: Zarr takes a while to import
-
-        stored = NTKArrays(self._store, self._run)
-        lost = _kept_matrices(self._store, self._run) if self._name == "gram" else set()
-        if not lost and not self._store.exists("runs", self._run, "ntk.zarr", self._name, "zarr.json"):
+        stored = self._run.ntk
+        lost = _kept_matrices(self._run) if self._name == "gram" else set()
+        if not lost and not self._run.exists("ntk.zarr", self._name, "zarr.json"):
             return  # a run without a row, or without --keep-gram
         array = stored.open(self._name)
         block = array.chunks[0]
@@ -70,13 +68,13 @@ class ArrayRows:
             )
 
 
-def _kept_matrices(store: Store, run: str) -> set[int]:
+def _kept_matrices(run: Run) -> set[int]:
     """The rows whose matrices were kept when their parts were written."""
     rows: set[int] = set()
-    for name in store.files("runs", run, "metrics"):
-        if GRAM_KEPT in metadata_of(store.verified("runs", run, "metrics", name)):
+    for name in run.parts():
+        if GRAM_KEPT in metadata_of(run.store.verified(*run.place("metrics", name))):
             rows |= set(
-                store.read_table(["ntk_row", "status"], "runs", run, "metrics", name)
+                run.read_part(["ntk_row", "status"], name)
                 .filter(pc.field("status") != "nonfinite")["ntk_row"]
                 .to_pylist()
             )

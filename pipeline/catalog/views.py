@@ -8,7 +8,8 @@ is inferred from where a store lies, and nothing from the user's own settings of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
@@ -23,6 +24,7 @@ from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, q
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_name, squeezed_dataset
 from hnas.pipeline.store.manifests import ImportedFile, imported_files
 from hnas.pipeline.store.records import run_records, search_records
+from hnas.pipeline.store.run import Run, RunSettings, runs_of
 from hnas.pipeline.store.shipped_tables import shelf
 from hnas.pipeline.store.store import Store
 
@@ -61,8 +63,8 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     """
     store.check_version()
     tables = shelf(store)
-    places = dict.fromkeys(store.folders("runs"), store) | tables
-    runs = run_records(places)
+    runs = {run.name: run for run in runs_of(store)} | tables
+    records = run_records(runs.values())
     connection = duckdb.connect(":memory:")
     for name, value in _SETTINGS.items():
         connection.execute(f"SET {name} = {str(value).lower()}")
@@ -71,17 +73,16 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     connection.execute(_dataset_macro())
     addresses = Addresses(connection)
     checks = []
-    for name, (column, found) in _table_files(store, tables, places).items():
+    for name, (column, found) in _table_files(store, runs.values()).items():
         read = sql("read_files", files=addresses.literal(found)) if found else ""
         checks.append(_create(connection, name, Check(column, found), read))
     for name, imported in imported_files(store).items():
         check = Check("arch", [File(store, file.parts) for file in imported])
         checks.append(_create(connection, name, check, _imported(store, addresses, imported)))
-    _create_records(connection, "runs", lambda: runs)
+    _create_records(connection, "runs", lambda: records)
     _create_records(connection, "searches", lambda: search_records(store))
-    recorded = {record["id"]: places[record["id"]] for record in runs}
     for name, array in ARRAYS.items():
-        _create_arrays(connection, recorded, name, array)
+        _create_arrays(connection, [runs[record["id"]] for record in records], name, array)
     for name in ("macros", "spectrum", "averages", "views"):
         connection.execute(sql(name))
     connection.commit()
@@ -90,9 +91,9 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _table_files(store: Store, tables: dict[str, Store], places: dict[str, Store]) -> dict[str, tuple[str, list[File]]]:
+def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, list[File]]]:
     """The files of each table, and a text column of it."""
-    described = [store, *dict.fromkeys(tables.values())]
+    described = dict.fromkeys([store, *(run.store for run in runs)])
     found = {
         "architectures": (
             "arch",
@@ -113,10 +114,9 @@ def _table_files(store: Store, tables: dict[str, Store], places: dict[str, Store
         ),
     }
     for name, column in (("requests", "arch"), ("metrics", "canonical")):
-        parts = [(place, ("runs", run, name)) for run, place in places.items()]
         found[name] = (
             column,
-            [File(place, (*folder, file)) for place, folder in parts for file in place.files(*folder)],
+            [File(run.store, run.place(name, file)) for run in runs for file in run.store.files(*run.place(name))],
         )
     return found
 
@@ -154,15 +154,15 @@ def _create_records(connection: duckdb.DuckDBPyConnection, name: str, read: Call
     connection.execute(sql("records", name=name))
 
 
-def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: dict[str, Store], name: str, array: str) -> None:
+def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: Sequence[Run], name: str, array: str) -> None:
     """The view `files.<name>` over an array of all runs, none of which is read here."""
     branches = ""
-    for run, place in runs.items():
+    for run in runs:
         # Elsewhere a look costs a request, and an array that is not there has no rows either way.
-        if not place.local or place.exists("runs", run, "ntk.zarr", array):
-            source = f"_{name}_{run}"
-            connection.register(source, ArrayRows(place, run, array))
-            branches += sql("array_of_run", array=array, run=run, source=source)
+        if not run.store.local or run.exists("ntk.zarr", array):
+            source = f"_{name}_{run.name}"
+            connection.register(source, ArrayRows(run, array))
+            branches += sql("array_of_run", array=array, run=run.name, source=source)
     connection.execute(sql("arrays", name=name, branches=branches))
 
 
@@ -180,14 +180,22 @@ def check_complete(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *
             )
 
 
+@dataclass(frozen=True)
+class RunRow:
+    """A row of the view `runs`: the run `name` and its settings."""
+
+    name: str
+    settings: RunSettings
+
+
 def pick_run(
     connection: duckdb.DuckDBPyConnection,
     *,
     run: str | None = None,
     space: str | None = None,
     dataset: str | None = None,
-) -> dict[str, object]:
-    """The run that a command works on, as a row of `runs`: the one named, else the newest that fits.
+) -> RunRow:
+    """The run that a command works on: the one named, else the newest that fits.
 
     `dataset` is a name or the path of one, as `precompute` takes it.
 
@@ -196,15 +204,15 @@ def pick_run(
     """
     name = None if dataset is None else canonical_dataset(dataset_name(dataset))
     rows = connection.execute(
-        "SELECT * FROM runs WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
+        "SELECT run, settings FROM runs JOIN (SELECT id, settings FROM files.runs) ON run = id "
+        "WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
         "AND ($dataset IS NULL OR canonical_dataset(dataset) = $dataset) "
         "ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
         {"run": run, "space": space, "dataset": name},
     )
-    names = [column[0] for column in rows.description or []]
-    found = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+    found = [RunRow(run, RunSettings(**settings)) for run, settings in rows.fetchall()]
     if run is not None and len(found) > 1:
-        raise UsageError(f"--run {run} fits {len(found)} runs: {', '.join(str(row['run']) for row in found)}; name one")
+        raise UsageError(f"--run {run} fits {len(found)} runs: {', '.join(row.name for row in found)}; name one")
     if not found:
         wanted = " ".join(
             f"{what} {value}" for what, value in (("run", run), ("space", space), ("dataset", dataset)) if value

@@ -107,10 +107,11 @@ def _settings(ctx: Any) -> dict[str, dict[str, Any]]:
     """The settings of each run of the store and of the tables beside it."""
     place, found = _store(ctx), {}
     with contextlib.suppress(Exception):
+        from hnas.pipeline.store.run import runs_of
         from hnas.pipeline.store.shipped_tables import shelf
 
-        where = dict.fromkeys(place.names("runs"), place) | shelf(place) if place is not None else {}
-        for run, home in list(where.items())[:_MOST_RUNS]:
+        runs = [*runs_of(place), *shelf(place).values()] if place is not None else []
+        for run in runs[:_MOST_RUNS]:
             with contextlib.suppress(Exception):
-                found[run] = home.read_json("runs", run, "run.json")["settings"]
+                found[run.name] = run.read_record()["settings"]
     return found

@@ -8,6 +8,7 @@ from hnas.errors import HnasError
 from hnas.pipeline.importers import Imported
 from hnas.pipeline.importers.sources import WRITTEN
 from hnas.pipeline.io.dataset_names import canonical_dataset, missing_datasets
+from hnas.pipeline.store.run import runs_of
 from hnas.pipeline.store.shipped_tables import shelf
 from hnas.pipeline.store.store import Store
 
@@ -32,10 +33,9 @@ def _datasets_of_runs(store: Store) -> dict[str, set[str]]:
     """By space, the data sets of the runs of the store and of the tables beside it."""
     found: dict[str, set[str]] = {}
     with suppress(HnasError):  # a damaged run is told by whoever reads it
-        places = dict.fromkeys(store.names("runs"), store) | shelf(store)
-        for run, place in places.items():
-            if place.exists("runs", run, "run.json"):
-                settings = place.read_json("runs", run, "run.json").get("settings")
+        for run in (*runs_of(store), *shelf(store).values()):
+            if run.recorded:
+                settings = run.read_record().get("settings")
                 if isinstance(settings, dict):
                     found.setdefault(str(settings.get("space")), set()).add(str(settings.get("dataset")))
     return found

@@ -15,10 +15,9 @@ from hnas.errors import HnasError
 from hnas.pipeline.precompute.chunking import Budget
 from hnas.pipeline.precompute.plan import Plan
 from hnas.pipeline.precompute.worker import Chunk
-from hnas.pipeline.store.claim_log import Claim, Drivers, Log
-from hnas.pipeline.store.locks import locked
-from hnas.pipeline.store.ntk_arrays import Blocks, NTKArrays
-from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.claim_log import Drivers, Log, logged
+from hnas.pipeline.store.ntk_arrays import Blocks
+from hnas.pipeline.store.run import Part, Run
 
 # Blocks that `ntk.zarr` gets at a time: making it longer rewrites its metadata, not its content.
 _ROOM = 64
@@ -35,14 +34,14 @@ class Claims:
     `free_cost` is the summed cost of what is free, `commands` the number of commands that live.
     """
 
-    def __init__(self, store: Store, plan: Plan, costs: Mapping[str, float], *, keep_gram: bool) -> None:
+    def __init__(self, run: Run, plan: Plan, costs: Mapping[str, float], *, keep_gram: bool) -> None:
         self.computed = self.elsewhere = 0
         self.free_cost = 0.0
         self.commands = 1
-        self._store, self._plan, self._keep_gram = store, plan, keep_gram
-        self._run = plan.settings.id
-        self._drivers = Drivers(store, self._run)
-        self._arrays = NTKArrays(store, self._run)
+        self._plan, self._keep_gram = plan, keep_gram
+        self._run = run
+        self._drivers = Drivers(run)
+        self._arrays = run.ntk
         self._todo = sorted(plan.todo, key=lambda member: -costs.get(member[0], 1.0))
         self._costs = [costs.get(canonical, 1.0) for canonical, _ in self._todo]
         self._index = {canonical: index for index, (canonical, _) in enumerate(self._todo)}
@@ -60,10 +59,10 @@ class Claims:
 
     def join(self) -> None:
         """Take part in the run, beside the commands that are at it."""
-        stored = self._plan.stored.updated(self._store, self._run)  # most of it without keeping others waiting
-        with locked(self._store, "runs", self._run):
+        stored = self._run.stored(self._plan.stored, logged)  # most of it without keeping others waiting
+        with self._run.locked():
             self._drivers.join()
-            stored = stored.updated(self._store, self._run)
+            stored = self._run.stored(stored, logged)
             self._block = self._prepare(0)
             self._blocks = Blocks(stored.rows, self._block)
             self._end = max(stored.rows, default=-1) + 1
@@ -81,10 +80,10 @@ class Claims:
 
     def leave(self, *, clean: bool) -> None:
         """Give up what is not stored. The last command of a run drops unused rows and, if all went well, the logs."""
-        with locked(self._store, "runs", self._run):
+        with self._run.locked():
             if stands := self._joined and self._drivers.stands():
                 for chunk in list(self._mine.values()):
-                    if self._store.exists("runs", self._run, "metrics", chunk.part):
+                    if self._run.has_part(chunk.part):
                         self._finished(chunk)
                 self._refresh()
             self._drivers.leave()
@@ -114,11 +113,11 @@ class Claims:
 
         Raises `HnasError` where another command took this one for dead, or began on an object store.
         """
-        with locked(self._store, "runs", self._run):
+        with self._run.locked():
             if not self._drivers.stands():
                 raise HnasError(
-                    f"another precompute took run {self._run} in {self._store.location} over; on an object store one "
-                    "works on a run at a time, elsewhere the file system must support locks"
+                    f"another precompute took run {self._run.name} in {self._run.store.location} over; on an object "
+                    "store one works on a run at a time, elsewhere the file system must support locks"
                 )
             self._refresh()
             chunks: list[Chunk] = []
@@ -216,7 +215,7 @@ class Claims:
                 self._ended.add(token)
                 log = self._follow(token, ended=True)
                 for claim in log.open.values():
-                    if self._store.exists("runs", self._run, "metrics", claim.part):
+                    if self._run.has_part(claim.name):
                         self._done_elsewhere(claim)
                     else:
                         for index in self._indices(claim):
@@ -238,16 +237,16 @@ class Claims:
             self._done_elsewhere(claim)
         return log
 
-    def _done_elsewhere(self, claim: Claim) -> None:
+    def _done_elsewhere(self, claim: Part) -> None:
         self.elsewhere += sum([self._finish(index) for index in self._indices(claim)])
         self._end = max(self._end, claim.row + len(claim.classes))
 
-    def _indices(self, claim: Claim) -> Iterator[int]:
+    def _indices(self, claim: Part) -> Iterator[int]:
         return (self._index[canonical] for canonical in claim.classes if canonical in self._index)
 
 
-def _claim_of(chunk: Chunk) -> Claim:
-    return Claim(chunk.part, chunk.ntk_row, tuple(canonical for canonical, _ in chunk.members))
+def _claim_of(chunk: Chunk) -> Part:
+    return Part(chunk.part, chunk.ntk_row, tuple(canonical for canonical, _ in chunk.members))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from hnas.pipeline.precompute.worker import (
     run_chunks,
 )
 from hnas.pipeline.store.claim_log import sweep_drivers
-from hnas.pipeline.store.run import now, open_run, record_session
+from hnas.pipeline.store.run import Run, now
 from hnas.pipeline.store.space_cache import flush_cache
 from hnas.pipeline.store.store import Store
 from hnas.spaces import SearchSpace
@@ -104,9 +104,9 @@ def precompute(
         raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
     if scheduler is None:
         choose_device(device)
-    run = plan.settings.id
+    run = Run(store, plan.settings.id)
     if is_recorded(store, space, plan):
-        return run
+        return run.name
     started = now()
     begun: float | None = None
     claims: Claims | None = None
@@ -119,14 +119,14 @@ def precompute(
             store.prepare()
             flush_cache()
             plan = adopted(store, plan)
-            open_run(store, plan.settings, plan.batch)
+            run.create(plan.settings, plan.batch)
             record_request(store, space, plan)
             if client is None:
-                sweep_drivers(store, run)
-                return run
-            claims = Claims(store, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
+                sweep_drivers(run)
+                return run.name
+            claims = Claims(run, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
             stack.enter_context(joined(claims))
-            job = Job(_absolute(store), run, plan.settings, device, keep_gram, claims.token)
+            job = Job(_absolute(store), run.name, plan.settings, device, keep_gram, claims.token)
             begun = time.perf_counter()
             lost = _watch_workers(client, job)
             progress(_progress(claims, plan, 0.0, lost))
@@ -136,7 +136,7 @@ def precompute(
     except KeyboardInterrupt:
         stored = plan.done + (claims.computed + claims.elsewhere if claims else 0)
         raise InterruptedRunError(
-            f"interrupted: {stored} of {plan.done + len(plan.todo)} rows are stored in run {run}; "
+            f"interrupted: {stored} of {plan.done + len(plan.todo)} rows are stored in run {run.name}; "
             "the same command goes on from there"
         ) from None
     finally:
@@ -149,8 +149,8 @@ def precompute(
                 "device": device,
                 "devices": [asdict(numerics) for numerics in sorted(used)],
             }
-            record_session(store, run, session)
-    return run
+            run.add_session(session)
+    return run.name
 
 
 def _progress(claims: Claims, plan: Plan, seconds: float, lost: list[str]) -> Progress:

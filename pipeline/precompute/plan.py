@@ -16,14 +16,14 @@ from hnas.metrics import ENGINE_VERSION
 from hnas.pipeline.images import Batch, ImageDataset, training_batch
 from hnas.pipeline.precompute.architecture_list import read_list
 from hnas.pipeline.precompute.worker import Chunk
+from hnas.pipeline.store.claim_log import logged
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.requests import write_missing
-from hnas.pipeline.store.run import RunSettings
-from hnas.pipeline.store.shipped_tables import held, place_of
+from hnas.pipeline.store.run import Run, RunSettings, Stored
+from hnas.pipeline.store.shipped_tables import find_run
 from hnas.pipeline.store.space_cache import keep_in
 from hnas.pipeline.store.store import Store
-from hnas.pipeline.store.stored import Stored
 from hnas.spaces import SearchSpace, definition_of
 
 MAX_BATCH = 4096
@@ -109,7 +109,7 @@ def make_plan(
     )
     with torch.no_grad():
         network(torch.from_numpy(batch.images[:2]))
-    stored = held(store, settings.id)
+    stored = find_run(store, settings.id).stored(claimed=logged)
     classes: dict[str, str] = {}
     for arch, canonical in requested:
         classes.setdefault(canonical, arch)
@@ -118,17 +118,14 @@ def make_plan(
         for canonical, arch in classes.items()
         if canonical not in stored.classes
     )
-    repairs = _repairs(store, space, settings.id, stored)
+    repairs = _repairs(Run(store, settings.id), space, stored)
     return Plan(settings, batch, requested, len(classes) - len(todo), todo, chunk_size, stored, repairs)
 
 
-def _repairs(store: Store, space: SearchSpace, run: str, stored: Stored) -> tuple[Chunk, ...]:
+def _repairs(run: Run, space: SearchSpace, stored: Stored) -> tuple[Chunk, ...]:
     """Chunks that compute the lost eigenvalues of stored rows again; a table beside the store is left alone."""
-    lost = stored.lost(store, run) if store.exists("runs", run) else []
-    requests = store.read_tables(["arch", "canonical"], "runs", run, "requests") if lost else None
-    if requests is None:
-        return ()
-    named = dict(zip(requests["canonical"].to_pylist(), requests["arch"].to_pylist(), strict=True))
+    lost = run.lost(stored) if run.exists() else []
+    named = {canonical: arch for arch, canonical in run.requests().items()} if lost else {}
     return tuple(
         Chunk(tuple((name, definition_of(space, named[name])) for name in classes), row, spectra_only=True)
         for row, classes in lost
@@ -178,40 +175,35 @@ def adopted(store: Store, plan: Plan) -> Plan:
 
     What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
     """
-    run = plan.settings.id
+    run = Run(store, plan.settings.id)
     with locked(store, "architectures", plan.settings.space):  # of two commands at once one copies it
-        table = place_of(store, run)
-        if table is store:
+        found = find_run(store, run.name)
+        if found.store is store:
             return plan
-        pack(table, run, store, block=plan.block, whole=False)
-    return replace(plan, stored=held(store, run))
+        pack(found, store, block=plan.block, whole=False)
+    return replace(plan, stored=run.stored())
 
 
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
-    run = plan.settings.id
-    with locked(store, "runs", run):
-        asked = store.read_tables(["arch"], "runs", run, "requests")
-        if write_missing(store, asked, plan.requested, None, "runs", run, "requests"):
-            # So that a part which is lost later is missed: without it the run would look smaller, and finished.
-            listed = {"requests": store.files("runs", run, "requests")}
-            store.write_json({**store.read_json("runs", run, "run.json"), **listed}, "runs", run, "run.json")
+    run = Run(store, plan.settings.id)
+    with run.locked():
+        run.request(plan.requested)
     with locked(store, "architectures", space.name):
-        known = store.read_tables(["arch"], "architectures", space.name)
-        write_missing(store, known, plan.requested, space, "architectures", space.name)
+        write_missing(store, plan.requested, space, "architectures", space.name)
 
 
 def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
     """Whether the run has all that the plan asks for, and says so: then nothing is to be written, or locked."""
-    run = plan.settings.id
-    if plan.todo or plan.repairs or store.exists("runs", run, "drivers"):
+    run = Run(store, plan.settings.id)
+    if plan.todo or plan.repairs or run.exists("drivers"):
         return False
     wanted = {arch for arch, _ in plan.requested}
-    for folder in (("runs", run, "requests"), ("architectures", space.name)):
+    for folder in (run.place("requests"), ("architectures", space.name)):
         known = store.read_tables(["arch"], *folder)
         if known is None or not wanted <= set(known["arch"].to_pylist()):
             return False
-    return store.exists("runs", run, "batch.npz") and store.exists("runs", run, "run.json")
+    return run.exists("batch.npz") and run.recorded
 
 
 def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:

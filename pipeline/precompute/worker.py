@@ -22,8 +22,7 @@ from hnas.errors import HnasError
 from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
 from hnas.pipeline.io.checksums import GRAM_KEPT
 from hnas.pipeline.store.claim_log import standing
-from hnas.pipeline.store.ntk_arrays import NTKArrays
-from hnas.pipeline.store.run import RunSettings, load_batch
+from hnas.pipeline.store.run import Run, RunSettings
 from hnas.pipeline.store.store import Store, digest
 from hnas.spaces import search_spaces
 
@@ -146,27 +145,31 @@ def resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
 
 @lru_cache(maxsize=2)
 def _resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch_tensors(job, *load_batch(job.store, job.run, job.settings.batch))
+    return batch_tensors(job, *_run_of(job).batch(job.settings.batch))
+
+
+def _run_of(job: Job) -> Run:
+    return Run(Store(job.store), job.run)
 
 
 def run_chunk(job: Job, chunk: Chunk) -> Done:
     """Compute and store one chunk. Done twice, it stores the same part once; it stores none that nobody claims now."""
     started = time.perf_counter()
-    store = Store(job.store)
-    if not chunk.spectra_only and store.exists("runs", job.run, "metrics", chunk.part):
+    run = _run_of(job)
+    if not chunk.spectra_only and run.has_part(chunk.part):
         return Done(len(chunk.members), 0.0)
     images, labels = resident_batch(job)
     results, seconds = measure_all(job, [arch for _, arch in chunk.members], images, labels)
     give_back_freed_memory()
     eigenvalues = np.stack([m.eigenvalues.numpy() for m in results])
     gram = np.stack([m.ntk.numpy() for m in results]) if job.keep_gram else None
-    with standing(store, job.run, job.token) as stands:
+    with standing(run, job.token) as stands:
         if not stands:
             return Done(0, time.perf_counter() - started)
-        NTKArrays(store, job.run).write(chunk.ntk_row, eigenvalues, gram)
+        run.ntk.write(chunk.ntk_row, eigenvalues, gram)
         if not chunk.spectra_only:
             notes = {GRAM_KEPT: b"yes"} if job.keep_gram else None
-            store.write_table(_table(chunk, results, seconds), "runs", job.run, "metrics", chunk.part, notes=notes)
+            run.write_part(_table(chunk, results, seconds), chunk.part, notes)
     return Done(len(chunk.members), time.perf_counter() - started, numerics(images.device.type))
 
 

@@ -143,22 +143,22 @@ def new_search(
         # Saved with the search: where it is resumed, on another machine too, trainings go on as they were.
         training["threads"] = training_threads(training.get("threads"))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
-    runs = group_of(connection, str(chosen["run"])) if average else []
+    runs = group_of(connection, chosen.name) if average else []
     if oracle == "table":
-        accuracy = choose_accuracy(connection, str(chosen["run"]), accuracy, metric, runs)
+        accuracy = choose_accuracy(connection, chosen.name, accuracy, metric, runs)
     elif accuracy is not None:
         raise UsageError(
             f"--accuracy {accuracy} is a column of --oracle table; --oracle train measures validation accuracy"
         )
-    elif dataset is None and chosen["dataset"] != "digits":
-        raise UsageError(f"--oracle train needs --dataset, the images of {chosen['dataset']} to train on")
+    elif dataset is None and chosen.settings.dataset != "digits":
+        raise UsageError(f"--oracle train needs --dataset, the images of {chosen.settings.dataset} to train on")
     else:
         training["images"] = dataset or "digits"
     return StartedSearch(
         SearchSettings(
             space=space,
-            run=str(chosen["run"]),
-            dataset=str(chosen["dataset"]),
+            run=chosen.name,
+            dataset=chosen.settings.dataset,
             metric=metric,
             oracle=oracle,
             accuracy=accuracy or "valid_accuracy",
@@ -292,7 +292,7 @@ def _trainer(
     from hnas.pipeline.images import open_dataset
     from hnas.pipeline.search.training import Trainer, recipe_for
 
-    run = pick_run(connection, run=settings.run)
+    run = pick_run(connection, run=settings.run).settings
     training = dict(settings.training)
     dataset = open_dataset(training.pop("images"), image_size=training.pop("image_size"))
     threads = training.pop("threads", None)  # searches saved before there was `--threads` have none
@@ -300,8 +300,8 @@ def _trainer(
         search_spaces[settings.space],
         dataset,
         recipe_for(dataset, **training),
-        channels=int(run["channels"]),  # type: ignore[call-overload]
-        cells=int(run["cells"]),  # type: ignore[call-overload]
+        channels=run.channels,
+        cells=run.cells,
         seed=settings.seed,
         device=device,
         threads=threads,

@@ -20,7 +20,7 @@ from hnas.errors import HnasError
 from hnas.pipeline.store.manifests import imported_files
 from hnas.pipeline.store.ntk_arrays import ARRAYS, NTKArrays
 from hnas.pipeline.store.records import run_records, search_records
-from hnas.pipeline.store.run import load_batch
+from hnas.pipeline.store.run import RECORD, Run, runs_of
 from hnas.pipeline.store.store import Store, mend_of
 
 _RECOMPUTE = "the same `hnas precompute` computes it again"
@@ -57,8 +57,8 @@ def check_store(store: Store) -> Report:
     for space in store.folders("architectures"):
         for name in store.files("architectures", space):
             _read(store, report, "architectures", space, name)
-    for run in store.folders("runs"):
-        _check_run(store, report, run)
+    for run in runs_of(store):
+        _check_run(report, run)
     with _found(report, store.path("imports"), "import its file again, or `hnas rm` the source"):
         for listed in imported_files(store).values():
             for file in listed:
@@ -98,35 +98,35 @@ def _read(store: Store, report: Report, *parts: str) -> pa.Table | None:
         return None
 
 
-def _check_run(store: Store, report: Report, run: str) -> None:
-    path = store.path("runs", run)
+def _check_run(report: Report, run: Run) -> None:
+    path = run.path()
     report.files += 1
-    if not store.exists("runs", run, "run.json"):
+    if not run.recorded:
         report.damaged.append(Finding(path, "it has no run.json", f"{_RECOMPUTE}, or remove the folder"))
         return
-    with _found(report, store.path("runs", run, "run.json"), _REMOVE):
-        (record,) = run_records({run: store})
-        if store.exists("runs", run, "batch.npz"):
+    with _found(report, run.path(RECORD), _REMOVE):
+        (record,) = run_records([run])
+        if run.exists("batch.npz"):
             report.files += 1
-            with _found(report, store.path("runs", run, "batch.npz"), _RECOMPUTE):
-                load_batch(store.location, run, record["settings"]["batch"])
-    requested = _rows(store, report, run, "requests")
-    measured = _rows(store, report, run, "metrics")
+            with _found(report, run.path("batch.npz"), _RECOMPUTE):
+                run.batch(record["settings"]["batch"])
+    requested = _rows(report, run, "requests")
+    measured = _rows(report, run, "metrics")
     if requested is not None:
         wanted = set(requested["canonical"].to_pylist())
         done = wanted & set(measured["canonical"].to_pylist()) if measured is not None else set()
         if len(done) < len(wanted):
             report.remarks.append(
-                f"run {run} is unfinished: {len(done):,} of {len(wanted):,} classes are computed; the same "
+                f"run {run.name} is unfinished: {len(done):,} of {len(wanted):,} classes are computed; the same "
                 "`hnas precompute` finishes it"
             )
     if measured is not None:
         _check_counts(report, path, measured)
-        _check_spectra(store, report, run, measured)
+        _check_spectra(report, run, measured)
 
 
-def _rows(store: Store, report: Report, run: str, folder: str) -> pa.Table | None:
-    tables = [_read(store, report, "runs", run, folder, name) for name in store.files("runs", run, folder)]
+def _rows(report: Report, run: Run, folder: str) -> pa.Table | None:
+    tables = [_read(run.store, report, *run.place(folder, name)) for name in run.store.files(*run.place(folder))]
     read = [table for table in tables if table is not None]
     return pa.concat_tables(read, promote_options="default") if read else None
 
@@ -141,8 +141,8 @@ def _check_counts(report: Report, path: str, measured: pa.Table) -> None:
             report.damaged.append(Finding(f"{path}/metrics", f"{again:,} {what}", "delete one of the parts"))
 
 
-def _check_spectra(store: Store, report: Report, run: str, measured: pa.Table) -> None:
-    arrays = NTKArrays(store, run)
+def _check_spectra(report: Report, run: Run, measured: pa.Table) -> None:
+    arrays = run.ntk
     rows = measured["ntk_row"].to_numpy()
     with _found(report, arrays.path, _REMOVE):
         for block in arrays.lost(rows.tolist()):
@@ -150,7 +150,7 @@ def _check_spectra(store: Store, report: Report, run: str, measured: pa.Table) -
                 Finding(arrays.path, f"the eigenvalues of rows {block.start} to {block.stop - 1} are gone", _RECOMPUTE)
             )
         for name in ARRAYS:
-            if name == "eigenvalues" or store.exists("runs", run, "ntk.zarr", name, "zarr.json"):
+            if name == "eigenvalues" or run.exists("ntk.zarr", name, "zarr.json"):
                 report.files += len(arrays.blocks(name))
                 report.unsealed += 0 if arrays.sealed(name) else len(arrays.blocks(name))
                 for chunk, reason in arrays.damaged(name):

@@ -15,49 +15,38 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from hnas.errors import HnasError
-from hnas.pipeline.store.locks import locked
-from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.run import Part, Run
 
 _FOLDER = "drivers"
 _CLAIMS, _REVOKED, _LOCK = ".claims", ".revoked", ".lock"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A chunk that a command took: the name of its part, its first row in `ntk.zarr`, its canonical architectures."""
-
-    part: str
-    row: int
-    classes: tuple[str, ...]
-
-
 @contextmanager
-def standing(store: Store, run: str, token: str) -> Iterator[bool]:
+def standing(run: Run, token: str) -> Iterator[bool]:
     """Whether the claims of the command `token` stand; nobody can revoke them within. Without a token they do."""
     if not token:
         yield True
         return
-    if not store.exists("runs", run, _FOLDER, token + _CLAIMS):  # nor is there a run to lock where the store is gone
+    if not run.exists(_FOLDER, token + _CLAIMS):  # nor is there a run to lock where the store is gone
         yield False
         return
-    with locked(store, "runs", run):
-        yield store.exists("runs", run, _FOLDER, token + _CLAIMS)
+    with run.locked():
+        yield run.exists(_FOLDER, token + _CLAIMS)
 
 
 class Log:
     """The claims that a command wrote, read as they come."""
 
     def __init__(self) -> None:
-        self.open: dict[str, Claim] = {}
+        self.open: dict[str, Part] = {}
         self._read = 0
 
-    def news(self, path: str) -> tuple[list[Claim], list[Claim]]:
+    def news(self, path: str) -> tuple[list[Part], list[Part]]:
         """The claims in `path` since the last call, and those that were done since; a line cut short is not read."""
         with Path(path).open("rb") as file:
             file.seek(self._read)
@@ -71,8 +60,8 @@ class Log:
                 if "done" in entry:
                     done.append(self.open.pop(entry["done"]))
                 else:
-                    claim = Claim(entry["part"], entry["row"], tuple(entry["classes"]))
-                    self.open[claim.part] = claim
+                    claim = Part(entry["part"], entry["row"], tuple(entry["classes"]))
+                    self.open[claim.name] = claim
                     claimed.append(claim)
         except (ValueError, KeyError, TypeError) as error:
             raise HnasError(f"{path} is damaged ({error}); stop all precomputes of its run, and delete it") from error
@@ -82,28 +71,28 @@ class Log:
 class Drivers:
     """The commands on one run, seen by one of them, which `token` names. All but `done` under the lock of the run."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, run: Run) -> None:
         self.token = uuid.uuid4().hex
-        self._store, self._run = store, run
+        self._run, self._store = run, run.store
         self._lock = FileLock(self._path(self.token + _LOCK))
 
     def _path(self, *name: str) -> str:
-        return self._store.path("runs", self._run, _FOLDER, *name)
+        return self._run.path(_FOLDER, *name)
 
     def join(self) -> None:
         """Let the others know of this command."""
         if not self._store.local:
-            for name in self._store.names("runs", self._run, _FOLDER):
+            for name in self._store.names(*self._run.place(_FOLDER)):
                 self._store.fs.rm_file(self._path(name))
-        self._store.refuse_links("runs", self._run, _FOLDER)
+        self._store.refuse_links(*self._run.place(_FOLDER))
         with self._store.writing(self._path()):
-            self._store.write_bytes(b"", "runs", self._run, _FOLDER, self.token + _CLAIMS)
+            self._store.write_bytes(b"", *self._run.place(_FOLDER, self.token + _CLAIMS))
             if self._store.local:
                 self._lock.acquire()
 
     def others(self) -> tuple[list[str], list[str]]:
         """The tokens of the other commands that live and of those that ended, which stay so."""
-        names = self._store.names("runs", self._run, _FOLDER) if self._store.local else []
+        names = self._store.names(*self._run.place(_FOLDER)) if self._store.local else []
         tokens = [name.removesuffix(_CLAIMS) for name in names if name.endswith(_CLAIMS)]
         dead = [token for token in tokens if token != self.token and not self._lives(token)]
         for token in dead:
@@ -125,15 +114,15 @@ class Drivers:
 
     def stands(self) -> bool:
         """Whether nobody took this command for dead, or, on an object store, began after it."""
-        return self._store.exists("runs", self._run, _FOLDER, self.token + _CLAIMS)
+        return self._run.exists(_FOLDER, self.token + _CLAIMS)
 
     def log_of(self, token: str, *, ended: bool) -> str:
         """Where the claims of another command are."""
         return self._path(token + (_REVOKED if ended else _CLAIMS))
 
-    def claim(self, claims: list[Claim]) -> None:
+    def claim(self, claims: list[Part]) -> None:
         """Write down claims of this command."""
-        self._append([{"part": claim.part, "row": claim.row, "classes": claim.classes} for claim in claims])
+        self._append([{"part": claim.name, "row": claim.row, "classes": claim.classes} for claim in claims])
 
     def done(self, parts: list[str]) -> None:
         """Write down that the chunks of these parts are stored, unless another command took this one for dead."""
@@ -162,35 +151,35 @@ class Drivers:
         """Remove what commands that ended left, where none lives."""
         folder = Path(self._path())
         if self._store.local and folder.is_dir() and not folder.is_symlink():
-            for name in self._store.names("runs", self._run, _FOLDER):
+            for name in self._store.names(*self._run.place(_FOLDER)):
                 if name.endswith((_CLAIMS, _REVOKED, _LOCK)):
                     (folder / name).unlink(missing_ok=True)
             with suppress(OSError):  # something else lies in it
                 folder.rmdir()
 
 
-def sweep_drivers(store: Store, run: str) -> None:
+def sweep_drivers(run: Run) -> None:
     """Remove what commands that were killed left on a run, unless one is at work on it."""
-    if store.local and store.exists("runs", run, _FOLDER):
-        with locked(store, "runs", run):
-            drivers = Drivers(store, run)
+    if run.store.local and run.exists(_FOLDER):
+        with run.locked():
+            drivers = Drivers(run)
             if not drivers.others()[0]:
                 drivers.forget()
 
 
-def logged(store: Store, run: str) -> dict[str, Claim]:
+def logged(run: Run) -> dict[str, Part]:
     """The claims on a run that were written down, by their parts: what a part holds without opening it.
 
     A part that was claimed for other rows again, by a command that died or after it, is left out: one of them was
     stored.
     """
-    found: dict[str, Claim] = {}
+    found: dict[str, Part] = {}
     ambiguous: set[str] = set()
-    for name in store.names("runs", run, _FOLDER) if store.local else []:
+    for name in run.store.names(*run.place(_FOLDER)) if run.store.local else []:
         if name.endswith((_CLAIMS, _REVOKED)):
             try:
-                claimed, _ = Log().news(store.path("runs", run, _FOLDER, name))
+                claimed, _ = Log().news(run.path(_FOLDER, name))
             except FileNotFoundError:  # its command has just ended: what it stored can be opened
                 continue
-            ambiguous |= {claim.part for claim in claimed if found.setdefault(claim.part, claim).row != claim.row}
+            ambiguous |= {claim.name for claim in claimed if found.setdefault(claim.name, claim).row != claim.row}
     return {part: claim for part, claim in found.items() if part not in ambiguous}

@@ -16,7 +16,7 @@ from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.metrics import COLUMNS
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.requests import write_missing
-from hnas.pipeline.store.run import read_settings
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store, digest
 from hnas.spaces import search_spaces
 
@@ -24,8 +24,8 @@ from hnas.spaces import search_spaces
 _BLOCK_BYTES = 900_000
 
 
-def pack(source: Store, run: str, target: Store, *, block: int | None = None, whole: bool = True) -> int:
-    """Copy `run` of `source` into `target`, another store, and return its number of rows.
+def pack(run: Run, target: Store, *, block: int | None = None, whole: bool = True) -> int:
+    """Copy `run` into `target`, another store, and return its number of rows.
 
     `block` is the number of rows of a block of its `ntk.zarr`, by default as many as fit into a file of 0.9 MB. Unless
     `whole`, a run that lacks rows is copied as it is.
@@ -36,50 +36,49 @@ def pack(source: Store, run: str, target: Store, *, block: int | None = None, wh
     Raises `UsageError` where there is no such run, the target has it, or it lacks rows that were asked for; `HnasError`
     where a file of it is damaged, its space is not installed, or the target cannot be written.
     """
+    source, copy = run.store, Run(target, run.name)
     source.check_version()
-    if not source.exists("runs", run, "run.json"):
+    if not run.recorded:
         raise UsageError(
-            f"{source.location} has no run {run}; `hnas info --store {source.location}` lists those it has"
-            f"{did_you_mean(run, source.names('runs'))}"
+            f"{source.location} has no run {run.name}; `hnas info --store {source.location}` lists those it has"
+            f"{did_you_mean(run.name, source.names('runs'))}"
         )
-    record = source.read_json("runs", run, "run.json")
-    space = search_spaces[read_settings(source, run).space]
-    if target.exists("runs", run):
-        raise UsageError(f"{target.location} has a run {run} already; remove it, or name another target")
-    requests = source.read_tables(["arch", "canonical"], "runs", run, "requests")
+    record = run.read_record()
+    space = search_spaces[run.settings_in(record).space]
+    if copy.exists():
+        raise UsageError(f"{target.location} has a run {run.name} already; remove it, or name another target")
+    requests = run.requests()
     names = ["canonical", *COLUMNS, "status", "seconds", "ntk_row"]
-    metrics = source.read_tables(names, "runs", run, "metrics")
-    classes = list(dict.fromkeys(requests["canonical"].to_pylist())) if requests else []
+    metrics = source.read_tables(names, *run.place("metrics"))
+    classes = list(dict.fromkeys(requests.values()))
     places = {name: i for i, name in enumerate(metrics["canonical"].to_pylist())} if metrics else {}
     missing = sum(name not in places for name in classes)
     if not places or (missing and whole):
         raise UsageError(
-            f"run {run} of {source.location} lacks {missing} of the {len(classes)} rows that were asked for; "
+            f"run {run.name} of {source.location} lacks {missing} of the {len(classes)} rows that were asked for; "
             "the same `hnas precompute` completes it"
         )
-    assert requests is not None
     assert metrics is not None
     classes = [name for name in classes if name in places]
     metrics = metrics.take([places[name] for name in classes])
-    eigenvalues = _eigenvalues(NTKArrays(source, run), metrics)
+    eigenvalues = _eigenvalues(run.ntk, metrics)
     rows = pa.array(np.arange(len(classes), dtype=np.int32))
     metrics = metrics.set_column(names.index("ntk_row"), "ntk_row", rows)
 
-    requested = tuple(zip(requests["arch"].to_pylist(), requests["canonical"].to_pylist(), strict=True))
+    requested = tuple(requests.items())
     target.prepare()
-    known = target.read_tables(["arch"], "architectures", space.name)
-    write_missing(target, known, requested, space, "architectures", space.name)
+    write_missing(target, requested, space, "architectures", space.name)
     try:
-        write_missing(target, None, requested, None, "runs", run, "requests")
-        arrays = NTKArrays(target, run)
+        write_missing(target, requested, None, *copy.place("requests"))
+        arrays = copy.ntk
         block = block or max(1, _BLOCK_BYTES // eigenvalues[0].nbytes)
         arrays.prepare(eigenvalues.shape[1], len(classes), block=block, gram=False)
         arrays.write(0, eigenvalues, None)
-        target.write_table(metrics, "runs", run, "metrics", digest(*classes) + ".parquet")
-        target.write_json({**record, "requests": target.files("runs", run, "requests")}, "runs", run, "run.json")
+        copy.write_part(metrics, digest(*classes) + ".parquet")
+        copy.write_record(copy.listing_requests(record))
     except BaseException:
-        if target.exists("runs", run):
-            target.fs.rm(target.path("runs", run), recursive=True)
+        if copy.exists():
+            target.fs.rm(copy.path(), recursive=True)
         raise
     return len(classes)
 
@@ -110,7 +109,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(UsageError.exit_code)
     store, run, target = arguments
     try:
-        rows = pack(Store(store), run, Store(target))
+        rows = pack(Run(Store(store), run), Store(target))
     except HnasError as error:
         print(f"hnas: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from hnas.errors import HnasError
-from hnas.pipeline.store.run import settings_of
+from hnas.pipeline.store.run import RECORD, Run
 from hnas.pipeline.store.store import Store
 
 # The settings of a search by the types that JSON has for them; a search of an older version may lack some.
@@ -17,24 +17,24 @@ _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def run_records(places: Mapping[str, Store]) -> list[dict[str, Any]]:
-    """The record of each run that has one, by run and the store that has it: `id`, `created`, `settings`.
+def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """The record of each of `runs` that has one: `id`, `created`, `settings`.
 
     Raises `HnasError` where a record is damaged, belongs to another run than its folder's name says, is missing beside
     rows, or lists requests that are missing.
     """
     found = []
-    for run, store in places.items():
-        if not store.exists("runs", run, "run.json"):
-            if store.exists("runs", run, "requests") or store.exists("runs", run, "metrics"):
-                raise HnasError(_lost(store, "runs", run, "run.json"))
+    for run in runs:
+        if not run.recorded:
+            if run.exists("requests") or run.exists("metrics"):
+                raise HnasError(_lost(run.store, *run.place(RECORD)))
             continue
-        content = store.read_json("runs", run, "run.json")
-        settings = settings_of(content, store, run).as_dict()
-        missing = set(content.get("requests", [])) - set(store.files("runs", run, "requests"))
+        content = run.read_record()
+        settings = run.settings_in(content).as_dict()
+        missing = set(content.get("requests", [])) - set(run.store.files(*run.place("requests")))
         if missing:
-            raise HnasError(_lost(store, "runs", run, "requests", min(missing)))
-        found.append(_record(store, settings, content, "runs", run, "run.json"))
+            raise HnasError(_lost(run.store, *run.place("requests", min(missing))))
+        found.append(_record(run.store, settings, content, *run.place(RECORD)))
     return found
 
 

@@ -28,6 +28,7 @@ from hnas.pipeline.store.manifests import (
     remove_file,
     sweep,
 )
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.shipped_tables import shelf
 from hnas.pipeline.store.store import Store
 
@@ -107,9 +108,8 @@ def _manifests(store: Store) -> Iterator[Manifest]:
 def _advice(store: Store, held: dict[str, list[str]], name: str) -> str:
     table = shelf(store).get(name)
     if table is not None:
-        return (
-            f": the run belongs to {table.location}, which lies beside it and is a store of its own; give it as --store"
-        )
+        home = table.store.location
+        return f": the run belongs to {home}, which lies beside it and is a store of its own; give it as --store"
     every = [found for names in held.values() for found in names]
     return did_you_mean(name, every) or "; `hnas info` lists what it holds"
 
@@ -216,7 +216,7 @@ def _idle(store: Store, folder: str, name: str) -> Iterator[None]:
         yield
         return
     with locked(store, folder, name):
-        living, _ = Drivers(store, name).others()
+        living, _ = Drivers(Run(store, name)).others()
         if living:
             raise HnasError(f"a precompute works on the run {name}; stop it, or wait for its end, and remove it then")
         yield

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from hnas.pipeline.store.store import Store, digest
 from hnas.spaces import SearchSpace
 
 
-def write_missing(
-    store: Store,
-    known: pa.Table | None,
-    requested: tuple[tuple[str, str], ...],
-    space: SearchSpace | None,
-    *folder: str,
-) -> bool:
-    """Write to `folder` those of `requested` that are not in `known`, with the static columns that `space` gives.
+def write_missing(store: Store, requested: Sequence[tuple[str, str]], space: SearchSpace | None, *folder: str) -> bool:
+    """Write to `folder` those of `requested` that it lacks, with the static columns that `space` gives.
 
-    Returns whether there were any.
+    They are pairs of an architecture and its canonical form. Needs the lock of the folder. Returns whether there were
+    any.
     """
+    known = store.read_tables(["arch"], *folder)
     present = set(known["arch"].to_pylist()) if known else set()
     missing = [pair for pair in requested if pair[0] not in present]
     if not missing:

@@ -1,4 +1,7 @@
-"""Runs: the settings that determine a table of metrics, and the name that they give it."""
+"""Runs: the settings that determine a table of metrics, the name that they give it, and the files that hold it.
+
+A new column of the view `runs` is a field of `RunSettings`, and stands in `pipeline/catalog/sql/empty.sql`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import io
 import json
 import platform
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,15 +18,21 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+import pyarrow as pa
 
 from hnas import __version__
 from hnas.errors import HnasError
 from hnas.pipeline.io.checksums import batch_digest
 from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.requests import write_missing
 from hnas.pipeline.store.store import Store, digest
 
 if TYPE_CHECKING:
     from hnas.pipeline.images import Batch
+    from hnas.pipeline.store.ntk_arrays import NTKArrays
+
+RECORD = "run.json"
+_NO_ARRAYS = (ValueError, OSError, EOFError, KeyError, MemoryError, NotImplementedError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -72,85 +82,222 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def open_run(store: Store, settings: RunSettings, batch: Batch) -> str:
-    """Create the run in the store unless it is there, and return its name."""
-    run = settings.id
-    with locked(store, "runs", run):
-        known = store.exists("runs", run, "run.json")
-        if known:
-            read_settings(store, run)  # a damaged record is told before anything is computed
-        if store.exists("runs", run, "batch.npz"):
-            load_batch(store.location, run, settings.batch)  # and so is a batch of other images
-        else:
-            buffer = io.BytesIO()
-            np.savez(buffer, images=batch.images, labels=batch.labels)
-            store.write_bytes(buffer.getvalue(), "runs", run, "batch.npz")
-        if not known:
-            store.write_json(
-                {"id": run, "created": now(), "settings": asdict(settings), **provenance(), "sessions": []},
-                "runs", run, "run.json",
-            )  # fmt: skip
-    return run
+@dataclass(frozen=True)
+class Part:
+    """A part of a run's metrics: the name of its file, its first row in `ntk.zarr`, its canonical architectures."""
+
+    name: str
+    row: int
+    classes: tuple[str, ...]
 
 
-def read_settings(store: Store, run: str) -> RunSettings:
-    """The settings of a stored run. Raises `HnasError` where `run.json` is damaged, another run's, or of another
-    version."""
-    return settings_of(store.read_json("runs", run, "run.json"), store, run)
+@dataclass(frozen=True)
+class Stored:
+    """The finished parts of a run. `rows` are the values of `ntk_row`, `classes` those of `canonical`."""
+
+    parts: frozenset[str] = frozenset()
+    classes: frozenset[str] = frozenset()
+    rows: frozenset[int] = frozenset()
 
 
-def settings_of(record: dict[str, Any], store: Store, run: str) -> RunSettings:
-    """The settings in the record of a run, whose name they give. Raises `HnasError` where they are not its own."""
-    try:
-        settings = RunSettings(**record.get("settings"))  # type: ignore[arg-type]
-    except TypeError as error:
-        raise HnasError(
-            f"runs/{run}/run.json in {store.location} has settings this hnas does not know: {error}"
-        ) from error
-    wrong = [field.name for field in fields(settings) if type(getattr(settings, field.name)).__name__ != field.type]
-    if wrong:
-        raise HnasError(
-            f"runs/{run}/run.json in {store.location} was damaged after it was written: {wrong[0]} is "
-            f"{getattr(settings, wrong[0])!r}; restore it, or remove the run and precompute it again"
-        )
-    if settings.id != run:
-        raise HnasError(
-            f"runs/{run}/run.json in {store.location} has the settings of run {settings.id}; a run is named by its "
-            "settings, so restore it, or remove the run and precompute it again"
-        )
-    return settings
+def _nothing(run: Run) -> Mapping[str, Part]:
+    return {}
 
 
-def record_session(store: Store, run: str, session: dict[str, Any]) -> None:
-    """Add to `run.json` how one `precompute` computed its share of the run."""
-    with locked(store, "runs", run):
-        content = store.read_json("runs", run, "run.json")
-        content["sessions"] = [*content.get("sessions", []), session]
-        store.write_json(content, "runs", run, "run.json")
+class Run:
+    """The run `name` of a store: its record, its batch, what was asked for, what is computed.
 
-
-def load_batch(location: str, run: str, expected: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The run's images (m, 3, S, S) float32 and labels (m,) int64; `expected` is their digest, by default `run.json`'s.
-
-    Raises `HnasError` where they are missing, damaged, or another run's.
+    It need not be there: making one of these reads nothing. What is read raises `HnasError` where it is damaged, what
+    is written where the store cannot be written.
     """
-    store = Store(location)
-    path = store.path("runs", run, "batch.npz")
-    if expected is None:
-        expected = read_settings(store, run).batch
-    content = store.read_bytes("runs", run, "batch.npz")
-    try:
-        with ZipFile(io.BytesIO(content)) as archive:
-            # Written without compression: a file that says it holds more than its own size was made by someone else.
-            if sum(member.file_size for member in archive.infolist()) > len(content):
-                raise ValueError("it is compressed")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-        found = batch_digest(images, labels)
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, NotImplementedError, BadZipFile, zlib.error) as error:
-        raise HnasError(f"{path} is damaged ({error}); delete it, and the same command writes it again") from error
-    if found != expected:
-        raise HnasError(
-            f"{path} holds other images than those of run {run}; delete it, and the same command writes it again"
-        )
-    return images, labels
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name = store, name
+
+    def place(self, *parts: str) -> tuple[str, ...]:
+        """`parts` below the run's folder, as the methods of `Store` take them."""
+        return ("runs", self.name, *parts)
+
+    def path(self, *parts: str) -> str:
+        """Their path. See `Store.path`."""
+        return self.store.path(*self.place(*parts))
+
+    def exists(self, *parts: str) -> bool:
+        """Whether there is a file or folder at `parts`, or anything of the run."""
+        return self.store.exists(*self.place(*parts))
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the run's lock: while a chunk is claimed or stored, or the record changes."""
+        return locked(self.store, *self.place())
+
+    @property
+    def ntk(self) -> NTKArrays:
+        """The spectra and Gram matrices."""
+        from hnas.pipeline.store.ntk_arrays import NTKArrays  # not before: Zarr takes a while to import
+
+        return NTKArrays(self.store, self.name)
+
+    # --- run.json
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the run has its record, without which the rest does not count."""
+        return self.exists(RECORD)
+
+    def read_record(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        return self.store.read_json(*self.place(RECORD))
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Write `run.json`."""
+        self.store.write_json(record, *self.place(RECORD))
+
+    def listing_requests(self, record: dict[str, Any]) -> dict[str, Any]:
+        """`record` with the parts of `requests/`: without them a run that lost one would look smaller, and finished."""
+        return {**record, "requests": self.store.files(*self.place("requests"))}
+
+    def read_settings(self) -> RunSettings:
+        """The settings in the record, whose name they give. Raises `HnasError` where they are not this run's."""
+        return self.settings_in(self.read_record())
+
+    def settings_in(self, record: dict[str, Any]) -> RunSettings:
+        """The same, of a `record` that was read."""
+        where = f"runs/{self.name}/{RECORD} in {self.store.location}"
+        try:
+            settings = RunSettings(**record.get("settings"))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise HnasError(f"{where} has settings this hnas does not know: {error}") from error
+        wrong = [field.name for field in fields(settings) if type(getattr(settings, field.name)).__name__ != field.type]
+        if wrong:
+            raise HnasError(
+                f"{where} was damaged after it was written: {wrong[0]} is {getattr(settings, wrong[0])!r}; restore it, "
+                "or remove the run and precompute it again"
+            )
+        if settings.id != self.name:
+            raise HnasError(
+                f"{where} has the settings of run {settings.id}; a run is named by its settings, so restore it, or "
+                "remove the run and precompute it again"
+            )
+        return settings
+
+    def create(self, settings: RunSettings, batch: Batch) -> None:
+        """Write the record and the batch unless they are there: then they are read, before anything is computed."""
+        with self.locked():
+            recorded = self.recorded
+            if recorded:
+                self.settings_in(self.read_record())
+            if self.exists("batch.npz"):
+                self.batch(settings.batch)
+            else:
+                buffer = io.BytesIO()
+                np.savez(buffer, images=batch.images, labels=batch.labels)
+                self.store.write_bytes(buffer.getvalue(), *self.place("batch.npz"))
+            if not recorded:
+                record = {"id": self.name, "created": now(), "settings": asdict(settings), **provenance()}
+                self.write_record({**record, "sessions": []})
+
+    def add_session(self, session: dict[str, Any]) -> None:
+        """Add to the record how one `precompute` computed its share of the run."""
+        with self.locked():
+            record = self.read_record()
+            self.write_record({**record, "sessions": [*record.get("sessions", []), session]})
+
+    # --- batch.npz
+
+    def batch(self, expected: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Images (m, 3, S, S) float32 and labels (m,) int64; `expected` is their digest, by default the record's.
+
+        Raises `HnasError` where they are missing, damaged, or another run's.
+        """
+        path = self.path("batch.npz")
+        if expected is None:
+            expected = self.read_settings().batch
+        content = self.store.read_bytes(*self.place("batch.npz"))
+        try:
+            with ZipFile(io.BytesIO(content)) as archive:
+                # Written without compression: a file that says it holds more than its own size was made by someone
+                # else.
+                if sum(member.file_size for member in archive.infolist()) > len(content):
+                    raise ValueError("it is compressed")
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                images, labels = arrays["images"], arrays["labels"]
+            found = batch_digest(images, labels)
+        except _NO_ARRAYS as error:
+            raise HnasError(f"{path} is damaged ({error}); delete it, and the same command writes it again") from error
+        if found != expected:
+            raise HnasError(
+                f"{path} holds other images than those of run {self.name}; delete it, and the same command writes it "
+                "again"
+            )
+        return images, labels
+
+    # --- requests/
+
+    def requests(self) -> dict[str, str]:
+        """The architectures that were asked for, with their canonical forms, in the order of their parts."""
+        table = self.store.read_tables(["arch", "canonical"], *self.place("requests"))
+        return dict(zip(table["arch"].to_pylist(), table["canonical"].to_pylist(), strict=True)) if table else {}
+
+    def request(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Add those of `pairs`, of an architecture and its canonical form, that were not asked for yet."""
+        if write_missing(self.store, pairs, None, *self.place("requests")):
+            self.write_record(self.listing_requests(self.read_record()))
+
+    # --- metrics/
+
+    def parts(self) -> list[str]:
+        """The names of the parts, sorted."""
+        return self.store.files(*self.place("metrics"))
+
+    def has_part(self, name: str) -> bool:
+        """Whether the part of that name is stored."""
+        return self.exists("metrics", name)
+
+    def read_part(self, columns: list[str], name: str) -> pa.Table:
+        """Columns of one part."""
+        return self.store.read_table(columns, *self.place("metrics", name))
+
+    def write_part(self, table: pa.Table, name: str, notes: dict[bytes, bytes] | None = None) -> None:
+        """Store a part, with `notes` in its file's metadata: its rows count from then on."""
+        self.store.write_table(table, *self.place("metrics", name), notes=notes)
+
+    def stored(self, before: Stored | None = None, claimed: Callable[[Run], Mapping[str, Part]] = _nothing) -> Stored:
+        """All that is stored, where it was `before` at an earlier look.
+
+        `claimed` gives the content of parts, as far as their commands wrote it down; others are opened, which takes
+        about 0.3 ms each.
+        """
+        before = before or Stored()
+        new = set(self.parts()) - before.parts
+        known = claimed(self) if new else {}
+        classes: set[str] = set()
+        rows: set[int] = set()
+        for name in sorted(new):
+            if (part := known.get(name)) is not None:
+                classes |= set(part.classes)
+                rows |= set(range(part.row, part.row + len(part.classes)))
+            else:
+                table = self.read_part(["canonical", "ntk_row"], name)
+                classes |= set(table["canonical"].to_pylist())
+                rows |= set(table["ntk_row"].to_pylist())
+        return Stored(before.parts | new, before.classes | classes, before.rows | rows)
+
+    def lost(self, stored: Stored) -> list[tuple[int, tuple[str, ...]]]:
+        """The rows of `ntk.zarr` whose eigenvalues are gone, as a copy that was cut short may leave them.
+
+        For each block of them its first row and the classes in it, in their order. Costs a look into one folder where
+        nothing is lost.
+        """
+        blocks = self.ntk.lost(stored.rows) if stored.rows else []
+        if not blocks:
+            return []
+        rows: dict[int, str] = {}
+        for name in sorted(stored.parts):
+            table = self.read_part(["canonical", "ntk_row"], name)
+            rows |= dict(zip(table["ntk_row"].to_pylist(), table["canonical"].to_pylist(), strict=True))
+        return [(block.start, tuple(rows[row] for row in block if row in rows)) for block in blocks]
+
+
+def runs_of(store: Store) -> list[Run]:
+    """The runs of a store, those without a record too, sorted by name."""
+    return [Run(store, name) for name in store.folders("runs")]

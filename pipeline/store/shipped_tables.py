@@ -6,19 +6,18 @@ from pathlib import Path
 
 from hnas.errors import UsageError
 from hnas.pipeline.io.printable import printable
+from hnas.pipeline.store.run import Run, runs_of
 from hnas.pipeline.store.store import Store
-from hnas.pipeline.store.stored import Stored
 
 
-def shelf(store: Store) -> dict[str, Store]:
-    """The runs of the stores in `tables` beside a local store, each with the one that has it, but for its own runs."""
-    found: dict[str, Store] = {}
+def shelf(store: Store) -> dict[str, Run]:
+    """The runs of the stores in `tables` beside a local store by name, but for those that it has itself."""
+    found: dict[str, Run] = {}
     if store.local:
         for marker in sorted(Path(store.root).parent.glob("tables/*/store.json")):
             table = Store(str(marker.parent))
             table.check_version()
-            runs = [run for run in table.folders("runs") if table.exists("runs", run, "run.json")]
-            found |= {run: table for run in runs if not store.exists("runs", run, "run.json")}
+            found |= {run.name: run for run in runs_of(table) if run.recorded and not Run(store, run.name).recorded}
     return found
 
 
@@ -34,11 +33,7 @@ def existing_store(location: str) -> Store:
     return store
 
 
-def place_of(store: Store, run: str) -> Store:
-    """The table beside `store` that has the run, where the store has nothing of it itself; else the store."""
-    return store if store.exists("runs", run) else shelf(store).get(run, store)
-
-
-def held(store: Store, run: str) -> Stored:
-    """What `store` has of a run, or, where it has nothing of it, a table beside it."""
-    return Stored().updated(place_of(store, run), run)
+def find_run(store: Store, name: str) -> Run:
+    """The run in `store`, or, where that has nothing of it, in a table beside it."""
+    run = Run(store, name)
+    return run if run.exists() else shelf(store).get(name, run)

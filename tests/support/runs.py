@@ -14,7 +14,7 @@ from hnas.pipeline.precompute.claims import Claims, joined
 from hnas.pipeline.precompute.plan import Plan, adopted, record_request, relative_costs
 from hnas.pipeline.precompute.worker import Chunk, Job, run_chunk
 from hnas.pipeline.store.ntk_arrays import NTKArrays
-from hnas.pipeline.store.run import open_run
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 
@@ -36,10 +36,10 @@ def claims_of(
     """What `precompute` does with a plan before it has any work done, and when all is done."""
     store.prepare()
     plan = adopted(store, plan)
-    open_run(store, plan.settings, plan.batch)
+    Run(store, plan.settings.id).create(plan.settings, plan.batch)
     record_request(store, SPACE, plan)
     costs = relative_costs(store, SPACE, plan) if costs is None else costs
-    with joined(Claims(store, plan, costs, keep_gram=keep_gram)) as claims:
+    with joined(Claims(Run(store, plan.settings.id), plan, costs, keep_gram=keep_gram)) as claims:
         yield claims
 
 

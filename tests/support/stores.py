@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from hnas.pipeline.images import open_dataset
 from hnas.pipeline.precompute.plan import make_plan, record_request
-from hnas.pipeline.store.run import open_run
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
@@ -34,7 +34,8 @@ def make_store(folder: Path, *, architectures: int = 60, accuracies: bool = True
         listed.write_text("\n".join([dead, *dict.fromkeys(sampled + more)][:architectures]))
         plan = make_plan(store, space, open_dataset("digits"), architectures=listed, batch_size=8, channels=4, cells=1)
     store.prepare()
-    run = open_run(store, plan.settings, plan.batch)
+    run = plan.settings.id
+    Run(store, run).create(plan.settings, plan.batch)
     record_request(store, space, plan)
     classes = [canonical for canonical, _ in plan.todo]
     rng = np.random.default_rng(seed)

@@ -332,9 +332,9 @@ def several(tmp_path_factory: pytest.TempPathFactory, filled) -> duckdb.DuckDBPy
 )
 def test_the_run_is_the_one_named_else_the_newest_that_fits(several, wanted, found):
     picked = pick_run(several, **wanted)
-    assert picked["run"].startswith(found)
-    assert pick_run(several, run=picked["run"]) == picked
-    assert {"space", "dataset", "channels", "cells", "batch_size", "seed", "ntk"} <= set(picked)
+    assert picked.name.startswith(found)
+    assert pick_run(several, run=picked.name) == picked
+    assert {"space", "dataset", "channels", "cells", "batch_size", "seed", "ntk"} <= asdict(picked.settings).keys()
 
 
 def test_a_newer_run_without_metrics_gives_way(tmp_path, filled):
@@ -344,8 +344,8 @@ def test_a_newer_run_without_metrics_gives_way(tmp_path, filled):
     empty = {"id": settings.id, "created": "2099-01-01T12:00:00+00:00", "settings": asdict(settings)}
     store.write_json(empty, "runs", settings.id, "run.json")
     connection = connect(store)
-    assert pick_run(connection)["run"] == filled[1].settings.id
-    assert pick_run(connection, run="ee")["run"] == settings.id
+    assert pick_run(connection).name == filled[1].settings.id
+    assert pick_run(connection, run="ee").name == settings.id
 
 
 def test_a_beginning_that_fits_several_runs_is_refused_with_their_names(several):

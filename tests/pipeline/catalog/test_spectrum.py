@@ -20,6 +20,7 @@ from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.console.query import run_query, view_names
 from hnas.pipeline.console.shell import list_columns
 from hnas.pipeline.store.ntk_arrays import NTKArrays
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from tests.support.places import SHIPPED as TABLES
 from tests.support.runs import fill, metrics_of
@@ -213,7 +214,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     batches = ArrayRows._batches
 
     def watched(self: ArrayRows):
-        opened.append((self._run, self._name))
+        opened.append((self._run.name, self._name))
         return batches(self)
 
     monkeypatch.setattr(ArrayRows, "_batches", watched)
@@ -265,7 +266,7 @@ def test_matrices_come_in_batches_of_bounded_size(with_gram, monkeypatch):
     store, run, _ = with_gram
     whole = connect(store).execute("SELECT canonical, gram_mean FROM scores ORDER BY ALL").fetchall()
     monkeypatch.setattr("hnas.pipeline.catalog.arrow_arrays._BATCH", 1)
-    rows = [len(batch) for batch in ArrayRows(store, run, "gram")._batches()]
+    rows = [len(batch) for batch in ArrayRows(Run(store, run), "gram")._batches()]
     assert max(rows) == NTKArrays(store, run).open("gram").chunks[0] < sum(rows)
     assert connect(store).execute("SELECT canonical, gram_mean FROM scores ORDER BY ALL").fetchall() == whole
 

@@ -140,5 +140,5 @@ def test_a_run_on_a_folder_of_another_spelling_finds_its_accuracies(tmp_path: Pa
             ("cifar-10", 77.0)
         ]
     connection = connect(Store(store.location))
-    assert pick_run(connection, dataset="CIFAR10")["run"] == run
+    assert pick_run(connection, dataset="CIFAR10").name == run
     assert choose_accuracy(connection, run, None) == "valid_accuracy"

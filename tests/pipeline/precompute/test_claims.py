@@ -25,8 +25,8 @@ from hnas.pipeline.precompute.plan import Plan, relative_costs
 from hnas.pipeline.store.claim_log import logged
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.ntk_arrays import Blocks, NTKArrays
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
-from hnas.pipeline.store.stored import Stored
 from tests.support.runs import SPACE, claims_of, exact_table, fill, job_of, metrics_of
 
 MakePlan = Callable[..., Plan]
@@ -122,7 +122,7 @@ def test_two_commands_claim_disjoint_work_and_blocks_and_hear_of_what_the_other_
 def test_what_a_command_gives_up_is_free_for_the_others_and_its_workers_store_nothing_more(store, small_plan):
     plan = small_plan(store, sample=20)
     with claims_of(store, plan) as staying:
-        leaving = Claims(store, plan, {}, keep_gram=False)
+        leaving = Claims(Run(store, plan.settings.id), plan, {}, keep_gram=False)
         leaving.join()
         carry_out(store, plan, leaving)
         unheard, lost = leaving.claim(budget(4), 2)
@@ -215,7 +215,7 @@ def test_a_line_that_a_killed_command_did_not_finish_is_no_claim(store, small_pl
         log = Path(store.path("runs", run, "drivers", f"{claims.token}.claims"))
         with log.open("ab") as file:
             file.write(json.dumps({"part": "x.parquet", "row": 400, "classes": [plan.todo[0][0]]}).encode()[:-4])
-        assert len(logged(store, run)) == 1
+        assert len(logged(Run(store, run))) == 1
         (chunk,) = other.claim(budget(100))
         assert len(chunk.members) == len(plan.todo) - 3
 
@@ -250,7 +250,7 @@ def test_a_chunk_claimed_again_after_its_command_ended_is_known_by_the_rows_it_w
     plan = small_plan(store, sample=20)
     run = plan.settings.id
     with claims_of(store, plan, costs={}) as staying:
-        ended = Claims(store, plan, {}, keep_gram=False)
+        ended = Claims(Run(store, plan.settings.id), plan, {}, keep_gram=False)
         ended.join()
         (lost,) = ended.claim(budget(3))
         ended.leave(clean=False)
@@ -267,7 +267,7 @@ def test_a_chunk_claimed_again_after_its_command_ended_is_known_by_the_rows_it_w
                 names(self, *folder), key=lambda name: name.startswith(staying.token) != newest_first
             ),
         )
-        assert Stored().updated(store, run).rows == set(range(chunk.ntk_row, chunk.ntk_row + 3))
+        assert Run(store, run).stored(claimed=logged).rows == set(range(chunk.ntk_row, chunk.ntk_row + 3))
 
 
 def test_on_an_object_store_a_later_command_revokes_an_earlier_one(small_plan, tmp_path):
@@ -291,7 +291,7 @@ def test_the_logs_tell_what_parts_hold_as_the_parts_do(store, small_plan):
     with claims_of(store, plan) as claims:
         while carry_out(store, plan, claims):
             pass
-        claimed = logged(store, run)
+        claimed = logged(Run(store, run))
         assert set(claimed) == set(store.names("runs", run, "metrics"))
         for part, claim in claimed.items():
             table = store.read_table(["canonical", "ntk_row"], "runs", run, "metrics", part)
@@ -372,7 +372,7 @@ def test_any_number_of_commands_in_any_order_claim_each_class_once(store, small_
     with claims_of(store, plan):
         for _ in range(400):
             if len(commands) < 3 and chance.random() < 0.2:
-                claims = Claims(store, plan, {}, keep_gram=False)
+                claims = Claims(Run(store, plan.settings.id), plan, {}, keep_gram=False)
                 claims.join()
                 commands.append((claims, []))
             elif commands:

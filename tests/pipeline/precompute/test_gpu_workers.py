@@ -18,7 +18,7 @@ from hnas.pipeline.precompute import cluster as clusters
 from hnas.pipeline.precompute import driver as precompute
 from hnas.pipeline.precompute import worker
 from hnas.pipeline.precompute.local_cluster import SharedGPUCluster, default_workers, local_cluster, physical_cores
-from hnas.pipeline.store.run import read_settings
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from tests.support.places import SHIPPED as TABLES
 from tests.support.runs import SPACE, fill, job_of, metrics_of
@@ -121,7 +121,7 @@ def test_a_worker_reads_a_batch_and_moves_it_once(filled, monkeypatch) -> None:
     whole, plan = filled
     job = job_of(whole, plan)
     first = worker.resident_batch(job)
-    monkeypatch.setattr(worker, "load_batch", lambda *_: pytest.fail("the batch was read again"))
+    monkeypatch.setattr(Run, "batch", lambda *_: pytest.fail("the batch was read again"))
     for other in (job, worker.replace(job, token="another precompute"), worker.replace(job, device="auto")):
         again = worker.resident_batch(other)
         assert again[0] is first[0]
@@ -251,4 +251,4 @@ def test_shipped_runs_keep_their_names() -> None:
     assert len(records) >= 3
     for record in records:
         run = record.parent.name
-        assert read_settings(Store(str(record.parents[2])), run).id == run
+        assert Run(Store(str(record.parents[2])), run).read_settings().id == run

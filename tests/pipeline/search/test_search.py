@@ -30,7 +30,7 @@ def connection(store):
 
 
 def run_id(connection) -> str:
-    return str(pick_run(connection)["run"])
+    return pick_run(connection).name
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -27,7 +27,7 @@ from hnas.pipeline.io.checksums import CHECKSUM, DamagedError, parquet_bytes, ve
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.ntk_arrays import NTKArrays
-from hnas.pipeline.store.run import load_batch
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from tests.support.contents import snapshot
 from tests.support.places import ROOT
@@ -200,7 +200,7 @@ def test_another_runs_images_are_refused_and_nothing_is_computed_on_them(two, sm
     store, run, other = two
     shutil.copy(store.path("runs", other, "batch.npz"), store.path("runs", run, "batch.npz"))
     with pytest.raises(HnasError, match="other images than those of run"):
-        load_batch(store.location, run)
+        Run(store, run).batch()
     before = exact_table(store, run)
     with pytest.raises(HnasError, match=r"batch\.npz holds other images"):
         fill(store, small_plan(store, sample=24))

@@ -18,7 +18,7 @@ from hnas.pipeline.catalog import views as catalog
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.precompute.plan import adopted, record_request
 from hnas.pipeline.store.packing import pack
-from hnas.pipeline.store.run import open_run
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from tests.support.contents import snapshot
 from tests.support.places import ROOT
@@ -30,7 +30,7 @@ def test_a_packed_run_has_every_number_to_the_last_bit_in_one_part(filled, tmp_p
     run = plan.settings.id
     before = snapshot(store.root)
     target = Store(str(tmp_path / "packed"))
-    assert pack(store, run, target) == len(plan.todo)
+    assert pack(Run(store, run), target) == len(plan.todo)
     assert exact_table(target, run) == exact_table(store, run)
     assert len(target.glob("runs", run, "metrics", "*")) == 1
     assert len(target.glob("runs", run, "ntk.zarr", "eigenvalues", "c", "*", "*")) == 1
@@ -42,7 +42,7 @@ def test_a_packed_run_has_every_number_to_the_last_bit_in_one_part(filled, tmp_p
 def test_queries_of_a_packed_run_answer_as_those_of_the_run(filled, tmp_path):
     store, plan = filled
     target = Store(str(tmp_path / "packed"))
-    pack(store, plan.settings.id, target)
+    pack(Run(store, plan.settings.id), target)
     for query in (
         "SELECT * FROM pool ORDER BY arch",
         "SELECT * FROM spectra ORDER BY canonical",
@@ -57,7 +57,7 @@ def test_queries_of_a_packed_run_answer_as_those_of_the_run(filled, tmp_path):
 def test_a_precompute_into_a_packed_run_has_nothing_to_do(filled, small_plan, tmp_path):
     store, plan = filled
     target = Store(str(tmp_path / "packed"))
-    pack(store, plan.settings.id, target)
+    pack(Run(store, plan.settings.id), target)
     again = small_plan(target, sample=20)
     assert again.todo == ()
     assert again.done == len(plan.todo)
@@ -66,7 +66,7 @@ def test_a_precompute_into_a_packed_run_has_nothing_to_do(filled, small_plan, tm
 def test_a_packed_run_grows_by_what_is_asked_for_later(filled, small_plan, tmp_path):
     store, plan = filled
     target = Store(str(tmp_path / "packed"))
-    pack(store, plan.settings.id, target)
+    pack(Run(store, plan.settings.id), target)
     packed = exact_table(target, plan.settings.id)
     wider = small_plan(target, sample=24)
     assert wider.todo
@@ -82,8 +82,8 @@ def test_runs_of_one_space_share_their_architectures(filled, small_plan, tmp_pat
     second = small_plan(other, sample=20, seed=1)
     fill(other, second)
     target = Store(str(tmp_path / "packed"))
-    pack(store, plan.settings.id, target)
-    pack(other, second.settings.id, target)
+    pack(Run(store, plan.settings.id), target)
+    pack(Run(other, second.settings.id), target)
     asked = {arch for arch, _ in (*plan.requested, *second.requested)}
     rows = catalog.connect(target).execute("SELECT arch FROM architectures").fetchall()
     assert sorted(arch for (arch,) in rows) == sorted(asked)
@@ -93,23 +93,23 @@ def test_an_unfinished_run_is_refused_and_nothing_is_written(small_plan, tmp_pat
     store, target = Store(str(tmp_path / "store")), Store(str(tmp_path / "packed"))
     plan = small_plan(store, sample=8)
     store.prepare()
-    open_run(store, plan.settings, plan.batch)
+    Run(store, plan.settings.id).create(plan.settings, plan.batch)
     record_request(store, SPACE, plan)
     with pytest.raises(UsageError, match=f"lacks {len(plan.todo)} of the {len(plan.todo)} rows"):
-        pack(store, plan.settings.id, target)
+        pack(Run(store, plan.settings.id), target)
     fill(store, replace(plan, todo=plan.todo[:4]))
     with pytest.raises(UsageError, match=f"lacks {len(plan.todo) - 4} of the {len(plan.todo)} rows"):
-        pack(store, plan.settings.id, target)
+        pack(Run(store, plan.settings.id), target)
     assert not (tmp_path / "packed").exists()
 
 
 def test_a_run_that_the_target_has_is_left_alone(filled, tmp_path):
     store, plan = filled
     target = Store(str(tmp_path / "packed"))
-    pack(store, plan.settings.id, target)
+    pack(Run(store, plan.settings.id), target)
     before = snapshot(target.root)
     with pytest.raises(UsageError, match="has a run"):
-        pack(store, plan.settings.id, target)
+        pack(Run(store, plan.settings.id), target)
     assert snapshot(target.root) == before
 
 
@@ -136,9 +136,9 @@ def test_the_command_of_the_page_says_what_it_packed_or_what_is_wrong(filled, tm
 
 def test_a_run_that_does_not_exist_is_told(filled, tmp_path):
     with pytest.raises(UsageError, match="has no run 0000000000"):
-        pack(filled[0], "0000000000", Store(str(tmp_path / "packed")))
+        pack(Run(filled[0], "0000000000"), Store(str(tmp_path / "packed")))
     with pytest.raises(UsageError, match="has no run"):
-        pack(Store(str(tmp_path / "nowhere")), filled[1].settings.id, Store(str(tmp_path / "packed")))
+        pack(Run(Store(str(tmp_path / "nowhere")), filled[1].settings.id), Store(str(tmp_path / "packed")))
     assert not (tmp_path / "packed").exists()
 
 
@@ -169,7 +169,7 @@ def test_a_damaged_run_is_told_in_a_sentence_and_nothing_is_written(filled, tmp_
     store, plan = filled
     source = damaged(store, tmp_path / "damaged", pattern, harm)
     with pytest.raises(HnasError) as error:
-        pack(source, plan.settings.id, Store(str(tmp_path / "packed")))
+        pack(Run(source, plan.settings.id), Store(str(tmp_path / "packed")))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "packed").exists()
 
@@ -194,10 +194,10 @@ def test_a_target_that_cannot_be_written_half_way_has_nothing_of_the_run(filled,
 
     monkeypatch.setattr(target, "write_json", full)
     with pytest.raises(HnasError, match="the disk is full"):
-        pack(store, run, target)
+        pack(Run(store, run), target)
     assert not target.exists("runs", run)
     monkeypatch.undo()
-    assert pack(store, run, target) == len(plan.todo)
+    assert pack(Run(store, run), target) == len(plan.todo)
     assert exact_table(target, run) == exact_table(store, run)
 
 
@@ -205,7 +205,7 @@ def test_a_target_that_cannot_be_written_half_way_has_nothing_of_the_run(filled,
 def beside(filled, tmp_path) -> Store:
     """An empty store with a table beside it that has the finished run."""
     store, plan = filled
-    pack(store, plan.settings.id, Store(str(tmp_path / "tables" / "digits")))
+    pack(Run(store, plan.settings.id), Store(str(tmp_path / "tables" / "digits")))
     return Store(str(tmp_path / "store"))
 
 
@@ -249,7 +249,7 @@ def test_a_precompute_of_what_a_table_beside_the_store_has_computes_nothing(fill
 def test_a_run_that_the_store_has_itself_is_not_taken_from_a_table(filled, beside, small_plan):
     plan = small_plan(beside, sample=4)
     beside.prepare()
-    open_run(beside, plan.settings, plan.batch)
+    Run(beside, plan.settings.id).create(plan.settings, plan.batch)
     assert adopted(beside, plan) is plan
     assert len(small_plan(beside, sample=4).todo) == len({canonical for _, canonical in plan.requested})
 

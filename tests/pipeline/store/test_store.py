@@ -19,7 +19,7 @@ from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog import views as catalog
 from hnas.pipeline.precompute.plan import Plan
 from hnas.pipeline.store.ntk_arrays import NTKArrays
-from hnas.pipeline.store.run import load_batch, open_run, read_settings
+from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import STORE_VERSION, Store, store_location
 from tests.support.contents import snapshot
 from tests.support.runs import exact_table, fill, metrics_of
@@ -206,10 +206,10 @@ def test_a_missing_file_is_told_with_its_path(store):
 def test_settings_of_another_hnas_are_told(store):
     store.write_json({"settings": {"space": "x", "colour": "blue"}}, "runs", "r", "run.json")
     with pytest.raises(HnasError, match="settings this hnas does not know"):
-        read_settings(store, "r")
+        Run(store, "r").read_settings()
     store.write_json({}, "runs", "r", "run.json")
     with pytest.raises(HnasError, match="settings this hnas does not know"):
-        read_settings(store, "r")
+        Run(store, "r").read_settings()
 
 
 @pytest.mark.parametrize("damage", [b"", b"no parquet at all", None], ids=["empty", "foreign", "cut short"])
@@ -296,7 +296,7 @@ def test_a_folder_name_is_never_a_pattern(tmp_path, small_plan, name, neighbour)
 
 def test_the_batch_of_a_run_is_stored_to_the_bit(filled):
     store, plan = filled
-    images, labels = load_batch(store.location, plan.settings.id)
+    images, labels = Run(store, plan.settings.id).batch()
     np.testing.assert_array_equal(images, plan.batch.images)
     np.testing.assert_array_equal(labels, plan.batch.labels)
     assert (images.dtype, labels.dtype) == (np.float32, np.int64)
@@ -305,11 +305,12 @@ def test_the_batch_of_a_run_is_stored_to_the_bit(filled):
 def test_opening_a_run_again_changes_nothing(store, small_plan):
     plan = small_plan(store, sample=2)
     store.prepare()
-    run = open_run(store, plan.settings, plan.batch)
+    run = Run(store, plan.settings.id)
+    run.create(plan.settings, plan.batch)
     before = snapshot(store.root)
-    assert open_run(store, plan.settings, plan.batch) == run == plan.settings.id
+    run.create(plan.settings, plan.batch)
     assert snapshot(store.root) == before
-    assert read_settings(store, run) == plan.settings
+    assert run.read_settings() == plan.settings
 
 
 def test_run_json_says_what_determined_the_numbers_and_what_computed_them(filled):
