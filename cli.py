@@ -10,16 +10,13 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from hnas import __version__
 from hnas.errors import HnasError, UsageError, lacks_memory
 from hnas.pipeline.console import completion
-
-if TYPE_CHECKING:
-    from hnas.pipeline.search.training import TrainingSize
 
 app = typer.Typer(
     name="hnas",
@@ -427,13 +424,13 @@ def search(
     from hnas.threads import wait_without_spinning
 
     wait_without_spinning()
-    from hnas.pipeline.catalog.averaging import left_out
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.console.streams import warn
     from hnas.pipeline.io.terminal_tables import terminal_width
     from hnas.pipeline.search.progress import TrainingBar
-    from hnas.pipeline.search.report import query_line, search_heading, search_summary
+    from hnas.pipeline.search.report import query_line, search_heading, search_json, search_summary
     from hnas.pipeline.search.session import new_search, open_search, run_search
+    from hnas.pipeline.search.settings import TrainingSettings
     from hnas.pipeline.store.store import Store, store_location
 
     place = Store(store_location(store))
@@ -441,40 +438,42 @@ def search(
     if resume is not None:
         started = open_search(place, resume)
     elif space is not None:
+        training = TrainingSettings(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            threads=threads,
+            images=dataset or "digits",
+            image_size=image_size,
+        )
         started = new_search(
             connection,
             space=space,
             dataset=dataset,
-            image_size=image_size,
             run=run,
+            average=average,
             metric=metric,
             accuracy=accuracy,
-            oracle=oracle.value,
+            training=training if oracle is OracleName.train else None,
             queries=queries,
             t=t,
             acquisition=acquisition.value,
             seed=seed,
-            training={"epochs": epochs, "batch_size": batch_size, "lr": lr, "threads": threads},
-            average=average,
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
     shown, width = not as_json and not quiet, terminal_width(sys.stdout)
-
-    def say_what(candidates: int, size: TrainingSize | None) -> None:
-        warn(search_heading(started, candidates, left_out(connection, started.settings.runs), size))
-
     result = run_search(
         place,
         connection,
         started,
         device=device.value,
-        training_bar=TrainingBar(sys.stderr, quiet=quiet, epochs=started.settings.training.get("epochs", 0)),
-        on_start=say_what if not quiet else None,
-        on_query=(lambda query: print(query_line(query, width), flush=True)) if shown else None,
+        on_start=lambda size: None if quiet else warn(search_heading(started, size)),
+        on_query=lambda query: print(query_line(query, width), flush=True) if shown else None,
+        progress=TrainingBar(sys.stderr, quiet=quiet),
         partial=partial,
     )
-    print(json.dumps(result.as_dict(), indent=2) if as_json else search_summary(result, width if shown else None))
+    print(search_json(result) if as_json else search_summary(result, width if shown else None))
 
 
 @app.command(
@@ -511,31 +510,29 @@ def evaluate(
     """Train one architecture and report its accuracy."""
     if dataset is None:
         raise UsageError("evaluate needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
-    from dataclasses import asdict
-
     from hnas.threads import wait_without_spinning
 
     wait_without_spinning()
     from hnas.pipeline.console.streams import warn
-    from hnas.pipeline.images import open_dataset
     from hnas.pipeline.search.progress import TrainingBar
-    from hnas.pipeline.search.report import training_heading, training_text
+    from hnas.pipeline.search.report import training_heading, training_json, training_text
+    from hnas.pipeline.search.settings import TrainingSettings
     from hnas.pipeline.search.training import evaluate as train_one
 
     result = train_one(
         arch,
-        open_dataset(dataset, image_size=image_size),
+        TrainingSettings(
+            epochs=epochs, batch_size=batch_size, lr=lr, threads=threads, images=dataset, image_size=image_size
+        ),
         space=space,
-        training={"epochs": epochs, "batch_size": batch_size, "lr": lr},
         channels=channels,
         cells=cells,
         seed=seed,
         device=device.value,
-        threads=threads,
         on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
-        progress=TrainingBar(sys.stderr, quiet=quiet, epochs=epochs),
+        progress=TrainingBar(sys.stderr, quiet=quiet),
     )
-    print(json.dumps({"arch": arch, **asdict(result)}, indent=2) if as_json else training_text(arch, result))
+    print(training_json(arch, result) if as_json else training_text(arch, result))
 
 
 @app.command(

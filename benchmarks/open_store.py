@@ -38,7 +38,6 @@ def stage(name):
 from hnas import cli
 from hnas.pipeline.search import report
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.catalog.pool import DuckDBPool
 from hnas.pipeline.search.session import new_search
 from hnas.pipeline.store.store import Store
 stage("imports")
@@ -47,10 +46,7 @@ stage("store open")
 from hnas.optim.objective import SearchRange
 started = new_search(connection, space=sys.argv[2], metric="trace")
 stage("run and accuracy chosen")
-settings = started.settings
-pool = DuckDBPool(
-    connection, run=settings.run, metric=settings.metric, accuracy=settings.accuracy, with_accuracy=True
-)
+pool = started.pool.candidates(started.settings.accuracy, with_accuracy=True)
 stage("pool made")
 reach = SearchRange.of(*pool.terms(), 1.0)
 mu, nu = reach.point(0.0, 0.5)

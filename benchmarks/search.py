@@ -13,7 +13,7 @@ import statistics
 from random import Random
 
 from hnas.pipeline.analysis.correlate import TABLE_1
-from hnas.pipeline.catalog.pool import DuckDBPool
+from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.search.session import new_search, run_search
 from hnas.pipeline.store.store import Store, store_location
@@ -55,10 +55,8 @@ def main() -> None:
             flush=True,
         )
     settings = started.settings
-    pool = DuckDBPool(
-        connection, run=settings.run, metric=metric, accuracy=settings.accuracy, with_accuracy=True
-    ).performances()
-    values = sorted(pool.values())
+    pool = RunPool(connection, settings.run, metric).candidates(settings.accuracy, with_accuracy=True)
+    values = sorted(pool.performances().values())
     random = statistics.mean(max(Random(seed).sample(values, options.queries)) for seed in range(1000))
     print(f"random     best of {options.queries} draws {random:.2f} %, best of the pool {values[-1]:.2f} %")
 

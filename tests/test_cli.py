@@ -175,18 +175,18 @@ def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) ->
     whole = json.loads(hnas(*arguments).out)
     known = {path.name for path in (store / "searches").iterdir()}
 
-    from hnas.pipeline.search.session import TableOracle
+    from hnas.pipeline.catalog.pool import DuckDBPool
 
-    answered = 0
+    answered, performance = 0, DuckDBPool.performance
 
-    def interrupted(self: TableOracle, arch: str) -> float:
+    def interrupted(self: DuckDBPool, arch: str) -> float:
         nonlocal answered
         answered += 1
         if answered == 5:
             raise KeyboardInterrupt
-        return self._performance(arch)
+        return performance(self, arch)
 
-    with mock.patch.object(TableOracle, "__call__", interrupted):
+    with mock.patch.object(DuckDBPool, "performance", interrupted):
         broken = hnas(*arguments)
     assert (broken.status, broken.out) == (1, "")
     assert broken.last.startswith("hnas: interrupted")

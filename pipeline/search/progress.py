@@ -14,17 +14,17 @@ _LOG_EVERY = 10.0
 
 
 class TrainingBar:
-    """Progress of trainings of `epochs` epochs: a bar for each on a terminal, a line now and then in a log."""
+    """Progress of trainings: a bar for each on a terminal, a line now and then in a log."""
 
-    def __init__(self, stderr: TextIO, *, quiet: bool, epochs: int) -> None:
-        self._stderr, self._quiet, self._epochs = stderr, quiet, epochs
+    def __init__(self, stderr: TextIO, *, quiet: bool) -> None:
+        self._stderr, self._quiet = stderr, quiet
         self._last = time.monotonic()
 
-    def __call__(self, arch: str) -> Any:
-        """The callback for the training of `arch`, or None where nothing is to be shown."""
+    def __call__(self, epochs: int) -> Any:
+        """The callback for a training of `epochs` epochs, or None where nothing is to be shown."""
         if self._quiet:
             return None
-        return self._drawing() if self._stderr.isatty() else self._logging()
+        return self._drawing() if self._stderr.isatty() else self._logging(epochs)
 
     def _drawing(self) -> Any:
         bar = progress_bar(self._stderr, MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
@@ -41,7 +41,7 @@ class TrainingBar:
 
         return advance
 
-    def _logging(self) -> Any:
+    def _logging(self, epochs: int) -> Any:
         begun = time.monotonic()
 
         def advance(done: int, total: int, loss: float) -> None:
@@ -49,9 +49,9 @@ class TrainingBar:
             if now - self._last < _LOG_EVERY:
                 return
             self._last = now
-            epoch = (done - 1) * self._epochs // total + 1
+            epoch = (done - 1) * epochs // total + 1
             left = duration((now - begun) * (total - done) / done)
-            line = f"{clock()} epoch {epoch} of {self._epochs}, loss {loss:.3f}, {left} left"
+            line = f"{clock()} epoch {epoch} of {epochs}, loss {loss:.3f}, {left} left"
             print(line, file=self._stderr, flush=True)
 
         return advance

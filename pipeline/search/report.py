@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -14,7 +16,7 @@ from hnas.pipeline.store.run import run_or_mean
 if TYPE_CHECKING:
     # Only their types: some load torch, which the table oracle never needs.
     from hnas.optim.algorithm import Query
-    from hnas.pipeline.search.session import SearchResult, StartedSearch
+    from hnas.pipeline.search.session import SearchResult, SearchSize, StartedSearch
     from hnas.pipeline.search.training import TrainingSize
     from hnas.training import TrainingResult
 
@@ -32,6 +34,11 @@ def training_text(arch: str, result: TrainingResult) -> str:
     if result.test_accuracy is not None:
         rows.append(["test", f"{result.test_accuracy:.2f} %"])
     return described(rows)
+
+
+def training_json(arch: str, result: TrainingResult) -> str:
+    """The outcome of one training, for programs."""
+    return json.dumps({"arch": arch, **asdict(result)}, indent=2)
 
 
 def size_text(size: TrainingSize) -> str:
@@ -66,15 +73,15 @@ def query_line(query: Query, width: int | None = None) -> str:
     return cut(number + found + performance + query.arch, width)
 
 
-def search_heading(started: StartedSearch, candidates: int, left_out: int = 0, size: TrainingSize | None = None) -> str:
+def search_heading(started: StartedSearch, size: SearchSize) -> str:
     """What the search works on and trains, what of an average it leaves out, whether it looks at test accuracies."""
     settings = started.settings
     lines = [
-        f"{'resuming' if started.name else 'searching'} {candidates:,} architectures of "
+        f"{'resuming' if started.name else 'searching'} {size.candidates:,} architectures of "
         f"{run_or_mean(settings.run, settings.runs)} "
         f"({settings.space} on {settings.dataset}) with M = {settings.metric}, oracle {settings.oracle}",
-        *left_out_lines(left_out),
-        *([f"each query is a training: {size_text(size)}"] if size is not None else []),
+        *left_out_lines(size.left_out),
+        *([f"each query is a training: {size_text(size.training)}"] if size.training is not None else []),
     ]
     if settings.oracle == "table" and settings.accuracy == "test_accuracy":
         lines.append("no validation accuracy is imported: the search is guided by test accuracy")
@@ -93,3 +100,8 @@ def search_summary(result: SearchResult, width: int | None = None) -> str:
         f"mu {winner.mu:.3g}, nu {winner.nu:.3g}\n"
         f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle"
     ) + (f"\n      `hnas search --resume {result.search} --json` shows the queries whole" if cut_short else "")
+
+
+def search_json(result: SearchResult) -> str:
+    """The winner and all queries, for programs."""
+    return json.dumps(result.as_dict(), indent=2)

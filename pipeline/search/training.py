@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from hnas.devices import choose_device
 from hnas.errors import check_seed
-from hnas.pipeline.images import ImageDataset, Split
+from hnas.pipeline.images import Split, open_dataset
+from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.store.space_cache import keep_in
 from hnas.pipeline.store.store import Store, store_location
 from hnas.spaces import SearchSpace, search_spaces, space_of
@@ -20,11 +20,6 @@ from hnas.training import Progress, Recipe, TrainingResult, stratified_split, tr
 
 #: The share of the training images that is held out for validation.
 VALIDATION_SHARE = 0.2
-
-
-def recipe_for(dataset: ImageDataset, *, epochs: int, batch_size: int, lr: float) -> Recipe:
-    """NAS-Bench-201's recipe for this data set: mirrored only where a mirror image keeps its class."""
-    return Recipe(epochs=epochs, batch_size=batch_size, lr=lr, flip=dataset.flip)
 
 
 @dataclass(frozen=True)
@@ -48,35 +43,31 @@ class TrainingSize:
 
 def evaluate(
     arch: str,
-    dataset: ImageDataset,
+    training: TrainingSettings,
     *,
     space: str | None = None,
-    training: Mapping[str, Any],
     channels: int | None = None,
     cells: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    threads: int | None = None,
     on_start: Callable[[TrainingSize], None] = lambda size: None,
-    progress: Callable[[str], Progress | None] = lambda arch: None,
+    progress: Callable[[int], Progress | None] = lambda epochs: None,
 ) -> TrainingResult:
     """Train `arch` once and measure it on the held-out and the test images.
 
-    `training` is what `recipe_for` takes; `space` is found by trying where it is not given; `threads` are
-    `training_threads`. `on_start` is told the size of the training before it begins. Raises `UsageError`.
+    `space` is found by trying where it is not given. `on_start` is called with the size of the training before it
+    begins. Raises `UsageError`.
     """
     check_seed(seed)
     keep_in(Store(store_location(None)))
     chosen = search_spaces[space] if space is not None else space_of(arch)
     trainer = Trainer(
         chosen,
-        dataset,
-        recipe_for(dataset, **training),
+        training,
         channels=chosen.channels if channels is None else channels,
         cells=chosen.cells if cells is None else cells,
         seed=seed,
         device=device,
-        threads=threads,
         with_test=True,
         progress=progress,
     )
@@ -87,27 +78,31 @@ def evaluate(
 class Trainer:
     """Trains architectures of a space on one data set, each from the same seed and on the same split.
 
+    The recipe is NAS-Bench-201's, with the settings' numbers, and mirrors images only where a mirror image keeps its
+    class. `progress` gives the callback for a training of so many epochs, or None.
+
     Called with an architecture it gives the validation accuracy in percent, so it serves a search as its oracle.
+    Raises `UsageError` for images or numbers that cannot be.
     """
 
     def __init__(
         self,
         space: SearchSpace,
-        dataset: ImageDataset,
-        recipe: Recipe,
+        settings: TrainingSettings,
         *,
         channels: int,
         cells: int,
         seed: int = 0,
         device: str = "auto",
-        threads: int | None = None,
         with_test: bool = False,
-        progress: Callable[[str], Progress | None] = lambda arch: None,
+        progress: Callable[[int], Progress | None] = lambda epochs: None,
     ) -> None:
-        self._space, self._recipe, self._seed = space, recipe, seed
+        dataset = open_dataset(settings.images, image_size=settings.image_size)
+        self._recipe = Recipe(epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, flip=dataset.flip)
+        self._space, self._seed = space, seed
         self._network = {"classes": len(dataset.classes), "channels": channels, "cells": cells, "seed": seed}
         self._device = torch.device(choose_device(device))
-        self._threads = training_threads(threads)
+        self._threads = training_threads(settings.threads)
         self._image_size = dataset.size
         self._mean, self._std = dataset.mean, dataset.std
         self._progress = progress
@@ -152,7 +147,7 @@ class Trainer:
                 seed=self._seed,
                 valid=self._valid,
                 test=self._test,
-                progress=self._progress(arch),
+                progress=self._progress(self._recipe.epochs),
             )
 
     def __call__(self, arch: str) -> float:

@@ -1,5 +1,5 @@
 -- As run_pool.sql, of the mean of several runs: the architectures that all of them were asked for and have measured.
-CREATE OR REPLACE TEMP TABLE run_pool AS
+CREATE OR REPLACE TEMP TABLE $table AS
 WITH requested AS (
     SELECT arch, canonical
     FROM requests
@@ -17,7 +17,7 @@ averaged AS (
     HAVING count(*) = len($$runs)
 )
 SELECT
-    array_to_string($$runs, ' ') AS run, '$metric' AS metric_name, q.arch, q.canonical, m.metric, m.kappa, m.status,
+    q.arch, q.canonical, m.metric, m.kappa, m.status,
     b.valid_accuracy, b.test_accuracy
 FROM requested AS q
 JOIN averaged AS m ON q.canonical = m.canonical

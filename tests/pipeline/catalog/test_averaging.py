@@ -18,10 +18,10 @@ from hnas.optim.algorithm import ArrayPool, search
 from hnas.pipeline.analysis.correlate import correlate, spearman
 from hnas.pipeline.analysis.report import correlation_text
 from hnas.pipeline.catalog.averaging import group_of, left_out
-from hnas.pipeline.catalog.pool import DuckDBPool
+from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.search.report import search_heading
-from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.session import SearchSize, new_search, open_search, run_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.support.processes import HNAS, run_command
@@ -151,7 +151,8 @@ def test_a_search_of_the_mean_is_the_search_in_memory_over_the_means(seeds):
     connection = connect(store)
     started = new_search(connection, space="nasbench201", run=runs[0], metric="snip", queries=6, average=True)
     assert started.settings.runs == sorted(runs)
-    result = run_search(store, connection, started)
+    sizes: list[SearchSize] = []
+    result = run_search(store, connection, started, on_start=sizes.append)
     means = expected_means(store, sorted(runs), [arch for arch in in_all(lists) if arch != DEAD])
     accuracy = dict(connection.execute("SELECT arch, valid_accuracy FROM mean_accuracies").fetchall())
     pool = ArrayPool(
@@ -162,7 +163,7 @@ def test_a_search_of_the_mean_is_the_search_in_memory_over_the_means(seeds):
     )
     expected = search(pool, lambda arch: accuracy[arch], queries=6)
     assert [q.arch for q in result.queries] == [q.arch for q in expected]
-    heading = search_heading(started, len(means), left_out(connection, started.settings.runs))
+    heading = search_heading(started, sizes[0])
     assert f"10 architectures of the mean of runs {', '.join(sorted(runs))} (nasbench201 on digits)" in heading
     assert "left out: 4 architectures" in heading
 
@@ -224,10 +225,10 @@ def test_a_pool_of_means_is_never_taken_for_that_of_one_run(seeds):
     store, runs, lists = seeds
     connection = connect(store)
     new_search(connection, space="nasbench201", run=runs[0], metric="trace", average=True)
-    one = DuckDBPool(connection, run=runs[0], metric="trace")
+    one = RunPool(connection, runs[0], "trace").candidates()
     assert len(one) == len(lists[0]) - 1
     new_search(connection, space="nasbench201", run=runs[0], metric="trace")
-    assert len(DuckDBPool(connection, run=runs[0], metric="trace", runs=sorted(runs))) == len(in_all(lists)) - 1
+    assert len(RunPool(connection, runs[0], "trace", sorted(runs)).candidates()) == len(in_all(lists)) - 1
 
 
 def test_the_train_oracle_searches_a_mean_too(seeds, tmp_path):

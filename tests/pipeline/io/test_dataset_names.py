@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hnas.errors import UsageError
-from hnas.pipeline.catalog.pool import choose_accuracy
+from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.images import open_dataset
 from hnas.pipeline.importers import import_accuracies
@@ -141,4 +141,4 @@ def test_a_run_on_a_folder_of_another_spelling_finds_its_accuracies(tmp_path: Pa
         ]
     connection = connect(Store(store.location))
     assert pick_run(connection, dataset="CIFAR10").name == run
-    assert choose_accuracy(connection, run, None) == "valid_accuracy"
+    assert RunPool(connection, run, "trace").choose() == "valid_accuracy"

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hnas.errors import HnasError, UsageError
 from hnas.optim.algorithm import ArrayPool, search
 from hnas.optim.objective import objective
-from hnas.pipeline.catalog.pool import METRICS, DuckDBPool, choose_accuracy
+from hnas.pipeline.catalog.pool import METRICS, DuckDBPool, RunPool
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.settings import TrainingSettings
 from tests.support.stores import make_store
 
 
@@ -36,7 +37,7 @@ def run_id(connection) -> str:
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("t", [0.5, 1.0])
 def test_the_query_finds_the_minimiser_that_numpy_finds(connection, metric, t):
-    pool = DuckDBPool(connection, run=run_id(connection), metric=metric)
+    pool = RunPool(connection, run_id(connection), metric).candidates()
     rows = connection.execute("SELECT arch, * FROM pool WHERE status = 'ok' ORDER BY arch").fetchnumpy()
     for mu, nu in ((1e-6, 10.0), (1.0, 100.0), (1e3, 1e4)):
         values = objective(rows[metric], rows["kappa"], mu=mu, nu=nu, t=t)
@@ -54,15 +55,15 @@ def test_the_query_finds_the_minimiser_that_numpy_finds(connection, metric, t):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_bounds_leave_out_no_minimiser(connection, log_mu, nu, t, taken):
     """Scales of mu at which one term of eq. (7) is everything, exponents that overflow, and most of the pool taken."""
-    pool = DuckDBPool(connection, run=run_id(connection), metric="trace")
-    rows = connection.execute("SELECT arch, canonical FROM candidates ORDER BY arch").fetchnumpy()
+    pool = RunPool(connection, run_id(connection), "trace").candidates()
+    rows = connection.execute(f"SELECT arch, canonical FROM {pool.table} ORDER BY arch").fetchnumpy()
     free = np.ones(79, bool)
     for k in taken:
         pool.take(rows["arch"][k])
         free &= rows["canonical"] != rows["canonical"][k]  # the whole class goes
     assume(free.any())
     mu = 10.0**log_mu
-    query = "SELECT objective(metric, kappa, ?, ?, ?) AS value FROM candidates ORDER BY arch"
+    query = f"SELECT objective(metric, kappa, ?, ?, ?) AS value FROM {pool.table} ORDER BY arch"
     values = connection.execute(query, [mu, nu, t]).fetchnumpy()["value"][free]
     found = pool.solve(mu=mu, nu=nu, t=t)
     assert found is not None
@@ -73,12 +74,12 @@ def test_the_bounds_leave_out_no_minimiser(connection, log_mu, nu, t, taken):
 def test_a_pool_of_many_row_groups_is_solved_as_in_memory(connection):
     """The sample for the bound is a part of the pool here, and may be taken as a whole."""
     random = np.random.default_rng(0)
-    pool = DuckDBPool(connection, run=run_id(connection), metric="trace")
     metric, kappa = np.exp(3 * random.standard_normal((2, 20_000)))
     archs = np.array([f"{k:05d}" for k in range(20_000)])
     table = pa.table({"arch": archs, "canonical": archs, "metric": metric, "kappa": kappa, "performance": metric})
     connection.register("numbers", table)
-    connection.execute("CREATE OR REPLACE TEMP TABLE candidates AS SELECT * FROM numbers")
+    connection.execute("CREATE TEMP TABLE many AS SELECT * FROM numbers")
+    pool = DuckDBPool(connection, "many")
     expected = ArrayPool(list(archs), metric, kappa)
     for mu in (1e-9, 1e-3, 1.0, 1e6):
         for nu in (0.0, 1.0, 100.0):
@@ -89,7 +90,7 @@ def test_a_pool_of_many_row_groups_is_solved_as_in_memory(connection):
             assert found.arch == known.arch
             pool.take(found.arch)
             expected.take(known.arch)
-    connection.execute("INSERT INTO taken SELECT rowid FROM candidates WHERE rowid < 8192")
+    connection.execute(f"INSERT INTO {pool.taken} SELECT rowid FROM many WHERE rowid < 8192")
     for arch in archs[:8192]:
         expected._free[int(arch)] = False
     assert pool.solve(mu=1.0, nu=1.0, t=1.0).arch == expected.solve(mu=1.0, nu=1.0, t=1.0).arch
@@ -97,7 +98,7 @@ def test_a_pool_of_many_row_groups_is_solved_as_in_memory(connection):
 
 def test_dead_architectures_are_no_candidates(connection):
     dead = connection.execute("SELECT arch FROM pool WHERE status = 'constant'").fetchall()
-    pool = DuckDBPool(connection, run=run_id(connection), metric="trace")
+    pool = RunPool(connection, run_id(connection), "trace").candidates()
     assert len(dead) == 1
     assert len(pool) == 79
     classes = dict(connection.execute("SELECT arch, canonical FROM pool").fetchall())
@@ -127,14 +128,14 @@ def test_what_is_saved_is_what_was_found(store, connection):
     assert [row[6] for row in saved] == [q.performance for q in result.queries]
     row = reread.execute("SELECT metric, oracle, accuracy, seed FROM searches WHERE search = ?", [result.search])
     assert row.fetchall() == [("trace", "table", "valid_accuracy", 3)]
+    assert store.read_json("searches", result.search, "search.json")["settings"]["training"] == {}
 
 
 def test_every_query_is_saved_before_the_next_begins_and_a_resumed_search_ends_the_same(store, connection):
     whole = run_search(store, connection, new_search(connection, space="nasbench201", queries=12, seed=1))
     started = new_search(connection, space="nasbench201", queries=12, seed=1)
-    accuracy = DuckDBPool(
-        connect(store), run=run_id(connection), metric="trace", accuracy="valid_accuracy", with_accuracy=True
-    ).performances()
+    pool = RunPool(connect(store), run_id(connection), "trace").candidates("valid_accuracy", with_accuracy=True)
+    accuracy = pool.performances()
     asked: list[str] = []
 
     def failing(arch: str) -> float:
@@ -185,11 +186,11 @@ def test_the_json_has_the_promised_shape(store, connection):
 
 
 def test_the_validation_accuracy_is_preferred_and_the_test_accuracy_can_be_asked_for(connection):
-    run = run_id(connection)
-    assert choose_accuracy(connection, run, None) == "valid_accuracy"
-    assert choose_accuracy(connection, run, "test_accuracy") == "test_accuracy"
+    pool = RunPool(connection, run_id(connection), "trace")
+    assert pool.choose() == "valid_accuracy"
+    assert pool.choose("test_accuracy") == "test_accuracy"
     with pytest.raises(UsageError, match="accuracy 'speed' is unknown"):
-        choose_accuracy(connection, run, "speed")
+        pool.choose("speed")
 
 
 def test_a_search_without_accuracies_says_how_to_get_them(tmp_path):
@@ -200,21 +201,20 @@ def test_a_search_without_accuracies_says_how_to_get_them(tmp_path):
 
 def test_the_train_oracle_really_trains_and_its_search_goes_on_after_a_stop(tmp_path):
     store = make_store(tmp_path, architectures=12, accuracies=False)
-    training = {"epochs": 1, "batch_size": 128, "lr": 0.05}
-    started = new_search(
-        connect(store), space="nasbench201", dataset="digits", oracle="train", queries=2, training=training
-    )
+    training = TrainingSettings(epochs=1, batch_size=128, lr=0.05, images="digits")
+    started = new_search(connect(store), space="nasbench201", dataset="digits", queries=2, training=training)
     result = run_search(store, connect(store), started)
     assert [q.query for q in result.queries] == [1, 2]
     assert all(10 < q.performance <= 100 and q.seconds > 0 for q in result.queries)
     again = run_search(store, connect(store), started)
     assert [q.performance for q in again.queries] == [q.performance for q in result.queries]
-    assert open_search(store, result.search).settings.training["epochs"] == 1
+    assert open_search(store, result.search).settings.training.epochs == 1
 
 
 def test_a_column_of_a_table_is_no_option_of_the_train_oracle(connection):
+    training = TrainingSettings(epochs=1, batch_size=128, lr=0.05, images="digits")
     with pytest.raises(UsageError, match="--accuracy test_accuracy is a column of --oracle table"):
-        new_search(connection, space="nasbench201", dataset="digits", oracle="train", accuracy="test_accuracy")
+        new_search(connection, space="nasbench201", dataset="digits", training=training, accuracy="test_accuracy")
 
 
 @pytest.mark.parametrize(("name", "words"), [("0000000000", "no search"), ("", "no search"), ("../runs", "no search")])

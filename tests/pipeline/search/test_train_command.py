@@ -7,17 +7,18 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
 
-from hnas.errors import UsageError
+from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.images import open_dataset
 from hnas.pipeline.search import progress
 from hnas.pipeline.search.progress import TrainingBar
 from hnas.pipeline.search.session import new_search, open_search, run_search
-from hnas.pipeline.search.training import Trainer, evaluate, recipe_for
+from hnas.pipeline.search.settings import TrainingSettings
+from hnas.pipeline.search.training import Trainer, evaluate
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 from hnas.threads import physical_cores, training_threads
@@ -27,7 +28,7 @@ from tests.support.runs import fill
 
 ARCH = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
 SMALL = ("--dataset", "digits", "--epochs", "1", "--channels", "4", "--cells", "1")
-TRAINING = {"epochs": 1, "batch_size": 256, "lr": 0.1}
+TRAINING = TrainingSettings(epochs=1, batch_size=256, lr=0.1, threads=1, images="digits")
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +52,12 @@ def test_a_training_is_what_torch_gives_with_that_many_threads_and_leaves_torch_
     other = 3 - threads
     torch.set_num_threads(other)
     try:
-        space, digits = search_spaces["nasbench201"], open_dataset("digits")
-        trainer = Trainer(space, digits, recipe_for(digits, **TRAINING), channels=4, cells=1, threads=threads)
+        space, settings = search_spaces["nasbench201"], replace(TRAINING, threads=threads)
+        trainer = Trainer(space, settings, channels=4, cells=1)
         found = trainer.train(ARCH)
         assert torch.get_num_threads() == other
         torch.set_num_threads(threads)
-        plain = Trainer(space, digits, recipe_for(digits, **TRAINING), channels=4, cells=1, threads=threads).train(ARCH)
+        plain = Trainer(space, settings, channels=4, cells=1).train(ARCH)
     finally:
         torch.set_num_threads(before)
     assert (found.train_loss, found.valid_accuracy) == (plain.train_loss, plain.valid_accuracy)
@@ -78,9 +79,7 @@ def test_evaluate_says_what_it_trains_on_standard_error_and_json_stays_pure():
 
 def test_the_parameters_that_are_said_are_those_that_are_trained():
     said = []
-    result = evaluate(
-        ARCH, open_dataset("digits"), training=TRAINING, channels=4, cells=1, threads=1, on_start=said.append
-    )
+    result = evaluate(ARCH, TRAINING, channels=4, cells=1, on_start=said.append)
     (size,) = said
     assert size.parameters == (result.parameters, result.parameters)
 
@@ -102,42 +101,37 @@ def test_a_search_says_which_networks_it_trains_and_keeps_its_threads_when_it_go
     for query in found["queries"]:
         network = space.network(query["arch"], classes=10, channels=4, cells=1, seed=0)
         assert least <= sum(parameter.numel() for parameter in network.parameters()) <= most
-    assert open_search(store, found["search"]).settings.training["threads"] == 1
+    assert open_search(store, found["search"]).settings.training.threads == 1
 
 
 def test_a_search_saved_before_there_were_threads_goes_on(store):
     connection = connect(store)
-    training = {"epochs": 1, "batch_size": 256, "lr": 0.1}
-    started = new_search(connection, space="nasbench201", oracle="train", queries=1, training=training)
+    started = new_search(connection, space="nasbench201", queries=1, training=replace(TRAINING, threads=None))
     result = run_search(store, connection, started)
     place = ("searches", result.search, "search.json")
     saved = store.read_json(*place)
+    assert list(saved["settings"]["training"]) == ["epochs", "batch_size", "lr", "threads", "images", "image_size"]
     assert saved["settings"]["training"].pop("threads") == training_threads(None)
     saved["settings"]["queries"] = 2
     store.write_json(saved, *place)
     sizes = []
     again = run_search(
-        store, connect(store), open_search(store, result.search), on_start=lambda _, size: sizes.append(size)
+        store, connect(store), open_search(store, result.search), on_start=lambda size: sizes.append(size.training)
     )
     assert len(again.queries) == 2
     assert sizes[0].threads == training_threads(None)
+    saved["settings"]["training"]["cutout"] = 16
+    store.write_json(saved, *place)
+    with pytest.raises(HnasError, match=r"has settings this hnas does not know: .*cutout"):
+        open_search(store, result.search)
 
 
 def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkeypatch):
-    digits = open_dataset("digits")
-    training = {**TRAINING, "epochs": 3}
+    training = replace(TRAINING, epochs=3)
 
     def log() -> list[str]:
         stderr = io.StringIO()
-        evaluate(
-            ARCH,
-            digits,
-            training=training,
-            channels=4,
-            cells=1,
-            threads=1,
-            progress=TrainingBar(stderr, quiet=False, epochs=3),
-        )
+        evaluate(ARCH, training, channels=4, cells=1, progress=TrainingBar(stderr, quiet=False))
         return stderr.getvalue().splitlines()
 
     monkeypatch.setattr(progress, "_LOG_EVERY", 1e9)
