@@ -187,10 +187,13 @@ def adopted(store: Store, plan: Plan) -> Plan:
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
     run = Run(store, plan.settings.id)
+    described = dict(plan.requested)
+    if run.lost_parts(run.read_record()):
+        described |= run.requests()
+    with locked(store, "architectures", space.name):
+        write_missing(store, tuple(described.items()), space, "architectures", space.name)
     with run.locked():
         run.request(plan.requested)
-    with locked(store, "architectures", space.name):
-        write_missing(store, plan.requested, space, "architectures", space.name)
 
 
 def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
@@ -203,7 +206,7 @@ def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
         known = store.read_tables(["arch"], *folder)
         if known is None or not wanted <= set(known["arch"].to_pylist()):
             return False
-    return run.exists("batch.npz") and run.recorded
+    return run.exists("batch.npz") and run.recorded and not run.lost_parts(run.read_record())
 
 
 def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:

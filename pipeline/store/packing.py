@@ -75,7 +75,7 @@ def pack(run: Run, target: Store, *, block: int | None = None, whole: bool = Tru
         arrays.prepare(eigenvalues.shape[1], len(classes), block=block, gram=False)
         arrays.write(0, eigenvalues, None)
         copy.write_part(metrics, digest(*classes) + ".parquet")
-        copy.write_record(copy.listing_requests(record))
+        copy.write_record(copy.listing_parts({**record, "requests": []}))
     except BaseException:
         if copy.exists():
             target.fs.rm(copy.path(), recursive=True)

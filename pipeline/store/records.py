@@ -21,7 +21,7 @@ def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """The record of each of `runs` that has one: `id`, `created`, `settings`.
 
     Raises `HnasError` where a record is damaged, belongs to another run than its folder's name says, is missing beside
-    rows, or lists requests that are missing.
+    rows, or lists parts that are missing.
     """
     found = []
     for run in runs:
@@ -31,9 +31,13 @@ def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
             continue
         content = run.read_record()
         settings = run.settings_in(content).as_dict()
-        missing = set(content.get("requests", [])) - set(run.store.files(*run.place("requests")))
-        if missing:
-            raise HnasError(_lost(run.store, *run.place("requests", min(missing))))
+        for place in run.lost_parts(content):
+            if place[0] == "architectures":
+                raise HnasError(
+                    f"{run.store.path(*place)} is missing; restore it, or let the same `hnas precompute` of run "
+                    f"{run.name} write its rows again"
+                )
+            raise HnasError(_lost(run.store, *place))
         found.append(_record(run.store, settings, content, *run.place(RECORD)))
     return found
 

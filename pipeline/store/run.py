@@ -152,9 +152,26 @@ class Run:
         """Write `run.json`."""
         self.store.write_json(record, *self.place(RECORD))
 
-    def listing_requests(self, record: dict[str, Any]) -> dict[str, Any]:
-        """`record` with the parts of `requests/`: without them a run that lost one would look smaller, and finished."""
-        return {**record, "requests": self.store.files(*self.place("requests"))}
+    def listing_parts(self, record: dict[str, Any]) -> dict[str, Any]:
+        """`record` with the names of the parts that list architectures, by folder.
+
+        So that one that is lost is missed: without it the run would look smaller, and finished. A lost part of
+        `requests/` stays listed, for nothing else knows what was in it.
+        """
+        parts = {name: set(self.store.files(*folder)) for name, folder in self._listed(record).items()}
+        parts["requests"] |= set(record.get("requests", []))
+        return {**record, **{name: sorted(found) for name, found in parts.items()}}
+
+    def lost_parts(self, record: dict[str, Any]) -> list[tuple[str, ...]]:
+        """Those parts that `record` lists and the store lacks, as the methods of `Store` take them."""
+        return [
+            (*folder, part)
+            for name, folder in self._listed(record).items()
+            for part in sorted(set(record.get(name, [])) - set(self.store.files(*folder)))
+        ]
+
+    def _listed(self, record: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+        return {"requests": self.place("requests"), "architectures": ("architectures", self.settings_in(record).space)}
 
     def read_settings(self) -> RunSettings:
         """The settings in the record, whose name they give. Raises `HnasError` where they are not this run's."""
@@ -239,9 +256,14 @@ class Run:
         return dict(zip(table["arch"].to_pylist(), table["canonical"].to_pylist(), strict=True)) if table else {}
 
     def request(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Add those of `pairs`, of an architecture and its canonical form, that were not asked for yet."""
-        if write_missing(self.store, pairs, None, *self.place("requests")):
-            self.write_record(self.listing_requests(self.read_record()))
+        """Add those of `pairs`, of an architecture and its canonical form, that were not asked for yet.
+
+        Their static columns are in the store already: the record lists those parts as well.
+        """
+        write_missing(self.store, pairs, None, *self.place("requests"))
+        record = self.read_record()
+        if (listing := self.listing_parts(record)) != record:
+            self.write_record(listing)
 
     # --- metrics/
 

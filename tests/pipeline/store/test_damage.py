@@ -256,6 +256,20 @@ def test_a_lost_record_or_request_is_missed(two, lost):
         connect(store)
 
 
+def test_lost_static_columns_are_missed_and_written_again(two, small_plan):
+    store, run, other = two
+    before = connect(store).sql("FROM pool ORDER BY ALL").fetchall()
+    for path in Path(store.path("architectures")).glob("*/*.parquet"):
+        path.unlink()
+    with pytest.raises(HnasError, match="is missing; restore it, or let the same `hnas precompute` of run"):
+        connect(store)
+    fill(store, small_plan(store, sample=9))  # whatever it is asked for
+    with pytest.raises(HnasError, match=f"of run {other} write its rows again"):
+        connect(store)
+    fill(store, small_plan(store, sample=9, seed=1))
+    assert connect(store).sql("FROM pool ORDER BY ALL").fetchall() == before
+
+
 # --- ntk.zarr
 
 
