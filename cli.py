@@ -245,7 +245,7 @@ def precompute(
         return
     reporter = PrecomputeReporter(sys.stderr, quiet=quiet)
     try:
-        carry_out(
+        outcome = carry_out(
             place,
             search_spaces[space],
             plan,
@@ -258,7 +258,7 @@ def precompute(
         )
     finally:
         reporter.close()
-    print(precompute_summary(plan, reporter.computed))
+    print(precompute_summary(plan, outcome))
 
 
 @app.command(

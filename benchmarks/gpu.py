@@ -37,7 +37,7 @@ from metrics import SPACES, batch, timed
 from hnas import compute_metrics, search_spaces
 from hnas.devices import numerics
 from hnas.metrics import ENGINE_VERSION
-from hnas.pipeline.precompute.worker import Job, batch_tensors, measure, measure_all
+from hnas.pipeline.precompute.worker import Job, batch_tensors, measure, measure_all, prepare_process
 from hnas.pipeline.store.run import RunSettings
 
 CHUNK = 16
@@ -160,6 +160,7 @@ def rate(count: int, seconds: float) -> str:
 
 def serve(job: Job, architectures: list[str], images: Any, labels: Any, start: Any, finished: Any) -> None:
     """One of several processes: get ready, wait for the others, work."""
+    prepare_process(job.device)
     on_device = batch_tensors(job, images, labels)
     measure(job, architectures[0], *on_device)
     start.wait(START_SECONDS)
@@ -275,7 +276,7 @@ def main() -> None:
         sys.exit(str(error))
     images, labels = (tensor.numpy() for tensor in batch(options.data, options.batch_size))
     job = job_for("nasbench201", options)
-    batch_tensors(job, images, labels)  # sets the process up, which the line below then tells
+    prepare_process(options.device)
     how = numerics(options.device)
     print(
         f"{how.device}: {how.name}, torch {torch.__version__}, TF32 {'on' if how.tf32 else 'off'}, "

@@ -6,7 +6,7 @@ from hnas.errors import HnasError
 
 try:
     import dask
-    from distributed import Client, Future, LocalCluster, Nanny, Security, Worker
+    from distributed import Client, Future, LocalCluster, Nanny, Security, Worker, WorkerPlugin
     from distributed.comm.addressing import parse_address, parse_host_port
     from distributed.scheduler import KilledWorker
     from distributed.worker_memory import parse_memory_limit
@@ -26,6 +26,7 @@ __all__ = [
     "Nanny",
     "Security",
     "Worker",
+    "WorkerPlugin",
     "dask",
     "parse_address",
     "parse_host_port",

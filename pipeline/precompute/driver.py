@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from hnas.devices import Numerics, choose_device
+from hnas.devices import Numerics, choose_device, use_float32
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.precompute.chunking import ChunkSizes
 from hnas.pipeline.precompute.claims import Claims, joined
@@ -32,11 +32,13 @@ from hnas.pipeline.precompute.worker import (
     run_chunk,
     run_chunks,
 )
+from hnas.pipeline.precompute.worker_plugin import prepared
 from hnas.pipeline.store.claim_log import sweep_drivers
 from hnas.pipeline.store.run import Run, now
 from hnas.pipeline.store.space_cache import flush_cache
 from hnas.pipeline.store.store import Store
 from hnas.spaces import SearchSpace
+from hnas.threads import torch_threads
 
 _RETRIES = 3
 # Seconds between two looks at what other commands left, and at the workers of a cluster that grows.
@@ -48,15 +50,14 @@ _NO_CERTIFICATES = Certificates()
 class Progress:
     """How far a precomputation is: rows of this command, and those it found done.
 
-    `done` of `total` rows are stored, `computed` of them by this command and the others by commands beside it;
-    `already` were stored before. `lost` are the addresses of workers that went away with rows in work.
+    `done` of `total` rows are stored, by this command and those beside it; `already` were stored before. `lost` are the
+    addresses of workers that went away with rows in work.
     """
 
     done: int
     total: int
     already: int
     seconds: float
-    computed: int = 0
     lost: tuple[str, ...] = ()
 
     @property
@@ -68,6 +69,18 @@ class Progress:
     def left(self) -> float | None:
         """Seconds left at this rate, or None before the first chunk."""
         return (self.total - self.done) / self.rate if self.rate else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a precomputation did: the name of the `run`, the rows that it `computed`, and those that others did.
+
+    `elsewhere` are rows of its plan that commands beside it stored.
+    """
+
+    run: str
+    computed: int = 0
+    elsewhere: int = 0
 
 
 class InterruptedRunError(HnasError):
@@ -86,8 +99,8 @@ def precompute(
     keep_gram: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
     task: Callable[[Job, Chunk], Done] = run_chunk,
-) -> str:
-    """Carry out `plan` and return the run's name.
+) -> Outcome:
+    """Carry out `plan`.
 
     `workers` local processes with one thread each (default: one for each physical core, or for each GPU where the
     device is CUDA; more share the GPUs in turn), or the cluster at the `scheduler` address, which may demand
@@ -106,7 +119,7 @@ def precompute(
         choose_device(device)
     run = Run(store, plan.settings.id)
     if is_recorded(store, space, plan):
-        return run.name
+        return Outcome(run.name)
     started = now()
     begun: float | None = None
     claims: Claims | None = None
@@ -123,10 +136,11 @@ def precompute(
             record_request(store, space, plan)
             if client is None:
                 sweep_drivers(run)
-                return run.name
+                return Outcome(run.name)
             claims = Claims(run, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
             stack.enter_context(joined(claims))
             job = Job(_absolute(store), run.name, plan.settings, device, keep_gram, claims.token)
+            stack.enter_context(prepared(client, device, f"hnas-{claims.token}"))
             begun = time.perf_counter()
             lost = _watch_workers(client, job)
             progress(_progress(claims, plan, 0.0, lost))
@@ -150,12 +164,12 @@ def precompute(
                 "devices": [asdict(numerics) for numerics in sorted(used)],
             }
             run.add_session(session)
-    return run.name
+    return Outcome(run.name, claims.computed, claims.elsewhere)
 
 
 def _progress(claims: Claims, plan: Plan, seconds: float, lost: list[str]) -> Progress:
     done = claims.computed + claims.elsewhere
-    return Progress(done, len(plan.todo), plan.done, seconds, claims.computed, tuple(lost))
+    return Progress(done, len(plan.todo), plan.done, seconds, tuple(lost))
 
 
 def _prefix(job: Job) -> str:
@@ -184,14 +198,17 @@ def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | 
     if not plan.todo:
         return None
     job = Job("", plan.settings.id, plan.settings, device, keep_gram=False)
+    use_float32(choose_device(device))
     images, labels = batch_tensors(job, plan.batch.images, plan.batch.labels)
     step = max(1, len(plan.todo) // networks)
     chosen = [arch for _, arch in plan.todo[::step][:networks]]
-    measure(job, chosen[0], images, labels)  # the first call pays for the libraries' start
-    begun = time.perf_counter()
-    for arch in chosen:
-        measure(job, arch, images, labels)
-    return (time.perf_counter() - begun) / len(chosen) * len(plan.todo)
+    with torch_threads(1):
+        measure(job, chosen[0], images, labels)  # the first call pays for the libraries' start
+        begun = time.perf_counter()
+        for arch in chosen:
+            measure(job, arch, images, labels)
+        seconds = time.perf_counter() - begun
+    return seconds / len(chosen) * len(plan.todo)
 
 
 def _absolute(store: Store) -> str:

@@ -19,12 +19,9 @@ class PrecomputeReporter(Reporter):
     _last = -LOG_EVERY
     _begun = False
     _lost = 0
-    #: Rows that this command computed.
-    computed = 0
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the work is."""
-        self.computed = progress.computed
         if self._quiet:
             return
         if self._stderr.isatty():

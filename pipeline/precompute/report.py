@@ -8,6 +8,7 @@ from hnas.pipeline.io.progress import duration
 from hnas.pipeline.io.terminal_tables import described
 
 if TYPE_CHECKING:
+    from hnas.pipeline.precompute.driver import Outcome
     from hnas.pipeline.precompute.plan import Plan
 
 
@@ -37,10 +38,10 @@ def _chunks_text(plan: Plan) -> str:
     return f"{plan.most_chunks:,} chunks"
 
 
-def precompute_summary(plan: Plan, computed: int) -> str:
-    """What the run holds now, and how many rows this command computed."""
+def precompute_summary(plan: Plan, outcome: Outcome) -> str:
+    """What the run holds now, and how many rows this command computed, and others meanwhile."""
     total = plan.done + len(plan.todo)
     return (
         f"run {plan.settings.id}: {total:,} canonical architectures stand for the {len(plan.requested):,} asked for; "
-        f"{computed:,} computed now"
-    ) + (f", {beside:,} by others meanwhile" if (beside := len(plan.todo) - computed) else "")
+        f"{outcome.computed:,} computed now"
+    ) + (f", {outcome.elsewhere:,} by others meanwhile" if outcome.elsewhere else "")

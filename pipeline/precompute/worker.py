@@ -73,6 +73,16 @@ class Done:
     numerics: Numerics | None = None
 
 
+def prepare_process(device: str) -> None:
+    """Have this process compute as all workers do: in one thread and in full float32, keeping freed memory.
+
+    Results do not depend on how a sum is split, and processes, not threads, fill the machine.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    use_float32("cuda" if device == "auto" and torch.cuda.is_available() else device)
+
+
 def measure(job: Job, arch: str, images: torch.Tensor, labels: torch.Tensor) -> Metrics:
     """The metrics of one architecture on the run's batch."""
     with _naming(arch):
@@ -129,11 +139,7 @@ def _naming(arch: str) -> Iterator[None]:
 
 def batch_tensors(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch on the job's device in the run's precision."""
-    keep_freed_memory()
-    # One thread: results do not depend on how a sum is split, and processes, not threads, fill the machine.
-    torch.set_num_threads(1)
     device = choose_device(job.device)
-    use_float32(device)
     dtype = DTYPES[job.settings.dtype]
     return torch.from_numpy(images).to(device, dtype), torch.from_numpy(labels).to(device)
 
@@ -159,6 +165,7 @@ def run_chunk(job: Job, chunk: Chunk) -> Done:
     if not chunk.spectra_only and run.has_part(chunk.part):
         return Done(len(chunk.members), 0.0)
     images, labels = resident_batch(job)
+    torch.set_num_threads(1)  # not only the process: oneDNN asks the thread that computes
     results, seconds = measure_all(job, [arch for _, arch in chunk.members], images, labels)
     give_back_freed_memory()
     eigenvalues = np.stack([m.eigenvalues.numpy() for m in results])

@@ -24,7 +24,8 @@ from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.pipeline.catalog import views as catalog
 from hnas.pipeline.precompute.cluster import connected
-from hnas.pipeline.precompute.driver import Progress, precompute
+from hnas.pipeline.precompute.driver import Outcome, Progress, precompute
+from hnas.pipeline.precompute.worker_plugin import prepared
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
 from tests.support.contents import snapshot
@@ -100,7 +101,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, small_plan) -> dict[str, 
     return exact_table(store, fill(store, small_plan(store, sample=60)))
 
 
-def wait_until(condition: Callable[[], bool], work: Future[str]) -> None:
+def wait_until(condition: Callable[[], bool], work: Future[Outcome]) -> None:
     deadline = time.monotonic() + WAIT
     while not condition():
         assert not work.done(), work.result()
@@ -121,7 +122,7 @@ def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch,
         wait_until(lambda: len(store.glob(*parts)) >= plan.most_chunks // 3, work)
         victim.kill()
         before = snapshot(tmp_path, "a store/runs/*/metrics/*.parquet")
-        run = work.result(timeout=WAIT)
+        run = work.result(timeout=WAIT).run
     assert victim.wait(timeout=WAIT) == -signal.SIGKILL
     assert len(before) < plan.most_chunks, "the worker was killed after the end"
     assert before.items() <= snapshot(tmp_path, "a store/runs/*/metrics/*.parquet").items()
@@ -135,7 +136,7 @@ def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch,
 def test_workers_on_a_cluster_keep_gram_matrices_and_add_only_what_is_missing(cluster, tmp_path, small_plan, expected):
     store = Store(str(tmp_path / "store"))
     first = small_plan(store, sample=20)
-    run = precompute(store, SPACE, first, scheduler=cluster.address, keep_gram=True)
+    run = precompute(store, SPACE, first, scheduler=cluster.address, keep_gram=True).run
     before = snapshot(store.root, "runs/*/metrics/*")
     rest = small_plan(store, sample=60, chunk_size=16)
     assert rest.done > 0
@@ -154,7 +155,7 @@ def test_two_stores_filled_by_one_cluster_at_once_are_both_complete(cluster, tmp
             pool.submit(precompute, store, SPACE, plan, scheduler=cluster.address)
             for store, plan in zip(stores, plans, strict=True)
         ]
-        runs = [work.result(timeout=WAIT) for work in works]
+        runs = [work.result(timeout=WAIT).run for work in works]
     for store, run in zip(stores, runs, strict=True):
         assert exact_table(store, run) == expected
 
@@ -175,7 +176,7 @@ def test_after_an_interruption_on_a_cluster_work_goes_on_at_once_beside_the_chun
                 store, SPACE, small_plan(store, sample=60, chunk_size=16), scheduler=cluster.address, progress=interrupt
             )
         # The other worker is still in the middle of its chunk of 16, and stores it when it likes.
-        run = precompute(store, SPACE, small_plan(store, sample=60, chunk_size=1), scheduler=cluster.address)
+        run = precompute(store, SPACE, small_plan(store, sample=60, chunk_size=1), scheduler=cluster.address).run
         time.sleep(1)
     finally:
         second_worker.kill()
@@ -190,7 +191,7 @@ def test_after_an_interruption_on_a_cluster_work_goes_on_at_once_beside_the_chun
 def test_a_plan_that_another_precompute_overtook_computes_only_what_is_left(cluster, tmp_path, small_plan, expected):
     store = Store(str(tmp_path / "store"))
     overtaken = small_plan(store, sample=60, chunk_size=8)
-    run = precompute(store, SPACE, small_plan(store, sample=20, chunk_size=3), scheduler=cluster.address)
+    run = precompute(store, SPACE, small_plan(store, sample=20, chunk_size=3), scheduler=cluster.address).run
     before = snapshot(store.root, "runs/*/metrics/*")
     precompute(store, SPACE, overtaken, scheduler=cluster.address)
     assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items()
@@ -267,6 +268,21 @@ def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_s
     assert exact_table(store, plan.settings.id) == expected
 
 
+def test_workers_are_prepared_as_long_as_a_command_works_those_that_join_meanwhile_too(cluster):
+    def state(dask_worker: Worker) -> tuple[int, bool]:
+        import torch
+
+        return torch.get_num_threads(), "hnas-x" in dask_worker.plugins
+
+    with prepared(cluster.client, "cpu", "hnas-x"):
+        joined = cluster.start_worker()
+        found = cluster.client.run(state)
+    assert len(found) > 1
+    assert set(found.values()) == {(1, True)}
+    assert set(cluster.client.run(state).values()) == {(1, False)}
+    joined.kill()
+
+
 def settings_of(dask_worker: Worker) -> tuple[bool, bool, str | None]:
     """Whether a worker samples its own stacks, and those of its event loop; its allocator's number of heaps."""
     sampled = "profile" in dask_worker.periodic_callbacks, len(dask_worker.io_loop.profile) > 0
@@ -274,7 +290,7 @@ def settings_of(dask_worker: Worker) -> tuple[bool, bool, str | None]:
 
 
 def test_no_local_worker_samples_itself_or_has_several_heaps_nor_does_one_that_takes_a_lost_ones_place():
-    with connected(1, None, "cpu") as client:
+    with connected(1, None, "cpu") as client, prepared(client, "cpu", "hnas-x"):
         ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), settings_of(dask_worker))).values()
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + WAIT
@@ -283,6 +299,7 @@ def test_no_local_worker_samples_itself_or_has_several_heaps_nor_does_one_that_t
             assert time.monotonic() < deadline, "no worker took its place"
             time.sleep(0.1)
         (after,) = client.run(settings_of).values()
+        assert all(client.run(lambda dask_worker: "hnas-x" in dask_worker.plugins).values())
         scheduler = client.cluster.scheduler.io_loop.profile
     assert before == after == (False, False, "1")
     assert not scheduler

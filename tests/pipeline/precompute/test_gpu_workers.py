@@ -238,7 +238,7 @@ def test_precompute_on_the_cpu_leaves_gpus_alone(store, monkeypatch, small_plan)
 
 def test_a_session_says_what_computed_it_and_how(store, small_plan) -> None:
     plan = small_plan(store, sample=4)
-    run = precompute.precompute(store, SPACE, plan, workers=1, device="cpu")
+    run = precompute.precompute(store, SPACE, plan, workers=1, device="cpu").run
     (session,) = store.read_json("runs", run, "run.json")["sessions"]
     assert session["device"] == "cpu"
     assert session["devices"] == [{"device": "cpu", "name": numerics("cpu").name, "tf32": False, "deterministic": True}]

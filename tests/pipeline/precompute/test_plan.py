@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cli import app
@@ -22,6 +23,7 @@ from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.precompute.report import dry_run_text
 from hnas.pipeline.store.run import RunSettings
 from hnas.pipeline.store.store import Store
+from hnas.threads import torch_threads
 from tests.support.contents import snapshot
 from tests.support.runs import SIZE, SPACE, exact_table, fill
 
@@ -80,7 +82,9 @@ def test_planning_over_a_store_changes_no_file_of_it(filled, small_plan):
     store, _ = filled
     before = snapshot(store.root)
     plan = small_plan(store, sample=30)
-    seconds = estimate(plan, device="cpu")
+    with torch_threads(2):
+        seconds = estimate(plan, device="cpu")
+        assert torch.get_num_threads() == 2, "the estimate left its own number of threads"
     assert seconds is not None
     assert 0 < seconds < 60
     text = dry_run_text(plan, seconds, workers=physical_cores(), keep_gram=True)

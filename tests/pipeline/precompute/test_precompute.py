@@ -109,7 +109,7 @@ def test_two_workers_and_large_chunks_in_another_order_give_the_same_table(store
     plan = small_plan(store, architectures=shuffled, chunk_size=64)
     assert plan.most_chunks == 2
     seen: list[Progress] = []
-    run = precompute(store, SPACE, plan, workers=2, device="cpu", progress=seen.append)
+    run = precompute(store, SPACE, plan, workers=2, device="cpu", progress=seen.append).run
     assert exact_table(store, run) == expected
 
     # On the way, progress went up to its end and nowhere else.
@@ -156,7 +156,7 @@ def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
     if ending == "SIGTERM to the driver":
         plan = small_plan(store, architectures=listed, chunk_size=64)
         assert plan.done == stored
-        assert precompute(store, SPACE, plan, workers=1, device="cpu") == run
+        assert precompute(store, SPACE, plan, workers=1, device="cpu").run == run
     else:
         again = run_command(*command, timeout=WAIT)
         assert again.returncode == 0, again.stderr
@@ -185,7 +185,7 @@ def test_a_second_precompute_computes_nothing_and_touches_no_file(one_worker, sh
 
 def test_chunks_of_measured_size_give_the_same_table(store, small_plan, shuffled, expected):
     plan = small_plan(store, architectures=shuffled, chunk_size=None)
-    run = precompute(store, SPACE, plan, workers=2, device="cpu")
+    run = precompute(store, SPACE, plan, workers=2, device="cpu").run
     assert exact_table(store, run) == expected
     sizes = sorted(catalog.connect(store).execute("SELECT count(*) FROM metrics GROUP BY ntk_row // 8").fetchall())
     assert sizes[0] == (1,), "the first chunk of each worker is one network"
@@ -205,7 +205,7 @@ def test_two_precomputes_of_one_run_share_it_and_another_run_fills_the_same_stor
     with running(*command) as first, running(*command) as second, ThreadPoolExecutor() as pool:
         beside = pool.submit(precompute, store, SPACE, other, workers=1, device="cpu")
         ends = [process.communicate(timeout=WAIT) for process in (first, second)]
-        assert beside.result(timeout=WAIT) == other.settings.id
+        assert beside.result(timeout=WAIT).run == other.settings.id
     assert (first.returncode, second.returncode) == (0, 0), ends
     run = small_plan(store, architectures=listed).settings.id
     assert exact_table(store, run) == expected
@@ -325,7 +325,7 @@ def test_on_a_full_disk_the_workers_failure_is_told_and_with_space_the_same_comm
         subprocess.run([*mount, "remount,size=10m"], check=True)
         plan = small_plan(store, architectures=listed, chunk_size=4)
         assert plan.done > 0
-        run = precompute(store, SPACE, plan, workers=1, device="cpu")
+        run = precompute(store, SPACE, plan, workers=1, device="cpu").run
         assert exact_table(store, run) == expected
     finally:
         subprocess.run(["umount", str(folder)], check=True)

@@ -436,7 +436,7 @@ def test_a_finished_run_on_a_read_only_file_system_needs_no_lock(two, small_plan
 
     for step in ("filelock.FileLock.acquire", "pathlib.Path.mkdir", "tempfile.mkstemp"):
         monkeypatch.setattr(step, refuse)
-    assert precompute(store, SPACE, small_plan(store, sample=20)) == run
+    assert precompute(store, SPACE, small_plan(store, sample=20)).run == run
     assert snapshot(store.root) == before
 
 
@@ -446,7 +446,7 @@ def test_what_a_killed_command_left_on_a_finished_run_is_swept(two, small_plan):
     left.mkdir()
     (left / "0123.claims").write_text("")
     (left / "0123.lock").write_text("")
-    assert precompute(store, SPACE, small_plan(store, sample=20)) == run
+    assert precompute(store, SPACE, small_plan(store, sample=20)).run == run
     assert not left.exists()
 
 

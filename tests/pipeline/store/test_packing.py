@@ -224,7 +224,7 @@ def test_a_precompute_adds_to_the_run_of_a_table_beside_the_store_and_hides_none
     run = first.settings.id
     before = snapshot(tmp_path / "tables")
     plan = small_plan(beside, sample=24)
-    assert precompute(beside, SPACE, plan, workers=1) == run
+    assert precompute(beside, SPACE, plan, workers=1).run == run
     table, packed = exact_table(beside, run), exact_table(store, run)
     assert len(table) == len(packed) + len(plan.todo)
     assert packed.items() <= table.items()
