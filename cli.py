@@ -219,45 +219,47 @@ def precompute(
     from hnas.pipeline.precompute.progress import PrecomputeReporter
     from hnas.pipeline.precompute.report import dry_run_text, precompute_summary
     from hnas.pipeline.precompute.tls import Certificates
+    from hnas.pipeline.store.space_cache import space_cache
     from hnas.pipeline.store.store import Store, store_location
     from hnas.spaces import search_spaces
 
     place = Store(store_location(store))
-    plan = make_plan(
-        place,
-        search_spaces[space],
-        open_dataset(dataset, image_size=image_size),
-        sample=sample,
-        architectures=architectures,
-        batch_size=batch_size,
-        seed=seed,
-        batch_seed=batch_seed,
-        channels=channels,
-        cells=cells,
-        ntk=ntk.value,
-        chunk_size=chunk_size,
-    )
-    if dry_run:
-        seconds = estimate(plan, device=device.value)
-        expected = workers or default_workers(device.value)
-        width = terminal_width(sys.stdout)
-        print(dry_run_text(plan, seconds, workers=expected, keep_gram=keep_gram, width=width))
-        return
-    reporter = PrecomputeReporter(sys.stderr, quiet=quiet)
-    try:
-        outcome = carry_out(
+    with space_cache(place):
+        plan = make_plan(
             place,
             search_spaces[space],
-            plan,
-            workers=workers,
-            scheduler=scheduler,
-            certificates=Certificates(tls_ca, tls_cert, tls_key),
-            device=device.value,
-            keep_gram=keep_gram,
-            progress=reporter,
+            open_dataset(dataset, image_size=image_size),
+            sample=sample,
+            architectures=architectures,
+            batch_size=batch_size,
+            seed=seed,
+            batch_seed=batch_seed,
+            channels=channels,
+            cells=cells,
+            ntk=ntk.value,
+            chunk_size=chunk_size,
         )
-    finally:
-        reporter.close()
+        if dry_run:
+            seconds = estimate(plan, device=device.value)
+            expected = workers or default_workers(device.value)
+            width = terminal_width(sys.stdout)
+            print(dry_run_text(plan, seconds, workers=expected, keep_gram=keep_gram, width=width))
+            return
+        reporter = PrecomputeReporter(sys.stderr, quiet=quiet)
+        try:
+            outcome = carry_out(
+                place,
+                search_spaces[space],
+                plan,
+                workers=workers,
+                scheduler=scheduler,
+                certificates=Certificates(tls_ca, tls_cert, tls_key),
+                device=device.value,
+                keep_gram=keep_gram,
+                progress=reporter,
+            )
+        finally:
+            reporter.close()
     print(precompute_summary(plan, outcome))
 
 
@@ -288,12 +290,14 @@ def import_(
     from hnas.pipeline.importers.hints import hints
     from hnas.pipeline.importers.report import import_summary
     from hnas.pipeline.io.progress import ReadingReporter
+    from hnas.pipeline.store.space_cache import space_cache
     from hnas.pipeline.store.store import Store, store_location
 
     place = Store(store_location(store))
     reporter = ReadingReporter(sys.stderr, quiet=quiet)
     try:
-        done = import_accuracies(place, source.value, path, progress=reporter, name=name)
+        with space_cache(place):
+            done = import_accuracies(place, source.value, path, progress=reporter, name=name)
     finally:
         reporter.close()
     print(import_summary(done, path))
@@ -431,6 +435,7 @@ def search(
     from hnas.pipeline.search.report import query_line, search_heading, search_json, search_summary
     from hnas.pipeline.search.session import new_search, open_search, run_search
     from hnas.pipeline.search.settings import TrainingSettings
+    from hnas.pipeline.store.space_cache import space_cache
     from hnas.pipeline.store.store import Store, store_location
 
     place = Store(store_location(store))
@@ -463,16 +468,17 @@ def search(
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
     shown, width = not as_json and not quiet, terminal_width(sys.stdout)
-    result = run_search(
-        place,
-        connection,
-        started,
-        device=device.value,
-        on_start=lambda size: None if quiet else warn(search_heading(started, size)),
-        on_query=lambda query: print(query_line(query, width), flush=True) if shown else None,
-        progress=TrainingBar(sys.stderr, quiet=quiet),
-        partial=partial,
-    )
+    with space_cache(place):
+        result = run_search(
+            place,
+            connection,
+            started,
+            device=device.value,
+            on_start=lambda size: None if quiet else warn(search_heading(started, size)),
+            on_query=lambda query: print(query_line(query, width), flush=True) if shown else None,
+            progress=TrainingBar(sys.stderr, quiet=quiet),
+            partial=partial,
+        )
     print(search_json(result) if as_json else search_summary(result, width if shown else None))
 
 
@@ -518,20 +524,23 @@ def evaluate(
     from hnas.pipeline.search.report import training_heading, training_json, training_text
     from hnas.pipeline.search.settings import TrainingSettings
     from hnas.pipeline.search.training import evaluate as train_one
+    from hnas.pipeline.store.space_cache import space_cache
+    from hnas.pipeline.store.store import Store, store_location
 
-    result = train_one(
-        arch,
-        TrainingSettings(
-            epochs=epochs, batch_size=batch_size, lr=lr, threads=threads, images=dataset, image_size=image_size
-        ),
-        space=space,
-        channels=channels,
-        cells=cells,
-        seed=seed,
-        device=device.value,
-        on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
-        progress=TrainingBar(sys.stderr, quiet=quiet),
-    )
+    with space_cache(Store(store_location(None))):
+        result = train_one(
+            arch,
+            TrainingSettings(
+                epochs=epochs, batch_size=batch_size, lr=lr, threads=threads, images=dataset, image_size=image_size
+            ),
+            space=space,
+            channels=channels,
+            cells=cells,
+            seed=seed,
+            device=device.value,
+            on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
+            progress=TrainingBar(sys.stderr, quiet=quiet),
+        )
     print(training_json(arch, result) if as_json else training_text(arch, result))
 
 

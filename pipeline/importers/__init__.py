@@ -19,7 +19,6 @@ from hnas.pipeline.importers.tables import Advance, Importer
 from hnas.pipeline.importers.writing import TableWriters
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.manifests import TABLES, Manifest, manifest_names, read_manifest
-from hnas.pipeline.store.space_cache import flush_cache, keep_in
 from hnas.pipeline.store.store import Store
 
 #: The importers by the kind of their files, as module and function: a command loads the one that it needs.
@@ -72,7 +71,6 @@ def import_accuracies(
     if kind not in IMPORTERS:
         raise UsageError(f"there is no importer {kind!r}; choose from {', '.join(IMPORTERS)}")
     store.check_version()
-    keep_in(store)
     content = content_digest(path, f"{kind} {_VERSION}")
     file, stem = printable(path.absolute().name), printable(path.absolute().stem)
     manifests = [read_manifest(store, source) for source in manifest_names(store)]
@@ -95,7 +93,6 @@ def import_accuracies(
             return _imported(known, kind, changed=False)
         store.prepare()
         writers.keep(manifest, before)
-        flush_cache()
     return _imported(manifest, kind, changed=True, replaced=known is not None)
 
 

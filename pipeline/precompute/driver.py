@@ -35,7 +35,6 @@ from hnas.pipeline.precompute.worker import (
 from hnas.pipeline.precompute.worker_plugin import prepared
 from hnas.pipeline.store.claim_log import sweep_drivers
 from hnas.pipeline.store.run import Run, now
-from hnas.pipeline.store.space_cache import flush_cache
 from hnas.pipeline.store.store import Store
 from hnas.spaces import SearchSpace
 from hnas.threads import torch_threads
@@ -130,7 +129,6 @@ def precompute(
             working = connected(workers, scheduler, device, certificates)
             client = stack.enter_context(working) if plan.todo or plan.repairs else None
             store.prepare()
-            flush_cache()
             plan = adopted(store, plan)
             run.create(plan.settings, plan.batch)
             record_request(store, space, plan)

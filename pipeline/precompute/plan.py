@@ -22,7 +22,6 @@ from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.requests import write_missing
 from hnas.pipeline.store.run import Run, RunSettings, Stored
 from hnas.pipeline.store.shipped_tables import find_run
-from hnas.pipeline.store.space_cache import keep_in
 from hnas.pipeline.store.store import Store
 from hnas.spaces import SearchSpace, definition_of
 
@@ -95,7 +94,6 @@ def make_plan(
     batch_seed = seed if batch_seed is None else batch_seed
     check_seed(batch_seed, "--batch-seed")
     store.check_version()
-    keep_in(store)
     batch = training_batch(dataset, batch_size, batch_seed)
     settings = _settings(space, batch, dataset, seed, channels, cells, ntk)
     requested = tuple((arch, space.canonical(arch)) for arch in _requested(space, sample, architectures, seed))

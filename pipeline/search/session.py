@@ -18,7 +18,6 @@ from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import check_complete, pick_run
 from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
 from hnas.pipeline.store.run import now, run_or_mean
-from hnas.pipeline.store.space_cache import flush_cache, keep_in
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 from hnas.threads import training_threads
@@ -187,7 +186,6 @@ def run_search(
     `HnasError` where one of the runs that it averages is gone.
     """
     settings = started.settings
-    keep_in(store)
     by_table = oracle is None and settings.training is None
     check_runs(connection, settings.runs)
     check_complete(connection, settings.runs or [settings.run], partial=partial)
@@ -212,7 +210,6 @@ def run_search(
         if not saved:
             # Only now: a search whose first query fails leaves nothing behind.
             store.prepare()
-            flush_cache()
             content = {"id": name, "created": now(), "settings": settings.as_dict()}
             store.write_json(content, "searches", name, "search.json")
         saved.append(query)

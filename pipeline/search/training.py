@@ -12,8 +12,6 @@ from hnas.devices import choose_device
 from hnas.errors import check_seed
 from hnas.pipeline.images import Split, open_dataset
 from hnas.pipeline.search.settings import TrainingSettings
-from hnas.pipeline.store.space_cache import keep_in
-from hnas.pipeline.store.store import Store, store_location
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.threads import torch_threads, training_threads
 from hnas.training import Progress, Recipe, TrainingResult, stratified_split, train
@@ -59,7 +57,6 @@ def evaluate(
     begins. Raises `UsageError`.
     """
     check_seed(seed)
-    keep_in(Store(store_location(None)))
     chosen = search_spaces[space] if space is not None else space_of(arch)
     trainer = Trainer(
         chosen,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hnas.errors import HnasError
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
@@ -40,12 +43,17 @@ class StoreCache:
                 continue
 
 
-def keep_in(store: Store) -> None:
-    """Have the search spaces of this process keep in `store` what they work out once, after `flush_cache`."""
-    search_spaces.keep_in(StoreCache(store))
+@contextmanager
+def space_cache(store: Store) -> Iterator[None]:
+    """Have the search spaces keep in `store` what they work out within.
 
-
-def flush_cache() -> None:
-    """Write to the store of the last `keep_in` what spaces worked out."""
-    if isinstance(search_spaces.cache, StoreCache):
-        search_spaces.cache.flush()
+    It is written at the end, where all went well and the command wrote to the store anyway.
+    """
+    cache, before = StoreCache(store), search_spaces.cache
+    search_spaces.keep_in(cache)
+    try:
+        yield
+    finally:
+        search_spaces.keep_in(before)
+    if store.prepared:
+        cache.flush()

@@ -92,7 +92,8 @@ class Store:
             raise UsageError(
                 f"the store {location!r} cannot be opened: {reason_of(error)}; give a folder or an fsspec URL"
             ) from error
-        self._prepared = False
+        #: Whether this object has prepared the store to be written to.
+        self.prepared = False
         # The Parquet files that this object has verified: path -> (modified, size), and what was found in them.
         self._verified: dict[str, object] = {}
         self.local = "file" in self.fs.protocol or "local" in self.fs.protocol
@@ -183,17 +184,17 @@ class Store:
 
         A store that vanishes later stays away.
         """
-        self._prepared = False
+        self.prepared = False
         self.check_version()
         if self.local:
             sweep_parts(Path(self.root))
         if not self.exists("store.json"):
             self.write_json({"version": STORE_VERSION}, "store.json")
-        self._prepared = True
+        self.prepared = True
 
     def check_there(self) -> None:
         """Raise `HnasError` where this object prepared the store and its `store.json` is gone since."""
-        if self._prepared and self.local and not self.exists("store.json"):
+        if self.prepared and self.local and not self.exists("store.json"):
             raise HnasError(
                 f"the store {self.location} was removed while it was being written; restore it, or begin again"
             )
