@@ -1,22 +1,22 @@
-"""The command line: parse, call one function,  Heavy packages are imported inside the commands."""
+"""The command line: parse, call one function, render. Heavy packages are imported inside the commands."""
 
 from __future__ import annotations
 
 from hnas.pipeline.console import exit as ending
 
 # isort: split
-import json
 import sys
-from contextlib import nullcontext
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from hnas import __version__
 from hnas.errors import HnasError, UsageError, lacks_memory
 from hnas.pipeline.console import completion
+
+if TYPE_CHECKING:
+    from hnas.pipeline.store.store import Store
 
 app = typer.Typer(
     name="hnas",
@@ -27,55 +27,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class NTK(StrEnum):
-    summed = "summed"
-    exact = "exact"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class OracleName(StrEnum):
-    table = "table"
-    train = "train"
-
-
-class Acquisition(StrEnum):
-    ucb = "ucb"
-    ei = "ei"
-    poi = "poi"
-
-
-class Method(StrEnum):
-    spearman = "spearman"
-    kendall = "kendall"
-
-
-class Source(StrEnum):
-    csv = "csv"
-    parquet = "parquet"
-    nasbench101 = "nasbench101"
-    nasbench201 = "nasbench201"
-    nats_bench = "nats-bench"
-    suite_zero = "suite-zero"
-
-
-class QueryFormat(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-
-
-class RecordFormat(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
 
 
 # What Typer makes of a KeyboardInterrupt.
@@ -109,7 +60,7 @@ AverageOption = Annotated[
 ]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Take an unfinished run as far as it is.")]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
 ChannelsOption = Annotated[
     int | None, typer.Option("--channels", metavar="C", help="Channels of the first stage.  [the space's own]")
 ]
@@ -138,6 +89,14 @@ def _version(value: bool) -> None:
     if value:
         print(f"hnas {__version__}")
         raise typer.Exit
+
+
+def _store(named: str | None, *, existing: bool = False) -> Store:
+    """The store that a command line names, `existing` for a command that only reads. Raises `UsageError`."""
+    from hnas.pipeline.store.shipped_tables import existing_store
+    from hnas.pipeline.store.store import Store, store_location
+
+    return existing_store(store_location(named)) if existing else Store(store_location(named))
 
 
 @app.callback()
@@ -173,11 +132,11 @@ def precompute(
     channels: ChannelsOption = None,
     cells: CellsOption = None,
     image_size: ImageSizeOption = None,
-    ntk: Annotated[NTK, typer.Option("--ntk", help="How the NTK is formed.")] = NTK.summed,
+    ntk: Annotated[Literal["summed", "exact"], typer.Option("--ntk", help="How the NTK is formed.")] = "summed",
     keep_gram: Annotated[
         bool, typer.Option("--keep-gram", help="Keep the NTK matrices too, not only spectra.")
     ] = False,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
     ] = None,
@@ -220,10 +179,9 @@ def precompute(
     from hnas.pipeline.precompute.report import dry_run_text, precompute_summary
     from hnas.pipeline.precompute.tls import Certificates
     from hnas.pipeline.store.space_cache import space_cache
-    from hnas.pipeline.store.store import Store, store_location
     from hnas.spaces import search_spaces
 
-    place = Store(store_location(store))
+    place = _store(store)
     with space_cache(place):
         plan = make_plan(
             place,
@@ -236,12 +194,12 @@ def precompute(
             batch_seed=batch_seed,
             channels=channels,
             cells=cells,
-            ntk=ntk.value,
+            ntk=ntk,
             chunk_size=chunk_size,
         )
         if dry_run:
-            seconds = estimate(plan, device=device.value)
-            expected = workers or default_workers(device.value)
+            seconds = estimate(plan, device=device)
+            expected = workers or default_workers(device)
             width = terminal_width(sys.stdout)
             print(dry_run_text(plan, seconds, workers=expected, keep_gram=keep_gram, width=width))
             return
@@ -254,7 +212,7 @@ def precompute(
                 workers=workers,
                 scheduler=scheduler,
                 certificates=Certificates(tls_ca, tls_cert, tls_key),
-                device=device.value,
+                device=device,
                 keep_gram=keep_gram,
                 progress=reporter,
             )
@@ -268,7 +226,10 @@ def precompute(
     epilog=_examples("hnas import csv accuracies.csv", "hnas import nasbench201 NAS-Bench-201-v1_1-096897.pth"),
 )
 def import_(
-    source: Annotated[Source, typer.Argument(help="The kind of file.")],
+    source: Annotated[
+        Literal["csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero"],
+        typer.Argument(help="The kind of file."),
+    ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="What the store calls its rows.  [after the file]")
@@ -291,13 +252,12 @@ def import_(
     from hnas.pipeline.importers.report import import_summary
     from hnas.pipeline.io.progress import ReadingReporter
     from hnas.pipeline.store.space_cache import space_cache
-    from hnas.pipeline.store.store import Store, store_location
 
-    place = Store(store_location(store))
+    place = _store(store)
     reporter = ReadingReporter(sys.stderr, quiet=quiet)
     try:
         with space_cache(place):
-            done = import_accuracies(place, source.value, path, progress=reporter, name=name)
+            done = import_accuracies(place, source, path, progress=reporter, name=name)
     finally:
         reporter.close()
     print(import_summary(done, path))
@@ -322,9 +282,8 @@ def rm(
     """
     from hnas.pipeline.console.streams import warn
     from hnas.pipeline.store.removal import find_held, remove
-    from hnas.pipeline.store.store import Store, store_location
 
-    place = Store(store_location(store))
+    place = _store(store)
     held = find_held(place, name)
     for consequence in held.consequences:
         warn(consequence)
@@ -384,7 +343,9 @@ def search(
         str,
         typer.Option("--metric", metavar="M", help="The metric M of the objective.", autocompletion=completion.metrics),
     ] = "trace",
-    oracle: Annotated[OracleName, typer.Option("--oracle", help="Where performance comes from.")] = OracleName.table,
+    oracle: Annotated[
+        Literal["table", "train"], typer.Option("--oracle", help="Where performance comes from.")
+    ] = "table",
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -400,7 +361,9 @@ def search(
     ] = None,
     queries: Annotated[int, typer.Option("--queries", metavar="K", help="Architectures to evaluate.")] = 20,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
-    acquisition: Annotated[Acquisition, typer.Option("--acquisition", help="What proposes them.")] = Acquisition.ei,
+    acquisition: Annotated[
+        Literal["ucb", "ei", "poi"], typer.Option("--acquisition", help="What proposes them.")
+    ] = "ei",
     seed: SeedOption = 0,
     resume: Annotated[
         str | None,
@@ -415,7 +378,7 @@ def search(
     batch_size: BatchSizeOption = 256,
     lr: LearningRateOption = 0.1,
     image_size: ImageSizeOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -436,9 +399,8 @@ def search(
     from hnas.pipeline.search.session import new_search, open_search, run_search
     from hnas.pipeline.search.settings import TrainingSettings
     from hnas.pipeline.store.space_cache import space_cache
-    from hnas.pipeline.store.store import Store, store_location
 
-    place = Store(store_location(store))
+    place = _store(store)
     connection = connect(place)
     if resume is not None:
         started = open_search(place, resume)
@@ -459,10 +421,10 @@ def search(
             average=average,
             metric=metric,
             accuracy=accuracy,
-            training=training if oracle is OracleName.train else None,
+            training=training if oracle == "train" else None,
             queries=queries,
             t=t,
-            acquisition=acquisition.value,
+            acquisition=acquisition,
             seed=seed,
         )
     else:
@@ -473,7 +435,7 @@ def search(
             place,
             connection,
             started,
-            device=device.value,
+            device=device,
             on_start=lambda size: None if quiet else warn(search_heading(started, size)),
             on_query=lambda query: print(query_line(query, width), flush=True) if shown else None,
             progress=TrainingBar(sys.stderr, quiet=quiet),
@@ -508,7 +470,7 @@ def evaluate(
     cells: CellsOption = None,
     image_size: ImageSizeOption = None,
     seed: SeedOption = 0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
@@ -525,9 +487,8 @@ def evaluate(
     from hnas.pipeline.search.settings import TrainingSettings
     from hnas.pipeline.search.training import evaluate as train_one
     from hnas.pipeline.store.space_cache import space_cache
-    from hnas.pipeline.store.store import Store, store_location
 
-    with space_cache(Store(store_location(None))):
+    with space_cache(_store(None)):
         result = train_one(
             arch,
             TrainingSettings(
@@ -537,7 +498,7 @@ def evaluate(
             channels=channels,
             cells=cells,
             seed=seed,
-            device=device.value,
+            device=device,
             on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
             progress=TrainingBar(sys.stderr, quiet=quiet),
         )
@@ -553,7 +514,8 @@ def evaluate(
 def sql(
     query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="SQL.  [an interactive shell]")] = None,
     form: Annotated[
-        QueryFormat | None, typer.Option("--format", help="How to write the result.  [as FILE ends, else table]")
+        Literal["table", "csv", "json", "parquet"] | None,
+        typer.Option("--format", help="How to write the result.  [as FILE ends, else table]"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -571,13 +533,11 @@ def sql(
     from hnas.pipeline.console.shell import run_shell
     from hnas.pipeline.console.sinks import output_format, written_text
     from hnas.pipeline.console.streams import warn
-    from hnas.pipeline.store.shipped_tables import existing_store
-    from hnas.pipeline.store.store import store_location
 
-    written_as = output_format(output, form and form.value)
+    written_as = output_format(output, form)
     if output is not None and query is None:
         raise UsageError("--output needs a QUERY whose result to write")
-    connection = connect(existing_store(store_location(store)))
+    connection = connect(_store(store, existing=True))
     if query is None:
         run_shell(connection, format=written_as, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         return
@@ -602,7 +562,7 @@ def correlate(
             autocompletion=completion.columns,
         ),
     ] = None,
-    method: Annotated[Method, typer.Option("--method", help="Rank correlation.")] = Method.spearman,
+    method: Annotated[Literal["spearman", "kendall"], typer.Option("--method", help="Rank correlation.")] = "spearman",
     space: Annotated[
         str | None,
         typer.Option("--space", metavar="SPACE", help="Runs of this space only.", autocompletion=completion.spaces),
@@ -613,7 +573,9 @@ def correlate(
     partial: PartialOption = False,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
     seed: SeedOption = 0,
-    form: Annotated[RecordFormat, typer.Option("--format", help="How to write the result.")] = RecordFormat.table,
+    form: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How to write the result.")
+    ] = "table",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the correlations to FILE.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -626,23 +588,21 @@ def correlate(
     from hnas.pipeline.catalog.views import connect, pick_run
     from hnas.pipeline.io.progress import status
     from hnas.pipeline.io.terminal_tables import terminal_width
-    from hnas.pipeline.store.shipped_tables import existing_store
-    from hnas.pipeline.store.store import store_location
 
     if plot is not None:
         from hnas.pipeline.analysis.figures import check_figure, plot_correlations
 
         check_figure(plot)
-    connection = connect(existing_store(store_location(store)))
+    connection = connect(_store(store, existing=True))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     with status(sys.stderr, "correlating"):
         found = compute(
-            connection, chosen, target=target, method=method.value, t=t, seed=seed, average=average, partial=partial
+            connection, chosen, target=target, method=method, t=t, seed=seed, average=average, partial=partial
         )
-    if form is RecordFormat.table:
+    if form == "table":
         print(correlation_text(found, terminal_width(sys.stdout)))
     else:
-        write_records(found.records(), form.value, sys.stdout)
+        write_records(found.records(), form, sys.stdout)
     if plot is not None:
         plot_correlations(found, plot)
 
@@ -654,15 +614,13 @@ def info(
 ) -> None:
     """Say what the store holds."""
     from hnas.pipeline.catalog.info import store_info
-    from hnas.pipeline.catalog.report import info_text
+    from hnas.pipeline.catalog.report import info_json, info_text
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.io.terminal_tables import terminal_width
-    from hnas.pipeline.store.shipped_tables import existing_store
-    from hnas.pipeline.store.store import store_location
 
-    place = store_location(store)
-    held = store_info(connect(existing_store(place)))
-    print(json.dumps(held, indent=2) if as_json else info_text(place, held, terminal_width(sys.stdout)))
+    place = _store(store, existing=True)
+    held = store_info(connect(place))
+    print(info_json(held) if as_json else info_text(place.location, held, terminal_width(sys.stdout)))
 
 
 @app.command(epilog=_examples("hnas check", "hnas check --json --store data/tables/nasbench201-cifar10"))
@@ -675,22 +633,16 @@ def check(
 
     Exit status 1 where anything is. Other commands verify only the files that they come to.
     """
-    from dataclasses import asdict
-
     from hnas.pipeline.io.progress import status
     from hnas.pipeline.store.check import check_store
-    from hnas.pipeline.store.report import check_text
-    from hnas.pipeline.store.shipped_tables import existing_store
-    from hnas.pipeline.store.store import store_location
+    from hnas.pipeline.store.report import check_json, check_text, damage_text
 
-    place = existing_store(store_location(store))
-    with nullcontext() if quiet else status(sys.stderr, "checking"):
+    place = _store(store, existing=True)
+    with status(sys.stderr, "checking", quiet=quiet):
         report = check_store(place)
-    print(json.dumps(asdict(report), indent=2) if as_json else check_text(place.location, report))
+    print(check_json(report) if as_json else check_text(place.location, report))
     if report.damaged:
-        count = len(report.damaged)
-        things = "1 thing" if count == 1 else f"{count} things"
-        raise HnasError(f"{things} in the store {place.location} {'is' if count == 1 else 'are'} damaged")
+        raise HnasError(damage_text(place.location, report))
 
 
 def main() -> None:

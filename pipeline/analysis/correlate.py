@@ -23,7 +23,6 @@ from hnas.pipeline.catalog.views import RunRow, check_complete
 from hnas.pipeline.store.run import run_or_mean
 from hnas.pipeline.store.schema import ACCURACIES
 
-METHODS = ("spearman", "kendall")
 #: The metrics of Table 1, in its order.
 TABLE_1 = ("grad_norm", "snip", "grasp", "trace")
 
@@ -118,8 +117,8 @@ def correlate(
     accuracy where the pool has one. Raises `UsageError` for an unknown method or column, a target without values, a
     run of fewer than three rows, a run that has no other to average with.
     """
-    if method not in METHODS:
-        raise unknown("the method", method, METHODS)
+    if method not in _MEASURES:
+        raise unknown("the method", method, _MEASURES)
     check_exponent(t)
     runs = group_of(connection, run.name) if average else []
     check_complete(connection, runs or [run.name], partial=partial)

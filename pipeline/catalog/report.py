@@ -1,7 +1,8 @@
-"""The result of `hnas info` as people read it, and what the reports on averages share."""
+"""The result of `hnas info` as people and as programs read it, and what the reports on averages share."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hnas.pipeline.io.printable import printable
@@ -20,6 +21,11 @@ def info_text(place: str, held: dict[str, list[dict[str, Any]]], width: int | No
         cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
         lines.append(table(cells, texts=texts, width=width, remedy="`hnas info --json` has all"))
     return "\n".join(lines)
+
+
+def info_json(held: dict[str, list[dict[str, Any]]]) -> str:
+    """What a store holds, for programs."""
+    return json.dumps(held, indent=2)
 
 
 def _cell(value: Any) -> str:

@@ -13,17 +13,17 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar, get_args
 
 import duckdb
 import pyarrow as pa
 
 from hnas.errors import HnasError, UsageError, closest, did_you_mean
 from hnas.pipeline.catalog.table_files import told
-from hnas.pipeline.console.sinks import open_sink
+from hnas.pipeline.console.sinks import Format, open_sink
 from hnas.pipeline.console.writers import Batch, Column, as_text, write_csv, write_json, write_parquet, write_table
 
-FORMATS = ("table", "csv", "json", "parquet")
+FORMATS = get_args(Format)
 _BATCH_ROWS = 10_000
 _ROW_GROUP_ROWS = 122_880
 
@@ -41,7 +41,7 @@ def run_query(
     connection: duckdb.DuckDBPyConnection,
     sql: str,
     *,
-    format: str = "table",  # noqa: A002  (the name of the command line's option)
+    format: Format = "table",  # noqa: A002  (the name of the command line's option)
     output: Path | None = None,
     stdout: TextIO | None = None,
     max_rows: int | None = None,
@@ -99,7 +99,7 @@ def _write(
     connection: duckdb.DuckDBPyConnection,
     statement: _Statement,
     relation: duckdb.DuckDBPyRelation,
-    format: str,  # noqa: A002
+    format: Format,  # noqa: A002
     sink: Any,
     max_rows: int | None,
 ) -> int:

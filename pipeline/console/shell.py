@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 import duckdb
 from prompt_toolkit import PromptSession
@@ -22,6 +22,7 @@ from pygments.lexers.sql import SqlLexer
 
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.pipeline.console.query import run_query, view_names
+from hnas.pipeline.console.sinks import Format
 from hnas.pipeline.console.writers import TERMINAL_ROWS
 from hnas.pipeline.io.printable import printable
 
@@ -101,7 +102,7 @@ class _Shell:
         self._connection = connection
         self._stdout = stdout
         self._stderr = stderr
-        self._format = "table"
+        self._format: Format = "table"
         self._timer = False
         self._rows: int | None = None  # as many as `run_query` shows
 
@@ -169,7 +170,7 @@ class _Shell:
                 f"the shell cannot write {name!r}: its formats are {', '.join(SHELL_FORMATS)}"
                 f"{did_you_mean(name, SHELL_FORMATS)}"
             )
-        self._format = name
+        self._format = cast(Format, name)
 
     def _obey(self, text: str) -> bool:
         """Carry out a dot command or SQL; False where the shell is to end."""

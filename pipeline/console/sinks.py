@@ -8,13 +8,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.console.streams import discard
 
+Format = Literal["table", "csv", "json", "parquet"]
+
 #: What the end of a file's name says about its content.
-SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".json": "json", ".txt": "table"}
+SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".json": "json", ".txt": "table"}
 # Names of contents that hnas does not write.
 _OTHER_SUFFIXES = (
     *(".gz", ".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z"),
@@ -23,7 +25,7 @@ _OTHER_SUFFIXES = (
 )
 
 
-def output_format(output: Path | None, format: str | None) -> str:  # noqa: A002
+def output_format(output: Path | None, format: Format | None) -> Format:  # noqa: A002
     """The format of a result that goes to `output`: the one asked for, else what the file's name says.
 
     Raises `UsageError` where the name says something else than the format, or nothing and none is asked for.
@@ -32,18 +34,19 @@ def output_format(output: Path | None, format: str | None) -> str:  # noqa: A002
         return format or "table"
     suffix = output.suffix.lower()
     said = SUFFIXES.get(suffix)
+    asked = format or said
     advice = f"end it with {', '.join(SUFFIXES)} (a table)"
     if suffix in _OTHER_SUFFIXES:
         raise UsageError(f"--output {output} ends with {suffix}, which hnas does not write; {advice}")
-    if format is None and said is None:
+    if asked is None:
         raise UsageError(f"--output {output} does not say in its name how to write it; {advice}, or give --format")
     if format is not None and said not in (None, format):
         raise UsageError(f"--output {output} ends as {said} does, and --format says {format}; drop one of the two")
-    return format or str(said)
+    return asked
 
 
 @contextlib.contextmanager
-def open_sink(output: Path | None, stdout: TextIO, format: str) -> Iterator[Any]:  # noqa: A002
+def open_sink(output: Path | None, stdout: TextIO, format: Format) -> Iterator[Any]:  # noqa: A002
     """The open file that a result is written to: bytes for Parquet, text otherwise."""
     binary, drawn = format == "parquet", format == "table"
     if output is not None:

@@ -91,9 +91,9 @@ def progress_bar(stderr: TextIO, *columns: ProgressColumn) -> Bar:
 
 
 @contextmanager
-def status(stderr: TextIO, text: str) -> Iterator[None]:
-    """Say on a terminal what is being worked on, for as long as it takes."""
-    if not stderr.isatty():
+def status(stderr: TextIO, text: str, *, quiet: bool = False) -> Iterator[None]:
+    """Say on a terminal what is being worked on, for as long as it takes, unless `quiet`."""
+    if quiet or not stderr.isatty():
         yield
         return
     with Console(file=stderr).status(text):

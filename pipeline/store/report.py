@@ -1,6 +1,9 @@
-"""The result of `hnas check` as people read it."""
+"""The result of `hnas check` as people and as programs read it."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import asdict
 
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.check import Report
@@ -16,3 +19,14 @@ def check_text(place: str, report: Report) -> str:
     if not report.damaged:
         lines.append("nothing is damaged")
     return "\n".join(printable(line) for line in lines)
+
+
+def check_json(report: Report) -> str:
+    """What a check found, for programs."""
+    return json.dumps(asdict(report), indent=2)
+
+
+def damage_text(place: str, report: Report) -> str:
+    """How many places of a store are damaged."""
+    count = len(report.damaged)
+    return f"{count} {'thing' if count == 1 else 'things'} in the store {place} {'is' if count == 1 else 'are'} damaged"
