@@ -3,20 +3,17 @@
 Torch is imported when a network is built, not before: a search against a table needs none.
 """
 
-from hnas.spaces.base import (
-    ENTRY_POINT_GROUP,
+from hnas.spaces.protocols import (
     Cache,
     Cached,
     Named,
     Printed,
     SearchSpace,
-    SearchSpaces,
     Spelled,
     definition_of,
     key_of,
-    search_spaces,
-    space_of,
 )
+from hnas.spaces.registry import ENTRY_POINT_GROUP, SearchSpaces, search_spaces, space_of
 
 __all__ = [
     "ENTRY_POINT_GROUP",

@@ -35,7 +35,7 @@ import pyarrow.compute as pc
 from hnas.errors import UsageError
 from hnas.pipeline.importers.tables import Rows
 from hnas.pipeline.store.schema import SCHEMAS
-from hnas.spaces.nasbench201.space import parse
+from hnas.spaces.nasbench201.cell import parse_arch
 
 _HALF = "cifar10-valid"
 #: Their name in the store, and the sets that the accuracies are measured on.
@@ -180,7 +180,7 @@ def check_architecture(arch: str, where: str) -> None:
             "name begins with NATS-tss"
         )
     try:
-        parse(arch)
+        parse_arch(arch)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 

@@ -20,8 +20,7 @@ from hnas.errors import UsageError, did_you_mean
 from hnas.pipeline.importers.tables import Rows
 from hnas.pipeline.io.dataset_names import TEN_CLASSES, stored_dataset
 from hnas.pipeline.store.schema import ACCURACIES, SCHEMAS
-from hnas.spaces import SearchSpace, search_spaces, space_of
-from hnas.spaces.base import key_of
+from hnas.spaces import SearchSpace, key_of, search_spaces, space_of
 
 REQUIRED = ("arch", "dataset")
 OPTIONAL = ("space", "epochs", "seed", "seconds", *ACCURACIES)

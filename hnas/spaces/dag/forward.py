@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from hnas.spaces.dag.expressions import Term, Value
+from hnas.spaces.dag.expression_graph import Input, LayerOutput, Pooling, Term, Value
 
 
 class Values(ABC):
@@ -36,13 +36,15 @@ class Values(ABC):
 
     def term(self, key: Term) -> Tensor:
         """One term of a value."""
-        if key[0] == "x":
-            return self.given(key)
-        if key[0] == "layer":
-            return self.outputs[key[1]]  # type: ignore[call-overload, no-any-return]
-        if key not in self._memo:
-            self._memo[key] = self.pooled(key)
-        return self._memo[key]
+        match key:
+            case Input():
+                return self.given(key)
+            case LayerOutput(number):
+                return self.outputs[number]
+            case Pooling():
+                if key not in self._memo:
+                    self._memo[key] = self.pooled(key)
+                return self._memo[key]
 
     def added(self, total: Tensor | None, terms: Value) -> Tensor:
         """`total` plus the terms, each as often as it says, in their order."""
@@ -53,13 +55,13 @@ class Values(ABC):
         return total
 
     @abstractmethod
-    def given(self, key: Term) -> Tensor:
-        """The cell's input that `key` names."""
+    def given(self, key: Input) -> Tensor:
+        """The input `key` of the cell."""
 
     @abstractmethod
-    def pooled(self, key: Term) -> Tensor:
-        """The pooling that `key` names, of its value."""
+    def pooled(self, key: Pooling) -> Tensor:
+        """The pooling `key` of the value it reads."""
 
     @abstractmethod
     def sum(self, key: Value) -> Tensor:
-        """The value `key`, computed."""
+        """The value `key`, computed anew."""

@@ -22,7 +22,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hnas.spaces.dag.expressions import Layer, Term, Value, layers_in, letter, live_depths, renamed, text, value_of
+from hnas.spaces.dag.expression_graph import (
+    Input,
+    LayerNode,
+    LayerOutput,
+    Pooling,
+    Term,
+    Value,
+    layers_in,
+    letter,
+    live_depths,
+    renamed,
+    text,
+    value_of,
+)
 from hnas.spaces.darts.genotype import CellGenotype
 
 #: The kind of each operation: what it is called in keys. `skip` is a layer only where it has stride 2.
@@ -31,38 +44,40 @@ LAYERS = {
     "dil_conv_3x3": "dil3", "dil_conv_5x5": "dil5", "conv_7x1_1x7": "conv7",
 }  # fmt: skip
 POOLINGS = {"max_pool_3x3": "max3", "avg_pool_3x3": "avg3"}
+#: The two cell inputs, by state.
+INPUTS = (Input("x0"), Input("x1"))
 
 
 @dataclass(frozen=True)
-class Cell:
+class DARTSCell:
     """A canonical cell: its live layers and the values that it concatenates.
 
     `layers[k]` reads only inputs, poolings and layers before it, so the list can be evaluated in order. `str(cell)` is
     the key of its class.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerNode, ...]
     outputs: tuple[Value, ...]
     reduction: bool
 
     def reads(self, state: int) -> bool:
         """Whether cell input `state`, 0 or 1, has an effect."""
         values = [*(layer.reads for layer in self.layers), *self.outputs]
-        return any(_contains(value, ("x", state)) for value in values)
+        return any(_contains(value, INPUTS[state]) for value in values)
 
     def __str__(self) -> str:
         parts = [f"{letter(k)}={layer.kind}({text(layer.reads)})" for k, layer in enumerate(self.layers)]
         return ";".join([*parts, f"y={','.join(map(text, self.outputs))}"])
 
 
-def canonical_cell(cell: CellGenotype, *, reduction: bool, merge: bool = True) -> Cell:
+def canonical_darts_cell(cell: CellGenotype, *, reduction: bool, merge: bool = True) -> DARTSCell:
     """The canonical form of one cell of a genotype.
 
     With `merge=False` each pooling is a layer, one for each edge of the genotype: what drop path needs, which draws
     once an edge.
     """
-    layers: list[Layer] = []
-    values: list[Value] = [((("x", 0), 1),), ((("x", 1), 1),)]
+    layers: list[LayerNode] = []
+    values: list[Value] = [((state, 1),) for state in INPUTS]
     for edges in cell.nodes:
         total: Counter[Term] = Counter()
         for name, state in edges:
@@ -72,18 +87,18 @@ def canonical_cell(cell: CellGenotype, *, reduction: bool, merge: bool = True) -
     return _canonical(layers, [values[node] for node in cell.concat], reduction)
 
 
-def _contribution(name: str, stride: str, value: Value, layers: list[Layer], merge: bool) -> dict[Term, int]:
+def _contribution(name: str, stride: str, value: Value, layers: list[LayerNode], merge: bool) -> dict[Term, int]:
     if not value or name == "none":
         return {}
     if name == "skip_connect" and not stride:
         return dict(value)
     if name in POOLINGS and merge:
-        return {("pool", POOLINGS[name] + stride, value): 1}
-    layers.append(Layer((LAYERS | POOLINGS)[name] + stride, value))
-    return {("layer", len(layers) - 1): 1}
+        return {Pooling(POOLINGS[name] + stride, value): 1}
+    layers.append(LayerNode((LAYERS | POOLINGS)[name] + stride, value))
+    return {LayerOutput(len(layers) - 1): 1}
 
 
-def _canonical(layers: Sequence[Layer], outputs: Sequence[Value], reduction: bool) -> Cell:
+def _canonical(layers: Sequence[LayerNode], outputs: Sequence[Value], reduction: bool) -> DARTSCell:
     """Drop what has no effect and number the layers: by depth, by the expression they stand for, then smallest key."""
     depth = live_depths(layers, outputs)
     expression: dict[int, str] = {}
@@ -91,16 +106,19 @@ def _canonical(layers: Sequence[Layer], outputs: Sequence[Value], reduction: boo
         expression[k] = f"{layers[k].kind}({text(layers[k].reads, expression.__getitem__, ordered=True)})"
     colours = _ranks({k: (depth[k], expression[k]) for k in depth})
 
-    def numbered(colours: dict[int, int]) -> Cell:
+    def numbered(colours: dict[int, int]) -> DARTSCell:
         new = {old: k for k, old in enumerate(sorted(colours, key=colours.__getitem__))}
-        relabelled = tuple(Layer(layers[k].kind, renamed(layers[k].reads, new)) for k in new)
+        relabelled = tuple(LayerNode(layers[k].kind, renamed(layers[k].reads, new)) for k in new)
         blocks = sorted((renamed(value, new) for value in outputs), key=text)
-        return Cell(relabelled, tuple(blocks), reduction)
+        return DARTSCell(relabelled, tuple(blocks), reduction)
 
-    return min((numbered(c) for c in _discrete(layers, outputs, colours)), key=str)
+    candidates = [numbered(c) for c in _discrete(layers, outputs, colours)]
+    return candidates[0] if len(candidates) == 1 else min(candidates, key=str)
 
 
-def _discrete(layers: Sequence[Layer], outputs: Sequence[Value], colours: dict[int, int]) -> Iterator[dict[int, int]]:
+def _discrete(
+    layers: Sequence[LayerNode], outputs: Sequence[Value], colours: dict[int, int]
+) -> Iterator[dict[int, int]]:
     """Colourings with a colour for each layer, among them one of every class that symmetry does not map to another.
 
     Layers of one expression are told apart by where they are used. Where that leaves a tie, each of the tied layers
@@ -120,11 +138,14 @@ def _discrete(layers: Sequence[Layer], outputs: Sequence[Value], colours: dict[i
             yield from _discrete(layers, outputs, _ranks({i: (c, i != k) for i, c in colours.items()}))
 
 
-def _refined(layers: Sequence[Layer], outputs: Sequence[Value], colours: dict[int, int]) -> dict[int, int]:
+def _refined(layers: Sequence[LayerNode], outputs: Sequence[Value], colours: dict[int, int]) -> dict[int, int]:
     """Split colours by what a layer reads and by the values that read it, until nothing splits."""
     holders: list[tuple[int | None, Value]] = [(k, layers[k].reads) for k in colours]
     holders += [(None, value) for value in outputs]
-    held = {k: [(h, v) for h, v in holders if k in layers_in(v)] for k in colours}
+    held: dict[int, list[tuple[int | None, Value]]] = {k: [] for k in colours}
+    for holder, value in holders:
+        for k in set(layers_in(value)):
+            held[k].append((holder, value))
     while True:
         names = {k: str(c) for k, c in colours.items()}
         signatures = {}
@@ -141,7 +162,7 @@ def _refined(layers: Sequence[Layer], outputs: Sequence[Value], colours: dict[in
         colours = split
 
 
-def _twins(layers: Sequence[Layer], outputs: Sequence[Value], colours: Mapping[int, int], a: int, b: int) -> bool:
+def _twins(layers: Sequence[LayerNode], outputs: Sequence[Value], colours: Mapping[int, int], a: int, b: int) -> bool:
     """Whether exchanging layers a and b, of one colour, changes nothing else."""
     swap = {k: k for k in colours} | {a: b, b: a}
     values = [*outputs, *(layers[k].reads for k in colours)]
@@ -153,7 +174,7 @@ def _ranks(keys: Mapping[int, tuple[object, ...]]) -> dict[int, int]:
     return {k: order[key] for k, key in keys.items()}
 
 
-def additions(cell: Cell) -> dict[Value, tuple[Value, Value]]:
+def additions(cell: DARTSCell) -> dict[Value, tuple[Value, Value]]:
     """How to add up each value with several terms that `cell` needs, in an order in which it can be done.
 
     A value is the sum of an earlier one, the largest that it contains (empty where there is none), and further terms.
@@ -175,10 +196,10 @@ def additions(cell: Cell) -> dict[Value, tuple[Value, Value]]:
 def _values_in(value: Value) -> Iterator[Value]:
     """The values that poolings in `value` read, inner ones first, then `value`."""
     for term, _ in value:
-        if term[0] == "pool":
-            yield from _values_in(term[2])  # type: ignore[arg-type]
+        if isinstance(term, Pooling):
+            yield from _values_in(term.reads)
     yield value
 
 
-def _contains(value: Value, wanted: Term) -> bool:
-    return any(term == wanted or (term[0] == "pool" and _contains(term[2], wanted)) for term, _ in value)  # type: ignore[arg-type]
+def _contains(value: Value, wanted: Input) -> bool:
+    return any(term == wanted or (isinstance(term, Pooling) and _contains(term.reads, wanted)) for term, _ in value)

@@ -67,8 +67,8 @@ class Genotype:
         return f"Genotype({', '.join(parts)})"
 
 
-def parse(arch: str) -> Genotype:
-    """The genotype that a string spells, in any form that `darts_text` reads.
+def parse_genotype(arch: str) -> Genotype:
+    """The genotype that a string spells, in any form that `text` reads.
 
     `concat` is sorted, because the order of the concatenated blocks is no more than a numbering of channels. Raises
     `UsageError` with one sentence that says what is off.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hnas.errors import UsageError
-from hnas.spaces.darts.canonical import Cell
+from hnas.spaces.darts.canonical import DARTSCell
 
 STEM = 3
 #: The auxiliary head: 5×5 average pooling with stride 3, 1×1 conv, 2×2 conv. It reads maps of at least this side.
@@ -27,7 +27,7 @@ class Place:
     `halves_first` says that the first input is twice as large as the second.
     """
 
-    cell: Cell
+    cell: DARTSCell
     channels: int
     inputs: tuple[int, int]
     halves_first: bool
@@ -44,7 +44,7 @@ def reductions(layers: int) -> tuple[int, int]:
     return layers // 3, 2 * layers // 3
 
 
-def places(normal: Cell, reduction: Cell, channels: int, layers: int) -> Iterator[Place]:
+def places(normal: DARTSCell, reduction: DARTSCell, channels: int, layers: int) -> Iterator[Place]:
     """The cells of a network of `layers` cells, C = `channels` before the first reduction."""
     inputs, halves_first, halvings = (STEM * channels, STEM * channels), False, 0
     for i in range(layers):
@@ -71,7 +71,7 @@ def check_image_size(size: int, layers: int, *, auxiliary: bool = False) -> None
 
 
 def cost(
-    normal: Cell, reduction: Cell, *, classes: int, channels: int, layers: int, image_size: int
+    normal: DARTSCell, reduction: DARTSCell, *, classes: int, channels: int, layers: int, image_size: int
 ) -> tuple[int, int]:
     """Parameters, and multiply-adds of convolutions and of the linear layer for one image, without auxiliary head."""
     check_image_size(image_size, layers)

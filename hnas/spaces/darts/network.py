@@ -1,4 +1,4 @@
-"""The networks of DARTS (Liu, Simonyan, Yang, ICLR 2019) around canonical cells; the layout is in `darts_macro`.
+"""The networks of DARTS (Liu, Simonyan, Yang, ICLR 2019) around canonical cells; the layout is in `layout`.
 
 Operations are those of DARTS' evaluation model: batch norm with scale and shift, none after a pooling (its search model
 has one there), average pooling that does not count padding.
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hnas.spaces.dag.expressions import Term, Value
+from hnas.spaces.dag.expression_graph import Input, Pooling, Value
 from hnas.spaces.dag.forward import Values
-from hnas.spaces.darts.canonical import Cell, additions
+from hnas.spaces.darts.canonical import INPUTS, DARTSCell, additions
 from hnas.spaces.darts.layout import STEM, Place, check_image_size, places, reductions
 from hnas.spaces.initialise import Conv2d, Linear
 
@@ -29,14 +29,14 @@ class DARTSNetwork(nn.Module):
     """
 
     def __init__(
-        self, normal: Cell, reduction: Cell, *, classes: int, channels: int, layers: int, auxiliary: bool = False,
-        drop_path: float = 0.0,
+        self, normal: DARTSCell, reduction: DARTSCell, *, classes: int, channels: int, layers: int,
+        auxiliary: bool = False, drop_path: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.drop_path = drop_path
         self.stem = _ConvBN(3, STEM * channels, 3)
         laid_out = list(places(normal, reduction, channels, layers))
-        self.cells = nn.ModuleList(map(_Cell, laid_out))
+        self.cells = nn.ModuleList(map(_CellModule, laid_out))
         self.auxiliary_after = reductions(layers)[1]
         self.auxiliary = _AuxiliaryHead(laid_out[self.auxiliary_after].outputs, classes) if auxiliary else None
         self.classifier = Linear(laid_out[-1].outputs, classes)
@@ -125,7 +125,7 @@ class _CrossConv(nn.Module):
         return out
 
 
-class _Pooling(nn.Module):
+class _PoolingLayer(nn.Module):
     """A pooling that stands for itself, as the canonical cells of the evaluation network have them."""
 
     def __init__(self, kind: str) -> None:
@@ -151,13 +151,13 @@ def _layer(kind: str, channels: int) -> nn.Module:
     if name == "conv7":
         return _CrossConv(channels, stride)
     if name in ("max3", "avg3"):
-        return _Pooling(kind)
+        return _PoolingLayer(kind)
     if name.startswith("dil"):
         return _Separable(channels, int(name[-1]), 2, (stride,))
     return _Separable(channels, int(name[-1]), 1, (stride, 1))
 
 
-class _Cell(nn.Module):
+class _CellModule(nn.Module):
     """A canonical cell in its place: the ReLUs of its two inputs to the list of its blocks, C channels each."""
 
     def __init__(self, place: Place) -> None:
@@ -175,10 +175,14 @@ class _Cell(nn.Module):
         self.layers = nn.ModuleList(_layer(layer.kind, place.channels) for layer in place.cell.layers)
 
     def forward(self, first: Tensor, last: Tensor, drop_path: float) -> list[Tensor]:
-        given = {state: self.inputs[state](x) for state, x in (("0", first), ("1", last)) if state in self.inputs}
+        given = {
+            INPUTS[state]: self.inputs[str(state)](x)
+            for state, x in enumerate((first, last))
+            if str(state) in self.inputs
+        }
         values = _Values(given, self.sums, partial(self._zeros, last))
         for layer, module in zip(self.cell.layers, self.layers, strict=True):
-            pooling = isinstance(module, _Pooling)
+            pooling = isinstance(module, _PoolingLayer)
             out = module(values.of(layer.reads) if pooling else values.rectified(layer.reads))
             values.outputs.append(_dropped(out, drop_path) if drop_path else out)
         return [values.of(block) for block in self.cell.outputs]
@@ -190,16 +194,16 @@ class _Cell(nn.Module):
 
 class _Values(Values):
     def __init__(
-        self, states: dict[str, Tensor], sums: dict[Value, tuple[Value, Value]], zeros: Callable[[], Tensor]
+        self, states: dict[Input, Tensor], sums: dict[Value, tuple[Value, Value]], zeros: Callable[[], Tensor]
     ) -> None:
         super().__init__()
         self._states, self._sums, self._zeros = states, sums, zeros
 
-    def given(self, key: Term) -> Tensor:
-        return self._states[str(key[1])]
+    def given(self, key: Input) -> Tensor:
+        return self._states[key]
 
-    def pooled(self, key: Term) -> Tensor:
-        return _pooled(key[1], self.of(key[2]))  # type: ignore[arg-type]
+    def pooled(self, key: Pooling) -> Tensor:
+        return _pooled(key.kind, self.of(key.reads))
 
     def sum(self, key: Value) -> Tensor:
         if key not in self._sums:

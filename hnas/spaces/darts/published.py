@@ -9,7 +9,7 @@ from a cell input to the cell's output.
 from __future__ import annotations
 
 from hnas.spaces.darts.canonical import LAYERS, POOLINGS
-from hnas.spaces.darts.genotype import CellGenotype, Genotype, parse
+from hnas.spaces.darts.genotype import CellGenotype, Genotype, parse_genotype
 
 _OPERATIONS = {short: name for name, short in (LAYERS | POOLINGS).items()}
 
@@ -74,7 +74,7 @@ def genotype(arch: str) -> Genotype:
 
     Raises `UsageError` saying what is off.
     """
-    return parse(NAMED.get(_SPELLINGS.get(arch.strip().casefold().replace("-", "_"), ""), arch))
+    return parse_genotype(NAMED.get(_SPELLINGS.get(arch.strip().casefold().replace("-", "_"), ""), arch))
 
 
 def width(cell: CellGenotype) -> float:

@@ -1,7 +1,7 @@
 """The DARTS search space: two cells of four nodes, each node the sum of two of seven operations on earlier states.
 
-An architecture is a genotype as the DARTS code prints it (`darts_genotype`) or the name of a published cell
-(`darts_cells`). Its canonical form is in `darts_canonical`, its networks in `darts_network`.
+An architecture is a genotype as the DARTS code prints it (`genotype`) or the name of a published cell
+(`published`). Its canonical form is in `canonical`, its networks in `network`.
 
 Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019.
 """
@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from hnas.errors import UsageError
-from hnas.spaces.darts.canonical import Cell, canonical_cell
+from hnas.spaces.darts.canonical import DARTSCell, canonical_darts_cell
 from hnas.spaces.darts.genotype import NODES, OPERATIONS, from_suite_zero, genotype_of
 from hnas.spaces.darts.layout import cost
 from hnas.spaces.darts.published import NAMED, depth, genotype, width
@@ -27,14 +27,14 @@ _SAMPLED = OPERATIONS[1:]
 
 
 @lru_cache(maxsize=2**16)
-def canonical_cells(arch: str) -> tuple[Cell, Cell]:
+def canonical_cells(arch: str) -> tuple[DARTSCell, DARTSCell]:
     """The canonical normal and reduction cell of an architecture. Raises `UsageError` saying what is off."""
     parsed = genotype(arch)
-    return canonical_cell(parsed.normal, reduction=False), canonical_cell(parsed.reduce, reduction=True)
+    return canonical_darts_cell(parsed.normal, reduction=False), canonical_darts_cell(parsed.reduce, reduction=True)
 
 
 class DARTS:
-    """The search space; see `hnas.spaces.base.SearchSpace` and `Spelled` for what each method promises.
+    """The search space; see `hnas.spaces.SearchSpace` and `Spelled` for what each method promises.
 
     `cells` is the number of cells of a network in all, reduction cells included.
     """
@@ -76,7 +76,7 @@ class DARTS:
 
     @staticmethod
     def from_suite_zero(encoding: str | Sequence[Any]) -> str:
-        """The genotype of NAS-Bench-Suite-Zero's encoding of a NAS-Bench-301 cell; see `darts_genotype`."""
+        """The genotype of NAS-Bench-Suite-Zero's encoding of a NAS-Bench-301 cell; see `genotype`."""
         return from_suite_zero(encoding)
 
     def printed(self, text: str) -> Iterator[tuple[int, str]]:
@@ -114,7 +114,7 @@ class DARTS:
         """Parameters and multiply-adds of the evaluation network without auxiliary head; width and depth; its name.
 
         What has no effect is not counted. `flops` are the multiply-adds of convolutions and of the linear layer for one
-        image. `width` and `depth` are those of the normal cell, see `darts_cells`; `name` is empty where it has none.
+        image. `width` and `depth` are those of the normal cell, see `published`; `name` is empty where it has none.
         """
         _check_size(classes, channels, cells)
         normal, reduction = canonical_cells(arch)
@@ -154,8 +154,8 @@ def _network(
     _check_size(classes, channels, layers)
     parsed = genotype(arch)
     network = DARTSNetwork(
-        canonical_cell(parsed.normal, reduction=False, merge=merge),
-        canonical_cell(parsed.reduce, reduction=True, merge=merge),
+        canonical_darts_cell(parsed.normal, reduction=False, merge=merge),
+        canonical_darts_cell(parsed.reduce, reduction=True, merge=merge),
         classes=classes, channels=channels, layers=layers, auxiliary=auxiliary, drop_path=drop_path,
     )  # fmt: skip
     initialise(network, seed)

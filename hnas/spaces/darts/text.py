@@ -43,7 +43,7 @@ def genotypes_in(text: str) -> Iterator[tuple[int, str]]:
     """Each genotype in a module or a log, with the number of the line on which it begins, from 1."""
     without = _COMMENT.sub(lambda comment: " " * len(comment[0]), text)
     for start in _START.finditer(without):
-        end = _closed(without, start.end()) or start.end() + 1  # what is cut off is for `parse` to refuse
+        end = _closed(without, start.end()) or start.end() + 1  # what is cut off is for `parse_genotype` to refuse
         yield without.count("\n", 0, start.start()) + 1, without[start.start() : end]
 
 

@@ -23,6 +23,8 @@ from hnas.spaces.nasbench101.text import read_printed
 INPUT, OUTPUT = "input", "output"
 #: The labels under which the benchmark hashes its operations are their places here.
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
+#: Kernel side by label; a pooling owns no weights.
+KERNELS = (3, 1, 0)
 MAX_VERTICES = 7
 MAX_EDGES = 9
 
@@ -33,7 +35,7 @@ _LONGEST = 200  # characters; a cell takes 142 at most
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class NASBench101Cell:
     """A pruned cell: `inputs[v]`, the set of vertices that vertex v reads as bits, and the `labels` of the interior."""
 
     inputs: tuple[int, ...]
@@ -51,7 +53,7 @@ def adjacency_text(inputs: tuple[int, ...]) -> str:
     return "".join("01"[into >> u & 1] for u in range(len(inputs)) for into in inputs)
 
 
-def parse(text: str) -> Cell:
+def parse_definition(text: str) -> NASBench101Cell:
     """The pruned cell of a text such as `input,maxpool3x3,output:011001000`, or as programs print it (`read_printed`).
 
     Raises `UsageError` saying what is off.
@@ -79,7 +81,7 @@ def parse(text: str) -> Cell:
     return make_cell([[int(bit) for bit in bits[v * u : v * u + v]] for u in range(v)], operations)
 
 
-def make_cell(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -> Cell:
+def make_cell(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -> NASBench101Cell:
     """The pruned cell of an adjacency matrix (V, V) and V operation names.
 
     The matrix is a nested sequence of 0 and 1, or an array (np.ndarray, np.matrix, a tensor). Raises `UsageError` where
@@ -124,7 +126,7 @@ def make_cell(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -> 
     return cell
 
 
-def _pruned(inputs: list[int], labels: list[int]) -> Cell:
+def _pruned(inputs: list[int], labels: list[int]) -> NASBench101Cell:
     """The cell without the vertices that are on no path from input to output."""
     last = len(inputs) - 1
     reached = 1
@@ -138,7 +140,7 @@ def _pruned(inputs: list[int], labels: list[int]) -> Cell:
     live = [v for v in range(last + 1) if reached & used & 1 << v]
     if last not in live:
         raise UsageError("no path leads from the cell's input to its output; at least one is needed")
-    return Cell(_renumbered(inputs, live), tuple(labels[v - 1] for v in live[1:-1]))
+    return NASBench101Cell(_renumbered(inputs, live), tuple(labels[v - 1] for v in live[1:-1]))
 
 
 def _renumbered(inputs: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
@@ -169,7 +171,7 @@ def width(inputs: tuple[int, ...]) -> int:
     return max(sum((inputs[v] & left).bit_count() for v in range(last + 1) if not left >> v & 1) for left in closed)
 
 
-def canonical_cell(cell: Cell) -> Cell:
+def canonical_labelling(cell: NASBench101Cell) -> NASBench101Cell:
     """The first labelling of `cell`'s isomorphism class: the least `bits`, and for these the least `labels`.
 
     It is the one that the benchmark's `generate_graphs.py` meets first and keeps for the class, so the numbers that
@@ -184,7 +186,7 @@ def canonical_cell(cell: Cell) -> Cell:
         if best is None or key < best:
             best = key
     assert best is not None
-    return Cell(best[0][::-1], best[1])
+    return NASBench101Cell(best[0][::-1], best[1])
 
 
 def _orders(inputs: tuple[int, ...], order: tuple[int, ...], placed: int) -> Iterator[tuple[int, ...]]:
@@ -197,7 +199,7 @@ def _orders(inputs: tuple[int, ...], order: tuple[int, ...], placed: int) -> Ite
             yield from _orders(inputs, (*order, v), placed | 1 << v)
 
 
-def cell_hash(cell: Cell) -> str:
+def cell_hash(cell: NASBench101Cell) -> str:
     """The benchmark's module hash, `graph_util.hash_module`: 32 hexadecimal digits that an isomorphism leaves alone.
 
     With `h_v = md5(str((out-degree, in-degree, label)))`, label −1 for the input and −2 for the output, V times
@@ -238,3 +240,9 @@ def vertex_channels(inputs: tuple[int, ...], channels: int) -> tuple[int, ...]:
         if not inputs[last] >> v & 1:
             widths[v] = max(widths[w] for w in range(v + 1, last) if inputs[w] >> v & 1)
     return tuple(widths)
+
+
+def check_image_size(size: int) -> None:
+    """Raise `UsageError` unless images of `size` × `size` pixels survive the network's two halvings."""
+    if size < 4 or size % 4:
+        raise UsageError(f"images of {size} pixels do not fit NAS-Bench-101; the side must be a multiple of 4")

@@ -1,6 +1,6 @@
 """Every cell of NAS-Bench-101 and its hash: 423,624 classes of 1,293,208 labelled graphs.
 
-The canonical labelling (`nasbench101_cell.canonical_cell`) needs no search through labelled graphs. A graph without
+The canonical labelling (`cell.canonical_labelling`) needs no search through labelled graphs. A graph without
 operations is kept where no renumbering of its interior has fewer `bits`; a labelling of it where no automorphism gives
 a lesser one. That leaves 2,494 graphs and 423,624 cells, one for each isomorphism class, before anything is hashed. The
 hash then separates them all, so it identifies isomorphism classes.
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hnas.spaces.nasbench101.cell import MAX_EDGES, MAX_VERTICES, OPERATIONS, Cell
+from hnas.spaces.nasbench101.cell import MAX_EDGES, MAX_VERTICES, OPERATIONS, NASBench101Cell
 from hnas.spaces.nasbench101.md5 import Bytes, hexadecimal
 from hnas.spaces.nasbench101.md5 import md5 as md5_of_each
 
 if TYPE_CHECKING:
-    from hnas.spaces.base import Cache
+    from hnas.spaces.protocols import Cache
 
 CACHED = "nasbench101-1.npz"
 
@@ -51,7 +51,7 @@ class Table:
         # No two cells agree in the upper half of their hashes, so a search in it finds the only candidate.
         self._upper = hashes.view(">u8")[:, 0].astype(np.uint64)
 
-    def find(self, module_hash: str) -> Cell | None:
+    def find(self, module_hash: str) -> NASBench101Cell | None:
         """The canonical cell of a hash of 32 hexadecimal digits, or None."""
         digest = bytes.fromhex(module_hash)
         place = int(np.searchsorted(self._upper, np.uint64(int.from_bytes(digest[:8], "big"))))
@@ -73,10 +73,10 @@ class Table:
             yield digits[start : start + 32]
 
 
-def decode(code: int) -> Cell:
+def decode(code: int) -> NASBench101Cell:
     """The cell of one of `Table.codes`."""
     vertices = code >> 29
-    return Cell(_inputs(vertices, code >> 8 & (1 << 21) - 1), _labels(vertices, code & 255))
+    return NASBench101Cell(_inputs(vertices, code >> 8 & (1 << 21) - 1), _labels(vertices, code & 255))
 
 
 @lru_cache(maxsize=4096)

@@ -20,14 +20,13 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import max_pool2d, relu
 
 from hnas.spaces.initialise import Conv2d, Linear
-from hnas.spaces.nasbench101.cell import Cell, vertex_channels
-from hnas.spaces.nasbench101.space import KERNELS, check_image_size
+from hnas.spaces.nasbench101.cell import KERNELS, NASBench101Cell, check_image_size, vertex_channels
 
 
 class NASBench101Network(nn.Module):
     """The network of a canonical `cell`, (m, 3, S, S) images to (m, classes) logits."""
 
-    def __init__(self, cell: Cell, *, classes: int, channels: int, cells: int) -> None:
+    def __init__(self, cell: NASBench101Cell, *, classes: int, channels: int, cells: int) -> None:
         super().__init__()
         self.stem = _ConvBNReLU(3, channels, 3)
         self.stacks = nn.ModuleList()
@@ -65,7 +64,7 @@ class _ConvBNReLU(nn.Module):
 class _Module(nn.Module):
     """A cell from `inputs` to `outputs` channels; its layers are called after their vertices in the canonical cell."""
 
-    def __init__(self, cell: Cell, inputs: int, outputs: int) -> None:
+    def __init__(self, cell: NASBench101Cell, inputs: int, outputs: int) -> None:
         super().__init__()
         last = len(cell.inputs) - 1
         self.widths = vertex_channels(cell.inputs, outputs)

@@ -20,25 +20,25 @@ from typing import TYPE_CHECKING
 from hnas.errors import UsageError
 from hnas.spaces.nasbench101.cell import (
     INPUT,
+    KERNELS,
     OUTPUT,
-    Cell,
-    canonical_cell,
+    NASBench101Cell,
+    canonical_labelling,
     cell_hash,
+    check_image_size,
     count_edges,
     depth,
     make_cell,
-    parse,
+    parse_definition,
     vertex_channels,
     width,
 )
 
 if TYPE_CHECKING:
-    from hnas.spaces.base import Cache
     from hnas.spaces.nasbench101.enumeration import Table
     from hnas.spaces.nasbench101.network import NASBench101Network
+    from hnas.spaces.protocols import Cache
 
-#: Kernel side by label; a pooling owns no weights.
-KERNELS = (3, 1, 0)
 
 _HASH = re.compile(r"[0-9a-f]{32}", re.IGNORECASE | re.ASCII)
 _SUITE_ZERO = (INPUT, OUTPUT, "maxpool3x3", "conv1x1-bn-relu", "conv3x3-bn-relu")
@@ -53,12 +53,6 @@ def module_hash(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -
     return cell_hash(make_cell(adjacency, operations))
 
 
-def check_image_size(size: int) -> None:
-    """Raise `UsageError` unless images of `size` × `size` pixels survive the network's two halvings."""
-    if size < 4 or size % 4:
-        raise UsageError(f"images of {size} pixels do not fit NAS-Bench-101; the side must be a multiple of 4")
-
-
 def _check_sizes(classes: int, channels: int, cells: int) -> None:
     # A cell concatenates four vertices at most, and each of them needs a channel.
     for value, least, what in ((classes, 1, "classes"), (channels, 4, "channels"), (cells, 1, "cells a stack")):
@@ -67,14 +61,14 @@ def _check_sizes(classes: int, channels: int, cells: int) -> None:
 
 
 @lru_cache(maxsize=2**15)
-def _read(definition: str) -> tuple[Cell, Cell, str]:
+def _read(definition: str) -> tuple[NASBench101Cell, NASBench101Cell, str]:
     """The pruned cell of a definition as it is written, its canonical labelling, and its hash."""
-    cell = parse(definition)
-    return cell, canonical_cell(cell), cell_hash(cell)
+    cell = parse_definition(definition)
+    return cell, canonical_labelling(cell), cell_hash(cell)
 
 
 class NASBench101:
-    """The search space; see `SearchSpace`, `Spelled` and `Cached` of `hnas.spaces.base` for what is promised."""
+    """The search space; see `SearchSpace`, `Spelled` and `Cached` of `hnas.spaces` for what is promised."""
 
     name = "nasbench101"
     size: int | None = 423_624
@@ -93,7 +87,7 @@ class NASBench101:
             self._known = load_table(self.cache)
         return self._known
 
-    def _cell(self, arch: str, *, as_written: bool = False) -> Cell:
+    def _cell(self, arch: str, *, as_written: bool = False) -> NASBench101Cell:
         """The canonical cell of any spelling, or the one with its vertices as `arch` has them. Raises `UsageError`."""
         text = arch.strip()
         if not _HASH.fullmatch(text):

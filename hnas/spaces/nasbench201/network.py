@@ -12,21 +12,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hnas.spaces.dag.canonical import Cell
-from hnas.spaces.dag.expressions import Term, Value
+from hnas.spaces.dag.edge_cell import EdgeCell
+from hnas.spaces.dag.expression_graph import Input, Pooling, Value
 from hnas.spaces.dag.forward import Values
 from hnas.spaces.initialise import Conv2d, Linear
-from hnas.spaces.nasbench201.space import KERNELS, check_image_size
+from hnas.spaces.nasbench201.cell import KERNELS, check_image_size
 
 
 class NASBench201Network(nn.Module):
     """The network of a canonical `cell`: only its live layers, (m, 3, S, S) images to (m, classes) logits."""
 
-    def __init__(self, cell: Cell, *, classes: int, channels: int, cells: int) -> None:
+    def __init__(self, cell: EdgeCell, *, classes: int, channels: int, cells: int) -> None:
         super().__init__()
         self.stem = _ConvBN(3, channels, 3)
         self.stages = nn.ModuleList(
-            nn.ModuleList(_Cell(cell, channels * width) for _ in range(cells)) for width in (1, 2, 4)
+            nn.ModuleList(_CellModule(cell, channels * width) for _ in range(cells)) for width in (1, 2, 4)
         )
         self.reductions = nn.ModuleList(_Reduction(channels * width) for width in (1, 2))
         self.head = nn.BatchNorm2d(4 * channels)
@@ -75,10 +75,10 @@ class _Reduction(nn.Module):
         return out + shortcut
 
 
-class _Cell(nn.Module):
+class _CellModule(nn.Module):
     """A canonical cell with C channels in and out."""
 
-    def __init__(self, cell: Cell, channels: int) -> None:
+    def __init__(self, cell: EdgeCell, channels: int) -> None:
         super().__init__()
         self.cell = cell
         self.layers = nn.ModuleList(_ConvBN(channels, channels, KERNELS[layer.kind]) for layer in cell.layers)
@@ -97,11 +97,11 @@ class _Values(Values):
         super().__init__()
         self._x = x
 
-    def given(self, key: Term) -> Tensor:
+    def given(self, key: Input) -> Tensor:
         return self._x
 
-    def pooled(self, key: Term) -> Tensor:
-        return nn.functional.avg_pool2d(self.of(key[2]), 3, 1, 1, count_include_pad=False)  # type: ignore[arg-type]
+    def pooled(self, key: Pooling) -> Tensor:
+        return nn.functional.avg_pool2d(self.of(key.reads), 3, 1, 1, count_include_pad=False)
 
     def sum(self, key: Value) -> Tensor:
         return self.added(None, key)

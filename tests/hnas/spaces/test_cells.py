@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hnas.spaces.dag.canonical import Cell, Operations, canonical_cell
-from hnas.spaces.dag.expressions import layers_in
+from hnas.spaces.dag.edge_cell import EdgeCell, EdgeOperations, canonical_edge_cell
+from hnas.spaces.dag.expression_graph import layers_in
 
 Edges = dict[tuple[int, int], str]
 
 NONE, SKIP, POOL, CONV1, CONV3 = NAMES = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 CONVOLUTIONS = (CONV1, CONV3)
-MEANING = Operations(SKIP, {POOL: "avg3x3"}, {CONV1: "conv1x1", CONV3: "conv3x3"})
+MEANING = EdgeOperations(SKIP, {POOL: "avg3x3"}, {CONV1: "conv1x1", CONV3: "conv3x3"})
 # A cell of four nodes is written here as its operations on these edges, in this order.
 EDGES = tuple((i, j) for j in range(1, 4) for i in range(j))
 SHORT = {"-": NONE, "s": SKIP, "p": POOL, "1": CONV1, "3": CONV3}
@@ -39,7 +39,7 @@ def every_cell() -> Iterator[Edges]:
 
 
 def key(edges: Edges, nodes: int = 4) -> str:
-    return str(canonical_cell(nodes, edges, MEANING))
+    return str(canonical_edge_cell(nodes, edges, MEANING))
 
 
 # An independent oracle: cells as functions over a finite field.
@@ -115,12 +115,12 @@ def fingerprint(edges: Edges) -> tuple[int, int, tuple[int, ...]]:
 
 
 @pytest.fixture(scope="module")
-def cells() -> list[tuple[Edges, Cell]]:
-    return [(edges, canonical_cell(4, edges, MEANING)) for edges in every_cell()]
+def cells() -> list[tuple[Edges, EdgeCell]]:
+    return [(edges, canonical_edge_cell(4, edges, MEANING)) for edges in every_cell()]
 
 
 @pytest.fixture(scope="module")
-def classes(cells: list[tuple[Edges, Cell]]) -> dict[str, list[Edges]]:
+def classes(cells: list[tuple[Edges, EdgeCell]]) -> dict[str, list[Edges]]:
     members: dict[str, list[Edges]] = defaultdict(list)
     for edges, cell in cells:
         members[str(cell)].append(edges)
@@ -134,20 +134,20 @@ def test_keys_split_the_space_exactly_as_the_functions_do(classes: dict[str, lis
     assert len(set().union(*prints.values())) == len(classes) == 5260
 
 
-def test_one_class_of_341_strings_is_dead_and_no_other_cell_is(cells: list[tuple[Edges, Cell]]) -> None:
+def test_one_class_of_341_strings_is_dead_and_no_other_cell_is(cells: list[tuple[Edges, EdgeCell]]) -> None:
     assert {str(cell) for _, cell in cells if cell.dead} == {"y=0"}
     assert sum(cell.dead for _, cell in cells) == 341
     assert all(cell.dead == (not live_edges(edges)) for edges, cell in cells)
 
 
-def test_a_canonical_cell_owns_exactly_the_live_convolutions(cells: list[tuple[Edges, Cell]]) -> None:
+def test_a_canonical_cell_owns_exactly_the_live_convolutions(cells: list[tuple[Edges, EdgeCell]]) -> None:
     names = {CONV1: "conv1x1", CONV3: "conv3x3"}
     for edges, cell in cells:
         live = sorted(names[edges[e]] for e in live_edges(edges) if edges[e] in names)
         assert sorted(layer.kind for layer in cell.layers) == live, edges
 
 
-def test_layers_read_only_layers_before_them_and_never_zero(cells: list[tuple[Edges, Cell]]) -> None:
+def test_layers_read_only_layers_before_them_and_never_zero(cells: list[tuple[Edges, EdgeCell]]) -> None:
     for _, cell in cells:
         for k, layer in enumerate(cell.layers):
             assert layer.reads
@@ -201,8 +201,8 @@ def test_a_key_spells_the_cell(text: str, expected: str) -> None:
 def test_two_layers_of_one_input_are_not_one_layer_used_twice() -> None:
     two_inputs = cell_edges("3 3- -33")  # conv(a) + conv(b), a = conv(x), b = conv(x)
     one_input = cell_edges("3 -s -33")  # conv(a) + conv(a), a = conv(x)
-    assert len(canonical_cell(4, two_inputs, MEANING).layers) == 4
-    assert len(canonical_cell(4, one_input, MEANING).layers) == 3
+    assert len(canonical_edge_cell(4, two_inputs, MEANING).layers) == 4
+    assert len(canonical_edge_cell(4, one_input, MEANING).layers) == 3
     assert key(two_inputs) != key(one_input)
     used_twice, two_layers = cell_edges("3 -s -ss"), cell_edges("3 3- -ss")
     assert key(used_twice) == "a=conv3x3(x);y=2a"
@@ -215,7 +215,7 @@ def test_cells_of_one_expression_are_told_apart_by_the_weights_they_own(classes:
     for members in classes.values():
         edges = members[0]
         value = evaluate(edges, {e: LAYERS[edges[e]][0] for e in live_edges(edges) if edges[e] in CONVOLUTIONS})
-        same[value].append(sorted(layer.kind for layer in canonical_cell(4, edges, MEANING).layers))
+        same[value].append(sorted(layer.kind for layer in canonical_edge_cell(4, edges, MEANING).layers))
     ambiguous = [owned for owned in same.values() if len(owned) > 1]
     assert len(ambiguous) > 100
     assert all(one != other for owned in ambiguous for one, other in combinations(owned, 2))
@@ -281,7 +281,7 @@ def test_keys_of_larger_cells_ignore_the_order_of_independent_nodes(data: st.Dat
 
 
 def test_other_operation_names_of_another_space_are_understood() -> None:
-    operations = Operations("id", {"max": "max3x3", "avg": "avg3x3"}, {"sep": "sep5x5"})
+    operations = EdgeOperations("id", {"max": "max3x3", "avg": "avg3x3"}, {"sep": "sep5x5"})
     edges = {(0, 1): "max", (0, 2): "avg", (1, 2): "sep"}
-    assert str(canonical_cell(3, edges, operations)) == "a=sep5x5(max3x3(x));y=a+avg3x3(x)"
-    assert str(canonical_cell(2, {(0, 1): "anything else"}, operations)) == "y=0"
+    assert str(canonical_edge_cell(3, edges, operations)) == "a=sep5x5(max3x3(x));y=a+avg3x3(x)"
+    assert str(canonical_edge_cell(2, {(0, 1): "anything else"}, operations)) == "y=0"

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hnas import UsageError, compute_metrics, search_spaces
 from hnas.spaces import SearchSpace, Spelled, definition_of, key_of, space_of
-from hnas.spaces.darts.canonical import additions, canonical_cell
+from hnas.spaces.darts.canonical import additions, canonical_darts_cell
 from hnas.spaces.darts.genotype import (
     FURTHER_OPERATIONS,
     OPERATIONS,
@@ -30,7 +30,7 @@ from hnas.spaces.darts.genotype import (
     from_nasbench301,
     from_suite_zero,
     genotype_of,
-    parse,
+    parse_genotype,
     to_nasbench301,
     to_suite_zero,
 )
@@ -315,7 +315,7 @@ def logits(arch: str, **sizes: int) -> Tensor:
 
 
 def test_a_genotype_reads_as_darts_prints_it() -> None:
-    parsed = parse(V2)
+    parsed = parse_genotype(V2)
     assert parsed.normal.edges[5] == ("skip_connect", 0)
     assert parsed.normal.nodes[3] == (("skip_connect", 0), ("dil_conv_3x3", 2))
     assert parsed.normal.concat == parsed.reduce.concat == (2, 3, 4, 5)
@@ -343,7 +343,7 @@ def test_every_spelling_has_one_key(arch: str) -> None:
 
 @given(genotypes)
 def test_every_genotype_survives_printing_and_parsing(g: Genotype) -> None:
-    assert parse(str(g)) == g
+    assert parse_genotype(str(g)) == g
     assert SPACE.key(str(g)) == str(g)
 
 
@@ -426,13 +426,13 @@ def test_all_250_encodings_of_suite_zero_are_architectures_and_survive_the_way_b
         assert SPACE.key(arch) == arch
         assert SPACE.canonical(arch)
         nested = [[tuple(edge) for edge in cell] for cell in json.loads(code.replace("(", "[").replace(")", "]"))]
-        assert to_suite_zero(parse(arch)) == nested
+        assert to_suite_zero(parse_genotype(arch)) == nested
         assert from_suite_zero(nested) == arch
 
 
 def test_an_encoding_counts_operations_in_darts_order_without_none() -> None:
     cell = [(0, 0), (1, 1), (0, 2), (2, 3), (1, 4), (3, 5), (4, 6), (0, 0)]
-    parsed = parse(from_suite_zero([cell, cell]))
+    parsed = parse_genotype(from_suite_zero([cell, cell]))
     assert parsed.normal == parsed.reduce
     assert parsed.normal.edges == (
         ("max_pool_3x3", 0), ("avg_pool_3x3", 1), ("skip_connect", 0), ("sep_conv_3x3", 2), ("sep_conv_5x5", 1),
@@ -473,15 +473,15 @@ CONFIG = {
 
 def test_a_nasbench301_configuration_is_a_genotype_and_back() -> None:
     arch = from_nasbench301(CONFIG)
-    assert parse(arch).normal.nodes == (
+    assert parse_genotype(arch).normal.nodes == (
         (("max_pool_3x3", 0), ("sep_conv_5x5", 1)),
         (("skip_connect", 0), ("dil_conv_3x3", 2)),
         (("avg_pool_3x3", 1), ("sep_conv_3x3", 3)),
         (("dil_conv_5x5", 2), ("skip_connect", 4)),
     )
-    assert to_nasbench301(parse(arch)) == {k: v for k, v in CONFIG.items() if not k.endswith("layers")}
+    assert to_nasbench301(parse_genotype(arch)) == {k: v for k, v in CONFIG.items() if not k.endswith("layers")}
     for arch in SPACE.sample(20, seed=2):
-        assert from_nasbench301(to_nasbench301(parse(arch))) == arch
+        assert from_nasbench301(to_nasbench301(parse_genotype(arch))) == arch
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_different_canonical_forms_are_different_functions() -> None:
 
 def cell_key(edges: list[tuple[str, int]], concat: tuple[int, ...] | None = None, *, reduction: bool = False) -> str:
     everything = tuple(range(2, 2 + len(edges) // 2))
-    return str(canonical_cell(CellGenotype(tuple(edges), concat or everything), reduction=reduction))
+    return str(canonical_darts_cell(CellGenotype(tuple(edges), concat or everything), reduction=reduction))
 
 
 SEP, DIL, SKIP, MAX, AVG, NONE = (
@@ -607,13 +607,13 @@ def test_layers_that_read_one_value_stay_apart_and_a_layer_used_twice_is_one() -
 def test_the_most_symmetric_cells_have_one_canonical_form_and_soon(wiring: list[int]) -> None:
     rng = random.Random(0)
     cell = CellGenotype(tuple((SEP, state) for state in wiring), (2, 3, 4, 5, 6))
-    keys = {str(canonical_cell(renumbered(cell, rng), reduction=False)) for _ in range(4)}
+    keys = {str(canonical_darts_cell(renumbered(cell, rng), reduction=False)) for _ in range(4)}
     assert len(keys) == 1
 
 
 @given(cells())
 def test_sums_are_added_up_from_terms_that_give_them(cell: CellGenotype) -> None:
-    canonical = canonical_cell(cell, reduction=False)
+    canonical = canonical_darts_cell(cell, reduction=False)
     made: set[Any] = set()
     for value, (base, rest) in additions(canonical).items():
         total = dict(base)
@@ -650,13 +650,13 @@ def test_a_sample_has_distinct_architectures_of_the_space_and_is_one_for_a_seed(
     assert not set(sample) & set(SPACE.sample(300, seed=4))
     for arch in sample:
         assert SPACE.key(arch) == arch
-        for cell in (parse(arch).normal, parse(arch).reduce):
+        for cell in (parse_genotype(arch).normal, parse_genotype(arch).reduce):
             assert cell.concat == (2, 3, 4, 5)
             assert all(a[1] < b[1] for a, b in cell.nodes)
 
 
 def test_a_sample_is_uniform_over_inputs_and_operations() -> None:
-    sample = [parse(arch).reduce for arch in SPACE.sample(1000, seed=0)]
+    sample = [parse_genotype(arch).reduce for arch in SPACE.sample(1000, seed=0)]
     for node in range(4):
         pairs = list(itertools.combinations(range(node + 2), 2))
         counts = dict.fromkeys(pairs, 0)
@@ -777,7 +777,7 @@ def test_suite_zero_counts_the_parameters_and_flops_of_this_network(suite_zero: 
                 inputs * read * (4 if halves else 1) + 2 * c * read
                 for inputs, halves in zip(place.inputs, (place.halves_first, False), strict=True)
             )
-            cell = parse(arch).reduce if place.cell.reduction else parse(arch).normal
+            cell = parse_genotype(arch).reduce if place.cell.reduction else parse_genotype(arch).normal
             for name, state in cell.edges:
                 strided = place.cell.reduction and state < 2
                 if "pool" in name:

@@ -30,7 +30,7 @@ from hnas.pipeline.images import open_dataset, training_batch
 from hnas.spaces import Cached, SearchSpace, SearchSpaces, Spelled
 from hnas.spaces.nasbench101 import enumeration as nasbench101_enumerate
 from hnas.spaces.nasbench101 import md5 as vector_md5
-from hnas.spaces.nasbench101.cell import OPERATIONS, parse
+from hnas.spaces.nasbench101.cell import OPERATIONS, parse_definition
 from hnas.spaces.nasbench101.enumeration import CACHED, Table, digest_of, load_table, module_hashes
 from hnas.spaces.nasbench101.network import NASBench101Network
 from hnas.spaces.nasbench101.space import NASBench101, module_hash
@@ -226,7 +226,7 @@ def test_canonical_labelling_is_the_first_that_the_benchmark_would_meet(
 @settings(max_examples=200, deadline=None)
 @given(text=cells(), data=st.data())
 def test_isomorphic_cells_are_one_architecture(text: str, data: st.DataObject) -> None:
-    other = text_of(*data.draw(st.sampled_from(relabellings(graph_of(str(parse(text)))))))
+    other = text_of(*data.draw(st.sampled_from(relabellings(graph_of(str(parse_definition(text)))))))
     assert SPACE.key(other) == SPACE.key(text)
     assert SPACE.definition(other) == SPACE.definition(text)
     assert SPACE.definition(SPACE.definition(text)) == SPACE.definition(text)
@@ -248,8 +248,8 @@ def test_vertices_on_no_path_change_nothing(text: str) -> None:
         live -= idle
     order = sorted(live)
     pruned = tuple(sorted((order.index(u), order.index(v)) for u, v in kept))
-    assert str(parse(text)) == text_of(pruned, tuple(labels[v - 1] for v in order[1:-1]))
-    assert SPACE.key(text) == plain_hash(*graph_of(str(parse(text))))
+    assert str(parse_definition(text)) == text_of(pruned, tuple(labels[v - 1] for v in order[1:-1]))
+    assert SPACE.key(text) == plain_hash(*graph_of(str(parse_definition(text))))
 
 
 def test_hashes_of_a_batch_are_those_of_its_graphs() -> None:
@@ -506,7 +506,7 @@ def test_a_malformed_suite_zero_encoding_is_refused(encoding: str | list[int]) -
 
 def build(text: str, *, classes: int = 10, channels: int = 128, cells: int = 3) -> NASBench101Network:
     """The network of a cell with its vertices as they are written, as the benchmark builds it."""
-    return NASBench101Network(parse(text), classes=classes, channels=channels, cells=cells)
+    return NASBench101Network(parse_definition(text), classes=classes, channels=channels, cells=cells)
 
 
 def count(network: nn.Module) -> int:
@@ -527,7 +527,7 @@ def test_flops_explain_the_published_ones_of_all_250_rows(suite_zero: dict[str, 
     wrong = {}
     for encoding, row in suite_zero.items():
         text = NASBench101.from_suite_zero(encoding)
-        edges, labels = graph_of(str(parse(text)))
+        edges, labels = graph_of(str(parse_definition(text)))
         extra = 3 * 128 * 32**2 + 4 * 128 * 16**2 + 4 * 256 * 8**2
         for stack in range(3):
             wide = reference_channels(edges, labels, 128 << stack)
@@ -705,7 +705,7 @@ def test_the_network_computes_what_the_benchmarks_program_describes(
 def test_every_spelling_of_a_cell_is_the_identical_network(
     space: NASBench101, text: str, data: st.DataObject, seed: int
 ) -> None:
-    other = text_of(*data.draw(st.sampled_from(relabellings(graph_of(str(parse(text)))))))
+    other = text_of(*data.draw(st.sampled_from(relabellings(graph_of(str(parse_definition(text)))))))
     images = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     sizes = {"classes": 3, "channels": 5, "cells": 1, "seed": seed}
     with torch.no_grad():

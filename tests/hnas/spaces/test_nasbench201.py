@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hnas import UsageError, initialise
-from hnas.spaces.nasbench201.space import EDGES, OPERATIONS, NASBench201, format_arch, parse
+from hnas.spaces.nasbench201.cell import EDGES, OPERATIONS, format_arch, parse_arch
+from hnas.spaces.nasbench201.space import NASBench201
 
 SPACE = NASBench201()
 DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -92,7 +93,7 @@ class ReferenceCell(nn.Module):
     def __init__(self, arch: str, channels: int) -> None:
         super().__init__()
         self.operations = nn.ModuleDict(
-            {f"{i}->{j}": reference_operation(name, channels) for (i, j), name in parse(arch).items()}
+            {f"{i}->{j}": reference_operation(name, channels) for (i, j), name in parse_arch(arch).items()}
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ def canonical_network(arch: str, **sizes: int) -> nn.Module:
 def assignments(kinds: list[str], arch: str) -> Iterator[list[str]]:
     """Every way to deal the layers of a canonical cell out to convolutions of the full cell of the same kind."""
     names = {"conv1x1": "nor_conv_1x1", "conv3x3": "nor_conv_3x3"}
-    edges = {f"{i}->{j}": name for (i, j), name in parse(arch).items() if name in KERNEL}
+    edges = {f"{i}->{j}": name for (i, j), name in parse_arch(arch).items() if name in KERNEL}
     for chosen in permutations(edges, len(kinds)):
         if all(edges[edge] == names[kind] for edge, kind in zip(chosen, kinds, strict=True)):
             yield list(chosen)
@@ -215,17 +216,17 @@ def test_all_15625_strings_are_enumerated_once_and_in_one_order(everything: list
 
 
 def test_every_string_survives_parse_and_format(everything: list[str]) -> None:
-    assert all(format_arch(parse(arch)) == arch for arch in everything)
+    assert all(format_arch(parse_arch(arch)) == arch for arch in everything)
 
 
 @given(st.lists(st.sampled_from(OPERATIONS), min_size=6, max_size=6))
 def test_every_choice_of_operations_survives_format_and_parse(names: list[str]) -> None:
     operations = dict(zip(EDGES, names, strict=True))
-    assert parse(format_arch(operations)) == operations
+    assert parse_arch(format_arch(operations)) == operations
 
 
 def test_a_string_reads_as_the_benchmark_writes_it() -> None:
-    assert parse("|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|") == {
+    assert parse_arch("|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|") == {
         (0, 1): "nor_conv_3x3",
         (0, 2): "skip_connect",
         (1, 2): "none",
@@ -283,14 +284,14 @@ def test_a_malformed_string_is_refused_by_name_of_its_fault(method: str, kind: s
 )
 def test_a_huge_malformed_string_gives_a_short_message(arch: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse(arch)
+        parse_arch(arch)
     assert len(str(caught.value)) < 1000
 
 
 @given(st.text(alphabet="|+~012 noneskip_cav", max_size=80))
 def test_a_random_text_is_an_architecture_or_a_usage_error(text: str) -> None:
     try:
-        operations = parse(text)
+        operations = parse_arch(text)
     except UsageError:
         return
     assert format_arch(operations) == text.strip()
@@ -339,7 +340,7 @@ def test_architectures_of_different_keys_differ_under_every_assignment(everythin
     tried = 0
     while tried < 60:
         one = rng.choice(without)
-        operations = parse(one)
+        operations = parse_arch(one)
         operations[rng.choice(EDGES)] = rng.choice([name for name in OPERATIONS if name != "avg_pool_3x3"])
         other = format_arch(operations)  # one edge away: the nearest cells are the easiest to confuse
         if SPACE.canonical(one) == SPACE.canonical(other):
@@ -416,7 +417,7 @@ def test_flops_explain_the_published_ones_of_all_491_architectures(suite_zero: d
     outputs = 5 * sum((16 << stage) * (32 >> stage) ** 2 for stage in range(3))
     wrong = {}
     for arch, row in suite_zero.items():
-        number = Counter(parse(arch).values())
+        number = Counter(parse_arch(arch).values())
         convolutions = number["nor_conv_1x1"] + number["nor_conv_3x3"]
         extra = 3 * outputs * convolutions + 9 * outputs * number["avg_pool_3x3"] + 160_832
         ours, theirs = SPACE.describe(arch)["flops"] + extra, round(row["flops"] * 1e6)
@@ -645,7 +646,7 @@ def test_a_sample_of_everything_is_the_space(everything: list[str]) -> None:
 
 
 def test_a_sample_favours_no_operation_on_any_edge() -> None:
-    sample = [parse(arch) for arch in SPACE.sample(3000, seed=0)]
+    sample = [parse_arch(arch) for arch in SPACE.sample(3000, seed=0)]
     for edge in EDGES:
         counts = Counter(operations[edge] for operations in sample)
         assert stats.chisquare([counts[name] for name in OPERATIONS]).pvalue > 1e-4

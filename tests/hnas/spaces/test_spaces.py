@@ -17,7 +17,7 @@ import hnas
 from hnas import UsageError, search_spaces
 from hnas.pipeline.store.space_cache import StoreCache
 from hnas.pipeline.store.store import Store
-from hnas.spaces import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, base, definition_of, key_of, space_of
+from hnas.spaces import ENTRY_POINT_GROUP, SearchSpace, SearchSpaces, definition_of, key_of, registry, space_of
 from hnas.spaces.nasbench101.space import NASBench101
 from hnas.spaces.nasbench201.space import NASBench201
 
@@ -50,7 +50,7 @@ class Toy:
         return {"params": 0}
 """
 
-BUILT_IN = sorted(base._BUILT_IN)
+BUILT_IN = sorted(registry._BUILT_IN)
 
 Install = Callable[..., SearchSpaces]
 
@@ -65,9 +65,9 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
     def pretend(**targets: str) -> SearchSpaces:
         points = EntryPoints(EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in targets.items())
         others = EntryPoints([EntryPoint("stranger", "nowhere:Nothing", "another.group")])
-        monkeypatch.setattr(base, "entry_points", lambda **wanted: EntryPoints([*points, *others]).select(**wanted))
+        monkeypatch.setattr(registry, "entry_points", lambda **wanted: EntryPoints([*points, *others]).select(**wanted))
         spaces = SearchSpaces()
-        monkeypatch.setattr(base, "search_spaces", spaces)
+        monkeypatch.setattr(registry, "search_spaces", spaces)
         return spaces
 
     return pretend
@@ -164,7 +164,7 @@ def test_an_architecture_of_no_space_is_refused_with_the_names_of_the_spaces(ins
 def test_the_only_space_says_itself_what_is_wrong_with_an_architecture(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "_BUILT_IN", {"nasbench201": base._BUILT_IN["nasbench201"]})
+    monkeypatch.setattr(registry, "_BUILT_IN", {"nasbench201": registry._BUILT_IN["nasbench201"]})
     install()
     with pytest.raises(UsageError, match=r"^operation 'max_pool'"):
         space_of("|max_pool~0|+|none~0|none~1|+|none~0|none~1|none~2|")

@@ -22,14 +22,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 
-from hnas.spaces.dag.expressions import Layer, Term, Value, letter, live_depths, renamed, text, value_of
+from hnas.spaces.dag.expression_graph import (
+    Input,
+    LayerNode,
+    LayerOutput,
+    Pooling,
+    Term,
+    Value,
+    letter,
+    live_depths,
+    renamed,
+    text,
+    value_of,
+)
 
-INPUT: Term = ("x",)
+INPUT = Input("x")
 
 
 @dataclass(frozen=True)
-class Operations:
-    """What each operation name of a space means: the identity, the poolings and the layers, by short name.
+class EdgeOperations:
+    """The meaning of each operation name of a space: the identity, the poolings and the layers, by short name.
 
     A name in neither mapping and other than `identity` is a zero.
     """
@@ -40,14 +52,14 @@ class Operations:
 
 
 @dataclass(frozen=True)
-class Cell:
+class EdgeCell:
     """A canonical cell: its live layers in canonical order and the value it returns.
 
     `layers[k]` reads only the input, poolings and layers before it, so the list can be evaluated in order.
     `str(cell)` is the key of its class.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerNode, ...]
     output: Value
 
     @property
@@ -60,13 +72,13 @@ class Cell:
         return ";".join([*parts, f"y={text(self.output)}"])
 
 
-def canonical_cell(nodes: int, edges: Mapping[tuple[int, int], str], operations: Operations) -> Cell:
+def canonical_edge_cell(nodes: int, edges: Mapping[tuple[int, int], str], operations: EdgeOperations) -> EdgeCell:
     """The canonical form of the cell with operation `edges[i, j]` from node i to node j (i < j).
 
     Layers are ordered by depth, then by the expression they stand for, then so that the key is smallest: the last
     step tries the permutations of layers whose expressions are equal, 24 at most in a cell of four nodes.
     """
-    layers: list[Layer] = []
+    layers: list[LayerNode] = []
     values: list[Value] = [((INPUT, 1),)]
     for j in range(1, nodes):
         total: Counter[Term] = Counter()
@@ -76,20 +88,20 @@ def canonical_cell(nodes: int, edges: Mapping[tuple[int, int], str], operations:
     return _smallest(layers, values[-1])
 
 
-def _contribution(name: str, value: Value, operations: Operations, layers: list[Layer]) -> dict[Term, int]:
+def _contribution(name: str, value: Value, operations: EdgeOperations, layers: list[LayerNode]) -> dict[Term, int]:
     if not value:
         return {}
     if name == operations.identity:
         return dict(value)
     if name in operations.poolings:
-        return {("pool", operations.poolings[name], value): 1}
+        return {Pooling(operations.poolings[name], value): 1}
     if name in operations.layers:
-        layers.append(Layer(operations.layers[name], value))
-        return {("layer", len(layers) - 1): 1}
+        layers.append(LayerNode(operations.layers[name], value))
+        return {LayerOutput(len(layers) - 1): 1}
     return {}
 
 
-def _smallest(layers: Sequence[Layer], output: Value) -> Cell:
+def _smallest(layers: Sequence[LayerNode], output: Value) -> EdgeCell:
     depth = live_depths(layers, [output])
     expression: dict[int, str] = {}
     for k in depth:
@@ -99,11 +111,11 @@ def _smallest(layers: Sequence[Layer], output: Value) -> Cell:
     for k in depth:
         groups.setdefault((depth[k], expression[k]), []).append(k)
     ordered = [groups[key] for key in sorted(groups)]
-    candidates = (
+    candidates = [
         _relabelled(layers, output, [k for group in choice for k in group])
         for choice in product(*(list(permutations(group)) for group in ordered))
-    )
-    return min(candidates, key=str)
+    ]
+    return candidates[0] if len(candidates) == 1 else min(candidates, key=str)
 
 
 def _expand(value: Value, expression: Mapping[int, str]) -> str:
@@ -113,15 +125,19 @@ def _expand(value: Value, expression: Mapping[int, str]) -> str:
     """
 
     def shown(term: Term) -> str:
-        if term[0] == "layer":
-            return expression[term[1]]  # type: ignore[index]
-        if term[0] == "pool":
-            return f"{term[1]}({_expand(term[2], expression)})"  # type: ignore[arg-type]
-        return "x"
+        match term:
+            case Input(name):
+                return name
+            case LayerOutput(number):
+                return expression[number]
+            case Pooling(kind, reads):
+                return f"{kind}({_expand(reads, expression)})"
 
     return "+".join(sorted(f"{n}*{shown(term)}" for term, n in value))
 
 
-def _relabelled(layers: Sequence[Layer], output: Value, order: Sequence[int]) -> Cell:
+def _relabelled(layers: Sequence[LayerNode], output: Value, order: Sequence[int]) -> EdgeCell:
     new = {old: k for k, old in enumerate(order)}
-    return Cell(tuple(Layer(layers[k].kind, renamed(layers[k].reads, new)) for k in order), renamed(output, new))
+    return EdgeCell(
+        tuple(LayerNode(layers[k].kind, renamed(layers[k].reads, new)) for k in order), renamed(output, new)
+    )
