@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from hnas import compute_metrics
 from hnas.allocator import keep_freed_memory
-from hnas.metrics.gram import Gram
 from hnas.metrics.layers import Call
+from hnas.metrics.ntk import Gram
 
 GROUPS = {
     "convolutions": ("convolution",),
@@ -44,7 +44,7 @@ class Counted(Gram):
 
     def add(self, call: Call, x: Tensor, gy: Tensor) -> None:
         """Count, then add."""
-        positions = gy.numel() // (gy.shape[1] if call.geometry.convolution else gy.shape[-1])
+        positions = gy.numel() // (gy.shape[1] if call.map.convolution else gy.shape[-1])
         self.forward += positions * call.layer.weight.numel()
         self.gram += 3 * len(x) ** 2 // 4 * call.layer.weight.numel()
         super().add(call, x, gy)
@@ -76,13 +76,13 @@ def main() -> None:
 
 def model(network: torch.nn.Module, images: Tensor, labels: Tensor) -> None:
     """Print the multiply-adds of each part, in millions for the whole batch and in forward passes."""
-    from hnas.metrics import engine
+    from hnas.metrics import ntk
 
-    original, engine.Gram = engine.Gram, Counted  # type: ignore[misc]
+    original, ntk.Gram = ntk.Gram, Counted  # type: ignore[misc]
     try:
         compute_metrics(network, images, labels)
     finally:
-        engine.Gram = original  # type: ignore[misc]
+        ntk.Gram = original  # type: ignore[misc]
     counted = COUNTED.pop()
     parts = {
         "forward": 1, "gradient": 2, "Θ₀: input gradients": 1, "Θ₀: per-sample gradients": 1, "GraSP: W p, W q": 2,

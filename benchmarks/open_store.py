@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from hnas.metrics.names import COLUMNS
+from hnas.metrics.columns import COLUMNS
 from hnas.pipeline.importers.tables import SCHEMAS, Rows
 from hnas.pipeline.importers.writing import TableWriters
 from hnas.pipeline.store.run import RunSettings

@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-from hnas.metrics.names import COLUMNS
+from hnas.metrics.columns import COLUMNS
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.images import open_dataset
 from hnas.pipeline.precompute.driver import Progress, precompute

@@ -1,13 +1,27 @@
-"""Training-free metrics of a network at initialisation. Torch is imported when a name that needs it is used."""
+"""Training-free metrics of a network at initialisation: the eight columns, Θ₀, and the scores of its spectrum.
+
+What may be used from outside is named below; torch is imported when a name that needs it is used. How one network is
+measured:
+
+    inputs, state, hidden, randomness     the network and batch checked, put into the mode that is measured, put back
+    recorder, order, layers, ops          the forward pass, function by function
+    passes, tape, grasp, ntk, owners      the backward passes, the pass of tangents, Θ₀
+    compute, results                      all of it together, and what is left of it
+
+An operation that the engine is to know goes into `hnas.metrics.ops`. A change that moves a stored value by more than
+rounding raises `ENGINE_VERSION`.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hnas.metrics.names import COLUMNS, ENGINE_VERSION, NTK_MODES
+from hnas.metrics.columns import COLUMNS, ENGINE_VERSION, NTK_MODES
 
 if TYPE_CHECKING:
-    from hnas.metrics.engine import Metrics, Pending, compute_metrics, condition_number, queue_metrics
+    from hnas.metrics import spectrum
+    from hnas.metrics.compute import Metrics, Pending, compute_metrics, condition_number, queue_metrics
 
 __all__ = [
     "COLUMNS",
@@ -18,12 +32,13 @@ __all__ = [
     "compute_metrics",
     "condition_number",
     "queue_metrics",
+    "spectrum",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'hnas.metrics' has no attribute {name!r}")
-    from hnas.metrics import engine
-
-    return getattr(engine, name)
+    if name == "spectrum":
+        return import_module("hnas.metrics.spectrum")
+    return getattr(import_module("hnas.metrics.compute"), name)

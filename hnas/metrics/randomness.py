@@ -1,6 +1,6 @@
 """Random numbers that a network draws in its forward pass are switched off, or the network is refused.
 
-Dropout and its like are off in any case (`hnas.metrics.standins`). Whatever else draws shows in the state of the
+Dropout and its like are off in any case (`hnas.metrics.ops.dropout`). Whatever else draws shows in the state of the
 generators: torch's, NumPy's and Python's own, and those passed to torch's functions. A module that draws in training
 mode (stochastic depth) is put in evaluation mode, itself and not those within it. If numbers are still drawn and the
 logits depend on them, there is no one network to measure.
@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
 from hnas.errors import UsageError
-from hnas.metrics.curvature import Trace
-from hnas.metrics.layers import Layers, Modules
+from hnas.metrics.layers import Modules
 from hnas.metrics.recorder import Recorder
 
 
@@ -29,10 +28,8 @@ from hnas.metrics.recorder import Recorder
 class Forward:
     """One forward pass that was recorded."""
 
-    layers: Layers
-    trace: Trace
     recorder: Recorder
-    logits: Any = None
+    logits: Any
 
 
 class Generators:

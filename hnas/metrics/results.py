@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from hnas.metrics.columns import COLUMNS
 from hnas.metrics.layers import Layers
-from hnas.metrics.names import COLUMNS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnas.errors import UsageError
-from hnas.optim.objective import Array
+
+Array = NDArray[np.float64]
 
 #: The precision of the gradients that Θ₀ was summed from; that of a run is `numpy.finfo(dtype).eps`.
 FLOAT32 = float(np.finfo(np.float32).eps)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import kendalltau, rankdata
 
 from hnas.errors import UsageError, did_you_mean, unknown
-from hnas.metrics.names import COLUMNS
+from hnas.metrics.columns import COLUMNS
 from hnas.optim.objective import BOUNDS, Array, SearchRange, check_exponent, objective
 from hnas.optim.proposer import Optimiser
 from hnas.pipeline.catalog.averaging import group_of, left_out

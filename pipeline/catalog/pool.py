@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import duckdb
 
 from hnas.errors import HnasError, UsageError, unknown
-from hnas.metrics.names import COLUMNS
+from hnas.metrics.columns import COLUMNS
 from hnas.optim.algorithm import Solution
 from hnas.optim.objective import Array
 from hnas.pipeline.catalog.views import sql

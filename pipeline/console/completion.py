@@ -27,7 +27,7 @@ def spaces(incomplete: str) -> Words:
 
 def metrics(incomplete: str) -> Words:
     """The metrics that a search may use."""
-    from hnas.metrics.names import COLUMNS
+    from hnas.metrics.columns import COLUMNS
 
     return _beginning(incomplete, ((name, "") for name in COLUMNS if name != "kappa"))
 
@@ -39,7 +39,7 @@ def accuracies(incomplete: str) -> Words:
 
 def columns(incomplete: str) -> Words:
     """The columns that others can be correlated with."""
-    from hnas.metrics.names import COLUMNS
+    from hnas.metrics.columns import COLUMNS
 
     return _beginning(incomplete, ((f"{part}_accuracy", "") for part in ("test", "valid", "train"))) + _beginning(
         incomplete, ((name, "") for name in (*COLUMNS, *_STATIC))

@@ -120,6 +120,6 @@ def test_giving_back_within_a_network_changes_no_number(monkeypatch):
         allocator.give_back_freed_memory()
         times.append(allocator.bytes_in_use())
 
-    monkeypatch.setattr("hnas.metrics.engine.give_back_where_crowded", give_back)
+    monkeypatch.setattr("hnas.metrics.compute.give_back_where_crowded", give_back)
     assert compute_metrics(network, images, labels).columns() == before
     assert len(times) == 3  # after each pass but the last

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from benchmarks.host_reads import HostReads
 from hnas import compute_metrics, search_spaces
 from hnas.errors import UsageError
-from hnas.metrics import engine, queue_metrics
+from hnas.metrics import compute, queue_metrics
 from tests.support.networks import CLASSES, NETWORKS, batch, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,7 +48,7 @@ def small(name: str, index: int) -> nn.Module:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_space_s_network_is_queued_without_a_value_read_back(name, ntk, images_and_labels, monkeypatch) -> None:
     images, labels = (t.to("meta") for t in images_and_labels)
-    monkeypatch.setattr(engine, "_label_range", lambda _: (0, 9))  # read once for each batch: see below
+    monkeypatch.setattr(compute, "_label_range", lambda _: (0, 9))  # read once for each batch: see below
     for index in range(len(ARCHITECTURES[name])):
         network = small(name, index).to("meta")
         with HostReads() as reads:
@@ -63,7 +63,7 @@ def test_a_space_s_network_is_queued_without_a_value_read_back(name, ntk, images
 def test_any_network_is_queued_without_a_value_read_back(name, ntk, monkeypatch) -> None:
     network, shape = build(name)
     images, labels = (t.to("meta") for t in batch(shape))
-    monkeypatch.setattr(engine, "_label_range", lambda _: (0, CLASSES - 1))
+    monkeypatch.setattr(compute, "_label_range", lambda _: (0, CLASSES - 1))
     network = network.to("meta")
     with HostReads() as reads:
         queue_metrics(network, images, labels, ntk)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from hnas import compute_metrics, search_spaces
 from hnas.errors import UsageError
-from hnas.metrics import COLUMNS, condition_number, engine, gram
+from hnas.metrics import COLUMNS, condition_number, ntk
+from hnas.metrics.ops import convolution
 from tests.support.networks import CLASSES, NETWORKS, UNCOUPLED, Forward, batch, build, head, shake
 from tests.support.references import (
     agrees,
@@ -211,7 +212,7 @@ def test_exact_is_the_same_with_room_for_one_layer_at_a_time(name: str, monkeypa
     network, shape = build(name)
     images, labels = batch(shape)
     whole = compute_metrics(network, images, labels, ntk="exact")
-    monkeypatch.setattr(engine, "_EXACT_BYTES", 1)
+    monkeypatch.setattr(ntk, "_EXACT_BYTES", 1)
     piecewise = compute_metrics(network, images, labels, ntk="exact")
     same_matrix(piecewise.ntk, whole.ntk, 1e-13)
     assert piecewise.columns() == pytest.approx(whole.columns(), rel=1e-10)
@@ -223,10 +224,10 @@ def test_ntk_is_the_same_in_small_blocks(name: str, size: int, monkeypatch: pyte
     network, shape = build(name)
     images, labels = batch(shape, size=size)
     whole = compute_metrics(network, images, labels).ntk
-    monkeypatch.setattr(gram, "_PATCHES", 2000)
-    monkeypatch.setattr(gram, "_COLUMNS", 7)
+    monkeypatch.setattr(convolution, "_PATCHES", 2000)
+    monkeypatch.setattr(ntk, "_COLUMNS", 7)
     same_matrix(compute_metrics(network, images, labels).ntk, whole, 1e-13)
-    monkeypatch.setattr(gram, "_PATCHES", 1)
+    monkeypatch.setattr(convolution, "_PATCHES", 1)
     same_matrix(compute_metrics(network, images, labels).ntk, whole, 1e-13)
 
 

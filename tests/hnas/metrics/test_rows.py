@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from hnas import compute_metrics, search_spaces
 from hnas.errors import UsageError
-from hnas.metrics import engine
+from hnas.metrics import compute, ntk
 from hnas.metrics.layers import Layers
 from hnas.metrics.order import Order
 from hnas.metrics.owners import MixedRowsError, cotangents, rows_of
+from hnas.metrics.recorder import Recorder
 from tests.support.networks import CLASSES, Forward, batch, build, shake
 from tests.support.references import agrees, reference_exact, reference_scalars
 
@@ -206,8 +207,8 @@ def test_a_row_s_sample_is_spelt_by_exponents(samples: int, dtype: torch.dtype) 
 @pytest.mark.parametrize("space", ["nasbench101", "nasbench201", "darts"])
 def test_no_layer_of_the_spaces_needs_a_further_pass(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Layers] = []
-    find = engine._find_rows
-    monkeypatch.setattr(engine, "_find_rows", lambda layers, *rest: (seen.append(layers), find(layers, *rest)))
+    find = compute.find_rows
+    monkeypatch.setattr(compute, "find_rows", lambda layers, *rest: (seen.append(layers), find(layers, *rest)))
     of = search_spaces[space]
     images, labels = batch((3, 16, 16), dtype=torch.float32)
     for arch in of.sample(6, 3):
@@ -219,7 +220,7 @@ def test_no_layer_of_the_spaces_needs_a_further_pass(space: str, monkeypatch: py
 
 @pytest.mark.parametrize("name", ["residual", "residual_in_place", "depthwise_batch_norm", "mlp", "views"])
 def test_nor_does_a_convolutional_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "cotangents", None)
+    monkeypatch.setattr(ntk, "cotangents", None)
     network, shape = build(name)
     assert compute_metrics(network, *batch(shape)).status == "ok"
 
@@ -267,20 +268,17 @@ def _through_a_view(x: Tensor) -> Tensor:
     return x
 
 
-class Ordered(torch.overrides.TorchFunctionMode):
-    def __init__(self, images: Tensor) -> None:
-        self.order = Order(images)
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = func(*args, **(kwargs or {}))
-        self.order.operation(func, args, kwargs or {}, result)
-        return result
+def recording(images: Tensor) -> Recorder:
+    """A recorder of what a network without layers does with `images`."""
+    recorder = Recorder(Layers({}, {}))
+    recorder.order = Order(images)
+    return recorder
 
 
 @pytest.mark.parametrize("name", IN_ORDER)
 def test_the_order_of_the_samples_is_known_after(name: str) -> None:
     images = torch.rand(M, M, M, M)
-    with Ordered(images) as mode:
+    with recording(images) as mode:
         result = IN_ORDER[name](images)
         assert mode.order.knows(result)
 
@@ -288,7 +286,7 @@ def test_the_order_of_the_samples_is_known_after(name: str) -> None:
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_the_order_of_the_samples_is_unknown_after(name: str) -> None:
     images = torch.rand(M, M, M, M)
-    with Ordered(images) as mode:
+    with recording(images) as mode:
         result = UNKNOWN[name](images)
         assert not mode.order.knows(result)
 

@@ -20,7 +20,6 @@ rows of a layer belong to which sample are values read in between.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -31,13 +30,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from hnas.allocator import give_back_where_crowded
 from hnas.errors import UsageError
-from hnas.metrics.curvature import Trace
-from hnas.metrics.gram import Gram
-from hnas.metrics.hidden import cut_short, refuse_unseen, shown
+from hnas.metrics import ops  # noqa: F401  (registers the operations)
+from hnas.metrics.columns import NTK_MODES
+from hnas.metrics.grasp import NoSecondDerivativeError, by_autograd, by_tangents
+from hnas.metrics.hidden import refuse_unseen, shown
 from hnas.metrics.inputs import checked_batch, checked_network, told
-from hnas.metrics.layers import Layer, Layers, Modules
-from hnas.metrics.names import NTK_MODES
-from hnas.metrics.owners import IN_ORDER, MixedRowsError, cotangents, rows_of
+from hnas.metrics.layers import Layers, Modules
+from hnas.metrics.ntk import exact_ntk, find_rows, summed_ntk
+from hnas.metrics.passes import BackwardPass
 from hnas.metrics.randomness import Forward, Generators, Watch, settled
 from hnas.metrics.recorder import Recorder
 from hnas.metrics.results import Metrics, Pending, condition_number, packed_results
@@ -47,11 +47,6 @@ __all__ = ["Metrics", "Pending", "compute_metrics", "condition_number", "queue_m
 
 # The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
 _LABEL_RANGES = WeakTensorKeyDictionary()
-
-# Bytes of per-sample gradients that the exact Θ₀ holds at once; more layers than fit take a further m passes.
-_EXACT_BYTES = 512 * 2**20
-
-Gradients = tuple[Tensor | None, ...]
 
 
 def compute_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "summed") -> Metrics:
@@ -65,8 +60,8 @@ def compute_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "su
     what the published numbers rest on, one extra backward pass. `ntk="exact"` back-propagates each `f_{y_i}(x_i)`
     through the batch statistics: m backward passes, for study. The two agree where the batch does not couple.
 
-    GraSP comes from one forward pass in two directions (`hnas.metrics.curvature`); a network with operations that have
-    no rule there is differentiated twice by autograd, to the same number in more memory.
+    GraSP comes from one pass of two tangents (`hnas.metrics.grasp`); a network with operations that have no rule for it
+    is differentiated twice by autograd, to the same number in more time and memory.
 
     Cost: about one forward, two input-gradient, one weight-gradient, one per-sample and four further convolution
     passes; memory: one set of activations, the gradients at what batch norms return, and the per-sample gradients of
@@ -112,51 +107,51 @@ def queue_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "summ
 
 def _forward(modules: Modules, images: Tensor, watch: Watch | None) -> Forward:
     network = next(iter(modules.values()))
-    layers, trace = Layers.of(modules), Trace()
-    recorder = Recorder(layers, trace)
+    recorder = Recorder(Layers.of(modules))
     # Channels last is the layout that convolutions, batch norm and pooling run fastest in; values are the same. A copy,
     # because the network may change its input in place.
     layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
     images = images.detach().clone(memory_format=layout)
     with nullcontext() if watch is None else watch.around(network, recorder):
         logits = recorder.run(network, images)
-    return Forward(layers, trace, recorder, logits)
+    return Forward(recorder, logits)
 
 
 def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
-    layers, trace, logits = done.layers, done.trace, done.logits
+    layers, passes, tape, logits = done.recorder.layers, done.recorder.passes, done.recorder.tape, done.logits
     _check_logits(logits, labels)
     refuse_unseen(logits, layers)
-    trace.finish(logits)
+    tape.finish(logits)
     give_back_where_crowded()
     loss = F.cross_entropy(logits, labels)
     target = logits.gather(1, labels[:, None])[:, 0]
     if not loss.requires_grad:  # no weight reaches the logits: every gradient is zero
-        loss, target = (t + 0 * next(iter(layers)).factor for t in (loss, target))
-    gradients, twice, missing = _gradients(layers, loss, twice=trace.incomplete is not None)
+        loss, target = (t + t.new_zeros(()).requires_grad_() for t in (loss, target))
+    gradients = passes.run(BackwardPass(), loss, layers.weights)
     give_back_where_crowded()
     if ntk == "summed":
-        _find_rows(layers, trace, target)
-        matrix = _summed_ntk(layers, target, keep=twice)
+        find_rows(layers, passes, target)
+        matrix = summed_ntk(layers, passes, target, keep_graph=tape.incomplete is not None)
     else:
-        matrix = _exact_ntk(layers, target)
-    curvature = None
-    if twice:
-        curvature, missing = _curvature(layers, gradients)
-    elif missing is None:
-        logits = done.logits = logits.detach()  # of the graph nothing is left then but what the trace holds
+        matrix = exact_ntk(layers, passes, target)
+    product: Tensor | None = None
+    if tape.incomplete is None:
+        logits = done.logits = logits.detach()  # of the graph nothing is left then but what the tape holds
         del loss, target
         give_back_where_crowded()
         named = {layer.name: gradient for layer, gradient in zip(layers, gradients, strict=True)}
         with torch.no_grad():
-            curvature = trace.curvature(named, logits, labels)
-    if missing is not None:
-        warnings.warn(
-            f"grasp and grasp_abs are NaN, because torch cannot differentiate this network twice: {missing}",
-            stacklevel=4,
-        )
-    packed = packed_results(layers, gradients, curvature, matrix, logits.detach())
-    return Pending(packed, logits.dtype, twice=missing is None)
+            product = by_tangents(tape, named, logits, labels)
+    else:
+        try:
+            product = by_autograd(loss, layers.weights, gradients)
+        except NoSecondDerivativeError as error:
+            warnings.warn(
+                f"grasp and grasp_abs are NaN, because torch cannot differentiate this network twice: {error}",
+                stacklevel=4,
+            )
+    packed = packed_results(layers, gradients, product, matrix, logits.detach())
+    return Pending(packed, logits.dtype, twice=product is not None)
 
 
 def _check_logits(logits: Any, labels: Tensor) -> None:
@@ -179,117 +174,3 @@ def _label_range(labels: Tensor) -> tuple[int, int]:
         low, high = torch.stack(torch.aminmax(labels)).tolist()
         _LABEL_RANGES[labels] = labels._version, low, high
     return low, high
-
-
-def _gradients(layers: Layers, loss: Tensor, *, twice: bool) -> tuple[Gradients, bool, str | None]:
-    """g of every weight; whether it can be differentiated again, as was asked for; and why not."""
-    weights = [layer.weight for layer in layers]
-    missing = None
-    if twice:
-        try:
-            return torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True), True, None
-        except RuntimeError as error:
-            missing = _reason(error)
-    return torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True), False, missing
-
-
-def _curvature(layers: Layers, gradients: Gradients) -> tuple[Tensor | None, str | None]:
-    """`θᵀ H g`, a float64 scalar: a backward pass through the gradients with themselves as cotangents.
-
-    None where an operation has no second derivative, and the reason.
-    """
-    layers.phase = "grasp"
-    total = torch.zeros((), dtype=torch.float64, device=next(iter(layers)).weight.device)
-    reached = [g for g in gradients if g is not None and g.requires_grad]
-    if not reached:
-        return total, None
-    if cut_short(reached):
-        return None, "a function is marked with once_differentiable"
-    factors = [layer.factor for layer in layers]
-    try:
-        terms = torch.autograd.grad(reached, factors, [g.detach() for g in reached], allow_unused=True)
-    except RuntimeError as error:
-        return None, _reason(error)
-    return sum((term.double() for term in terms if term is not None), total), None
-
-
-def _reason(error: RuntimeError) -> str:
-    """What torch says of a derivative that it does not have. Raises `error` where it lacks memory instead."""
-    if isinstance(error, torch.OutOfMemoryError):
-        raise error
-    return str(error).strip().splitlines()[0].rstrip(".")
-
-
-def _find_rows(layers: Layers, trace: Trace, target: Tensor) -> None:
-    """Find out to which samples the rows of every doubtful call belong.
-
-    Raises `UsageError` for rows of several samples.
-    """
-    if not layers.doubtful:
-        return
-    layers.phase, trace.coupling.cut = "probe", True
-    factors = [layer.factor for layer in layers]
-    passes = cotangents(target.detach())
-    for cotangent in passes:
-        torch.autograd.grad(target, factors, cotangent, retain_graph=True, allow_unused=True)
-    trace.coupling.cut = False
-    for call in layers.doubtful:
-        if not call.probed:  # no gradient comes here
-            call.rows = IN_ORDER
-            continue
-        if len(call.probed) != len(passes):
-            raise UsageError(
-                f"layer {call.layer.name} runs again in the backward pass, so that its share in Θ₀ is unknown; let the "
-                "network's hooks and autograd functions leave layers alone"
-            )
-        try:
-            call.rows = rows_of(call.probed, len(target), convolution=call.geometry.convolution)
-        except MixedRowsError:
-            raise UsageError(
-                f"layer {call.layer.name} returns a tensor of shape {tuple(call.probed[0].shape)} in which a row has a "
-                "share in the logits of several samples, so that no sample has a gradient of its own there; "
-                'ntk="exact" does without'
-            ) from None
-        call.probed.clear()
-
-
-def _summed_ntk(layers: Layers, target: Tensor, *, keep: bool) -> Tensor:
-    gram = Gram(len(target), target.device)
-    layers.phase, layers.visit = "ntk", gram.add
-    factors = [layer.factor for layer in layers]
-    torch.autograd.grad(target.sum(), factors, retain_graph=keep, allow_unused=True)
-    return gram.finish()
-
-
-def _exact_ntk(layers: Layers, target: Tensor) -> Tensor:
-    m = len(target)
-    gram = Gram(m, target.device)
-    layers.phase = "gradient"
-    for group in _groups(list(layers), m):
-        layers.wanted = {layer.name for layer in group}
-        leaves = [layer.weight for layer in group]
-        leaves += [bias.value for bias in layers.by_bias.values() if bias.owner in layers.wanted]
-        rows = [torch.zeros((m, leaf.numel()), dtype=leaf.dtype, device=leaf.device) for leaf in leaves]
-        for i in range(m):
-            for row, gradient in zip(
-                rows, torch.autograd.grad(target[i], leaves, retain_graph=True, allow_unused=True), strict=True
-            ):
-                if gradient is not None:
-                    row[i] = gradient.flatten()
-        for row in rows:
-            gram.add_gradients(row)
-    layers.wanted = None
-    return gram.finish()
-
-
-def _groups(layers: list[Layer], m: int) -> Iterator[list[Layer]]:
-    group: list[Layer] = []
-    size = 0
-    for layer in layers:
-        bytes_needed = m * layer.weight.numel() * layer.weight.element_size()
-        if group and size + bytes_needed > _EXACT_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(layer)
-        size += bytes_needed
-    yield group

@@ -11,13 +11,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hnas.metrics.geometry import Geometry
+from hnas.metrics.ops.convolution import Convolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Case(NamedTuple):
-    geometry: Geometry
+    geometry: Convolution
     x: Tensor
     weight: Tensor
     gy: Tensor
@@ -33,7 +33,7 @@ def case(
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
-    geometry = Geometry(True, stride, padding, dilation, channels)
+    geometry = Convolution(stride, padding, dilation, channels)
     x, weight = drawn(samples, channels, *size), drawn(channels, 1, *kernel)
     return Case(geometry, x, weight, drawn(*geometry.apply(x, weight).shape))
 
@@ -68,10 +68,10 @@ def close(ours: Tensor | None, reference: Tensor, relative: float) -> bool:
 @given(cases())
 def test_adjoints_of_a_depthwise_convolution_are_those_of_autograd(c: Case) -> None:
     to_x, to_weight = by_autograd(c, c.x, c.gy)
-    gx, gw = c.geometry.adjoint(c.gy, c.x, c.weight, to_x=True, to_kernel=True)
+    gx, gw = c.geometry.adjoint(c.gy, c.x, c.weight, to_x=True, to_weight=True)
     assert close(gx, to_x, 1e-12)
     assert close(gw, to_weight, 1e-12)
-    assert c.geometry.adjoint(c.gy, c.x, c.weight, to_x=False, to_kernel=False) == (None, None)
+    assert c.geometry.adjoint(c.gy, c.x, c.weight, to_x=False, to_weight=False) == (None, None)
 
 
 @settings(deadline=None)
@@ -94,7 +94,7 @@ def test_the_convolutions_of_darts_in_float32(
     c = case(8, channels, *sides, torch.float32)  # type: ignore[arg-type]
     double = Case(c.geometry, c.x.double(), c.weight.double(), c.gy.double())
     to_x, to_weight = by_autograd(double, double.x, double.gy)
-    gx, gw = c.geometry.adjoint(c.gy, c.x, c.weight, to_x=True, to_kernel=True)
+    gx, gw = c.geometry.adjoint(c.gy, c.x, c.weight, to_x=True, to_weight=True)
     assert gx is not None
     assert gx.is_contiguous(memory_format=torch.channels_last)  # what reads it expects the channels innermost
     assert close(gx, to_x, 1e-6)

@@ -13,6 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hnas.metrics.ops.arithmetic import without_constants
+from hnas.metrics.ops.linear_rule import LinearRule, linear_rule
+from hnas.metrics.order import Order, dimension, past_first
+from hnas.metrics.recorder import named, register, replace
+from hnas.metrics.tape import Tape
+
 
 def cat(tensors: Sequence[Tensor], *args: Any, **kwargs: Any) -> Tensor:
     """Stands in for `torch.cat`, same arguments and values."""
@@ -37,3 +43,18 @@ class _Join(torch.autograd.Function):
             part.contiguous(memory_format=torch.channels_last) if needed else None
             for part, needed in zip(parts, ctx.needs_input_grad, strict=True)
         )
+
+
+def _join(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> LinearRule | None:
+    """Constant parts have no tangent, and count zero."""
+    args, kwargs = without_constants(tape, (args, kwargs))
+    return linear_rule(tape, function, args, kwargs, result)
+
+
+def _joined(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
+    parts = args[0] if args else kwargs.get("tensors", ())
+    return past_first(dimension(args[1:], kwargs, default=0), result) and all(map(order.knows, parts))
+
+
+replace({torch.cat, torch.concat}, cat)
+register({cat} | named("stack"), _join, _joined)

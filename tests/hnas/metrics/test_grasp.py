@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hnas.metrics import compute_metrics, engine
-from hnas.metrics.curvature import Trace
+from hnas.metrics import compute_metrics, recorder
+from hnas.metrics.tape import Tape
 from hnas.spaces import search_spaces
 from tests.support.networks import CLASSES, Forward, batch, build, head, shake
 
@@ -35,23 +35,23 @@ class Both:
     """`grasp` from the pass in two directions and from double backward, and the function without a rule, if any."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, network: nn.Module, images: Tensor, labels: Tensor) -> None:
-        traces: list[Trace] = []
+        tapes: list[Tape] = []
 
-        class Kept(Trace):
+        class Kept(Tape):
             def __init__(self) -> None:
                 super().__init__()
-                traces.append(self)
+                tapes.append(self)
 
-        class Refused(Trace):
+        class Refused(Tape):
             def __init__(self) -> None:
                 super().__init__()
                 self.incomplete = "everything"
 
-        monkeypatch.setattr(engine, "Trace", Kept)
+        monkeypatch.setattr(recorder, "Tape", Kept)
         self.direct = compute_metrics(network, images, labels)
-        monkeypatch.setattr(engine, "Trace", Refused)
+        monkeypatch.setattr(recorder, "Tape", Refused)
         self.twice = compute_metrics(network, images, labels)
-        self.incomplete = traces[0].incomplete
+        self.incomplete = tapes[0].incomplete
 
     def agree(self, relative: float = 1e-9) -> bool:
         """Whether the two have the same eight columns."""
@@ -386,16 +386,16 @@ def test_a_norm_with_factors_from_the_network_has_no_rule() -> None:
 def test_values_of_the_first_pass_go_while_the_second_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """At its end nothing of the first is left, and on the way only the values that are still to be read."""
     held: list[int] = []
-    original = Trace._replay
+    original = Tape.replay
 
-    def replay(self: Trace, *arguments: object) -> object:
+    def replay(self: Tape, *arguments: object) -> object:
         steps = self._steps
         result = original(self, *arguments)  # type: ignore[arg-type]
         held.append(len(self._steps))
         assert len(steps) > 10
         return result
 
-    monkeypatch.setattr(Trace, "_replay", replay)
+    monkeypatch.setattr(Tape, "replay", replay)
     network, shape = build("residual")
     compute_metrics(network, *batch(shape))
     assert held == [0]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hnas.metrics import norm as norms
-from hnas.metrics.curvature import Trace
+from hnas.metrics.ops import batch_norm as norms
+from hnas.metrics.passes import Passes
 
-batch_norm = partial(norms.batch_norm, trace=Trace())
+
+def batch_norm(*args, **kwargs) -> Tensor:
+    return norms.batch_norm(*args, **kwargs, passes=Passes())[0]
+
 
 SHAPES = {
     "images": (5, 4, 3, 7),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hnas.metrics.joins import cat
+from hnas.metrics.ops.concat import cat
 
 
 def maps(*channels: int) -> list[Tensor]:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hnas.metrics.pooling import average_pool, max_pool_places
+from hnas.metrics.ops.pooling import average_pool, max_pool_places
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

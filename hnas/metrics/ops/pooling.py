@@ -6,6 +6,8 @@ with a kernel of ones, times the share `1 / count` of each window. Its adjoint i
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hnas.metrics.geometry import Geometry, per_dimension
+from hnas.metrics.layout import like, matrix
+from hnas.metrics.ops.convolution import Convolution, per_dimension
+from hnas.metrics.ops.linear_rule import linear_in_first
+from hnas.metrics.order import Order, first_argument
+from hnas.metrics.recorder import Recorder, handles, named, register, replace
+from hnas.metrics.tape import Replay, TangentRule, Tangents
 
 
 def average_pool(
@@ -45,43 +52,61 @@ def average_pool(
 def _constants(
     shape: torch.Size, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
     count_include_pad: bool, divisor: int | None, dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Geometry]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Convolution]:  # fmt: skip
     """A kernel of ones (C, 1, height, width), each window's share of its sum (1, C, H', W'), and the convolution."""
     # The share by torch's own rules: what pooling makes of ones, whose sums are known.
     ones = torch.ones((1, 1, *shape[1:]), dtype=dtype)
     means = F.avg_pool2d(ones, kernel, stride, padding, False, count_include_pad, divisor)
     share = means / F.avg_pool2d(ones, kernel, stride, padding, divisor_override=1)
     share = share.expand(1, shape[0], -1, -1).contiguous(memory_format=torch.channels_last)
-    return ones.new_ones((shape[0], 1, *kernel)), share, Geometry(True, stride, padding, (1, 1), shape[0])
+    return ones.new_ones((shape[0], 1, *kernel)), share, Convolution(stride, padding, (1, 1), shape[0])
 
 
 class _Average(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, ones: Tensor, share: Tensor, geometry: Geometry) -> Tensor:
-        ctx.shape, ctx.constants = x.shape, (ones, share, geometry)
-        return geometry.apply(x, ones).mul_(share)
+    def forward(ctx: Any, x: Tensor, ones: Tensor, share: Tensor, convolution: Convolution) -> Tensor:
+        ctx.shape, ctx.constants = x.shape, (ones, share, convolution)
+        return convolution.apply(x, ones).mul_(share)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None, None, None]:
-        gx: Tensor = _Spread.apply(gy, ctx.shape, *ctx.constants)  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None]:
+        ones, share, convolution = ctx.constants
+        x = gy.new_empty(()).expand(ctx.shape)  # only its shape counts
+        gx, _ = convolution.adjoint(gy * share, x, ones, to_x=True, to_weight=False)
         return gx, None, None, None
 
 
-class _Spread(torch.autograd.Function):
-    """The adjoint of `_Average`."""
+replace({F.avg_pool2d}, average_pool)
 
-    @staticmethod
-    def forward(ctx: Any, gy: Tensor, shape: torch.Size, ones: Tensor, share: Tensor, geometry: Geometry) -> Tensor:
-        ctx.constants = ones, share, geometry
-        x = gy.new_empty(()).expand(shape)  # only its shape counts
-        gx, _ = geometry.adjoint(gy * share, x, ones, to_x=True, to_kernel=False)
-        assert gx is not None
-        return gx
 
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None, None]:
-        out: Tensor = _Average.apply(v, *ctx.constants)  # type: ignore[no-untyped-call]
-        return out, None, None, None, None
+@dataclass
+class MaxPoolRule(TangentRule):
+    """A max pooling of maps of this size: it takes of each tangent what it took of its input."""
+
+    indices: Tensor
+    size: torch.Size
+
+    def __call__(self, read: list[Tangents], replay: Replay) -> Iterable[Tangents]:
+        places = max_pool_places(self.indices, self.size)
+
+        def taken(tangent: Tensor) -> Tensor:
+            rows = matrix(tangent).reshape(-1).index_select(0, places)
+            return like(rows.view(-1, tangent.shape[1]), self.indices)
+
+        return (Tangents(*(None if tangent is None else taken(tangent) for tangent in read[0])),)
+
+
+_MAX_POOLS: dict[Any, int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
+
+
+@handles(_MAX_POOLS)
+def max_pool(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
+    """`F.max_pool2d` and its like, with the places of the maxima for values of the network."""
+    batched = bool(args) and recorder.tape.knows(args[0]) and args[0].dim() == _MAX_POOLS[func] + 2
+    if not batched or kwargs.get("return_indices"):
+        return recorder.plain(func, args, kwargs)
+    y, indices = func(*args, **{**kwargs, "return_indices": True})
+    return recorder.note(func, args, kwargs, y, MaxPoolRule(indices, args[0].shape[2:]))
 
 
 def max_pool_places(indices: Tensor, size: torch.Size) -> Tensor:
@@ -97,3 +122,18 @@ def max_pool_places(indices: Tensor, size: torch.Size) -> Tensor:
     places = torch.add(channel, rows, alpha=channels)  # one pass over `rows`, which are many
     start = torch.arange(m, device=indices.device).view(m, *(1,) * (rows.dim() - 1))
     return places.add_(start * (size.numel() * channels)).reshape(-1)
+
+
+def _pooled(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
+    first = first_argument(args, kwargs)
+    return order.knows(first) and result.dim() == first.dim() > 2
+
+
+register(
+    {average_pool}
+    | named("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d"),
+    linear_in_first,
+    _pooled,
+)
+register({*_MAX_POOLS, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d}, keeps_order=_pooled)
+register({F.interpolate}, keeps_order=_pooled)

@@ -1,0 +1,86 @@
+"""ReLU, and functions of each entry by itself: `p ↦ f′ p, q ↦ f′ q, f″(p, q) = f″ p q`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hnas.metrics.order import same_shape
+from hnas.metrics.recorder import named, register
+from hnas.metrics.tape import Cotangent, Replay, TangentRule, Tangents, Tape
+
+
+@dataclass
+class ReluRule(TangentRule):
+    """A ReLU that returned `y`: it passes of each tangent what it passed of its input."""
+
+    y: Tensor
+
+    def __call__(self, read: list[Tangents], replay: Replay) -> Iterable[Tangents]:
+        """`f′` is 1 where y is positive, else 0."""
+        passed = torch.ops.aten.threshold_backward
+        return (Tangents(*(None if tangent is None else passed(tangent, self.y, 0) for tangent in read[0])),)
+
+
+@dataclass
+class EntrywiseRule(TangentRule):
+    """`y = f(x)`, entry by entry, with f′ and f″ from autograd.
+
+    `version` is how often x had been changed in place when f read it: autograd itself may need only y.
+    """
+
+    function: Callable[..., Tensor]
+    x: Tensor
+    version: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    cotangent: Cotangent = field(default_factory=Cotangent)
+
+    def prepare(self, readers: Sequence[TangentRule], *, returned: bool) -> str | None:
+        """`∂L/∂y` is wanted. Without the x of the first pass there is nothing to differentiate at."""
+        self.cotangent.wanted = True
+        return None if self.x._version == self.version else "a value that was changed"
+
+    def __call__(self, read: list[Tangents], replay: Replay) -> Iterable[Tangents]:
+        (p, q) = read[0]
+        with torch.enable_grad():
+            x = self.x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.function(x, *self.args, **self.kwargs).sum(), x, create_graph=True)
+            second = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else None
+        slope = slope.detach()
+        if second is not None and p is not None and q is not None and self.cotangent.value is not None:
+            replay.add(self.cotangent.value * second * p * q)
+        return (Tangents(None if p is None else slope * p, None if q is None else slope * q),)
+
+
+def _relu(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> TangentRule:
+    return ReluRule(result.detach())
+
+
+def _entrywise(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> TangentRule | None:
+    if not args or args[0] not in tape or result is args[0]:  # in place there is no argument left to differentiate at
+        return None
+    rule = EntrywiseRule(function, args[0].detach(), args[0]._version, args[1:], kwargs)
+    result.register_hook(rule.cotangent.keep)  # type: ignore[no-untyped-call]
+    return rule
+
+
+register(named("relu relu_"), _relu, same_shape)
+register(
+    named(
+        "tanh sigmoid gelu silu mish elu celu selu softplus softsign leaky_relu relu6 hardtanh hardswish hardsigmoid "
+        "logsigmoid tanhshrink exp log sqrt rsqrt square abs sin cos erf reciprocal"
+    ),
+    _entrywise,
+    same_shape,
+)
+# Without a tangent rule yet.
+register(
+    named("clamp clamp_ hardtanh_ relu6_ leaky_relu_ elu_ silu_ threshold prelu pow")
+    | named("group_norm layer_norm instance_norm local_response_norm"),
+    keeps_order=same_shape,
+)

@@ -1,0 +1,191 @@
+"""The tape of one forward pass: its operations in their order, each with the rule by which it maps tangents.
+
+Every value x of the network has two tangents, `p = ∂x/∂ε` and `q = ∂x/∂δ` at ε = δ = 0 for the weights θ + ε θ + δ g
+(`hnas.metrics.grasp`). The rule of an operation `y = f(x)` gives those of y, and adds `⟨∂L/∂y, f″(p, q)⟩` to the replay
+where f is not linear. The rules are written beside their operations, in `hnas.metrics.ops`; the tape knows none.
+
+An operation without a rule, or a value that changed otherwise than by a recorded operation, makes the tape
+`incomplete`: it cannot be replayed then.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from hnas.metrics.nested import tensors_in
+
+
+class Tangents(NamedTuple):
+    """`p, q` of one value, each of its shape, or None where it is zero."""
+
+    p: Tensor | None
+    q: Tensor | None
+
+
+ZERO = Tangents(None, None)
+
+
+@dataclass
+class Replay:
+    """One pass of the tangents: the layers' gradients by name, and the sum over the operations done, a scalar."""
+
+    gradients: Mapping[str, Tensor | None]
+    curvature: Tensor
+
+    def add(self, term: Tensor) -> None:
+        """Add an operation's `⟨∂L/∂y, f″(p, q)⟩`, or the entries that make it up."""
+        self.curvature = self.curvature + term.sum(dtype=torch.float64)
+
+
+@dataclass
+class Cotangent:
+    """`∂L/∂y` of one value y, or what stands for it, from the first backward pass once it is `wanted`."""
+
+    wanted: bool = False
+    value: Any = None
+
+    def keep(self, value: Any) -> None:
+        """A backward pass is at y, with this gradient."""
+        if self.wanted:
+            self.wanted, self.value = False, value
+
+
+class TangentRule(ABC):
+    """How one recorded operation f maps tangents."""
+
+    def prepare(self, readers: Sequence[TangentRule], *, returned: bool) -> str | None:
+        """The forward pass is over and the backward pass for g comes next: say which cotangents are wanted.
+
+        `readers` are the rules of the operations that read what f made, `returned` whether that is the logits. Returns
+        why the operation cannot be replayed, or None.
+        """
+        return None
+
+    @abstractmethod
+    def __call__(self, read: list[Tangents], replay: Replay) -> Iterable[Tangents]:
+        """The tangents of what f made, from those of what it read; `⟨∂L/∂y, f″(p, q)⟩` goes to `replay`."""
+
+
+class _Known(NamedTuple):
+    """A recorded value: its number, and how often it had been changed in place."""
+
+    number: int
+    version: int
+
+
+@dataclass
+class _Step:
+    """One recorded operation and the numbers of the values that it reads and makes."""
+
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    rule: TangentRule
+
+
+class Tape:
+    """The operations of one forward pass on values that depend on the weights, in their order."""
+
+    def __init__(self) -> None:
+        #: Why it cannot be replayed, or None.
+        self.incomplete: str | None = None
+        self._known: Any = WeakIdKeyDictionary()
+        self._steps: list[_Step] = []
+        self._made = 0
+        self._logits = -1
+
+    def stop(self, reason: str) -> None:
+        """Something happened that has no rule."""
+        self.incomplete = self.incomplete or reason
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether `value` is recorded."""
+        return isinstance(value, Tensor) and value in self._known
+
+    def knows(self, value: Any) -> bool:
+        """Whether `value` is recorded, and the tape complete."""
+        return self.incomplete is None and value in self
+
+    def takes(self, made: Iterable[Tensor]) -> bool:
+        """Whether an operation that made these values is one to record: the others made sizes, flags and constants."""
+        return self.incomplete is None and any(value.requires_grad for value in made)
+
+    def check(self, values: Any) -> None:
+        """The network is about to read `values`, whatever holds them: those recorded must be what they were.
+
+        One that was changed through a view of it, by an assignment to its entries, without gradients, or detached is
+        unknown.
+        """
+        for value in tensors_in(values):
+            known = self._known.get(value)
+            if known is not None and (value._version != known.version or not value.requires_grad):
+                self.stop("a value that was changed")
+
+    def maker(self, value: Tensor) -> TangentRule | None:
+        """The rule of the operation that made `value`, if that is recorded."""
+        number = self._number(value)
+        return next((step.rule for step in reversed(self._steps) if number in step.makes), None)
+
+    def record(self, name: str, given: Sequence[Tensor], made: Sequence[Tensor], rule: TangentRule | None) -> bool:
+        """The function called `name` made of these values those, where `takes(made)`; returns whether it is recorded.
+
+        It is not without a rule, on values of unknown origin, and where autograd is switched off, which then sees
+        nothing of a change in place.
+        """
+        unseen = any(value.requires_grad and value not in self._known for value in given)
+        if rule is None or unseen or not torch.is_grad_enabled():
+            self.stop(name)
+            return False
+        reads = tuple(self._known[value].number for value in given if value in self._known)
+        makes = range(self._made, self._made + len(made))
+        self._made = makes.stop
+        for number, value in zip(makes, made, strict=True):
+            self._known[value] = _Known(number, value._version)
+        self._steps.append(_Step(reads, tuple(makes), rule))
+        return True
+
+    def _number(self, value: Tensor) -> int:
+        """The number of a recorded value, −1 for any other."""
+        known = self._known.get(value)
+        return -1 if known is None else known.number
+
+    def finish(self, logits: Tensor) -> None:
+        """The forward pass is over and returned `logits`; the next one is the backward pass for g."""
+        self.check(logits)
+        if logits.requires_grad and not self.knows(logits):
+            self.stop("logits of unknown origin")
+        self._logits = self._number(logits)
+        readers: dict[int, list[TangentRule]] = {}
+        for step in self._steps:
+            for number in step.reads:
+                readers.setdefault(number, []).append(step.rule)
+        for step in self._steps:
+            reading = [rule for number in step.makes for rule in readers.get(number, [])]
+            reason = step.rule.prepare(reading, returned=self._logits in step.makes)
+            if reason is not None:
+                self.stop(reason)
+        if self.incomplete is not None:
+            self._steps.clear()
+
+    def replay(self, replay: Replay) -> Tangents:
+        """The tangents of the logits. Uses up the tape: what a step holds of the first pass goes once it is done."""
+        last = {number: place for place, step in enumerate(self._steps) for number in step.reads}
+        last[self._logits] = len(self._steps)
+        values = {-1: ZERO}
+        steps, self._steps = self._steps[::-1], []
+        for place in range(len(steps)):
+            step = steps.pop()
+            made = step.rule([values[number] for number in step.reads], replay)
+            for number in step.reads:
+                if last[number] == place:
+                    values.pop(number, None)
+            values.update(
+                (number, tangents) for number, tangents in zip(step.makes, made, strict=True) if number in last
+            )
+        return values[self._logits]
