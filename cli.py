@@ -96,7 +96,14 @@ def _store(named: str | None, *, existing: bool = False) -> Store:
     from hnas.pipeline.store.shipped_tables import existing_store
     from hnas.pipeline.store.store import Store, store_location
 
-    return existing_store(store_location(named)) if existing else Store(store_location(named))
+    return existing_store(store_location(named), _tables()) if existing else Store(store_location(named))
+
+
+def _tables() -> list[Store]:
+    """The stores that are read along with it."""
+    from hnas.pipeline.store.shipped_tables import shipped_tables
+
+    return shipped_tables()
 
 
 @app.callback()
@@ -196,6 +203,7 @@ def precompute(
             cells=cells,
             ntk=ntk,
             chunk_size=chunk_size,
+            also=_tables(),
         )
         if dry_run:
             seconds = estimate(plan, device=device)
@@ -261,7 +269,7 @@ def import_(
     finally:
         reporter.close()
     print(import_summary(done, path))
-    for hint in hints(place, done):
+    for hint in hints(place, done, _tables()):
         warn(hint)
 
 
@@ -284,7 +292,7 @@ def rm(
     from hnas.pipeline.store.removal import find_held, remove
 
     place = _store(store)
-    held = find_held(place, name)
+    held = find_held(place, name, _tables())
     for consequence in held.consequences:
         warn(consequence)
     if not yes:
@@ -401,7 +409,7 @@ def search(
     from hnas.pipeline.store.space_cache import space_cache
 
     place = _store(store)
-    connection = connect(place)
+    connection = connect(place, _tables())
     if resume is not None:
         started = open_search(place, resume)
     elif space is not None:
@@ -537,7 +545,7 @@ def sql(
     written_as = output_format(output, form)
     if output is not None and query is None:
         raise UsageError("--output needs a QUERY whose result to write")
-    connection = connect(_store(store, existing=True))
+    connection = connect(_store(store, existing=True), _tables())
     if query is None:
         run_shell(connection, format=written_as, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         return
@@ -593,7 +601,7 @@ def correlate(
         from hnas.pipeline.analysis.figures import check_figure, plot_correlations
 
         check_figure(plot)
-    connection = connect(_store(store, existing=True))
+    connection = connect(_store(store, existing=True), _tables())
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     with status(sys.stderr, "correlating"):
         found = compute(
@@ -619,7 +627,7 @@ def info(
     from hnas.pipeline.io.terminal_tables import terminal_width
 
     place = _store(store, existing=True)
-    held = store_info(connect(place))
+    held = store_info(connect(place, _tables()))
     print(info_json(held) if as_json else info_text(place.location, held, terminal_width(sys.stdout)))
 
 

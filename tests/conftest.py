@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,9 @@ from hnas.pipeline.images import ImageDataset, open_dataset
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.store.store import Store
 from tests.support.runs import SIZE, SPACE, fill
+
+# Stores of tests have their own rows only, but for tests about the tables that ship.
+os.environ["HNAS_TABLES"] = ""
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.places import ROOT
+from tests.support.places import ROOT, SHIPPED
 
 NOT_THE_PROJECTS = (".*", "*.egg-info", "build", "dist", "__pycache__", "demo", "downloads", "store")
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
@@ -22,6 +22,17 @@ from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.store.store import Store
 print(cli.mine, pipeline.mine, len(connect(Store("nothing")).sql("SELECT 1").fetchall()))
 """
+TABLES = """
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.store.shipped_tables import shipped_tables
+from hnas.pipeline.store.store import Store
+connection = connect(Store("nothing"), shipped_tables())
+query = "SELECT place, count(*) FROM pool JOIN runs USING (run) GROUP BY place ORDER BY place"
+for place, rows in connection.sql(query).fetchall():
+    print(place, rows)
+"""
+#: Architectures of the tables of DARTS, NAS-Bench-101 and NAS-Bench-201.
+ROWS = (2000, 5000, 15625)
 
 
 def copied(folder: Path) -> Path:
@@ -93,6 +104,14 @@ def test_the_wheel_holds_each_module_and_each_query_of_the_checkout(installed):
     }
     assert found == expected
     assert not any(path.is_symlink() for path in installed.rglob("*"))
+
+
+def test_the_wheel_alone_has_the_tables_that_ship_for_every_store(installed, tmp_path):
+    shipped = {path.relative_to(SHIPPED) for path in SHIPPED.rglob("*") if path.is_file()}
+    tables = installed / "hnas" / "tables"
+    assert {path.relative_to(tables) for path in tables.rglob("*") if path.is_file()} == shipped
+    lines = run_script(tmp_path / "script.py", TABLES, PYTHONPATH=str(installed)).splitlines()
+    assert lines == [f"{place} {rows}" for place, rows in zip(sorted(map(str, tables.iterdir())), ROWS, strict=True)]
 
 
 def test_modules_called_cli_and_pipeline_beside_a_script_stay_the_users_own(installed, tmp_path):

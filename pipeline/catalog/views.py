@@ -25,7 +25,7 @@ from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_nam
 from hnas.pipeline.store.manifests import ImportedFile, imported_files
 from hnas.pipeline.store.records import run_records, search_records
 from hnas.pipeline.store.run import Run, RunSettings, runs_of
-from hnas.pipeline.store.shipped_tables import shelf
+from hnas.pipeline.store.shipped_tables import runs_beside
 from hnas.pipeline.store.store import Store
 
 _SETTINGS = {
@@ -52,19 +52,21 @@ def _text(name: str) -> str:
     return files("hnas.pipeline.catalog").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
-def connect(store: Store) -> duckdb.DuckDBPyConnection:
+def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB connection with the store's views. The store is read, never written.
 
-    Stores in a folder `tables` beside a local store are read with it, as the tables that ship in `data/tables` are with
-    `data/store`: the runs that it does not have itself.
+    Of the stores `also`, such as `hnas.pipeline.store.shipped_tables.shipped_tables()`, it has the runs that the store
+    does not have itself.
 
     Raises `HnasError` where the store is of another version or a run's settings are damaged. Other damage is found by
     the statement that comes to it: see `hnas.pipeline.catalog.table_files.told`.
     """
     store.check_version()
-    tables = shelf(store)
-    runs = {run.name: run for run in runs_of(store)} | tables
+    runs = {run.name: run for run in runs_of(store)} | runs_beside(store, also)
     records = run_records(runs.values())
+    for record in records:
+        place = runs[record["id"]].store
+        record["place"] = "store" if place is store else place.location
     connection = duckdb.connect(":memory:")
     for name, value in _SETTINGS.items():
         connection.execute(f"SET {name} = {str(value).lower()}")
@@ -197,9 +199,9 @@ def pick_run(
 ) -> RunRow:
     """The run that a command works on: the one named, else the newest that fits.
 
-    `dataset` is a name or the path of one, as `precompute` takes it.
-
+    The store's own runs come before those of tables, of which that of seed 0 is taken, whatever other seeds there are.
     A run that has no metrics yet, since its `precompute` has just begun or was stopped, gives way to those that have.
+    `dataset` is a name or the path of one, as `precompute` takes it.
     Raises `UsageError` where none fits, or the named one does not exist.
     """
     name = None if dataset is None else canonical_dataset(dataset_name(dataset))
@@ -207,7 +209,8 @@ def pick_run(
         "SELECT run, settings FROM runs JOIN (SELECT id, settings FROM files.runs) ON run = id "
         "WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
         "AND ($dataset IS NULL OR canonical_dataset(dataset) = $dataset) "
-        "ORDER BY run IN (SELECT run FROM metrics) DESC, created DESC, run",
+        "ORDER BY run IN (SELECT run FROM metrics) DESC, place <> 'store', place <> 'store' AND seed <> 0, "
+        "created DESC, run",
         {"run": run, "space": space, "dataset": name},
     )
     found = [RunRow(run, RunSettings(**settings)) for run, settings in rows.fetchall()]

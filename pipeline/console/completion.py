@@ -63,7 +63,7 @@ def datasets(ctx: Any, incomplete: str) -> Words:
 
 
 def runs(ctx: Any, incomplete: str) -> Words:
-    """The runs of the store and of the tables beside it, with what they are of."""
+    """The runs of the store and of the tables read along with it, with what they are of."""
     described = {
         run: f"{settings.get('space')} on {settings.get('dataset')}, seed {settings.get('seed')}"
         for run, settings in _settings(ctx).items()
@@ -104,13 +104,13 @@ def _store(ctx: Any) -> Store | None:
 
 
 def _settings(ctx: Any) -> dict[str, dict[str, Any]]:
-    """The settings of each run of the store and of the tables beside it."""
+    """The settings of each run of the store and of the tables read along with it."""
     place, found = _store(ctx), {}
     with contextlib.suppress(Exception):
         from hnas.pipeline.store.run import runs_of
-        from hnas.pipeline.store.shipped_tables import shelf
+        from hnas.pipeline.store.shipped_tables import runs_beside, shipped_tables
 
-        runs = [*runs_of(place), *shelf(place).values()] if place is not None else []
+        runs = [*runs_of(place), *runs_beside(place, shipped_tables()).values()] if place is not None else []
         for run in runs[:_MOST_RUNS]:
             with contextlib.suppress(Exception):
                 found[run.name] = run.read_record()["settings"]

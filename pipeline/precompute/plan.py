@@ -5,6 +5,7 @@ A plan is data. It knows neither Dask nor progress bars, and making one writes n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Plan:
     `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
     their classes that the run already holds, `todo` the classes it lacks, each with the definition of an
     architecture that stands for it. `repairs` are stored rows that have lost their eigenvalues. `chunk_size` is None
-    where the speed that is measured decides.
+    where the speed that is measured decides. `table` is the run in a read-only store, where what is stored lies there.
     """
 
     settings: RunSettings
@@ -48,6 +49,7 @@ class Plan:
     chunk_size: int | None
     stored: Stored
     repairs: tuple[Chunk, ...] = ()
+    table: Run | None = None
 
     @property
     def most_chunks(self) -> int:
@@ -74,9 +76,11 @@ def make_plan(
     cells: int | None = None,
     ntk: str = "summed",
     chunk_size: int | None = None,
+    also: Sequence[Store] = (),
 ) -> Plan:
     """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space.
 
+    Rows that the run has in one of the stores `also`, which are only read, count as the store's own where it has none.
     `seed` draws the weights and the sample, `batch_seed` (default: the same) the images of the batch.
 
     The file `named` means the space's own named architectures, where it has some and there is no such file.
@@ -107,7 +111,8 @@ def make_plan(
     )
     with torch.no_grad():
         network(torch.from_numpy(batch.images[:2]))
-    stored = find_run(store, settings.id).stored(claimed=logged)
+    run = find_run(store, settings.id, also)
+    stored = run.stored(claimed=logged)
     classes: dict[str, str] = {}
     for arch, canonical in requested:
         classes.setdefault(canonical, arch)
@@ -117,7 +122,9 @@ def make_plan(
         if canonical not in stored.classes
     )
     repairs = _repairs(Run(store, settings.id), space, stored)
-    return Plan(settings, batch, requested, len(classes) - len(todo), todo, chunk_size, stored, repairs)
+    table = None if run.store is store else run
+    done = len(classes) - len(todo)
+    return Plan(settings, batch, requested, done, todo, chunk_size, stored, repairs, table)
 
 
 def _repairs(run: Run, space: SearchSpace, stored: Stored) -> tuple[Chunk, ...]:
@@ -169,17 +176,18 @@ def _requested(space: SearchSpace, sample: int | None, architectures: Path | Non
 
 
 def adopted(store: Store, plan: Plan) -> Plan:
-    """Copy into `store` what a table beside it has of the plan's run, unless it has the run itself; returns the plan.
+    """Copy into `store` what the table of the plan has of its run, unless it has the run itself; returns the plan.
 
     What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
     """
     run = Run(store, plan.settings.id)
+    if plan.table is None:
+        return plan
     with locked(store, "architectures", plan.settings.space):  # of two commands at once one copies it
-        found = find_run(store, run.name)
-        if found.store is store:
+        if run.exists():
             return plan
-        pack(found, store, block=plan.block, whole=False)
-    return replace(plan, stored=run.stored())
+        pack(plan.table, store, block=plan.block, whole=False)
+    return replace(plan, stored=run.stored(), table=None)
 
 
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:

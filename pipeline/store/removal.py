@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from hnas.pipeline.store.manifests import (
     sweep,
 )
 from hnas.pipeline.store.run import Run
-from hnas.pipeline.store.shipped_tables import shelf
+from hnas.pipeline.store.shipped_tables import runs_beside
 from hnas.pipeline.store.store import Store
 
 _REMOVED = ".removed-"
@@ -49,8 +49,10 @@ class Held:
     consequences: tuple[str, ...]
 
 
-def find_held(store: Store, name: str) -> Held:
+def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
     """The run, search or source that `name` is the whole name of; `run/NAME` and so on where several are called so.
+
+    `also` are the stores that are read along, from which nothing is removed.
 
     Raises `UsageError` where there is none, or several.
     """
@@ -66,13 +68,13 @@ def find_held(store: Store, name: str) -> Held:
         )
     if not kinds:
         raise UsageError(
-            f"the store {store.location} has no run, search or source {_shown(name)}{_advice(store, held, name)}"
+            f"the store {store.location} has no run, search or source {_shown(name)}{_advice(store, held, name, also)}"
         )
     consequences: tuple[str, ...]
     if kinds == ["source"]:
         described, consequences = _about_source(store, name)
     else:
-        described, consequences = _about_folder(store, kinds[0], name)
+        described, consequences = _about_folder(store, kinds[0], name, also)
     return Held(kinds[0], name, described, consequences)
 
 
@@ -105,11 +107,11 @@ def _manifests(store: Store) -> Iterator[Manifest]:
             yield read_manifest(store, name)
 
 
-def _advice(store: Store, held: dict[str, list[str]], name: str) -> str:
-    table = shelf(store).get(name)
+def _advice(store: Store, held: dict[str, list[str]], name: str, also: Sequence[Store]) -> str:
+    table = runs_beside(store, also).get(name)
     if table is not None:
         home = table.store.location
-        return f": the run belongs to {home}, which lies beside it and is a store of its own; give it as --store"
+        return f": the run belongs to {home}, which is read along with it and is a store of its own; give it as --store"
     every = [found for names in held.values() for found in names]
     return did_you_mean(name, every) or "; `hnas info` lists what it holds"
 
@@ -127,7 +129,7 @@ def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:
     return {}
 
 
-def _about_folder(store: Store, kind: str, name: str) -> tuple[str, tuple[str, ...]]:
+def _about_folder(store: Store, kind: str, name: str, also: Sequence[Store]) -> tuple[str, tuple[str, ...]]:
     settings = _settings(store, kind, name)
     place = f", {settings['space']} on {settings['dataset']}" if {"space", "dataset"} <= settings.keys() else ""
     told = []
@@ -142,8 +144,7 @@ def _about_folder(store: Store, kind: str, name: str) -> tuple[str, tuple[str, .
         ]
         if users:
             told.append(f"it was searched by {', '.join(users)}, which cannot go on without it")
-        tables = Path(store.root).parent.glob("tables/*/store.json") if store.local else ()
-        having = (marker.parent for marker in tables if (marker.parent / "runs" / name / "run.json").exists())
+        having = (table.location for table in also if Run(table, name).recorded)
         told += [f"the table {table} has it too, and is read from then on" for table in having]
     return printable(f"{kind} {name}{place}"), tuple(map(printable, told))
 

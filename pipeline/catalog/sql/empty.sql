@@ -41,7 +41,8 @@ CREATE TABLE empty.runs (
     settings STRUCT(
         space VARCHAR, dataset VARCHAR, batch VARCHAR, batch_size INTEGER, classes INTEGER, image_size INTEGER,
         channels INTEGER, cells INTEGER, seed BIGINT, ntk VARCHAR, dtype VARCHAR, engine INTEGER
-    )
+    ),
+    place VARCHAR
 );
 CREATE TABLE empty.searches (
     id VARCHAR, created TIMESTAMP,

@@ -3,7 +3,8 @@ SELECT
     coalesce(q.asked, 0) AS asked, coalesce(q.classes, 0) AS classes, coalesce(m.rows, 0) AS rows,
     CASE WHEN coalesce(m.rows, 0) < coalesce(q.classes, 0) THEN 'no' ELSE 'yes' END AS complete,
     coalesce(m.singular, 0) AS singular,
-    round(coalesce(m.seconds, 0)) AS seconds
+    round(coalesce(m.seconds, 0)) AS seconds,
+    r.place
 FROM runs AS r
 LEFT JOIN (
     SELECT run, count(*) AS asked, count(DISTINCT canonical) AS classes FROM requests GROUP BY run

@@ -1,6 +1,6 @@
--- One row for each run: its settings, each of which determines its numbers.
+-- One row for each run: its settings, each of which determines its numbers, and where it lies: `store`, or a table's path.
 CREATE VIEW runs AS
-SELECT id AS run, created, unnest(settings)
+SELECT id AS run, created, unnest(settings), place
 FROM files.runs;
 
 -- One row for each architecture that was ever asked for: static columns at the benchmark's own network size.

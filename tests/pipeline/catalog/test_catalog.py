@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.optim.objective import objective
+from hnas.pipeline.catalog.info import store_info
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.store.run import RunSettings
 from hnas.pipeline.store.schema import SCHEMAS
@@ -57,35 +58,57 @@ def training(arch: str, *, seed: int = 0, epochs: int | None = 10, test: float =
     return row | {"test_accuracy": test} | more
 
 
-def test_tables_beside_a_store_are_read_along_with_it(with_accuracies, small_plan, tmp_path):
+def test_a_table_is_read_along_with_a_store_that_it_is_given_with(with_accuracies, small_plan, tmp_path):
     shipped, run, archs = with_accuracies
     (tmp_path / "tables").mkdir()
     shutil.copytree(shipped.root, tmp_path / "tables" / "shipped")
-    own = Store(str(tmp_path / "store"))
+    own, table = Store(str(tmp_path / "store")), Store(str(tmp_path / "tables" / "shipped"))
     before = snapshot(tmp_path / "tables")
     # Of a store that is not there yet they are all there is; its accuracies and searches are the store's own affair.
-    alone = connect(own)
+    alone = connect(own, [table])
     assert alone.execute("SELECT run FROM runs").fetchall() == [(run,)]
     assert alone.execute("SELECT count(*), count(params) FROM pool").fetchall() == [(len(archs), len(archs))]
     assert alone.execute("SELECT count(*) FROM accuracies").fetchall() == [(0,)]
     # A run of the store's own is added; accuracies of the store apply to both.
     mine = fill(own, small_plan(own, sample=3, seed=5))
     write_accuracies(own, "mine", [training(arch) for arch in archs[:4]])
-    both = connect(own)
+    both = connect(own, [table])
+    places = dict(both.execute("SELECT run, place FROM runs").fetchall())
+    assert places == {run: table.location, mine: "store"}
     assert {row[0] for row in both.execute("SELECT run FROM runs").fetchall()} == {run, mine}
     counted = "SELECT run, count(*), count(test_accuracy) FROM pool WHERE run = ? GROUP BY run"
     assert both.execute(counted, [run]).fetchall() == [(run, len(archs), 4)]
     assert both.execute("SELECT count(*) FROM metrics WHERE run = ?", [mine]).fetchall() == [(3,)]
     # The store's own run of the same settings takes over what the shipped one has and hides it: no row comes twice.
-    plan = small_plan(own, sample=2)
+    plan = small_plan(own, sample=2, also=[table])
     fill(own, plan)
-    hidden = connect(own)
+    hidden = connect(own, [table])
     asked = {*archs, *(arch for arch, _ in plan.requested)}
     assert hidden.execute("SELECT count(*) FROM pool WHERE run = ?", [run]).fetchall() == [(len(asked),)]
     rows = hidden.execute("SELECT count(*), count(DISTINCT canonical) FROM metrics WHERE run = ?", [run]).fetchall()
     assert rows == [(len({SPACE.canonical(arch) for arch in asked}),) * 2]
     assert hidden.execute("SELECT count(*) FROM runs").fetchall() == [(2,)]
     assert snapshot(tmp_path / "tables") == before
+
+
+def test_a_store_s_own_run_is_picked_first_and_else_the_table_s_of_seed_0(small_plan, tmp_path):
+    own, table = Store(str(tmp_path / "store")), Store(str(tmp_path / "table"))
+    runs = {}
+    for seed, day in ((0, 1), (1, 2), (2, 3)):
+        runs[seed] = fill(table, small_plan(table, sample=2, seed=seed))
+        record = table.read_json("runs", runs[seed], "run.json")
+        table.write_json({**record, "created": f"2026-01-0{day}T00:00:00+00:00"}, "runs", runs[seed], "run.json")
+    assert pick_run(connect(own, [table])).name == runs[0]
+    assert pick_run(connect(table)).name == runs[2], "the newest, where all are the store's own"
+    mine = fill(own, small_plan(own, sample=2, seed=3))
+    record = own.read_json("runs", mine, "run.json")
+    own.write_json({**record, "created": "2025-01-01T00:00:00+00:00"}, "runs", mine, "run.json")
+    connection = connect(own, [table])
+    assert pick_run(connection).name == mine
+    assert pick_run(connection, run=runs[1]).name == runs[1]
+    assert {row["run"]: row["place"] for row in store_info(connection)["runs"]} == {
+        mine: "store", **dict.fromkeys(runs.values(), table.location),
+    }  # fmt: skip
 
 
 def write_accuracies(store: Store, source: str, rows: list[dict[str, Any]], name: str = "a.parquet") -> None:
@@ -137,8 +160,8 @@ def test_the_metrics_are_those_in_the_parts_to_the_bit(filled):
 def test_the_runs_are_their_settings(filled):
     store, plan = filled
     connection = connect(store)
-    rows = connection.execute("SELECT * EXCLUDE (run, created) FROM runs").fetchall()
-    names = [name for name in types_of(connection, "runs") if name not in ("run", "created")]
+    rows = connection.execute("SELECT * EXCLUDE (run, created, place) FROM runs").fetchall()
+    names = [name for name in types_of(connection, "runs") if name not in ("run", "created", "place")]
     assert [dict(zip(names, row, strict=True)) for row in rows] == [asdict(plan.settings)]
     assert query(store, "SELECT run, typeof(created) FROM runs") == [(plan.settings.id, "TIMESTAMP")]
 

@@ -202,63 +202,67 @@ def test_a_target_that_cannot_be_written_half_way_has_nothing_of_the_run(filled,
 
 
 @pytest.fixture
-def beside(filled, tmp_path) -> Store:
-    """An empty store with a table beside it that has the finished run."""
+def table(filled, tmp_path) -> Store:
+    """A table that has the finished run."""
     store, plan = filled
-    pack(Run(store, plan.settings.id), Store(str(tmp_path / "tables" / "digits")))
+    target = Store(str(tmp_path / "tables" / "digits"))
+    pack(Run(store, plan.settings.id), target)
+    return target
+
+
+@pytest.fixture
+def empty(tmp_path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def test_a_plan_counts_what_a_table_beside_the_store_has_and_writes_nothing(filled, beside, small_plan, tmp_path):
-    plan = small_plan(beside, sample=24)
+def test_a_plan_counts_what_a_table_has_and_writes_nothing(filled, empty, table, small_plan, tmp_path):
+    plan = small_plan(empty, sample=24, also=[table])
     missing = {canonical for _, canonical in plan.requested} - set(exact_table(filled[0], plan.settings.id))
     assert {canonical for canonical, _ in plan.todo} == missing
     assert missing
     assert not (tmp_path / "store").exists()
 
 
-def test_a_precompute_adds_to_the_run_of_a_table_beside_the_store_and_hides_none_of_it(
-    filled, beside, small_plan, tmp_path
-):
+def test_a_precompute_adds_to_the_run_of_a_table_and_hides_none_of_it(filled, empty, table, small_plan, tmp_path):
     store, first = filled
     run = first.settings.id
     before = snapshot(tmp_path / "tables")
-    plan = small_plan(beside, sample=24)
-    assert precompute(beside, SPACE, plan, workers=1).run == run
-    table, packed = exact_table(beside, run), exact_table(store, run)
-    assert len(table) == len(packed) + len(plan.todo)
-    assert packed.items() <= table.items()
+    plan = small_plan(empty, sample=24, also=[table])
+    assert precompute(empty, SPACE, plan, workers=1).run == run
+    rows, packed = exact_table(empty, run), exact_table(store, run)
+    assert len(rows) == len(packed) + len(plan.todo)
+    assert packed.items() <= rows.items()
     asked = {arch for arch, _ in (*first.requested, *plan.requested)}
-    rows = catalog.connect(beside).execute("SELECT arch FROM pool WHERE run = ?", [run]).fetchall()
+    rows = catalog.connect(empty, [table]).execute("SELECT arch FROM pool WHERE run = ?", [run]).fetchall()
     assert sorted(arch for (arch,) in rows) == sorted(asked)
-    assert beside.exists("runs", run, "batch.npz")
+    assert empty.exists("runs", run, "batch.npz")
     assert snapshot(tmp_path / "tables") == before
 
 
-def test_a_precompute_of_what_a_table_beside_the_store_has_computes_nothing(filled, beside, small_plan):
+def test_a_precompute_of_what_a_table_has_computes_nothing(filled, empty, table, small_plan):
     store, first = filled
-    plan = small_plan(beside, sample=20)
+    plan = small_plan(empty, sample=20, also=[table])
     assert plan.todo == ()
-    precompute(beside, SPACE, plan, workers=1)
-    assert exact_table(beside, plan.settings.id) == exact_table(store, first.settings.id)
-    assert len(beside.read_json("runs", plan.settings.id, "run.json")["sessions"]) == len(
+    precompute(empty, SPACE, plan, workers=1)
+    assert exact_table(empty, plan.settings.id) == exact_table(store, first.settings.id)
+    assert len(empty.read_json("runs", plan.settings.id, "run.json")["sessions"]) == len(
         store.read_json("runs", plan.settings.id, "run.json")["sessions"]
     )
 
 
-def test_a_run_that_the_store_has_itself_is_not_taken_from_a_table(filled, beside, small_plan):
-    plan = small_plan(beside, sample=4)
-    beside.prepare()
-    Run(beside, plan.settings.id).create(plan.settings, plan.batch)
-    assert adopted(beside, plan) is plan
-    assert len(small_plan(beside, sample=4).todo) == len({canonical for _, canonical in plan.requested})
+def test_a_run_that_the_store_has_itself_is_not_taken_from_a_table(filled, empty, table, small_plan):
+    plan = small_plan(empty, sample=4, also=[table])
+    empty.prepare()
+    Run(empty, plan.settings.id).create(plan.settings, plan.batch)
+    assert adopted(empty, plan) is plan
+    assert len(small_plan(empty, sample=4, also=[table]).todo) == len({canonical for _, canonical in plan.requested})
 
 
-def test_an_unfinished_table_beside_the_store_is_taken_as_it_is(filled, small_plan, tmp_path):
+def test_an_unfinished_table_is_taken_as_it_is(filled, small_plan, tmp_path):
     table, store = Store(str(tmp_path / "tables" / "half")), Store(str(tmp_path / "store"))
     plan = small_plan(table, sample=20)
     fill(table, replace(plan, todo=plan.todo[:4]))
-    wanted = small_plan(store, sample=20)
+    wanted = small_plan(store, sample=20, also=[table])
     assert len(wanted.todo) == len(plan.todo) - 4
     precompute(store, SPACE, wanted, workers=1)
     assert exact_table(store, plan.settings.id) == exact_table(filled[0], plan.settings.id)

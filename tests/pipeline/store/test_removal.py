@@ -206,12 +206,13 @@ def test_what_lies_behind_a_link_is_not_deleted(store: Store, tmp_path: Path, fo
     )
 
 
-def test_a_run_of_a_table_beside_the_store_is_not_removed(store: Store, tmp_path: Path) -> None:
+def test_a_run_of_a_table_is_not_removed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = names(store)
     (tmp_path / "tables").mkdir()
     own = Store(str(tmp_path / "own"))
     own.prepare()
     Path(store.root).rename(tmp_path / "tables" / "shipped")
+    monkeypatch.setenv("HNAS_TABLES", str(tmp_path / "tables"))
     done = hnas("rm", run, "--yes", "--store", own.root)
     assert (done.status, done.out) == (2, "")
     assert f"the run belongs to {tmp_path / 'tables' / 'shipped'}" in done.err
