@@ -212,18 +212,21 @@ class Claims:
         self.commands = 1 + len(living)
         for token in ended:
             if token not in self._ended:
-                self._ended.add(token)
-                log = self._follow(token, ended=True)
-                for claim in log.open.values():
-                    if self._run.has_part(claim.name):
-                        self._done_elsewhere(claim)
-                    else:
-                        for index in self._indices(claim):
-                            if self._states[index] == _State.HELD:
-                                self._release(index)
-                self._logs.pop(token)
+                self._bury(token)
         for token in living:
             self._follow(token, ended=False)
+
+    def _bury(self, token: str) -> None:
+        """Take what a command that ended had stored for done, and free what else it held."""
+        self._ended.add(token)
+        for claim in self._follow(token, ended=True).open.values():
+            if self._run.has_part(claim.name):
+                self._done_elsewhere(claim)
+                continue
+            for index in self._indices(claim):
+                if self._states[index] == _State.HELD:
+                    self._release(index)
+        del self._logs[token]
 
     def _follow(self, token: str, *, ended: bool) -> Log:
         log = self._logs.setdefault(token, Log())

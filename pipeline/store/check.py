@@ -91,11 +91,12 @@ def _read(store: Store, report: Report, *parts: str) -> pa.Table | None:
     """A whole Parquet file, or None where it is damaged."""
     report.files += 1
     try:
-        report.unsealed += not store.sealed(*parts)
-        return store.read_table(None, *parts)
+        table, sealed = store.read_checked(*parts)
     except HnasError as error:
         report.damaged.append(_finding(error, store.path(*parts), mend_of(parts[0])))
         return None
+    report.unsealed += not sealed
+    return table
 
 
 def _check_run(report: Report, run: Run) -> None:

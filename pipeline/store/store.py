@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import json
 import os
 import stat
@@ -120,14 +119,6 @@ class Store:
             return bool(self.fs.exists(path))
         except Exception as error:  # of the network, the permissions, the protocol
             raise HnasError(f"{self.location} cannot be read: {reason_of(error)}") from error
-
-    def glob(self, *parts: str) -> list[str]:
-        """The paths that match the pattern, sorted; `*`, `?` and `[` of the root itself are taken literally."""
-        tail = "/".join(parts)
-        pattern = glob.escape(self.url(*parts).removesuffix(tail)) + tail
-        if self.local:
-            return sorted(glob.glob(pattern, include_hidden=True))  # noqa: PTH207 (keeps strings)
-        return sorted(str(found) for found in self.fs.glob(pattern))
 
     def names(self, *folder: str) -> list[str]:
         """The names of what is in a folder, in any order; none where there is no such folder.
@@ -291,23 +282,25 @@ class Store:
 
     def read_table(self, columns: list[str] | None, *parts: str) -> pa.Table:
         """The given columns of a Parquet file, or all. Raises `HnasError` where it is missing or damaged."""
-        path = self.path(*parts)
-        content = self.verified(*parts)
+        return self._parsed(self.verified(*parts), columns, *parts)
+
+    def read_checked(self, *parts: str) -> tuple[pa.Table, bool]:
+        """A whole Parquet file, and whether it has a checksum. Raises `HnasError` where it is missing or damaged."""
+        content, sealed = self._verified_content(*parts)
+        return self._parsed(content, None, *parts), sealed
+
+    def _parsed(self, content: bytes, columns: list[str] | None, *parts: str) -> pa.Table:
         try:
             # Not pq.read_table, which takes five times as long for a small file.
             table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
             table = table.replace_schema_metadata(None)
             return table if columns is None else table.select(columns)
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise _damaged(path, reason_of(error).split(". ")[0], parts[0]) from error
+            raise _damaged(self.path(*parts), reason_of(error).split(". ")[0], parts[0]) from error
 
     def verified(self, *parts: str) -> bytes:
         """The content of a Parquet file whose checksum is right. Raises `HnasError` where it is missing or damaged."""
         return self._verified_content(*parts)[0]
-
-    def sealed(self, *parts: str) -> bool:
-        """Whether a Parquet file has a checksum. Raises `HnasError` where it is missing or damaged."""
-        return self._verified_content(*parts)[1]
 
     def _verified_content(self, *parts: str) -> tuple[bytes, bool]:
         content = self.read_bytes(*parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,14 @@ from typing import Any
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
+
+
+def matching(store: Store, *parts: str) -> list[str]:
+    """The paths in a store that match a pattern, sorted; `*`, `?` and `[` of the root itself are taken literally."""
+    tail = "/".join(parts)
+    pattern = glob.escape(store.url(*parts).removesuffix(tail)) + tail
+    found = glob.glob(pattern, include_hidden=True) if store.local else store.fs.glob(pattern)  # noqa: PTH207
+    return sorted(map(str, found))
 
 
 def snapshot(folder: Path | str, pattern: str = "**/*") -> dict[str, tuple[int, bytes]]:

@@ -17,6 +17,7 @@ from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
+from tests.support.contents import matching
 
 SPACE = search_spaces["nasbench201"]
 #: A network that is measured in some 50 ms.
@@ -64,7 +65,7 @@ def fill(store: Store, plan: Plan, *, keep_gram: bool = False, costs: Mapping[st
 def metrics_of(store: Store, run: str) -> list[dict[str, Any]]:
     """The rows of all parts of a run as they are stored."""
     parts = []
-    for path in store.glob("runs", run, "metrics", "*.parquet"):
+    for path in matching(store, "runs", run, "metrics", "*.parquet"):
         with store.fs.open(path, "rb") as file:
             parts += pq.read_table(file).to_pylist()
     return parts

@@ -22,6 +22,7 @@ from hnas.pipeline.analysis.correlate import TABLE_1, Correlations, correlate, k
 from hnas.pipeline.analysis.figures import check_figure, plot_correlations
 from hnas.pipeline.analysis.report import correlation_text, write_records
 from hnas.pipeline.catalog.views import connect, pick_run
+from tests.support.contents import matching
 from tests.support.stores import make_store
 
 
@@ -109,7 +110,9 @@ def test_records_hold_each_pair_once_and_both_columns_and_survive_json_and_csv(f
 def changed(folder: Path, kind: str, column: str, values: Callable[[int], list[float]]) -> Correlations:
     """The correlations of a store whose `metrics` or `accuracies` have other values in one column."""
     store = make_store(folder, architectures=20)
-    (path,) = store.glob(*{"metrics": ("runs", "*", "metrics"), "accuracies": ("accuracies", "*")}[kind], "*.parquet")
+    (path,) = matching(
+        store, *{"metrics": ("runs", "*", "metrics"), "accuracies": ("accuracies", "*")}[kind], "*.parquet"
+    )
     parts = path.removeprefix(f"{store.root}/").split("/")
     table = store.read_table(None, *parts)
     index = table.column_names.index(column)

@@ -24,6 +24,7 @@ from hnas.pipeline.search.report import search_heading
 from hnas.pipeline.search.session import SearchSize, new_search, open_search, run_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
+from tests.support.contents import matching
 from tests.support.processes import HNAS, run_command
 from tests.support.runs import SPACE, fill, metrics_of
 
@@ -187,7 +188,7 @@ def test_a_resumed_search_averages_the_runs_that_it_began_with(seeds, small_plan
 
     with pytest.raises(HnasError, match="went away"):
         run_search(store, connection, started, oracle=failing)
-    names = [Path(path).name for path in store.glob("searches", "*")]
+    names = [Path(path).name for path in matching(store, "searches", "*")]
     (name,) = [name for name in names if len(open_search(store, name).history) == 3]
     # Another seed arrives in the meantime: it joins new averages, not this one.
     fill(store, small_plan(store, architectures=Path(seeds[0].root).parent / "0.txt", seed=7))

@@ -24,7 +24,7 @@ from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.store.run import RunSettings
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
-from tests.support.contents import snapshot
+from tests.support.contents import matching, snapshot
 from tests.support.runs import SPACE, exact_table, fill, metrics_of
 
 VIEWS = (
@@ -189,7 +189,7 @@ def test_the_pool_joins_metrics_static_columns_and_accuracies(with_accuracies):
 
 def test_the_pool_of_a_run_with_missing_parts_has_what_is_there(store, small_plan):
     run = fill(store, small_plan(store, sample=12, chunk_size=3))
-    part = store.glob("runs", run, "metrics", "*.parquet")[0]
+    part = matching(store, "runs", run, "metrics", "*.parquet")[0]
     lost = query(store, "SELECT count(*) FROM pool")[0][0]
     assert lost == 12
     Path(part).unlink()
@@ -209,7 +209,7 @@ def test_accuracies_of_another_data_set_or_space_stay_out_of_the_pool(store, sma
 
 def test_a_part_of_an_older_version_reads_its_missing_column_as_null(store, small_plan):
     run = fill(store, small_plan(store, sample=4))
-    (path,) = store.glob("runs", run, "metrics", "*.parquet")
+    (path,) = matching(store, "runs", run, "metrics", "*.parquet")
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in metrics_of(store, run)]
     Path(path).unlink()
     store.write_table(pa.Table.from_pylist(rows), "runs", run, "metrics", "old.parquet")

@@ -28,7 +28,7 @@ from hnas.pipeline.precompute.driver import Outcome, Progress, precompute
 from hnas.pipeline.precompute.worker_plugin import prepared
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
-from tests.support.contents import snapshot
+from tests.support.contents import matching, snapshot
 from tests.support.runs import SPACE, Row, exact_table, fill
 
 DASK = Path(sys.executable).with_name("dask")
@@ -119,7 +119,7 @@ def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch,
     seen: list[Progress] = []
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(precompute, store, SPACE, plan, scheduler=cluster.address, progress=seen.append)
-        wait_until(lambda: len(store.glob(*parts)) >= plan.most_chunks // 3, work)
+        wait_until(lambda: len(matching(store, *parts)) >= plan.most_chunks // 3, work)
         victim.kill()
         before = snapshot(tmp_path, "a store/runs/*/metrics/*.parquet")
         run = work.result(timeout=WAIT).run
@@ -127,7 +127,7 @@ def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch,
     assert len(before) < plan.most_chunks, "the worker was killed after the end"
     assert before.items() <= snapshot(tmp_path, "a store/runs/*/metrics/*.parquet").items()
     assert exact_table(store, run) == expected
-    assert len(store.glob(*parts)) == plan.most_chunks
+    assert len(matching(store, *parts)) == plan.most_chunks
     assert seen[-1].done == len(expected)
     (session,) = store.read_json("runs", run, "run.json")["sessions"]
     assert (session["workers"], session["rows"]) == (cluster.address, len(expected))
@@ -255,7 +255,7 @@ def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_s
     parts = ("runs", plan.settings.id, "metrics", "*.parquet")
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(precompute, store, SPACE, plan, scheduler=short_lived.address)
-        wait_until(lambda: len(store.glob(*parts)) >= 5, work)
+        wait_until(lambda: len(matching(store, *parts)) >= 5, work)
         os.kill(short_lived.scheduler.pid, signal.SIGKILL)
         with pytest.raises(HnasError) as error:
             work.result(timeout=60)

@@ -22,6 +22,7 @@ from hnas.pipeline.precompute.cluster import connected
 from hnas.pipeline.precompute.dask_scratch import scratch_folder
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.store.store import Store
+from tests.support.contents import matching
 from tests.support.processes import WAIT, group_is_gone, precompute_command, run_command, running, wait_until
 from tests.support.runs import SPACE, exact_table, fill
 
@@ -109,7 +110,7 @@ def test_the_next_command_sweeps_what_a_killed_one_left_in_the_folder_for_tempor
     store = Store(str(tmp_path / "store"))
     command = precompute_command(store.root, "--sample=60", "--workers=1", "--chunk-size=1", "--quiet")
     with running(*command, env=env) as process:
-        wait_until(lambda: bool(store.glob("runs", "*", "metrics", "*.parquet")), process)
+        wait_until(lambda: bool(matching(store, "runs", "*", "metrics", "*.parquet")), process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         wait_until(lambda: group_is_gone(process.pid))

@@ -24,7 +24,7 @@ from hnas.pipeline.precompute.report import dry_run_text
 from hnas.pipeline.store.run import RunSettings
 from hnas.pipeline.store.store import Store
 from hnas.threads import torch_threads
-from tests.support.contents import snapshot
+from tests.support.contents import matching, snapshot
 from tests.support.runs import SIZE, SPACE, exact_table, fill
 
 MakePlan = Callable[..., Plan]
@@ -150,9 +150,9 @@ def test_asking_again_in_another_order_adds_no_request(store, small_plan, listed
 
 def test_static_columns_are_stored_once_for_all_runs_of_a_space(store, small_plan):
     fill(store, small_plan(store, sample=4))
-    parts = store.glob("architectures", "nasbench201", "*.parquet")
+    parts = matching(store, "architectures", "nasbench201", "*.parquet")
     fill(store, small_plan(store, sample=4, ntk="exact"))
-    assert store.glob("architectures", "nasbench201", "*.parquet") == parts
+    assert matching(store, "architectures", "nasbench201", "*.parquet") == parts
     rows = catalog.connect(store).execute("SELECT arch, canonical, params, flops FROM architectures").fetchall()
     assert len(rows) == 4
     assert all(

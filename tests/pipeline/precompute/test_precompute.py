@@ -29,7 +29,7 @@ from hnas.pipeline.precompute.driver import Progress, precompute
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
-from tests.support.contents import snapshot
+from tests.support.contents import matching, snapshot
 from tests.support.processes import WAIT, group_is_gone, precompute_command, run_command, running, wait_until
 from tests.support.runs import SIZE, SPACE, Row, chunks_of, claims_of, exact_table, fill, job_of, metrics_of
 
@@ -79,12 +79,12 @@ def store(tmp_path: Path) -> Store:
 
 
 def run_of(store: Store) -> str:
-    (path,) = store.glob("runs", "*", "run.json")
+    (path,) = matching(store, "runs", "*", "run.json")
     return path.split("/")[-2]
 
 
 def finished_parts(store: Store) -> int:
-    return len(store.glob("runs", "*", "metrics", "*.parquet"))
+    return len(matching(store, "runs", "*", "metrics", "*.parquet"))
 
 
 def aside(folder: Path | str) -> list[Path]:
@@ -234,7 +234,7 @@ def test_of_two_precomputes_one_is_killed_and_the_other_finishes_the_whole(store
     command = precompute_command(store.root, f"--architectures={listed}", "--workers=1", "--chunk-size=2")
     logs = ("runs", "*", "drivers", "*.claims")
     with running(*command) as killed, running(*command) as survivor:
-        wait_until(lambda: len(store.glob(*logs)) == 2 and finished_parts(store) >= 4, survivor)
+        wait_until(lambda: len(matching(store, *logs)) == 2 and finished_parts(store) >= 4, survivor)
         os.kill(killed.pid, signal.SIGKILL)
         before = snapshot(store.root, "runs/*/metrics/*.parquet")
         _, stderr = survivor.communicate(timeout=WAIT)

@@ -127,7 +127,7 @@ def test_a_part_of_an_older_version_is_known_by_its_rows(two):
     old = store.read_table(None, "runs", run, "metrics", name)
     path = Path(store.path("runs", run, "metrics", name))
     pq.write_table(old, path, compression="zstd")
-    assert not store.sealed("runs", run, "metrics", name)
+    assert not store.read_checked("runs", run, "metrics", name)[1]
     assert rows(store, "SELECT count(*) FROM metrics") == [(len(exact_table_rows(store)),)]
     shutil.copy(path, path.with_name("0000000000000000.parquet"))
     with pytest.raises(HnasError, match=f"its rows are those of {name}"):
@@ -257,7 +257,7 @@ def test_a_lost_record_or_request_is_missed(two, lost):
 
 
 def test_lost_static_columns_are_missed_and_written_again(two, small_plan):
-    store, run, other = two
+    store, _, other = two
     before = connect(store).sql("FROM pool ORDER BY ALL").fetchall()
     for path in Path(store.path("architectures")).glob("*/*.parquet"):
         path.unlink()

@@ -21,7 +21,7 @@ from hnas.pipeline.precompute.plan import Plan
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import STORE_VERSION, Store, store_location
-from tests.support.contents import snapshot
+from tests.support.contents import matching, snapshot
 from tests.support.runs import exact_table, fill, metrics_of
 
 MakePlan = Callable[..., Plan]
@@ -107,7 +107,7 @@ def test_written_files_have_the_permissions_that_the_umask_gives(store):
 
 def test_opening_a_store_writes_nothing(store):
     store.check_version()
-    assert store.glob("runs", "*", "run.json") == []
+    assert matching(store, "runs", "*", "run.json") == []
     assert store.read_tables(["arch"], "architectures", "nasbench201") is None
     assert not Path(store.root).exists()
 
@@ -216,7 +216,7 @@ def test_settings_of_another_hnas_are_told(store):
 def test_a_damaged_part_is_told_and_once_deleted_is_computed_again(store, small_plan, filled, damage):
     reference, _ = filled
     run = fill(store, small_plan(store, sample=20))
-    part = Path(store.glob("runs", run, "metrics", "*.parquet")[1])
+    part = Path(matching(store, "runs", run, "metrics", "*.parquet")[1])
     rows = pq.read_metadata(part).num_rows
     part.write_bytes(part.read_bytes()[:-20] if damage is None else damage)
     with pytest.raises(HnasError) as error:
