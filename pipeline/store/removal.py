@@ -144,7 +144,8 @@ def _about_folder(store: Store, kind: str, name: str, also: Sequence[Store]) -> 
         ]
         if users:
             told.append(f"it was searched by {', '.join(users)}, which cannot go on without it")
-        having = (table.location for table in also if Run(table, name).recorded)
+        others = (table for table in also if Path(table.root).resolve() != Path(store.root).resolve())
+        having = (table.location for table in others if Run(table, name).recorded)
         told += [f"the table {table} has it too, and is read from then on" for table in having]
     return printable(f"{kind} {name}{place}"), tuple(map(printable, told))
 
