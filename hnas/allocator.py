@@ -1,16 +1,18 @@
-"""How the C library's allocator treats the memory of tensors; without glibc nothing here does anything.
+"""How the C library's allocator treats the memory of tensors.
 
-What is given back within a network needs glibc 2.33 or newer and Linux's /proc, to tell what is in use and was held.
+Freed memory is kept by glibc alone. What is given back within a network needs glibc 2.33 or newer and Linux's /proc, to
+see what is in use and was held.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 # glibc's mallopt parameters, and the largest threshold it takes.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -28,7 +30,7 @@ def keep_freed_memory() -> None:
     Dask starts workers with `MALLOC_TRIM_THRESHOLD_` set, which also makes glibc map every tensor of more than 128 KiB
     afresh: ten networks then cost 9.5 million page faults and 2.2 times the time.
     """
-    mallopt = _of_glibc("mallopt")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
@@ -40,9 +42,8 @@ def give_back_freed_memory() -> None:
 
     They grow because glibc (seen of 2.36) does not put an aligned block, as torch asks for, where one of its size was.
     """
-    malloc_trim = _of_glibc("malloc_trim")
-    if malloc_trim is not None:
-        malloc_trim(0)
+    if hasattr(psutil, "heap_trim"):
+        psutil.heap_trim()
 
 
 def give_back_where_crowded() -> None:
@@ -68,39 +69,7 @@ def most_held() -> int:
 
 def bytes_in_use() -> int:
     """Bytes that this process has allocated and not freed, gaps apart; 0 where the allocator does not tell."""
-    mallinfo = _of_glibc("mallinfo2")
-    if mallinfo is None:
+    if not hasattr(psutil, "heap_info"):
         return 0
-    found = mallinfo()
-    return int(found.uordblks) + int(found.hblkhd)  # in its heaps, and mapped one by one
-
-
-class _Mallinfo2(ctypes.Structure):
-    """glibc's `struct mallinfo2`."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
-
-
-# What each function takes and returns.
-_SIGNATURES: dict[str, tuple[list[Any], Any]] = {
-    "mallinfo2": ([], _Mallinfo2),
-    "malloc_trim": ([ctypes.c_size_t], ctypes.c_int),
-    "mallopt": ([ctypes.c_int, ctypes.c_int], ctypes.c_int),
-}
-
-
-@cache
-def _of_glibc(name: str) -> Callable[..., Any] | None:
-    try:
-        function = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return None
-    function.argtypes, function.restype = _SIGNATURES[name]
-    found: Callable[..., Any] = function
-    return found
+    heap = psutil.heap_info()
+    return int(heap.heap_used) + int(heap.mmap_used)  # in its heaps, and mapped one by one
