@@ -193,9 +193,10 @@ def adopted(store: Store, plan: Plan) -> Plan:
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
     run = Run(store, plan.settings.id)
+    asked = run.requests()  # a damaged part is told before anything is written
     described = dict(plan.requested)
     if run.lost_parts(run.read_record()):
-        described |= run.requests()
+        described |= asked
     with locked(store, "architectures", space.name):
         write_missing(store, tuple(described.items()), space, "architectures", space.name)
     with run.locked():
