@@ -10,6 +10,7 @@ import numpy as np
 
 from hnas.pipeline.analysis.correlate import Correlations
 from hnas.pipeline.catalog.report import left_out_lines
+from hnas.pipeline.io.printable import printable
 from hnas.pipeline.io.terminal_tables import table
 from hnas.pipeline.store.run import run_or_mean
 
@@ -19,7 +20,8 @@ def correlation_text(found: Correlations, width: int | None = None) -> str:
     label = {"spearman": "Spearman's rho", "kendall": "Kendall's tau"}[found.method]
     run = found.run
     what = run_or_mean(run.name, found.runs)
-    lines = [f"{what}: {run.settings.space} on {run.settings.dataset}, {found.n:,} architectures, {label}"]
+    heading = f"{what}: {run.settings.space} on {run.settings.dataset}, {found.n:,} architectures, {label}"
+    lines = [printable(heading)]
     lines += [*left_out_lines(found.left_out), ""]
     short = {name: name.replace("accuracy", "acc") for name in found.names}
     rows = [["", *(short[name] for name in found.names)]]

@@ -2,6 +2,8 @@
 
 DuckDB itself turns every value into text, column by column, in the query that is read (`as_text`): it knows each of
 its types (infinite timestamps, 128-bit integers, time zones) and its floats round-trip. Python only quotes and aligns.
+`COPY … TO` would do so for queries alone, not for INSERT … RETURNING or PRAGMA; its Parquet rounds 128-bit integers,
+each sum of integers among them, to doubles, and its CSV has blank lines for NULL and lists that no parser reads.
 
 Non-finite numbers: `inf`, `-inf`, `nan` in tables and CSV. JSON has no such numbers, so there they are the strings
 "inf", "-inf", "nan", inside lists and structs too. CSV holds lists and structs as JSON.

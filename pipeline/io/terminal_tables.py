@@ -1,4 +1,7 @@
-"""Tables and lines that fit a terminal, or are cut with a hint. Where there is no terminal they stay whole."""
+"""Tables and lines that fit a terminal, or are cut with a hint. Where there is no terminal they stay whole.
+
+The tables of `rich` would cut numbers too, down to a character, rather than leave columns out and name them.
+"""
 
 from __future__ import annotations
 

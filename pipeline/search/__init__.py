@@ -1,0 +1,4 @@
+"""`hnas search` and `hnas evaluate`: searches over stored runs, saved query by query, and trainings of architectures.
+
+Reads the catalog and images, writes `searches/` of the store; only `training` loads torch.
+"""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from hnas.pipeline.catalog.report import left_out_lines
+from hnas.pipeline.io.printable import printable
 from hnas.pipeline.io.progress import duration
 from hnas.pipeline.io.terminal_tables import LEAST_TEXT, cut, described
 from hnas.pipeline.store.run import run_or_mean
@@ -67,10 +68,10 @@ def query_line(query: Query, width: int | None = None) -> str:
     number, performance = f"{query.query:>3}  ", f"performance {query.performance:>6.2f} %  "
     found = f"mu {query.mu:<9.3g} nu {query.nu:<9.3g} objective {query.objective:<10.4g} "
     if width is None:
-        return number + found + performance + query.arch
+        return number + found + performance + printable(query.arch)
     if width < len(number + found + performance) + LEAST_TEXT:
         found = ""
-    return cut(number + found + performance + query.arch, width)
+    return cut(number + found + performance + printable(query.arch), width)
 
 
 def search_heading(started: StartedSearch, size: SearchSize) -> str:
@@ -95,7 +96,7 @@ def search_summary(result: SearchResult, width: int | None = None) -> str:
     cut_short = width is not None and any(cell_len(query_line(query)) > width for query in result.queries)
     column = "validation accuracy" if result.settings.accuracy == "valid_accuracy" else "test accuracy"
     return (
-        f"best: {winner.arch}\n"
+        f"best: {printable(winner.arch)}\n"
         f"      {winner.performance:.2f} % {column}, query {winner.query} of {len(result.queries)}, "
         f"mu {winner.mu:.3g}, nu {winner.nu:.3g}\n"
         f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle"
