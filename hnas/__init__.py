@@ -3,7 +3,8 @@
     from hnas import compute_metrics, search_spaces
 
 `compute_metrics(network, images, labels)` gives the four gradient-based metrics and the NTK condition number of any
-torch module at initialisation; `search_spaces` maps names to search spaces. Names are imported when first used, so
+torch module at initialisation; `search_spaces` maps names to search spaces; `search(ArrayPool(…), oracle)` runs
+Algorithm 1 on arrays. Names are imported when first used, so
 that `import hnas` does not load torch.
 """
 
@@ -17,15 +18,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hnas.errors import HnasError, UsageError
     from hnas.metrics import Metrics, compute_metrics
-    from hnas.optim.algorithm import search
+    from hnas.optim.algorithm import ArrayPool, Query, search
     from hnas.optim.objective import objective
     from hnas.spaces import SearchSpace, search_spaces
     from hnas.spaces.initialise import initialise
     from hnas.training import Recipe, train
 
 __all__ = [
+    "ArrayPool",
     "HnasError",
     "Metrics",
+    "Query",
     "Recipe",
     "SearchSpace",
     "UsageError",
@@ -43,6 +46,8 @@ _HOMES = {
     "Metrics": "hnas.metrics",
     "compute_metrics": "hnas.metrics",
     "objective": "hnas.optim.objective",
+    "ArrayPool": "hnas.optim.algorithm",
+    "Query": "hnas.optim.algorithm",
     "search": "hnas.optim.algorithm",
     "SearchSpace": "hnas.spaces",
     "search_spaces": "hnas.spaces",

@@ -21,10 +21,10 @@ class UsageError(HnasError):
     exit_code = 2
 
 
-def check_seed(seed: int, option: str = "--seed") -> None:
-    """Raise `UsageError`, which names the `option`, unless 0 ≤ seed < 2⁶³."""
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise `UsageError`, which calls the number by `name`, unless 0 ≤ seed < 2⁶³."""
     if not 0 <= seed < 2**63:
-        raise UsageError(f"{option} {seed} cannot be; give a number from 0 to 2**63 - 1")
+        raise UsageError(f"{name} {seed} cannot be; give a number from 0 to 2**63 - 1")
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError, UsageError, check_seed
 
 Progress = Callable[[int, int, float], None]
 
@@ -106,7 +106,7 @@ def stratified_split(
         raise UsageError(
             f"labels to split have shape {labels.shape} and type {labels.dtype}; they must be integers of shape (n,)"
         )
-    _check_seed(seed)
+    check_seed(seed)
     if not len(labels):
         raise UsageError("there are no images to split; every class needs at least 2")
     rng = np.random.default_rng(seed)
@@ -206,7 +206,7 @@ def train(
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         raise UsageError(f"{type(network).__name__} has no trainable parameters; there is nothing to train")
-    _check_seed(seed)
+    check_seed(seed)
     given = {"training": (images, labels), "validation": valid, "test": test}
     for name, data in given.items():
         if data is not None:
@@ -398,11 +398,6 @@ def _forked_rng(device: torch.device, seed: int) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise UsageError(f"the seed is {seed}; it must be 0 or above")
 
 
 def _check_data(images: Tensor, labels: Tensor, name: str) -> None:

@@ -121,6 +121,12 @@ def search(
     earlier call (same pool, t, acquisition, seed) the search goes on as if it had never stopped: the old queries are
     replayed without asking the oracle. Ends early when the pool is exhausted. Raises `UsageError` for impossible
     settings and pools, `HnasError` where the history is not of this search, and what the oracle raises.
+
+    >>> from hnas import ArrayPool, search
+    >>> pool = ArrayPool(["a", "b", "c"], metric=np.array([1.0, 2.0, 3.0]), kappa=np.array([10.0, 20.0, 40.0]))
+    >>> queries = search(pool, {"a": 90.1, "b": 92.5, "c": 91.3}.__getitem__, queries=3, seed=0)
+    >>> best(queries).arch, best(queries).performance
+    ('b', 92.5)
     """
     check_exponent(t)
     if not 1 <= queries <= 10_000:

@@ -1,5 +1,7 @@
 """Search spaces: architectures as strings, their canonical forms, and the networks they stand for.
 
+A new space is a folder here with a class that follows `protocols.SearchSpace`, named in `registry`; a space of another
+package is an entry point of the group `hnas.spaces` instead. Keys and canonical forms are stored, so they never change.
 Torch is imported when a network is built, not before: a search against a table needs none.
 """
 

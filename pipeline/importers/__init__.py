@@ -1,6 +1,8 @@
 """Importers of benchmark files. Each is a small module that yields rows of the common tables, a batch at a time.
 
-The rows go to files aside, which take their places in the store when the importer came to its end without a fault.
+A new importer is a module here with a function from (path, progress) to rows of `hnas.pipeline.store.schema`, named in
+`IMPORTERS`; nothing else of the pipeline has to know of it. The rows go to files aside, which take their places in the
+store when the importer came to its end without a fault.
 """
 
 from __future__ import annotations

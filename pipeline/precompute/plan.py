@@ -94,7 +94,7 @@ def make_plan(
         )
     if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
-    check_seed(seed)
+    check_seed(seed, "--seed")
     batch_seed = seed if batch_seed is None else batch_seed
     check_seed(batch_seed, "--batch-seed")
     store.check_version()

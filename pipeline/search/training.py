@@ -56,7 +56,7 @@ def evaluate(
     `space` is found by trying where it is not given. `on_start` is called with the size of the training before it
     begins. Raises `UsageError`.
     """
-    check_seed(seed)
+    check_seed(seed, "--seed")
     chosen = search_spaces[space] if space is not None else space_of(arch)
     trainer = Trainer(
         chosen,

@@ -1,0 +1,1 @@
+"""DARTS: `text` and `genotype` read genotypes, `canonical` and `layout` shape, `network` builds, `space` offers."""

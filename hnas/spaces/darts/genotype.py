@@ -1,4 +1,4 @@
-"""DARTS genotypes: what they say, the strings they are written as, and the encodings of two benchmarks.
+"""DARTS genotypes: what they say, the strings they are written as, and NAS-Bench-Suite-Zero's encoding.
 
 A cell has two inputs, the states 0 and 1 (the outputs of the two cells before it), and nodes 2, 3, …; node j is the sum
 of two operations on earlier states. The cell's output is the concatenation of the nodes in `concat`. A genotype is a
@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,9 @@ FURTHER_OPERATIONS = ("sep_conv_7x7", "conv_7x1_1x7")
 NODES = 4
 MOST_NODES = 5
 
-#: The order in which both benchmarks' files count operations is that of DARTS without `none`.
+#: The order in which the benchmark counts operations is that of DARTS without `none`.
 _CODED = OPERATIONS[1:]
 _KNOWN = OPERATIONS + FURTHER_OPERATIONS
-_PREFIX = "NetworkSelectorDatasetInfo:darts:"
 _NUMBERS = re.compile(r"[\d\s()\[\],]*", re.ASCII)
 _EXAMPLE = "Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=range(2, 6))"
 
@@ -122,69 +121,6 @@ def from_suite_zero(encoding: str | Sequence[Any]) -> str:
     if not len(normal) == len(reduce) == 2 * NODES:
         raise wrong
     return str(genotype_of(normal, reduce))
-
-
-def to_suite_zero(genotype: Genotype) -> list[list[tuple[int, int]]]:
-    """The inverse of `from_suite_zero`. Raises `UsageError` for a genotype that the benchmark cannot express."""
-    _check_in_space(genotype)
-    cells = (genotype.normal, genotype.reduce)
-    return [[(state, _CODED.index(name)) for name, state in cell.edges] for cell in cells]
-
-
-def from_nasbench301(config: Mapping[str, Any]) -> str:
-    """The genotype of a NAS-Bench-301 configuration, the dictionary that its ConfigSpace and result files hold.
-
-    `…:edge_normal_5` is the operation on the sixth possible edge (2 into node 2, 3 into node 3, 4, 5: by node, then by
-    state), `…:inputs_node_normal_3` the two states that node 3 reads as `0_1`; node 2 always reads both cell inputs.
-    Other entries are ignored. Raises `UsageError`.
-    """
-    cells = []
-    for cell in ("normal", "reduce"):
-        edges: list[Edge] = []
-        first = 0
-        for node in range(2, 2 + NODES):
-            key = f"{_PREFIX}inputs_node_{cell}_{node}"
-            inputs = "0_1" if node == 2 else config.get(key)
-            if not isinstance(inputs, str) or not re.fullmatch(r"\d_\d", inputs, re.ASCII):
-                raise UsageError(f"the NAS-Bench-301 configuration has {inputs!r} at {key}; it must be such as '0_1'")
-            for state in map(int, inputs.split("_")):
-                key = f"{_PREFIX}edge_{cell}_{first + state}"
-                name = config.get(key)
-                if not isinstance(name, str) or name not in _CODED:
-                    raise UsageError(
-                        f"the NAS-Bench-301 configuration has {name!r} at {key}; it must be one of {', '.join(_CODED)}"
-                    )
-                edges.append((name, state))
-            first += node
-        cells.append(edges)
-    return str(genotype_of(*cells))
-
-
-def to_nasbench301(genotype: Genotype) -> dict[str, str]:
-    """The inverse of `from_nasbench301`, inputs in ascending order. Raises `UsageError` where there is none."""
-    _check_in_space(genotype)
-    config: dict[str, str] = {}
-    for cell, part in (("normal", genotype.normal), ("reduce", genotype.reduce)):
-        first = 0
-        for node, edges in enumerate(part.nodes, start=2):
-            pair = sorted((state, name) for name, state in edges)
-            if pair[0][0] == pair[1][0]:
-                raise UsageError(f"node {node} of {genotype} reads one state twice, which NAS-Bench-301 cannot express")
-            config |= {f"{_PREFIX}edge_{cell}_{first + state}": name for state, name in pair}
-            if node > 2:
-                config[f"{_PREFIX}inputs_node_{cell}_{node}"] = "_".join(str(state) for state, _ in pair)
-            first += node
-    return config
-
-
-def _check_in_space(genotype: Genotype) -> None:
-    for cell in (genotype.normal, genotype.reduce):
-        names = {name for name, _ in cell.edges}
-        if len(cell.nodes) != NODES or cell.concat != tuple(range(2, 2 + NODES)) or not names <= set(_CODED):
-            raise UsageError(
-                f"{genotype} is outside the benchmark, whose cells have {NODES} nodes, all of them concatenated, and "
-                f"the operations {', '.join(_CODED)}"
-            )
 
 
 def _index(value: Any) -> int:

@@ -19,6 +19,7 @@ from hnas.spaces.darts.genotype import NODES, OPERATIONS, from_suite_zero, genot
 from hnas.spaces.darts.layout import cost
 from hnas.spaces.darts.published import NAMED, depth, genotype, width
 from hnas.spaces.darts.text import Edge, genotypes_in
+from hnas.spaces.sizes import check_sizes
 
 if TYPE_CHECKING:
     from hnas.spaces.darts.network import DARTSNetwork
@@ -116,7 +117,7 @@ class DARTS:
         What has no effect is not counted. `flops` are the multiply-adds of convolutions and of the linear layer for one
         image. `width` and `depth` are those of the normal cell, see `published`; `name` is empty where it has none.
         """
-        _check_size(classes, channels, cells)
+        check_sizes("DARTS", {"classes": classes, "channels": channels, "cells": cells})
         normal, reduction = canonical_cells(arch)
         params, flops = cost(normal, reduction, classes=classes, channels=channels, layers=cells, image_size=image_size)
         cell = genotype(arch).normal
@@ -138,12 +139,6 @@ def _draw(random: Random) -> list[Edge]:
     ]
 
 
-def _check_size(classes: int, channels: int, layers: int) -> None:
-    for value, what in ((classes, "classes"), (channels, "channels"), (layers, "cells")):
-        if not 1 <= value <= 4096:
-            raise UsageError(f"a DARTS network with {value} {what} cannot be built; 1 to 4096 can")
-
-
 def _network(
     arch: str, merge: bool, classes: int, channels: int, layers: int, seed: int, *, auxiliary: bool = False,
     drop_path: float = 0.0,
@@ -151,7 +146,7 @@ def _network(
     from hnas.spaces.darts.network import DARTSNetwork
     from hnas.spaces.initialise import initialise
 
-    _check_size(classes, channels, layers)
+    check_sizes("DARTS", {"classes": classes, "channels": channels, "cells": layers})
     parsed = genotype(arch)
     network = DARTSNetwork(
         canonical_darts_cell(parsed.normal, reduction=False, merge=merge),

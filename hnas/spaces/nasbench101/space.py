@@ -33,6 +33,7 @@ from hnas.spaces.nasbench101.cell import (
     vertex_channels,
     width,
 )
+from hnas.spaces.sizes import check_sizes
 
 if TYPE_CHECKING:
     from hnas.spaces.nasbench101.enumeration import Table
@@ -55,9 +56,7 @@ def module_hash(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -
 
 def _check_sizes(classes: int, channels: int, cells: int) -> None:
     # A cell concatenates four vertices at most, and each of them needs a channel.
-    for value, least, what in ((classes, 1, "classes"), (channels, 4, "channels"), (cells, 1, "cells a stack")):
-        if not least <= value <= 4096:
-            raise UsageError(f"a NAS-Bench-101 network with {value} {what} cannot be built; {least} to 4096 can")
+    check_sizes("NAS-Bench-101", {"classes": classes, "channels": channels, "cells a stack": cells}, channels=4)
 
 
 @lru_cache(maxsize=2**15)

@@ -26,6 +26,7 @@ from hnas.spaces.nasbench201.cell import (
     parse_arch,
     spelled,
 )
+from hnas.spaces.sizes import check_sizes
 
 if TYPE_CHECKING:
     from hnas.spaces.nasbench201.network import NASBench201Network
@@ -87,9 +88,7 @@ class NASBench201:
         from hnas.spaces.initialise import initialise
         from hnas.spaces.nasbench201.network import NASBench201Network
 
-        for value, what in ((classes, "classes"), (channels, "channels"), (cells, "cells a stage")):
-            if not 1 <= value <= 4096:
-                raise UsageError(f"a NAS-Bench-201 network with {value} {what} cannot be built; 1 to 4096 can")
+        check_sizes("NAS-Bench-201", {"classes": classes, "channels": channels, "cells a stage": cells})
         network = NASBench201Network(canonical_cell_of(arch), classes=classes, channels=channels, cells=cells)
         initialise(network, seed)
         return network

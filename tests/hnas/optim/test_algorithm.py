@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from hnas import HnasError, UsageError
+from hnas.optim import algorithm
 from hnas.optim.algorithm import ArrayPool, Query, best, search
 from hnas.optim.objective import BOUNDS, SearchRange, objective
 from hnas.optim.proposer import ACQUISITIONS, Optimiser, latin_hypercube
@@ -376,3 +378,8 @@ def test_the_first_points_are_those_of_scipy(n: int, d: int, seed: int) -> None:
 
     expected = qmc.LatinHypercube(d=d, rng=np.random.default_rng(seed)).random(n)
     assert np.array_equal(latin_hypercube(n, d, np.random.default_rng(seed)), expected)
+
+
+def test_the_example_of_search_runs() -> None:
+    done = doctest.testmod(algorithm)
+    assert (done.failed, done.attempted > 0) == (0, True)
