@@ -33,7 +33,6 @@ from hnas.errors import UsageError
 from hnas.metrics import ops  # noqa: F401  (registers the operations)
 from hnas.metrics.columns import NTK_MODES
 from hnas.metrics.grasp import NoSecondDerivativeError, by_autograd, by_tangents
-from hnas.metrics.hidden import refuse_unseen, shown
 from hnas.metrics.inputs import checked_batch, checked_network, told
 from hnas.metrics.layers import Layers, Modules
 from hnas.metrics.ntk import exact_ntk, find_rows, summed_ntk
@@ -42,6 +41,7 @@ from hnas.metrics.randomness import Forward, Generators, Watch, settled
 from hnas.metrics.recorder import Recorder
 from hnas.metrics.results import Metrics, Pending, condition_number, packed_results
 from hnas.metrics.state import measuring
+from hnas.metrics.unseen_uses import refuse_unseen, shown
 
 __all__ = ["Metrics", "Pending", "compute_metrics", "condition_number", "queue_metrics"]
 

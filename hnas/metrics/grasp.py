@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hnas.metrics.hidden import cut_short
 from hnas.metrics.tape import Replay, Tape
+from hnas.metrics.unseen_uses import cut_short
 
 Gradients = Sequence[Tensor | None]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from hnas.errors import HnasError, UsageError
-from hnas.metrics.hidden import refuse_scripted
 from hnas.metrics.layers import MODULES, Modules, modules_of
+from hnas.metrics.unseen_uses import refuse_scripted
 
 # The kinds of NumPy arrays that are numbers: truth values, integers without and with a sign, floating-point numbers.
 _NUMBERS = "buif"

@@ -71,7 +71,7 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     for name, value in _SETTINGS.items():
         connection.execute(f"SET {name} = {str(value).lower()}")
     connection.begin()  # some sixty statements, of which each would be a transaction of its own
-    connection.execute(sql("empty"))
+    connection.execute(sql("columns"))
     connection.execute(_dataset_macro())
     addresses = Addresses(connection)
     checks = []

@@ -21,15 +21,15 @@ from hnas.pipeline.store.store import Store
 
 FOLDER = "imports"
 TABLES = ("accuracies", "curves", "proxies")
-#: The kinds of files that are imported; before there were manifests each had a folder in each table.
-KINDS = ("csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero")
+# The kinds of files before there were manifests, when each had a folder in each table. Later kinds have none.
+_OLDER_KINDS = ("csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero")
 # Kinds whose data sets people have spelled, stored as they were before there was one rule for names.
 _SPELLED = ("csv", "parquet")
 
 #: Names of sources; those of older imports that share a folder are `<kind>/<file>` besides.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
-_OLDER_PATH = re.compile(rf"({'|'.join(TABLES)})/({'|'.join(KINDS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
+_OLDER_PATH = re.compile(rf"({'|'.join(TABLES)})/({'|'.join(_OLDER_KINDS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
 
 
 class ImportedFile(NamedTuple):
@@ -177,7 +177,7 @@ def older_files(store: Store, replaced: Collection[str]) -> dict[str, list[Impor
     taken = set(manifest_names(store))
     found: dict[str, list[ImportedFile]] = {table: [] for table in TABLES}
     for table, folder, name in placed:
-        alone = folder not in taken and (folder not in KINDS or len(members[folder]) == 1)
+        alone = folder not in taken and (folder not in _OLDER_KINDS or len(members[folder]) == 1)
         source = folder if alone else f"{folder}/{name.removesuffix('.parquet')}"
         found[table].append(ImportedFile(source, (table, folder, name), folder in _SPELLED))
     return found

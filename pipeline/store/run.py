@@ -1,6 +1,7 @@
 """Runs: the settings that determine a table of metrics, the name that they give it, and the files that hold it.
 
-A new column of the view `runs` is a field of `RunSettings`, and stands in `pipeline/catalog/sql/empty.sql`.
+A field of `RunSettings` is part of a run's name: it is for what determines the numbers, and a new one renames all runs.
+Where and how they were computed is `provenance`.
 """
 
 from __future__ import annotations
