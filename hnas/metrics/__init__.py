@@ -3,7 +3,7 @@
 What may be used from outside is named below; torch is imported when a name that needs it is used. How one network is
 measured:
 
-    inputs, state, unseen_uses, randomness     the network and batch checked, put into the mode that is measured, put back
+    inputs, state, unseen_uses, randomness     network and batch checked, put into the mode that is measured, put back
     recorder, order, layers, ops               the forward pass, function by function
     passes, tape, grasp, ntk, owners           the backward passes, the pass of tangents, Θ₀
     compute, results                           all of it together, and what is left of it

@@ -14,8 +14,8 @@ from hnas.metrics.layers import MODULES, Modules
 def measuring(modules: Modules) -> Iterator[None]:
     """Training mode without dropout; of the parameters those of measured layers need gradients, and no others do.
 
-    The layers' parameters are in no graph then but where one was used unseen (`hnas.metrics.unseen_uses`). Everything is
-    put back on leaving.
+    The layers' parameters are in no graph then but where one was used unseen (`hnas.metrics.unseen_uses`). Everything
+    is put back on leaving.
     """
     modes = {module: module.training for module in modules.values()}
     needs = {p: p.requires_grad for module in modes for p in module._parameters.values() if p is not None}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from hnas.pipeline.store.run import Run, runs_of
 from hnas.pipeline.store.store import DEFAULT_STORE, Store
 
 VARIABLE = "HNAS_TABLES"
+_MEND = f"restore it, or have ${VARIABLE} name other tables, or none"
 _INSTALLED = Path(str(files("hnas") / "tables"))
 
 
 def shipped_tables() -> list[Store]:
     """The tables in the folders that `$HNAS_TABLES` names, as `$PATH` does; without it those that are installed.
+
+    A folder that is a table itself is taken for one.
 
     Raises `UsageError` where it names what is no folder.
     """
@@ -29,21 +33,29 @@ def shipped_tables() -> list[Store]:
     for folder in folders:
         if named and not folder.is_dir():
             raise UsageError(f"${VARIABLE} names {printable(folder)}, and there is no such folder; correct or unset it")
-    return [_table(marker.parent) for folder in folders for marker in sorted(folder.glob("*/store.json"))]
+    return [_table(found.parent) for folder in folders for found in _markers(folder)]
+
+
+def _markers(folder: Path) -> list[Path]:
+    own = folder / "store.json"
+    return [own] if own.exists() else sorted(folder.glob("*/store.json"))
 
 
 def _table(folder: Path) -> Store:
     """The store at `folder`, by the shortest path that a command takes here."""
-    folder, here = folder.resolve(), Path.cwd()
-    return Store(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))
+    folder = folder.resolve()
+    with suppress(FileNotFoundError, ValueError):  # no folder to work in is left, or the table is not in it
+        folder = folder.relative_to(Path.cwd())
+    return Store(str(folder), mend=_MEND)
 
 
 def runs_beside(store: Store, also: Iterable[Store]) -> dict[str, Run]:
-    """The runs of the stores `also` by name, but for those that `store` has itself."""
+    """The runs of the stores `also` by name, from the first that has it, but for those that `store` has itself."""
     found: dict[str, Run] = {}
     for table in also:
         table.check_version()
-        found |= {run.name: run for run in runs_of(table) if run.recorded and not Run(store, run.name).recorded}
+        runs = [run for run in runs_of(table) if run.recorded and not Run(store, run.name).recorded]
+        found = {run.name: run for run in runs} | found
     return found
 
 

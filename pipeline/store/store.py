@@ -73,8 +73,10 @@ class Store:
     Raises `UsageError` for a location that no store can have.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, mend: str | None = None) -> None:
         self.location = location = os.fspath(location)
+        #: What to do where it is damaged, of a store that no command writes to.
+        self.mend = mend
         try:
             location.encode()
         except UnicodeEncodeError as error:
@@ -167,7 +169,7 @@ class Store:
         if version != STORE_VERSION:
             raise HnasError(
                 f"the store {self.location} has version {version!r}, this hnas reads version {STORE_VERSION}; "
-                "use the hnas that wrote it, or another --store"
+                f"{self.mend or 'use the hnas that wrote it, or another --store'}"
             )
 
     def prepare(self) -> None:
@@ -257,18 +259,19 @@ class Store:
 
     def read_json(self, *parts: str) -> dict[str, Any]:
         """The JSON object in a file. Raises `HnasError` where it is not one."""
+        cure = self.mend or "it was damaged after it was written"
         try:
             value = json.loads(self.read_bytes(*parts))
         except (ValueError, RecursionError) as error:
-            raise HnasError(
-                f"{self.path(*parts)} is not valid JSON ({reason_of(error)}); it was damaged after it was written"
-            ) from error
+            raise HnasError(f"{self.path(*parts)} is not valid JSON ({reason_of(error)}); {cure}") from error
         if not isinstance(value, dict):
-            raise HnasError(f"{self.path(*parts)} does not hold a JSON object; it was damaged after it was written")
+            raise HnasError(f"{self.path(*parts)} does not hold a JSON object; {cure}")
         try:
             return opened_json(value)
         except DamagedError as error:
-            raise HnasError(f"{self.path(*parts)} was damaged after it was written: {error}; restore it") from error
+            raise HnasError(
+                f"{self.path(*parts)} was damaged after it was written: {error}; {self.mend or 'restore it'}"
+            ) from error
 
     def write_json(self, value: dict[str, Any], *parts: str) -> None:
         """Write a JSON object, readable by people, with its checksum."""
@@ -296,7 +299,7 @@ class Store:
             table = table.replace_schema_metadata(None)
             return table if columns is None else table.select(columns)
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise _damaged(self.path(*parts), reason_of(error).split(". ")[0], parts[0]) from error
+            raise self._damaged(reason_of(error).split(". ")[0], *parts) from error
 
     def verified(self, *parts: str) -> bytes:
         """The content of a Parquet file whose checksum is right. Raises `HnasError` where it is missing or damaged."""
@@ -309,8 +312,11 @@ class Store:
             if not sealed and (column := _NAMED_BY.get(parts[-2] if parts[0] == "runs" else parts[0])):
                 _verify_name(content, column, parts[-1])
         except DamagedError as error:
-            raise _damaged(self.path(*parts), str(error), parts[0]) from error
+            raise self._damaged(str(error), *parts) from error
         return content, sealed
+
+    def _damaged(self, reason: str, *parts: str) -> HnasError:
+        return HnasError(f"{self.path(*parts)} cannot be read: {reason}; {self.mend or mend_of(parts[0])}")
 
     def verify(self, *parts: str) -> None:
         """As `verified`, but once for a file that does not change. Raises `HnasError`."""
@@ -388,10 +394,6 @@ def sync_folder(folder: Path) -> None:
 def _open_without_waiting(path: str, flags: int) -> int:
     # A FIFO would keep its opener waiting for a writer.
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _damaged(path: str, reason: str, folder: str) -> HnasError:
-    return HnasError(f"{path} cannot be read: {reason}; {mend_of(folder)}")
 
 
 def mend_of(folder: str) -> str:

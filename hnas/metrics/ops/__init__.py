@@ -2,9 +2,10 @@
 
 A new operation goes into a file of its own here, and that file into the imports below. It registers its functions with
 `hnas.metrics.recorder`: by `register` their tangent rule, a `hnas.metrics.tape.TangentRule`, and whether their results
-keep the samples in order (functions without a rule yet stand at the end of `pointwise`); by `handles` or `replace` a way
-of running them that is not their own. A function that is not registered is run as it is: GraSP of a network that calls
-it comes from autograd's double backward, and a layer behind it needs further passes to find out whose its rows are.
+keep the samples in order (functions without a rule yet stand at the end of `pointwise`); by `handles` or `replace` a
+way of running them that is not their own. A function that is not registered is run as it is: GraSP of a network that
+calls it comes from autograd's double backward, and a layer behind it needs further passes to find out whose its rows
+are.
 
     layer           what a convolution and a linear map have in common: the node of the graph, the tangent rule
     convolution     F.conv1d, conv2d, conv3d

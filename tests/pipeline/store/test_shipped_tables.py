@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shutil import copyfile, copytree
 
+import duckdb
 import pytest
 
-from hnas.errors import UsageError
-from hnas.pipeline.store.shipped_tables import existing_store, shipped_tables
-from hnas.pipeline.store.store import DEFAULT_STORE
+from hnas.errors import HnasError, UsageError
+from hnas.pipeline.catalog.table_files import told
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.store.shipped_tables import existing_store, find_run, shipped_tables
+from hnas.pipeline.store.store import DEFAULT_STORE, Store
 from tests.support.places import SHIPPED
 
 
@@ -41,3 +45,54 @@ def test_a_store_that_is_named_must_be_there_and_the_default_one_need_not(
     for given, tables in ((str(tmp_path / "mistyped"), shipped_tables()), (DEFAULT_STORE, [])):
         with pytest.raises(UsageError, match="there is no store at"):
             existing_store(given, tables)
+
+
+def test_a_table_that_is_named_itself_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = next(SHIPPED.resolve().iterdir())
+    monkeypatch.setenv("HNAS_TABLES", str(table))
+    assert [found.root for found in shipped_tables()] == [str(table)]
+
+
+def test_they_are_read_where_the_folder_of_the_command_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert len(shipped_tables()) == len(list(SHIPPED.iterdir()))
+
+
+def test_a_run_of_two_tables_is_that_of_the_first(tmp_path: Path) -> None:
+    tables = []
+    for name in ("one", "two"):
+        tables.append(Store(str(tmp_path / name)))
+        tables[-1].prepare()
+        tables[-1].write_json({}, "runs", "0123456789", "run.json")
+    assert find_run(Store(str(tmp_path / "own")), "0123456789", tables).store is tables[0]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "content"),
+    [
+        ("store.json", "{"),
+        ("store.json", "[]"),
+        ("store.json", '{"version": 99}'),
+        ("run.json", "{"),
+        ("*.parquet", ""),
+    ],
+)
+def test_damage_of_a_table_is_told_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damaged: str, content: str
+) -> None:
+    """Each command reads them, and none can mend one: to delete a part, as in a store, would only lose it."""
+    copytree(SHIPPED / "darts-cifar10", tmp_path / "table", copy_function=copyfile)
+    next((tmp_path / "table").rglob(damaged)).write_text(content)
+    monkeypatch.setenv("HNAS_TABLES", str(tmp_path))
+    with pytest.raises(HnasError, match=r"; restore it, or have \$HNAS_TABLES name other tables, or none$"):
+        _read(Store(str(tmp_path / "own")))
+
+
+def _read(store: Store) -> None:
+    try:
+        connect(store, shipped_tables()).sql("SELECT * FROM pool").fetchall()
+    except duckdb.Error as error:
+        raise told(error) or error from error
