@@ -9,6 +9,7 @@ Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neura
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -16,15 +17,14 @@ from pathlib import Path
 
 from hnas.errors import UsageError
 from hnas.pipeline.importers.nasbench201_results import Trials, check_names
-from hnas.pipeline.importers.pickles.names import WideInteger
 from hnas.pipeline.importers.pickles.stream import Stream, open_file
 from hnas.pipeline.importers.pickles.unpickle import unpickle, unpickle_all
 from hnas.pipeline.importers.tables import Advance, Rows
 
 _BENCHMARK = "NAS-Bench-201"
 _FILES = "give NAS-Bench-201-v1_1-096897.pth or NAS-Bench-201-v1_0-e61699.pth"
-#: What torch's files began with before they were zip archives: this number, and the version of their protocol.
-_MAGIC = 0x1950A86A20F9469CFC6C
+#: What torch's files began with before they were zip archives: a pickled number, and the version of their protocol.
+_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 _VERSION = 1001
 
 
@@ -62,7 +62,7 @@ def _open(path: Path, advance: Advance) -> Stream:
         raise UsageError(f"{path} is no file of torch's{kind}; {_FILES}")
     stream = Stream(path, file.read, lambda: advance(file.tell(), size), file.close)
     try:
-        if unpickle_all(stream, _BENCHMARK) != WideInteger(_MAGIC) or unpickle_all(stream, _BENCHMARK) != _VERSION:
+        if stream.read(len(_MAGIC)) != _MAGIC or unpickle_all(stream, _BENCHMARK) != _VERSION:
             raise UsageError(f"{path} is a pickle, but none that torch wrote; {_FILES}")
         unpickle_all(stream, _BENCHMARK)  # byte order and sizes of the machine that wrote it, which matter for tensors
     except UsageError:

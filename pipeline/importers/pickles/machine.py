@@ -1,12 +1,14 @@
 """The stack machine that a pickle is a program for, with the instructions that make values and no others.
 
-Python's own machine imports and calls whatever a pickle names. This one looks names up in `pickled_globals.KNOWN` and
-ends with a sentence at every other name, at every instruction that makes objects of classes, and at every number or
-string of a size that no benchmark has. It is a loop without recursion: nesting costs a pickle's own length.
+Python's own machine imports and calls whatever a pickle names. This one is `pickle._Unpickler` with a table of fewer
+instructions, of which those that call, hash or set are written anew. It looks names up in `names.KNOWN` and ends with a
+sentence at every other name, at every instruction that makes objects of classes, and at every number or string of a
+size that no benchmark has. It is a loop without recursion: nesting costs a pickle's own length.
 """
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,35 +16,35 @@ from typing import Any
 from hnas.errors import UsageError
 from hnas.pipeline.importers.pickles.float_rows import find_run
 from hnas.pipeline.importers.pickles.memo import KEPT, Memo
-from hnas.pipeline.importers.pickles.names import (
-    KNOWN,
-    LONGEST,
-    SKIPPED,
-    UNKNOWN,
-    Dtype,
-    Global,
-    WideInteger,
-    add_entries,
-)
+from hnas.pipeline.importers.pickles.names import KNOWN, LONGEST, SKIPPED, UNKNOWN, Dtype, Global, add_entries
 from hnas.pipeline.importers.pickles.stream import WINDOW, Stream
 
 _STOP = ord(".")
 #: Weights are shorter than this.
 _WEIGHTS = 2**30
+#: What a program that does not fit together ends in.
+_FAULTS = (IndexError, ValueError, TypeError, AttributeError, OverflowError, struct.error, pickle.UnpicklingError)
+_Python: Any = pickle._Unpickler  # type: ignore[attr-defined,unused-ignore]
+#: The instructions whose methods are Python's own. They make numbers, text, lists and tuples, or fetch and put them, by
+#: way of `read`, `readline`, `memo` and `find_class`, which are ours; and they append to a list.
+_INHERITED = b"\x80N\x88\x89JKMFSTUVX\x8c\x8d]lae)t\x85\x86\x87}qr\x94ghjc"
 
 
-class Machine:
+class Machine(_Python):  # type: ignore[misc]
     """Runs the pickle at `stream` and yields the entries of the dictionary that is the value of the key `watched`.
 
     What it holds besides, with that dictionary left empty, is `result` at the end. See `unpickle.unpickle`.
     """
 
     def __init__(self, stream: Stream, benchmark: str, watched: str | None, memo: Memo) -> None:
+        super().__init__(stream, encoding="latin1")
         self.stream = stream
+        self.readline = stream.readline
         self.result: Any = None
         self.memo = memo
         self.stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the parts of the stack below each mark
+        self.append = self.stack.append
+        self.metastack: list[list[Any]] = []  # the parts of the stack below each mark
         self._benchmark = benchmark
         self._watched_key = watched
         self._watched: dict[Any, Any] | None = None
@@ -51,17 +53,17 @@ class Machine:
 
     def run(self) -> Iterator[tuple[Any, Any]]:
         """Run the program to its end. Raises `UsageError`, and `ForgottenError` where `memo` has forgotten too much."""
-        stream = self.stream
+        stream, dispatch = self.stream, self.dispatch
         try:
             while True:
                 if len(stream.buffer) - stream.position < WINDOW and not stream.ended:
                     stream.fill()
-                code = stream.byte()
+                code = stream.read(1)[0]
                 if code == _STOP:
                     break
-                if code not in _INSTRUCTIONS:
+                if (instruction := dispatch.get(code)) is None:
                     raise self.unknown(f"the pickle instruction {bytes([code])!r}")
-                _INSTRUCTIONS[code](self)
+                instruction(self)
                 if self.stack is self._gathering and len(self.stack) == 3:
                     self._hand_out()
                 if self._ready:
@@ -71,10 +73,10 @@ class Machine:
                     if self.memo.overflows:
                         raise self.unknown(f"more than {KEPT:,} things that its architectures share")
                     stream.rest()
-            if self._below or len(self.stack) != 1:
+            if self.metastack or len(self.stack) != 1:
                 raise self.odd()
             self.result = self.stack.pop()
-        except (IndexError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+        except _FAULTS as error:
             raise self.odd() from error
         stream.rest()
 
@@ -85,8 +87,13 @@ class Machine:
         where = f"which no {self._benchmark} file contains (byte {self.stream.offset:,})"
         return UsageError(f"{self.stream.path} holds {what}, {where}; nothing of it was run")
 
+    def read(self, size: int) -> bytes:
+        if size >= WINDOW:
+            raise self.unknown(f"a string of {size:,} bytes")
+        return self.stream.read(size)
+
     def number(self, size: int) -> int:
-        return int.from_bytes(self.stream.take(size), "little")
+        return int.from_bytes(self.stream.read(size), "little")
 
     # --- the watched dictionary -------------------------------------------------------------------------------------
 
@@ -109,25 +116,20 @@ class Machine:
 
     # --- instructions -----------------------------------------------------------------------------------------------
 
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def mark(self) -> None:
+    def load_mark(self) -> None:
         watched = bool(self.stack) and self._watch(self.stack[-1])
-        self._below.append(self.stack)
-        self.stack = []
+        super().load_mark()
         if watched:
             self._gathering = self.stack
         else:
             self.run_of_entries()
 
-    def marked(self) -> list[Any]:
-        items = self.stack
-        self.stack = self._below.pop()
-        return items
-
-    def frame(self) -> None:
+    def load_frame(self) -> None:
         self.number(8)  # only says how much to read ahead
+        self.run_of_entries()
+
+    def load_binfloat(self) -> None:
+        super().load_binfloat()
         self.run_of_entries()
 
     def run_of_entries(self) -> None:
@@ -137,7 +139,7 @@ class Machine:
             if run.fetched:
                 keys = self.memo.get_keys(run.fetched)
             elif run.put is None:
-                self.memo.put_keys(range(self.memo.count, self.memo.count + len(keys)), keys)
+                self.memo.put_keys(range(len(self.memo), len(self.memo) + len(keys)), keys)
             elif run.put:
                 self.memo.put_keys(run.put, keys)
             if keys:
@@ -149,66 +151,23 @@ class Machine:
                 self.stack += values
             stream.position = run.end
 
-    def push_integer(self, size: int) -> None:
-        if size > 16:
-            raise self.unknown(f"an integer of {size:,} bytes")
-        value = int.from_bytes(self.stream.take(size), "little", signed=True)
-        self.stack.append(value if size <= 8 else WideInteger(value))
+    def load_integer(self, load: Callable[[Machine], None]) -> None:
+        load(self)
+        if not -(2**63) <= self.stack[-1] < 2**63:
+            raise self.unknown("an integer of more than 64 bits")
 
-    def push_integer_line(self) -> None:
-        line = self.stream.line().removesuffix(b"L")
-        if len(line) > 40:
-            raise self.unknown(f"an integer of {len(line):,} digits")
-        value = int(line)
-        if line in (b"00", b"01"):
-            self.stack.append(line == b"01")
-        else:
-            self.stack.append(value if -(2**63) <= value < 2**63 else WideInteger(value))
-
-    def push_float(self) -> None:
-        self.push(struct.unpack(">d", self.stream.take(8))[0])
-        self.run_of_entries()
-
-    def push_text(self, size: int, encoding: str = "utf-8") -> None:
-        if size >= WINDOW:
-            raise self.unknown(f"a string of {size:,} bytes")
-        self.stack.append(self.stream.take(size).decode(encoding))
-
-    def push_string_line(self) -> None:
-        line = self.stream.line().strip()
-        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"') or b"\\" in line:
-            raise self.unknown("a string with escapes")
-        self.stack.append(line[1:-1].decode("latin1"))
-
-    def push_bytes(self, size: int) -> None:
+    def load_bytes(self, size: int) -> None:
         if size > _WEIGHTS:
             raise self.unknown(f"a bytes object of {size:,} bytes")
         if size <= LONGEST:
-            self.stack.append(self.stream.take(size))
+            self.append(self.stream.read(size))
         else:
             self.stream.skip(size)
-            self.stack.append(SKIPPED)
+            self.append(SKIPPED)
 
-    def extend(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if type(target) is list:
-            target += items
-        elif target is not SKIPPED:
-            raise self.odd()
-
-    def tuple_of(self, count: int) -> None:
-        if len(self.stack) < count:
-            raise self.odd()
-        self.stack[-count:] = [tuple(self.stack[-count:])]
-
-    def make_dictionary(self) -> None:
-        items = self.marked()
-        self.stack.append({})
-        self.set_items(items)
-
-    def set_item(self) -> None:
-        items = self.stack[-2:]
-        del self.stack[-2:]
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
         self.set_items(items)
 
     def set_items(self, items: list[Any]) -> None:
@@ -226,21 +185,18 @@ class Machine:
         elif target is not SKIPPED:
             raise self.odd()
 
-    def global_line(self) -> None:
-        module, name = self.stream.line(), self.stream.line()
-        self.push_global(module.decode("utf-8"), name.decode("utf-8"))
+    def load_stack_global(self) -> None:
+        if SKIPPED in (self.stack[-1], self.stack[-2]):
+            self.stack[-2:] = [SKIPPED]
+        else:
+            super().load_stack_global()
 
-    def push_global(self, module: Any, name: Any) -> None:
-        if module is SKIPPED or name is SKIPPED:
-            self.stack.append(SKIPPED)
-            return
-        if type(module) is not str or type(name) is not str:
-            raise self.odd()
+    def find_class(self, module: str, name: str) -> Global:
         if (module, name) not in KNOWN:
             raise self.unknown(f"a {ascii(module)[1:-1][:80]}.{ascii(name)[1:-1][:80]}")
-        self.stack.append(Global(module, name))
+        return Global(module, name)
 
-    def reduce(self) -> None:
+    def load_reduce(self) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
         made: Any = SKIPPED
         if called is not SKIPPED and arguments is not SKIPPED:
@@ -252,84 +208,33 @@ class Machine:
                 raise self.unknown(f"a {called.name} of an unknown kind")
         self.stack.append(made)
 
-    def build(self) -> None:
+    def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is Dtype:
             target.order = state[1]
         elif type(target) is not dict and target is not SKIPPED:  # of an OrderedDict of weights, its _metadata
             raise self.unknown("an object with a state")
 
-
-def _pop_two(machine: Machine) -> tuple[Any, Any]:
-    second, first = machine.stack.pop(), machine.stack.pop()
-    return first, second
-
-
-def _protocol(machine: Machine) -> None:
-    if machine.stream.byte() > 5:
-        raise machine.odd()
-
-
-_INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
-    code if isinstance(code, int) else ord(code): run
-    for code, run in (
-        # The program.
-        (0x80, _protocol),
-        (0x95, Machine.frame),
-        ("(", Machine.mark),
-        # Constants and numbers.
-        ("N", lambda m: m.push(None)),
-        (0x88, lambda m: m.push(True)),
-        (0x89, lambda m: m.push(False)),
-        ("K", lambda m: m.push(m.stream.byte())),
-        ("M", lambda m: m.push(m.number(2))),
-        ("J", lambda m: m.push_integer(4)),
-        (0x8A, lambda m: m.push_integer(m.stream.byte())),
-        (0x8B, lambda m: m.push_integer(m.number(4))),
-        ("I", Machine.push_integer_line),
-        ("L", Machine.push_integer_line),
-        ("F", lambda m: m.push(float(m.stream.line()))),
-        ("G", Machine.push_float),
-        # Text and bytes.
-        ("X", lambda m: m.push_text(m.number(4))),
-        (0x8C, lambda m: m.push_text(m.stream.byte())),
-        (0x8D, lambda m: m.push_text(m.number(8))),
-        ("T", lambda m: m.push_text(m.number(4), "latin1")),
-        ("U", lambda m: m.push_text(m.stream.byte(), "latin1")),
-        ("V", lambda m: m.push(m.stream.line().decode("raw-unicode-escape"))),
-        ("S", Machine.push_string_line),
-        ("B", lambda m: m.push_bytes(m.number(4))),
-        ("C", lambda m: m.push_bytes(m.stream.byte())),
-        (0x8E, lambda m: m.push_bytes(m.number(8))),
-        # Lists, tuples, sets (as lists) and dictionaries.
-        ("]", lambda m: m.push([])),
-        ("l", lambda m: m.push(m.marked())),
-        ("a", lambda m: m.extend([m.stack.pop()])),
-        ("e", lambda m: m.extend(m.marked())),
-        (")", lambda m: m.push(())),
-        ("t", lambda m: m.push(tuple(m.marked()))),
-        (0x85, lambda m: m.tuple_of(1)),
-        (0x86, lambda m: m.tuple_of(2)),
-        (0x87, lambda m: m.tuple_of(3)),
-        (0x8F, lambda m: m.push([])),
-        (0x90, lambda m: m.extend(m.marked())),
-        (0x91, lambda m: m.push(m.marked())),
-        ("}", lambda m: m.push({})),
-        ("d", Machine.make_dictionary),
-        ("s", Machine.set_item),
-        ("u", lambda m: m.set_items(m.marked())),
-        # The memo.
-        ("p", lambda m: m.memo.put(int(m.stream.line()[:20]), m.stack[-1])),
-        ("q", lambda m: m.memo.put(m.stream.byte(), m.stack[-1])),
-        ("r", lambda m: m.memo.put(m.number(4), m.stack[-1])),
-        (0x94, lambda m: m.memo.put(m.memo.count, m.stack[-1])),
-        ("g", lambda m: m.push(m.memo.get(int(m.stream.line()[:20])))),
-        ("h", lambda m: m.push(m.memo.get(m.stream.byte()))),
-        ("j", lambda m: m.push(m.memo.get(m.number(4)))),
-        # Names.
-        ("c", Machine.global_line),
-        (0x93, lambda m: m.push_global(*_pop_two(m))),
-        ("R", Machine.reduce),
-        ("b", Machine.build),
-    )
-}
+    dispatch = {code: _Python.dispatch[code] for code in _INHERITED} | {
+        0x95: load_frame,
+        ord("("): load_mark,
+        ord("G"): load_binfloat,
+        ord("I"): lambda self: self.load_integer(_Python.load_int),
+        ord("L"): lambda self: self.load_integer(_Python.load_long),
+        0x8A: lambda self: self.load_integer(_Python.load_long1),
+        0x8B: lambda self: self.load_integer(_Python.load_long4),
+        ord("C"): lambda self: self.load_bytes(self.number(1)),
+        ord("B"): lambda self: self.load_bytes(self.number(4)),
+        0x8E: lambda self: self.load_bytes(self.number(8)),
+        # Sets are lists: a member is not hashed.
+        0x8F: _Python.load_empty_list,
+        0x90: _Python.load_appends,
+        0x91: _Python.load_list,
+        ord("d"): load_dict,
+        ord("s"): lambda self: self.set_items([self.stack.pop(-2), self.stack.pop()]),
+        ord("u"): lambda self: self.set_items(self.pop_mark()),
+        ord("p"): lambda self: self.memo.__setitem__(int(self.readline()[:20]), self.stack[-1]),  # short places
+        0x93: load_stack_global,
+        ord("R"): load_reduce,
+        ord("b"): load_build,
+    }

@@ -27,7 +27,7 @@ class Memo:
 
     def __init__(self, needed: frozenset[int] = frozenset(), lost: set[int] | None = None) -> None:
         self.lost = lost
-        self.count = 0
+        self._count = 0
         self._needed = needed
         self._highest = -1
         self._forgetful = False
@@ -36,17 +36,20 @@ class Memo:
         self._recent: dict[int, str] = {}
         self._kept: dict[int, Any] = {}
 
-    def put(self, place: int, value: Any) -> None:
+    def __setitem__(self, place: int, value: Any) -> None:
         self._young[place] = value
-        self.count += 1
+        self._count += 1
         self._highest = max(self._highest, place)
+
+    def __len__(self) -> int:
+        return self._count
 
     def put_keys(self, places: list[int] | range, keys: list[Any]) -> None:
         self._keys.update(zip(places, keys, strict=True))
-        self.count += len(places)
+        self._count += len(places)
         self._highest = max(self._highest, max(places))
 
-    def get(self, place: int) -> Any:
+    def __getitem__(self, place: int) -> Any:
         """Raises `ForgottenError`, and `IndexError` where the place never held anything."""
         for part in (self._young, self._keys, self._kept):
             if place in part:
@@ -66,7 +69,7 @@ class Memo:
         try:
             return list(map(self._keys.__getitem__, places))
         except KeyError:
-            return list(map(self.get, places))
+            return list(map(self.__getitem__, places))
 
     def keep(self) -> None:
         """Everything up to here is shared by what follows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 
 class Dtype:
@@ -21,16 +21,15 @@ class Dtype:
         self.order = "<"
 
 
-class WideInteger(NamedTuple):
-    """An integer of more than 64 bits, such as the number that torch's files begin with. It is no key."""
-
-    value: int
-
-
 class Skipped:
     """Stands in for something that is read over: weights, or bytes of any length."""
 
     __slots__ = ()
+
+    def append(self, _: object) -> None:
+        """Skip an item of a skipped list."""
+
+    extend = append
 
 
 SKIPPED = Skipped()

@@ -19,7 +19,7 @@ ALLOWANCE = 2**22
 
 
 class Stream:
-    """`buffer[position:]` is what comes next; `read(n)` gives up to n bytes, and none at the end of the file.
+    """`buffer[position:]` is what comes next. The argument `read` gives up to n bytes, and none at the end of the file.
 
     `progress` is called after each chunk of the file, `close` by `close`.
 
@@ -66,15 +66,7 @@ class Stream:
         self.buffer = b"".join(parts)
         self._progress()
 
-    def byte(self) -> int:
-        """The next byte."""
-        position = self.position
-        if position >= len(self.buffer):
-            return self.take(1)[0]
-        self.position = position + 1
-        return self.buffer[position]
-
-    def take(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes:
         """The next `count` bytes, at most `WINDOW`. Raises `UsageError` where the file ends before them."""
         end = self.position + count
         if end > len(self.buffer):
@@ -86,15 +78,15 @@ class Stream:
         self.position = end
         return taken
 
-    def line(self) -> bytes:
-        """The bytes before the next newline, which is taken too."""
+    def readline(self) -> bytes:
+        """The bytes up to and with the next newline."""
         end = self.buffer.find(b"\n", self.position, self.position + WINDOW)
         if end < 0:
             self.fill()
             end = self.buffer.find(b"\n", self.position, self.position + WINDOW)
             if end < 0:
                 raise self.truncated() if self.ended else self.refuse("holds an endless line")
-        return self.take(end - self.position + 1)[:-1]
+        return self.read(end - self.position + 1)
 
     def skip(self, count: int) -> None:
         """Pass over `count` bytes, however many, without keeping them."""
