@@ -23,9 +23,10 @@ import numpy as np
 import pyarrow as pa
 
 from hnas.metrics.columns import COLUMNS
-from hnas.pipeline.importers.tables import SCHEMAS, Rows
+from hnas.pipeline.importers.protocol import Rows
 from hnas.pipeline.importers.writing import TableWriters
 from hnas.pipeline.store.run import RunSettings
+from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 
 # What `hnas search` does, up to the queries, with a clock.

@@ -1,8 +1,10 @@
 """Importers of benchmark files. Each is a small module that yields rows of the common tables, a batch at a time.
 
 A new importer is a module here with a function from (path, progress) to rows of `hnas.pipeline.store.schema`, named in
-`IMPORTERS`; nothing else of the pipeline has to know of it. The rows go to files aside, which take their places in the
-store when the importer came to its end without a fault.
+`IMPORTERS`, in the `Literal` of `import` in cli.py, in the table of docs/store.md and in `KINDS` of the hostile files'
+test; its data sets go into `hnas.pipeline.io.dataset_names.KNOWN`, and a space of `hnas.spaces` must know its
+architectures. The rows go to files aside, which take their places in the store when the importer came to its end
+without a fault.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from typing import cast
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.importers.files import content_digest
 from hnas.pipeline.importers.older import OlderImport, older_import
+from hnas.pipeline.importers.protocol import Advance, Importer
 from hnas.pipeline.importers.sources import choose_source, readable
-from hnas.pipeline.importers.tables import Advance, Importer
 from hnas.pipeline.importers.writing import TableWriters
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.manifests import TABLES, Manifest, manifest_names, read_manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hnas.errors import UsageError
 from hnas.pipeline.importers.files import open_input
-from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.protocol import Advance, Rows
 from hnas.pipeline.importers.training_rows import BATCH, Trainings
 
 

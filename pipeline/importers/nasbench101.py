@@ -24,7 +24,7 @@ from hnas.errors import UsageError
 from hnas.pipeline.importers.files import open_input
 from hnas.pipeline.importers.json_stream import shown
 from hnas.pipeline.importers.model_metrics import NUMBERS, Evaluation, read_evaluations
-from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.protocol import Advance, Rows
 from hnas.pipeline.importers.tfrecord import Record, place, read_records
 from hnas.pipeline.store.schema import SCHEMAS
 

@@ -19,7 +19,7 @@ from hnas.errors import UsageError
 from hnas.pipeline.importers.nasbench201_results import Trials, check_names
 from hnas.pipeline.importers.pickles.stream import Stream, open_file
 from hnas.pipeline.importers.pickles.unpickle import unpickle, unpickle_all
-from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.protocol import Advance, Rows
 
 _BENCHMARK = "NAS-Bench-201"
 _FILES = "give NAS-Bench-201-v1_1-096897.pth or NAS-Bench-201-v1_0-e61699.pth"

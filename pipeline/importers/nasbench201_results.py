@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hnas.errors import UsageError
-from hnas.pipeline.importers.tables import Rows
+from hnas.pipeline.importers.protocol import Rows
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.spaces.nasbench201.cell import parse_arch
 

@@ -21,7 +21,7 @@ from hnas.errors import UsageError
 from hnas.pipeline.importers.nasbench201_results import Trials, check_architecture, check_names
 from hnas.pipeline.importers.pickles.stream import Stream, open_file
 from hnas.pipeline.importers.pickles.unpickle import unpickle, unpickle_all
-from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.protocol import Advance, Rows
 
 _BENCHMARK = "NATS-Bench"
 _ENDING = ".pickle.pbz2"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import UsageError
-from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.protocol import Advance, Rows
 from hnas.pipeline.importers.training_rows import BATCH, Trainings
 from hnas.pipeline.io.input_files import regular_file
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from hnas.errors import UsageError
 from hnas.pipeline.importers.files import open_input
 from hnas.pipeline.importers.json_stream import JSONStream, shown
-from hnas.pipeline.importers.tables import Advance, Rows
+from hnas.pipeline.importers.protocol import Advance, Rows
 from hnas.pipeline.io.dataset_names import LONGEST, canonical_dataset, stored_dataset
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.schema import SCHEMAS

@@ -17,7 +17,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from hnas.errors import UsageError, did_you_mean
-from hnas.pipeline.importers.tables import Rows
+from hnas.pipeline.importers.protocol import Rows
 from hnas.pipeline.io.dataset_names import TEN_CLASSES, stored_dataset
 from hnas.pipeline.store.schema import ACCURACIES, SCHEMAS
 from hnas.spaces import SearchSpace, key_of, search_spaces, space_of

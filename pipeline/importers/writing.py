@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hnas.errors import HnasError
-from hnas.pipeline.importers.tables import Rows
+from hnas.pipeline.importers.protocol import Rows
 from hnas.pipeline.io.checksums import notes, seal
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.manifests import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hnas.pipeline.importers.tables import Rows
+from hnas.pipeline.importers.protocol import Rows
 from hnas.pipeline.store.schema import SCHEMAS
 
 ARCHS = (
