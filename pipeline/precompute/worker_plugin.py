@@ -28,14 +28,19 @@ def prepared(client: Client, device: str, name: str) -> Iterator[None]:
     Raises `HnasError` where one of them cannot be.
     """
     try:
+        _prepare(client, device, name)
+        yield
+    finally:
+        # Whatever happened: a worker that cannot load what the scheduler has for it does not start any more.
+        with suppress(Exception):  # the cluster is gone
+            client.unregister_worker_plugin(name)
+
+
+def _prepare(client: Client, device: str, name: str) -> None:
+    try:
         # A worker that is lost meanwhile needs none, and all others are reached.
         with suppress(OSError):
             client.register_plugin(Preparation(device), name=name)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HnasError(f"a worker cannot compute: {reason}; the workers need the same hnas as this command") from error
-    try:
-        yield
-    finally:
-        with suppress(Exception):  # the cluster is gone
-            client.unregister_worker_plugin(name)

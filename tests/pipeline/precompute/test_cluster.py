@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import dask
@@ -281,6 +282,24 @@ def test_workers_are_prepared_as_long_as_a_command_works_those_that_join_meanwhi
     assert set(found.values()) == {(1, True)}
     assert set(cluster.client.run(state).values()) == {(1, False)}
     joined.kill()
+
+
+class _OfAnotherVersion:
+    """Part of what no worker can load, as where its hnas lacks what this command's has."""
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return import_module, ("hnas.of_another_version",)
+
+
+def test_where_a_worker_cannot_be_prepared_nothing_stays_on_the_scheduler_for_those_that_join(cluster):
+    with (
+        pytest.raises(
+            HnasError, match=r"a worker cannot compute: .*of_another_version.*; the workers need the same hnas"
+        ),
+        prepared(cluster.client, _OfAnotherVersion(), "hnas-x"),
+    ):
+        pytest.fail("the workers count as prepared")
+    assert "hnas-x" not in cluster.client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.worker_plugins))
 
 
 def settings_of(dask_worker: Worker) -> tuple[bool, bool, str | None]:
