@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from hnas.errors import HnasError, UsageError
-from hnas.metrics.layers import MODULES, Modules, modules_of
+from hnas.metrics.layers import MODULES, Modules, modules_of, refuse_parametrised
 from hnas.metrics.unseen_uses import refuse_scripted
 
 # The kinds of NumPy arrays that are numbers: truth values, integers without and with a sign, floating-point numbers.
@@ -25,6 +25,7 @@ def checked_network(network: Any) -> Modules:
         raise UsageError(f"the network is {_type(network)}, but a torch.nn.Module is needed")
     modules = modules_of(network)
     refuse_scripted(modules)
+    refuse_parametrised(modules)
     for name, module in modules.items():
         for own, parameter in module._parameters.items():
             if parameter is not None and is_lazy(parameter):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from hnas.errors import UsageError
 from hnas.metrics.owners import IN_ORDER, Rows
@@ -28,6 +29,21 @@ Modules = dict[str, nn.Module]
 def modules_of(network: nn.Module) -> Modules:
     """All modules of `network`. Walking it takes a while, so it is done once."""
     return {name or type(network).__name__: module for name, module in network.named_modules()}
+
+
+def refuse_parametrised(modules: Modules) -> None:
+    """Raise `UsageError` for a layer with torch's parametrisations, before one is computed: spectral norm's counts."""
+    for name, module in modules.items():
+        if isinstance(module, MODULES) and (is_parametrized(module, "weight") or is_parametrized(module, "bias")):
+            raise computed(name)
+
+
+def computed(name: str) -> UsageError:
+    """What is wrong with a layer whose parameters others determine."""
+    return UsageError(
+        f"layer {name} has a weight or bias that is computed from other parameters, so it has no gradient of its own; "
+        "remove its parametrisation first"
+    )
 
 
 class LayerMap(ABC):
@@ -112,10 +128,7 @@ class Layers:
             if isinstance(module, MODULES):
                 weight, bias = module.weight, module.bias
                 if not isinstance(weight, nn.Parameter) or not (bias is None or isinstance(bias, nn.Parameter)):
-                    raise UsageError(
-                        f"layer {name} has a weight or bias that is computed from other parameters, so it has no "
-                        "gradient of its own; remove its parametrisation first"
-                    )
+                    raise computed(name)
                 if id(weight) not in layers:
                     layers[id(weight)] = Layer(name, weight.detach().requires_grad_())
                 if bias is not None and id(bias) not in biases:

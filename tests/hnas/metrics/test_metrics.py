@@ -384,6 +384,15 @@ def parametrised() -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def test_a_refused_spectral_norm_keeps_its_vectors() -> None:
+    network = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(12, CLASSES))).double()
+    before = [buffer.clone() for buffer in network.buffers()]
+    with pytest.raises(UsageError, match="computed from other parameters"):
+        compute_metrics(network, *batch((12,)))
+    assert before
+    assert all(map(torch.equal, before, network.buffers()))
+
+
 class Attention(nn.Module):
     """Its projection is a Linear module whose weight goes to one large function, not through the module."""
 
