@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,24 +80,27 @@ def settled(modules: Modules, generators: Generators, forward: Callable[[Watch |
     first, drew = _watched(forward, generators, None)
     if not drew:
         return first
-    watch = Watch(modules, generators)
-    second, drew = _watched(forward, generators, watch)
-    if not drew:  # another thread drew
-        return second
-    # Threads beside this one draw now and then, as Dask's do: a module that draws does so in each pass.
-    again = Watch(modules, generators)
-    third, drew = _watched(forward, generators, again)
+    # Threads beside this one draw now and then, as Dask's do: a module that draws does so in each pass. No graph is
+    # made beside the first one's, which is most of what a measurement holds.
+    watch, again = Watch(modules, generators), Watch(modules, generators)
+    with torch.no_grad():
+        second, drew = _watched(forward, generators, watch)
+        if not drew:
+            return first
+        _, drew = _watched(forward, generators, again)
     watch.drawing = {module: None for module in watch.drawing if module in again.drawing}
     if not drew or not watch.drawing:
-        return third
+        return first
     for module in watch.drawing:
         module.training = False
-    fourth, drew = _watched(forward, generators, None)
-    if fourth.recorder.normalised != first.recorder.normalised:
+    fourth: Forward | None = None
+    with suppress(RuntimeError, ValueError):  # batch norm without running statistics has no evaluation mode
+        fourth, drew = _watched(forward, generators, None)
+    if fourth is None or fourth.recorder.normalised != first.recorder.normalised:
         if not (watch.of_torch or again.of_torch) and _same(first.logits, second.logits):
             for module in watch.drawing:
                 module.training = True
-            return third  # a thread that draws all the time
+            return first  # a thread that draws all the time
         raise UsageError(f"{watch.told()}, and cannot be put in evaluation mode, since it normalises batches too")
     if not drew:
         return fourth

@@ -219,3 +219,25 @@ def test_a_thread_that_draws_all_the_time_is_not_taken_for_the_network(one_threa
         thread.join()
     assert found == [expected] * 5
     assert all(module.training for module in network.modules())
+
+
+def test_another_thread_that_draws_costs_one_more_forward_pass_without_a_graph(one_thread):
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graphs: list[bool] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.graphs.append(torch.is_grad_enabled())
+            if len(self.graphs) == 1:
+                thread = threading.Thread(target=random.random)
+                thread.start()
+                thread.join()
+            return x
+
+    beside = Beside()
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), beside, nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))
+    images, labels = torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))
+    found = compute_metrics(network, images, labels).columns()
+    assert beside.graphs == [True, False]
+    assert compute_metrics(network, images, labels).columns() == found
