@@ -72,9 +72,6 @@ class Recorder(nn.Module):
         return self.network(inputs)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def digits() -> tuple[Data, Data]:
     """Training and validation part, (n, 3, 8, 8) uint8 and (n,) int64."""

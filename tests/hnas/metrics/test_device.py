@@ -20,8 +20,6 @@ from hnas.errors import UsageError
 from hnas.metrics import compute, queue_metrics
 from tests.support.networks import CLASSES, NETWORKS, batch, build
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 #: Of each space a few architectures with every operation. NAS-Bench-101's are spelled out: sampling it enumerates it.
 ARCHITECTURES = {
     "nasbench101": [

@@ -19,8 +19,6 @@ from hnas.errors import UsageError
 from tests.support.networks import CLASSES, Forward, batch
 from tests.support.references import agrees, reference_exact, reference_scalars
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Again(torch.autograd.Function):
     """x + f(x), of which only x is kept, as reversible blocks do."""

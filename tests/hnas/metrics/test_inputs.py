@@ -20,8 +20,6 @@ from hnas.errors import HnasError, UsageError
 from tests.support.networks import CLASSES, Forward, batch
 from tests.support.references import agrees, reference_exact, reference_scalars
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def convolutional(dtype: torch.dtype = torch.float32) -> nn.Module:
     with torch.random.fork_rng():

@@ -47,9 +47,6 @@ LIVE = [
 ]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def cell_network(arch: str, *, channels: int = 4, cells: int = 1, seed: int = 0) -> nn.Module:
     network = CELLS.network(arch, classes=CLASSES, channels=channels, cells=cells, seed=seed).double()
     with torch.random.fork_rng():

@@ -18,8 +18,6 @@ from hnas.errors import UsageError
 from hnas.metrics import Metrics
 from tests.support.networks import CLASSES, Forward, batch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class StochasticDepth(nn.Module):
     """Drops whole samples while training."""
@@ -192,7 +190,7 @@ def test_a_network_that_draws_nothing_runs_forward_once() -> None:
     assert len(calls) == 1
 
 
-def test_a_thread_that_draws_all_the_time_is_not_taken_for_the_network(one_thread):
+def test_a_thread_that_draws_all_the_time_is_not_taken_for_the_network():
     class Normalised(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -221,7 +219,7 @@ def test_a_thread_that_draws_all_the_time_is_not_taken_for_the_network(one_threa
     assert all(module.training for module in network.modules())
 
 
-def test_another_thread_that_draws_costs_one_more_forward_pass_without_a_graph(one_thread):
+def test_another_thread_that_draws_costs_one_more_forward_pass_without_a_graph():
     class Beside(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -19,8 +19,6 @@ from hnas.metrics.recorder import Recorder
 from tests.support.networks import CLASSES, Forward, batch, build, shake
 from tests.support.references import agrees, reference_exact, reference_scalars
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Network = Callable[[], nn.Module]
 
 

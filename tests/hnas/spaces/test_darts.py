@@ -65,9 +65,6 @@ def cells(draw: st.DrawFn, operations: tuple[str, ...] = ALL, most: int = 5) -> 
 genotypes = st.builds(Genotype, cells(), cells())
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def suite_zero() -> dict[str, dict[str, float]]:
     """The 250 rows of NAS-Bench-Suite-Zero by encoding."""

@@ -89,9 +89,6 @@ def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nasbench101_enumerate, "load_table", refuse)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # Labelled graphs, as lists of edges with labels of the interior.
 
 Graph = tuple[tuple[tuple[int, int], ...], tuple[int, ...]]

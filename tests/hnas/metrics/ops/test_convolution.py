@@ -13,8 +13,6 @@ from torch import Tensor
 
 from hnas.metrics.ops.convolution import Convolution
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Case(NamedTuple):
     geometry: Convolution

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from hnas.metrics.ops.pooling import average_pool, max_pool_places
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def images(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
