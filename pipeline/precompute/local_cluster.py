@@ -37,6 +37,9 @@ HOUSEKEEPING: dict[str, Any] = {
     "distributed.admin.system-monitor.interval": "5s",
     # One heap for all threads of a worker. In those of its own, of 64 MiB each, the thread that computes leaves gaps.
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": "1",
+    # No sizes of messages: Dask estimates them from random samples, twice a second in each worker, and a forward pass
+    # during which numbers were drawn is done again, to find out that the network drew none.
+    "distributed.nanny.pre-spawn-environ.DASK_DISTRIBUTED__COMM__OFFLOAD": "False",
     # Chunks give back a few numbers: nothing is there to spill, and a worker that paused would wait for ever.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -306,6 +307,18 @@ def settings_of(dask_worker: Worker) -> tuple[bool, bool, str | None]:
     """Whether a worker samples its own stacks, and those of its event loop; its allocator's number of heaps."""
     sampled = "profile" in dask_worker.periodic_callbacks, len(dask_worker.io_loop.profile) > 0
     return *sampled, os.environ.get("MALLOC_ARENA_MAX")
+
+
+def draws() -> bool:
+    """Whether somebody draws from Python's generator within two heartbeats."""
+    before = random.getstate()
+    time.sleep(1.2)
+    return random.getstate() != before
+
+
+def test_nothing_draws_random_numbers_in_a_local_worker():
+    with connected(1, None, "cpu") as client:
+        assert client.submit(draws).result() is False
 
 
 def test_no_local_worker_samples_itself_or_has_several_heaps_nor_does_one_that_takes_a_lost_ones_place():
