@@ -88,6 +88,11 @@ def run_script(script: Path, text: str, *options: str, **environment: str) -> st
     return done.stdout
 
 
+def test_the_checkout_has_links_and_no_copies_of_what_lies_beside_hnas():
+    links = {name: str((ROOT / "hnas" / name).readlink()) for name in ("pipeline", "cli.py", "tables")}
+    assert links == {"pipeline": "../pipeline", "cli.py": "../cli.py", "tables": "../data/tables"}
+
+
 def test_the_wheel_holds_hnas_and_no_other_name(installed):
     names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"hnas"}
