@@ -16,6 +16,7 @@ from hnas.pipeline.analysis.correlate import TABLE_1
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.search.session import new_search, run_search
+from hnas.pipeline.store.shipped_tables import shipped_tables
 from hnas.pipeline.store.store import Store, store_location
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--acquisition", default="ei")
     options = parser.parse_args()
     store = Store(store_location(options.store))
-    connection = connect(store)
+    connection = connect(store, shipped_tables())
     scratch = Store("memory://searches")  # searches of a benchmark are not worth keeping
     for metric in TABLE_1:
         winners, own = [], []
