@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from hnas.errors import HnasError
 from hnas.pipeline.precompute.dask_api import Client, Worker, WorkerPlugin
 from hnas.pipeline.precompute.worker import prepare_process
+
+# The scheduler gives up a worker whose connection is lost within moments.
+_TRIES, _PAUSE = 10, 0.2
 
 
 class Preparation(WorkerPlugin):  # type: ignore[misc, unused-ignore]
@@ -37,10 +41,14 @@ def prepared(client: Client, device: str, name: str) -> Iterator[None]:
 
 
 def _prepare(client: Client, device: str, name: str) -> None:
-    try:
-        # A worker that is lost meanwhile needs none, and all others are reached.
-        with suppress(OSError):
+    for _ in range(_TRIES):
+        try:
             client.register_plugin(Preparation(device), name=name)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HnasError(f"a worker cannot compute: {reason}; the workers need the same hnas as this command") from error
+            return
+        except OSError:  # of a worker that is lost meanwhile: it needs none, but hides what others answered
+            time.sleep(_PAUSE)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise HnasError(
+                f"a worker cannot compute: {reason}; the workers need the same hnas as this command"
+            ) from error
