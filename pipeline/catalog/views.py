@@ -111,7 +111,9 @@ def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, li
             [
                 File(store, ("searches", search, "queries.parquet"))
                 for search in store.folders("searches")
-                if store.exists("searches", search, "queries.parquet")
+                # One that is lost is missed when it is read: a search is saved with its first query.
+                if store.exists("searches", search, "search.json")
+                or store.exists("searches", search, "queries.parquet")
             ],
         ),
     }

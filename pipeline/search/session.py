@@ -160,8 +160,6 @@ def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
         settings = SearchSettings.from_dict(saved)
     except TypeError as error:
         raise HnasError(f"searches/{name}/search.json has settings this hnas does not know: {error}") from error
-    if not store.exists("searches", name, "queries.parquet"):
-        return settings, []
     table = store.read_table([f.name for f in fields(Query)], "searches", name, "queries.parquet")
     return settings, [Query(**row) for row in table.to_pylist()]
 

@@ -67,7 +67,7 @@ def check_store(store: Store) -> Report:
         search_records(store)
     for search in store.folders("searches"):
         report.files += 1
-        if store.exists("searches", search, "queries.parquet"):
+        if any(store.exists("searches", search, name) for name in ("search.json", "queries.parquet")):
             _read(store, report, "searches", search, "queries.parquet")
     return report
 

@@ -25,6 +25,7 @@ from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.console.query import run_query
 from hnas.pipeline.io.checksums import CHECKSUM, DamagedError, parquet_bytes, verify_parquet
 from hnas.pipeline.precompute.driver import precompute
+from hnas.pipeline.search.session import new_search, open_search, run_search
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import Run
@@ -33,6 +34,7 @@ from tests.support.contents import snapshot
 from tests.support.places import ROOT
 from tests.support.processes import HNAS, run_command
 from tests.support.runs import SPACE, exact_table, fill, job_of
+from tests.support.stores import make_store
 
 
 @pytest.fixture
@@ -513,3 +515,15 @@ def test_a_chunk_that_has_no_end_is_not_read(tmp_path, name, endless):
         arrays.read(name)
     assert [chunk for chunk, _ in arrays.damaged(name)] == [str(chunk.relative_to(Path(arrays.path, name)))]
     assert len(arrays.rows(arrays.open(name), 0, 4)) == 4
+
+
+def test_lost_queries_of_a_search_are_missed(tmp_path):
+    store = make_store(tmp_path, architectures=20)
+    started = new_search(connect(store), space="nasbench201", queries=2)
+    found = run_search(store, connect(store), started)
+    Path(store.path("searches", found.search, "queries.parquet")).unlink()
+    with pytest.raises(HnasError, match=r"queries\.parquet cannot be read"):
+        rows(store, "FROM queries")
+    with pytest.raises(HnasError, match=r"queries\.parquet cannot be read"):
+        open_search(store, found.search)
+    assert any("queries.parquet" in finding.path for finding in check_store(store).damaged)
