@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,8 +94,12 @@ def settled(modules: Modules, generators: Generators, forward: Callable[[Watch |
     for module in watch.drawing:
         module.training = False
     fourth: Forward | None = None
-    with suppress(RuntimeError, ValueError):  # batch norm without running statistics has no evaluation mode
+    try:
         fourth, drew = _watched(forward, generators, None)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError):  # batch norm without running statistics has no evaluation mode
+        pass
     if fourth is None or fourth.recorder.normalised != first.recorder.normalised:
         if not (watch.of_torch or again.of_torch) and _same(first.logits, second.logits):
             for module in watch.drawing:
