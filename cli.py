@@ -176,15 +176,15 @@ def precompute(
     """
     if dataset is None:
         raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
+    from hnas.pipeline.cluster.local_cluster import default_workers
+    from hnas.pipeline.cluster.tls import Certificates
     from hnas.pipeline.images import open_dataset
     from hnas.pipeline.io.terminal_tables import terminal_width
     from hnas.pipeline.precompute.driver import estimate
     from hnas.pipeline.precompute.driver import precompute as carry_out
-    from hnas.pipeline.precompute.local_cluster import default_workers
     from hnas.pipeline.precompute.plan import make_plan
     from hnas.pipeline.precompute.progress import PrecomputeReporter
     from hnas.pipeline.precompute.report import dry_run_text, precompute_summary
-    from hnas.pipeline.precompute.tls import Certificates
     from hnas.pipeline.store.space_cache import space_cache
     from hnas.spaces import search_spaces
 

@@ -11,28 +11,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from queue import Empty, SimpleQueue
-from typing import Any
+from functools import partial
+from queue import SimpleQueue
 
 from hnas.devices import Numerics, choose_device, use_float32
 from hnas.errors import HnasError, UsageError
+from hnas.pipeline.cluster.connection import connected
+from hnas.pipeline.cluster.dask_api import Client, Future, KilledWorker
+from hnas.pipeline.cluster.local_cluster import default_workers
+from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finished
+from hnas.pipeline.cluster.tls import Certificates
+from hnas.pipeline.cluster.worker_plugin import prepared
 from hnas.pipeline.precompute.chunking import ChunkSizes
 from hnas.pipeline.precompute.claims import Claims, joined
-from hnas.pipeline.precompute.cluster import connected
-from hnas.pipeline.precompute.dask_api import Client, Future, KilledWorker
-from hnas.pipeline.precompute.local_cluster import default_workers
 from hnas.pipeline.precompute.plan import Plan, adopted, is_recorded, record_request, relative_costs
-from hnas.pipeline.precompute.tls import Certificates
 from hnas.pipeline.precompute.worker import (
     Chunk,
     Done,
     Job,
     batch_tensors,
     measure,
+    prepare_process,
     run_chunk,
     run_chunks,
 )
-from hnas.pipeline.precompute.worker_plugin import prepared
 from hnas.pipeline.store.claim_log import sweep_drivers
 from hnas.pipeline.store.run import Run, now
 from hnas.pipeline.store.store import Store
@@ -40,8 +42,8 @@ from hnas.spaces import SearchSpace
 from hnas.threads import torch_threads
 
 _RETRIES = 3
-# Seconds between two looks at what other commands left, and at the workers of a cluster that grows.
-_LOOK, _RECOUNT = 1.0, 15.0
+# Seconds between two looks at the workers of a cluster that grows.
+_RECOUNT = 15.0
 _NO_CERTIFICATES = Certificates()
 
 
@@ -138,9 +140,9 @@ def precompute(
             claims = Claims(run, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
             stack.enter_context(joined(claims))
             job = Job(_absolute(store), run.name, plan.settings, device, keep_gram, claims.token)
-            stack.enter_context(prepared(client, device, f"hnas-{claims.token}"))
+            stack.enter_context(prepared(client, partial(prepare_process, device), f"hnas-{claims.token}"))
             begun = time.perf_counter()
-            lost = _watch_workers(client, job)
+            lost = lost_workers(client, _prefix(job))
             progress(_progress(claims, plan, 0.0, lost))
             _repair(client, plan, job, task)
             for _ in _results(client, claims, ChunkSizes(plan.chunk_size, claims.block), job, task, used, lost):
@@ -172,20 +174,6 @@ def _progress(claims: Claims, plan: Plan, seconds: float, lost: list[str]) -> Pr
 
 def _prefix(job: Job) -> str:
     return f"hnas-{job.token}-"
-
-
-def _watch_workers(client: Client, job: Job) -> list[str]:
-    """A list to which the address of each worker is added that goes away with chunks of this job in work."""
-    lost: list[str] = []
-
-    def note(event: tuple[float, dict[str, Any]]) -> None:
-        _, said = event
-        in_work = any(str(key).startswith(_prefix(job)) for key in said.get("processing-tasks", ()))
-        if in_work and said.get("action") == "remove-worker" and not said.get("expected"):
-            lost.append(str(said.get("worker")))
-
-    client.subscribe_topic("all", note)
-    return lost
 
 
 def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | None:
@@ -228,7 +216,7 @@ def _results(
 
     Ends when nothing is free and no other command holds any of it: what one that dies held is free again.
     """
-    workers, counted = _count_workers(client), time.monotonic()
+    workers, counted = count_workers(client), time.monotonic()
     finished: SimpleQueue[Future] = SimpleQueue()
     running: dict[str, tuple[list[Chunk], Future]] = {}
     known = claims.computed + claims.elsewhere, len(lost)
@@ -243,7 +231,7 @@ def _results(
             future.add_done_callback(finished.put)
         if not running and not claims.waiting:
             return
-        for future in _next(finished):
+        for future in next_finished(finished):
             chunks, _ = running.pop(future.key)
             outcomes = list(zip(chunks, _result(future), strict=True))
             future.release()
@@ -255,7 +243,7 @@ def _results(
             known = now
             yield
         if time.monotonic() - counted > _RECOUNT:
-            workers, counted = _count_workers(client), time.monotonic()
+            workers, counted = count_workers(client), time.monotonic()
 
 
 def _repair(client: Client, plan: Plan, job: Job, task: Callable[[Job, Chunk], Done]) -> None:
@@ -267,28 +255,6 @@ def _repair(client: Client, plan: Plan, job: Job, task: Callable[[Job, Chunk], D
     ]
     for future in futures:
         _result(future)
-
-
-def _next(finished: SimpleQueue[Future]) -> Iterator[Future]:
-    """The futures that finished, after the first of them or a while."""
-    try:
-        yield finished.get(timeout=_LOOK)
-        while True:
-            yield finished.get_nowait()
-    except Empty:
-        return
-
-
-def _count_workers(client: Client) -> int:
-    """The threads of all workers, once there is one."""
-    try:
-        client.wait_for_workers(1, timeout=60)
-    except TimeoutError:
-        raise HnasError(
-            "the Dask scheduler has no worker, and none came within 60 seconds; start `dask worker`"
-        ) from None
-    threads: dict[str, int] = client.nthreads()
-    return max(1, sum(threads.values()))
 
 
 def _result(future: Future) -> list[Done]:

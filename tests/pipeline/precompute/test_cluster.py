@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -25,9 +26,10 @@ from distributed import Client, Worker
 from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.pipeline.catalog import views as catalog
-from hnas.pipeline.precompute.cluster import connected
+from hnas.pipeline.cluster.connection import connected
+from hnas.pipeline.cluster.worker_plugin import prepared
 from hnas.pipeline.precompute.driver import Outcome, Progress, precompute
-from hnas.pipeline.precompute.worker_plugin import prepared
+from hnas.pipeline.precompute.worker import prepare_process
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
 from tests.support.contents import matching, snapshot
@@ -276,7 +278,7 @@ def test_workers_are_prepared_as_long_as_a_command_works_those_that_join_meanwhi
 
         return torch.get_num_threads(), "hnas-x" in dask_worker.plugins
 
-    with prepared(cluster.client, "cpu", "hnas-x"):
+    with prepared(cluster.client, partial(prepare_process, "cpu"), "hnas-x"):
         joined = cluster.start_worker()
         found = cluster.client.run(state)
     assert len(found) > 1
@@ -322,7 +324,7 @@ def test_nothing_draws_random_numbers_in_a_local_worker():
 
 
 def test_no_local_worker_samples_itself_or_has_several_heaps_nor_does_one_that_takes_a_lost_ones_place():
-    with connected(1, None, "cpu") as client, prepared(client, "cpu", "hnas-x"):
+    with connected(1, None, "cpu") as client, prepared(client, partial(prepare_process, "cpu"), "hnas-x"):
         ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), settings_of(dask_worker))).values()
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + WAIT

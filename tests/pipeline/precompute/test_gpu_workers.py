@@ -14,10 +14,10 @@ import torch
 
 from hnas.devices import Numerics, numerics, use_float32, visible_gpus
 from hnas.errors import HnasError
-from hnas.pipeline.precompute import cluster as clusters
+from hnas.pipeline.cluster import connection as clusters
+from hnas.pipeline.cluster.local_cluster import SharedGPUCluster, default_workers, local_cluster, physical_cores
 from hnas.pipeline.precompute import driver as precompute
 from hnas.pipeline.precompute import worker
-from hnas.pipeline.precompute.local_cluster import SharedGPUCluster, default_workers, local_cluster, physical_cores
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from tests.support.places import SHIPPED as TABLES

@@ -16,9 +16,9 @@ from cli import app
 from hnas.devices import choose_device
 from hnas.errors import UsageError
 from hnas.pipeline.catalog import views as catalog
+from hnas.pipeline.cluster.local_cluster import physical_cores
 from hnas.pipeline.images import open_dataset
 from hnas.pipeline.precompute.driver import estimate
-from hnas.pipeline.precompute.local_cluster import physical_cores
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.precompute.report import dry_run_text
 from hnas.pipeline.store.run import RunSettings

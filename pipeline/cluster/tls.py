@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hnas.errors import HnasError, UsageError
-from hnas.pipeline.precompute.dask_api import Security, dask, parse_address, parse_host_port
+from hnas.pipeline.cluster.dask_api import Security, dask, parse_address, parse_host_port
 
 
 @dataclass(frozen=True)

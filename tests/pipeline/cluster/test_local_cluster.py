@@ -18,8 +18,8 @@ import pytest
 from distributed import Client, Security
 
 from hnas.errors import HnasError
-from hnas.pipeline.precompute.cluster import connected
-from hnas.pipeline.precompute.dask_scratch import scratch_folder
+from hnas.pipeline.cluster.connection import connected
+from hnas.pipeline.cluster.dask_scratch import scratch_folder
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.store.store import Store
 from tests.support.contents import matching

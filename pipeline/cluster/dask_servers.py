@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hnas.pipeline.precompute.dask_api import Nanny, Worker
+from hnas.pipeline.cluster.dask_api import Nanny, Worker
 
 
 class QuietWorker(Worker):  # type: ignore[misc, unused-ignore]

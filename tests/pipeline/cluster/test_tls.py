@@ -20,8 +20,8 @@ from cryptography.x509.oid import NameOID
 from distributed import Client, Security
 
 from hnas.errors import HnasError, UsageError
+from hnas.pipeline.cluster.tls import Certificates
 from hnas.pipeline.precompute.driver import precompute
-from hnas.pipeline.precompute.tls import Certificates
 from hnas.pipeline.store.store import Store
 from tests.support.processes import WAIT, precompute_command, run_command
 from tests.support.runs import SPACE, exact_table, fill

@@ -12,10 +12,10 @@ from multiprocessing import active_children, resource_tracker
 from typing import Any
 
 from hnas.errors import HnasError, UsageError
-from hnas.pipeline.precompute.dask_api import Client, dask
-from hnas.pipeline.precompute.dask_scratch import scratch_folder
-from hnas.pipeline.precompute.local_cluster import default_workers, disable_http, gpus, local_cluster, settings
-from hnas.pipeline.precompute.tls import Certificates, await_greeting, complete_address
+from hnas.pipeline.cluster.dask_api import Client, dask
+from hnas.pipeline.cluster.dask_scratch import scratch_folder
+from hnas.pipeline.cluster.local_cluster import default_workers, disable_http, gpus, local_cluster, settings
+from hnas.pipeline.cluster.tls import Certificates, await_greeting, complete_address
 
 _NO_CERTIFICATES = Certificates()
 

@@ -11,9 +11,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hnas.devices import choose_device, visible_gpus
-from hnas.pipeline.precompute.dask_api import LocalCluster, Security, dask, parse_memory_limit
-from hnas.pipeline.precompute.dask_servers import QuietNanny
+from hnas.pipeline.cluster.dask_api import LocalCluster, Security, dask, parse_memory_limit
+from hnas.pipeline.cluster.dask_servers import QuietNanny
 from hnas.threads import physical_cores
 
 ClusterFactory = Callable[..., Any]
@@ -71,6 +70,10 @@ def disable_http(cluster: Any) -> None:
 
 def gpus(device: str) -> list[str]:
     """The GPUs that local workers compute on: those of this machine if `device` is or becomes CUDA, else none."""
+    if device == "cpu":  # without torch, whose import takes longer than many a task
+        return []
+    from hnas.devices import choose_device, visible_gpus
+
     return visible_gpus() if choose_device(device) == "cuda" else []
 
 
