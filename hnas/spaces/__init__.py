@@ -8,6 +8,8 @@ Torch is imported when a network is built, not before: a search against a table 
 from hnas.spaces.protocols import (
     Cache,
     Cached,
+    Categorical,
+    Mutable,
     Named,
     Printed,
     SearchSpace,
@@ -21,6 +23,8 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "Cache",
     "Cached",
+    "Categorical",
+    "Mutable",
     "Named",
     "Printed",
     "SearchSpace",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
 
@@ -77,6 +78,40 @@ class Printed(Protocol):
 
     def printed(self, text: str) -> Iterator[tuple[int, str]]:
         """Each architecture in the text of a program or a log, with the number of its line, from 1."""
+        ...
+
+
+@runtime_checkable
+class Mutable(Protocol):
+    """A space in which evolution and local search can move: from an architecture to one much like it.
+
+    Both methods take any spelling of an architecture, answer with keys, and raise `UsageError` where it is malformed.
+    """
+
+    def mutate(self, arch: str, random: np.random.Generator) -> str:
+        """A random architecture other than `arch`, by the mutation that is published for the space."""
+        ...
+
+    def neighbours(self, arch: str) -> list[str]:
+        """All architectures one edit away from `arch`, each once, sorted, `arch` not among them."""
+        ...
+
+
+@runtime_checkable
+class Categorical(Protocol):
+    """A space whose architectures are made by a fixed number of decisions, each among a fixed number of options.
+
+    `choices` holds the number of options of each decision, all at least 2.
+    """
+
+    choices: tuple[int, ...]
+
+    def decode(self, decisions: Sequence[int]) -> str | None:
+        """The key of the architecture that `decisions` make, `0 ≤ decisions[i] < choices[i]`; None for none at all."""
+        ...
+
+    def encode(self, arch: str) -> tuple[int, ...] | None:
+        """Decisions that `decode` takes to `arch`, or to another spelling of it; None where there are none."""
         ...
 
 

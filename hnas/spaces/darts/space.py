@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hnas.errors import UsageError
 from hnas.spaces.darts.canonical import DARTSCell, canonical_darts_cell
+from hnas.spaces.darts.edits import CHOICES, decoded, encoded, mutated, neighbours
 from hnas.spaces.darts.genotype import NODES, OPERATIONS, from_suite_zero, genotype_of
 from hnas.spaces.darts.layout import cost
 from hnas.spaces.darts.published import NAMED, depth, genotype, width
@@ -22,6 +23,8 @@ from hnas.spaces.darts.text import Edge, genotypes_in
 from hnas.spaces.sizes import check_sizes
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hnas.spaces.darts.network import DARTSNetwork
 
 _SAMPLED = OPERATIONS[1:]
@@ -35,7 +38,7 @@ def canonical_cells(arch: str) -> tuple[DARTSCell, DARTSCell]:
 
 
 class DARTS:
-    """The search space; see `hnas.spaces.SearchSpace` and `Spelled` for what each method promises.
+    """The search space; see the protocols of `hnas.spaces`, of which it follows all but `Cached`, for what is promised.
 
     `cells` is the number of cells of a network in all, reduction cells included.
     """
@@ -44,6 +47,7 @@ class DARTS:
     size: int | None = None
     channels = 16
     cells = 5
+    choices = CHOICES
 
     def enumerate(self) -> Iterator[str]:
         """Raises `UsageError`: there are 180² ways to wire the two cells, and 7¹⁶ to fill them, about 10¹⁸."""
@@ -74,6 +78,22 @@ class DARTS:
     def definition(self, arch: str) -> str:
         """The same as `key`."""
         return self.key(arch)
+
+    def decode(self, decisions: Sequence[int]) -> str:
+        """The genotype that 22 decisions make; see `edits.decoded`."""
+        return str(decoded(decisions))
+
+    def encode(self, arch: str) -> tuple[int, ...] | None:
+        """The decisions that make `arch`, but for the order of a node's states; None where it is outside the space."""
+        return encoded(genotype(arch))
+
+    def mutate(self, arch: str, random: np.random.Generator) -> str:
+        """The genotype with one random operation or state replaced; see `edits.mutated`."""
+        return str(mutated(genotype(arch), random))
+
+    def neighbours(self, arch: str) -> list[str]:
+        """The genotypes with one operation or state replaced, 120 for one of the space; see `edits`."""
+        return sorted(set(map(str, neighbours(genotype(arch)))))
 
     @staticmethod
     def from_suite_zero(encoding: str | Sequence[Any]) -> str:

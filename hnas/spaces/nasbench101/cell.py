@@ -119,14 +119,14 @@ def make_cell(adjacency: Sequence[Sequence[int]], operations: Sequence[str]) -> 
                     "edges lead from a vertex to a later one (an upper triangular matrix)"
                 )
             inputs[target] |= int(entry) << source
-    cell = _pruned(inputs, [_LABELS[name] for name in operations[1:-1]])
+    cell = pruned(inputs, [_LABELS[name] for name in operations[1:-1]])
     edges = count_edges(cell.inputs)
     if edges > MAX_EDGES:
         raise UsageError(f"the cell has {edges} edges; a NAS-Bench-101 cell has {MAX_EDGES} at most")
     return cell
 
 
-def _pruned(inputs: list[int], labels: list[int]) -> NASBench101Cell:
+def pruned(inputs: list[int], labels: list[int]) -> NASBench101Cell:
     """The cell without the vertices that are on no path from input to output."""
     last = len(inputs) - 1
     reached = 1
@@ -140,10 +140,10 @@ def _pruned(inputs: list[int], labels: list[int]) -> NASBench101Cell:
     live = [v for v in range(last + 1) if reached & used & 1 << v]
     if last not in live:
         raise UsageError("no path leads from the cell's input to its output; at least one is needed")
-    return NASBench101Cell(_renumbered(inputs, live), tuple(labels[v - 1] for v in live[1:-1]))
+    return NASBench101Cell(renumbered(inputs, live), tuple(labels[v - 1] for v in live[1:-1]))
 
 
-def _renumbered(inputs: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+def renumbered(inputs: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
     """`inputs` of the vertices `order`, numbered as they stand there."""
     return tuple(sum((inputs[v] >> u & 1) << place for place, u in enumerate(order)) for v in order)
 
@@ -181,7 +181,7 @@ def canonical_labelling(cell: NASBench101Cell) -> NASBench101Cell:
     last = len(cell.inputs) - 1
     best: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     for order in _orders(cell.inputs, (0,), 1):
-        inputs = _renumbered(cell.inputs, (*order, last))
+        inputs = renumbered(cell.inputs, (*order, last))
         key = (inputs[::-1], tuple(cell.labels[v - 1] for v in order[1:]))  # the last vertex holds the highest bits
         if best is None or key < best:
             best = key
@@ -214,10 +214,17 @@ def cell_hash(cell: NASBench101Cell) -> str:
     labels = (-1, *cell.labels, -2)
     hashes = [_md5(str((len(out[v]), len(into[v]), labels[v]))) for v in range(n)]
     for _ in range(n):
-        read = ["".join(sorted(hashes[u] for u in into[v])) for v in range(n)]
-        reading = ["".join(sorted(hashes[w] for w in out[v])) for v in range(n)]
-        hashes = [_md5("|".join(parts)) for parts in zip(read, reading, hashes, strict=True)]
+        hashes = [
+            _md5(f"{_sorted(read, hashes)}|{_sorted(reading, hashes)}|{own}")
+            for read, reading, own in zip(into, out, hashes, strict=True)
+        ]
     return _md5(str(sorted(hashes)))
+
+
+def _sorted(vertices: Sequence[int], hashes: Sequence[str]) -> str:
+    if len(vertices) == 1:  # half of the lists, and evolution hashes much
+        return hashes[vertices[0]]
+    return "".join(sorted([hashes[v] for v in vertices]))
 
 
 def _md5(text: str) -> str:

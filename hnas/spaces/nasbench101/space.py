@@ -33,9 +33,12 @@ from hnas.spaces.nasbench101.cell import (
     vertex_channels,
     width,
 )
+from hnas.spaces.nasbench101.edits import CHOICES, decoded, encoded, mutated, neighbours
 from hnas.spaces.sizes import check_sizes
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hnas.spaces.nasbench101.enumeration import Table
     from hnas.spaces.nasbench101.network import NASBench101Network
     from hnas.spaces.protocols import Cache
@@ -67,12 +70,13 @@ def _read(definition: str) -> tuple[NASBench101Cell, NASBench101Cell, str]:
 
 
 class NASBench101:
-    """The search space; see `SearchSpace`, `Spelled` and `Cached` of `hnas.spaces` for what is promised."""
+    """The search space; see the protocols of `hnas.spaces`, of which it follows all but `Named` and `Printed`."""
 
     name = "nasbench101"
     size: int | None = 423_624
     channels = 16
     cells = 3
+    choices = CHOICES
 
     def __init__(self) -> None:
         self.cache: Cache | None = None
@@ -123,6 +127,23 @@ class NASBench101:
     def definition(self, arch: str) -> str:
         """The operations and the adjacency matrix of the canonical cell: one text for all spellings."""
         return str(self._cell(arch))
+
+    def decode(self, decisions: Sequence[int]) -> str | None:
+        """The module hash of the cell that 21 places of edges and 5 operations make; see `edits.decoded`."""
+        cell = decoded(decisions)
+        return None if cell is None else cell_hash(cell)
+
+    def encode(self, arch: str) -> tuple[int, ...]:
+        """The edges and operations of the canonical cell on 7 vertices; see `edits.encoded`."""
+        return encoded(self._cell(arch))
+
+    def mutate(self, arch: str, random: np.random.Generator) -> str:
+        """The module hash of a cell a few edits away, as the benchmark's authors mutate; see `edits.mutated`."""
+        return mutated(self._cell(arch), self.canonical(arch), random)
+
+    def neighbours(self, arch: str) -> list[str]:
+        """The module hashes of all cells one edit away; see `edits.neighbours`."""
+        return sorted(neighbours(self._cell(arch)))
 
     @staticmethod
     def from_suite_zero(encoding: str | Sequence[int]) -> str:

@@ -9,7 +9,8 @@ Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neura
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 from random import Random
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from hnas.spaces.nasbench201.cell import (
     CONVOLUTIONS,
     EDGES,
     KERNELS,
+    NODES,
     OPERATIONS,
     canonical_cell_of,
     check_image_size,
@@ -29,6 +31,8 @@ from hnas.spaces.nasbench201.cell import (
 from hnas.spaces.sizes import check_sizes
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hnas.spaces.nasbench201.network import NASBench201Network
 
 
@@ -38,12 +42,16 @@ _SUITE_ZERO_OPERATIONS = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1"
 
 
 class NASBench201:
-    """The search space; see `hnas.spaces.SearchSpace` and `Spelled` for what each method promises."""
+    """The search space; see `SearchSpace`, `Spelled`, `Mutable`, `Categorical` of `hnas.spaces` for what is promised.
+
+    The decisions of an architecture are its operations, as places in `OPERATIONS`, in the order of its string.
+    """
 
     name = "nasbench201"
     size: int | None = len(OPERATIONS) ** len(EDGES)
     channels = 16
     cells = 5
+    choices = (len(OPERATIONS),) * len(EDGES)
 
     def enumerate(self) -> Iterator[str]:
         """All 15,625 architecture strings."""
@@ -81,6 +89,37 @@ class NASBench201:
         """The same as `key`."""
         return spelled(arch)
 
+    def decode(self, decisions: Sequence[int]) -> str:
+        """The architecture string with these operations."""
+        return _PATTERN.format(*[OPERATIONS[decision] for decision in decisions])
+
+    def encode(self, arch: str) -> tuple[int, ...]:
+        """The operations of `arch`."""
+        return _decisions(arch)
+
+    def mutate(self, arch: str, random: np.random.Generator) -> str:
+        """Another operation, uniform, on a uniform edge into a uniform node among 1, 2, 3.
+
+        The mutation of regularised evolution in NATS-Bench's program (`exps/NATS-algos/regularized_ea.py`): the only
+        edge into node 1 is changed as often as the three into node 3 together.
+        """
+        decisions = list(_decisions(arch))
+        node = int(random.integers(1, NODES))
+        edge = node * (node - 1) // 2 + int(random.integers(node))
+        other = int(random.integers(len(OPERATIONS) - 1))
+        decisions[edge] = other + (other >= decisions[edge])
+        return self.decode(decisions)
+
+    def neighbours(self, arch: str) -> list[str]:
+        """The 24 architectures that differ in one operation."""
+        decisions = _decisions(arch)
+        return sorted(
+            self.decode([*decisions[:edge], other, *decisions[edge + 1 :]])
+            for edge, present in enumerate(decisions)
+            for other in range(len(OPERATIONS))
+            if other != present
+        )
+
     def network(
         self, arch: str, *, classes: int = 10, channels: int = 16, cells: int = 5, seed: int = 0
     ) -> NASBench201Network:
@@ -115,3 +154,11 @@ class NASBench201:
         params += 8 * channels + 4 * channels * classes + classes
         flops += 4 * channels * classes
         return {"params": params, "flops": flops}
+
+
+_PATTERN = format_arch(dict.fromkeys(EDGES, "{}"))
+
+
+@lru_cache(maxsize=2**15)
+def _decisions(arch: str) -> tuple[int, ...]:
+    return tuple(OPERATIONS.index(name) for name in parse_arch(arch).values())

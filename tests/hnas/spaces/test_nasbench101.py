@@ -814,3 +814,112 @@ def test_metrics_of_real_images_are_finite_and_close_to_float64(space: NASBench1
         for column in ("grad_norm", "snip", "trace"):
             assert getattr(single, column) == pytest.approx(getattr(double, column), rel=2e-3)
         assert single.kappa == pytest.approx(double.kappa, rel=0.05)
+
+
+EDGES = tuple(combinations(range(7), 2))
+decisions = st.tuples(*(st.integers(0, 1) for _ in EDGES), *(st.integers(0, 2) for _ in range(5)))
+
+
+def hash_of(matrix: np.ndarray, operations: list[str]) -> str | None:
+    try:
+        return module_hash(matrix, ["input", *operations, "output"])
+    except UsageError:
+        return None
+
+
+def on_seven_vertices(space: NASBench101, arch: str) -> tuple[np.ndarray, list[str]]:
+    """The matrix and the operations of a cell, with blank rows before the output as naszilla adds them."""
+    names, _, bits = space.definition(arch).partition(":")
+    operations = names.split(",")[1:-1]
+    v = len(operations) + 2
+    small = np.array([int(bit) for bit in bits]).reshape(v, v)
+    matrix = np.zeros((7, 7), int)
+    matrix[: v - 1, : v - 1], matrix[: v - 1, 6] = small[:-1, :-1], small[:-1, -1]
+    return matrix, operations + ["conv3x3-bn-relu"] * (7 - v)
+
+
+@given(drawn=decisions)
+@settings(max_examples=300)
+def test_decisions_make_a_cell_of_the_table_or_none(space: NASBench101, drawn: tuple[int, ...]) -> None:
+    matrix = np.zeros((7, 7), int)
+    for edge, there in zip(EDGES, drawn, strict=False):
+        matrix[edge] = there
+    arch = space.decode(drawn)
+    assert arch == hash_of(matrix, [OPERATIONS[label] for label in drawn[21:]])
+    if arch is not None:
+        assert space.canonical(arch) == arch
+        assert space.decode(space.encode(arch)) == arch
+
+
+def test_cells_of_every_size_have_decisions(space: NASBench101) -> None:
+    assert len(space.choices) == 26
+    for arch in [SMALL, "input,output:0100", *space.sample(200, seed=5)]:
+        assert space.decode(space.encode(arch)) == space.key(arch)
+
+
+def test_mutation_is_the_published_one_from_the_pruned_cell(space: NASBench101) -> None:
+    for seed, arch in enumerate([space.key(SMALL), *space.sample(100, seed=6)]):
+        matrix, operations = on_seven_vertices(space, arch)
+        random = np.random.default_rng(seed)
+        while True:
+            draws = iter(random.random(26).tolist())
+            new_matrix, new_operations = matrix.copy(), list(operations)
+            for edge in EDGES:
+                if next(draws) < 1 / 7:
+                    new_matrix[edge] = 1 - new_matrix[edge]
+            for place in range(5):
+                draw = next(draws)
+                if draw < 1 / 5:
+                    others = [OPERATIONS[(OPERATIONS.index(operations[place]) + k) % 3] for k in (1, 2)]
+                    new_operations[place] = others[draw >= 1 / 10]
+            expected = hash_of(new_matrix, new_operations)
+            if expected not in (None, arch):
+                break
+        assert space.mutate(arch, np.random.default_rng(seed)) == expected
+
+
+def test_neighbours_are_all_cells_one_flipped_edge_or_one_changed_operation_away(space: NASBench101) -> None:
+    for arch in [SMALL, "input,output:0100", *space.sample(60, seed=7)]:
+        names, _, bits = space.definition(arch).partition(":")
+        operations = names.split(",")[1:-1]
+        v = len(operations) + 2
+        matrix = np.array([int(bit) for bit in bits]).reshape(v, v)
+        expected: set[str | None] = set()
+        for order in permutations(range(1, v - 1)):
+            renumbered = matrix[np.ix_((0, *order, v - 1), (0, *order, v - 1))]
+            if np.tril(renumbered).any():
+                continue
+            for edge in combinations(range(v), 2):
+                flipped = renumbered.copy()
+                flipped[edge] = 1 - flipped[edge]
+                expected.add(hash_of(flipped, [operations[u - 1] for u in order]))
+        for place, present in enumerate(operations):
+            expected |= {
+                hash_of(matrix, [*operations[:place], other, *operations[place + 1 :]])
+                for other in OPERATIONS
+                if other != present
+            }
+        expected -= {None, space.key(arch)}
+        around = space.neighbours(arch)
+        assert around == sorted(set(around))
+        if v == 7:
+            assert set(around) == expected
+            continue
+        # Beside them stand the cells with one vertex more that an edge's removal takes back to this one.
+        assert set(around) >= expected
+        assert arch != SMALL or len(around) > len(expected)
+        assert all(
+            len(space.describe(other)["operations"].split(",")) == v + 1 and space.key(arch) in space.neighbours(other)
+            for other in set(around) - expected
+        )
+
+
+def test_a_neighbour_has_the_cell_as_its_neighbour_unless_two_vertices_died(space: NASBench101) -> None:
+    pairs = 0
+    for arch in space.sample(40, seed=8):
+        size = space.describe(arch)["vertices"]
+        for other in space.neighbours(arch):
+            if size - space.describe(other)["vertices"] <= 1:
+                assert arch in space.neighbours(other)
+                pairs += 1
+    assert pairs > 500
