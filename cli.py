@@ -77,6 +77,39 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="Threads of a training on the CPU.  [one for each core, 8 at most]"),
 ]
+SignalEpochsOption = Annotated[
+    int | None,
+    typer.Option("--epochs", metavar="N", help="Epochs of a training, or of a table's accuracies.  [12; the fewest]"),
+]
+AccuracyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--accuracy",
+        metavar="COLUMN",
+        help="The table's column.  [validation, else test accuracy]",
+        autocompletion=completion.accuracies,
+    ),
+]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", metavar="NAME", help="The imported source.  [of the most architectures]")
+]
+QueriesOption = Annotated[
+    int | None, typer.Option("--queries", metavar="K", help="Architectures to evaluate.  [20 without --budget]")
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option("--budget", metavar="SECONDS", help="End with the query whose training passes this many seconds."),
+]
+WhereOption = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", help="Only architectures of which this holds, such as 'kappa < 100'."),
+]
+MaxParamsOption = Annotated[
+    float | None, typer.Option("--max-params", metavar="N", help="Only architectures of at most N parameters.")
+]
+MaxFlopsOption = Annotated[
+    float | None, typer.Option("--max-flops", metavar="N", help="Only architectures of at most N multiply-adds.")
+]
 LearningRateOption = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate at the start.")]
 
 
@@ -339,6 +372,8 @@ def fetch(
 @app.command(
     epilog=_examples(
         "hnas search nasbench201 --dataset cifar10 --queries 20",
+        "hnas search nasbench201 --dataset cifar10 --method rea --epochs 12 --budget 12000",
+        "hnas search nasbench201 --dataset cifar10 --method top --by flops --max-params 5e5",
         "hnas search nasbench201 --dataset digits --oracle train --queries 5 --epochs 3",
     )
 )
@@ -347,10 +382,28 @@ def search(
         str | None,
         typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.", autocompletion=completion.spaces),
     ] = None,
-    metric: Annotated[
+    method: Annotated[
         str,
-        typer.Option("--metric", metavar="M", help="The metric M of the objective.", autocompletion=completion.metrics),
-    ] = "trace",
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="The search method: hnas, random, rea, ...; NAME:M for its metric.",
+            autocompletion=completion.methods,
+        ),
+    ] = "hnas",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="M",
+            help="The metric M, any column or SQL expression.  [trace for hnas]",
+            autocompletion=completion.metrics,
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="EXPR", help="What top and best-of rank by: the same as --metric."),
+    ] = None,
     oracle: Annotated[
         Literal["table", "train"], typer.Option("--oracle", help="Where performance comes from.")
     ] = "table",
@@ -358,20 +411,21 @@ def search(
     run: RunOption = None,
     average: AverageOption = False,
     partial: PartialOption = False,
-    accuracy: Annotated[
-        str | None,
-        typer.Option(
-            "--accuracy",
-            metavar="COLUMN",
-            help="The table's column.  [validation, else test accuracy]",
-            autocompletion=completion.accuracies,
-        ),
-    ] = None,
-    queries: Annotated[int, typer.Option("--queries", metavar="K", help="Architectures to evaluate.")] = 20,
+    accuracy: AccuracyOption = None,
+    source: SourceOption = None,
+    queries: QueriesOption = None,
+    budget: BudgetOption = None,
+    where: WhereOption = None,
+    max_params: MaxParamsOption = None,
+    max_flops: MaxFlopsOption = None,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
     acquisition: Annotated[
         Literal["ucb", "ei", "poi"], typer.Option("--acquisition", help="What proposes them.")
     ] = "ei",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of the method, such as draws=100 of best-of."),
+    ] = None,
     seed: SeedOption = 0,
     resume: Annotated[
         str | None,
@@ -382,63 +436,77 @@ def search(
             autocompletion=completion.searches,
         ),
     ] = None,
-    epochs: EpochsOption = 12,
+    epochs: SignalEpochsOption = None,
     batch_size: BatchSizeOption = 256,
     lr: LearningRateOption = 0.1,
     image_size: ImageSizeOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and evaluate nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Search with HNAS over a precomputed run.
+    """Search a precomputed run, with HNAS or another method.
 
-    Bayesian optimisation proposes (mu, nu), the minimiser of eq. (7) is evaluated, the best one wins.
+    HNAS proposes (mu, nu) by Bayesian optimisation and evaluates the minimiser of eq. (7). The best evaluated
+    architecture wins; its test accuracy is looked up where the store has it.
     """
     from hnas.threads import wait_without_spinning
 
     wait_without_spinning()
+    from hnas.pipeline.catalog.expressions import condition
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.console.streams import warn
     from hnas.pipeline.io.terminal_tables import terminal_width
     from hnas.pipeline.search.progress import TrainingBar
-    from hnas.pipeline.search.report import query_line, search_heading, search_json, search_summary
-    from hnas.pipeline.search.session import new_search, open_search, run_search
-    from hnas.pipeline.search.settings import TrainingSettings
+    from hnas.pipeline.search.report import dry_run_text, query_line, search_heading, search_json, search_summary
+    from hnas.pipeline.search.session import new_search, open_search, prepare, run_search
+    from hnas.pipeline.search.settings import TrainingSettings, method_of, options_of
     from hnas.pipeline.store.space_cache import space_cache
 
     place = _store(store)
     connection = connect(place, _tables())
     if resume is not None:
-        started = open_search(place, resume)
+        started = open_search(connection, place, resume)
     elif space is not None:
         training = TrainingSettings(
-            epochs=epochs,
+            epochs=epochs or 12,
             batch_size=batch_size,
             lr=lr,
             threads=threads,
             images=dataset or "digits",
             image_size=image_size,
         )
+        name, argument = method_of(method, metric=metric, by=by)
         started = new_search(
             connection,
             space=space,
             dataset=dataset,
             run=run,
             average=average,
-            metric=metric,
+            method=name,
+            metric=argument,
             accuracy=accuracy,
+            epochs=epochs,
+            source=source,
             training=training if oracle == "train" else None,
-            queries=queries,
+            queries=20 if queries is None and budget is None else queries,
+            budget=budget,
+            where=condition(where, max_params=max_params, max_flops=max_flops),
             t=t,
             acquisition=acquisition,
             seed=seed,
+            options=options_of(option or []),
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
     shown, width = not as_json and not quiet, terminal_width(sys.stdout)
     with space_cache(place):
+        if dry_run:
+            prepared = prepare(connection, started.settings, device=device, partial=partial)
+            print(dry_run_text(started, *prepared.estimate()))
+            return
         result = run_search(
             place,
             connection,

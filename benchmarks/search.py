@@ -56,8 +56,7 @@ def main() -> None:
             flush=True,
         )
     settings = started.settings
-    pool = RunPool(connection, settings.run, metric).candidates(settings.accuracy, with_accuracy=True)
-    values = sorted(pool.performances().values())
+    values = sorted(RunPool(connection, settings.run, signal=settings.signal).performances.tolist())
     random = statistics.mean(max(Random(seed).sample(values, options.queries)) for seed in range(1000))
     print(f"random     best of {options.queries} draws {random:.2f} %, best of the pool {values[-1]:.2f} %")
 

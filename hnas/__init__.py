@@ -4,8 +4,8 @@
 
 `compute_metrics(network, images, labels)` gives the four gradient-based metrics and the NTK condition number of any
 torch module at initialisation; `search_spaces` maps names to search spaces; `search(ArrayPool(…), oracle)` runs
-Algorithm 1 on arrays. Names are imported when first used, so
-that `import hnas` does not load torch.
+HNAS or another method on arrays, `Search` gives its steps to a loop of one's own. Names are imported when first used,
+so that `import hnas` does not load torch.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hnas.errors import HnasError, UsageError
     from hnas.metrics import Metrics, compute_metrics
-    from hnas.optim.algorithm import ArrayPool, Query, search
+    from hnas.optim.algorithm import Evaluation, Query, Search, search
     from hnas.optim.objective import objective
+    from hnas.optim.pools import ArrayPool
     from hnas.spaces import SearchSpace, search_spaces
     from hnas.spaces.initialise import initialise
     from hnas.training import Recipe, train
 
 __all__ = [
     "ArrayPool",
+    "Evaluation",
     "HnasError",
     "Metrics",
     "Query",
     "Recipe",
+    "Search",
     "SearchSpace",
     "UsageError",
     "compute_metrics",
@@ -46,8 +49,10 @@ _HOMES = {
     "Metrics": "hnas.metrics",
     "compute_metrics": "hnas.metrics",
     "objective": "hnas.optim.objective",
-    "ArrayPool": "hnas.optim.algorithm",
+    "ArrayPool": "hnas.optim.pools",
+    "Evaluation": "hnas.optim.algorithm",
     "Query": "hnas.optim.algorithm",
+    "Search": "hnas.optim.algorithm",
     "search": "hnas.optim.algorithm",
     "SearchSpace": "hnas.spaces",
     "search_spaces": "hnas.spaces",

@@ -167,7 +167,7 @@ def test_a_search_by_test_accuracy_says_so(store: Path, tmp_path: Path) -> None:
     (tmp_path / "made-up.csv").write_text(accuracies().replace("valid_accuracy", "train_accuracy"))
     assert hnas("import", "csv", tmp_path / "made-up.csv", "--store", store).status == 0
     done = hnas("search", "nasbench201", "--queries", 1, "--store", store)
-    assert "the search is guided by test accuracy" in done.err
+    assert "no validation accuracy guides it" in done.err
 
 
 def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) -> None:
@@ -175,18 +175,19 @@ def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) ->
     whole = json.loads(hnas(*arguments).out)
     known = {path.name for path in (store / "searches").iterdir()}
 
-    from hnas.pipeline.catalog.pool import DuckDBPool
+    from hnas.optim.algorithm import Evaluation
+    from hnas.pipeline.catalog.pool import RunPool
 
-    answered, performance = 0, DuckDBPool.performance
+    answered, evaluate = 0, RunPool.evaluate
 
-    def interrupted(self: DuckDBPool, arch: str) -> float:
+    def interrupted(self: RunPool, arch: str) -> Evaluation:
         nonlocal answered
         answered += 1
         if answered == 5:
             raise KeyboardInterrupt
-        return performance(self, arch)
+        return evaluate(self, arch)
 
-    with mock.patch.object(DuckDBPool, "performance", interrupted):
+    with mock.patch.object(RunPool, "evaluate", interrupted):
         broken = hnas(*arguments)
     assert (broken.status, broken.out) == (1, "")
     assert broken.last.startswith("hnas: interrupted")

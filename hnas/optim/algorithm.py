@@ -1,174 +1,203 @@
-"""Algorithm 1 of HNAS: Bayesian optimisation over (μ, ν), one true evaluation for each step.
-
-    for k = 1 … K:
-        propose (μ_k, ν_k)
-        A_k = the pool's minimiser of (7) among the classes not yet evaluated
-        observe the validation performance of A_k
-    return the best A_k
-
-An architecture already evaluated is left out of the next minimum with all that compute the same function (those of its
-canonical class), so every query buys new information.
-"""
+"""The loop that every search method shares: ask for an architecture, evaluate it, tell its performance."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
+from hnas.errors import HnasError, UsageError, check_seed
+from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.registry import make_method
+from hnas.optim.pools import Pool
 
-from hnas.errors import HnasError, UsageError
-from hnas.optim.objective import Array, SearchRange, check_exponent, objective
-from hnas.optim.proposer import Optimiser
-
-
-class Solution(NamedTuple):
-    """A minimiser of (7): the architecture and the objective's value."""
-
-    arch: str
-    objective: float
+#: The most queries that a search makes.
+MOST_QUERIES = 1_000_000
 
 
-class Pool(Protocol):
-    """The architectures to choose from, with what (7) needs of them."""
+class Evaluation(NamedTuple):
+    """The performance of an architecture in percent, and the seconds that a budget is charged for it."""
 
-    def terms(self) -> tuple[Array, Array]:
-        """The metric (n,) and κ (n,) of every architecture that may be proposed."""
-        ...
-
-    def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
-        """The minimiser of (7) among the architectures not taken, ties by name; None where all are taken."""
-        ...
-
-    def take(self, arch: str) -> None:
-        """Leave `arch` and the members of its class out from now on."""
-        ...
+    performance: float
+    cost: float
 
 
 class Oracle(Protocol):
     """The true performance of an architecture, higher is better: a table, or a training."""
 
-    def __call__(self, arch: str) -> float:
-        """The validation performance of `arch` in percent. Raises `HnasError` where it cannot be told."""
+    def __call__(self, arch: str, epochs: int | None = None, /) -> float | Evaluation:
+        """The validation performance of `arch` in percent, after `epochs` where a method asks for another number.
+
+        Without a cost the time of the call is charged. Raises `HnasError` where it cannot be evaluated.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Query:
-    """One step of the search. `query` counts from 1; `seconds` is the oracle's time, `own_seconds` the search's."""
+    """One step of a search. `query` counts from 1.
+
+    `cost` is what the budget is charged, `seconds` the oracle's wall time, `own_seconds` the method's. `epochs`, `mu`,
+    `nu` and `objective` are those of the `Proposal`.
+    """
 
     query: int
-    mu: float
-    nu: float
     arch: str
-    objective: float
     performance: float
+    cost: float
     seconds: float
     own_seconds: float
+    epochs: int | None = None
+    mu: float | None = None
+    nu: float | None = None
+    objective: float | None = None
 
 
-class ArrayPool:
-    """A pool in memory: names (n), metric (n,), κ (n,), and the names' canonical classes (n) unless each is its own."""
+class Search:
+    """A search whose evaluations are somebody else's loop.
 
-    def __init__(self, archs: Sequence[str], metric: Array, kappa: Array, classes: Sequence[str] | None = None) -> None:
-        classes = archs if classes is None else classes
-        if not len(archs) == len(metric) == len(kappa) == len(classes):
-            raise UsageError(
-                f"the pool has {len(archs)} names, {len(metric)} metrics, {len(kappa)} condition numbers and "
-                f"{len(classes)} classes"
+    >>> from hnas import ArrayPool, Search
+    >>> pool = ArrayPool(["a", "b", "c"], {"trace": [1.0, 2.0, 3.0], "kappa": [10.0, 20.0, 40.0]})
+    >>> search = Search(pool, "hnas:trace", seed=0)
+    >>> for _ in range(3):
+    ...     proposal = search.ask()
+    ...     query = search.tell(proposal, {"a": 90.1, "b": 92.5, "c": 91.3}[proposal.arch])
+    >>> search.best.arch, search.best.performance
+    ('b', 92.5)
+    """
+
+    def __init__(
+        self, pool: Pool, method: str = "hnas:trace", *, seed: int = 0, epochs: int | None = None, **options: Any
+    ) -> None:
+        """Start `method`, such as `hnas:trace` or `rea`, over `pool`. `epochs` are the most that it may ask for.
+
+        Raises `UsageError` for an unknown method, and one that the pool cannot serve.
+        """
+        check_seed(seed)
+        self._method = make_method(method, pool, seed=seed, epochs=epochs, **options)
+        self.queries: list[Query] = []
+        self._own_seconds = 0.0
+        self._asked: Proposal | None = None
+
+    def ask(self) -> Proposal | None:
+        """The next architecture to evaluate, or None where nothing is left. Raises `UsageError` when asked twice."""
+        if self._asked is not None:
+            raise UsageError(f"tell the performance of {self._asked.arch} before you ask for the next architecture")
+        begun = time.perf_counter()
+        self._asked = self._method.ask()
+        self._own_seconds = time.perf_counter() - begun
+        return self._asked
+
+    def tell(self, proposal: Proposal, performance: float, *, cost: float = 0.0, seconds: float = 0.0) -> Query:
+        """Take the `performance` of what `ask` gave, in percent, its `cost` and the wall time of its evaluation.
+
+        Raises `UsageError` where it is another proposal, `HnasError` where the performance or cost is not finite.
+        """
+        if proposal is not self._asked:
+            raise UsageError(f"{proposal.arch} is not what was asked for last; tell each proposal once, in order")
+        if not math.isfinite(performance):
+            raise HnasError(f"the oracle answered {performance} for {proposal.arch}; a finite number is needed")
+        if not 0 <= cost < math.inf:
+            raise HnasError(f"the oracle charged {cost} seconds for {proposal.arch}; a finite number is needed")
+        begun = time.perf_counter()
+        self._method.tell(proposal, performance, cost)
+        own = self._own_seconds + time.perf_counter() - begun
+        self._asked = None
+        query = Query(
+            len(self.queries) + 1, proposal.arch, performance, cost, seconds, own,
+            proposal.epochs, proposal.mu, proposal.nu, proposal.objective,
+        )  # fmt: skip
+        self.queries.append(query)
+        return query
+
+    def replay(self, query: Query) -> None:
+        """Make `query` of an earlier search again without evaluating it.
+
+        Raises `HnasError` where the method asks for another architecture than it did.
+        """
+        proposal = self.ask()
+        if proposal is None or (proposal.arch, proposal.epochs) != (query.arch, query.epochs):
+            raise HnasError(
+                f"query {query.query} of the saved search evaluated {query.arch}, but these settings and this pool "
+                f"lead to {proposal.arch if proposal else 'none'}; the run or the settings have changed, so start a "
+                "new search"
             )
-        twice = [arch for arch, n in Counter(archs).items() if n > 1]
-        if twice:
-            raise UsageError(f"the pool has {twice[0]!r} more than once; each architecture needs one row")
-        order = np.argsort(np.asarray(archs, dtype=str), kind="stable")
-        self._archs = [archs[i] for i in order]
-        self._classes = np.asarray(classes, dtype=str)[order]
-        self._metric, self._kappa = np.asarray(metric, float)[order], np.asarray(kappa, float)[order]
-        self._free = np.ones(len(archs), dtype=bool)
+        self.tell(proposal, query.performance, cost=query.cost)
+        self.queries[-1] = query
 
-    def terms(self) -> tuple[Array, Array]:
-        """See `Pool`."""
-        return self._metric, self._kappa
-
-    def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
-        """See `Pool`."""
-        value = np.where(self._free, objective(self._metric, self._kappa, mu=mu, nu=nu, t=t), np.inf)
-        best = int(np.argmin(value)) if len(value) else 0
-        return Solution(self._archs[best], float(value[best])) if len(value) and np.isfinite(value[best]) else None
-
-    def take(self, arch: str) -> None:
-        """See `Pool`."""
-        self._free[self._classes == self._classes[self._archs.index(arch)]] = False
+    @property
+    def best(self) -> Query:
+        """The winner so far. Raises `UsageError` where there is no query."""
+        return best(self.queries)
 
 
 def search(
     pool: Pool,
     oracle: Oracle,
     *,
-    queries: int = 20,
-    t: float = 1.0,
-    acquisition: str = "ei",
+    method: str = "hnas:trace",
+    queries: int | None = 20,
+    budget: float | None = None,
     seed: int = 0,
+    epochs: int | None = None,
     history: Sequence[Query] = (),
     on_query: Callable[[Query], None] = lambda _: None,
+    **options: Any,
 ) -> list[Query]:
-    """Run Algorithm 1 and return all its queries; `best` picks the winner.
+    """Run `method` until it made `queries`, or the query that passes the `budget` in seconds, and return all of them.
 
     `on_query` is called after each query, before the next begins: the place to save it. With the `history` of an
-    earlier call (same pool, t, acquisition, seed) the search goes on as if it had never stopped: the old queries are
-    replayed without asking the oracle. Ends early when the pool is exhausted. Raises `UsageError` for impossible
-    settings and pools, `HnasError` where the history is not of this search, and what the oracle raises.
+    earlier call (same pool, method, seed, options) the search goes on as if it had never stopped: the old queries are
+    replayed without asking the oracle. Ends early when nothing is left to ask. `best` picks the winner. Raises
+    `UsageError` for impossible settings and pools, `HnasError` where the history is not of this search, and what the
+    oracle raises.
 
     >>> from hnas import ArrayPool, search
-    >>> pool = ArrayPool(["a", "b", "c"], metric=np.array([1.0, 2.0, 3.0]), kappa=np.array([10.0, 20.0, 40.0]))
+    >>> pool = ArrayPool(["a", "b", "c"], {"trace": [1.0, 2.0, 3.0], "kappa": [10.0, 20.0, 40.0]})
     >>> queries = search(pool, {"a": 90.1, "b": 92.5, "c": 91.3}.__getitem__, queries=3, seed=0)
     >>> best(queries).arch, best(queries).performance
     ('b', 92.5)
     """
-    check_exponent(t)
-    if not 1 <= queries <= 10_000:
-        raise UsageError(f"{queries} queries cannot be; ask for 1 to 10000")
-    search_range = SearchRange.of(*pool.terms(), t)
-    optimiser = Optimiser(seed=seed, acquisition_name=acquisition)
-    done: list[Query] = []
-    while len(done) < queries:
-        begun = time.perf_counter()
-        point = optimiser.suggest()
-        mu, nu = search_range.point(**point)
-        solution = pool.solve(mu=mu, nu=nu, t=t)
-        if solution is None:
-            break
-        pool.take(solution.arch)
-        if len(done) < len(history):
-            query = history[len(done)]
-            if query.arch != solution.arch:
-                raise HnasError(
-                    f"query {query.query} of the saved search evaluated {query.arch}, but these settings and this pool "
-                    f"lead to {solution.arch}; the run or the settings have changed, so start a new search"
-                )
-            optimiser.register(point, query.performance)
-            done.append(query)
+    check_limits(queries, budget)
+    running = Search(pool, method, seed=seed, epochs=epochs, **options)
+    spent = 0.0
+    while (queries is None or len(running.queries) < queries) and (budget is None or spent <= budget):
+        if len(running.queries) < len(history):
+            running.replay(history[len(running.queries)])
+            spent += running.queries[-1].cost
             continue
-        own = time.perf_counter() - begun
+        proposal = running.ask()
+        if proposal is None or len(running.queries) >= MOST_QUERIES:
+            break
         asked = time.perf_counter()
-        performance = float(oracle(solution.arch))
+        answer = oracle(proposal.arch) if proposal.epochs is None else oracle(proposal.arch, proposal.epochs)
         seconds = time.perf_counter() - asked
-        begun = time.perf_counter()
-        if not np.isfinite(performance):
-            raise HnasError(f"the oracle answered {performance} for {solution.arch}; a finite number is needed")
-        optimiser.register(point, performance)
-        own += time.perf_counter() - begun
-        query = Query(len(done) + 1, mu, nu, solution.arch, solution.objective, performance, seconds, own)
-        done.append(query)
+        performance, cost = answer if isinstance(answer, Evaluation) else (answer, seconds)
+        query = running.tell(proposal, float(performance), cost=float(cost), seconds=seconds)
+        spent += query.cost
         on_query(query)
-    return done
+    return running.queries
+
+
+def check_limits(queries: int | None, budget: float | None) -> None:
+    """Raise `UsageError` unless a search with these limits makes at least one query and ends."""
+    if queries is None and budget is None:
+        raise UsageError("a search needs a number of queries or a budget in seconds")
+    if queries is not None and not 1 <= queries <= MOST_QUERIES:
+        raise UsageError(f"{queries} queries cannot be; ask for 1 to {MOST_QUERIES:,}")
+    if budget is not None and not 0 < budget < math.inf:
+        raise UsageError(f"a budget of {budget:g} seconds cannot be; give a positive number")
 
 
 def best(queries: Sequence[Query]) -> Query:
-    """The query with the highest performance, the earliest among equals. Raises `UsageError` where there is none."""
+    """The query with the highest performance of the longest trainings, the earliest among equals.
+
+    Raises `UsageError` where there is none.
+    """
     if not queries:
         raise UsageError("the search made no query, so it has no winner")
-    return max(queries, key=lambda q: (q.performance, -q.query))
+    longest = max(math.inf if q.epochs is None else q.epochs for q in queries)
+    of_longest = [q for q in queries if (math.inf if q.epochs is None else q.epochs) == longest]
+    return max(of_longest, key=lambda q: (q.performance, -q.query))

@@ -4,128 +4,215 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
 
 import duckdb
+import numpy as np
 
-from hnas.errors import HnasError, UsageError, unknown
-from hnas.metrics.columns import COLUMNS
-from hnas.optim.algorithm import Solution
+from hnas.errors import HnasError, UsageError
+from hnas.optim.algorithm import Evaluation
 from hnas.optim.objective import Array
+from hnas.optim.pools import Classes, Solution
+from hnas.pipeline.catalog.expressions import check_expression
+from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.catalog.views import sql
 from hnas.pipeline.store.run import run_or_mean
 from hnas.spaces import search_spaces
-
-#: The metrics M that a search may use: all columns but κ.
-METRICS = tuple(name for name in COLUMNS if name != "kappa")
-#: The accuracies that may guide a search, the first that a run has where none is asked for.
-ACCURACIES = ("valid_accuracy", "test_accuracy")
+from hnas.spaces.protocols import SearchSpace
 
 # Each pool has temporary tables of its own, which no other pool of the connection names.
 _numbers = itertools.count(1)
 
 
 class RunPool:
-    """The architectures of a run with one metric, κ and their accuracies: what the view `pool` has of it.
+    """The architectures of a run that a search may evaluate: a `hnas.optim.pools.Pool` over DuckDB.
 
-    With `runs`, of which `run` is one, they are the means that `mean_pool` has of the architectures in all of them.
-    Raises `UsageError` for an unknown metric.
+    With `runs`, of which `run` is one, the columns are the means over them, of the architectures in all of them. With a
+    `signal` the candidates are those that have it, and `evaluate` looks it up; without one they are all. `where` is an
+    SQL condition over the columns. Raises `UsageError` for a condition that is none.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, run: str, metric: str, runs: Sequence[str] = ()) -> None:
-        if metric not in METRICS:
-            raise unknown("the metric", metric, METRICS)
-        self._connection, self._run, self._metric, self._runs = connection, run, metric, runs
-        self._table: str | None = None
-
-    def choose(self, wanted: str | None = None) -> str:
-        """The accuracy to use: the wanted one, else validation accuracy, else test accuracy, where there is any.
-
-        Raises `UsageError` for an unknown accuracy, and where the architectures have none.
-        """
-        if wanted is not None and wanted not in ACCURACIES:
-            raise unknown("the accuracy", wanted, ACCURACIES)
-        counted = f"SELECT count(valid_accuracy), count(test_accuracy) FROM {self._made()}"
-        counts = self._connection.execute(counted).fetchall()[0]
-        having = [name for name, count in zip(ACCURACIES, counts, strict=True) if count]
-        if not having or (wanted is not None and wanted not in having):
-            raise UsageError(
-                f"no architecture of {run_or_mean(self._run, self._runs)} has a "
-                f"{wanted or 'validation or test accuracy'} on the run's data set; `hnas import` takes a table of "
-                "them, and --oracle train trains"
-            )
-        return wanted or having[0]
-
-    def candidates(self, accuracy: str = "test_accuracy", *, with_accuracy: bool = False) -> DuckDBPool:
-        """The architectures that a search may propose: alive, with a finite κ and, if `with_accuracy`, the accuracy.
-
-        Raises `UsageError` for an unknown accuracy.
-        """
-        if accuracy not in ACCURACIES:
-            raise unknown("the accuracy", accuracy, ACCURACIES)
-        table, candidates = self._made(), f"candidates_{next(_numbers)}"
-        names = {"table": table, "candidates": candidates, "accuracy": accuracy}
-        self._connection.execute(sql("candidates", **names), {"any_performance": not with_accuracy})
-        # The next candidates are of the store as it is then.
-        self._connection.execute(f"DROP TABLE {table}")
-        self._table = None
-        return DuckDBPool(self._connection, candidates)
-
-    def _made(self) -> str:
-        """The table of the architectures, made here unless it is there.
-
-        It costs a fraction of the view, which ranks and averages the accuracies of all spaces.
-        """
-        if self._table is not None:
-            return self._table
-        connection = self._connection
-        found = connection.execute(
-            "SELECT space, canonical_dataset(dataset) FROM runs WHERE run = ?", [self._run]
-        ).fetchall()
-        space, dataset = found[0] if found else (None, None)
-        tables = connection.execute(
-            "SELECT DISTINCT source, epochs FROM accuracies WHERE space = ? AND dataset = ?", [space, dataset]
-        ).fetchall()
-        if len(tables) > 1:
-            tables = connection.execute(
-                "SELECT source, epochs FROM files.accuracy_tables WHERE space = ? AND dataset = ?", [space, dataset]
-            ).fetchall()
-        source, epochs = tables[0] if tables else (None, None)
-        names = {"space": space, "dataset": dataset, "source": source, "epochs": epochs}
-        table = f"run_pool_{next(_numbers)}"
-        if self._runs:
-            made = sql("mean_run_pool", table=table, metric=self._metric)
-            connection.execute(made, {**names, "runs": list(self._runs)})
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        run: str,
+        runs: Sequence[str] = (),
+        *,
+        signal: Signal | None = None,
+        where: str | None = None,
+    ) -> None:
+        self._connection, self._run, self._runs, self._signal = connection, run, runs, signal
+        found = connection.execute("SELECT space FROM runs WHERE run = ?", [run]).fetchall()
+        self._space: str | None = found[0][0] if found else None
+        number = next(_numbers)
+        pool, performances, self.table = f"run_pool_{number}", f"signal_{number}", f"pool_rows_{number}"
+        names = {"space": self._space}
+        if runs:
+            connection.execute(sql("mean_run_pool", table=pool), {**names, "runs": list(runs)})
         else:
-            connection.execute(sql("run_pool", table=table, metric=self._metric), {**names, "run": self._run})
-        self._table = table
-        return table
+            connection.execute(sql("run_pool", table=pool), {**names, "run": run})
+        described = connection.execute(f"DESCRIBE {pool}").fetchall()
+        self.columns = [name for name, *_ in described]
+        self._look_up(performances, signal)
+        condition = "TRUE" if where is None else self._condition(where, pool)
+        made = sql("pool_rows", table=self.table, pool=pool, signal=performances, where=condition)
+        with _computing(f"--where {where!r:.200} cannot be computed"):
+            connection.execute(made, {"any_performance": signal is None})
+        for table in (pool, performances):
+            connection.execute(f"DROP TABLE {table}")
+        self._values: dict[str, Array] = {}
+        self._candidates: dict[str, str] = {}
+        self._others: dict[int, dict[str, tuple[float, float | None]]] = {}
 
+    def _condition(self, where: str, pool: str) -> str:
+        check_expression(self._connection, where, self.columns, "--where")
+        with _computing(f"--where {where!r:.200} cannot be computed"):
+            kind = self._connection.execute(f"DESCRIBE SELECT ({where}\n) FROM {pool}").fetchall()[0][1]
+        if kind != "BOOLEAN":
+            raise UsageError(f"--where {where!r:.200} is {kind.lower()}, no condition; an example is params < 1e6")
+        return f"{where}\n"
 
-class DuckDBPool:
-    """The candidates in `table`, with columns arch, canonical, metric, kappa, performance.
-
-    See `hnas.optim.algorithm.Pool`, and `RunPool.candidates`, which makes one.
-    """
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
-        self._connection, self.table, self.taken = connection, table, f"{table}_taken"
-        connection.execute(f"CREATE TEMP TABLE {self.taken} (id BIGINT)")
-        self._bound, self._argmin, self._take = (
-            sql(name, candidates=table, taken=self.taken) for name in ("bound", "argmin", "take")
-        )
+    def _look_up(self, table: str, signal: Signal | None, epochs: int | None = None) -> None:
+        """Make `table` of arch, performance and cost by `signal`, or after fewer `epochs` of the same trainings."""
+        signal = signal or Signal("valid_accuracy", "", "", None)
+        name, of, at = "signal_of", signal.epochs, None
+        if signal.of is not None or epochs is not None:
+            name, of, at = "signal_on_the_way", signal.of or signal.epochs, epochs or signal.epochs
+        names = {"space": self._space, "dataset": signal.dataset, "source": signal.source, "epochs": of}
+        if at is not None:
+            names["epoch"] = at
+        self._connection.execute(sql(name, table=table, accuracy=signal.accuracy), names)
 
     def __len__(self) -> int:
-        return int(self._connection.execute(f"SELECT count(*) FROM {self.table}").fetchall()[0][0])
+        return len(self.archs)
+
+    @cached_property
+    def archs(self) -> Sequence[str]:
+        """See `Pool`."""
+        rows = self._connection.execute(f"SELECT arch FROM {self.table} ORDER BY id").fetchnumpy()
+        return list(rows["arch"])
+
+    @cached_property
+    def classes(self) -> Classes:
+        """See `Pool`."""
+        rows = self._connection.execute(f"SELECT class FROM {self.table} ORDER BY id").fetchnumpy()
+        return np.asarray(rows["class"], dtype=np.int64)
+
+    @property
+    def space(self) -> SearchSpace | None:
+        """See `Pool`."""
+        return search_spaces.get(self._space) if self._space is not None else None
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {arch: i for i, arch in enumerate(self.archs)}
+
+    def position(self, arch: str) -> int | None:
+        """See `Pool`."""
+        return self._positions.get(arch)
+
+    def column(self, expression: str) -> Array:
+        """The numbers (n,) of an SQL expression over the pool's columns; see `Pool`."""
+        if expression not in self._values:
+            self._check(expression)
+            query = f"SELECT ({expression}\n)::DOUBLE AS value FROM {self.table} ORDER BY id"
+            with _computing(f"the column {expression!r:.200} gives no numbers"):
+                values = self._connection.execute(query).fetchnumpy()["value"]
+            self._values[expression] = _filled(values)
+        return self._values[expression]
+
+    def minimiser(self, metric: str) -> DuckDBMinimiser:
+        """See `Pool`; `metric` is an SQL expression too."""
+        if metric not in self._candidates:
+            self._check(metric)
+            table = f"candidates_{next(_numbers)}"
+            with _computing(f"the column {metric!r:.200} gives no numbers"):
+                self._connection.execute(sql("candidates", table=table, expression=f"{metric}\n", rows=self.table))
+            self._candidates[metric] = table
+        return DuckDBMinimiser(self, self._connection, self._candidates[metric])
+
+    def _check(self, expression: str) -> None:
+        check_expression(self._connection, expression, self.columns, "the column")
+
+    @cached_property
+    def _evaluations(self) -> tuple[Array, Array]:
+        """The performance and cost (n,) of each candidate by the signal."""
+        rows = self._connection.execute(f"SELECT performance, cost FROM {self.table} ORDER BY id").fetchnumpy()
+        return _filled(rows["performance"]), _filled(rows["cost"])
+
+    @property
+    def performances(self) -> Array:
+        """The accuracy (n,) of each candidate by the signal, in percent."""
+        return self._evaluations[0]
+
+    @property
+    def costs(self) -> Array:
+        """The seconds (n,) of each candidate's training, NaN where the source does not say."""
+        return self._evaluations[1]
+
+    def evaluate(self, arch: str, epochs: int | None = None) -> Evaluation:
+        """The oracle of a table: the accuracy of a candidate by the signal, and the seconds of its training, else 0.
+
+        `epochs` other than the signal's are looked up on the way of the same trainings. Raises `HnasError` where the
+        table does not have it.
+        """
+        assert self._signal is not None
+        if epochs is None or epochs == self._signal.epochs:
+            position = self.position(arch)
+            found = None if position is None else (self.performances[position], self.costs[position])
+        else:
+            found = self._after(epochs).get(arch)
+        if found is None:
+            after = "" if epochs is None else f" after {epochs} epochs"
+            raise HnasError(f"the table has no accuracy of {arch}{after} ({self._signal.source}); import one")
+        performance, cost = found
+        return Evaluation(float(performance), 0.0 if cost is None or math.isnan(cost) else float(cost))
+
+    def _after(self, epochs: int) -> dict[str, tuple[float, float | None]]:
+        if epochs not in self._others:
+            table = f"signal_{next(_numbers)}"
+            self._look_up(table, self._signal, epochs)
+            rows = self._connection.execute(f"FROM {table}").fetchall()
+            self._connection.execute(f"DROP TABLE {table}")
+            if not rows:
+                raise HnasError(
+                    f"{self._signal} has no curves with epoch {epochs}; `hnas import nats-bench` brings curves, and "
+                    "--oracle train trains"
+                )
+            self._others[epochs] = {arch: (performance, cost) for arch, performance, cost in rows}
+        return self._others[epochs]
+
+    def smallest_and_largest(self) -> tuple[str, ...]:
+        """The candidates of the fewest and the most parameters; the first of all where nobody knows."""
+        if "params" in self.columns:
+            params = self.column("params")
+            if not np.isnan(params).all():
+                return self.archs[int(np.nanargmin(params))], self.archs[int(np.nanargmax(params))]
+        return (self.archs[0],)
+
+    def __str__(self) -> str:
+        return run_or_mean(self._run, self._runs)
+
+
+class DuckDBMinimiser:
+    """Eq. (7) over `table`, with columns arch, class, metric, kappa: see `hnas.optim.pools.Minimiser`."""
+
+    def __init__(self, pool: RunPool, connection: duckdb.DuckDBPyConnection, table: str) -> None:
+        self._pool, self._connection, self.table = pool, connection, table
+        self._taken: list[int] = []
+        self._bound, self._argmin = (sql(name, candidates=table) for name in ("bound", "argmin"))
 
     def terms(self) -> tuple[Array, Array]:
-        """The metric (n,) and κ (n,) of the candidates, in no order."""
+        """See `Minimiser`."""
         columns = self._connection.execute(f"SELECT metric, kappa FROM {self.table}").fetchnumpy()
         return columns["metric"], columns["kappa"]
 
     def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
-        """The minimiser of (7) among the candidates whose class is not taken, or None."""
-        names = {"mu": mu, "nu": nu, "t": t}
+        """See `Minimiser`."""
+        names = {"mu": mu, "nu": nu, "t": t, "taken": self._taken}
         least = self._connection.execute(self._bound, names).fetchall()[0][0]
         bound = math.inf if least is None else least
         names |= {"bound": bound, "distance": _distance(bound, mu, t)}
@@ -133,28 +220,30 @@ class DuckDBPool:
         return Solution(*rows[0]) if rows else None
 
     def take(self, arch: str) -> None:
-        """Leave the class of `arch` out from now on."""
-        self._connection.execute(self._take, [arch])
+        """See `Minimiser`."""
+        position = self._pool.position(arch)
+        assert position is not None  # what `solve` found is of the pool
+        self._taken.append(int(self._pool.classes[position]))
 
-    def performances(self) -> dict[str, float]:
-        """The accuracy of each candidate that has one, in percent."""
-        rows = self._connection.execute(f"SELECT arch, performance FROM {self.table} WHERE performance IS NOT NULL")
-        return dict(rows.fetchall())
 
-    def performance(self, arch: str) -> float:
-        """The accuracy of a candidate in percent. Raises `HnasError` where it has none."""
-        rows = self._connection.execute(f"SELECT performance FROM {self.table} WHERE arch = ?", [arch]).fetchall()
-        if not rows or rows[0][0] is None:
-            raise HnasError(f"the table has no accuracy of {arch}; import one")
-        return float(rows[0][0])
+def _filled(values: Any) -> Array:
+    """A column of numbers, NaN where it is NULL."""
+    filled: Array = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
+    return filled
 
-    def smallest_and_largest(self, space: str) -> tuple[str, ...]:
-        """The candidates of the fewest and the most parameters; any one where `space` or the store knows of none."""
-        rows = self._connection.execute(f"SELECT arch FROM {self.table} LIMIT 1").fetchall()
-        if "params" in search_spaces[space].describe(rows[0][0]):
-            query = sql("smallest_and_largest", candidates=self.table)
-            rows = self._connection.execute(query, [space]).fetchall() or rows
-        return tuple(arch for (arch,) in rows)
+
+@contextmanager
+def _computing(what: str) -> Iterator[None]:
+    """Tell an expression that DuckDB cannot compute as the user's mistake: `what`, and the reason."""
+    try:
+        yield
+    except (
+        duckdb.BinderException,
+        duckdb.ConversionException,
+        duckdb.OutOfRangeException,
+        duckdb.InvalidInputException,
+    ) as error:
+        raise UsageError(f"{what}: {str(error).splitlines()[0]}") from error
 
 
 def _distance(bound: float, mu: float, t: float) -> float:

@@ -32,6 +32,13 @@ def metrics(incomplete: str) -> Words:
     return _beginning(incomplete, ((name, "") for name in COLUMNS if name != "kappa"))
 
 
+def methods(incomplete: str) -> Words:
+    """The installed search methods."""
+    from hnas.optim.methods.registry import methods as installed
+
+    return _beginning(incomplete, ((name, "") for name in installed))
+
+
 def accuracies(incomplete: str) -> Words:
     """The accuracies that can guide a search."""
     return _beginning(incomplete, (("valid_accuracy", ""), ("test_accuracy", "")))

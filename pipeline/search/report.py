@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     # Only their types: some load torch, which the table oracle never needs.
     from hnas.optim.algorithm import Query
     from hnas.pipeline.search.session import SearchResult, SearchSize, StartedSearch
-    from hnas.pipeline.search.training import TrainingSize
+    from hnas.pipeline.search.settings import SearchSettings
+    from hnas.pipeline.search.training import TrainingEstimate, TrainingSize
     from hnas.training import TrainingResult
 
 
@@ -66,7 +67,13 @@ def training_heading(arch: str, size: TrainingSize) -> str:
 def query_line(query: Query, width: int | None = None) -> str:
     """One line for each query of a search, as it is made; `width` cuts it."""
     number, performance = f"{query.query:>3}  ", f"performance {query.performance:>6.2f} %  "
-    found = f"mu {query.mu:<9.3g} nu {query.nu:<9.3g} objective {query.objective:<10.4g} "
+    found = ""
+    if query.mu is not None and query.nu is not None:
+        found += f"mu {query.mu:<9.3g} nu {query.nu:<9.3g} "
+    if query.objective is not None:
+        found += f"objective {query.objective:<10.4g} "
+    if query.epochs is not None:
+        found += f"{_plural(query.epochs, 'epoch'):>10}  "
     if width is None:
         return number + found + performance + printable(query.arch)
     if width < len(number + found + performance) + LEAST_TEXT:
@@ -75,32 +82,79 @@ def query_line(query: Query, width: int | None = None) -> str:
 
 
 def search_heading(started: StartedSearch, size: SearchSize) -> str:
-    """What the search works on and trains, what of an average it leaves out, whether it looks at test accuracies."""
+    """What the search works on, what guides it, what it trains and costs, and what of an average it leaves out."""
     settings = started.settings
+    where = f" under {printable(settings.where)}" if settings.where else ""
     lines = [
         f"{'resuming' if started.name else 'searching'} {size.candidates:,} architectures of "
-        f"{run_or_mean(settings.run, settings.runs)} "
-        f"({settings.space} on {settings.dataset}) with M = {settings.metric}, oracle {settings.oracle}",
+        f"{run_or_mean(settings.run, settings.runs)} ({settings.space} on {settings.dataset}){where} with "
+        f"{_method(settings)}, oracle {settings.oracle}",
         *left_out_lines(size.left_out),
         *([f"each query is a training: {size_text(size.training)}"] if size.training is not None else []),
     ]
-    if settings.oracle == "table" and settings.accuracy == "test_accuracy":
-        lines.append("no validation accuracy is imported: the search is guided by test accuracy")
+    if size.signal is not None:
+        lines.append(f"guided by {size.signal}")
+        if size.signal.accuracy == "test_accuracy":
+            lines.append("no validation accuracy guides it: the winner is chosen by the test accuracy that is reported")
     return "\n".join(lines)
+
+
+def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEstimate | None) -> str:
+    """What a search would take: its evaluations, and where they are trainings, their time and memory."""
+    settings = started.settings
+    limits = [f"{settings.queries:,} queries"] if settings.queries is not None else []
+    limits += [f"{settings.budget:,.0f} s"] if settings.budget is not None else []
+    rows = [["evaluations", " or ".join(limits) + (" at most" if len(limits) > 1 else "")]]
+    if trained is not None:
+        least, most = trained.seconds
+        each = duration(most) if least == most else f"{duration(least)} to {duration(most)}"
+        count = settings.queries or max(1, int(settings.budget / most) if settings.budget else 1)
+        rows += [
+            ["a training", f"{each}, from the smallest to the largest network"],
+            ["time", f"{duration(least * count)} to {duration(most * count)}"],
+            ["memory", f"about {trained.memory / 2**30:.1f} GiB for the largest network"],
+        ]
+    elif size.cost is not None:
+        rows.append(["cost", f"about {size.cost:,.0f} s of training, looked up"])
+        rows.append(["time", "seconds: nothing is trained"])
+    else:
+        rows.append(["cost", "unknown: the accuracies come without seconds"])
+        rows.append(["time", "seconds: nothing is trained"])
+    return "\n".join([search_heading(started, size), described(rows), "nothing was evaluated or written"])
+
+
+def _method(settings: SearchSettings) -> str:
+    return f"HNAS, M = {settings.metric}" if settings.method == "hnas" else printable(settings.spec)
 
 
 def search_summary(result: SearchResult, width: int | None = None) -> str:
     """The winner and what the search cost; where `width` cut the lines of queries, how to see them whole."""
-    winner = result.best
+    winner, settings = result.best, result.settings
     own, oracle = sum(q.own_seconds for q in result.queries), sum(q.seconds for q in result.queries)
     cut_short = width is not None and any(cell_len(query_line(query)) > width for query in result.queries)
-    column = "validation accuracy" if result.settings.accuracy == "valid_accuracy" else "test accuracy"
-    return (
-        f"best: {printable(winner.arch)}\n"
-        f"      {winner.performance:.2f} % {column}, query {winner.query} of {len(result.queries)}, "
-        f"mu {winner.mu:.3g}, nu {winner.nu:.3g}\n"
-        f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle"
-    ) + (f"\n      `hnas search --resume {result.search} --json` shows the queries whole" if cut_short else "")
+    column = "validation accuracy" if settings.accuracy == "valid_accuracy" else "test accuracy"
+    signal = f" after {_plural(settings.signal.epochs, 'epoch')}" if settings.signal and settings.signal.epochs else ""
+    at = f", mu {winner.mu:.3g}, nu {winner.nu:.3g}" if winner.mu is not None and winner.nu is not None else ""
+    lines = [
+        f"best: {printable(winner.arch)}",
+        f"      {winner.performance:.2f} % {column}{signal}, query {winner.query} of {len(result.queries)}{at}",
+    ]
+    if result.test and settings.accuracy == "test_accuracy":
+        lines.append("      guided by test accuracy, so that of the winner is the best of many and not an estimate")
+    tables: dict[tuple[str, int | None], list[str]] = {
+        (table.source, table.epochs): [] for table in result.reported if table.dataset in result.test
+    }
+    for table in result.reported:
+        if table.dataset in result.test:
+            tables[table.source, table.epochs].append(f"{result.test[table.dataset]:.2f} % on {table.dataset}")
+    for (source, epochs), values in tables.items():
+        after = f" after {_plural(epochs, 'epoch')}" if epochs is not None else ""
+        lines.append(f"      test accuracy{after}: {', '.join(values)} ({printable(source)})")
+    charged = f", {duration(result.cost)} charged" if result.cost else ""
+    lines.append(f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle{charged}")
+    if cut_short:
+        lines.append(f"      `hnas search --resume {result.search} --json` shows the queries whole")
+    return "\n".join(lines)
 
 
 def search_json(result: SearchResult) -> str:

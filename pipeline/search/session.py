@@ -1,21 +1,25 @@
-"""`hnas search`: Algorithm 1 over a stored run, every query saved before the next begins."""
+"""`hnas search`: a method over a stored run, every query saved before the next begins."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
-from hnas.errors import HnasError, UsageError, did_you_mean
-from hnas.optim.algorithm import Oracle, Query, best, search
+from hnas.errors import HnasError, UsageError, check_seed, did_you_mean
+from hnas.optim.algorithm import Oracle, Query, Search, best, check_limits, search
+from hnas.optim.methods.registry import methods
 from hnas.optim.objective import check_exponent
 from hnas.pipeline.catalog.averaging import check_runs, group_of, left_out
 from hnas.pipeline.catalog.pool import RunPool
+from hnas.pipeline.catalog.signals import Signal, choose_signal, reported, signal_of_views, test_accuracies
 from hnas.pipeline.catalog.views import check_complete, pick_run
+from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
 from hnas.pipeline.store.run import now, run_or_mean
 from hnas.pipeline.store.store import Store
@@ -24,10 +28,11 @@ from hnas.threads import training_threads
 
 if TYPE_CHECKING:
     # It loads torch, which only one oracle needs.
-    from hnas.pipeline.search.training import Trainer, TrainingSize
+    from hnas.pipeline.search.training import Trainer, TrainingEstimate, TrainingSize
     from hnas.training import Progress
 
-_SCHEMA = pa.schema(
+#: The columns of `queries.parquet`.
+SCHEMA = pa.schema(
     [
         ("query", pa.int32()),
         ("mu", pa.float64()),
@@ -37,54 +42,70 @@ _SCHEMA = pa.schema(
         ("performance", pa.float64()),
         ("seconds", pa.float64()),
         ("own_seconds", pa.float64()),
+        ("cost", pa.float64()),
+        ("epochs", pa.int32()),
     ]
 )
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A finished search: its name, its queries, and the one that won."""
+    """A finished search: its name, its queries, and the test accuracies (%) of the one that won, by data set."""
 
     search: str
     settings: SearchSettings
     queries: list[Query]
+    test: dict[str, float]
+    reported: list[Signal]
 
     @property
     def best(self) -> Query:
         """The winner."""
         return best(self.queries)
 
+    @property
+    def cost(self) -> float:
+        """The seconds that the evaluations are charged."""
+        return sum(query.cost for query in self.queries)
+
     def as_dict(self) -> dict[str, Any]:
         """What `hnas search --json` prints."""
-        shown = ("query", "mu", "nu", "arch", "objective", "performance", "seconds")
+        shown = ("query", "mu", "nu", "arch", "objective", "performance", "seconds", "cost")
         winner = self.best
         return {
             "search": self.search,
+            "method": self.settings.method,
+            "metric": self.settings.metric,
+            "signal": None if self.settings.signal is None else asdict(self.settings.signal),
+            "cost": self.cost,
             "best": {name: getattr(winner, name) for name in ("arch", "performance", "mu", "nu", "query")},
+            "test": self.test,
             "queries": [{name: getattr(q, name) for name in shown} for q in self.queries],
         }
 
 
 @dataclass(frozen=True)
 class StartedSearch:
-    """A search to carry out: its settings, and the name and queries of the saved one that it goes on with.
-
-    `pool` is that of its run, where a new search has looked into it for accuracies.
-    """
+    """A search to carry out: its settings, and the name and queries of the saved one that it goes on with."""
 
     settings: SearchSettings
     name: str | None = None
     history: tuple[Query, ...] = ()
-    pool: RunPool | None = None
 
 
 @dataclass(frozen=True)
 class SearchSize:
-    """What a search works on: its candidates, architectures that a mean over runs leaves out, and its trainings."""
+    """What a search works on: its candidates, architectures that a mean over runs leaves out, and its trainings.
+
+    `signal` is what guides a search of a table, `cost` the seconds that its evaluations are expected to be charged
+    (the mean of the candidates for each query), None where nobody knows.
+    """
 
     candidates: int
     left_out: int
     training: TrainingSize | None
+    signal: Signal | None
+    cost: float | None
 
 
 def new_search(
@@ -94,34 +115,57 @@ def new_search(
     dataset: str | None = None,
     run: str | None = None,
     average: bool = False,
-    metric: str = "trace",
+    method: str = "hnas",
+    metric: str | None = None,
     accuracy: str | None = None,
+    epochs: int | None = None,
+    source: str | None = None,
     training: TrainingSettings | None = None,
-    queries: int = 20,
+    queries: int | None = 20,
+    budget: float | None = None,
+    where: str | None = None,
     t: float = 1.0,
     acquisition: str = "ei",
     seed: int = 0,
+    options: dict[str, float | str] | None = None,
 ) -> StartedSearch:
-    """A new search, with the run and the accuracy column that fit.
+    """A new search, with the run and the signal that fit.
 
-    With `average` it searches the mean over all runs that differ from that run in seed and batch only. With `training`
-    each query is one, else its accuracy is looked up in the table. `dataset` is a name or the path of images. Raises
-    `UsageError` for what does not exist or does not fit.
+    `metric` is what stands behind the colon of the method, for `hnas` the trace where none is given. With `average` it
+    searches the mean over all runs that differ from that run in seed and batch only. With `training` each query is one,
+    else its performance is looked up: `accuracy`, `epochs` and `source` choose the signal (see `choose_signal`).
+    `dataset` is a name or the path of images. Raises `UsageError` for what does not exist or does not fit.
     """
     search_spaces[space]
+    methods[method]
     check_exponent(t)
+    check_limits(queries, budget)
+    check_seed(seed, "--seed")
     if training is not None:
         # Saved with the search: where it is resumed, on another machine too, trainings go on as they were.
         training = replace(training, threads=training_threads(training.threads))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     runs = group_of(connection, chosen.name) if average else []
-    pool = None
+    signal = None
     if training is None:
-        pool = RunPool(connection, chosen.name, metric, runs)
-        accuracy = pool.choose(accuracy)
-    elif accuracy is not None:
+        signal = choose_signal(
+            connection,
+            space,
+            canonical_dataset(chosen.settings.dataset),
+            accuracy=accuracy,
+            epochs=epochs,
+            source=source,
+        )
+        if signal is None:
+            raise UsageError(
+                f"no architecture of {run_or_mean(chosen.name, runs)} has a "
+                f"{accuracy or 'validation or test accuracy'} on the run's data set; `hnas import` takes a "
+                "table of them, and --oracle train trains"
+            )
+    elif accuracy is not None or source is not None:
         raise UsageError(
-            f"--accuracy {accuracy} is a column of --oracle table; --oracle train measures validation accuracy"
+            f"{f'--accuracy {accuracy}' if accuracy else f'--source {source}'} belongs to --oracle table; --oracle "
+            "train measures validation accuracy"
         )
     elif dataset is None and chosen.settings.dataset != "digits":
         raise UsageError(f"--oracle train needs --dataset, the images of {chosen.settings.dataset} to train on")
@@ -129,22 +173,30 @@ def new_search(
         space=space,
         run=chosen.name,
         dataset=chosen.settings.dataset,
-        metric=metric,
+        metric="trace" if metric is None and method == "hnas" else metric,
         oracle="table" if training is None else "train",
-        accuracy=accuracy or "valid_accuracy",
+        accuracy=signal.accuracy if signal is not None else "valid_accuracy",
         queries=queries,
         t=t,
         acquisition=acquisition,
         seed=seed,
         training=training,
         runs=runs,
+        method=method,
+        signal=signal,
+        budget=budget,
+        where=where,
+        options=options or {},
     )
-    return StartedSearch(settings, pool=pool)
+    return StartedSearch(settings)
 
 
-def open_search(store: Store, name: str) -> StartedSearch:
+def open_search(connection: duckdb.DuckDBPyConnection, store: Store, name: str) -> StartedSearch:
     """A saved search to go on with. Raises `UsageError` where there is none of that name."""
     settings, history = read_search(store, name)
+    if settings.oracle == "table" and settings.signal is None:  # saved by a version that did not keep it
+        signal = signal_of_views(connection, settings.space, canonical_dataset(settings.dataset), settings.accuracy)
+        settings = replace(settings, signal=signal)
     return StartedSearch(settings, name, tuple(history))
 
 
@@ -160,8 +212,118 @@ def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
         settings = SearchSettings.from_dict(saved)
     except TypeError as error:
         raise HnasError(f"searches/{name}/search.json has settings this hnas does not know: {error}") from error
-    table = store.read_table([f.name for f in fields(Query)], "searches", name, "queries.parquet")
-    return settings, [Query(**row) for row in table.to_pylist()]
+    table = store.read_table(None, "searches", name, "queries.parquet")
+    if missing := [column for column in _SAVED_ALWAYS if column not in table.column_names]:
+        raise HnasError(
+            f"searches/{name}/queries.parquet has no column {', '.join(missing)}; restore it, or remove the search"
+        )
+    return settings, [query_of(row) for row in table.to_pylist()]
+
+
+# Queries of older versions have no cost and no epochs: they were charged the wall time of a training.
+_SAVED_ALWAYS = [name for name in SCHEMA.names if name not in ("cost", "epochs")]
+
+
+def query_of(row: dict[str, Any]) -> Query:
+    """A saved query."""
+    row = {name: row[name] for name in SCHEMA.names if name in row}
+    return Query(**{**row, "cost": row["seconds"] if row.get("cost") is None else row["cost"]})
+
+
+def queries_table(queries: Sequence[Query]) -> pa.Table:
+    """The queries (n) as rows of `SCHEMA`."""
+    return pa.Table.from_pylist([asdict(query) for query in queries], schema=SCHEMA)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search with its pool and its oracle."""
+
+    settings: SearchSettings
+    pool: RunPool
+    oracle: Oracle
+    size: SearchSize
+    trainer: Trainer | None = None
+
+    def estimate(self) -> tuple[SearchSize, TrainingEstimate | None]:
+        """The size of the search, and where each query is a training, what the smallest and the largest take.
+
+        Makes the method once, so that settings which it cannot take are found before anything is trained.
+        """
+        settings = self.settings
+        Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
+        trained = None if self.trainer is None else self.trainer.estimate(self.pool.smallest_and_largest())
+        return self.size, trained
+
+    @property
+    def _epochs(self) -> int | None:
+        settings = self.settings
+        return settings.training.epochs if settings.training else settings.signal.epochs if settings.signal else None
+
+    def run(self, history: Sequence[Query], on_query: Callable[[Query], None]) -> list[Query]:
+        """Make the queries that `history` lacks; see `hnas.optim.algorithm.search`."""
+        settings = self.settings
+        return search(
+            self.pool,
+            self.oracle,
+            method=settings.spec,
+            queries=settings.queries,
+            budget=settings.budget,
+            seed=settings.seed,
+            epochs=self._epochs,
+            history=history,
+            on_query=on_query,
+            **settings.method_options,
+        )
+
+
+def prepare(
+    connection: duckdb.DuckDBPyConnection,
+    settings: SearchSettings,
+    *,
+    oracle: Oracle | None = None,
+    pool: RunPool | None = None,
+    device: str = "auto",
+    progress: Callable[[int], Progress | None] = lambda epochs: None,
+    partial: bool = False,
+) -> Prepared:
+    """The pool and the oracle of a search, and its size.
+
+    `oracle` replaces the one that the settings name, `pool` is one that another search with the same run, signal and
+    condition used. `progress` is that of `Trainer`; `partial` allows a run that is unfinished. Raises `UsageError`
+    where the run has too few candidates or the table no cost for a budget; `HnasError` where a run is gone.
+    """
+    check_runs(connection, settings.runs)
+    check_complete(connection, settings.runs or [settings.run], partial=partial)
+    by_table = oracle is None and settings.training is None
+    if pool is None:
+        signal = settings.signal if by_table else None
+        pool = RunPool(connection, settings.run, settings.runs, signal=signal, where=settings.where)
+    if len(pool) < 2:
+        having = f" and a {settings.accuracy}" if by_table else ""
+        under = f" under --where {settings.where!r:.200}" if settings.where else ""
+        raise UsageError(f"{pool} has {len(pool)} architectures with metrics{having}{under}; a search needs at least 2")
+    training, trainer, cost = None, None, None
+    evaluate: Oracle
+    if oracle is not None:
+        evaluate = oracle
+    elif settings.training is not None:
+        evaluate = trainer = _trainer(connection, settings, settings.training, device, progress)
+        training = trainer.size(pool.smallest_and_largest())
+    else:
+        evaluate = pool.evaluate
+        cost = float(np.nanmean(pool.costs)) if not np.isnan(pool.costs).all() else None
+        if settings.budget is not None and cost is None:
+            raise UsageError(
+                f"--budget counts seconds of training, and {settings.signal} has none; give --queries instead, or "
+                "import accuracies with a column seconds"
+            )
+    if cost is not None and settings.queries is not None:
+        cost *= settings.queries
+    if settings.budget is not None:
+        cost = settings.budget if cost is None or settings.queries is None else min(cost, settings.budget)
+    size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal, cost)
+    return Prepared(settings, pool, evaluate, size, trainer)
 
 
 def run_search(
@@ -178,29 +340,12 @@ def run_search(
 ) -> SearchResult:
     """Carry out a search, new or resumed, and save it query by query.
 
-    `oracle` replaces the one that the settings name. `on_start` is called with the size of the search before it begins,
-    `on_query` with each new query after it is saved; `progress` is that of `Trainer`; `partial` allows a run that is
-    unfinished. Raises what `hnas.optim.algorithm.search` raises, and `UsageError` where the run has too few candidates;
-    `HnasError` where one of the runs that it averages is gone.
+    `on_start` is called with the size of the search before it begins, `on_query` with each new query after it is
+    saved; the others are those of `prepare`. Raises what `prepare` and `hnas.optim.algorithm.search` raise.
     """
     settings = started.settings
-    by_table = oracle is None and settings.training is None
-    check_runs(connection, settings.runs)
-    check_complete(connection, settings.runs or [settings.run], partial=partial)
-    run_pool = started.pool or RunPool(connection, settings.run, settings.metric, settings.runs)
-    pool = run_pool.candidates(settings.accuracy, with_accuracy=by_table)
-    if len(pool) < 2:
-        raise UsageError(
-            f"{run_or_mean(settings.run, settings.runs)} has {len(pool)} architectures with a finite condition number"
-            f"{' and a ' + settings.accuracy if by_table else ''}; a search needs at least 2"
-        )
-    size = None
-    if oracle is None and settings.training is not None:
-        oracle = trainer = _trainer(connection, settings, settings.training, device, progress)
-        size = trainer.size(pool.smallest_and_largest(settings.space))
-    elif oracle is None:
-        oracle = pool.performance
-    on_start(SearchSize(len(pool), left_out(connection, settings.runs), size))
+    prepared = prepare(connection, settings, oracle=oracle, device=device, progress=progress, partial=partial)
+    on_start(prepared.size)
     name = started.name or uuid.uuid4().hex[:10]
     saved = list(started.history)
 
@@ -211,28 +356,22 @@ def run_search(
             content = {"id": name, "created": now(), "settings": settings.as_dict()}
             store.write_json(content, "searches", name, "search.json")
         saved.append(query)
-        table = pa.Table.from_pylist([asdict(q) for q in saved], schema=_SCHEMA)
-        store.write_table(table, "searches", name, "queries.parquet")
+        store.write_table(queries_table(saved), "searches", name, "queries.parquet")
         on_query(query)
 
     try:
-        done = search(
-            pool,
-            oracle,
-            queries=settings.queries,
-            t=settings.t,
-            acquisition=settings.acquisition,
-            seed=settings.seed,
-            history=started.history,
-            on_query=save,
-        )
+        done = prepared.run(started.history, save)
     except KeyboardInterrupt:
         if not saved:
             raise
+        of = f" of {settings.queries}" if settings.queries is not None else ""
         raise HnasError(
-            f"interrupted: {len(saved)} of {settings.queries} queries are saved; `hnas search --resume {name}` goes on"
+            f"interrupted: {len(saved)}{of} queries are saved; `hnas search --resume {name}` goes on"
         ) from None
-    return SearchResult(name, settings, done)
+    tables = reported(connection, settings.space)
+    found = test_accuracies(connection, settings.space, tables, [best(done).arch])
+    test = {dataset: value for dataset, values in found.items() for value in values.values()}
+    return SearchResult(name, settings, done, test, tables)
 
 
 def _trainer(

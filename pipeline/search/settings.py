@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from hnas.errors import UsageError
+from hnas.pipeline.catalog.signals import Signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +26,75 @@ class TrainingSettings:
     image_size: int | None = None
 
 
+def method_of(method: str, *, metric: str | None = None, by: str | None = None) -> tuple[str, str | None]:
+    """The name and the argument of a method written as `name` or `name:argument`, or with `metric` or `by` apart.
+
+    Raises `UsageError` where there are several arguments.
+    """
+    name, colon, behind = method.partition(":")
+    if colon and not behind:
+        raise UsageError(f"--method {method!r:.100} has nothing behind the colon; write {name}, or {name}:COLUMN")
+    arguments = {"--method": behind or None, "--metric": metric, "--by": by}
+    given = {option: argument for option, argument in arguments.items() if argument is not None}
+    if len(set(given.values())) > 1:
+        told = " and ".join(f"{option} {argument}" for option, argument in given.items())
+        raise UsageError(f"{told} are two columns for one method; give one of them")
+    return name, next(iter(given.values()), None)
+
+
+def options_of(given: Sequence[str]) -> dict[str, float | str]:
+    """The options of a method from texts such as `draws=100`. Raises `UsageError` where one has no name or value."""
+    options: dict[str, float | str] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name.isidentifier() or not value or name in options:
+            raise UsageError(f"--option {text!r:.100} is no new NAME=VALUE, such as draws=100")
+        try:
+            number = float(value)
+            options[name] = int(number) if number.is_integer() else number
+        except ValueError:
+            options[name] = value
+    return options
+
+
 @dataclass(frozen=True)
 class SearchSettings:
     """Everything that determines the course of a search.
 
-    `training` is that of the `train` oracle, None where the table is the oracle; `runs` are those whose mean is
-    searched, `run` among them, else empty.
+    `metric` is what stands behind the colon of the method: the M of `hnas`, the column of `top`. `training` is that of
+    the `train` oracle, `signal` that of the `table` oracle; `runs` are those whose mean is searched, `run` among them,
+    else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods.
     """
 
     space: str
     run: str
     dataset: str
-    metric: str
+    metric: str | None
     oracle: str
     accuracy: str
-    queries: int
+    queries: int | None
     t: float
     acquisition: str
     seed: int
     training: TrainingSettings | None
-    runs: list[str] = field(default_factory=list)  # searches saved before there was `--average` have none
+    # Searches saved by older versions have none of the following.
+    runs: list[str] = field(default_factory=list)
+    method: str = "hnas"
+    signal: Signal | None = None
+    budget: float | None = None
+    where: str | None = None
+    options: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> str:
+        """The method as command lines write it: `hnas:trace`, `random`."""
+        return self.method if self.metric is None else f"{self.method}:{self.metric}"
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """The options that the method is made with."""
+        own = {"t": self.t, "acquisition": self.acquisition} if self.method == "hnas" else {}
+        return {**own, **self.options}
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, as `search.json` has them: without a training it is empty."""
@@ -52,4 +105,5 @@ class SearchSettings:
         """The settings in a `search.json`. Raises `TypeError` where they are others than these."""
         settings = cls(**saved)
         training = TrainingSettings(**saved["training"]) if settings.oracle == "train" else None
-        return replace(settings, training=training)
+        signal = Signal(**saved["signal"]) if saved.get("signal") else None
+        return replace(settings, training=training, signal=signal)

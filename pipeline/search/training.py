@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from hnas.devices import choose_device
 from hnas.errors import check_seed
+from hnas.optim.algorithm import Evaluation
 from hnas.pipeline.images import Split, open_dataset
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.spaces import SearchSpace, search_spaces, space_of
@@ -37,6 +41,14 @@ class TrainingSize:
     batch_size: int
     threads: int
     device: str
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """Seconds of a training of the smallest and the largest network, measured on one batch, and the process's bytes."""
+
+    seconds: tuple[float, float]
+    memory: int
 
 
 def evaluate(
@@ -72,13 +84,25 @@ def evaluate(
     return trainer.train(arch)
 
 
+def _peak_memory() -> int:
+    """The most bytes that this process has held."""
+    import psutil
+
+    try:
+        import resource
+    except ImportError:  # Windows, where psutil knows it
+        return int(psutil.Process().memory_info().peak_wset)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 class Trainer:
     """Trains architectures of a space on one data set, each from the same seed and on the same split.
 
     The recipe is NAS-Bench-201's, with the settings' numbers, and mirrors images only where a mirror image keeps its
     class. `progress` gives the callback for a training of so many epochs, or None.
 
-    Called with an architecture it gives the validation accuracy in percent, so it serves a search as its oracle.
+    Called with an architecture it serves a search as its oracle.
     Raises `UsageError` for images or numbers that cannot be.
     """
 
@@ -131,8 +155,32 @@ class Trainer:
             device=self._device.type,
         )
 
-    def train(self, arch: str) -> TrainingResult:
-        """Train `arch` from its initialisation and measure it. Raises `UsageError`, or `HnasError` on divergence."""
+    def estimate(self, archs: Sequence[str]) -> TrainingEstimate:
+        """Time and memory of a training of each of `archs`, the smallest first, from one step of each (the second)."""
+        seconds = []
+        images, labels = (part[: self._recipe.batch_size] for part in self._train)
+        steps = self._recipe.epochs * math.ceil(len(self._train[0]) / self._recipe.batch_size)
+        with torch_threads(self._threads):
+            for arch in archs:
+                network = self._space.network(arch, **self._network).to(self._device)
+                one = replace(self._recipe, epochs=2)  # the first pays for what is set up once
+                ends: list[float] = []
+
+                def step(done: int, total: int, loss: float, ends: list[float] = ends) -> None:
+                    ends.append(time.perf_counter())
+
+                train(
+                    network, images, labels, mean=self._mean, std=self._std, recipe=one, seed=self._seed, progress=step
+                )  # fmt: skip
+                seconds.append((ends[-1] - ends[-2]) * steps)
+        return TrainingEstimate((seconds[0], seconds[-1]), _peak_memory())
+
+    def train(self, arch: str, epochs: int | None = None) -> TrainingResult:
+        """Train `arch` from its initialisation, for `epochs` instead of the recipe's where given, and measure it.
+
+        Raises `UsageError`, or `HnasError` on divergence.
+        """
+        recipe = self._recipe if epochs is None else replace(self._recipe, epochs=epochs)
         with torch_threads(self._threads):
             network = self._space.network(arch, **self._network).to(self._device)
             return train(
@@ -140,15 +188,15 @@ class Trainer:
                 *self._train,
                 mean=self._mean,
                 std=self._std,
-                recipe=self._recipe,
+                recipe=recipe,
                 seed=self._seed,
                 valid=self._valid,
                 test=self._test,
-                progress=self._progress(self._recipe.epochs),
+                progress=self._progress(recipe.epochs),
             )
 
-    def __call__(self, arch: str) -> float:
-        """The validation accuracy of `arch` in percent."""
-        accuracy = self.train(arch).valid_accuracy
-        assert accuracy is not None  # a validation split is always given
-        return accuracy
+    def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
+        """The validation accuracy of `arch` in percent, and the seconds of its training."""
+        result = self.train(arch, epochs)
+        assert result.valid_accuracy is not None  # a validation split is always given
+        return Evaluation(result.valid_accuracy, result.seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,8 @@ from hnas.pipeline.store.store import Store
 # The settings of a search by the types that JSON has for them; a search of an older version may lack some.
 _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
     "space": (str,), "run": (str,), "dataset": (str,), "metric": (str,), "oracle": (str,), "accuracy": (str,),
-    "queries": (int,), "t": (int, float), "acquisition": (str,), "seed": (int,), "runs": (list,),
+    "queries": (int,), "t": (int, float), "acquisition": (str,), "seed": (int,), "runs": (list,), "method": (str,),
+    "signal": (dict,), "budget": (int, float), "where": (str,), "options": (dict,), "training": (dict,),
 }  # fmt: skip
 
 
@@ -59,8 +61,22 @@ def search_records(store: Store) -> list[dict[str, Any]]:
                 raise HnasError(
                     _damaged(store, "searches", search, "search.json", "its settings are not those of a search")
                 )
-            found.append(_record(store, settings, content, "searches", search, "search.json"))
+            found.append(_record(store, _shown(settings), content, "searches", search, "search.json"))
     return found
+
+
+def _shown(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a search as columns of the view `searches`."""
+    training, signal = settings.get("training") or {}, settings.get("signal") or {}
+    return {
+        **{name: settings.get(name) for name in _SEARCH_SETTINGS},
+        "method": settings.get("method") or "hnas",
+        "epochs": training.get("epochs", signal.get("epochs")),
+        "source": signal.get("source"),
+        "condition": settings.get("where"),
+        "recipe": json.dumps(training) if training else None,
+        "options": json.dumps(settings["options"]) if settings.get("options") else None,
+    }
 
 
 def _record(store: Store, settings: dict[str, Any], content: dict[str, Any], *parts: str) -> dict[str, Any]:

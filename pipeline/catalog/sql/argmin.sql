@@ -3,6 +3,6 @@
 SELECT arch, objective(metric, kappa, $$mu, $$nu, $$t) AS objective
 FROM $candidates
 WHERE kappa <= $$bound * abs(metric) * (1 + 1e-9) AND abs(metric * metric - $$nu) <= $$distance
-    AND rowid NOT IN (SELECT id FROM $taken)
+    AND class NOT IN (SELECT unnest($$taken::BIGINT[]))
 ORDER BY objective, arch
 LIMIT 1;

@@ -34,7 +34,7 @@ CREATE TABLE empty.proxies (
 );
 CREATE TABLE empty.queries (
     query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,
-    seconds DOUBLE, own_seconds DOUBLE, filename VARCHAR
+    seconds DOUBLE, own_seconds DOUBLE, cost DOUBLE, epochs INTEGER, filename VARCHAR
 );
 CREATE TABLE empty.runs (
     id VARCHAR, created TIMESTAMP,
@@ -47,7 +47,8 @@ CREATE TABLE empty.runs (
 CREATE TABLE empty.searches (
     id VARCHAR, created TIMESTAMP,
     settings STRUCT(
-        space VARCHAR, run VARCHAR, dataset VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
-        queries INTEGER, t DOUBLE, acquisition VARCHAR, seed BIGINT, runs VARCHAR[]
+        space VARCHAR, run VARCHAR, dataset VARCHAR, method VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
+        epochs INTEGER, source VARCHAR, queries INTEGER, budget DOUBLE, condition VARCHAR, recipe VARCHAR,
+        t DOUBLE, acquisition VARCHAR, options VARCHAR, seed BIGINT, runs VARCHAR[]
     )
 );

@@ -9,16 +9,22 @@ WITH requested AS (
 ),
 averaged AS (
     SELECT
-        canonical, avg($metric ORDER BY run) AS metric, mean_kappa(kappa, run) AS kappa,
+        canonical,
+        avg(grad_norm ORDER BY run) AS grad_norm,
+        avg(grad_norm_l2 ORDER BY run) AS grad_norm_l2,
+        avg(snip ORDER BY run) AS snip,
+        avg(snip_inner ORDER BY run) AS snip_inner,
+        avg(grasp ORDER BY run) AS grasp,
+        avg(grasp_abs ORDER BY run) AS grasp_abs,
+        avg(trace ORDER BY run) AS trace,
+        mean_kappa(kappa, run) AS kappa,
         joint_status(status) AS status
     FROM metrics
     WHERE list_contains($$runs, run)
     GROUP BY canonical
     HAVING count(*) = len($$runs)
 )
-SELECT
-    q.arch, q.canonical, m.metric, m.kappa, m.status,
-    b.valid_accuracy, b.test_accuracy
+SELECT q.arch, q.canonical, m.* EXCLUDE (canonical), a.* EXCLUDE (space, arch, canonical)
 FROM requested AS q
 JOIN averaged AS m ON q.canonical = m.canonical
-LEFT JOIN files.accuracies_of($$space, $$dataset, $$source, $$epochs) AS b ON q.arch = b.arch;
+LEFT JOIN (FROM architectures WHERE space = $$space) AS a ON q.arch = a.arch;

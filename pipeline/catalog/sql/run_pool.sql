@@ -1,4 +1,5 @@
--- The pool of one run with one metric and without its static columns, with the accuracies of one source and number of epochs.
+-- The pool of one run: what the view `pool` has of it, without accuracies. It costs a fraction of the view, which ranks and
+-- averages the accuracies of all spaces.
 CREATE OR REPLACE TEMP TABLE $table AS
 -- Without the view's DISTINCT: a precompute adds only what is missing, and one row too many would do no harm.
 WITH requested AS (
@@ -6,9 +7,7 @@ WITH requested AS (
     FROM files.requests
     WHERE regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$$', 1) = $$run
 )
-SELECT
-    q.arch, q.canonical, m.metric, m.kappa, m.status,
-    b.valid_accuracy, b.test_accuracy
+SELECT q.arch, q.canonical, m.* EXCLUDE (run, canonical, seconds, ntk_row), a.* EXCLUDE (space, arch, canonical)
 FROM requested AS q
-JOIN (SELECT canonical, $metric AS metric, kappa, status FROM metrics WHERE run = $$run) AS m ON q.canonical = m.canonical
-LEFT JOIN files.accuracies_of($$space, $$dataset, $$source, $$epochs) AS b ON q.arch = b.arch;
+JOIN (FROM metrics WHERE run = $$run) AS m ON q.canonical = m.canonical
+LEFT JOIN (FROM architectures WHERE space = $$space) AS a ON q.arch = a.arch;

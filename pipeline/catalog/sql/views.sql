@@ -59,14 +59,6 @@ JOIN files.accuracy_tables AS t
     ON a.space = t.space AND a.dataset = t.dataset AND a.source = t.source AND a.epochs IS NOT DISTINCT FROM t.epochs
 GROUP BY a.space, a.dataset, a.arch;
 
--- The accuracies of one source and number of epochs on one data set: a row for each architecture, the mean over seeds. For
--- the pool of a search, which need not wait until `mean_accuracies` has ranked and averaged those of all spaces.
-CREATE MACRO files.accuracies_of(of_space, of_dataset, of_source, of_epochs) AS TABLE
-SELECT arch, avg(valid_accuracy) AS valid_accuracy, avg(test_accuracy) AS test_accuracy
-FROM main.accuracies
-WHERE space = of_space AND dataset = of_dataset AND source = of_source AND epochs IS NOT DISTINCT FROM of_epochs
-GROUP BY arch;
-
 -- One row for each run and architecture that it was asked for, with everything that (7) and a correlation need.
 -- Members of a class that nobody asked for are absent: they would bias every statistic toward large classes.
 CREATE VIEW pool AS
@@ -181,13 +173,29 @@ SELECT
 FROM spectra AS s
 LEFT JOIN gram_means AS g ON s.run = g.run AND s.ntk_row = g.ntk_row;
 
--- One row for each search, and one for each of its queries.
-CREATE VIEW searches AS
-SELECT id AS search, created, unnest(settings)
-FROM files.searches;
-
+-- One row for each query of a search. `cost` is what a budget is charged; older versions charged a training's wall time.
 CREATE VIEW queries AS
 SELECT
     regexp_extract(filename, 'searches/([^/]+)/[^/]+$', 1) AS search,
-    * EXCLUDE (filename)
+    * EXCLUDE (filename) REPLACE (coalesce(cost, seconds) AS cost)
 FROM files.queries;
+
+-- One row for each search: its settings, and what its evaluations cost. `metric` is what stands behind the colon of the method.
+CREATE VIEW searches AS
+SELECT s.search, s.created, s.* EXCLUDE (search, created), q.cost
+FROM (SELECT id AS search, created, unnest(settings) FROM files.searches) AS s
+LEFT JOIN (SELECT search, sum(cost) AS cost FROM queries GROUP BY search) AS q ON s.search = q.search;
+
+-- The best of each search so far, after each of its queries: `spent` is the cost of all queries up to this one. Where a method
+-- trains for several numbers of epochs, the best of the longest so far.
+CREATE VIEW incumbents AS
+WITH steps AS (
+    SELECT
+        search, query, arch, performance,
+        sum(cost) OVER (PARTITION BY search ORDER BY query) AS spent,
+        arg_max(struct_pack(arch, performance, query), struct_pack(e := coalesce(epochs, 2147483647), performance, q := -query))
+            OVER (PARTITION BY search ORDER BY query) AS best
+    FROM queries
+)
+SELECT search, query, spent, best.arch AS arch, best.performance AS performance, best.query AS found
+FROM steps;

@@ -13,11 +13,18 @@ import pytest
 
 from hnas import HnasError, UsageError
 from hnas.optim import algorithm
-from hnas.optim.algorithm import ArrayPool, Query, best, search
+from hnas.optim.algorithm import Evaluation, Query, Search, best, search
+from hnas.optim.methods.hnas import HNAS
+from hnas.optim.methods.protocol import Proposal
 from hnas.optim.objective import BOUNDS, SearchRange, objective
+from hnas.optim.pools import ArrayPool
 from hnas.optim.proposer import ACQUISITIONS, Optimiser, latin_hypercube
 
 INF, NAN = math.inf, math.nan
+
+
+def pool_of(archs: list[str], metric: np.ndarray, kappa: np.ndarray, classes: list[str] | None = None) -> ArrayPool:
+    return ArrayPool(archs, {"trace": metric, "kappa": kappa}, classes)
 
 
 class Bench:
@@ -37,7 +44,7 @@ class Bench:
         self.asked: list[str] = []
 
     def pool(self) -> ArrayPool:
-        return ArrayPool(self.archs, self.metric, self.kappa)
+        return pool_of(self.archs, self.metric, self.kappa)
 
     def __call__(self, arch: str) -> float:
         self.asked.append(arch)
@@ -49,13 +56,13 @@ def bench() -> Bench:
     return Bench(200, 1)
 
 
-def steps(queries: Sequence[Query]) -> list[tuple[int, float, float, str, float, float]]:
+def steps(queries: Sequence[Query]) -> list[tuple[object, ...]]:
     """What a search decided, without the times."""
     return [(q.query, q.mu, q.nu, q.arch, q.objective, q.performance) for q in queries]
 
 
 def query(number: int, performance: float, arch: str = "a") -> Query:
-    return Query(number, 1.0, 1.0, arch, 1.0, performance, 0.0, 0.0)
+    return Query(number, arch, performance, 0.0, 0.0, 0.0)
 
 
 # The pool.
@@ -64,13 +71,13 @@ def query(number: int, performance: float, arch: str = "a") -> Query:
 @pytest.mark.parametrize(("mu", "q"), [(-3.0, 0.0), (0.0, 0.5), (1.0, 0.9), (3.0, 1.0)])
 def test_solve_finds_the_minimiser_of_equation_7(bench: Bench, mu: float, q: float) -> None:
     scale, nu = SearchRange.of(bench.metric, bench.kappa).point(mu, q)
-    solution = bench.pool().solve(mu=scale, nu=nu, t=1.0)
+    solution = bench.pool().minimiser("trace").solve(mu=scale, nu=nu, t=1.0)
     value = objective(bench.metric, bench.kappa, mu=scale, nu=nu)
     assert solution == (bench.archs[int(np.argmin(value))], value.min())
 
 
 def test_taken_architectures_are_left_out_and_an_exhausted_pool_has_no_solution() -> None:
-    pool = ArrayPool(["d", "b", "c", "a"], np.full(4, 2.0), np.array([2.0, 8.0, 4.0, INF]))
+    pool = pool_of(["d", "b", "c", "a"], np.full(4, 2.0), np.array([2.0, 8.0, 4.0, INF])).minimiser("trace")
     order = []
     while (solution := pool.solve(mu=0.0, nu=0.0, t=1.0)) is not None:
         order.append(tuple(solution))
@@ -80,7 +87,7 @@ def test_taken_architectures_are_left_out_and_an_exhausted_pool_has_no_solution(
 
 @pytest.mark.parametrize("archs", [["b", "a", "c"], ["c", "b", "a"], ["a", "c", "b"]])
 def test_ties_go_to_the_first_name_whatever_the_order_of_the_pool(archs: list[str]) -> None:
-    pool = ArrayPool(archs, np.ones(3), np.ones(3))
+    pool = pool_of(archs, np.ones(3), np.ones(3)).minimiser("trace")
     order = []
     while (solution := pool.solve(mu=1.0, nu=1.0, t=1.0)) is not None:
         order.append(solution.arch)
@@ -89,7 +96,8 @@ def test_ties_go_to_the_first_name_whatever_the_order_of_the_pool(archs: list[st
 
 
 def test_the_whole_class_of_an_evaluated_architecture_is_left_out() -> None:
-    pool = ArrayPool(["a", "b", "c", "d"], np.ones(4), np.array([1.0, 3.0, 1.0, 2.0]), classes=["x", "y", "x", "z"])
+    kappa = np.array([1.0, 3.0, 1.0, 2.0])
+    pool = pool_of(["a", "b", "c", "d"], np.ones(4), kappa, classes=["x", "y", "x", "z"]).minimiser("trace")
     order = []
     while (solution := pool.solve(mu=1.0, nu=1.0, t=1.0)) is not None:
         order.append(solution.arch)
@@ -98,26 +106,26 @@ def test_the_whole_class_of_an_evaluated_architecture_is_left_out() -> None:
 
 
 def test_the_order_of_the_pool_does_not_change_the_search(bench: Bench) -> None:
-    turned = ArrayPool(bench.archs[::-1], bench.metric[::-1], bench.kappa[::-1])
+    turned = pool_of(bench.archs[::-1], bench.metric[::-1], bench.kappa[::-1])
     assert steps(search(turned, bench, queries=5)) == steps(search(bench.pool(), bench, queries=5))
 
 
 def test_an_empty_pool_has_no_solution_and_cannot_be_searched() -> None:
-    pool = ArrayPool([], np.array([]), np.array([]))
-    assert pool.solve(mu=1.0, nu=1.0, t=1.0) is None
+    pool = pool_of([], np.array([]), np.array([]))
+    assert pool.minimiser("trace").solve(mu=1.0, nu=1.0, t=1.0) is None
     with pytest.raises(UsageError, match="0 architectures"):
         search(pool, lambda arch: 1.0)
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    with pytest.raises(UsageError, match="2 names, 3 metrics, 1 condition numbers and 2 classes"):
-        ArrayPool(["a", "b"], np.ones(3), np.ones(1))
+    with pytest.raises(UsageError, match="2 names and 3 values of trace"):
+        pool_of(["a", "b"], np.ones(3), np.ones(1))
 
 
 def test_a_name_twice_in_the_pool_is_refused() -> None:
     """Leaving out one of two rows of a name would propose the other again and again."""
     with pytest.raises(UsageError, match="'a'"):
-        ArrayPool(["a", "b", "a"], np.array([1.0, 3.0, 5.0]), np.ones(3))
+        pool_of(["a", "b", "a"], np.array([1.0, 3.0, 5.0]), np.ones(3))
 
 
 # The search.
@@ -144,13 +152,13 @@ def test_the_oracle_is_asked_once_for_each_query_in_order(bench: Bench) -> None:
     assert bench.asked == [q.arch for q in queries]
 
 
-def test_a_query_is_reported_before_the_next_is_proposed(bench: Bench) -> None:
+def test_a_query_is_reported_before_the_next_is_proposed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
 
-    class Watched(ArrayPool):
-        def solve(self, *, mu: float, nu: float, t: float):  # type: ignore[no-untyped-def]
+    class Watched(HNAS):
+        def ask(self) -> Proposal | None:
             events.append("propose")
-            return super().solve(mu=mu, nu=nu, t=t)
+            return super().ask()
 
     def oracle(arch: str) -> float:
         events.append("ask")
@@ -162,8 +170,8 @@ def test_a_query_is_reported_before_the_next_is_proposed(bench: Bench) -> None:
         events.append("report")
         reported.append(q)
 
-    pool = Watched(bench.archs, bench.metric, bench.kappa)
-    queries = search(pool, oracle, queries=3, on_query=report)
+    monkeypatch.setattr("hnas.optim.methods.hnas.HNAS", Watched)
+    queries = search(bench.pool(), oracle, queries=3, on_query=report)
     assert events == ["propose", "ask", "report"] * 3
     assert reported == queries
 
@@ -260,7 +268,15 @@ def test_a_search_does_not_touch_the_global_random_state(bench: Bench) -> None:
     [
         ({"queries": 0}, "0 queries"),
         ({"queries": -3}, "-3 queries"),
-        ({"queries": 10**6}, "1000000 queries"),
+        ({"queries": 10**7}, "10000000 queries"),
+        ({"queries": None}, "queries or a budget"),
+        ({"budget": 0.0}, "budget of 0 seconds"),
+        ({"budget": NAN}, "budget of nan seconds"),
+        ({"method": "thompson"}, "no search method 'thompson'"),
+        ({"method": "hnas:"}, "nothing behind|no argument behind"),
+        ({"method": "hnas:speed"}, "no column 'speed'"),
+        ({"method": "random:trace"}, "random takes no argument"),
+        ({"draws": 3}, "hnas does not take draws"),
         ({"t": 0.0}, "t = 0"),
         ({"t": -1.0}, "t = -1"),
         ({"acquisition": "thompson"}, "'thompson'.*ucb, ei, poi"),
@@ -278,7 +294,7 @@ def test_impossible_settings_are_refused_before_the_oracle_is_asked(
 
 def test_a_pool_without_two_finite_condition_numbers_is_refused() -> None:
     with pytest.raises(UsageError, match=r"1 architectures.*at least 2"):
-        search(ArrayPool(["a", "b"], np.ones(2), np.array([3.0, INF])), lambda arch: 1.0)
+        search(pool_of(["a", "b"], np.ones(2), np.array([3.0, INF])), lambda arch: 1.0)
 
 
 def test_best_is_the_earliest_of_the_highest_performances() -> None:
@@ -308,6 +324,74 @@ def test_the_search_learns_from_the_answers() -> None:
     down = search(bench.pool(), lambda arch: -bench.table[arch], queries=9)
     assert [(q.mu, q.nu) for q in up[:5]] == [(q.mu, q.nu) for q in down[:5]]
     assert [(q.mu, q.nu) for q in up[5:]] != [(q.mu, q.nu) for q in down[5:]]
+
+
+# Budgets, costs and loops of one's own.
+
+
+def test_a_budget_ends_with_the_query_that_passes_it(bench: Bench) -> None:
+    def oracle(arch: str) -> Evaluation:
+        return Evaluation(bench.table[arch], 10.0)
+
+    for method in ("hnas:trace", "random"):
+        assert len(search(bench.pool(), oracle, method=method, queries=None, budget=35.0)) == 4
+        assert len(search(bench.pool(), oracle, method=method, queries=3, budget=35.0)) == 3
+        assert len(search(bench.pool(), oracle, method=method, queries=9, budget=5.0)) == 1
+    whole = search(bench.pool(), oracle, queries=None, budget=55.0)
+    assert [q.cost for q in whole] == [10.0] * 6
+    continued = search(bench.pool(), oracle, queries=None, budget=55.0, history=whole[:4])
+    assert steps(continued) == steps(whole)
+
+
+def test_without_a_cost_the_time_of_the_oracle_is_charged(bench: Bench) -> None:
+    (query,) = search(bench.pool(), bench, queries=1)
+    assert query.cost == query.seconds > 0
+
+
+@pytest.mark.parametrize("cost", [NAN, INF, -1.0])
+def test_a_cost_that_is_no_number_of_seconds_stops_the_search(bench: Bench, cost: float) -> None:
+    with pytest.raises(HnasError, match="seconds for arch"):
+        search(bench.pool(), lambda arch: Evaluation(50.0, cost), queries=1)
+
+
+def test_ask_and_tell_make_the_queries_of_search(bench: Bench) -> None:
+    running = Search(bench.pool(), "hnas:trace", seed=3)
+    while len(running.queries) < 8 and (proposal := running.ask()):
+        running.tell(proposal, bench.table[proposal.arch])
+    assert steps(running.queries) == steps(search(bench.pool(), bench, queries=8, seed=3))
+    assert running.best == best(running.queries)
+
+
+def test_ask_and_tell_take_turns(bench: Bench) -> None:
+    running = Search(bench.pool())
+    proposal = running.ask()
+    assert proposal is not None
+    with pytest.raises(UsageError, match=f"tell the performance of {proposal.arch}"):
+        running.ask()
+    with pytest.raises(UsageError, match="not what was asked for last"):
+        running.tell(Proposal("other"), 50.0)
+    running.tell(proposal, 50.0)
+    with pytest.raises(UsageError, match="not what was asked for last"):
+        running.tell(proposal, 50.0)
+
+
+def test_random_search_draws_all_candidates_alike_and_may_repeat_one() -> None:
+    pool = pool_of(["a", "b", "c", "d"], np.ones(4), np.full(4, INF))
+    asked = [q.arch for q in search(pool, lambda arch: 1.0, method="random", queries=4000, seed=1)]
+    assert all(900 < asked.count(arch) < 1100 for arch in "abcd")
+
+
+def test_the_winner_is_the_best_of_the_longest_trainings() -> None:
+    short, long = (Query(k, "a", p, 0.0, 0.0, 0.0, epochs=e) for k, p, e in ((1, 95.0, 1), (2, 90.0, 12)))
+    assert best([short, long]) is long
+
+
+def test_any_column_may_be_m(bench: Bench) -> None:
+    pool = ArrayPool(bench.archs, {"flops": bench.metric, "kappa": bench.kappa})
+    asked = [q.arch for q in search(pool, bench, method="hnas:flops", queries=4)]
+    assert asked == [q.arch for q in search(bench.pool(), bench, method="hnas:trace", queries=4)]
+    with pytest.raises(UsageError, match=r"no column 'flop'.*did you mean 'flops'"):
+        search(pool, bench, method="hnas:flop")
 
 
 # The optimiser.

@@ -14,7 +14,8 @@ import pytest
 
 from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
-from hnas.optim.algorithm import ArrayPool, search
+from hnas.optim.algorithm import search
+from hnas.optim.pools import ArrayPool
 from hnas.pipeline.analysis.correlate import correlate, spearman
 from hnas.pipeline.analysis.report import correlation_text
 from hnas.pipeline.catalog.averaging import group_of, left_out
@@ -158,14 +159,13 @@ def test_a_search_of_the_mean_is_the_search_in_memory_over_the_means(seeds):
     accuracy = dict(connection.execute("SELECT arch, valid_accuracy FROM mean_accuracies").fetchall())
     pool = ArrayPool(
         list(means),
-        np.array([row["snip"] for row in means.values()]),
-        np.array([row["kappa"] for row in means.values()]),
+        {name: [row[name] for row in means.values()] for name in ("snip", "kappa")},
         [SPACE.canonical(arch) for arch in means],
     )
-    expected = search(pool, lambda arch: accuracy[arch], queries=6)
+    expected = search(pool, lambda arch: accuracy[arch], method="hnas:snip", queries=6)
     assert [q.arch for q in result.queries] == [q.arch for q in expected]
     heading = search_heading(started, sizes[0])
-    assert f"10 architectures of the mean of runs {', '.join(sorted(runs))} (nasbench201 on digits)" in heading
+    assert f"11 architectures of the mean of runs {', '.join(sorted(runs))} (nasbench201 on digits)" in heading
     assert "left out: 4 architectures" in heading
 
 
@@ -189,12 +189,12 @@ def test_a_resumed_search_averages_the_runs_that_it_began_with(seeds, small_plan
     with pytest.raises(HnasError, match="went away"):
         run_search(store, connection, started, oracle=failing)
     names = [Path(path).name for path in matching(store, "searches", "*")]
-    (name,) = [name for name in names if len(open_search(store, name).history) == 3]
+    (name,) = [name for name in names if len(open_search(connect(store), store, name).history) == 3]
     # Another seed arrives in the meantime: it joins new averages, not this one.
     fill(store, small_plan(store, architectures=Path(seeds[0].root).parent / "0.txt", seed=7))
     later = connect(store)
     assert len(group_of(later, runs[0])) == 4
-    resumed = open_search(store, name)
+    resumed = open_search(connect(store), store, name)
     assert resumed.settings.runs == runs
     assert [q.arch for q in run_search(store, later, resumed).queries] == [q.arch for q in whole.queries]
     recorded = later.execute("SELECT runs FROM searches WHERE search = ?", [name]).fetchall()
@@ -215,8 +215,8 @@ def test_a_search_that_was_saved_before_averages_is_resumed_as_it_was(seeds, tmp
     del content["checksum"]
     assert content["settings"].pop("runs") == []
     record.write_text(json.dumps(content))
-    assert open_search(store, done.search).settings.runs == []
-    again = run_search(store, connect(store), open_search(store, done.search))
+    assert open_search(connect(store), store, done.search).settings.runs == []
+    again = run_search(store, connect(store), open_search(connect(store), store, done.search))
     assert again.as_dict() == done.as_dict()
     recorded = connect(store).execute("SELECT runs FROM searches WHERE search = ?", [done.search])
     assert recorded.fetchall() == [(None,)]
@@ -226,10 +226,9 @@ def test_a_pool_of_means_is_never_taken_for_that_of_one_run(seeds):
     store, runs, lists = seeds
     connection = connect(store)
     new_search(connection, space="nasbench201", run=runs[0], metric="trace", average=True)
-    one = RunPool(connection, runs[0], "trace").candidates()
-    assert len(one) == len(lists[0]) - 1
+    assert len(RunPool(connection, runs[0])) == len(lists[0])
     new_search(connection, space="nasbench201", run=runs[0], metric="trace")
-    assert len(RunPool(connection, runs[0], "trace", sorted(runs)).candidates()) == len(in_all(lists)) - 1
+    assert len(RunPool(connection, runs[0], sorted(runs))) == len(in_all(lists))
 
 
 def test_the_train_oracle_searches_a_mean_too(seeds, tmp_path):

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from hnas.errors import UsageError
-from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.images import open_dataset
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset
 from hnas.pipeline.precompute.plan import make_plan
+from hnas.pipeline.search.session import new_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
@@ -141,4 +141,4 @@ def test_a_run_on_a_folder_of_another_spelling_finds_its_accuracies(tmp_path: Pa
         ]
     connection = connect(Store(store.location))
     assert pick_run(connection, dataset="CIFAR10").name == run
-    assert RunPool(connection, run, "trace").choose() == "valid_accuracy"
+    assert new_search(connection, space="nasbench201").settings.signal.accuracy == "valid_accuracy"

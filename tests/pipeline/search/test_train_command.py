@@ -101,7 +101,7 @@ def test_a_search_says_which_networks_it_trains_and_keeps_its_threads_when_it_go
     for query in found["queries"]:
         network = space.network(query["arch"], classes=10, channels=4, cells=1, seed=0)
         assert least <= sum(parameter.numel() for parameter in network.parameters()) <= most
-    assert open_search(store, found["search"]).settings.training.threads == 1
+    assert open_search(connect(store), store, found["search"]).settings.training.threads == 1
 
 
 def test_a_search_saved_before_there_were_threads_goes_on(store):
@@ -115,15 +115,14 @@ def test_a_search_saved_before_there_were_threads_goes_on(store):
     saved["settings"]["queries"] = 2
     store.write_json(saved, *place)
     sizes = []
-    again = run_search(
-        store, connect(store), open_search(store, result.search), on_start=lambda size: sizes.append(size.training)
-    )
+    resumed = open_search(connect(store), store, result.search)
+    again = run_search(store, connect(store), resumed, on_start=lambda size: sizes.append(size.training))
     assert len(again.queries) == 2
     assert sizes[0].threads == training_threads(None)
     saved["settings"]["training"]["cutout"] = 16
     store.write_json(saved, *place)
     with pytest.raises(HnasError, match=r"has settings this hnas does not know: .*cutout"):
-        open_search(store, result.search)
+        open_search(connect(store), store, result.search)
 
 
 def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkeypatch):

@@ -25,7 +25,7 @@ from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.console.query import run_query
 from hnas.pipeline.io.checksums import CHECKSUM, DamagedError, parquet_bytes, verify_parquet
 from hnas.pipeline.precompute.driver import precompute
-from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.session import new_search, read_search, run_search
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import Run
@@ -525,5 +525,5 @@ def test_lost_queries_of_a_search_are_missed(tmp_path):
     with pytest.raises(HnasError, match=r"queries\.parquet cannot be read"):
         rows(store, "FROM queries")
     with pytest.raises(HnasError, match=r"queries\.parquet cannot be read"):
-        open_search(store, found.search)
+        read_search(store, found.search)
     assert any("queries.parquet" in finding.path for finding in check_store(store).damaged)

@@ -1,0 +1,59 @@
+"""Algorithm 1 of HNAS: Bayesian optimisation over (μ, ν), one true evaluation for each step.
+
+    for k = 1 … K:
+        propose (μ_k, ν_k)
+        A_k = the pool's minimiser of (7) among the classes not yet evaluated
+        observe the validation performance of A_k
+    return the best A_k
+
+`hnas:M` takes M for the metric of (7), `hnas` the trace norm. An architecture already evaluated is left out of the next
+minimum with all that compute the same function (those of its canonical class), so every query buys new information.
+
+Source: Shu, Dai, Wu, Low, NeurIPS 2022, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hnas.optim.methods.protocol import Proposal
+from hnas.optim.objective import SearchRange, check_exponent
+from hnas.optim.pools import Pool
+from hnas.optim.proposer import Optimiser
+
+
+class HNAS:
+    """HNAS with F(x) = |x|^(2t) and the acquisition function `ei`, `ucb` or `poi`."""
+
+    kind: ClassVar[str] = "hybrid"
+    applicable: ClassVar[str] = "C+D"
+    varies: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        pool: Pool,
+        argument: str | None = None,
+        *,
+        seed: int,
+        epochs: int | None = None,
+        t: float = 1.0,
+        acquisition: str = "ei",
+    ) -> None:
+        check_exponent(t)
+        self._t = t
+        self._minimiser = pool.minimiser(argument or "trace")
+        self._range = SearchRange.of(*self._minimiser.terms(), t)
+        self._optimiser = Optimiser(seed=seed, acquisition_name=acquisition)
+        self._point: dict[str, float] = {}
+
+    def ask(self) -> Proposal | None:
+        """See `Method`."""
+        self._point = self._optimiser.suggest()
+        mu, nu = self._range.point(**self._point)
+        solution = self._minimiser.solve(mu=mu, nu=nu, t=self._t)
+        return None if solution is None else Proposal(solution.arch, mu=mu, nu=nu, objective=solution.objective)
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        self._minimiser.take(proposal.arch)
+        self._optimiser.register(self._point, performance)

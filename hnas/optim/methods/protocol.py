@@ -1,0 +1,60 @@
+"""The protocol of search methods: ask for the next architecture, tell its performance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from hnas.errors import UsageError
+from hnas.optim.pools import Pool
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An architecture to evaluate.
+
+    `epochs` is the length of the training where a method asks for another one than the signal's own. `objective` is
+    the number by which the method chose the architecture, `mu` and `nu` those of eq. (7); None where it has none.
+    """
+
+    arch: str
+    epochs: int | None = None
+    mu: float | None = None
+    nu: float | None = None
+    objective: float | None = None
+
+
+class Method(Protocol):
+    """A search method. The same pool, argument, seed, options and performances give the same proposals.
+
+    Class attributes are those of a row of the paper's Table 3: the `kind` of method, the `applicable` spaces (C for
+    supernets, D for spaces of discrete architectures), and whether it `varies` with the seed.
+    """
+
+    kind: ClassVar[str]
+    applicable: ClassVar[str]
+    varies: ClassVar[bool]
+
+    def __init__(
+        self, pool: Pool, argument: str | None, *, seed: int, epochs: int | None = None, **options: Any
+    ) -> None:
+        """Start over `pool`. `argument` is what a command line has behind `name:`, `epochs` are those of the signal.
+
+        Raises `UsageError` where an argument is missing, senseless or unknown to the pool, and where the space of the
+        pool lacks what the method needs.
+        """
+        ...
+
+    def ask(self) -> Proposal | None:
+        """The next architecture to evaluate, or None where nothing is left to ask."""
+        ...
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """Take the `performance` of the last proposal, in percent, and its `cost`, in seconds."""
+        ...
+
+
+def refuse_argument(name: str, argument: str | None) -> None:
+    """Raise `UsageError` where there is an argument: the method `name` takes none."""
+    if argument is not None:
+        raise UsageError(f"the method {name} takes no argument; write {name}, not {name}:{argument}")

@@ -1,0 +1,69 @@
+"""The registry of search methods, and the method that a text such as `hnas:trace` names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.optim.methods.protocol import Method
+from hnas.optim.pools import Pool
+
+ENTRY_POINT_GROUP = "hnas.methods"
+
+# The built-in methods work from a checkout as well, where no entry point is installed.
+_BUILT_IN = {
+    "hnas": "hnas.optim.methods.hnas:HNAS",
+    "random": "hnas.optim.methods.random:Random",
+}
+
+
+class Methods(Mapping[str, type[Method]]):
+    """The search methods by name: the built-in ones and those of the entry-point group `hnas.methods`.
+
+    A method is imported when it is first asked for. `methods[name]` raises `UsageError` for an unknown name.
+    """
+
+    def _targets(self) -> dict[str, EntryPoint]:
+        installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+        return installed | {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _BUILT_IN.items()}
+
+    def __getitem__(self, name: str) -> type[Method]:
+        targets = self._targets()
+        if name not in targets:
+            raise UsageError(
+                f"there is no search method {name!r}; installed are: {', '.join(sorted(targets))}"
+                f"{did_you_mean(name, targets)}"
+            )
+        try:
+            found: type[Method] = targets[name].load()
+        except Exception as error:
+            raise HnasError(f"search method {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._targets()))
+
+    def __len__(self) -> int:
+        return len(self._targets())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._targets()
+
+
+methods = Methods()
+
+
+def make_method(method: str, pool: Pool, *, seed: int, epochs: int | None = None, **options: Any) -> Method:
+    """The method that `name` or `name:argument` stands for, over `pool`. Raises `UsageError` as `Method` does."""
+    name, colon, argument = method.partition(":")
+    if colon and not argument:
+        raise UsageError(f"{method!r} has no argument behind the colon; write {name}, or {name}:ARGUMENT")
+    made = methods[name]
+    try:
+        return made(pool, argument or None, seed=seed, epochs=epochs, **options)
+    except TypeError as error:
+        if options and "unexpected keyword argument" in str(error):
+            raise UsageError(f"the method {name} does not take {' and '.join(options)}") from error
+        raise

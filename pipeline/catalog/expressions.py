@@ -1,0 +1,127 @@
+"""SQL expressions over the columns of a pool: what `--by`, `--metric` and `--where` take, and a saved search holds.
+
+A search in a store may be anybody's, so an expression is parsed before DuckDB evaluates it and consists of columns,
+constants, operators, CASE, CAST, windows and the functions below: none reads a file or a variable, none is random.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import duckdb
+
+from hnas.errors import UsageError, did_you_mean
+
+# Functions of one row; the last are the operators LIKE and ILIKE.
+_SCALAR = frozenset(
+    (
+        *(
+            "abs",
+            "cbrt",
+            "ceil",
+            "exp",
+            "floor",
+            "greatest",
+            "least",
+            "ln",
+            "log10",
+            "log2",
+            "objective",
+            "pow",
+            "round",
+        ),
+        *("round", "sign", "sqrt", "isfinite", "isinf", "isnan", "length", "lower", "upper", "contains", "starts_with"),
+        *("regexp_matches", "~~", "!~~", "~~*", "!~~*"),
+    )
+)
+# Functions of many rows, behind which OVER stands.
+_WINDOW = frozenset(("avg", "sum", "min", "max", "count", "count_star", "median", "stddev", "quantile_cont"))
+_CLASSES = frozenset(
+    (
+        *("BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "OPERATOR"),
+        *("TYPE", "WINDOW"),
+    )
+)
+
+
+def check_expression(
+    connection: duckdb.DuckDBPyConnection, expression: str, columns: Collection[str], what: str
+) -> str:
+    """`expression`, after it was found to be one SQL expression over `columns`. `what` names it in errors: `--where`.
+
+    Raises `UsageError` where it is no SQL, names something else, or could do more than compute a value.
+    """
+    quoted = f"{what} {expression!r:.200}"
+    try:
+        parsed = json.loads(
+            connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({expression}\n)"]).fetchall()[0][0]
+        )
+    except (duckdb.Error, UnicodeEncodeError) as error:
+        raise UsageError(f"{quoted} cannot be read as SQL; an example is params < 1e6") from error
+    if parsed["error"]:
+        reason = str(parsed["error_message"]).splitlines()[0]
+        raise UsageError(f"{quoted} is not an SQL expression: {reason}; an example is params < 1e6")
+    nodes = [statement["node"] for statement in parsed["statements"]]
+    plain: dict[str, Any] = {"modifiers": [], "where_clause": None, "having": None, "qualify": None, "sample": None}
+    if (
+        len(nodes) != 1
+        or nodes[0]["type"] != "SELECT_NODE"
+        or len(nodes[0]["select_list"]) != 1
+        or nodes[0]["from_table"]["type"] != "EMPTY"
+        or any(nodes[0].get(name) != empty for name, empty in plain.items() if name in nodes[0])
+    ):
+        raise UsageError(f"{quoted} is not one SQL expression; an example is params < 1e6")
+    named = False
+    for node in _nodes(nodes[0]["select_list"]):
+        name = str(node.get("function_name", "")).lower()
+        if node["class"] == "COLUMN_REF":
+            path = node["column_names"]
+            known = {column.lower() for column in columns}
+            if len(path) != 1 or path[0].lower() not in known:
+                column = ".".join(path)
+                raise UsageError(
+                    f"{quoted} names a column {column!r:.100} that the pool does not have; it has {', '.join(columns)}"
+                    f"{did_you_mean(column, columns)}"
+                )
+            named = True
+        elif node["class"] not in _CLASSES:
+            raise UsageError(f"{quoted} has a part that is no column, number or comparison; write one over the columns")
+        elif (node["class"] == "FUNCTION" and not node["is_operator"] and name not in _SCALAR) or (
+            node["class"] == "WINDOW" and name not in _WINDOW and node["type"] == "WINDOW_AGGREGATE"
+        ):
+            over = f"; write {name}(…) OVER ()" if name in _WINDOW else ""
+            raise UsageError(
+                f"{quoted} calls {name!r:.60}, which has no place in it{over or '; it may call ' + ', '.join(_names())}"
+            )
+    if not named:
+        raise UsageError(f"{quoted} names no column of the pool; it has {', '.join(columns)}")
+    return expression
+
+
+def _names() -> list[str]:
+    return sorted(name for name in _SCALAR if name.isalnum())
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every expression in a parsed statement."""
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        for value in tree.values():
+            yield from _nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
+
+
+def condition(where: str | None, *, max_params: float | None = None, max_flops: float | None = None) -> str | None:
+    """The condition on the pool that `--where`, `--max-params` and `--max-flops` make together, or None."""
+    limits = (("params", max_params), ("flops", max_flops))
+    for name, limit in limits:
+        if limit is not None and not limit > 0:
+            raise UsageError(f"--max-{name} {limit:g} leaves no architecture; give a positive number")
+    # A comment at the end of the user's own condition must not hide the others.
+    parts = [f"({where}\n)" if any(limit is not None for _, limit in limits) else where] if where is not None else []
+    return " AND ".join(parts + [f"{name} <= {limit:.17g}" for name, limit in limits if limit is not None]) or None

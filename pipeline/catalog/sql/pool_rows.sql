@@ -1,0 +1,9 @@
+-- The candidates: rows of a pool in the order of their names, each class by number. The signal is none where each is trained.
+CREATE TEMP TABLE $table AS
+SELECT
+    row_number() OVER (ORDER BY p.arch) - 1 AS id, dense_rank() OVER (ORDER BY p.canonical) - 1 AS class,
+    p.*, s.performance, s.cost
+FROM (FROM $pool WHERE ($where)) AS p
+LEFT JOIN $signal AS s ON p.arch = s.arch
+WHERE $$any_performance OR s.performance IS NOT NULL
+ORDER BY p.arch;
