@@ -666,7 +666,8 @@ def correlate(
     from hnas.pipeline.io.terminal_tables import terminal_width
 
     if plot is not None:
-        from hnas.pipeline.analysis.figures import check_figure, plot_correlations
+        from hnas.pipeline.analysis.figures import plot_correlations
+        from hnas.pipeline.io.figure_files import check_figure
 
         check_figure(plot)
     connection = connect(_store(store, existing=True), _tables())

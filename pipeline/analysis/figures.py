@@ -7,18 +7,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError
 from hnas.pipeline.analysis.correlate import Correlations
-
-_SUFFIXES = (".png", ".pdf", ".svg")
-
-
-def check_figure(path: Path) -> None:
-    """Raise `UsageError` unless a figure can be written to `path`: a known suffix, a folder that exists."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--plot {path} has no suffix that says how to draw; end it with {', '.join(_SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"--plot {path} lies in a folder that does not exist; create {path.parent} first")
+from hnas.pipeline.io.figure_files import check_figure
 
 
 def plot_correlations(correlations: Correlations, path: Path) -> None:

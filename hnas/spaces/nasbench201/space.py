@@ -9,7 +9,7 @@ Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neura
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from random import Random
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # NAS-Bench-Suite-Zero's own order of the edges and of the operations.
 _SUITE_ZERO_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
 _SUITE_ZERO_OPERATIONS = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
+
+# The cell of the benchmark's authors that stands for a residual block (their `ResNet_CODE`).
+_RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 
 
 class NASBench201:
@@ -80,6 +83,10 @@ class NASBench201:
     def canonical(self, arch: str) -> str:
         """The key of the architecture's class, such as `a=conv3x3(x);y=x+a`; `y=0` is the dead class."""
         return str(canonical_cell_of(arch))
+
+    def named(self) -> Mapping[str, str]:
+        """ResNet's cell, which the benchmark's tables have as an architecture by hand."""
+        return {"ResNet": _RESNET}
 
     def key(self, arch: str) -> str:
         """The string as the benchmark writes it, however `arch` spells it."""

@@ -662,3 +662,7 @@ def test_first_draws_of_many_seeds_spread_over_the_space(everything: list[str]) 
 def test_an_impossible_sample_is_refused(n: int) -> None:
     with pytest.raises(UsageError, match=f"{n} of the 15625"):
         SPACE.sample(n, seed=0)
+
+
+def test_resnet_is_two_convolutions_in_a_row_and_the_input_added():
+    assert SPACE.canonical(SPACE.named()["ResNet"]) == "a=conv3x3(x);b=conv3x3(a);y=x+b"

@@ -1,0 +1,50 @@
+"""The incumbent against the budget: Figure 2 of the paper as numbers.
+
+The incumbent of a search at a point of its budget is the best architecture by the signal that it had evaluated by then;
+the curve shows the test error of it. Searches of one method are averaged at common points of the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hnas.pipeline.comparison.statistics import Array
+
+_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Course:
+    """One search: cost up to and with each query (queries,), in seconds or queries, and the errors of its incumbents.
+
+    `errors` (queries, data sets): test error in percent, NaN where the store has no test accuracy of the incumbent.
+    """
+
+    spent: Array
+    errors: Array
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method: `budget` (points,), at each the `mean` and standard `error` over seeds, (points, data sets)."""
+
+    method: str
+    budget: Array
+    mean: Array
+    error: Array
+
+
+def average(method: str, courses: Sequence[Course], *, by_queries: bool) -> Curve:
+    """The mean of searches, from the point where each has evaluated something to the end of the longest.
+
+    A search that ended keeps its last incumbent. The standard error is s/√n with s of the sample, 0 for one search.
+    """
+    start, end = max(course.spent[0] for course in courses), max(course.spent[-1] for course in courses)
+    budget = np.arange(start, end + 1.0) if by_queries else np.linspace(start, end, _POINTS)
+    errors = np.stack([c.errors[np.searchsorted(c.spent, budget + 1e-9, side="right") - 1] for c in courses])
+    n = len(courses)
+    spread = errors.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(errors.shape[1:])
+    return Curve(method, budget, errors.mean(axis=0), spread)

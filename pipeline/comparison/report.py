@@ -1,0 +1,165 @@
+"""A comparison as people and as programs read it: a terminal's table, Markdown, LaTeX, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from hnas.pipeline.comparison.table import Cell, ComparisonTable, Row
+from hnas.pipeline.io.printable import printable
+from hnas.pipeline.io.terminal_tables import table
+
+FORMATS = ("table", "markdown", "latex", "csv", "json")
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def comparison_text(found: ComparisonTable, width: int | None = None) -> str:
+    """Table 3's form for a terminal, below it what a reader needs to believe it; `width` cuts both."""
+    rows = [["method", *found.datasets, "cost s", "queries", "kind", "space"]]
+    rows += [[row.method, *map(_mean, row.cells), *_costs(row), row.kind, row.applicable] for row in found.rows]
+    texts = [True, *[False] * (len(found.datasets) + 2), True, True]
+    lines = [*_broken([found.heading], width), _terminal_table(rows, texts, width), *_belief(found, width)]
+    return "\n".join([*lines, *(["", *_broken(found.notes, width)] if found.notes else [])])
+
+
+def _belief(found: ComparisonTable, width: int | None) -> list[str]:
+    """Intervals of the means and p-values, a row for each method that has any."""
+    uncertain = [row for row in found.rows if any(cell and cell.interval for cell in row.cells)]
+    if not uncertain:
+        return []
+    tested = _tested(found)
+    heads = [head for name in found.datasets for head in (name, "p")[: 1 + tested]]
+    rows = [["method", *heads]]
+    rows += [
+        [row.method, *(text for cell in row.cells for text in (_interval(cell), _p(cell))[: 1 + tested])]
+        for row in uncertain
+    ]
+    against = f"; p: Mann-Whitney against {found.reference}, Holm's correction" if tested else ""
+    heading = f"95 % interval of the mean{against}"
+    return ["", *_broken([heading], width), _terminal_table(rows, [True, *[False] * len(heads)], width)]
+
+
+def _broken(sentences: Sequence[str], width: int | None) -> list[str]:
+    """Sentences as lines that a terminal of that `width` does not break."""
+    lines = [printable(sentence) for sentence in sentences]
+    return lines if width is None else [part for line in lines for part in textwrap.wrap(line, width)]
+
+
+def _tested(found: ComparisonTable) -> bool:
+    return any(cell and cell.p is not None for row in found.rows for cell in row.cells)
+
+
+def _terminal_table(rows: list[list[str]], texts: list[bool], width: int | None) -> str:
+    shown = [[printable(cell) for cell in row] for row in rows]
+    return table(shown, texts=texts, width=width, remedy="`--format csv` has all")
+
+
+def comparison_markdown(found: ComparisonTable) -> str:
+    """The table in Markdown, intervals in brackets, the p-values of the data sets in one column."""
+    head, rows = _whole(found)
+    lines = [head, ["---"] * len(head), *rows]
+    body = [f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+    notes = [f"\n{printable(note)}" for note in (found.heading, *found.notes)]
+    return "\n".join([*body, *notes])
+
+
+def comparison_latex(found: ComparisonTable) -> str:
+    """The table in LaTeX with rules of `booktabs`, heading and notes as comments above it."""
+    head, rows = _whole(found)
+    lines = [f"% {printable(line)}" for line in (found.heading, *found.notes)]
+    k = len(found.datasets)
+    lines += [rf"\begin{{tabular}}{{l{'r' * (k + 2)}ll{'r' * (len(head) - k - 5)}}}", r"\toprule"]
+    lines += [_latex_line(head), r"\midrule", *map(_latex_line, rows), r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines)
+
+
+def comparison_records(found: ComparisonTable) -> list[dict[str, Any]]:
+    """A record for each method and data set, for programs; what there is none of is None."""
+    return [
+        {
+            "method": row.method,
+            "dataset": dataset,
+            "mean": cell and cell.mean,
+            "deviation": cell and cell.deviation,
+            "low": cell.interval[0] if cell and cell.interval else None,
+            "high": cell.interval[1] if cell and cell.interval else None,
+            "p": cell and cell.p,
+            "seeds": row.seeds,
+            "cost": row.cost,
+            "queries": row.queries,
+            "kind": row.kind or None,
+            "space": row.applicable or None,
+        }
+        for row in found.rows
+        for dataset, cell in zip(found.datasets, row.cells, strict=True)
+    ]
+
+
+def comparison_csv(found: ComparisonTable) -> str:
+    """The records as CSV with a header."""
+    out = io.StringIO()
+    records = comparison_records(found)
+    writer = csv.DictWriter(out, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue().rstrip("\n")
+
+
+def comparison_json(found: ComparisonTable, name: str, settings: dict[str, Any]) -> str:
+    """One object: the comparison's name and settings, the records, the notes."""
+    content = {
+        "comparison": name,
+        "heading": found.heading,
+        "reference": found.reference,
+        "settings": settings,
+        "results": comparison_records(found),
+        "notes": list(found.notes),
+    }
+    return json.dumps(content, indent=2)
+
+
+def _whole(found: ComparisonTable) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of one table that has everything."""
+    tested = _tested(found)
+    head = ["method", *found.datasets, "cost (s)", "queries", "kind", "space", *(["p"] if tested else [])]
+    rows = []
+    for row in found.rows:
+        means = [" ".join(filter(None, (_mean(cell), _interval(cell)))) for cell in row.cells]
+        p = [" / ".join(map(_p, row.cells)) if any(map(_p, row.cells)) else ""] if tested else []
+        rows.append([row.method, *means, *_costs(row), row.kind, row.applicable, *p])
+    return head, rows
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells) + r" \\"
+
+
+def _mean(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell.mean:.2f}" if cell.deviation is None else f"{cell.mean:.2f} ± {cell.deviation:.2f}"
+
+
+def _interval(cell: Cell | None) -> str:
+    return f"[{cell.interval[0]:.2f}, {cell.interval[1]:.2f}]" if cell and cell.interval else ""
+
+
+def _p(cell: Cell | None) -> str:
+    """Three digits: 0.0123, 0.123, and <0.0001."""
+    if cell is None or cell.p is None:
+        return ""
+    return "<0.0001" if cell.p < 1e-4 else f"{cell.p:.2g}"
+
+
+def _costs(row: Row) -> list[str]:
+    cost = "" if row.cost is None else f"{row.cost:,.0f}"
+    if row.queries is None:
+        return [cost, ""]
+    whole = row.queries == int(row.queries) or row.queries >= 100
+    return [cost, f"{row.queries:,.0f}" if whole else f"{row.queries:.1f}"]

@@ -1,0 +1,111 @@
+"""Methods as the command line names them: `name[:argument][@BUDGET]`, in a list with commas between them.
+
+hnas:trace@20               20 queries
+rea@12000s                  12,000 seconds, as the evaluations cost
+top:"greatest(params, 1e6)" an argument may be an SQL expression; commas in brackets or quotes belong to it
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hnas.errors import UsageError
+
+_OPENING, _CLOSING = "([{", ")]}"
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)(s?)", re.IGNORECASE)
+_EXAMPLE = "give name[:argument][@BUDGET], such as hnas:trace@20 or rea@12000s"
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with its argument, and where it has a budget of its own, `queries` or the `seconds` of evaluations."""
+
+    name: str
+    argument: str | None = None
+    queries: int | None = None
+    seconds: float | None = None
+
+    @property
+    def method(self) -> str:
+        """`name:argument`, as `hnas search --method` takes it."""
+        return self.name if self.argument is None else f"{self.name}:{self.argument}"
+
+    def __str__(self) -> str:
+        """The spelling that `parse_spec` reads: the method, with its budget where it has one."""
+        if self.queries is not None:
+            return f"{self.method}@{self.queries}"
+        return self.method if self.seconds is None else f"{self.method}@{self.seconds:g}s"
+
+
+def parse_specs(text: str) -> list[MethodSpec]:
+    """The methods of a list. Raises `UsageError` for a spelling that is none, and a method that stands there twice."""
+    specs = [parse_spec(part) for part in _split(text)]
+    for k, spec in enumerate(specs):
+        if spec in specs[:k]:
+            raise UsageError(f"--methods has {spec} twice; name each method with its budget once")
+    return specs
+
+
+def parse_spec(text: str) -> MethodSpec:
+    """One method. Raises `UsageError` for a spelling that is none, and for a budget of zero."""
+    text = text.strip()
+    place = _budget_place(text)
+    method, budget = (text, None) if place is None else (text[:place], text[place + 1 :])
+    name, colon, argument = method.partition(":")
+    name, argument = name.strip(), argument.strip()
+    if not name or (colon and not argument):
+        raise UsageError(f"{text!r} is no method; {_EXAMPLE}")
+    queries, seconds = (None, None) if budget is None else parse_budget(budget, text)
+    return MethodSpec(name, argument or None, queries, seconds)
+
+
+def parse_budget(budget: str, where: str) -> tuple[int | None, float | None]:
+    """A budget as (queries, None) or (None, seconds). Raises `UsageError`, which names `where` it stands."""
+    found = _BUDGET.fullmatch(budget.strip())
+    if found is None:
+        raise UsageError(
+            f"{budget!r} in {where!r} is no budget; give a number of queries such as @20, or seconds such as @12000s"
+        )
+    number, seconds = float(found[1]), bool(found[2])
+    if not 0 < number < math.inf:
+        raise UsageError(f"a budget of {budget} in {where!r} evaluates nothing; give one above 0")
+    if seconds:
+        return None, number
+    if number != int(number):
+        raise UsageError(f"{budget} in {where!r} is no number of queries; give a whole one, or seconds such as @12000s")
+    return int(number), None
+
+
+def _outside(text: str) -> Iterator[tuple[int, str]]:
+    """The characters of `text` that stand outside brackets and quotes, with their places. Raises `UsageError`."""
+    quote, opened = "", 0
+    for place, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+            continue
+        if character in "'\"":
+            quote = character
+            continue
+        opened += (character in _OPENING) - (character in _CLOSING)
+        if opened < 0:
+            raise UsageError(f"{text!r} closes a bracket that nothing opens; {_EXAMPLE}")
+        if not opened and character not in _CLOSING:
+            yield place, character
+    if quote or opened:
+        raise UsageError(f"{text!r} opens {quote or 'a bracket'} and does not close it; {_EXAMPLE}")
+
+
+def _split(text: str) -> Sequence[str]:
+    ends = [place for place, character in _outside(text) if character == ","]
+    return [text[start:end] for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)]
+
+
+def _budget_place(text: str) -> int | None:
+    """The place of the @ before the budget. One that follows an operator, or nothing, is SQL's absolute value."""
+    for place, character in _outside(text):
+        if character == "@" and re.search(r"[\w)\]\"']\s*$", text[:place]):
+            return place
+    return None
