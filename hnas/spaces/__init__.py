@@ -14,10 +14,11 @@ from hnas.spaces.protocols import (
     Printed,
     SearchSpace,
     Spelled,
+    Tabulated,
     definition_of,
     key_of,
 )
-from hnas.spaces.registry import ENTRY_POINT_GROUP, SearchSpaces, search_spaces, space_of
+from hnas.spaces.registry import ENTRY_POINT_GROUP, SearchSpaces, search_spaces, space_of, space_of_form
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -30,8 +31,10 @@ __all__ = [
     "SearchSpace",
     "SearchSpaces",
     "Spelled",
+    "Tabulated",
     "definition_of",
     "key_of",
     "search_spaces",
     "space_of",
+    "space_of_form",
 ]

@@ -64,6 +64,18 @@ class Spelled(Protocol):
 
 
 @runtime_checkable
+class Tabulated(Protocol):
+    """A space that has its keys in a table, and so looks many of them up in less time than one after the other."""
+
+    key_form: str
+    """A regular expression, read alike by Python and RE2, for the whole of a key: `key` leaves such a text as it is."""
+
+    def first_unknown(self, keys: Sequence[str]) -> str | None:
+        """The first of `keys`, distinct texts of the form `key_form`, that is no architecture's; None where all are."""
+        ...
+
+
+@runtime_checkable
 class Named(Protocol):
     """A space some of whose architectures have names in the literature."""
 

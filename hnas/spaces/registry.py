@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from hnas.errors import HnasError, UsageError, did_you_mean
-from hnas.spaces.protocols import Cache, Cached, SearchSpace
+from hnas.spaces.protocols import Cache, Cached, SearchSpace, Tabulated
 
 ENTRY_POINT_GROUP = "hnas.spaces"
 
@@ -89,3 +90,18 @@ def space_of(arch: str) -> SearchSpace:
     shown = arch if len(arch) <= 120 else arch[:117] + "..."
     said = "; ".join(f"{name} says that {error}" for name, error in complaints.items())
     raise UsageError(f"{shown!r} is an architecture of no installed space ({', '.join(complaints)}): {said}")
+
+
+def space_of_form(arch: str) -> str | None:
+    """The name of the space that `space_of` finds, or None, where a key's form is enough: no table of keys is made."""
+    for name in search_spaces:
+        try:
+            space = search_spaces[name]
+            if not isinstance(space, Tabulated):
+                space.canonical(arch)
+            elif not re.fullmatch(space.key_form, arch):
+                continue
+            return name
+        except HnasError:
+            continue
+    return None

@@ -6,6 +6,9 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from hnas.errors import UsageError
 from hnas.pipeline.importers.files import open_input
@@ -62,14 +65,41 @@ def _read(path: Path, text: io.TextIOWrapper) -> Iterator[Rows]:
         raise UsageError(f"{path} is empty; its first line must name columns such as arch,dataset,epochs,test_accuracy")
     trainings = Trainings(path, "line")
     trainings.check_header(header)
-    for record in lines:
-        if not record:
-            continue
-        if len(record) != len(header):
-            raise UsageError(f"{path}, line {lines.line_num} has {len(record)} fields; the header names {len(header)}")
-        trainings.add(lines.line_num, {name: field.strip() for name, field in zip(header, record, strict=True)})
-        if len(trainings) == BATCH:
+    for numbers, records, fault in _batches(path, header, lines):
+        if records:
+            columns = (pa.array([field.strip() for field in column]) for column in zip(*records, strict=True))
+            trainings.add(numbers, dict(zip(header, columns, strict=True)))
+        if fault is not None:
+            trainings.settle()  # a line before it may have another
+            raise fault
+        if len(records) == BATCH:
             yield trainings.rows()
     trainings.finish()
     if len(trainings):
         yield trainings.rows()
+
+
+def _batches(
+    path: Path, header: list[str], lines: Any
+) -> Iterator[tuple[list[int], list[list[str]], Exception | None]]:
+    """The records of `lines`, a reader of `csv`, with the numbers of their lines; the last batch has the fault that
+    ended it."""
+    numbers: list[int] = []
+    records: list[list[str]] = []
+    fault: Exception | None = None
+    try:
+        for record in lines:
+            if not record:
+                continue
+            if len(record) != len(header):
+                raise UsageError(
+                    f"{path}, line {lines.line_num} has {len(record)} fields; the header names {len(header)}"
+                )
+            records.append(record)
+            numbers.append(lines.line_num)
+            if len(records) == BATCH:
+                yield numbers, records, None
+                numbers, records = [], []
+    except (UsageError, OSError, UnicodeDecodeError, csv.Error) as error:
+        fault = error
+    yield numbers, records, fault

@@ -36,10 +36,10 @@ def _read(path: Path, file: pq.ParquetFile, advance: Advance) -> Iterator[Rows]:
         _check_type(path, field)
     number, total = 0, file.metadata.num_rows
     for batch in file.iter_batches(batch_size=BATCH):
-        names = batch.schema.names
-        for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            number += 1
-            trainings.add(number, dict(zip(names, values, strict=True)))
+        if batch.num_rows:
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            trainings.add(range(number + 1, number + 1 + batch.num_rows), columns)
+        number += batch.num_rows
         if number < total:
             yield trainings.rows()
         advance(number, total)

@@ -32,6 +32,8 @@ CACHED = "nasbench101-1.npz"
 
 # BLAKE2b of the table's hashes and codes: a file that holds anything else is not the table.
 _DIGEST = "8303e27844cc6bec7655a77740700aef"
+# The same of the sorted hashes alone.
+_DIGEST_OF_HASHES = "308e804eac02ab26842451bee88dc544"
 
 # Graphs hashed at once: enough that numpy's calls cost little, few enough that their messages fit in 100 MB.
 _CHUNK = 32768
@@ -58,6 +60,12 @@ class Table:
         if place == len(self.codes) or self.hashes[place].tobytes() != digest:
             return None
         return decode(int(self.codes[place]))
+
+    def first_unknown(self, digests: Bytes) -> int | None:
+        """The place of the first of the hashes `digests` (n, 16) that no cell has, or None."""
+        places = np.searchsorted(self._upper, _rank(digests)).clip(max=len(self) - 1)
+        unknown = np.flatnonzero((self.hashes[places] != digests).any(axis=1))
+        return int(unknown[0]) if len(unknown) else None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -127,6 +135,17 @@ def digest_of(hashes: Bytes, codes: NDArray[np.uint32]) -> str:
     digest.update(hashes.tobytes())
     digest.update(codes.astype("<u4").tobytes())
     return digest.hexdigest()
+
+
+def digests_of(hashes: Sequence[str]) -> Bytes:
+    """The bytes (n, 16) of hashes of 32 hexadecimal digits."""
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 16)
+
+
+def are_all(digests: Bytes) -> bool:
+    """Whether the distinct hashes `digests` (n, 16), in any order, are those of all cells: told without the table."""
+    ordered = digests[np.argsort(_rank(digests), kind="stable")]
+    return blake2b(ordered.tobytes(), digest_size=16).hexdigest() == _DIGEST_OF_HASHES
 
 
 def compute_table() -> Table:

@@ -77,6 +77,7 @@ class NASBench101:
     channels = 16
     cells = 3
     choices = CHOICES
+    key_form = r"^[0-9a-f]{32}$"
 
     def __init__(self) -> None:
         self.cache: Cache | None = None
@@ -123,6 +124,16 @@ class NASBench101:
     def key(self, arch: str) -> str:
         """The module hash, under which the benchmark and every table hold a cell."""
         return self.canonical(arch)
+
+    def first_unknown(self, keys: Sequence[str]) -> str | None:
+        """The first of distinct hashes, in lower case, that no cell has; all 423,624 are told without the table."""
+        from hnas.spaces.nasbench101.enumeration import are_all, digests_of
+
+        digests = digests_of(keys)
+        if self._known is None and are_all(digests):
+            return None
+        place = self._table.first_unknown(digests)
+        return None if place is None else keys[place]
 
     def definition(self, arch: str) -> str:
         """The operations and the adjacency matrix of the canonical cell: one text for all spellings."""
