@@ -81,8 +81,9 @@ def check_expression(
             known = {column.lower() for column in columns}
             if len(path) != 1 or path[0].lower() not in known:
                 column = ".".join(path)
+                named_in = "" if column == expression else f" named by {quoted}"
                 raise UsageError(
-                    f"{quoted} names a column {column!r:.100} that the pool does not have; it has {', '.join(columns)}"
+                    f"the pool has no column {column!r:.100}{named_in}; it has {', '.join(columns)}"
                     f"{did_you_mean(column, columns)}"
                 )
             named = True

@@ -246,12 +246,7 @@ class Prepared:
     trainer: Trainer | None = None
 
     def estimate(self) -> tuple[SearchSize, TrainingEstimate | None]:
-        """The size of the search, and where each query is a training, what the smallest and the largest take.
-
-        Makes the method once, so that settings which it cannot take are found before anything is trained.
-        """
-        settings = self.settings
-        Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
+        """The size of the search, and where each query is a training, what the smallest and the largest take."""
         trained = None if self.trainer is None else self.trainer.estimate(self.pool.smallest_and_largest())
         return self.size, trained
 
@@ -259,6 +254,11 @@ class Prepared:
     def _epochs(self) -> int | None:
         settings = self.settings
         return settings.training.epochs if settings.training else settings.signal.epochs if settings.signal else None
+
+    def check_method(self) -> None:
+        """Raise `UsageError` where the pool cannot serve the method, or it does not take its options."""
+        settings = self.settings
+        Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
 
     def run(self, history: Sequence[Query], on_query: Callable[[Query], None]) -> list[Query]:
         """Make the queries that `history` lacks; see `hnas.optim.algorithm.search`."""
@@ -323,7 +323,9 @@ def prepare(
     if settings.budget is not None:
         cost = settings.budget if cost is None or settings.queries is None else min(cost, settings.budget)
     size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal, cost)
-    return Prepared(settings, pool, evaluate, size, trainer)
+    prepared = Prepared(settings, pool, evaluate, size, trainer)
+    prepared.check_method()
+    return prepared
 
 
 def run_search(
