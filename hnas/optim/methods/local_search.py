@@ -1,0 +1,59 @@
+"""Local search.
+
+    repeat:
+        current = a uniform candidate not yet evaluated
+        repeat:
+            evaluate all neighbours of current not yet evaluated, in random order
+            stop unless the best of them is better than current
+            current = that one
+
+It has no parameters. The neighbours are the space's own, those that are candidates. Nothing is evaluated twice, so the
+search ends where all candidates are evaluated.
+
+Source: White, Nolen, Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021, and its program,
+`local_search` of naszilla with `query_full_nbhd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import ClassVar
+
+import numpy as np
+
+from hnas.optim.methods.candidates import Program, mutable
+from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.optim.pools import Pool
+
+
+class LocalSearch(Program):
+    """Steepest ascent with restarts."""
+
+    kind: ClassVar[str] = "local search"
+    applicable: ClassVar[str] = "D"
+    varies: ClassVar[bool] = True
+
+    def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
+        refuse_argument("local-search", argument)
+        self._pool, self._space, self._random = pool, mutable(pool, "local-search"), np.random.default_rng(seed)
+        super().__init__()
+
+    def steps(self) -> Generator[Proposal, float, None]:
+        """See `Program`."""
+        new = np.ones(len(self._pool.archs), dtype=bool)
+        while new.any():
+            place = int(self._random.choice(np.flatnonzero(new)))
+            new[place] = False
+            best = self._pool.archs[place]
+            best_performance = yield Proposal(best)
+            current = None
+            while current != best:
+                current = best
+                around = self._space.neighbours(current)
+                for i in self._random.permutation(len(around)).tolist():
+                    position = self._pool.position(around[i])
+                    if position is not None and new[position]:
+                        new[position] = False
+                        performance = yield Proposal(around[i])
+                        if performance > best_performance:
+                            best, best_performance = around[i], performance

@@ -1,0 +1,72 @@
+"""What all methods that draw from the pool or the space promise: candidates only, the same again, resumable."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hnas import ArrayPool, Search, UsageError, search_spaces
+from tests.support.cells_bench import CELLS, accuracy, made, pool_of
+
+OPTIONS: dict[str, dict[str, int]] = {"random": {}, "rea": {}, "local-search": {}}
+EDITING = [name for name in OPTIONS if name != "random"]
+
+
+class Plain:
+    """A third-party space without abilities."""
+
+    name = "plain"
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+@given(seed=st.integers(0, 2**40), size=st.integers(1, 200), stop=st.integers(0, 39))
+@settings(max_examples=10)
+def test_only_candidates_are_asked_and_a_replayed_search_goes_on_as_if_undisturbed(
+    method: str, seed: int, size: int, stop: int
+) -> None:
+    pool = pool_of(CELLS[:size])
+    queries = made(method, pool, 40, seed=seed, **OPTIONS[method])
+    assert {query.arch for query in queries} <= set(pool.archs)
+    resumed = Search(pool_of(CELLS[:size]), method, seed=seed, **OPTIONS[method])
+    for query in queries[:stop]:
+        resumed.replay(query)
+    for query in queries[stop:]:
+        proposal = resumed.ask()
+        assert proposal is not None
+        assert (proposal.arch, proposal.epochs) == (query.arch, query.epochs)
+        resumed.tell(proposal, accuracy(proposal.arch))
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_seeds_differ(method: str) -> None:
+    first, second = ([q.arch for q in made(method, pool_of(CELLS), 30, seed=s, **OPTIONS[method])] for s in (0, 1))
+    assert first != second
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_an_argument_is_refused(method: str) -> None:
+    with pytest.raises(UsageError, match=f"{method} takes no argument"):
+        Search(pool_of(CELLS), f"{method}:trace", **OPTIONS[method])
+
+
+@pytest.mark.parametrize("method", EDITING)
+def test_a_space_without_the_ability_and_a_pool_without_a_space_are_refused(method: str) -> None:
+    with pytest.raises(UsageError, match=rf"{method} cannot search the space plain, which lacks `\w+`"):
+        Search(ArrayPool(CELLS, {}, space=Plain()), method, **OPTIONS[method])
+    with pytest.raises(UsageError, match=rf"{method} needs a pool that names its space, one with `\w+`"):
+        Search(ArrayPool(CELLS, {}), method, **OPTIONS[method])
+
+
+@pytest.mark.parametrize("method", EDITING)
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_a_small_sample_of_a_large_space_is_searched_all_the_same(method: str, name: str) -> None:
+    """Mutants and decisions are hardly ever candidates there."""
+    space = search_spaces[name]
+    sample = space.sample(30, seed=1)
+    search = Search(ArrayPool(sample, {}, space=space), method, seed=0, **OPTIONS[method])
+    for k in range(25):
+        proposal = search.ask()
+        assert proposal is not None
+        assert proposal.arch in sample
+        search.tell(proposal, float(k % 7))
