@@ -18,6 +18,7 @@ _BUILT_IN = {
     "local-search": "hnas.optim.methods.local_search:LocalSearch",
     "random": "hnas.optim.methods.random:Random",
     "rea": "hnas.optim.methods.rea:REA",
+    "reinforce": "hnas.optim.methods.reinforce:Reinforce",
 }
 
 

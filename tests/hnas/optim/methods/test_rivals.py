@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hnas import ArrayPool, Search, UsageError, search_spaces
 from tests.support.cells_bench import CELLS, accuracy, made, pool_of
 
-OPTIONS: dict[str, dict[str, int]] = {"random": {}, "rea": {}, "local-search": {}}
+OPTIONS: dict[str, dict[str, int]] = {"random": {}, "rea": {}, "local-search": {}, "reinforce": {}}
 EDITING = [name for name in OPTIONS if name != "random"]
 
 
