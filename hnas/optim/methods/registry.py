@@ -14,6 +14,7 @@ ENTRY_POINT_GROUP = "hnas.methods"
 
 # The built-in methods work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
+    "bohb": "hnas.optim.methods.bohb:BOHB",
     "hnas": "hnas.optim.methods.hnas:HNAS",
     "local-search": "hnas.optim.methods.local_search:LocalSearch",
     "random": "hnas.optim.methods.random:Random",

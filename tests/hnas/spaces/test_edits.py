@@ -42,6 +42,7 @@ def test_a_malformed_architecture_is_refused_before_it_is_edited(space: NASBench
 
 
 @given(decisions=decisions_of(TOPOLOGY), seed=seeds)
+@settings(deadline=None)
 def test_a_mutant_of_nasbench201_is_a_neighbour_and_the_relation_is_symmetric(
     decisions: tuple[int, ...], seed: int
 ) -> None:
@@ -82,7 +83,7 @@ def test_mutation_of_nasbench201_draws_the_node_then_the_edge_then_another_opera
 
 
 @given(decisions=decisions_of(GENOTYPES), seed=seeds)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_mutant_of_a_genotype_is_a_neighbour_and_the_relation_is_symmetric(
     decisions: tuple[int, ...], seed: int
 ) -> None:

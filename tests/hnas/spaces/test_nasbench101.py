@@ -839,7 +839,7 @@ def on_seven_vertices(space: NASBench101, arch: str) -> tuple[np.ndarray, list[s
 
 
 @given(drawn=decisions)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_decisions_make_a_cell_of_the_table_or_none(space: NASBench101, drawn: tuple[int, ...]) -> None:
     matrix = np.zeros((7, 7), int)
     for edge, there in zip(EDGES, drawn, strict=False):
