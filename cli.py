@@ -268,7 +268,7 @@ def precompute(
 )
 def import_(
     source: Annotated[
-        Literal["csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero"],
+        Literal["csv", "parquet", "columns", "nasbench101", "nasbench201", "nats-bench", "suite-zero"],
         typer.Argument(help="The kind of file."),
     ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
@@ -278,11 +278,13 @@ def import_(
     store: StoreOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Import a benchmark's accuracies.
+    """Import a benchmark's accuracies, or columns of one's own.
 
-    csv and parquet: a training a row, with arch, dataset, test_accuracy, ... nasbench101: nasbench_only108.tfrecord or
-    nasbench_full.tfrecord. nasbench201: the .pth file, v1.0 or v1.1. nats-bench: the folder
-    NATS-tss-v1_0-3ffb9-simple, or the single file. suite-zero: a JSON file of NAS-Bench-Suite-Zero.
+    csv and parquet: a training a row, with arch, dataset, test_accuracy, ... columns: numbers of each architecture,
+    such as latencies, in a .csv or .parquet file: arch, space and dataset where they matter, and any columns more.
+    nasbench101: nasbench_only108.tfrecord or nasbench_full.tfrecord. nasbench201: the .pth file, v1.0 or v1.1.
+    nats-bench: the folder NATS-tss-v1_0-3ffb9-simple, or the single file. suite-zero: a JSON file of
+    NAS-Bench-Suite-Zero.
 
     Each file is a source of its own, and none is averaged with another. Importing a file again changes nothing; a
     changed file of the same name replaces its rows; `hnas rm` takes them out.

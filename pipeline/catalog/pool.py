@@ -45,11 +45,12 @@ class RunPool:
         where: str | None = None,
     ) -> None:
         self._connection, self._run, self._runs, self._signal = connection, run, runs, signal
-        found = connection.execute("SELECT space FROM runs WHERE run = ?", [run]).fetchall()
+        asked = "SELECT space, canonical_dataset(dataset) FROM runs WHERE run = ?"
+        found = connection.execute(asked, [run]).fetchall()
         self._space: str | None = found[0][0] if found else None
         number = next(_numbers)
         pool, performances, self.table = f"run_pool_{number}", f"signal_{number}", f"pool_rows_{number}"
-        names = {"space": self._space}
+        names = {"space": self._space, "dataset": found[0][1] if found else None}
         if runs:
             connection.execute(sql("mean_run_pool", table=pool), {**names, "runs": list(runs)})
         else:

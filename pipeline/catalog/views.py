@@ -22,7 +22,7 @@ from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.pipeline.catalog.arrow_arrays import ARRAYS, ArrayRows
 from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, quoted
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_name, squeezed_dataset
-from hnas.pipeline.store.manifests import ImportedFile, imported_files
+from hnas.pipeline.store.manifests import ImportedFile, imported_columns, imported_files
 from hnas.pipeline.store.records import run_records, search_records
 from hnas.pipeline.store.run import Run, RunSettings, runs_of
 from hnas.pipeline.store.shipped_tables import runs_beside
@@ -73,6 +73,8 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     connection.begin()  # some sixty statements, of which each would be a transaction of its own
     connection.execute(sql("columns"))
     connection.execute(_dataset_macro())
+    own = imported_columns(store)
+    connection.execute(_own_columns(own))
     addresses = Addresses(connection)
     checks = []
     for name, (column, found) in _table_files(store, runs.values()).items():
@@ -85,6 +87,7 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     _create_records(connection, "searches", lambda: search_records(store))
     for name, array in ARRAYS.items():
         _create_arrays(connection, [runs[record["id"]] for record in records], name, array)
+    connection.execute(sql("own_views", values="".join(f', any_value("{name}") AS "{name}"' for _, name in own)))
     for name in ("macros", "spectrum", "averages", "views"):
         connection.execute(sql(name))
     connection.commit()
@@ -145,6 +148,12 @@ def _imported(store: Store, addresses: Addresses, imported: list[ImportedFile]) 
         literal = addresses.literal(File(store, file.parts) for file in listed)
         branches += sql("imported_files", source=quoted(source), dataset=dataset, files=literal)
     return branches
+
+
+def _own_columns(own: list[tuple[str, str]]) -> str:
+    """The table of the columns of one's own, each (source, name), and their names; a name is a plain identifier."""
+    sources, names = (", ".join(quoted(pair[i]) for pair in own) for i in (0, 1))
+    return sql("own_columns", columns="".join(f', "{name}" DOUBLE' for _, name in own), sources=sources, names=names)
 
 
 def _dataset_macro() -> str:

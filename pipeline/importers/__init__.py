@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from hnas.errors import HnasError, UsageError
+from hnas.pipeline.importers.column_names import check_names
 from hnas.pipeline.importers.files import content_digest
 from hnas.pipeline.importers.older import OlderImport, older_import
 from hnas.pipeline.importers.protocol import Advance, Importer
@@ -29,6 +30,7 @@ from hnas.pipeline.store.store import Store
 IMPORTERS = {
     "csv": "hnas.pipeline.importers.csv:read_csv",
     "parquet": "hnas.pipeline.importers.parquet:read_parquet",
+    "columns": "hnas.pipeline.importers.columns:read_columns",
     "nasbench101": "hnas.pipeline.importers.nasbench101:read_nasbench101",
     "nasbench201": "hnas.pipeline.importers.nasbench201:read_nasbench201",
     "nats-bench": "hnas.pipeline.importers.nats_bench:read_nats_bench",
@@ -43,6 +45,8 @@ _VERSION = 1
 class Imported:
     """What a file holds: rows of each table, architectures in all of them; and whether the store changed.
 
+    `rows` are those of accuracies, or of the columns of one's own `columns`.
+
     `source` is what the store calls it, `replaced` says that it had other rows of it before. `datasets` are those of
     its rows, by space; empty for what older versions imported.
     """
@@ -50,6 +54,7 @@ class Imported:
     rows: int
     curves: int
     proxies: int
+    columns: list[str]
     architectures: int
     changed: bool
     source: str
@@ -89,6 +94,8 @@ def import_accuracies(
     with TableWriters(store, source, kind, file, content) as writers:
         try:
             for rows in _load(kind)(path, progress):
+                if rows.table == "columns":
+                    check_names(store, rows.batch, [manifest for manifest in manifests if manifest != before], path)
                 writers.write(rows)
             manifest = writers.finish(_replaces(store, files.values(), before))
         except KeyboardInterrupt:
@@ -116,8 +123,17 @@ def _load(kind: str) -> Importer:
 
 
 def _imported(known: Manifest | OlderImport, kind: str, *, changed: bool, replaced: bool = False) -> Imported:
-    rows, curves, proxies = (known.rows.get(table, 0) for table in TABLES)
+    rows, curves, proxies, columns = (known.rows.get(table, 0) for table in TABLES)
     datasets = known.datasets if isinstance(known, Manifest) else {}
     return Imported(
-        rows, curves, proxies, known.architectures, changed, known.source, kind, replaced=replaced, datasets=datasets
+        rows or columns,
+        curves,
+        proxies,
+        known.columns if isinstance(known, Manifest) else [],
+        known.architectures,
+        changed,
+        known.source,
+        kind,
+        replaced=replaced,
+        datasets=datasets,
     )

@@ -1,10 +1,11 @@
-"""Accuracies from a CSV file: one training a line, in the columns of `hnas.pipeline.importers.training_rows`."""
+"""Accuracies from a CSV file: one training a line, in the columns of `hnas.pipeline.importers.training_rows`; and other
+rows of architectures."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ import pyarrow as pa
 
 from hnas.errors import UsageError
 from hnas.pipeline.importers.files import open_input
+from hnas.pipeline.importers.gathered_rows import BATCH, GatheredRows
 from hnas.pipeline.importers.protocol import Advance, Rows
-from hnas.pipeline.importers.training_rows import BATCH, Trainings
+from hnas.pipeline.importers.training_rows import Trainings
 
 
-def read_csv(path: Path, advance: Advance) -> Iterator[Rows]:
+def read_csv(path: Path, advance: Advance, gatherer: Callable[[Path, str], GatheredRows] = Trainings) -> Iterator[Rows]:
     """Its rows in batches. Raises `UsageError` with the line of the first fault."""
     try:
         file, size = open_input(path, "give a CSV file")
         with file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            for rows in _read(path, text):
+            for rows in _read(path, text, gatherer(path, "line")):
                 yield rows
                 advance(file.tell() if size else 0, size)
     except OSError as error:
@@ -58,25 +60,24 @@ def _check_separator(path: Path, header: str) -> None:
             raise UsageError(f"{path} separates its columns by {name}; write commas between them, and decimal points")
 
 
-def _read(path: Path, text: io.TextIOWrapper) -> Iterator[Rows]:
+def _read(path: Path, text: io.TextIOWrapper, gathered: GatheredRows) -> Iterator[Rows]:
     lines = csv.reader(_lines(path, text), strict=True)
     header = [name.strip() for name in next(lines, [])]
     if not any(header):
         raise UsageError(f"{path} is empty; its first line must name columns such as arch,dataset,epochs,test_accuracy")
-    trainings = Trainings(path, "line")
-    trainings.check_header(header)
+    gathered.check_header(header)
     for numbers, records, fault in _batches(path, header, lines):
         if records:
             columns = (pa.array([field.strip() for field in column]) for column in zip(*records, strict=True))
-            trainings.add(numbers, dict(zip(header, columns, strict=True)))
+            gathered.add(numbers, dict(zip(header, columns, strict=True)))
         if fault is not None:
-            trainings.settle()  # a line before it may have another
+            gathered.settle()  # a line before it may have another
             raise fault
         if len(records) == BATCH:
-            yield trainings.rows()
-    trainings.finish()
-    if len(trainings):
-        yield trainings.rows()
+            yield gathered.rows()
+    gathered.finish()
+    if len(gathered):
+        yield gathered.rows()
 
 
 def _batches(

@@ -17,6 +17,11 @@ def import_summary(done: Imported, path: Path) -> str:
         if count
     )
     counts = f"{done.rows:,} rows of {done.architectures:,} architectures{more}"
+    if done.columns:
+        more = f": {', '.join(done.columns)}" if len(done.columns) <= 12 else ""
+        counts = f"{len(done.columns)} columns, {counts}"
+    else:
+        more = ""
     name = "" if done.source in (done.kind, printable(path.absolute().stem)) else f", as the source {done.source}"
     replaced = "; they replace its earlier rows" if done.replaced else ""
-    return f"{state}: {counts} from {printable(str(path))}{name}{replaced}"
+    return f"{state}: {counts} from {printable(str(path))}{name}{replaced}{more}"

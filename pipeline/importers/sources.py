@@ -10,7 +10,7 @@ from hnas.pipeline.store.manifests import SOURCE_NAME, Manifest, older_files
 from hnas.pipeline.store.store import Store, digest
 
 #: Files that people write, named after themselves; those of benchmarks are named after the benchmark.
-WRITTEN = ("csv", "parquet")
+WRITTEN = ("csv", "parquet", "columns")
 
 
 def readable(stem: str) -> str:

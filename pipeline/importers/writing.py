@@ -15,8 +15,7 @@ from hnas.errors import HnasError
 from hnas.pipeline.importers.protocol import Rows
 from hnas.pipeline.io.checksums import notes, seal
 from hnas.pipeline.store.locks import locked
-from hnas.pipeline.store.manifests import FOLDER, Manifest, manifest_names, read_manifest, remove_file, sweep
-from hnas.pipeline.store.schema import SCHEMAS
+from hnas.pipeline.store.manifests import FOLDER, TABLES, Manifest, manifest_names, read_manifest, remove_file, sweep
 from hnas.pipeline.store.store import Aside, Store, digest
 
 #: Rows of a row group, and the most that wait in memory for each table.
@@ -37,7 +36,7 @@ class TableWriters:
         self._source, self._kind, self._file, self._content = source, kind, file, content
         # Rows of other content never take a place that a manifest may list; without a digest the name is a new one.
         name = digest(content, size=16) if content else uuid.uuid4().hex
-        self._places = {table: (table, source, f"{name}.parquet") for table in SCHEMAS}
+        self._places = {table: (table, source, f"{name}.parquet") for table in TABLES}
         self._stack = ExitStack()
         self._asides: dict[str, Aside] = {}
         self._writers: dict[str, pq.ParquetWriter] = {}
@@ -45,6 +44,7 @@ class TableWriters:
         self._rows: dict[str, int] = {}
         self._architectures: set[str] = set()
         self._datasets: dict[str, set[str]] = {}
+        self._columns: list[str] = []
 
     def write(self, rows: Rows) -> None:
         """Add rows of one table."""
@@ -52,29 +52,31 @@ class TableWriters:
         self._architectures.update(batch["arch"].unique().to_pylist())
         pairs = pa.Table.from_batches([batch]).group_by(["space", "dataset"]).aggregate([])
         for space, dataset in zip(pairs["space"].to_pylist(), pairs["dataset"].to_pylist(), strict=True):
-            self._datasets.setdefault(space, set()).add(dataset)
+            self._datasets.setdefault(space, set()).update([dataset] if dataset is not None else [])
         self._waiting.setdefault(table, []).append(batch)
         if sum(waiting.num_rows for waiting in self._waiting[table]) >= ROW_GROUP:
             self._flush(table, rest=False)
 
     def _flush(self, table: str, *, rest: bool) -> None:
         """Write whole row groups of what waits, and the rest where `rest` says so."""
-        rows = pa.Table.from_batches(self._waiting[table], SCHEMAS[table])
+        rows = pa.Table.from_batches(self._waiting[table])
         with self._store.writing(self._store.path(*self._places[table])):
             if table not in self._writers:
-                self._open(table)
+                self._open(table, rows.schema)
             while rows.num_rows >= ROW_GROUP or (rest and rows.num_rows):
                 group, rows = rows.slice(0, ROW_GROUP), rows.slice(ROW_GROUP)
                 self._writers[table].write_table(group, row_group_size=ROW_GROUP)
                 self._rows[table] = self._rows.get(table, 0) + group.num_rows
         self._waiting[table] = rows.to_batches()
 
-    def _open(self, table: str) -> None:
+    def _open(self, table: str, schema: pa.Schema) -> None:
         aside = self._stack.enter_context(self._store.aside(*self._places[table]))
         self._asides[table] = aside
-        writer = pq.ParquetWriter(aside.file, SCHEMAS[table], compression="zstd")
+        writer = pq.ParquetWriter(aside.file, schema, compression="zstd")
         self._stack.callback(_abandon, writer)
         self._writers[table] = writer
+        if table == "columns":
+            self._columns = [name for name in schema.names if name not in ("space", "arch", "dataset")]
 
     def finish(self, replaces: list[str]) -> Manifest:
         """Complete the files and return their manifest; `replaces` are older files of the same trainings."""
@@ -94,7 +96,9 @@ class TableWriters:
             architectures=len(self._architectures),
             datasets={space: sorted(names) for space, names in sorted(self._datasets.items())},
             tables={
-                table: {"file": self._places[table][-1], "rows": rows} for table, rows in sorted(self._rows.items())
+                table: {"file": self._places[table][-1], "rows": rows}
+                | ({"columns": self._columns} if table == "columns" else {})
+                for table, rows in sorted(self._rows.items())
             },
             replaces=replaces,
         )

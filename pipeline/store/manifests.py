@@ -20,7 +20,9 @@ from hnas.errors import HnasError
 from hnas.pipeline.store.store import Store
 
 FOLDER = "imports"
-TABLES = ("accuracies", "curves", "proxies")
+TABLES = ("accuracies", "curves", "proxies", "columns")
+# Those that there were before there were manifests.
+_OLDER_TABLES = TABLES[:3]
 # The kinds of files before there were manifests, when each had a folder in each table. Later kinds have none.
 _OLDER_KINDS = ("csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero")
 # Kinds whose data sets people have spelled, stored as they were before there was one rule for names.
@@ -29,7 +31,11 @@ _SPELLED = ("csv", "parquet")
 #: Names of sources; those of older imports that share a folder are `<kind>/<file>` besides.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
-_OLDER_PATH = re.compile(rf"({'|'.join(TABLES)})/({'|'.join(_OLDER_KINDS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet")
+#: Names of the columns of one's own, of the table `columns`.
+COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+_OLDER_PATH = re.compile(
+    rf"({'|'.join(_OLDER_TABLES)})/({'|'.join(_OLDER_KINDS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet"
+)
 
 
 class ImportedFile(NamedTuple):
@@ -47,8 +53,9 @@ class ImportedFile(NamedTuple):
 class Manifest:
     """What `imports/<source>.json` says: the imported file and its rows, and the file and rows of each table.
 
-    `content` is a digest of what was imported, `datasets` the data sets by space. `replaces` are files of the same
-    import from before there were manifests, below the root: no longer read.
+    `content` is a digest of what was imported, `datasets` the data sets by space. Of the table `columns` it also names
+    the columns. `replaces` are files of the same import from before there were manifests, below the root: no longer
+    read.
     """
 
     source: str
@@ -69,6 +76,11 @@ class Manifest:
     def rows(self) -> dict[str, int]:
         """By table, the number of its rows."""
         return {table: int(held["rows"]) for table, held in self.tables.items()}
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns of one's own that it brings."""
+        return list(self.tables.get("columns", {}).get("columns", []))
 
 
 def manifest_names(store: Store) -> list[str]:
@@ -100,7 +112,8 @@ def _is_manifest(content: dict[str, Any], source: str) -> bool:
         and all(
             table in TABLES
             and isinstance(held, dict)
-            and held.keys() == {"file", "rows"}
+            and held.keys() == {"file", "rows", *(["columns"] if table == "columns" else [])}
+            and _are_columns(held.get("columns", []))
             and type(held["rows"]) is int
             and isinstance(held["file"], str)
             and OWN_NAME.fullmatch(held["file"])
@@ -109,6 +122,17 @@ def _is_manifest(content: dict[str, Any], source: str) -> bool:
         and all(isinstance(names, list) for names in content["datasets"].values())
         and all(isinstance(path, str) and _OLDER_PATH.fullmatch(path) for path in content["replaces"])
     )
+
+
+def _are_columns(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) and COLUMN_NAME.fullmatch(name) for name in names)
+
+
+def imported_columns(store: Store) -> list[tuple[str, str]]:
+    """The columns of one's own as (source, name), sorted, each name once. Raises `HnasError` for a damaged manifest."""
+    manifests = [read_manifest(store, source) for source in manifest_names(store)]
+    found = {name: manifest.source for manifest in reversed(manifests) for name in manifest.columns}
+    return sorted((source, name) for name, source in found.items())
 
 
 def imported_files(store: Store) -> dict[str, list[ImportedFile]]:
@@ -162,7 +186,7 @@ def older_files(store: Store, replaced: Collection[str]) -> dict[str, list[Impor
     """
     placed = [
         (table, folder, name)
-        for table in TABLES
+        for table in _OLDER_TABLES
         for folder in store.names(table)
         if not folder.startswith(".")
         for name in store.names(table, folder)

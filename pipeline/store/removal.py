@@ -159,7 +159,11 @@ def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
     for search in sorted(store.names("searches")):
         settings = _settings(store, "search", search)
         dataset = canonical_dataset(str(settings.get("dataset")))
-        if settings.get("oracle") == "table" and dataset in manifest.datasets.get(str(settings.get("space")), ()):
+        if (
+            "accuracies" in manifest.tables
+            and settings.get("oracle") == "table"
+            and dataset in manifest.datasets.get(str(settings.get("space")), ())
+        ):
             told.append(search)
     users = f"accuracies of its data sets were looked up by the searches {', '.join(told)}, which may go on with others"
     described = f"source {name}, {rows} from {manifest.file}"

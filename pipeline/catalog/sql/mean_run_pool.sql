@@ -24,7 +24,8 @@ averaged AS (
     GROUP BY canonical
     HAVING count(*) = len($$runs)
 )
-SELECT q.arch, q.canonical, m.* EXCLUDE (canonical), a.* EXCLUDE (space, arch, canonical)
+SELECT q.arch, q.canonical, m.* EXCLUDE (canonical), a.* EXCLUDE (space, arch, canonical), c.* EXCLUDE (arch)
 FROM requested AS q
 JOIN averaged AS m ON q.canonical = m.canonical
-LEFT JOIN (FROM architectures WHERE space = $$space) AS a ON q.arch = a.arch;
+LEFT JOIN (FROM architectures WHERE space = $$space) AS a ON q.arch = a.arch
+LEFT JOIN files.columns_of($$space, $$dataset) AS c ON q.arch = c.arch;

@@ -66,11 +66,13 @@ SELECT
     q.run, r.space, r.dataset, q.arch, q.canonical,
     m.grad_norm, m.grad_norm_l2, m.snip, m.snip_inner, m.grasp, m.grasp_abs, m.trace, m.kappa, m.status,
     a.* EXCLUDE (space, arch, canonical),
+    c.* EXCLUDE (space, dataset, arch),
     b.train_accuracy, b.valid_accuracy, b.test_accuracy
 FROM requests AS q
 JOIN (SELECT *, canonical_dataset(dataset) AS imported_as FROM runs) AS r ON q.run = r.run
 JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
 LEFT JOIN architectures AS a ON r.space = a.space AND q.arch = a.arch
+LEFT JOIN files.columns_of_runs AS c ON r.space = c.space AND r.imported_as = c.dataset AND q.arch = c.arch
 LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.imported_as = b.dataset AND q.arch = b.arch;
 
 -- One row for each run: the name of its group, the runs that differ from it in seed and batch only.
@@ -104,9 +106,11 @@ WITH means AS (
 SELECT
     m.* EXCLUDE (imported_as),
     a.* EXCLUDE (space, arch, canonical),
+    c.* EXCLUDE (space, dataset, arch),
     b.train_accuracy, b.valid_accuracy, b.test_accuracy
 FROM means AS m
 LEFT JOIN architectures AS a ON m.space = a.space AND m.arch = a.arch
+LEFT JOIN files.columns_of_runs AS c ON m.space = c.space AND m.imported_as = c.dataset AND m.arch = c.arch
 LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.imported_as = b.dataset AND m.arch = b.arch;
 
 -- A spectrum, or a matrix with its trace's square times m, as it is read beside the trace of its row, eq. (4). No row or NaN is

@@ -24,7 +24,7 @@ from tests.support.importing import imported, refused
 from tests.support.places import ROOT
 
 HEADER = "arch,dataset,test_accuracy\n"
-KINDS = ("csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero")
+KINDS = ("csv", "parquet", "columns", "nasbench101", "nasbench201", "nats-bench", "suite-zero")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hnas.pipeline.importers import training_rows as trainings
+from hnas.pipeline.importers import gathered_rows
 from tests.support import importing
 from tests.support.command_line import hnas
 from tests.support.contents import rows, snapshot
@@ -76,7 +76,7 @@ def test_a_query_of_a_store_can_be_imported_into_another(store: Path, tmp_path: 
 
 def test_many_batches(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hnas.pipeline.importers.parquet.BATCH", 7)
-    assert trainings.BATCH > 7
+    assert gathered_rows.BATCH > 7
     n = 50
     columns = {"arch": [A] * n, "dataset": ["d"] * n, "seed": range(n), "valid_accuracy": [50.0 + k for k in range(n)]}
     path = write(tmp_path / "t.parquet", columns)

@@ -1,4 +1,4 @@
-"""Whole columns of trainings: values that need no second look, in the types of the store; and repeated rows."""
+"""Whole columns of a file: values that need no second look, in the types of the store; and repeated rows."""
 
 from __future__ import annotations
 
@@ -8,42 +8,41 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hnas.pipeline.store.schema import ACCURACIES, SCHEMAS
-
-INT32, INT64 = 2**31 - 1, 2**63 - 1
-_LIMITS = {"epochs": (1, INT32), "seed": (0, INT64), "seconds": (0.0, math.inf)} | dict.fromkeys(
-    ACCURACIES, (0.0, 100.0)
-)
 # What both Arrow and Python read as the same number: Arrow takes 0x10 besides, Python 1_0.
 _WHOLE, _DECIMAL = r"^[+-]?[0-9]{1,18}$", r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
-def column_of(given: pa.Array, name: str) -> pa.Array:
-    """The column `name` of `accuracies` out of numbers or text as a file has it.
+def texts_of(given: pa.Array) -> pa.Array:
+    """The texts of a column without outer blanks. Raises `ValueError` or one of Arrow's errors where one is missing."""
+    texts = pc.utf8_trim_whitespace(_decoded(given).cast(pa.string()))
+    if texts.null_count or pc.any(pc.equal(texts, "")).as_py():
+        raise ValueError("a text is missing")
+    return texts
 
-    Raises `ValueError` or one of Arrow's errors where a value is not plainly one of that column.
+
+def numbers_of(given: pa.Array, kind: pa.DataType, limits: tuple[float, float]) -> pa.Array:
+    """Finite numbers of the type `kind` between `limits` out of numbers or text, null where nothing is known.
+
+    Raises `ValueError` or one of Arrow's errors where a value is not plainly such a number.
     """
-    if pa.types.is_dictionary(given.type):
-        given = given.dictionary_decode()
-    if name not in _LIMITS:
-        texts = pc.utf8_trim_whitespace(given.cast(pa.string()))
-        if texts.null_count or pc.any(pc.equal(texts, "")).as_py():
-            raise ValueError(name)
-        return texts
-    kind = SCHEMAS["accuracies"].field(name).type
+    given = _decoded(given)
     if pa.types.is_string(given.type):
         given = pc.if_else(pc.equal(given, ""), None, given)
         if not _all(pc.match_substring_regex(given, _DECIMAL if pa.types.is_floating(kind) else _WHOLE)):
-            raise ValueError(name)
+            raise ValueError("a text is no number")
     elif pa.types.is_decimal(given.type):
-        raise ValueError(name)  # Arrow does not round to the nearest double
+        raise ValueError("Arrow does not round a decimal to the nearest double")
     values = given.cast(kind)
-    low, high = _LIMITS[name]
+    low, high = limits
     if not _all(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))):
-        raise ValueError(name)
-    if high == math.inf and pc.any(pc.equal(values, high)).as_py():
-        raise ValueError(name)
+        raise ValueError("a number lies outside the limits")
+    if high == math.inf and not _all(pc.is_finite(values)):
+        raise ValueError("a number is infinite")
     return values
+
+
+def _decoded(given: pa.Array) -> pa.Array:
+    return given.dictionary_decode() if pa.types.is_dictionary(given.type) else given
 
 
 def _all(flags: pa.Array) -> bool:

@@ -1,0 +1,68 @@
+"""Columns of one's own: numbers of architectures, such as latencies, from a CSV or Parquet file.
+
+Columns: `arch`; `space`, else it is the one that takes the first architecture; `dataset`, where the numbers are true of
+one data set only; every other column is a number, empty where it is not known. A row for each architecture and data
+set. A name is a letter a to z, then letters, digits and underscores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from hnas.errors import UsageError
+from hnas.pipeline.importers.csv import read_csv
+from hnas.pipeline.importers.gathered_rows import TEXT, GatheredRows, Limits
+from hnas.pipeline.importers.parquet import read_parquet
+from hnas.pipeline.importers.protocol import Advance, Rows
+from hnas.pipeline.store.manifests import COLUMN_NAME
+
+
+def read_columns(path: Path, advance: Advance) -> Iterator[Rows]:
+    """Its rows in batches. Raises `UsageError` with the line or row of the first fault."""
+    if path.suffix.lower() == ".parquet":
+        return read_parquet(path, advance, OwnColumns)
+    if path.suffix.lower() not in (".csv", "") and path.is_file():
+        raise UsageError(f"{path} ends in neither .csv nor .parquet; give a file of columns that does")
+    return read_csv(path, advance, OwnColumns)
+
+
+class OwnColumns(GatheredRows):
+    """Rows of `columns`; see `GatheredRows`."""
+
+    table = "columns"
+    key = ("space", "arch", "dataset")
+    same = "the same architecture and dataset; a column has one number of each"
+
+    def __init__(self, path: Path, unit: str) -> None:
+        super().__init__(path, unit)
+        self._names: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """`space, arch, dataset`, null where the numbers are true of all data sets, and the columns."""
+        return pa.schema([*((name, pa.string()) for name in TEXT), *((name, pa.float64()) for name in self._names)])
+
+    @property
+    def limits(self) -> Mapping[str, Limits]:
+        """See `GatheredRows`."""
+        return dict.fromkeys(self._names, (-math.inf, math.inf))
+
+    def check_header(self, header: list[str]) -> None:
+        """See `GatheredRows`."""
+        shown = ",".join(header)[:200]
+        self._names = tuple(name for name in header if name not in TEXT)
+        if "arch" not in header or not self._names:
+            needed = "arch" if "arch" not in header else "of numbers besides arch"
+            raise UsageError(f"{self._path} has no column {needed}; its header is {shown}")
+        if len(set(header)) < len(header):
+            raise UsageError(f"{self._path} has a column twice; its header is {shown}")
+        odd = next((name for name in self._names if not COLUMN_NAME.fullmatch(name)), None)
+        if odd is not None:
+            raise UsageError(
+                f"{self._path} has a column {odd!r:.120}, which is no plain name; write a letter a to z, then letters, "
+                "digits and underscores, at most 60 in all, such as edgegpu_latency"
+            )
