@@ -8,6 +8,8 @@ from a cell input to the cell's output.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from hnas.spaces.darts.canonical import LAYERS, POOLINGS
 from hnas.spaces.darts.genotype import CellGenotype, Genotype, parse_genotype
 
@@ -69,6 +71,7 @@ _SPELLINGS = {name.casefold(): name for name in NAMED} | {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=2**12)
 def genotype(arch: str) -> Genotype:
     """The genotype that `arch` spells or names: names in any case, `-` or `_`; `DARTS` is `DARTS_V2`, as in its code.
 
