@@ -22,7 +22,8 @@ from hnas.errors import UsageError
 Array = NDArray[np.float64]
 
 #: The rectangle that is searched, mapped to (μ, ν) by `SearchRange`. Beyond a factor of 30 one of the two terms of (7)
-#: outweighs the other in the median. Chosen on NAS-Bench-201 among 10^±1, ±1.5, ±2 and ±3; see docs/paper.md.
+#: outweighs the other in the median. Neither 10^±1, ±2, ±3 and 10^−3 to 10 nor other scales of ν are clearly better
+#: on NAS-Bench-101 and NAS-Bench-301; see docs/paper.md.
 BOUNDS = {"log10_mu": (-1.5, 1.5), "nu_quantile": (0.0, 1.0)}
 
 

@@ -29,7 +29,7 @@ TABLE_1 = ("grad_norm", "snip", "grasp", "trace")
 # Bayesian optimisation over (mu, nu). The correlation is free of noise and takes milliseconds, so that half the steps
 # can explore. It counts all ranks, not the first alone: its best μ may be a ten-thousandth of the one at which the
 # terms of (7) weigh alike in the median, where only the largest distances from ν are felt.
-_STEPS, _INITIAL = 60, 30
+_STEPS, _INITIAL, _NOISE = 60, 30, 0.01
 _BOUNDS = {**BOUNDS, "log10_mu": (-6.0, 3.0)}
 _FEWEST = 3
 
@@ -217,7 +217,7 @@ def _boosted(
     except UsageError:  # too few architectures that (7) may propose
         return Boosted(metric, realizable, *nothing)
     found = []
-    optimiser = Optimiser(seed=seed, bounds=_BOUNDS, initial=_INITIAL)
+    optimiser = Optimiser(seed=seed, bounds=_BOUNDS, initial=_INITIAL, noise=_NOISE)
     for _ in range(_STEPS):
         point = optimiser.suggest()
         mu, nu = search_range.point(**point)
