@@ -14,12 +14,19 @@ ENTRY_POINT_GROUP = "hnas.methods"
 
 # The built-in methods work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
+    "authors": "hnas.optim.methods.authors:Authors",
+    "best-of": "hnas.optim.methods.best_of:BestOf",
     "bohb": "hnas.optim.methods.bohb:BOHB",
     "hnas": "hnas.optim.methods.hnas:HNAS",
     "local-search": "hnas.optim.methods.local_search:LocalSearch",
     "random": "hnas.optim.methods.random:Random",
     "rea": "hnas.optim.methods.rea:REA",
     "reinforce": "hnas.optim.methods.reinforce:Reinforce",
+    "robot": "hnas.optim.methods.robot:RoBoT",
+    "top": "hnas.optim.methods.top:Top",
+    "zero-cost": "hnas.optim.methods.zero_cost:ZeroCost",
+    "zero-cost-move": "hnas.optim.methods.zero_cost:Move",
+    "zero-cost-warmup": "hnas.optim.methods.zero_cost:WarmUp",
 }
 
 

@@ -1,0 +1,56 @@
+"""bayesian-optimization with its own defaults, as the published programs of HNAS and RoBoT use it.
+
+A Gaussian process with a Matérn 5/2 kernel of one length scale over the coordinates as they stand, noise 10⁻⁶,
+observations scaled to variance 1, five restarts of its fit. Release 1.x, which those programs ran, maximises the
+acquisition function by 10,000 random points and descents from ten more; release 3 by descents from the best of the
+10,000. In a square one descent from the best finds the same maximum, in a fifth of the time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
+
+from bayes_opt import BayesianOptimization, acquisition
+from bayes_opt.acquisition import AcquisitionFunction
+from threadpoolctl import ThreadpoolController
+
+
+class StockOptimiser:
+    """Maximises a function within `bounds`, by the acquisition function `ei` (ξ = 0) or `ucb` (κ = 2.576).
+
+    The first point is a random one, unless others were registered before.
+    """
+
+    def __init__(self, bounds: Mapping[str, tuple[float, float]], *, seed: int, acquisition_name: str) -> None:
+        functions: dict[str, Callable[[], AcquisitionFunction]] = {
+            "ei": lambda: acquisition.ExpectedImprovement(xi=0.0),
+            "ucb": lambda: acquisition.UpperConfidenceBound(kappa=2.576),
+        }
+        function = functions[acquisition_name]()
+        function.suggest = partial(function.suggest, n_smart=1)
+        self._optimiser = BayesianOptimization(
+            f=None,
+            pbounds=dict(bounds),
+            acquisition_function=function,
+            random_state=seed % 2**32,
+            verbose=0,
+            allow_duplicate_points=True,
+        )
+        self._threads = ThreadpoolController()
+
+    def suggest(self) -> dict[str, float]:
+        """The next point."""
+        # The process's matrices are tiny: a second BLAS thread only waits.
+        with warnings.catch_warnings(), self._threads.limit(limits=1, user_api="blas"):
+            warnings.simplefilter("ignore")
+            return {name: float(x) for name, x in self._optimiser.suggest().items()}
+
+    def register(self, point: Mapping[str, float], value: float) -> None:
+        """Tell the value that was found at `point`."""
+        # The library announces a point that it has seen on standard output, which belongs to results.
+        with redirect_stdout(StringIO()):
+            self._optimiser.register(params=dict(point), target=value)

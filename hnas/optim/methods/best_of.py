@@ -1,0 +1,49 @@
+"""The best of N random draws by one column, which alone is evaluated: how NASWOT and GradSign search.
+
+    draw N candidates uniformly, with replacement
+    evaluate the one with the highest value of the column
+
+N = 1,000, NASWOT's; GradSign's is 100. One query, after which nothing is left to ask. Draws of which the column knows
+nothing come last; of equal draws the first is taken.
+
+Source: Mellor, Turner, Storkey, Crowley, "Neural Architecture Search without Training", ICML 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import ClassVar
+
+import numpy as np
+
+from hnas.errors import UsageError
+from hnas.optim.methods.candidates import Program
+from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.ranking import proposal, values
+from hnas.optim.pools import Pool
+
+
+class BestOf(Program):
+    """The best of `draws` by a column."""
+
+    kind: ClassVar[str] = "training-free"
+    applicable: ClassVar[str] = "C+D"
+    varies: ClassVar[bool] = True
+
+    def __init__(
+        self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, draws: int = 1000
+    ) -> None:
+        if argument is None:
+            raise UsageError("the method best-of needs a column to rank by; write best-of:trace or best-of:-kappa")
+        if draws < 1:
+            raise UsageError(f"the best of {draws} draws cannot be; 1 is the least")
+        self._pool, self._column = pool, values(pool, argument)
+        self._random, self._draws = np.random.default_rng(seed), draws
+        super().__init__()
+
+    def steps(self) -> Generator[Proposal, float, None]:
+        """See `Program`."""
+        drawn = self._random.integers(len(self._column), size=self._draws)
+        scores = self._column[drawn]
+        best = int(drawn[np.argmax(np.where(np.isnan(scores), -np.inf, scores))])
+        yield proposal(self._pool, best, self._column[best])

@@ -1,0 +1,96 @@
+"""RoBoT: Bayesian optimisation of the weights of several metrics, then down the ranking of the best weights.
+
+    for k = 1 … K:
+        propose w_k in [−1, 1]^m, the first at random
+        A_k = argmax Σ_i w_ki M_i; observe its validation performance, unless it is known already
+    w* = the weights of the best A_k, the last among equals
+    query the other candidates by Σ_i w*_i M_i, the highest first
+
+K is the number of `rounds`, 20, as published with a budget of 20 queries (100 with one of 100). A round that comes to
+an architecture of a class evaluated before costs no query, so that T₀ ≤ K of them are made by rounds and the others go
+down the ranking. Each M_i is scaled to [0, 1] by its smallest and largest value; where κ is infinite it counts as the
+largest finite one, where a metric is unknown it adds nothing. The upper confidence bound proposes (2.576 standard
+deviations). Among equals the last name is taken.
+
+`robot:M_1+M_2+…` takes those columns, `robot` the four metrics of HNAS's paper and κ. (Published with grad_norm, snip,
+grasp, fisher, synflow and jacob_cov, of which a store holds the last three only where they were imported.)
+
+Source: He, Shu, Dai, Low, "Robustifying and Boosting Training-Free Neural Architecture Search", ICLR 2024, Algorithm 1;
+program `search_nb201.py` (hzf1174/RoBoT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import ClassVar
+
+import numpy as np
+
+from hnas.errors import UsageError
+from hnas.optim.methods.candidates import Program
+from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.ranking import Free, proposal, ranking, values
+from hnas.optim.objective import Array
+from hnas.optim.pools import Pool
+
+_COLUMNS = "grad_norm+snip+grasp+trace+kappa"
+
+
+class RoBoT(Program):
+    """RoBoT with `rounds` of Bayesian optimisation."""
+
+    kind: ClassVar[str] = "hybrid"
+    applicable: ClassVar[str] = "C+D"
+    varies: ClassVar[bool] = True
+
+    def __init__(
+        self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, rounds: int = 20
+    ) -> None:
+        if rounds < 1:
+            raise UsageError(f"{rounds} rounds cannot be; 1 is the least")
+        names = [name.strip() for name in (argument or _COLUMNS).split("+")]
+        if len(set(names)) < len(names) or "" in names:
+            raise UsageError(f"robot:{argument} is no list of columns; write robot:trace+kappa, each column once")
+        self._pool, self._seed, self._rounds = pool, seed, rounds
+        self._metrics = np.stack([scaled(values(pool, name)) for name in names], axis=1)
+        super().__init__()
+
+    def steps(self) -> Generator[Proposal, float, None]:
+        """See `Program`."""
+        from hnas.optim.methods.bayesian import StockOptimiser  # which takes a second
+
+        names = [f"w{i:03d}" for i in range(self._metrics.shape[1])]
+        optimiser = StockOptimiser(dict.fromkeys(names, (-1.0, 1.0)), seed=self._seed, acquisition_name="ucb")
+        free = Free(self._pool)
+        known: dict[int, float] = {}  # performance by class
+        best, performance = np.zeros(len(names)), -np.inf
+        for _ in range(self._rounds):
+            point = optimiser.suggest()
+            weights = np.array([point[name] for name in names])
+            score = self._metrics @ weights
+            position = len(score) - 1 - int(np.argmax(score[::-1]))
+            number = int(self._pool.classes[position])
+            if number not in known:
+                known[number] = yield proposal(self._pool, position, score[position])
+                free.take(position)
+            optimiser.register(point, known[number])
+            if known[number] >= performance:
+                best, performance = weights, known[number]
+        score = self._metrics @ best
+        for position in ranking(score).tolist():
+            if free.mask[position]:
+                yield proposal(self._pool, position, score[position])
+                free.take(position)
+
+
+def scaled(metric: Array) -> Array:
+    """`metric` (n,) scaled to [0, 1] by its smallest and largest finite value; 0 where it is unknown or constant.
+
+    What is infinite counts as the largest, or smallest, finite value.
+    """
+    finite = metric[np.isfinite(metric)]
+    if not finite.size:
+        return np.zeros(len(metric))
+    low, high = finite.min(), finite.max()
+    inside = (np.clip(metric, low, high) - low) / (high - low or 1.0)
+    return np.where(np.isnan(inside), 0.0, inside)

@@ -1,0 +1,132 @@
+"""Zero-cost proxies as search methods: a ranking, and the warm-up and the moves of ageing evolution.
+
+    zero-cost         draw 2,000 candidates with replacement, drop repeats, query them by |M|, the largest first
+    zero-cost-warmup  draw 3,000 candidates with replacement; the 64 with the largest M are the first population
+    zero-cost-move    each child is the neighbour of its parent with the largest M, with probability 1/4 any neighbour
+
+`zero-cost:M` takes M for the proxy, `zero-cost` the trace norm. The ranking is what the paper's Figure 2 calls
+ZERO-COST: the program sorts by 1 / (|M| + 10⁻⁶). A class is queried once.
+
+The other two are the published notebook's ageing evolution: population 64, of which tournaments draw 10 without
+replacement; the best of them is the parent, the last member among equals; the child displaces the oldest. M counts
+with its sign. Children of the warm-up are the space's own mutations. What is drawn twice is evaluated twice. Under
+64 queries the warm-up is the ranking of 3,000 draws, and the moves never begin.
+
+Sources: Shu et al., NeurIPS 2022, Figure 2 (program `nasbench/zero-cost.py`); Abdelfattah, Mehrotra, Dudziak, Lane,
+"Zero-Cost Proxies for Lightweight NAS", ICLR 2021 (notebook `nas_examples.ipynb`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Generator
+from typing import ClassVar
+
+import numpy as np
+
+from hnas.errors import UsageError
+from hnas.optim.methods.candidates import Program, mutable, mutant, uniform
+from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.ranking import Free, proposal, values
+from hnas.optim.pools import Pool
+
+_DRAWS = 2000
+_WARM_UP = 3000
+_POPULATION = 64
+_TOURNAMENT = 10
+_GREEDY = 0.75
+
+
+class ZeroCost(Program):
+    """The draws in the order of |M|."""
+
+    kind: ClassVar[str] = "training-free"
+    applicable: ClassVar[str] = "C+D"
+    varies: ClassVar[bool] = True
+
+    def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
+        metric = argument or "trace"
+        column = values(pool, metric)
+        if not np.any(column > 0):
+            raise UsageError(
+                f"zero-cost ranks by the absolute value, and {metric} is nowhere positive; top:{metric} minds the sign"
+            )
+        self._pool, self._size, self._random = pool, np.abs(column), np.random.default_rng(seed)
+        super().__init__()
+
+    def steps(self) -> Generator[Proposal, float, None]:
+        """See `Program`."""
+        drawn = np.array(list(dict.fromkeys(self._random.integers(len(self._size), size=_DRAWS).tolist())))
+        free = Free(self._pool)
+        for position in drawn[np.argsort(1 / (self._size[drawn] + 1e-6), kind="stable")].tolist():
+            if free.mask[position]:
+                yield proposal(self._pool, position, self._size[position])
+                free.take(position)
+
+
+class _Evolution(Program):
+    kind: ClassVar[str] = "evolution"
+    applicable: ClassVar[str] = "C+D"
+    varies: ClassVar[bool] = True
+    name: ClassVar[str]
+
+    def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
+        self._pool, self._space, self._random = pool, mutable(pool, self.name), np.random.default_rng(seed)
+        column = values(pool, argument or "trace")
+        self._score = np.where(np.isnan(column), -np.inf, column)
+        super().__init__()
+
+    @abstractmethod
+    def first(self) -> list[str]:
+        """The first population."""
+
+    @abstractmethod
+    def child(self, parent: str) -> str:
+        """A candidate made from `parent`."""
+
+    def steps(self) -> Generator[Proposal, float, None]:
+        """See `Program`."""
+        members: deque[tuple[float, str]] = deque(maxlen=_POPULATION)  # (performance, architecture), oldest first
+        for arch in self.first():
+            members.append(((yield Proposal(arch)), arch))
+        while True:
+            drawn = sorted(self._random.choice(len(members), min(_TOURNAMENT, len(members)), replace=False).tolist())
+            _, parent = max((members[i] for i in reversed(drawn)), key=lambda member: member[0])
+            child = self.child(parent)
+            members.append(((yield Proposal(child)), child))
+
+
+class WarmUp(_Evolution):
+    """Ageing evolution from the best of 3,000 draws."""
+
+    name = "zero-cost-warmup"
+
+    def first(self) -> list[str]:
+        """See `_Evolution`."""
+        drawn = self._random.integers(len(self._score), size=_WARM_UP)
+        order = np.argsort(-self._score[drawn], kind="stable")[:_POPULATION]
+        return [self._pool.archs[i] for i in drawn[order]]
+
+    def child(self, parent: str) -> str:
+        """See `_Evolution`."""
+        return mutant(self._pool, self._space, parent, self._random)
+
+
+class Move(_Evolution):
+    """Ageing evolution by the best neighbours."""
+
+    name = "zero-cost-move"
+
+    def first(self) -> list[str]:
+        """See `_Evolution`."""
+        return [uniform(self._pool, self._random) for _ in range(_POPULATION)]
+
+    def child(self, parent: str) -> str:
+        """See `_Evolution`. Where no neighbour is a candidate, a uniform candidate takes its place."""
+        near = [i for i in map(self._pool.position, self._space.neighbours(parent)) if i is not None]
+        if not near:
+            return uniform(self._pool, self._random)
+        if self._random.random() > _GREEDY:
+            return self._pool.archs[near[int(self._random.integers(len(near)))]]
+        return self._pool.archs[max(reversed(near), key=self._score.__getitem__)]
