@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program, categorical, decided
-from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.optim.methods.protocol import Proposal, between, refuse_argument, whole
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 
@@ -66,20 +66,15 @@ class BOHB(Program):
         refuse_argument("bohb", argument)
         if epochs is None:
             raise UsageError("the method bohb begins with short trainings, so it must know the epochs of the longest")
-        if eta < 2 or not 1 <= min_budget <= epochs:
-            raise UsageError(
-                f"eta {eta} and a least budget of {min_budget} epochs cannot be; eta is 2 or more, the least budget 1 "
-                f"to {epochs}, the epochs of the longest training"
-            )
-        if samples < 1 or not 0 <= random_fraction <= 1 or not 0 < min_bandwidth <= 1:
-            raise UsageError(
-                f"{samples} samples, a random fraction of {random_fraction:g} and a least bandwidth of "
-                f"{min_bandwidth:g} cannot be; 1 sample is the least, the others are numbers from 0 to 1"
-            )
+        if whole("min_budget", min_budget) > epochs:
+            raise UsageError(f"the option min_budget is {min_budget} epochs, but the longest training has {epochs}")
         self._pool, self._space, self._random = pool, categorical(pool, "bohb"), np.random.default_rng(seed)
         self._choices: Decisions = np.array(self._space.choices)
-        self._eta, self._rungs = eta, rungs(min_budget, epochs, eta)
-        self._samples, self._random_fraction, self._min_bandwidth = samples, random_fraction, min_bandwidth
+        self._eta = whole("eta", eta, least=2)
+        self._rungs = rungs(min_budget, epochs, eta)
+        self._samples = whole("samples", samples)
+        self._random_fraction = between("random_fraction", random_fraction, 0, 1)
+        self._min_bandwidth = between("min_bandwidth", min_bandwidth, 1e-9, 1)
         self._seen: list[list[tuple[Sequence[int], float]]] = [[] for _ in self._rungs]
         self._model: tuple[Density, Density] | None = None
         self._model_rung = 0

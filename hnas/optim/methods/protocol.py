@@ -58,3 +58,17 @@ def refuse_argument(name: str, argument: str | None) -> None:
     """Raise `UsageError` where there is an argument: the method `name` takes none."""
     if argument is not None:
         raise UsageError(f"the method {name} takes no argument; write {name}, not {name}:{argument}")
+
+
+def whole(name: str, value: object, least: int = 1) -> int:
+    """The option `name` where its `value` is a whole number of at least `least`; raises `UsageError` where not."""
+    if not isinstance(value, int) or value < least:
+        raise UsageError(f"the option {name} is {value!r}; it must be a whole number of at least {least}")
+    return value
+
+
+def between(name: str, value: object, low: float, high: float) -> float:
+    """The option `name` where its `value` is a number from `low` to `high`; raises `UsageError` where not."""
+    if not isinstance(value, (int, float)) or not low <= value <= high:
+        raise UsageError(f"the option {name} is {value!r}; it must be a number from {low:g} to {high:g}")
+    return value

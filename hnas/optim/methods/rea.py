@@ -21,9 +21,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program, mutable, mutant, uniform
-from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.optim.methods.protocol import Proposal, refuse_argument, whole
 from hnas.optim.pools import Pool
 
 
@@ -45,10 +44,8 @@ class REA(Program):
         tournament: int = 3,
     ) -> None:
         refuse_argument("rea", argument)
-        if population < 1 or tournament < 1:
-            raise UsageError(f"a population of {population} and tournaments of {tournament} cannot be; 1 is the least")
         self._pool, self._space, self._random = pool, mutable(pool, "rea"), np.random.default_rng(seed)
-        self._population, self._tournament = population, tournament
+        self._population, self._tournament = whole("population", population), whole("tournament", tournament)
         super().__init__()
 
     def steps(self) -> Generator[Proposal, float, None]:

@@ -24,9 +24,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program, categorical, decided
-from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.optim.methods.protocol import Proposal, between, refuse_argument
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 
@@ -49,13 +48,9 @@ class Reinforce(Program):
         momentum: float = 0.9,
     ) -> None:
         refuse_argument("reinforce", argument)
-        if not learning_rate > 0 or not 0 <= momentum < 1:
-            raise UsageError(
-                f"a learning rate of {learning_rate:g} and a momentum of {momentum:g} cannot be; the first must be "
-                "positive, the second at least 0 and below 1"
-            )
         self._pool, self._space, self._random = pool, categorical(pool, "reinforce"), np.random.default_rng(seed)
-        self._learning_rate, self._momentum = learning_rate, momentum
+        self._learning_rate = between("learning_rate", learning_rate, 0, 1e3)
+        self._momentum = between("momentum", momentum, 0, 1 - 1e-9)
         super().__init__()
 
     def steps(self) -> Generator[Proposal, float, None]:

@@ -171,12 +171,13 @@ def test_it_reaches_a_good_cell_for_less_than_random_search_where_short_training
     ("options", "said"),
     [
         ({}, "must know the epochs"),
-        ({"epochs": 12, "eta": 1}, "eta 1"),
-        ({"epochs": 12, "min_budget": 13}, "least budget of 13 epochs"),
-        ({"epochs": 12, "min_budget": 0}, "least budget of 0 epochs"),
-        ({"epochs": 12, "samples": 0}, "0 samples"),
-        ({"epochs": 12, "random_fraction": 1.5}, "random fraction of 1.5"),
-        ({"epochs": 12, "min_bandwidth": 0.0}, "least bandwidth of 0"),
+        ({"epochs": 12, "eta": 1}, "eta is 1; it must be a whole number of at least 2"),
+        ({"epochs": 12, "min_budget": 13}, "min_budget is 13 epochs, but the longest training has 12"),
+        ({"epochs": 12, "min_budget": 0}, "min_budget is 0"),
+        ({"epochs": 12, "min_budget": "few"}, "min_budget is 'few'"),
+        ({"epochs": 12, "samples": 0}, "samples is 0"),
+        ({"epochs": 12, "random_fraction": 1.5}, "random_fraction is 1.5; it must be a number from 0 to 1"),
+        ({"epochs": 12, "min_bandwidth": 0.0}, "min_bandwidth is 0"),
     ],
 )
 def test_impossible_settings_are_refused_in_a_sentence(options: dict[str, float], said: str) -> None:

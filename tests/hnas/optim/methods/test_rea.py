@@ -58,6 +58,7 @@ def test_evolution_finds_better_cells_than_as_many_random_draws() -> None:
     assert found["rea"] > found["random"] + 1
 
 
-def test_a_population_of_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="population of 0"):
-        made("rea", pool_of(CELLS), 1, population=0)
+@pytest.mark.parametrize("options", [{"population": 0}, {"population": 2.5}, {"tournament": "three"}])
+def test_what_is_no_number_of_members_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"the option (population|tournament) is .*; it must be a whole number of at"):
+        made("rea", pool_of(CELLS), 1, **options)

@@ -95,7 +95,7 @@ def test_decisions_of_several_numbers_of_options_are_drawn_within_them(name: str
         search.tell(proposal, float(90 + k % 3 + decisions[0]))
 
 
-@pytest.mark.parametrize("options", [{"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"momentum": 1.0}])
+@pytest.mark.parametrize("options", [{"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"momentum": 1.0}])
 def test_impossible_settings_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="learning rate of"):
+    with pytest.raises(UsageError, match=r"the option (learning_rate|momentum) is .*; it must be a number from 0 to"):
         made("reinforce", pool_of(CELLS), 1, **options)

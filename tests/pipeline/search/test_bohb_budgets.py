@@ -1,0 +1,86 @@
+"""BOHB's short trainings: the curves of a table, and trainings of fewer epochs."""
+
+from __future__ import annotations
+
+from math import exp
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from hnas.errors import HnasError
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.settings import TrainingSettings
+from hnas.pipeline.store.schema import SCHEMAS
+from hnas.pipeline.store.store import Store
+from tests.support.stores import make_store
+
+EPOCHS = 9
+
+
+def curve(place: int, epoch: int) -> float:
+    return (40 + place) * (1 - 0.5 * exp(-epoch / 3))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """40 cells by name, each better than the one before, with curves of 9 epochs of 2 s."""
+    store = make_store(tmp_path_factory.mktemp("bohb"), architectures=40, accuracies=False)
+    archs = [arch for (arch,) in connect(store).execute("SELECT arch FROM requests ORDER BY arch").fetchall()]
+    common = {"space": "nasbench201", "dataset": "digits", "epochs": EPOCHS}
+    tables = {
+        "accuracies": [
+            {**common, "arch": arch, "valid_accuracy": curve(i, EPOCHS), "seconds": 2.0 * EPOCHS}
+            for i, arch in enumerate(archs)
+        ],
+        "curves": [
+            {**common, "arch": arch, "epoch": epoch, "valid_accuracy": curve(i, epoch), "seconds": 2.0 * epoch}
+            for i, arch in enumerate(archs)
+            for epoch in range(1, EPOCHS + 1)
+        ],
+    }
+    for table, rows in tables.items():
+        store.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]), table, "synthetic", "a.parquet")
+    return store
+
+
+def test_the_curves_of_a_table_serve_short_trainings_which_cost_what_they_take(store: Store) -> None:
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", method="bohb", queries=30)
+    result = run_search(store, connection, started)
+    assert [query.epochs for query in result.queries[:17]] == [1] * 9 + [3] * 3 + [9] + [3] * 3 + [9]
+    assert all(query.cost == 2.0 * query.epochs for query in result.queries)
+    assert result.best.epochs == EPOCHS
+    short, longer = result.queries[:9], result.queries[9:12]
+    assert {query.arch for query in longer} == {
+        query.arch for query in sorted(short, key=lambda query: -query.performance)[:3]
+    }
+    saved = open_search(connection, store, result.search)
+    assert run_search(store, connection, saved).queries == result.queries
+
+
+def test_a_budget_counts_short_trainings_and_full_ones_alike(store: Store) -> None:
+    connection = connect(store)
+    result = run_search(
+        store, connection, new_search(connection, space="nasbench201", method="bohb", queries=None, budget=100.0)
+    )
+    assert result.cost > 100 >= result.cost - result.queries[-1].cost
+
+
+def test_a_table_without_curves_is_refused_with_what_would_bring_them(tmp_path: Path) -> None:
+    store = make_store(tmp_path, architectures=30)
+    connection = connect(store)
+    with pytest.raises(HnasError, match=r"epochs|curves"):
+        run_search(store, connection, new_search(connection, space="nasbench201", method="bohb", queries=3))
+    assert not store.exists("searches")
+
+
+def test_architectures_are_trained_for_as_many_epochs_as_their_rung_has(store: Store) -> None:
+    connection = connect(store)
+    training = TrainingSettings(epochs=3, batch_size=256, lr=0.1, threads=1, images="digits")
+    started = new_search(connection, space="nasbench201", dataset="digits", method="bohb", training=training, queries=8)
+    queries = run_search(store, connection, started).queries
+    assert [query.epochs for query in queries] == [1, 1, 1, 3, 3, 3, 1, 1]
+    assert all(query.cost > 0 for query in queries)
+    assert queries[3].arch in {query.arch for query in queries[:3]}
