@@ -42,6 +42,21 @@ def method_of(method: str, *, metric: str | None = None, by: str | None = None) 
     return name, next(iter(given.values()), None)
 
 
+# What a search is made with besides the options of its method: see `hnas.optim.algorithm.search`.
+_OF_EVERY_SEARCH = (
+    "pool",
+    "oracle",
+    "method",
+    "argument",
+    "queries",
+    "budget",
+    "seed",
+    "epochs",
+    "history",
+    "on_query",
+)
+
+
 def options_of(given: Sequence[str]) -> dict[str, float | str]:
     """The options of a method from texts such as `draws=100`. Raises `UsageError` where one has no name or value."""
     options: dict[str, float | str] = {}
@@ -49,6 +64,8 @@ def options_of(given: Sequence[str]) -> dict[str, float | str]:
         name, _, value = text.partition("=")
         if not name.isidentifier() or not value or name in options:
             raise UsageError(f"--option {text!r:.100} is no new NAME=VALUE, such as draws=100")
+        if name in _OF_EVERY_SEARCH:
+            raise UsageError(f"--option {name} is no setting of a method; every search has its own {name}")
         try:
             number = float(value)
             options[name] = int(number) if number.is_integer() else number

@@ -262,6 +262,8 @@ def test_options_of_a_method_are_numbers_or_words():
     for wrong in (["draws"], ["=3"], ["draws="], ["a=1", "a=2"]):
         with pytest.raises(UsageError, match="no new NAME=VALUE"):
             options_of(wrong)
+    with pytest.raises(UsageError, match="--option seed is no setting of a method"):
+        options_of(["seed=3"])
 
 
 def test_a_search_saved_before_there_were_signals_goes_on_with_the_accuracies_of_the_views(tmp_path):
