@@ -22,6 +22,7 @@ _BUILT_IN = {
     "random": "hnas.optim.methods.random:Random",
     "rea": "hnas.optim.methods.rea:REA",
     "reinforce": "hnas.optim.methods.reinforce:Reinforce",
+    "regressor": "hnas.optim.methods.regressor:Regressor",
     "robot": "hnas.optim.methods.robot:RoBoT",
     "top": "hnas.optim.methods.top:Top",
     "zero-cost": "hnas.optim.methods.zero_cost:ZeroCost",

@@ -1,0 +1,109 @@
+"""A regression of the performance on stored columns, and expected improvement over the whole pool.
+
+    evaluate 5 candidates that lie far apart: the first at random, each next one the farthest from those before
+    repeat:
+        fit the performances seen so far
+        A = argmax E[max(0, y(A) − max y)] among the classes not yet evaluated
+
+`regressor` and `regressor:gp` fit a Gaussian process, `regressor:forest` a random forest (`hnas.optim.surrogates`). The
+features are log κ, log trace norm and log params, standardised and cut at ±4; an infinite κ counts as the largest
+finite one. A column that the pool lacks is left out. The performances enter by their ranks, as normal scores, so that
+one network that learned nothing does not set the scale.
+
+Features, kernel and design were chosen on NAS-Bench-101 and NAS-Bench-301 alone; see docs/paper.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from statistics import NormalDist
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from hnas.errors import UsageError
+from hnas.optim.methods.candidates import Program
+from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.ranking import Free, proposal
+from hnas.optim.objective import Array
+from hnas.optim.pools import Pool
+from hnas.optim.surrogates import Forest, GaussianProcess, Surrogate
+
+_COLUMNS = ("kappa", "trace", "params")
+_INITIAL = 5
+
+
+class Regressor(Program):
+    """Expected improvement under a Gaussian process or a forest."""
+
+    kind: ClassVar[str] = "hybrid"
+    applicable: ClassVar[str] = "C+D"
+    varies: ClassVar[bool] = True
+
+    def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
+        if argument not in (None, "gp", "forest"):
+            raise UsageError(f"regressor:{argument} is no regression; choose regressor:gp or regressor:forest")
+        self._pool, self._random = pool, np.random.default_rng(seed)
+        self._x = features(pool)
+        self._model: Surrogate = Forest(self._x, seed=seed) if argument == "forest" else GaussianProcess(self._x)
+        super().__init__()
+
+    def steps(self) -> Generator[Proposal, float, None]:
+        """See `Program`."""
+        free = Free(self._pool)
+        rows: list[int] = []
+        performances: list[float] = []
+        distance = np.full(len(self._x), np.inf)
+        score = self._random.random(len(self._x))
+        while free.mask.any():
+            position = int(np.argmax(np.where(free.mask, score, -np.inf)))
+            performance = yield proposal(self._pool, position, score[position])
+            free.take(position)
+            rows.append(position)
+            performances.append(performance)
+            if len(rows) < _INITIAL:
+                distance = np.minimum(distance, np.sum((self._x - self._x[position]) ** 2, axis=1))
+                score = distance
+            else:
+                seen = normal_scores(performances)
+                score = improvement(*self._model.predict(np.array(rows), seen), seen.max())
+
+
+def features(pool: Pool) -> Array:
+    """The columns of the pool that the regression reads, (n, d): logarithms, standardised and cut at ±4.
+
+    What is unknown counts as the median. Raises `UsageError` where the pool has none of them.
+    """
+    found = []
+    for name in _COLUMNS:
+        try:
+            column = pool.column(name)
+        except UsageError:
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(column)
+        finite = logs[np.isfinite(logs)]
+        if finite.size and finite.min() < finite.max():
+            logs = np.clip(np.where(np.isnan(logs), np.median(finite), logs), finite.min(), finite.max())
+            found.append(np.clip((logs - logs.mean()) / logs.std(), -4, 4))
+    if not found:
+        raise UsageError(f"regressor needs a column in which candidates differ, one of {', '.join(_COLUMNS)}")
+    return np.stack(found, axis=1)
+
+
+def normal_scores(values: list[float]) -> Array:
+    """Φ⁻¹((rank − ½) / k) of each of the `values` (k,), equal ones by their mean rank."""
+    ordered = np.sort(values)
+    ranks: NDArray[np.float64] = (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right") + 1) / 2
+    return np.array([NormalDist().inv_cdf((rank - 0.5) / len(values)) for rank in ranks.tolist()])
+
+
+def improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """E[max(0, y − best)] (n,) of normal y with `mean` (n,) and `deviation` (n,)."""
+    above = mean - best
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = above / deviation
+        expected = above * ndtr(z) + deviation * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return np.where(deviation > 0, expected, np.maximum(above, 0.0))

@@ -1,0 +1,101 @@
+"""Models of the performance of candidates from a few evaluations: a Gaussian process and a forest over their columns.
+
+Both take the features X (n, d) of all candidates, standardised, and give the mean and standard deviation (n,) of the
+performance after evaluations at some of the rows.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnas.optim.objective import Array
+
+# Candidates that are predicted at once: their kernel stays within a processor's cache.
+_CHUNK = 8192
+
+
+class Surrogate(Protocol):
+    """A model of the performance of candidates."""
+
+    def predict(self, rows: NDArray[np.int64], values: Array) -> tuple[Array, Array]:
+        """The mean and the standard deviation (n,) at all candidates, of values (k,) that were seen at `rows` (k,)."""
+        ...
+
+
+class GaussianProcess:
+    """A linear function of the features plus a smooth one:
+
+        y = √s f(x) + ε,  Cov(f(x), f(x')) = (w xᵀx'/d + Matérn_{5/2}(‖x − x'‖ / ℓ√d)) / (1 + w),  Var(ε) = s σ²
+
+    with w = 3, the mean zero, ℓ in {¼, ½, 1, 2} and σ² in {0.01, 0.05, 0.2} of the largest likelihood, s the one that
+    maximises it. Time and memory of a prediction: O(n k²) and O(n), for k values.
+    """
+
+    lengths = (0.25, 0.5, 1.0, 2.0)
+    noises = (0.01, 0.05, 0.2)
+    slope = 3.0
+
+    def __init__(self, features: Array) -> None:
+        self._x = features
+
+    def predict(self, rows: NDArray[np.int64], values: Array) -> tuple[Array, Array]:
+        """See `Surrogate`."""
+        seen = self._x[rows]
+        length, noise = max(product(self.lengths, self.noises), key=lambda pair: self.likelihood(seen, values, *pair))
+        factor = np.linalg.cholesky(self.kernel(seen, seen, length) + noise * np.eye(len(rows)))
+        inverse = np.linalg.inv(factor)
+        white = inverse @ values
+        scale = float(white @ white) / len(rows)
+        mean, variance = np.empty(len(self._x)), np.empty(len(self._x))
+        for start in range(0, len(self._x), _CHUNK):
+            x = self._x[start : start + _CHUNK]
+            whitened = self.kernel(x, seen, length) @ inverse.T
+            mean[start : start + _CHUNK] = whitened @ white
+            prior = (1 + self.slope * np.mean(x**2, axis=1)) / (1 + self.slope)
+            variance[start : start + _CHUNK] = prior - np.sum(whitened**2, axis=1)
+        return mean, np.sqrt(scale * np.maximum(variance, 1e-9))
+
+    def kernel(self, a: Array, b: Array, length: float) -> Array:
+        """Cov(f(a), f(b)) (p, q) between points `a` (p, d) and `b` (q, d)."""
+        d = a.shape[1]
+        inner = a @ b.T / d
+        square = np.mean(a**2, axis=1)[:, None] + np.mean(b**2, axis=1) - 2 * inner
+        r = np.sqrt(5 * np.maximum(square, 0)) / length
+        covariance: Array = (self.slope * inner + (1 + r + r * r / 3) * np.exp(-r)) / (1 + self.slope)
+        return covariance
+
+    def likelihood(self, seen: Array, values: Array, length: float, noise: float) -> float:
+        """The logarithm of the likelihood, up to a constant, at its maximum over s."""
+        factor = np.linalg.cholesky(self.kernel(seen, seen, length) + noise * np.eye(len(values)))
+        white = np.linalg.solve(factor, values)
+        return float(-len(values) / 2 * np.log(white @ white + 1e-300) - np.log(np.diag(factor)).sum())
+
+
+class Forest:
+    """A random forest of 32 trees, each of a bootstrap sample; the deviation is that of the trees' answers.
+
+    The features are cut into steps of 1/8, since a forest of a few values is a step function anyway: of 423,624 cells
+    of NAS-Bench-101 some thousand differ then, and only those are predicted.
+    """
+
+    trees = 32
+
+    def __init__(self, features: Array, *, seed: int) -> None:
+        self._seed = seed
+        steps = np.clip(np.round(features * 8), -60, 60).astype(np.int8)
+        codes = np.ascontiguousarray(steps).view(np.dtype((np.void, steps.shape[1])))[:, 0]
+        _, first, self._place = np.unique(codes, return_index=True, return_inverse=True)
+        self._distinct = steps[first].astype(np.float32)
+
+    def predict(self, rows: NDArray[np.int64], values: Array) -> tuple[Array, Array]:
+        """See `Surrogate`."""
+        from sklearn.ensemble import RandomForestRegressor  # which takes a second
+
+        forest = RandomForestRegressor(self.trees, random_state=self._seed % 2**32)
+        forest.fit(self._distinct[self._place[rows]], values)
+        answers = np.stack([tree.predict(self._distinct) for tree in forest.estimators_])
+        return answers.mean(axis=0)[self._place], answers.std(axis=0)[self._place]
