@@ -122,6 +122,11 @@ class Categorical(Protocol):
         """The key of the architecture that `decisions` make, `0 ≤ decisions[i] < choices[i]`; None for none at all."""
         ...
 
+
+@runtime_checkable
+class Encoded(Protocol):
+    """A categorical space that goes the other way too."""
+
     def encode(self, arch: str) -> tuple[int, ...] | None:
         """Decisions that `decode` takes to `arch`, or to another spelling of it; None where there are none."""
         ...

@@ -15,7 +15,7 @@ import numpy as np
 from hnas.errors import UsageError
 from hnas.optim.methods.protocol import Proposal
 from hnas.optim.pools import Pool
-from hnas.spaces.protocols import Categorical, Mutable
+from hnas.spaces.protocols import Categorical, Encoded, Mutable
 
 TRIES = 100
 
@@ -60,7 +60,7 @@ def categorical(pool: Pool, method: str) -> Categorical:
     """The space of the pool. Raises `UsageError`, which names the `method`, where no decisions make its members."""
     space: object = pool.space
     if not isinstance(space, Categorical):
-        raise UsageError(f"{_lacking(pool, method)} `choices`, `decode` and `encode` (hnas.spaces.Categorical)")
+        raise UsageError(f"{_lacking(pool, method)} `choices` and `decode` (hnas.spaces.Categorical)")
     return space
 
 
@@ -89,4 +89,4 @@ def decided(
         if arch is not None and pool.position(arch) is not None:
             return arch, decisions
     arch = uniform(pool, random)
-    return arch, space.encode(arch)
+    return arch, space.encode(arch) if isinstance(space, Encoded) else None

@@ -45,7 +45,7 @@ _RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_
 
 
 class NASBench201:
-    """The search space; see `SearchSpace`, `Spelled`, `Mutable`, `Categorical` of `hnas.spaces` for what is promised.
+    """The search space; see `SearchSpace`, `Spelled`, `Mutable`, `Categorical`, `Encoded` of `hnas.spaces`.
 
     The decisions of an architecture are its operations, as places in `OPERATIONS`, in the order of its string.
     """

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hnas import UsageError, search_spaces
-from hnas.spaces import Categorical, Mutable
+from hnas.spaces import Categorical, Encoded, Mutable
 from hnas.spaces.darts.genotype import parse_genotype
 from hnas.spaces.darts.published import NAMED
 from hnas.spaces.darts.space import DARTS
@@ -31,6 +31,7 @@ def decisions_of(space: Categorical) -> st.SearchStrategy[tuple[int, ...]]:
 def test_the_built_in_spaces_can_be_moved_in_and_decided_on(name: str) -> None:
     assert isinstance(search_spaces[name], Mutable)
     assert isinstance(search_spaces[name], Categorical)
+    assert isinstance(search_spaces[name], Encoded)
 
 
 @pytest.mark.parametrize("space", [TOPOLOGY, GENOTYPES], ids=["nasbench201", "darts"])

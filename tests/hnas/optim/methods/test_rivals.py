@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,6 +65,36 @@ def test_a_space_without_the_ability_and_a_pool_without_a_space_are_refused(meth
         Search(ArrayPool(CELLS, {}, space=Plain()), method, **OPTIONS[method])
     with pytest.raises(UsageError, match=rf"{method} needs a pool that names its space, one with `\w+`"):
         Search(ArrayPool(CELLS, {}), method, **OPTIONS[method])
+
+
+class Bits:
+    """A third-party space of the 256 words of eight bits, whose abilities are no more than the methods ask for."""
+
+    name = "bits"
+    choices = (2,) * 8
+
+    def decode(self, decisions: Sequence[int]) -> str | None:
+        return "".join(map(str, decisions)) if any(decisions) else None
+
+    def mutate(self, arch: str, random: np.random.Generator) -> str:
+        return self.neighbours(arch)[int(random.integers(8))]
+
+    def neighbours(self, arch: str) -> list[str]:
+        return sorted(arch[:i] + "01"[arch[i] == "0"] + arch[i + 1 :] for i in range(8))
+
+
+@pytest.mark.parametrize("method", EDITING)
+@pytest.mark.parametrize("part", [1, 50])
+def test_a_third_party_space_with_the_abilities_is_searched(method: str, part: int) -> None:
+    words = [format(k, "08b") for k in range(part, 256, part)]  # all but the word that no decisions make, or few
+    search = Search(ArrayPool(words, {}, space=Bits()), method, seed=0, **OPTIONS[method])
+    for _ in range(60):
+        proposal = search.ask()
+        if proposal is None:
+            break
+        assert proposal.arch in words
+        search.tell(proposal, 10.0 * proposal.arch.count("1"))
+    assert search.best.arch.count("1") >= (7 if part == 1 else 4)
 
 
 @pytest.mark.parametrize("method", EDITING)
