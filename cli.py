@@ -374,8 +374,7 @@ def fetch(
 @app.command(
     epilog=_examples(
         "hnas search nasbench201 --dataset cifar10 --queries 20",
-        "hnas search nasbench201 --dataset cifar10 --method rea --epochs 12 --budget 12000",
-        "hnas search nasbench201 --dataset cifar10 --method top --by flops --max-params 5e5",
+        "hnas search nasbench201 --dataset cifar10 --method random --budget 12000",
         "hnas search nasbench201 --dataset digits --oracle train --queries 5 --epochs 3",
     )
 )
@@ -684,6 +683,87 @@ def correlate(
         write_records(found.records(), form, sys.stdout)
     if plot is not None:
         plot_correlations(found, plot)
+
+
+@app.command(
+    epilog=_examples(
+        "hnas pareto nasbench201 --dataset cifar10 --minimise params --maximise test_accuracy",
+        'hnas pareto nasbench201 --minimise flops,kappa --maximise trace --where "params < 1e6" --plot front.pdf',
+    )
+)
+def pareto(
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPACE]", help="Runs of this space only.", autocompletion=completion.spaces),
+    ] = None,
+    minimise: Annotated[
+        list[str] | None,
+        typer.Option("--minimise", metavar="COLUMNS", help="Columns or SQL expressions, commas between them."),
+    ] = None,
+    maximise: Annotated[
+        list[str] | None,
+        typer.Option("--maximise", metavar="COLUMNS", help="The same; test_accuracy and valid_accuracy too."),
+    ] = None,
+    searches: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="ID",
+            help="Only what this search evaluated; `performance` is what it found.",
+            autocompletion=completion.searches,
+        ),
+    ] = None,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    average: AverageOption = False,
+    partial: PartialOption = False,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", metavar="N", help="Accuracies after N epochs.  [as a search]")
+    ] = None,
+    source: SourceOption = None,
+    where: WhereOption = None,
+    max_params: MaxParamsOption = None,
+    max_flops: MaxFlopsOption = None,
+    form: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How to write the result.")
+    ] = "table",
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the front to FILE.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Find the Pareto front of a pool, or of what searches evaluated.
+
+    The hypervolume is the share of the box between the worst and the best of the pool that the front dominates.
+    """
+    from hnas.pipeline.analysis.pareto import pareto as compute
+    from hnas.pipeline.analysis.report import front_text, write_records
+    from hnas.pipeline.catalog.expressions import condition, split_expressions
+    from hnas.pipeline.catalog.views import connect, pick_run
+    from hnas.pipeline.io.terminal_tables import terminal_width
+
+    if plot is not None:
+        from hnas.pipeline.analysis.figures import plot_front
+        from hnas.pipeline.io.figure_files import check_figure
+
+        check_figure(plot)
+    connection = connect(_store(store, existing=True), _tables())
+    found = compute(
+        connection,
+        pick_run(connection, run=run, space=space, dataset=dataset),
+        minimise=split_expressions(minimise or []),
+        maximise=split_expressions(maximise or []),
+        searches=searches or [],
+        where=condition(where, max_params=max_params, max_flops=max_flops),
+        epochs=epochs,
+        source=source,
+        average=average,
+        partial=partial,
+    )
+    if form == "table":
+        print(front_text(found, terminal_width(sys.stdout)))
+    else:
+        write_records(found.records(), form, sys.stdout)
+    if plot is not None:
+        plot_front(found, plot)
 
 
 @app.command(epilog=_examples("hnas info", "hnas info --json --store data/store"))

@@ -31,7 +31,7 @@ from tests.support.command_line import (
 )
 from tests.support.places import ROOT
 
-COMMANDS = ("precompute", "import", "rm", "fetch", "search", "evaluate", "sql", "correlate", "info", "check")
+COMMANDS = ("precompute", "import", "rm", "fetch", "search", "evaluate", "sql", "correlate", "pareto", "info", "check")
 
 
 @pytest.fixture(scope="session")

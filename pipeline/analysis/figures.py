@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from hnas.errors import HnasError
 from hnas.pipeline.analysis.correlate import Correlations
-from hnas.pipeline.io.figure_files import check_figure
+from hnas.pipeline.analysis.pareto import Front
+from hnas.pipeline.io.figure_files import check_figure, save_figure
+
+
+def plot_front(found: Front, path: Path) -> None:
+    """Each pair of objectives: all architectures grey, the front as a line; with more than two its points alone.
+
+    Raises `UsageError` for a path that cannot hold a figure, `HnasError` where writing fails.
+    """
+    check_figure(path)
+    pairs = list(combinations(range(len(found.names)), 2))
+    figure = Figure(figsize=(4.2 * len(pairs), 3.6), layout="constrained")
+    for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        axes.plot(found.everything[:, x], found.everything[:, y], ".", color="0.75", markersize=2, rasterized=True)
+        order = np.argsort(found.values[:, x], kind="stable")
+        line = "steps-post" if found.maximised[y] != found.maximised[x] else "steps-pre"
+        style = {"drawstyle": line, "linestyle": "-"} if len(pairs) == 1 else {"linestyle": "none"}
+        front = found.values[order]
+        axes.plot(front[:, x], front[:, y], marker="o", color="#D55E00", markersize=3, linewidth=1, **style)
+        axes.set_xlabel(_objective(found, x))
+        axes.set_ylabel(_objective(found, y))
+        axes.grid(color="0.92", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    run = found.run.settings
+    title = (
+        f"{run.space} on {run.dataset}, {len(found.everything):,} architectures\nhypervolume {found.hypervolume:.3f}"
+    )
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def _objective(found: Front, i: int) -> str:
+    return f"{found.names[i]} ({'higher' if found.maximised[i] else 'lower'} is better)"
 
 
 def plot_correlations(correlations: Correlations, path: Path) -> None:
@@ -35,7 +67,4 @@ def plot_correlations(correlations: Correlations, path: Path) -> None:
     run = correlations.run.settings
     axes.set_title(f"{label}, {run.space} on {run.dataset}, {correlations.n:,} architectures", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise HnasError(f"{path} cannot be written: {error.strerror or error}") from error
+    save_figure(figure, path)

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from hnas.pipeline.analysis.correlate import Correlations
+from hnas.pipeline.analysis.pareto import Front
 from hnas.pipeline.catalog.report import left_out_lines
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.io.terminal_tables import table
@@ -43,6 +44,31 @@ def correlation_text(found: Correlations, width: int | None = None) -> str:
     elif found.target is None:
         lines += ["", "no accuracies of these architectures are in the store; `hnas import` adds them"]
     return "\n".join(lines)
+
+
+def front_text(found: Front, width: int | None = None) -> str:
+    """A front for people: its architectures, and what share of the box of the pool it dominates."""
+    run = found.run
+    of = f"what {', '.join(found.searches)} evaluated" if found.searches else f"run {run.name}"
+    heading = (
+        f"{of}: {run.settings.space} on {run.settings.dataset}, the front of {len(found.everything):,} architectures "
+        f"has {len(found.archs):,}, hypervolume {found.hypervolume:.4f}"
+    )
+    lines = [printable(heading), *(f"{signal.accuracy}: {signal}" for signal in found.signals)]
+    if found.left_out:
+        lines.append(f"left out: {found.left_out:,} architectures without one of the columns")
+    arrows = ["max" if rises else "min" for rises in found.maximised]
+    rows = [[*(f"{printable(name)} ({arrow})" for name, arrow in zip(found.names, arrows, strict=True)), "arch"]]
+    rows += [
+        [*(_value(value) for value in values), printable(arch)]
+        for values, arch in zip(found.values.tolist(), found.archs, strict=True)
+    ]
+    texts = [*[False] * len(found.names), True]
+    return "\n".join([*lines, "", table(rows, texts=texts, width=width, remedy="`--format csv` has all")])
+
+
+def _value(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
 
 
 def _number(value: float, form: str = ".2f") -> str:

@@ -7,7 +7,7 @@ constants, operators, CASE, CAST, windows and the functions below: none reads a 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -53,6 +53,8 @@ def check_expression(
 
     Raises `UsageError` where it is no SQL, names something else, or could do more than compute a value.
     """
+    if not expression.strip():
+        raise UsageError(f"{what} is empty; give one over {', '.join(columns)}")
     quoted = f"{what} {expression!r:.200}"
     try:
         parsed = json.loads(
@@ -126,3 +128,34 @@ def condition(where: str | None, *, max_params: float | None = None, max_flops: 
     # A comment at the end of the user's own condition must not hide the others.
     parts = [f"({where}\n)" if any(limit is not None for _, limit in limits) else where] if where is not None else []
     return " AND ".join(parts + [f"{name} <= {limit:.17g}" for name, limit in limits if limit is not None]) or None
+
+
+def split_expressions(texts: Sequence[str]) -> list[str]:
+    """The expressions in lists with commas between them; commas in brackets or quotes belong to an expression.
+
+    Raises `UsageError` for brackets and quotes that do not close.
+    """
+    found = []
+    for text in texts:
+        ends = [place for place, character in outside_brackets(text) if character == ","]
+        found += [text[a:b].strip() for a, b in zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)]
+    return found
+
+
+def outside_brackets(text: str) -> Iterator[tuple[int, str]]:
+    """The characters of `text` that stand outside brackets and quotes, with their places. Raises `UsageError`."""
+    quote, opened = "", 0
+    for place, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+            continue
+        if character in "'\"":
+            quote = character
+            continue
+        opened += (character in "([{") - (character in ")]}")
+        if opened < 0:
+            raise UsageError(f"{text!r:.200} closes a bracket that nothing opens; remove it, or open it")
+        if not opened and character not in ")]}":
+            yield place, character
+    if quote or opened:
+        raise UsageError(f"{text!r:.200} opens {quote or 'a bracket'} and does not close it; close it")

@@ -47,10 +47,10 @@ class RunPool:
         self._connection, self._run, self._runs, self._signal = connection, run, runs, signal
         asked = "SELECT space, canonical_dataset(dataset) FROM runs WHERE run = ?"
         found = connection.execute(asked, [run]).fetchall()
-        self._space: str | None = found[0][0] if found else None
+        self.space_name: str = found[0][0] if found else ""
         number = next(_numbers)
         pool, performances, self.table = f"run_pool_{number}", f"signal_{number}", f"pool_rows_{number}"
-        names = {"space": self._space, "dataset": found[0][1] if found else None}
+        names = {"space": self.space_name, "dataset": found[0][1] if found else None}
         if runs:
             connection.execute(sql("mean_run_pool", table=pool), {**names, "runs": list(runs)})
         else:
@@ -82,7 +82,7 @@ class RunPool:
         name, of, at = "signal_of", signal.epochs, None
         if signal.of is not None or epochs is not None:
             name, of, at = "signal_on_the_way", signal.of or signal.epochs, epochs or signal.epochs
-        names = {"space": self._space, "dataset": signal.dataset, "source": signal.source, "epochs": of}
+        names = {"space": self.space_name, "dataset": signal.dataset, "source": signal.source, "epochs": of}
         if at is not None:
             names["epoch"] = at
         self._connection.execute(sql(name, table=table, accuracy=signal.accuracy), names)
@@ -105,7 +105,7 @@ class RunPool:
     @property
     def space(self) -> SearchSpace | None:
         """See `Pool`."""
-        return search_spaces.get(self._space) if self._space is not None else None
+        return search_spaces[self.space_name] if self.space_name in search_spaces else None
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -153,6 +153,16 @@ class RunPool:
     def costs(self) -> Array:
         """The seconds (n,) of each candidate's training, NaN where the source does not say."""
         return self._evaluations[1]
+
+    def accuracies(self, signal: Signal) -> Array:
+        """The accuracy (n,) of each candidate by another signal, in percent, NaN where there is none."""
+        table = f"signal_{next(_numbers)}"
+        self._look_up(table, signal)
+        rows = self._connection.execute(
+            f"SELECT s.performance FROM {self.table} AS p LEFT JOIN {table} AS s ON p.arch = s.arch ORDER BY p.id"
+        ).fetchnumpy()
+        self._connection.execute(f"DROP TABLE {table}")
+        return _filled(rows["performance"])
 
     def evaluate(self, arch: str, epochs: int | None = None) -> Evaluation:
         """The oracle of a table: the accuracy of a candidate by the signal, and the seconds of its training, else 0.

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from hnas.errors import HnasError
 from hnas.pipeline.comparison.curves import Curve
 from hnas.pipeline.comparison.statistics import Array
+from hnas.pipeline.io.figure_files import save_figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; lines beyond them change their dashes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
@@ -51,10 +51,7 @@ def plot_curves(
         panels[0].set_ylabel("test error of the incumbent (%)")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
-        try:
-            figure.savefig(path, dpi=200)
-        except OSError as error:
-            raise HnasError(f"{path} cannot be written: {error.strerror or error}") from error
+        save_figure(figure, path)
 
 
 def _draw(panel: Axes, curve: Curve, k: int, index: int, *, by_queries: bool) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hnas.errors import UsageError
+from hnas.pipeline.catalog.expressions import outside_brackets, split_expressions
 
-_OPENING, _CLOSING = "([{", ")]}"
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)(s?)", re.IGNORECASE)
 _EXAMPLE = "give name[:argument][@BUDGET], such as hnas:trace@20 or rea@12000s"
 
@@ -42,7 +41,7 @@ class MethodSpec:
 
 def parse_specs(text: str) -> list[MethodSpec]:
     """The methods of a list. Raises `UsageError` for a spelling that is none, and a method that stands there twice."""
-    specs = [parse_spec(part) for part in _split(text)]
+    specs = [parse_spec(part) for part in split_expressions([text])]
     for k, spec in enumerate(specs):
         if spec in specs[:k]:
             raise UsageError(f"--methods has {spec} twice; name each method with its budget once")
@@ -79,33 +78,9 @@ def parse_budget(budget: str, where: str) -> tuple[int | None, float | None]:
     return int(number), None
 
 
-def _outside(text: str) -> Iterator[tuple[int, str]]:
-    """The characters of `text` that stand outside brackets and quotes, with their places. Raises `UsageError`."""
-    quote, opened = "", 0
-    for place, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote else quote
-            continue
-        if character in "'\"":
-            quote = character
-            continue
-        opened += (character in _OPENING) - (character in _CLOSING)
-        if opened < 0:
-            raise UsageError(f"{text!r} closes a bracket that nothing opens; {_EXAMPLE}")
-        if not opened and character not in _CLOSING:
-            yield place, character
-    if quote or opened:
-        raise UsageError(f"{text!r} opens {quote or 'a bracket'} and does not close it; {_EXAMPLE}")
-
-
-def _split(text: str) -> Sequence[str]:
-    ends = [place for place, character in _outside(text) if character == ","]
-    return [text[start:end] for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)]
-
-
 def _budget_place(text: str) -> int | None:
     """The place of the @ before the budget. One that follows an operator, or nothing, is SQL's absolute value."""
-    for place, character in _outside(text):
+    for place, character in outside_brackets(text):
         if character == "@" and re.search(r"[\w)\]\"']\s*$", text[:place]):
             return place
     return None

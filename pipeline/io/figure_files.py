@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hnas.errors import UsageError
+from hnas.errors import HnasError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -15,3 +19,11 @@ def check_figure(path: Path) -> None:
         raise UsageError(f"--plot {path} has no suffix that says how to draw; end it with {', '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise UsageError(f"--plot {path} lies in a folder that does not exist; create {path.parent} first")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Draw `figure` to `path`. Raises `HnasError` where it cannot be written."""
+    try:
+        figure.savefig(path, dpi=200)
+    except OSError as error:
+        raise HnasError(f"{path} cannot be written: {error.strerror or error}") from error
