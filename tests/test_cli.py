@@ -137,10 +137,10 @@ def test_json_of_search_has_the_promised_shape(store: Path) -> None:
     done = hnas("search", "nasbench201", "--queries", 7, "--seed", 5, "--json", "--store", store)
     assert done.status == 0, done.err
     found = json.loads(done.out)
-    assert list(found) == ["search", "best", "queries"]
+    assert list(found) == ["search", "method", "metric", "signal", "cost", "best", "test", "queries"]
     assert list(found["best"]) == ["arch", "performance", "mu", "nu", "query"]
     assert [list(query) for query in found["queries"]] == [
-        ["query", "mu", "nu", "arch", "objective", "performance", "seconds"]
+        ["query", "mu", "nu", "arch", "objective", "performance", "seconds", "cost"]
     ] * 7
     assert [query["query"] for query in found["queries"]] == list(range(1, 8))
     table = {row["arch"]: float(row["valid_accuracy"]) for row in csv.DictReader(io.StringIO(accuracies()))}
@@ -148,7 +148,7 @@ def test_json_of_search_has_the_promised_shape(store: Path) -> None:
     assert len({query["arch"] for query in found["queries"]}) == 7
     best = max(found["queries"], key=lambda query: query["performance"])
     assert found["best"] == {name: best[name] for name in ("arch", "performance", "mu", "nu", "query")}
-    assert done.err.startswith("searching 23 architectures of run ")  # the dead one is no candidate
+    assert done.err.startswith("searching 24 architectures of run ")
 
 
 def test_results_of_a_search_go_to_standard_output_and_remarks_to_standard_error(store: Path) -> None:
@@ -156,8 +156,8 @@ def test_results_of_a_search_go_to_standard_output_and_remarks_to_standard_error
     lines = done.out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["1", "2", "3"]
     assert lines[3].startswith("best: |")
-    assert done.err.count("\n") == 1
-    assert "with M = trace, oracle table" in done.err
+    assert [line.split()[0] for line in done.err.splitlines()] == ["searching", "guided"]
+    assert "with HNAS, M = trace, oracle table" in done.err
     quiet = hnas("search", "nasbench201", "--queries", 3, "--quiet", "--store", store)
     assert quiet.err == ""
     assert quiet.out.splitlines()[0] == lines[3]

@@ -105,7 +105,8 @@ class RunPool:
     @property
     def space(self) -> SearchSpace | None:
         """See `Pool`."""
-        return search_spaces[self.space_name] if self.space_name in search_spaces else None
+        found: SearchSpace | None = search_spaces.get(self.space_name)
+        return found
 
     @cached_property
     def _positions(self) -> dict[str, int]:
