@@ -112,6 +112,23 @@ MaxFlopsOption = Annotated[
 ]
 LearningRateOption = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate at the start.")]
 
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp:// or tls://host:port."),
+]
+TLSAuthorityOption = Annotated[
+    Path | None, typer.Option("--tls-ca", metavar="FILE", help="The authority of a tls:// scheduler.  [Dask's own]")
+]
+TLSCertificateOption = Annotated[
+    Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate to show it.  [Dask's own]")
+]
+TLSKeyOption = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.  [in the file of the certificate]")
+]
+
 
 def _examples(*lines: str) -> str:
     """The end of a command's help. The tests parse each example with this parser, and run those that are quick."""
@@ -177,22 +194,11 @@ def precompute(
         bool, typer.Option("--keep-gram", help="Keep the NTK matrices too, not only spectra.")
     ] = False,
     device: DeviceOption = "auto",
-    workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask cluster, tcp:// or tls://host:port."),
-    ] = None,
-    tls_ca: Annotated[
-        Path | None, typer.Option("--tls-ca", metavar="FILE", help="The authority of a tls:// scheduler.  [Dask's own]")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate to show it.  [Dask's own]")
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.  [in the file of the certificate]")
-    ] = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    tls_ca: TLSAuthorityOption = None,
+    tls_cert: TLSCertificateOption = None,
+    tls_key: TLSKeyOption = None,
     chunk_size: Annotated[
         int | None,
         typer.Option(
@@ -313,13 +319,15 @@ def rm(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A run, a search, or an imported source.", autocompletion=completion.removable
+            metavar="NAME",
+            help="A run, a search, a comparison, or an imported source.",
+            autocompletion=completion.removable,
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Remove a run, a search or an imported source from the store.
+    """Remove a run, a search, a comparison or an imported source from the store.
 
     Asks before it does, and says which searches used it. Nothing outside the store is removed.
     """
@@ -523,6 +531,152 @@ def search(
 
 @app.command(
     epilog=_examples(
+        "hnas compare nasbench201 --dataset cifar10 --methods hnas:trace,random,rea,top:flops --epochs 12 --seeds 20",
+        "hnas compare nasbench201 --dataset cifar10 --methods hnas:trace@20,rea@12000s --plot figure2.pdf",
+        "hnas compare nasbench201 --dataset digits --methods hnas,random --oracle train --queries 5 --dry-run",
+    )
+)
+def compare(
+    space: SpaceName,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            metavar="LIST",
+            help="NAME[:M][@BUDGET], with commas; a budget is queries, or seconds with an s behind.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Searches of each method.")] = 20,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="METHOD", help="The one others are tested against.  [the first hnas]"),
+    ] = None,
+    oracle: Annotated[
+        Literal["table", "train"], typer.Option("--oracle", help="Where performance comes from.")
+    ] = "table",
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    average: AverageOption = False,
+    partial: PartialOption = False,
+    accuracy: AccuracyOption = None,
+    source: SourceOption = None,
+    queries: QueriesOption = None,
+    budget: BudgetOption = None,
+    where: WhereOption = None,
+    max_params: MaxParamsOption = None,
+    max_flops: MaxFlopsOption = None,
+    epochs: SignalEpochsOption = None,
+    batch_size: BatchSizeOption = 256,
+    lr: LearningRateOption = 0.1,
+    image_size: ImageSizeOption = None,
+    device: DeviceOption = "auto",
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="Threads of each training on the CPU, beside the others.")
+    ] = 1,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    tls_ca: TLSAuthorityOption = None,
+    tls_cert: TLSCertificateOption = None,
+    tls_key: TLSKeyOption = None,
+    form: Annotated[
+        Literal["table", "markdown", "latex", "csv", "json"],
+        typer.Option("--format", help="How to write the result."),
+    ] = "table",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw test error against the budget to FILE.")
+    ] = None,
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare search methods over many seeds.
+
+    Prints means with deviations, intervals and tests. What the store has is not searched again: the same command goes
+    on where an earlier one stopped, and more seeds add to it.
+    """
+    if methods is None:
+        raise UsageError("compare needs --methods, a list such as hnas:trace,random,rea@12000s")
+    from hnas.threads import wait_without_spinning
+
+    wait_without_spinning()
+    from hnas.pipeline.catalog.expressions import condition
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.cluster.tls import Certificates
+    from hnas.pipeline.comparison.driver import compare as carry_out
+    from hnas.pipeline.comparison.driver import missing, open_comparison
+    from hnas.pipeline.comparison.estimate import estimate_text
+    from hnas.pipeline.comparison.progress import CompareReporter
+    from hnas.pipeline.comparison.report import written
+    from hnas.pipeline.comparison.request import new_comparison
+    from hnas.pipeline.comparison.results import Results
+    from hnas.pipeline.comparison.specs import parse_specs
+    from hnas.pipeline.io.figure_files import check_figure
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.search.settings import TrainingSettings
+    from hnas.pipeline.store.space_cache import space_cache
+
+    specs = parse_specs(methods)
+    if plot is not None:
+        check_figure(plot)
+    training = TrainingSettings(
+        epochs=epochs or 12,
+        batch_size=batch_size,
+        lr=lr,
+        threads=threads,
+        images=dataset or "digits",
+        image_size=image_size,
+    )
+    place = _store(store)
+    connection = connect(place, _tables())
+    comparison = new_comparison(
+        connection,
+        specs,
+        seeds=seeds,
+        reference=reference,
+        space=space,
+        dataset=dataset,
+        run=run,
+        average=average,
+        accuracy=accuracy,
+        epochs=epochs,
+        source=source,
+        training=training if oracle == "train" else None,
+        queries=20 if queries is None and budget is None else queries,
+        budget=budget,
+        where=condition(where, max_params=max_params, max_flops=max_flops),
+    )
+    with space_cache(place):
+        if dry_run:
+            work = open_comparison(place, connection, comparison, device=device, partial=partial)
+            todo = missing(place, comparison)
+            print(estimate_text(comparison, work, todo, workers=workers, cluster=scheduler is not None))
+            return
+        reporter = CompareReporter(sys.stderr, quiet=quiet)
+        try:
+            work = carry_out(
+                place,
+                connection,
+                comparison,
+                workers=workers,
+                scheduler=scheduler,
+                certificates=Certificates(tls_ca, tls_cert, tls_key),
+                device=device,
+                partial=partial,
+                progress=reporter,
+            )
+        finally:
+            reporter.close()
+        results = Results(place, connection, comparison, work)
+    print(written(results.table(), comparison, form, terminal_width(sys.stdout)))
+    if plot is not None:
+        from hnas.pipeline.comparison.figures import plot_curves
+
+        curves, by_queries = results.curves()
+        plot_curves(curves, results.datasets, 100 - results.optimum, plot, by_queries=by_queries)
+
+
+@app.command(
+    epilog=_examples(
         "ARCH='|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|'",
         'hnas evaluate "$ARCH" --dataset digits --epochs 5',
         'hnas evaluate "$ARCH" --dataset cifar10 --json',
@@ -603,7 +757,7 @@ def sql(
     """Query the store with SQL.
 
     Views: runs, requests, architectures, metrics, accuracies, mean_accuracies, curves, proxies, pool, mean_pool,
-    spectra, grams, scores, searches, queries.
+    spectra, grams, scores, searches, queries, incumbents, comparisons.
     """
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.console.query import run_query

@@ -7,15 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from bayes_opt.acquisition import ExpectedImprovement
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Matern
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.settings import Settings, propose
 from hnas.metrics import compute_metrics
 from hnas.spaces import search_spaces
 from tests.support.places import ROOT
@@ -146,23 +141,3 @@ def test_the_cost_benchmark_counts_multiply_adds_and_shows_operators() -> None:
         compute_metrics(network, torch.zeros(4, 3, 32, 32), labels)
     assert counter.get_total_flops() / 2e6 == pytest.approx(modelled, rel=0.05)
     assert "  convolutions" in done.stdout
-
-
-@pytest.mark.filterwarnings("ignore:The optimal value found")
-@pytest.mark.parametrize("fitted", [False, True])
-def test_the_study_of_settings_proposes_what_the_library_does(fitted: bool) -> None:
-    """Many searches at once, against scikit-learn's process and the library's expected improvement, one by one."""
-    random = np.random.default_rng(0)
-    x, y, candidates = random.random((6, 9, 2)), random.normal(90, 3, (6, 9)), random.random((6, 300, 2))
-    lengths, alpha = ((0.05, 0.3), 0.1) if fitted else ((0.1, 0.1), 1.0)
-    expected = []
-    for points, values, choice in zip(x, y, candidates, strict=True):
-        process = GaussianProcessRegressor(
-            Matern(0.1, lengths if fitted else "fixed", nu=2.5), alpha=alpha, normalize_y=True, n_restarts_optimizer=3
-        ).fit(points, values)
-        function = ExpectedImprovement(xi=0.0)
-        function.y_max = values.max()
-        expected.append(function.base_acq(*process.predict(choice, return_std=True)))
-    chosen = propose(x, y, candidates, Settings(lengths=lengths, alpha=alpha))
-    reached = [acquired[best] / acquired.max() for acquired, best in zip(expected, chosen, strict=True)]
-    assert reached == pytest.approx([1.0] * 6, abs=0.1 if fitted else 1e-9)  # seven length scales, not all

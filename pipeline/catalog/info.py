@@ -10,8 +10,8 @@ from hnas.pipeline.catalog.views import sql
 
 
 def store_info(connection: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
-    """The runs with their rows, what was imported, and the searches with their winners; newest first."""
-    sections = ("runs", "accuracies", "curves", "proxies", "columns", "searches")
+    """The runs with their rows, what was imported, searches with their winners, and comparisons; newest first."""
+    sections = ("runs", "accuracies", "curves", "proxies", "columns", "searches", "comparisons")
     return {name: _rows(connection, f"info_{name}") for name in sections}
 
 

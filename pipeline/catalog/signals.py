@@ -103,12 +103,14 @@ def reported(connection: duckdb.DuckDBPyConnection, space: str) -> list[Signal]:
 
 
 def test_accuracies(
-    connection: duckdb.DuckDBPyConnection, space: str, signals: Sequence[Signal], archs: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, space: str, signals: Sequence[Signal], archs: Sequence[str] | None
 ) -> dict[str, dict[str, float]]:
-    """By data set of `signals`, the accuracy of each of `archs` that has one, in percent."""
+    """By data set of `signals`, the accuracy of each of `archs` (None: of all) that has one, in percent."""
     found: dict[str, dict[str, float]] = {}
     for signal in signals:
         names = {"space": space, "dataset": signal.dataset, "source": signal.source, "epochs": signal.epochs}
-        rows = connection.execute(sql("test_accuracies"), {**names, "archs": list(archs)}).fetchall()
+        rows = connection.execute(
+            sql("test_accuracies"), {**names, "archs": None if archs is None else list(archs)}
+        ).fetchall()
         found[signal.dataset] = dict(rows)
     return found

@@ -1,6 +1,6 @@
 """DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, curves, proxies,
-pool, mean_pool, spectra, grams, scores, searches, queries` and the macros, `objective` among them, made when a
-connection opens. The SQL is in `pipeline/catalog/sql/*.sql`.
+pool, mean_pool, spectra, grams, scores, searches, queries, incumbents, comparisons` and the macros, `objective` among
+them, made when a connection opens. The SQL is in `pipeline/catalog/sql/*.sql`.
 
 Each view reads a list of files, verified before a statement reads them (`hnas.pipeline.catalog.table_files`). Nothing
 is inferred from where a store lies, and nothing from the user's own settings of DuckDB.
@@ -22,8 +22,10 @@ from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.pipeline.catalog.arrow_arrays import ARRAYS, ArrayRows
 from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, quoted
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_name, squeezed_dataset
+from hnas.pipeline.store.comparisons import FOLDER as COMPARISONS
+from hnas.pipeline.store.comparisons import stored_parts
 from hnas.pipeline.store.manifests import ImportedFile, imported_columns, imported_files
-from hnas.pipeline.store.records import run_records, search_records
+from hnas.pipeline.store.records import comparison_records, run_records, search_records
 from hnas.pipeline.store.run import Run, RunSettings, runs_of
 from hnas.pipeline.store.shipped_tables import runs_beside
 from hnas.pipeline.store.store import Store
@@ -85,6 +87,7 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
         checks.append(_create(connection, name, check, _imported(store, addresses, imported)))
     _create_records(connection, "runs", lambda: records)
     _create_records(connection, "searches", lambda: search_records(store))
+    _create_records(connection, "comparisons", lambda: comparison_records(store))
     for name, array in ARRAYS.items():
         _create_arrays(connection, [runs[record["id"]] for record in records], name, array)
     connection.execute(sql("own_views", values="".join(f', any_value("{name}") AS "{name}"' for _, name in own)))
@@ -120,6 +123,14 @@ def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, li
             ],
         ),
     }
+    found["compared"] = (
+        "arch",
+        [
+            File(store, (COMPARISONS, comparison, part.name))
+            for comparison in store.folders(COMPARISONS)
+            for part in stored_parts(store, comparison)
+        ],
+    )
     for name, column in (("requests", "arch"), ("metrics", "canonical")):
         found[name] = (
             column,

@@ -7,8 +7,10 @@ import io
 import json
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from hnas.pipeline.comparison.request import Comparison
 from hnas.pipeline.comparison.table import Cell, ComparisonTable, Row
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.io.terminal_tables import table
@@ -17,6 +19,16 @@ FORMATS = ("table", "markdown", "latex", "csv", "json")
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def written(found: ComparisonTable, comparison: Comparison, form: str, width: int | None = None) -> str:
+    """The comparison in one of `FORMATS`; a terminal's table is `width` wide, and says where its searches are."""
+    if form == "json":
+        return comparison_json(found, comparison.name, [asdict(settings) for settings in comparison.methods])
+    if form != "table":
+        return {"markdown": comparison_markdown, "latex": comparison_latex, "csv": comparison_csv}[form](found)
+    searches = f"""`hnas sql "FROM searches WHERE comparison = '{comparison.name}'"` has its searches"""
+    return f"{comparison_text(found, width)}\n\ncomparison {comparison.name}: {searches}"
 
 
 def comparison_text(found: ComparisonTable, width: int | None = None) -> str:
@@ -111,13 +123,13 @@ def comparison_csv(found: ComparisonTable) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def comparison_json(found: ComparisonTable, name: str, settings: dict[str, Any]) -> str:
-    """One object: the comparison's name and settings, the records, the notes."""
+def comparison_json(found: ComparisonTable, name: str, methods: list[dict[str, Any]]) -> str:
+    """One object: the comparison's name, the settings of its methods, the records, the notes."""
     content = {
         "comparison": name,
         "heading": found.heading,
         "reference": found.reference,
-        "settings": settings,
+        "methods": methods,
         "results": comparison_records(found),
         "notes": list(found.notes),
     }

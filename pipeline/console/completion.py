@@ -93,7 +93,8 @@ def removable(ctx: Any, incomplete: str) -> Words:
         if place is not None:
             from hnas.pipeline.store.manifests import manifest_names
 
-            words = [*place.names("runs"), *place.names("searches"), *manifest_names(place)]
+            folders = ("runs", "searches", "comparisons")
+            words = [*(name for folder in folders for name in place.names(folder)), *manifest_names(place)]
     return _beginning(incomplete, ((name, "") for name in words))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from hnas.devices import choose_device
 from hnas.errors import check_seed
 from hnas.optim.algorithm import Evaluation
 from hnas.pipeline.images import Split, open_dataset
+from hnas.pipeline.io.memory import peak_memory
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.spaces import SearchSpace, search_spaces, space_of
 from hnas.threads import torch_threads, training_threads
@@ -82,18 +82,6 @@ def evaluate(
     )
     on_start(trainer.size([arch]))
     return trainer.train(arch)
-
-
-def _peak_memory() -> int:
-    """The most bytes that this process has held."""
-    import psutil
-
-    try:
-        import resource
-    except ImportError:  # Windows, where psutil knows it
-        return int(psutil.Process().memory_info().peak_wset)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class Trainer:
@@ -173,7 +161,7 @@ class Trainer:
                     network, images, labels, mean=self._mean, std=self._std, recipe=one, seed=self._seed, progress=step
                 )  # fmt: skip
                 seconds.append((ends[-1] - ends[-2]) * steps)
-        return TrainingEstimate((seconds[0], seconds[-1]), _peak_memory())
+        return TrainingEstimate((seconds[0], seconds[-1]), peak_memory())
 
     def train(self, arch: str, epochs: int | None = None) -> TrainingResult:
         """Train `arch` from its initialisation, for `epochs` instead of the recipe's where given, and measure it.

@@ -17,9 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from hnas.errors import HnasError
+from hnas.pipeline.store.comparisons import FOLDER as COMPARISONS
+from hnas.pipeline.store.comparisons import RECORD as COMPARISON
+from hnas.pipeline.store.comparisons import stored_parts
 from hnas.pipeline.store.manifests import imported_files
 from hnas.pipeline.store.ntk_arrays import ARRAYS, NTKArrays
-from hnas.pipeline.store.records import run_records, search_records
+from hnas.pipeline.store.records import comparison_records, run_records, search_records
 from hnas.pipeline.store.run import RECORD, Run, runs_of
 from hnas.pipeline.store.store import Store, mend_of
 
@@ -69,7 +72,23 @@ def check_store(store: Store) -> Report:
         report.files += 1
         if any(store.exists("searches", search, name) for name in ("search.json", "queries.parquet")):
             _read(store, report, "searches", search, "queries.parquet")
+    _check_comparisons(store, report)
     return report
+
+
+def _check_comparisons(store: Store, report: Report) -> None:
+    with _found(report, store.path(COMPARISONS), mend_of(COMPARISONS)):
+        comparison_records(store)
+    for name in store.folders(COMPARISONS):
+        report.files += store.exists(COMPARISONS, name, COMPARISON)
+        searches: Counter[str] = Counter()
+        for part in stored_parts(store, name):
+            table = _read(store, report, COMPARISONS, name, part.name)
+            if table is not None:
+                searches.update(set(table["search"].to_pylist()))
+        if again := sorted(search for search, count in searches.items() if count > 1):
+            what = f"{len(again):,} searches are in more than one part, {again[0]} among them"
+            report.damaged.append(Finding(store.path(COMPARISONS, name), what, "delete one of the parts"))
 
 
 @contextmanager
@@ -186,6 +205,8 @@ def _check_places(store: Store, report: Report) -> None:
                 )
             elif not (place.is_file() or place.is_dir()):
                 report.damaged.append(Finding(str(place), "it is neither a file nor a folder", "remove it"))
+            elif name.endswith(".partial") and place.parts[-3] == COMPARISONS:
+                report.remarks.append(f"{place} is an unfinished search; the same `hnas compare` goes on with it")
             elif name.endswith((".part", ".partial")):
                 report.remarks.append(f"{place} is what a killed command left; nothing reads it")
             elif name.startswith(".") and name != ".lock":

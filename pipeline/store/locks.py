@@ -1,12 +1,13 @@
-"""The lock of a folder of the store: a file `.lock` in it, held for moments."""
+"""The lock of a folder of the store: a file `.lock` in it, held for moments, and by a comparison until its end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from hnas.errors import HnasError
 from hnas.pipeline.store.store import Store
 
 # Seconds between two tries of a lock that somebody else holds.
@@ -14,10 +15,11 @@ _POLL = 0.005
 
 
 @contextmanager
-def locked(store: Store, *folder: str) -> Iterator[None]:
+def locked(store: Store, *folder: str, busy: str | None = None) -> Iterator[None]:
     """Hold the lock of a folder of a local store, made where it is missing; an object store has none.
 
-    Raises `HnasError` where the place cannot be written, or the store was removed meanwhile.
+    Raises `HnasError` where the place cannot be written, or the store was removed meanwhile; with the text `busy` where
+    somebody else holds the lock, which is waited for otherwise.
     """
     if not store.local:
         yield
@@ -28,7 +30,10 @@ def locked(store: Store, *folder: str) -> Iterator[None]:
     with store.writing(path):
         store.fs.makedirs(store.path(*folder), exist_ok=True)
         lock = FileLock(path, poll_interval=_POLL)
-        lock.acquire()
+        try:
+            lock.acquire(blocking=busy is None)
+        except Timeout:
+            raise HnasError(busy or "") from None
     try:
         yield
     finally:

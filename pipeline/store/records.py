@@ -1,13 +1,15 @@
-"""The JSON records of a store, `run.json` and `search.json`, as rows of the views `runs` and `searches`."""
+"""The JSON records of a store, of runs, searches and comparisons, as rows of the views of these names."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from hnas.errors import HnasError
+from hnas.pipeline.store.comparisons import FOLDER, stored_parts
+from hnas.pipeline.store.comparisons import RECORD as COMPARISON
 from hnas.pipeline.store.run import RECORD, Run
 from hnas.pipeline.store.store import Store
 
@@ -54,15 +56,39 @@ def search_records(store: Store) -> list[dict[str, Any]]:
         else:
             content = store.read_json("searches", search, "search.json")
             settings = content.get("settings")
-            if not isinstance(settings, dict) or not all(
-                settings.get(name) is None or (type(settings[name]) in types)
-                for name, types in _SEARCH_SETTINGS.items()
-            ):
+            if not _are_settings(settings):
                 raise HnasError(
                     _damaged(store, "searches", search, "search.json", "its settings are not those of a search")
                 )
             found.append(_record(store, _shown(settings), content, "searches", search, "search.json"))
     return found
+
+
+def comparison_records(store: Store) -> list[dict[str, Any]]:
+    """The same of each comparison, with the settings of each of its `methods` and the number of `seeds` asked for.
+
+    Raises `HnasError` where a record is damaged.
+    """
+    found = []
+    for name in store.folders(FOLDER):
+        if not store.exists(FOLDER, name, COMPARISON):
+            if stored_parts(store, name):
+                raise HnasError(_lost(store, FOLDER, name, COMPARISON))
+            continue
+        content = store.read_json(FOLDER, name, COMPARISON)
+        methods, seeds = content.get("methods"), content.get("seeds")
+        if type(seeds) is not int or type(methods) is not list or not methods or not all(map(_are_settings, methods)):
+            raise HnasError(_damaged(store, FOLDER, name, COMPARISON, "its settings are not those of a comparison"))
+        record = _record(store, {}, content, FOLDER, name, COMPARISON)
+        found.append({**record, "seeds": seeds, "methods": [_shown(settings) for settings in methods]})
+    return found
+
+
+def _are_settings(settings: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether they are settings of a search, by the types that they have in JSON."""
+    return isinstance(settings, dict) and all(
+        settings.get(name) is None or type(settings[name]) in types for name, types in _SEARCH_SETTINGS.items()
+    )
 
 
 def _shown(settings: dict[str, Any]) -> dict[str, Any]:

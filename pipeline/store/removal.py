@@ -1,4 +1,4 @@
-"""`hnas rm`: take a run, a search or an imported source out of a store, and nothing that lies outside it.
+"""`hnas rm`: take a run, a search, a comparison or an imported source out of a store, and nothing outside it.
 
 What is removed vanishes for readers at once: a folder is renamed to `.removed-…` in the store's root before it is
 deleted, and a source's manifest goes before its files. The next removal deletes what a killed one left.
@@ -33,12 +33,12 @@ from hnas.pipeline.store.shipped_tables import runs_beside
 from hnas.pipeline.store.store import Store
 
 _REMOVED = ".removed-"
-_FOLDERS = {"run": "runs", "search": "searches"}
+_FOLDERS = {"run": "runs", "search": "searches", "comparison": "comparisons"}
 
 
 @dataclass(frozen=True)
 class Held:
-    """Something in a store: a `run`, a `search` or a `source` of that name.
+    """Something in a store: a `run`, a `search`, a `comparison` or a `source` of that name.
 
     `described` says what it is, `consequences` what else of the store is affected when it goes, a sentence each.
     """
@@ -50,7 +50,7 @@ class Held:
 
 
 def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
-    """The run, search or source that `name` is the whole name of; `run/NAME` and so on where several are called so.
+    """The run, search, comparison or source that `name` is the whole name of; `run/NAME` where several are called so.
 
     `also` are the stores that are read along, from which nothing is removed.
 
@@ -68,7 +68,8 @@ def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
         )
     if not kinds:
         raise UsageError(
-            f"the store {store.location} has no run, search or source {_shown(name)}{_advice(store, held, name, also)}"
+            f"the store {store.location} has no run, search, comparison or source {_shown(name)}"
+            f"{_advice(store, held, name, also)}"
         )
     consequences: tuple[str, ...]
     if kinds == ["source"]:
@@ -121,12 +122,22 @@ def _shown(name: str) -> str:
 
 
 def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:
-    """The settings in `run.json` or `search.json`; empty where they cannot be read."""
+    """The settings in `run.json` or `search.json`, of the first method in `comparison.json`; empty where none are."""
     with suppress(HnasError):
-        settings = store.read_json(_FOLDERS[kind], name, f"{kind}.json").get("settings")
+        content = store.read_json(_FOLDERS[kind], name, f"{kind}.json")
+        settings = content.get("settings")
+        if kind == "comparison" and isinstance(methods := content.get("methods"), list) and methods:
+            settings = methods[0]
         if isinstance(settings, dict):
             return settings
     return {}
+
+
+def _searched(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The searches and comparisons by name, with their settings."""
+    for kind in ("search", "comparison"):
+        for name in sorted(store.names(_FOLDERS[kind])):
+            yield name, _settings(store, kind, name)
 
 
 def _about_folder(store: Store, kind: str, name: str, also: Sequence[Store]) -> tuple[str, tuple[str, ...]]:
@@ -137,11 +148,7 @@ def _about_folder(store: Store, kind: str, name: str, also: Sequence[Store]) -> 
     if store.local and path.is_symlink():
         told.append(f"{path} is a link: it is removed, and what it points to stays")
     if kind == "run":
-        users = [
-            search
-            for search in sorted(store.names("searches"))
-            if name in ((found := _settings(store, "search", search)).get("run"), *(found.get("runs") or []))
-        ]
+        users = [search for search, found in _searched(store) if name in (found.get("run"), *(found.get("runs") or []))]
         if users:
             told.append(f"it was searched by {', '.join(users)}, which cannot go on without it")
         others = (table for table in also if Path(table.root).resolve() != Path(store.root).resolve())
@@ -156,8 +163,7 @@ def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
         return f"source {printable(name)}", ()
     rows = ", ".join(f"{count:,} rows of {table}" for table, count in manifest.rows.items())
     told = []
-    for search in sorted(store.names("searches")):
-        settings = _settings(store, "search", search)
+    for search, settings in _searched(store):
         dataset = canonical_dataset(str(settings.get("dataset")))
         if (
             "accuracies" in manifest.tables
@@ -207,7 +213,7 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
     if not store.local:
         with store.writing(path):
             # Readers know a run by this file: without it the rest is not there.
-            record = store.path(folder, name, "run.json" if folder == "runs" else "search.json")
+            record = store.path(folder, name, f"{next(kind for kind, of in _FOLDERS.items() if of == folder)}.json")
             for file in sorted(store.fs.find(path), key=lambda file: str(file) != record):
                 store.fs.rm_file(file)
         return
@@ -217,9 +223,15 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
 
 @contextmanager
 def _idle(store: Store, folder: str, name: str) -> Iterator[None]:
-    """Keep precomputes from a run. Raises `HnasError` where one works on it."""
-    if folder != "runs" or Path(store.path(folder, name)).is_symlink():  # a lock would be made behind the link
+    """Keep others from a run or a comparison. Raises `HnasError` where a precompute or compare works on it."""
+    linked = Path(store.path(folder, name)).is_symlink()  # a lock would be made behind the link
+    if folder not in ("runs", "comparisons") or linked:
         yield
+        return
+    if folder == "comparisons":
+        busy = f"a compare works on the comparison {name}; stop it, or wait for its end, and remove it then"
+        with locked(store, folder, name, busy=busy):
+            yield
         return
     with locked(store, folder, name):
         living, _ = Drivers(Run(store, name)).others()

@@ -12,6 +12,7 @@ accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, se
 curves/<source>/*.parquet            the same, measured on the way, with the epoch
 proxies/<source>/*.parquet           training-free scores that others computed
 searches/<search>/search.json, queries.parquet
+comparisons/<comparison>/            searches by the hundred; see `hnas.pipeline.store.comparisons`
 spaces/                              what a space has worked out once; see `hnas.spaces.Cache`
 
 Each file carries a checksum (see `hnas.pipeline.io.checksums`) that is verified when it is read. A store holds no
@@ -402,6 +403,8 @@ def mend_of(folder: str) -> str:
         return "delete it, and its rows are computed again"
     if folder == "searches":
         return "restore it, or remove the search and begin it again"
+    if folder == "comparisons":
+        return "delete it, and the same `hnas compare` makes its searches again"
     return "import its file again"
 
 

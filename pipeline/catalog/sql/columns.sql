@@ -36,6 +36,10 @@ CREATE TABLE empty.queries (
     query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,
     seconds DOUBLE, own_seconds DOUBLE, cost DOUBLE, epochs INTEGER, filename VARCHAR
 );
+CREATE TABLE empty.compared (
+    search VARCHAR, seed BIGINT, query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,
+    seconds DOUBLE, own_seconds DOUBLE, cost DOUBLE, epochs INTEGER, filename VARCHAR
+);
 CREATE TABLE empty.runs (
     id VARCHAR, created TIMESTAMP,
     settings STRUCT(
@@ -51,4 +55,12 @@ CREATE TABLE empty.searches (
         epochs INTEGER, source VARCHAR, queries INTEGER, budget DOUBLE, condition VARCHAR, recipe VARCHAR,
         t DOUBLE, acquisition VARCHAR, options VARCHAR, seed BIGINT, runs VARCHAR[]
     )
+);
+CREATE TABLE empty.comparisons (
+    id VARCHAR, created TIMESTAMP, seeds INTEGER,
+    methods STRUCT(
+        space VARCHAR, run VARCHAR, dataset VARCHAR, method VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
+        epochs INTEGER, source VARCHAR, queries INTEGER, budget DOUBLE, condition VARCHAR, recipe VARCHAR,
+        t DOUBLE, acquisition VARCHAR, options VARCHAR, seed BIGINT, runs VARCHAR[]
+    )[]
 );

@@ -4,5 +4,6 @@ SELECT
     arg_max(q.arch, q.performance) AS arch
 FROM searches AS s
 LEFT JOIN queries AS q ON s.search = q.search
+WHERE s.comparison IS NULL
 GROUP BY s.search, s.run, s.dataset, s.method, s.metric, s.oracle, s.seed, s.created
 ORDER BY s.created DESC, s.search;

@@ -182,12 +182,26 @@ CREATE VIEW queries AS
 SELECT
     regexp_extract(filename, 'searches/([^/]+)/[^/]+$', 1) AS search,
     * EXCLUDE (filename) REPLACE (coalesce(cost, seconds) AS cost)
-FROM files.queries;
+FROM files.queries
+UNION ALL BY NAME
+SELECT * EXCLUDE (seed, filename)
+FROM files.compared;
 
 -- One row for each search: its settings, and what its evaluations cost. `metric` is what stands behind the colon of the method.
+-- Those of a comparison are called `<comparison>-<number of the method, from 0>-<seed>`.
 CREATE VIEW searches AS
-SELECT s.search, s.created, s.* EXCLUDE (search, created), q.cost
-FROM (SELECT id AS search, created, unnest(settings) FROM files.searches) AS s
+WITH found AS (
+    SELECT DISTINCT search, seed, split_part(search, '-', 1) AS comparison, split_part(search, '-', 2)::INTEGER AS k
+    FROM files.compared
+)
+SELECT s.search, s.created, s.* EXCLUDE (search, created, comparison), q.cost, s.comparison
+FROM (
+    SELECT id AS search, NULL::VARCHAR AS comparison, created, unnest(settings) FROM files.searches
+    UNION ALL BY NAME
+    SELECT f.search, f.comparison, c.created, unnest(struct_update(c.methods[f.k + 1], seed := f.seed))
+    FROM files.comparisons AS c
+    JOIN found AS f ON c.id = f.comparison
+) AS s
 LEFT JOIN (SELECT search, sum(cost) AS cost FROM queries GROUP BY search) AS q ON s.search = q.search;
 
 -- The best of each search so far, after each of its queries: `spent` is the cost of all queries up to this one. Where a method
@@ -203,3 +217,20 @@ WITH steps AS (
 )
 SELECT search, query, spent, best.arch AS arch, best.performance AS performance, best.query AS found
 FROM steps;
+
+-- One row for each comparison: what guided all its searches, its methods with their budgets, the seeds asked for, and the
+-- searches and queries that are stored.
+CREATE VIEW comparisons AS
+SELECT
+    c.id AS comparison, c.created, c.one.space, c.one.run, c.one.dataset, c.one.oracle, c.one.accuracy, c.one.epochs, c.one.source,
+    c.one.condition, c.one.recipe, c.one.runs,
+    list_transform(c.methods, lambda of: concat(
+        of.method, ':' || of.metric, '@' || of.queries, '@' || round(of.budget, 3) || 's'
+    )) AS methods,
+    c.seeds, coalesce(f.searches, 0) AS searches, coalesce(f.queries, 0) AS queries
+FROM (SELECT *, methods[1] AS one FROM files.comparisons) AS c
+LEFT JOIN (
+    SELECT split_part(search, '-', 1) AS comparison, count(DISTINCT search) AS searches, count(*) AS queries
+    FROM files.compared
+    GROUP BY ALL
+) AS f ON c.id = f.comparison;

@@ -126,10 +126,10 @@ def test_csv_and_json_hold_a_record_for_each_method_and_data_set(found):
     records = comparison_records(found)
     assert len(records) == 6 * 2
     assert list(csv.DictReader(io.StringIO(comparison_csv(found))))[2]["mean"] == str(records[2]["mean"])
-    told = json.loads(comparison_json(found, "c1", {"seeds": 4}))
+    told = json.loads(comparison_json(found, "c1", [{"seed": 4}]))
     assert told["results"] == records
     assert told["comparison"] == "c1"
-    assert told["settings"] == {"seeds": 4}
+    assert told["methods"] == [{"seed": 4}]
 
 
 # --- Figure 2

@@ -1,0 +1,230 @@
+"""The searches of a comparison: those that the store lacks are made in this process, or on Dask, part by part.
+
+A small comparison is done before workers would have started, so this process begins and hands the rest over.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import duckdb
+
+from hnas.errors import HnasError, UsageError
+from hnas.pipeline.cluster.connection import connected
+from hnas.pipeline.cluster.dask_api import Client, Future, KilledWorker
+from hnas.pipeline.cluster.local_cluster import default_workers
+from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finished
+from hnas.pipeline.cluster.tls import Certificates
+from hnas.pipeline.cluster.worker_plugin import prepared
+from hnas.pipeline.comparison.request import Comparison
+from hnas.pipeline.comparison.worker import Job, Opened, run_part
+from hnas.pipeline.store.comparisons import FOLDER, RECORD, Part, missing_parts, stored_parts
+from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.run import now
+from hnas.pipeline.store.store import Store
+from hnas.threads import wait_without_spinning
+
+# Searches in a part, unless there are so many seeds that the parts of a method would be more than twenty.
+_BLOCK, _MOST_PARTS = 5, 20
+# Seconds of work in this process before workers are started for the rest, which takes about as long.
+_ALONE = 3.0
+_NO_CERTIFICATES = Certificates()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a comparison is: searches `done` of `total`, of which `already` were stored before.
+
+    `lost` are the addresses of workers that went away with searches in work.
+    """
+
+    done: int
+    total: int
+    already: int
+    seconds: float
+    lost: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left at the rate so far, or None before the first part and after the last."""
+        made = self.done - self.already
+        return (self.total - self.done) * self.seconds / made if 0 < made < self.total - self.already else None
+
+
+def open_comparison(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    comparison: Comparison,
+    *,
+    device: str = "auto",
+    partial: bool = False,
+) -> Opened:
+    """The pool of a comparison, after each of its methods was found to be one that the pool can serve.
+
+    Raises `UsageError` where one is not, and what `hnas.pipeline.search.session.prepare` raises. Writes nothing.
+    """
+    work = Opened(_job(store, comparison, device, partial), store, connection)
+    for k in range(len(comparison.methods)):
+        work.prepared(k).check_method()
+    return work
+
+
+def missing(store: Store, comparison: Comparison) -> list[Part]:
+    """The parts that the store lacks, the first of each method first: they tell the most of the time that is left."""
+    stored = stored_parts(store, comparison.name)
+    parts: list[Part] = []
+    for k, settings in enumerate(comparison.methods):
+        seeds = comparison.seeds_of(k)
+        block = 1 if settings.training is not None else max(_BLOCK, -(-seeds // _MOST_PARTS))
+        parts += missing_parts(stored, k, seeds, block)
+    return sorted(parts, key=lambda part: (part.first, part.k))
+
+
+def compare(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    comparison: Comparison,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    certificates: Certificates = _NO_CERTIFICATES,
+    device: str = "auto",
+    partial: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+    task: Callable[[Job, Part], int] = run_part,
+) -> Opened:
+    """Make the searches of `comparison` that the store lacks, and return its pool.
+
+    `workers` local processes (default: one for each core, or GPU where trainings use them), or the cluster at the
+    `scheduler` address. `partial` allows a run that is unfinished; `task` is what a worker does with a part.
+
+    Raises `UsageError` for a method that the pool cannot serve, and `HnasError` where the scheduler does not answer, a
+    search fails, or the user interrupts; the parts that finished stay.
+    """
+    if workers is not None and not 1 <= workers <= 1024:
+        raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
+    if workers is not None and scheduler is not None:
+        raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
+    certificates.check(scheduler)
+    work = open_comparison(store, connection, comparison, device=device, partial=partial)
+    if not missing(store, comparison):
+        return work
+    store.prepare()
+    begun = time.perf_counter()
+    lost: list[str] = []
+    # Another command that makes the same comparison waits, and finds everything made.
+    with locked(store, FOLDER, comparison.name):
+        _record(store, comparison)
+        todo = missing(store, comparison)
+        total, done = comparison.searches, comparison.searches - sum(len(part.seeds) for part in todo)
+        already = done
+        progress(Progress(done, total, already, 0.0))
+        try:
+            for count in _made(work, todo, workers, scheduler, certificates, task, lost):
+                done += count
+                progress(Progress(done, total, already, time.perf_counter() - begun, tuple(lost)))
+        except KeyboardInterrupt:
+            raise HnasError(
+                f"interrupted: {done} of {total} searches are stored in comparison {comparison.name}; the same command "
+                "goes on from there"
+            ) from None
+    return work
+
+
+def _job(store: Store, comparison: Comparison, device: str, partial: bool) -> Job:
+    methods = json.dumps([settings.as_dict() for settings in comparison.methods])
+    return Job(store.root if store.local else store.location, comparison.name, methods, device, partial)
+
+
+def _record(store: Store, comparison: Comparison) -> None:
+    """Say what the comparison is, unless that is said already of as many seeds."""
+    place = (FOLDER, comparison.name, RECORD)
+    before = store.read_json(*place) if store.exists(*place) else {}
+    if before.get("seeds", 0) < comparison.seeds:
+        content = {
+            "id": comparison.name,
+            "created": before.get("created", now()),
+            "seeds": comparison.seeds,
+            "methods": [settings.as_dict() for settings in comparison.methods],
+        }
+        store.write_json(content, *place)
+
+
+def _made(
+    work: Opened,
+    todo: Sequence[Part],
+    workers: int | None,
+    scheduler: str | None,
+    certificates: Certificates,
+    task: Callable[[Job, Part], int],
+    lost: list[str],
+) -> Iterator[int]:
+    """Have all parts made; yields the number of searches of each as it is stored, 0 where a worker was `lost`."""
+    job, trained = work.job, work.settings[0].training is not None
+    count = workers or (default_workers(job.device) if scheduler is None else 0)
+    left = list(todo)
+    if scheduler is None and (count == 1 or not trained):
+        begun = time.perf_counter()
+        while left and (count == 1 or time.perf_counter() - begun < _ALONE):
+            part = left.pop(0)
+            work.run(part)
+            yield len(part.seeds)
+    if not left:
+        return
+    token = uuid.uuid4().hex[:10]
+    with ExitStack() as stack:
+        client = stack.enter_context(connected(workers, scheduler, job.device if trained else "cpu", certificates))
+        stack.enter_context(prepared(client, wait_without_spinning, f"hnas-{token}"))
+        count_workers(client)
+        gone = lost_workers(client, f"hnas-{token}-")
+        yield from _on_cluster(client, job, left, task, token, gone, lost)
+
+
+def _on_cluster(
+    client: Client,
+    job: Job,
+    parts: Sequence[Part],
+    task: Callable[[Job, Part], int],
+    token: str,
+    gone: list[str],
+    lost: list[str],
+) -> Iterator[int]:
+    finished: SimpleQueue[Future] = SimpleQueue()
+    running: dict[str, Future] = {}
+    for part in parts:
+        key = f"hnas-{token}-{part.name}"
+        running[key] = client.submit(task, job, part, key=key, pure=False)
+        running[key].add_done_callback(finished.put)
+    try:
+        while running:
+            for future in next_finished(finished):
+                del running[future.key]
+                yield _result(future)
+                future.release()
+            if len(gone) > len(lost):
+                lost[:] = gone
+                yield 0
+    finally:
+        # On a cluster that lives on, they would be made for nobody.
+        client.cancel(list(running.values()))
+
+
+def _result(future: Future) -> int:
+    try:
+        return int(future.result())
+    except HnasError:
+        raise
+    except KilledWorker as error:
+        raise HnasError(
+            f"searches were lost with their worker {error.allowed_failures + 1} times, as happens for lack of memory; "
+            "use fewer --workers; what finished is stored"
+        ) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HnasError(f"a search failed on its worker: {reason}; what finished is stored") from error

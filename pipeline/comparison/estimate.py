@@ -1,0 +1,95 @@
+"""What a comparison would take, measured on a little of it: `hnas compare --dry-run`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from threadpoolctl import threadpool_limits
+
+from hnas.errors import UsageError
+from hnas.pipeline.cluster.local_cluster import default_workers
+from hnas.pipeline.comparison.request import Comparison
+from hnas.pipeline.comparison.worker import Opened
+from hnas.pipeline.io.memory import peak_memory
+from hnas.pipeline.io.progress import duration
+from hnas.pipeline.io.terminal_tables import described
+from hnas.pipeline.store.comparisons import Part
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of all processes together, least and most; the seconds that budgets are charged; bytes of a process."""
+
+    seconds: tuple[float, float]
+    cost: tuple[float, float]
+    memory: int
+
+
+def estimate(work: Opened, todo: Sequence[Part]) -> Estimate:
+    """What making the parts `todo` takes: from a search of each method, or a step of the smallest and largest training.
+
+    Writes nothing. Raises what a search raises.
+    """
+    counts = Counter(dict.fromkeys(range(len(work.settings)), 0))
+    for part in todo:
+        counts[part.k] += len(part.seeds)
+    if work.first.trainer is not None:
+        _, trained = work.first.estimate()
+        assert trained is not None
+        least, most = trained.seconds
+        charged = [_trainings(work, k, least, most) for k in counts]
+        bounds = [sum(count * cost[i] for count, cost in zip(counts.values(), charged, strict=True)) for i in (0, 1)]
+        return Estimate((bounds[0], bounds[1]), (bounds[0], bounds[1]), trained.memory)
+    seconds = cost = 0.0
+    for k, count in counts.items():
+        if count:
+            begun = time.perf_counter()
+            with threadpool_limits(1):
+                queries = work.prepared(k).run((), lambda _: None)
+            seconds += count * (time.perf_counter() - begun)
+            cost += count * sum(query.cost for query in queries)
+    return Estimate((seconds, seconds), (cost, cost), peak_memory())
+
+
+def _trainings(work: Opened, k: int, least: float, most: float) -> tuple[float, float]:
+    """The seconds of training of one search of the method `k`, where a training takes `least` to `most`."""
+    settings = work.settings[k]
+    if settings.queries is None:
+        if settings.budget is None:
+            raise UsageError("a search needs a number of queries or a budget in seconds")
+        return settings.budget, settings.budget + most
+    low, high = settings.queries * least, settings.queries * most
+    return (low, high) if settings.budget is None else (min(low, settings.budget), min(high, settings.budget + most))
+
+
+def estimate_text(
+    comparison: Comparison, work: Opened, todo: Sequence[Part], *, workers: int | None = None, cluster: bool = False
+) -> str:
+    """What a comparison would take, with so many local `workers` or the default, or one worker of a `cluster`."""
+    found = estimate(work, todo)
+    if workers is None:
+        trained = work.first.trainer is not None
+        workers = 1 if cluster else default_workers(work.job.device if trained else "cpu")
+    count = sum(len(part.seeds) for part in todo)
+    settings = comparison.methods[0]
+    by = settings.signal or f"{settings.training.epochs if settings.training else 0} epochs of training"
+    share = tuple(value / max(1, min(workers, len(todo))) for value in found.seconds)
+    rows = [
+        [
+            "comparison",
+            f"{comparison.name}, {len(comparison.labels)} methods by {comparison.seeds} seeds, guided by {by}",
+        ],
+        ["searches", f"{count:,} to make, {comparison.searches - count:,} are stored"],
+        ["time", f"about {_range(share)} with {workers} worker{'' if workers == 1 else 's'}"],
+        ["memory", f"about {found.memory / 2**30:.1f} GiB in each"],
+        ["cost", f"about {_range(found.cost)} of training, {'real' if settings.training else 'looked up'}"],
+    ]
+    return described(rows) + "\nnothing was written"
+
+
+def _range(seconds: Sequence[float]) -> str:
+    least, most = map(duration, seconds)
+    return least if least == most else f"{least} to {most}"

@@ -1,0 +1,105 @@
+"""What a comparison is asked for: settings of a search for each method, the seeds, and the reference of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import duckdb
+
+from hnas.errors import UsageError, did_you_mean
+from hnas.optim.methods.registry import methods as known_methods
+from hnas.pipeline.comparison.specs import MethodSpec
+from hnas.pipeline.search.session import new_search
+from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
+from hnas.pipeline.store.comparisons import comparison_name
+
+_MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Searches to make: of each method, with its settings for seed 0, those of the seeds 0 to `seeds` − 1.
+
+    `labels` are the methods as they were asked for, `reference` is one of them. A method that does not vary is searched
+    with seed 0 alone.
+    """
+
+    labels: tuple[str, ...]
+    methods: tuple[SearchSettings, ...]
+    seeds: int
+    reference: str
+
+    @cached_property
+    def name(self) -> str:
+        """A digest of what determines the searches: more seeds, or another reference, are the same comparison."""
+        return comparison_name({"methods": [settings.as_dict() for settings in self.methods]})
+
+    def varies(self, k: int) -> bool:
+        """Whether the method `k` depends on the seed."""
+        return known_methods[self.methods[k].method].varies
+
+    def seeds_of(self, k: int) -> int:
+        """The number of searches of the method `k`."""
+        return self.seeds if self.varies(k) else 1
+
+    @property
+    def searches(self) -> int:
+        """The number of all searches."""
+        return sum(self.seeds_of(k) for k in range(len(self.methods)))
+
+
+def new_comparison(
+    connection: duckdb.DuckDBPyConnection,
+    specs: Sequence[MethodSpec],
+    *,
+    seeds: int,
+    reference: str | None = None,
+    queries: int | None = 20,
+    budget: float | None = None,
+    training: TrainingSettings | None = None,
+    **options: Any,
+) -> Comparison:
+    """A comparison of the methods `specs`; those without a budget of their own have `queries` and `budget`.
+
+    `options` are those of `hnas.pipeline.search.session.new_search`. Raises `UsageError` for what does not exist or
+    does not fit.
+    """
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise UsageError(f"--seeds {seeds} cannot be; give 1 to {_MOST_SEEDS:,}")
+    for spec in specs:
+        known_methods[spec.name]  # raises
+    first = new_search(
+        connection, method=specs[0].name, metric=specs[0].argument, queries=queries, budget=budget, training=training,
+        **options,
+    ).settings  # fmt: skip
+    made: list[SearchSettings] = []
+    for spec in specs:
+        own = spec.queries is not None or spec.seconds is not None
+        settings = replace(
+            first,
+            method=spec.name,
+            metric="trace" if spec.name == "hnas" and spec.argument is None else spec.argument,
+            queries=spec.queries if own else queries,
+            budget=spec.seconds if own else budget,
+        )
+        if settings in made:
+            raise UsageError(f"--methods has {spec} twice; name each method with its budget once")
+        made.append(settings)
+    labels = tuple(str(replace(spec, argument=s.metric)) for spec, s in zip(specs, made, strict=True))
+    return Comparison(labels, tuple(made), seeds, _reference(reference, specs, labels))
+
+
+def _reference(wanted: str | None, specs: Sequence[MethodSpec], labels: Sequence[str]) -> str:
+    """The label of the method that others are tested against: the wanted one, else the first HNAS, else the first."""
+    if wanted is None:
+        return next((label for spec, label in zip(specs, labels, strict=True) if spec.name == "hnas"), labels[0])
+    for spec, label in zip(specs, labels, strict=True):
+        if wanted.strip() in (label, str(spec), spec.method, label.partition("@")[0]):
+            return label
+    raise UsageError(
+        f"--reference {wanted!r:.100} is none of the methods compared; it is one of {', '.join(labels)}"
+        f"{did_you_mean(wanted, labels)}"
+    )

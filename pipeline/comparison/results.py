@@ -1,0 +1,217 @@
+"""What the searches of a comparison found, read from the store: Table 3 and the curves of Figure 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hnas.errors import HnasError, UsageError
+from hnas.optim.methods.registry import methods as known_methods
+from hnas.pipeline.catalog.signals import Signal, reported, test_accuracies
+from hnas.pipeline.comparison.curves import Course, Curve, average
+from hnas.pipeline.comparison.request import Comparison
+from hnas.pipeline.comparison.statistics import Array
+from hnas.pipeline.comparison.table import ComparisonTable, Outcome, make_rows
+from hnas.pipeline.comparison.worker import Opened
+from hnas.pipeline.io.printable import printable
+from hnas.pipeline.store.comparisons import FOLDER, stored_parts
+from hnas.pipeline.store.run import run_or_mean
+from hnas.pipeline.store.store import Store
+from hnas.spaces import Named, SearchSpace, key_of
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One search: the incumbents after each query, places in `Results.archs`, and the cost so far, both (queries,)."""
+
+    incumbents: Indices
+    cost: Array
+
+
+class Results:
+    """The finished searches of a comparison, and the test accuracies (architectures, data sets) of what they found."""
+
+    def __init__(
+        self, store: Store, connection: duckdb.DuckDBPyConnection, comparison: Comparison, work: Opened
+    ) -> None:
+        self._comparison, self._work = comparison, work
+        space = comparison.methods[0].space
+        self.archs = list(work.pool.archs)
+        places = {arch: i for i, arch in enumerate(self.archs)}
+        self.searches = [_read(store, comparison, k, places) for k in range(len(comparison.methods))]
+        manual = _manual(work.pool.space)
+        tables = reported(connection, space)
+        known = test_accuracies(connection, space, tables, None)
+        #: The accuracies that are reported; where the store has none of what won, the one that guided.
+        self.tables: list[Signal] = []
+        columns = []
+        for table in tables:
+            values = known[table.dataset]
+            column = np.array([values.get(arch, np.nan) for arch in self.archs])
+            if any(not np.isnan(column[found.incumbents[-1]]) for method in self.searches for found in method):
+                self.tables.append(table)
+                columns.append(column)
+        self.datasets = [table.dataset for table in self.tables]
+        self.manual = {
+            name: np.array([known[table.dataset].get(arch, np.nan) for table in self.tables])
+            for name, arch in manual.items()
+        }
+        self.manual = {name: values for name, values in self.manual.items() if not np.isnan(values).all()}
+        if columns:
+            self.accuracies = np.stack(columns, axis=1)
+        else:
+            settings = comparison.methods[0]
+            self.datasets = [f"{settings.dataset} {settings.accuracy.removesuffix('_accuracy')}"]
+            self.accuracies = self._guiding(store)[:, None]
+
+    def _guiding(self, store: Store) -> Array:
+        """What guided the searches: the performance (architectures,) of what they evaluated, else NaN."""
+        values = np.full(len(self.archs), np.nan)
+        places = {arch: i for i, arch in enumerate(self.archs)}
+        for part in stored_parts(store, self._comparison.name):
+            table = store.read_table(["arch", "performance"], FOLDER, self._comparison.name, part.name)
+            for arch, performance in zip(table["arch"].to_pylist(), table["performance"].to_pylist(), strict=True):
+                values[places[arch]] = performance
+        return values
+
+    @property
+    def optimum(self) -> Array:
+        """The best accuracy (data sets,) of all candidates, NaN where none is known."""
+        known = np.where(np.isnan(self.accuracies).all(axis=0), np.nan, 0.0)
+        best: Array = known + np.fmax.reduce(self.accuracies, axis=0)
+        return best
+
+    def table(self) -> ComparisonTable:
+        """Table 3 of the paper."""
+        outcomes = [
+            Outcome(
+                label,
+                (method := known_methods[settings.method]).kind,
+                method.applicable,
+                method.varies,
+                np.array([self.accuracies[found.incumbents[-1]] for found in searches]),
+                np.array([found.cost[-1] if self._costs_known else np.nan for found in searches]),
+                np.array([float(len(found.cost)) for found in searches]),
+            )
+            for label, settings, searches in zip(
+                self._comparison.labels, self._comparison.methods, self.searches, strict=True
+            )
+        ]
+        optimum = self.optimum if self.tables else None
+        rows = make_rows(outcomes, reference=self._comparison.reference, manual=self.manual, optimum=optimum)
+        return ComparisonTable(self._heading(), tuple(self.datasets), rows, self._comparison.reference, self._notes())
+
+    @property
+    def _costs_known(self) -> bool:
+        return any(found.cost[-1] > 0 for searches in self.searches for found in searches)
+
+    def curves(self) -> tuple[list[Curve], bool]:
+        """Figure 2 of the paper; whether the budget is counted in queries, as where no method has one in seconds."""
+        by_queries = not self._costs_known or all(settings.budget is None for settings in self._comparison.methods)
+        curves = []
+        for label, searches in zip(self._comparison.labels, self.searches, strict=True):
+            courses = [
+                Course(
+                    np.arange(1.0, len(found.cost) + 1) if by_queries else found.cost,
+                    100 - self.accuracies[found.incumbents],
+                )
+                for found in searches
+            ]
+            curves.append(average(label, courses, by_queries=by_queries))
+        return curves, by_queries
+
+    def _heading(self) -> str:
+        settings, size = self._comparison.methods[0], self._work.first.size
+        where = f" under {settings.where}" if settings.where else ""
+        guided = "trainings" if settings.signal is None else str(settings.signal)
+        seeds = self._comparison.seeds
+        return (
+            f"{settings.space} on {settings.dataset}, {size.candidates:,} architectures of "
+            f"{run_or_mean(settings.run, settings.runs)}{where}; {seeds} seed{'' if seeds == 1 else 's'}; "
+            f"guided by {guided}"
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        by_table: dict[tuple[str, int | None], list[str]] = {}
+        for table in self.tables:
+            by_table.setdefault((table.source, table.epochs), []).append(table.dataset)
+        told = [
+            f"{', '.join(datasets)} after {epochs} epochs ({printable(source)})"
+            if epochs is not None
+            else f"{', '.join(datasets)} ({printable(source)})"
+            for (source, epochs), datasets in by_table.items()
+        ]
+        notes.append(
+            f"Reported: test accuracy of the winner in percent, {'; '.join(told)}; mean ± deviation over seeds (of the "
+            "population), none where all seeds give the same."
+            if told
+            else "The store has no test accuracies: the performance that guided the searches is reported."
+        )
+        signal = self._comparison.methods[0].signal
+        if signal is not None and signal.accuracy == "test_accuracy":
+            notes.append(
+                "No validation accuracy guides the searches: each winner is chosen by the test accuracy, so its own is "
+                "the best of many and no estimate."
+            )
+        if self.tables:
+            notes.append("optimum: the best of the candidates on each data set, each by itself.")
+        return tuple(notes)
+
+
+def _manual(space: SearchSpace | None) -> dict[str, str]:
+    """The architectures of the literature that have names, as tables spell them."""
+    if space is None or not isinstance(space, Named):
+        return {}
+    return {name: key_of(space, arch) for name, arch in space.named().items()}
+
+
+def _read(store: Store, comparison: Comparison, k: int, places: dict[str, int]) -> list[Found]:
+    """The searches of the method `k` in the order of their seeds. Raises `HnasError` where one is missing."""
+    wanted = range(comparison.seeds_of(k))
+    parts = [p for p in stored_parts(store, comparison.name) if p.k == k and p.first < len(wanted)]
+    columns = ["seed", "arch", "performance", "cost", "epochs"]
+    found: dict[int, Found] = {}
+    for part in parts:
+        table = store.read_table(columns, FOLDER, comparison.name, part.name)
+        seeds = table["seed"].to_numpy()
+        for seed in part.seeds:
+            start, stop = np.searchsorted(seeds, [seed, seed + 1])
+            if start < stop:
+                found[seed] = _found(table.slice(start, stop - start), places)
+    if lacking := [seed for seed in wanted if seed not in found]:
+        raise HnasError(
+            f"comparison {comparison.name} has lost searches of {comparison.labels[k]}, that of seed {lacking[0]} "
+            "among them; the same command makes them again"
+        )
+    return [found[seed] for seed in wanted]
+
+
+def _found(queries: pa.Table, places: dict[str, int]) -> Found:
+    try:
+        archs = np.array([places[arch] for arch in queries["arch"].to_pylist()])
+    except KeyError as error:
+        raise UsageError(
+            f"the comparison evaluated {error.args[0]}, which is no candidate any more; the store has changed, so "
+            "remove the comparison and make it again"
+        ) from None
+    epochs = np.nan_to_num(queries["epochs"].to_numpy(zero_copy_only=False).astype(float), nan=np.inf)
+    performance = queries["performance"].to_numpy()
+    return Found(archs[incumbents(epochs, performance)], np.cumsum(queries["cost"].to_numpy()))
+
+
+def incumbents(epochs: Array, performance: Array) -> Indices:
+    """The place (queries,) of the best query so far: of the longest training, then of the best, then the earliest."""
+    keys = list(zip(epochs.tolist(), performance.tolist(), strict=True))
+    best, so_far = 0, []
+    for place, key in enumerate(keys):
+        if key > keys[best]:
+            best = place
+        so_far.append(best)
+    return np.array(so_far)

@@ -1,0 +1,113 @@
+"""What a process does for a comparison: it opens the store and makes the pool once, then searches part by part.
+
+A part is written when all its searches are done, in one rename, so that a process that dies leaves nothing that counts.
+Where queries are trainings, a part is one search, saved after each of them, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import duckdb
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+from hnas.optim.algorithm import Query
+from hnas.pipeline.catalog.pool import RunPool
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.search.session import Prepared, prepare, queries_table, query_of
+from hnas.pipeline.search.settings import SearchSettings
+from hnas.pipeline.store.comparisons import FOLDER, Part, search_name
+from hnas.pipeline.store.manifests import remove_file
+from hnas.pipeline.store.shipped_tables import shipped_tables
+from hnas.pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the parts of one comparison have in common: where, its name, and the settings of its methods as JSON."""
+
+    store: str
+    comparison: str
+    methods: str
+    device: str
+    partial: bool = False
+
+
+class Opened:
+    """A store with the pool of one comparison."""
+
+    def __init__(self, job: Job, store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+        self.job, self.store, self._connection = job, store, connection
+        self.settings = [SearchSettings.from_dict(saved) for saved in json.loads(job.methods)]
+        self.first = self._prepared(self.settings[0], None)
+        self._prepared_methods: dict[int, Prepared] = {0: self.first}
+
+    @property
+    def pool(self) -> RunPool:
+        """The candidates of all methods."""
+        return self.first.pool
+
+    def _prepared(self, settings: SearchSettings, pool: RunPool | None) -> Prepared:
+        return prepare(self._connection, settings, pool=pool, device=self.job.device, partial=self.job.partial)
+
+    def prepared(self, k: int, seed: int = 0) -> Prepared:
+        """The search of the method `k` with `seed`. Raises what `hnas.pipeline.search.session.prepare` raises."""
+        if self.settings[k].training is not None and seed:  # it trains from the seed
+            return self._prepared(replace(self.settings[k], seed=seed), self.pool)
+        if k not in self._prepared_methods:
+            self._prepared_methods[k] = self._prepared(self.settings[k], self.pool)
+        return replace(self._prepared_methods[k], settings=replace(self.settings[k], seed=seed))
+
+    def run(self, part: Part, on_query: Callable[[], None] = lambda: None) -> None:
+        """Make the searches of `part` and store them. Raises what a search raises."""
+        found = [self._searched(part, seed, on_query) for seed in part.seeds]
+        self.store.write_table(pa.concat_tables(found), FOLDER, self.job.comparison, part.name)
+        if self.settings[part.k].training is not None:
+            remove_file(self.store, FOLDER, self.job.comparison, part.partial)
+
+    def _searched(self, part: Part, seed: int, on_query: Callable[[], None]) -> pa.Table:
+        prepared = self.prepared(part.k, seed)
+        history = self._history(part) if prepared.trainer is not None else []
+        saved = list(history)
+
+        def save(query: Query) -> None:
+            if prepared.trainer is not None:
+                saved.append(query)
+                self.store.write_table(self._table(part.k, seed, saved), FOLDER, self.job.comparison, part.partial)
+            on_query()
+
+        # One thread each: sums that are split otherwise would lead a search elsewhere, and processes fill the machine.
+        with threadpool_limits(1):
+            return self._table(part.k, seed, prepared.run(history, save))
+
+    def _history(self, part: Part) -> list[Query]:
+        place = (FOLDER, self.job.comparison, part.partial)
+        if not self.store.exists(*place):
+            return []
+        return [query_of(row) for row in self.store.read_table(None, *place).to_pylist()]
+
+    def _table(self, k: int, seed: int, queries: list[Query]) -> pa.Table:
+        table = queries_table(queries)
+        name = search_name(self.job.comparison, k, seed)
+        seeds = pa.array([seed] * len(queries), pa.int64())
+        return table.add_column(0, "search", [[name] * len(queries)]).add_column(1, "seed", [seeds])
+
+
+@lru_cache(maxsize=1)
+def opened(job: Job) -> Opened:
+    """The store and the pool of a job, opened once for this process."""
+    store = Store(job.store)
+    store.check_version()
+    connection = connect(store, shipped_tables())
+    connection.execute("SET threads = 1")
+    return Opened(job, store, connection)
+
+
+def run_part(job: Job, part: Part) -> int:
+    """Make and store one part; returns the number of its searches. Done twice, it stores the same."""
+    opened(job).run(part)
+    return len(part.seeds)
