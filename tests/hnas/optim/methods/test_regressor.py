@@ -55,7 +55,7 @@ def kernel(length: float, d: int) -> Sum:
 @pytest.mark.parametrize("argument", ["gp", "forest"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_each_query_is_that_of_the_program_written_plainly(argument: str, seed: int) -> None:
-    x = features(columns_pool())
+    x, prior = features(columns_pool())
     distances = cdist(x, x)
     free = set(range(len(CELLS)))
     rows = [int(np.argmax(np.random.default_rng(seed).random(len(CELLS))))]
@@ -65,25 +65,37 @@ def test_each_query_is_that_of_the_program_written_plainly(argument: str, seed: 
             score = distances[rows].min(axis=0)
         else:
             seen = normal_scores([accuracy(CELLS[i]) for i in rows])
+            offset = prior - sum(prior[i] for i in rows) / len(rows)
             if argument == "gp":
-                mean, deviation = process(x, rows, seen)
+                mean, deviation = process(x, rows, seen - offset[rows])
             else:
-                mean, deviation = Forest(x, seed=seed).predict(np.array(rows), seen)
-            score = improvement(mean, deviation, seen.max())
+                mean, deviation = Forest(x, seed=seed).predict(np.array(rows), seen - offset[rows])
+            score = improvement(mean + offset, deviation, seen.max())
         rows.append(max(sorted(free), key=lambda i: score[i]))
     queries = made(f"regressor:{argument}", columns_pool(), 12, seed=seed)
     assert [query.arch for query in queries] == [CELLS[i] for i in rows]
 
 
-def test_features_are_standardised_logarithms() -> None:
-    np.testing.assert_allclose(features(columns_pool())[:, :2], plain_features(("kappa", "trace")), atol=1e-12)
+def test_features_are_standardised_logarithms_and_large_well_conditioned_networks_are_expected_to_be_good() -> None:
+    columns = COLUMNS | {"params": COLUMNS["snip"], "flops": COLUMNS["grad_norm"]}
+    x, expected = features(columns_pool(columns))
+    np.testing.assert_allclose(x, plain_features(("kappa", "trace", "snip", "grad_norm")), atol=1e-12)
+    np.testing.assert_allclose(expected, (x[:, 2] + x[:, 3]) / 4 - x[:, 0] / 2, atol=1e-12)
+
+
+def test_columns_that_the_pool_lacks_are_left_out() -> None:
+    x, expected = features(columns_pool({"trace": COLUMNS["trace"], "flops": COLUMNS["grad_norm"]}))
+    np.testing.assert_allclose(x, plain_features(("trace", "grad_norm")), atol=1e-12)
+    np.testing.assert_allclose(expected, x[:, 1] / 2, atol=1e-12)
 
 
 def test_zeros_infinities_and_unknown_values_have_features() -> None:
     pool = ArrayPool(["a", "b", "c", "d", "e"], {"trace": [0.0, 1.0, math.e, math.inf, math.nan]})
-    a, b, c, d, e = features(pool)[:, 0].tolist()
+    x, expected = features(pool)
+    a, b, c, d, e = x[:, 0].tolist()
     assert a == b < e < c == d
-    assert np.mean([a, b, c, d, e]) == pytest.approx(0)
+    assert np.mean(x) == pytest.approx(0)
+    assert not expected.any()
 
 
 def test_performances_enter_by_their_ranks() -> None:
