@@ -789,11 +789,26 @@ def correlate(
         typer.Option(
             "--with",
             metavar="COLUMN",
-            help="An accuracy.  [test_accuracy where there is one]",
+            help="Any column.  [test_accuracy, else valid_accuracy, where there is one]",
             autocompletion=completion.columns,
         ),
     ] = None,
-    method: Annotated[Literal["spearman", "kendall"], typer.Option("--method", help="Rank correlation.")] = "spearman",
+    given: Annotated[
+        str | None,
+        typer.Option(
+            "--given",
+            metavar="COLUMNS",
+            help="What each column says of it beyond these, such as params,flops: partial correlations.",
+            autocompletion=completion.columns,
+        ),
+    ] = None,
+    method: Annotated[
+        Literal["spearman", "kendall"], typer.Option("--method", help="Rank correlation of each pair of columns.")
+    ] = "spearman",
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", metavar="N", help="Epochs of the accuracies.  [as `hnas search` has them]")
+    ] = None,
+    source: SourceOption = None,
     space: Annotated[
         str | None,
         typer.Option("--space", metavar="SPACE", help="Runs of this space only.", autocompletion=completion.spaces),
@@ -803,7 +818,6 @@ def correlate(
     average: AverageOption = False,
     partial: PartialOption = False,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
-    seed: SeedOption = 0,
     form: Annotated[
         Literal["table", "csv", "json"], typer.Option("--format", help="How to write the result.")
     ] = "table",
@@ -812,7 +826,8 @@ def correlate(
 ) -> None:
     """Correlate metrics and accuracies.
 
-    Rank correlations of all columns with each other, and of the metrics with an accuracy, plain and through eq. (7).
+    Rank correlations of all columns with each other, and of the metrics with one column, plain and through eq. (7):
+    Spearman's rho and Kendall's tau. --given tells what a metric says beyond the size of an architecture.
     """
     from hnas.pipeline.analysis.correlate import correlate as compute
     from hnas.pipeline.analysis.report import correlation_text, write_records
@@ -829,7 +844,16 @@ def correlate(
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     with status(sys.stderr, "correlating"):
         found = compute(
-            connection, chosen, target=target, method=method, t=t, seed=seed, average=average, partial=partial
+            connection,
+            chosen,
+            target=target,
+            given=[name.strip() for name in given.split(",")] if given is not None else (),
+            method=method,
+            epochs=epochs,
+            source=source,
+            t=t,
+            average=average,
+            partial=partial,
         )
     if form == "table":
         print(correlation_text(found, terminal_width(sys.stdout)))

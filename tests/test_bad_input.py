@@ -309,8 +309,7 @@ CASES = [
     *(case(f"learning rate {lr}", 2, "lr ... above 0", *EVALUATE, "--lr", lr) for lr in ("0", "-1", "nan", "inf")),
     *(case(f"seed {seed}, {name}", 2, f"seed ... {seed} ... 0", *arguments, "--seed", seed)
       for seed in (-1, 2**63)
-      for name, arguments in {"precompute": SAMPLE, "evaluate": EVALUATE, "search": SEARCH,
-                              "correlate": ("correlate",)}.items()),
+      for name, arguments in {"precompute": SAMPLE, "evaluate": EVALUATE, "search": SEARCH}.items()),
     *(case(f"t {t}, {name}", 2, f"t = {t} ... 0 < t", *arguments, "--t", t)
       for t in ("0", "-1", "1000", "nan")
       for name, arguments in (("search", SEARCH), ("correlate", ("correlate",)))),
@@ -392,6 +391,14 @@ CASES = [
     case("a CSV with a header only", 2, "table.csv has a header but no rows", *IMPORT, table()),
     case("no column arch", 2, "no column arch", *IMPORT, table("digits,90", header="dataset,test_accuracy")),
     case("no column dataset", 2, "no column dataset", *IMPORT, table("A,90", header="arch,test_accuracy")),
+    case("an unknown column to be given", 2, "'size' ... params", "correlate", "--given", "params,size"),
+    case("the target given", 2, "--given params ... other columns", "correlate", "--with", "params", "--given",
+         "params"),
+    case("accuracies of an unknown source to correlate", 2, "nobody", "correlate", "--source", "nobody"),
+    case("a column of an architecture of no space", 2, "table.csv, line 2: ... 'conv'", "import", "columns",
+         table("conv,1", header="arch,latency")),
+    case("a column that exists", 2, "a column trace ... another name", "import", "columns",
+         table("A,1", header="arch,trace")),
     case("no accuracy column", 2, "no column ... test_accuracy", *IMPORT, table("A,digits", header="arch,dataset")),
     case("an unknown column", 2, "'colour' ... the columns are",
          *IMPORT, table("A,digits,90,red", header="arch,dataset,test_accuracy,colour")),

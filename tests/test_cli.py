@@ -290,7 +290,7 @@ def test_correlate_writes_both_kinds_of_table_1_as_json(
     figure_and_records: tuple[Path, list[dict[str, object]]],
 ) -> None:
     _, records = figure_and_records
-    names = ["run", "method", "n", "kind", "x", "y", "value", "mu", "nu"]
+    names = ["run", "method", "n", "kind", "x", "y", "value", "mu", "nu", "given"]
     assert all(list(record) == names for record in records)
     by_kind: dict[object, dict[object, dict[str, object]]] = {}
     for record in records:
@@ -301,7 +301,9 @@ def test_correlate_writes_both_kinds_of_table_1_as_json(
         assert list(by_kind[kind]) == table_1
         assert all(record["y"] == "test_accuracy" for record in by_kind[kind].values())
         assert all((record["mu"] is None) == (kind == "realizable") for record in by_kind[kind].values())
-    assert {(record["method"], record["n"]) for record in records} == {("spearman", 24)}
+    of_table_1 = [record["method"] for record in records if record["kind"] != "pair"]
+    assert of_table_1 == ["spearman", "spearman", "kendall", "kendall"] * 4
+    assert {(record["method"], record["n"]) for record in records if record["kind"] == "pair"} == {("spearman", 24)}
 
 
 def test_correlate_draws_a_real_picture(figure_and_records: tuple[Path, list[dict[str, object]]]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hnas.pipeline.analysis.correlate import spearman
+from hnas.pipeline.analysis.ranks import spearman
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
@@ -76,7 +76,10 @@ def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
     cells = search_spaces["nasbench201"].sample(6, seed=3)
     (tmp_path / "list.txt").write_text("\n".join(cells))
     shown = commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))
-    assert len(shown) == 11
+    assert len(shown) == 14
+    measured = dict.fromkeys([*cells, *search_spaces["nasbench201"].sample(8, seed=0)])
+    latencies = "".join(f"{arch},{number}\n" for number, arch in enumerate(measured))
+    (tmp_path / "hw-nas-bench-cifar10.csv").write_text(f"arch,pixel3_latency\n{latencies}")
     for command, _ in shown:
         run(command, tmp_path / "store")
     assert (tmp_path / "pool.parquet").exists()
@@ -107,15 +110,14 @@ def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Pat
     (tmp_path / "cifar10-test-accuracy.csv").write_bytes((data / "nasbench201/cifar10-test-accuracy.csv").read_bytes())
     page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
-    *_, spearman, kendall = [run(command, tmp_path / "store") for command in block.splitlines()]
+    *_, text = [run(command, tmp_path / "store") for command in block.splitlines()]
     rows = re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", page, re.M)
     assert len(rows) == 4
     for metric, row in rows:
         shown = re.findall(r"(\d\.\d\d) \(", row)
-        found = [
-            re.findall(rf"^{metric} +(\d\.\d\d) +(\d\.\d\d) +\d.*e", text, re.M)[-1] for text in (spearman, kendall)
-        ]
-        assert [found[0][0], found[1][0], found[0][1], found[1][1]] == shown, metric
+        four = r" +(\d\.\d\d)" * 4
+        rho, boosted_rho, tau, boosted_tau = re.findall(rf"^{metric}{four} +\d.*e", text, re.M)[-1]
+        assert [rho, tau, boosted_rho, boosted_tau] == shown, metric
     assert re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M) == rows
 
 

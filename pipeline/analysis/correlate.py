@@ -6,54 +6,52 @@ A pair is compared on the rows where both values are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 import numpy as np
-from scipy.stats import kendalltau, rankdata
 
 from hnas.errors import UsageError, did_you_mean, unknown
 from hnas.metrics.columns import COLUMNS
-from hnas.optim.objective import BOUNDS, Array, SearchRange, check_exponent, objective
-from hnas.optim.proposer import Optimiser
+from hnas.optim.objective import Array, check_exponent
+from hnas.pipeline.analysis.boosting import Boosted, boosted
+from hnas.pipeline.analysis.ranks import FEWEST, MEASURES, partial_kendall, partial_spearman, pearson, ranks
 from hnas.pipeline.catalog.averaging import group_of, left_out
-from hnas.pipeline.catalog.views import RunRow, check_complete
+from hnas.pipeline.catalog.pool import RunPool
+from hnas.pipeline.catalog.signals import ACCURACIES as SIGNALS
+from hnas.pipeline.catalog.signals import Signal, choose_signal
+from hnas.pipeline.catalog.views import RunRow, check_complete, sql
+from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.store.run import run_or_mean
 from hnas.pipeline.store.schema import ACCURACIES
 
 #: The metrics of Table 1, in its order.
 TABLE_1 = ("grad_norm", "snip", "grasp", "trace")
 
-# Bayesian optimisation over (mu, nu). The correlation is free of noise and takes milliseconds, so that half the steps
-# can explore. It counts all ranks, not the first alone: its best μ may be a ten-thousandth of the one at which the
-# terms of (7) weigh alike in the median, where only the largest distances from ν are felt.
-_STEPS, _INITIAL, _NOISE = 60, 30, 0.01
-_BOUNDS = {**BOUNDS, "log10_mu": (-6.0, 3.0)}
-_FEWEST = 3
+# The types of the columns that are correlated.
+_NUMERIC = ("BIGINT", "INTEGER", "DOUBLE", "FLOAT", "HUGEINT", "UBIGINT")
 
 
 @dataclass(frozen=True)
-class Boosted:
-    """A row of Table 1: correlations of one metric with an accuracy.
+class Partial:
+    """What the column `name` says of the target beyond the given ones, by one `method`, over the rows with a finite κ.
 
-    `realizable` is that of M itself, `non_realizable` that of −(7) at its best (μ, ν). NaN where there is none: values
-    that do not differ, or fewer than two architectures with a finite κ.
+    NaN where nothing is left of either.
     """
 
-    metric: str
-    realizable: float
-    non_realizable: float
-    mu: float
-    nu: float
+    name: str
+    method: str
+    value: float
 
 
 @dataclass(frozen=True)
 class Correlations:
-    """Rank correlations over the `n` rows of a run: `matrix` (k, k) between the columns `names` (k).
+    """Rank correlations over the `n` rows of a run: `matrix` (k, k) between the columns `names` (k), by `method`.
 
-    κ enters as it is, so that a negative number says that a small κ goes with a large value.
+    κ enters as it is, so that a negative number says that a small κ goes with a large value. `table_1` has both methods
+    for each metric, `partials` those for each column that is neither the target nor `given`.
     """
 
     run: RunRow
@@ -63,35 +61,40 @@ class Correlations:
     matrix: Array
     target: str | None
     table_1: list[Boosted]
+    given: list[str] = field(default_factory=list)
+    partials: list[Partial] = field(default_factory=list)
+    #: The rows with a finite κ, which the partial correlations are taken over.
+    alive: int = 0
+    #: The accuracies that were used.
+    signals: list[Signal] = field(default_factory=list)
     #: Those whose mean it is, `run` among them, and the number of architectures that only some of them have.
     runs: list[str] = field(default_factory=list)
     left_out: int = 0
 
     def records(self) -> list[dict[str, Any]]:
-        """One record for each pair and for each cell of Table 1, for programs."""
+        """One record for each pair, each cell of Table 1 and each partial correlation, for programs."""
+        run = " ".join(self.runs) or self.run.name
+
+        def record(
+            method: str, kind: str, x: str, y: str | None, value: float, mu: float = np.nan, nu: float = np.nan
+        ) -> dict[str, Any]:
+            n = self.alive if kind == "partial" else self.n
+            told = {"run": run, "method": method, "n": n, "kind": kind, "x": x, "y": y, "value": _plain(value)}
+            given = ",".join(self.given) if kind == "partial" else None
+            return {**told, "mu": _plain(mu), "nu": _plain(nu), "given": given}
+
         pairs = [
-            {"kind": "pair", "x": x, "y": y, "value": _plain(self.matrix[i, j]), "mu": None, "nu": None}
+            record(self.method, "pair", x, y, self.matrix[i, j])
             for i, x in enumerate(self.names)
             for j, y in enumerate(self.names)
             if i < j
         ]
-        boosted = [
-            {
-                "kind": kind,
-                "x": row.metric,
-                "y": self.target,
-                "value": _plain(value),
-                "mu": _plain(mu),
-                "nu": _plain(nu),
-            }
-            for row in self.table_1
-            for kind, value, mu, nu in (
-                ("realizable", row.realizable, np.nan, np.nan),
-                ("non_realizable", row.non_realizable, row.mu, row.nu),
-            )
-        ]
-        run = " ".join(self.runs) or self.run.name
-        return [{"run": run, "method": self.method, "n": self.n, **record} for record in pairs + boosted]
+        for row in self.table_1:
+            pairs.append(record(row.method, "realizable", row.metric, self.target, row.realizable))
+            found = (row.non_realizable, row.mu, row.nu)
+            pairs.append(record(row.method, "non_realizable", row.metric, self.target, *found))
+        pairs += [record(row.method, "partial", row.name, self.target, row.value) for row in self.partials]
+        return pairs
 
 
 def _plain(value: float) -> float | None:
@@ -103,126 +106,169 @@ def correlate(
     run: RunRow,
     *,
     target: str | None = None,
+    given: Sequence[str] = (),
     method: str = "spearman",
+    epochs: int | None = None,
+    source: str | None = None,
     t: float = 1.0,
-    seed: int = 0,
     average: bool = False,
     partial: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Correlations:
-    """Correlate the columns of a run with each other, and its metrics with the accuracy `target`.
+    """Correlate the columns of a run with each other, and its metrics with the column `target`.
 
-    With `average` they are those of the mean over all runs that differ from it in seed and batch only, on the
-    architectures that all of these have. `partial` allows a run that is unfinished. Without a `target` it is the test
-    accuracy where the pool has one. Raises `UsageError` for an unknown method or column, a target without values, a
-    run of fewer than three rows, a run that has no other to average with.
+    With `given` columns also what each other column says of the target beyond them. `epochs` and `source` choose the
+    accuracies, as for a search. With `average` they are those of the mean over all runs that differ from it in seed and
+    batch only, on the architectures that all of these have. `partial` allows a run that is unfinished. Without a
+    `target` it is the test accuracy, else the validation accuracy, where the pool has one. Raises `UsageError` for an
+    unknown method or column, a target without values, a run of fewer than three rows, a run that has no other to
+    average with, accuracies that the store does not have.
     """
-    if method not in _MEASURES:
-        raise unknown("the method", method, _MEASURES)
+    if method not in MEASURES:
+        raise unknown("the method", method, MEASURES)
     check_exponent(t)
     runs = group_of(connection, run.name) if average else []
     check_complete(connection, runs or [run.name], partial=partial)
-    columns = _columns(connection, run.name, runs)
+    columns, archs = _columns(connection, run.name, runs)
     what = run_or_mean(run.name, runs)
-    n = len(columns["kappa"])
-    if n < _FEWEST:
-        raise UsageError(f"{what} has {n} rows; a correlation needs at least {_FEWEST}")
-    if target is not None and target not in columns:
-        having = ", ".join(columns)
-        raise UsageError(
-            f"{what} has no values of {target!r}; it has {having}; `hnas import` adds accuracies"
-            f"{did_you_mean(target, columns)}"
-        )
-    if target is None and "test_accuracy" in columns:
-        target = "test_accuracy"
-    if target is not None and np.isfinite(columns[target]).sum() < _FEWEST:
-        raise UsageError(
-            f"only {int(np.isfinite(columns[target]).sum())} architectures of {what} have a {target}; a "
-            f"correlation needs at least {_FEWEST}"
-        )
-    measure = _MEASURES[method]
+    n = len(archs)
+    if n < FEWEST:
+        raise UsageError(f"{what} has {n} rows; a correlation needs at least {FEWEST}")
+    signals = _signals(connection, run, target, epochs, source)
+    columns |= _accuracies(connection, run.settings.space, signals, archs)
+    if target is None:
+        target = next((name for name in ("test_accuracy", "valid_accuracy") if name in columns), None)
+    if given and target is None:
+        raise UsageError("--given needs a column to correlate with; give --with COLUMN")
+    for name in (*([target] if target is not None else []), *given):
+        if name not in columns:
+            raise UsageError(
+                f"{what} has no values of {name!r}; it has {', '.join(columns)}; `hnas import` adds accuracies and "
+                f"columns{did_you_mean(name, columns)}"
+            )
+        count = int((~np.isnan(columns[name])).sum())
+        if count < FEWEST:
+            raise UsageError(
+                f"only {count} architectures of {what} have a {name}; a correlation needs at least {FEWEST}"
+            )
+    if target in given or len(set(given)) < len(given):
+        raise UsageError(f"--given {','.join(given)} names the target {target} or a column twice; name other columns")
     names = list(columns)
-    matrix = np.eye(len(names))
-    for i in range(len(names)):
-        for j in range(i):
-            matrix[i, j] = matrix[j, i] = measure(columns[names[i]], columns[names[j]])
-    table_1 = []
-    if target is not None and target in ACCURACIES:
-        for k, metric in enumerate(TABLE_1):
-            progress(k, len(TABLE_1))
-            table_1.append(_boosted(metric, columns, columns[target], measure, t, seed))
-        progress(len(TABLE_1), len(TABLE_1))
-    return Correlations(run, method, n, names, matrix, target, table_1, runs, left_out(connection, runs))
+    table_1, partials = [], []
+    if target is not None:
+        metrics = [name for name in TABLE_1 if name != target]
+        for k, metric in enumerate(metrics):
+            progress(k, len(metrics))
+            table_1 += boosted(metric, columns[metric], columns["kappa"], columns[target], t)
+        progress(len(metrics), len(metrics))
+        if given:
+            partials = _partials(columns, target, given)
+    return Correlations(
+        run,
+        method,
+        n,
+        names,
+        _matrix([columns[name] for name in names], method),
+        target,
+        table_1,
+        list(given),
+        partials,
+        int(np.isfinite(columns["kappa"]).sum()),
+        signals,
+        runs,
+        left_out(connection, runs),
+    )
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, run: str, runs: list[str]) -> dict[str, Array]:
-    """The numeric columns of the run's pool that hold any value, each (n,) with NaN where a value is missing.
+def _matrix(columns: list[Array], method: str) -> Array:
+    """The correlations (k, k) of k columns (n,) with each other."""
+    matrix = np.eye(len(columns))
+    ranked = [ranks(column) if method == "spearman" and not np.isnan(column).any() else None for column in columns]
+    for i, x in enumerate(columns):
+        for j, y in enumerate(columns[:i]):
+            a, b = ranked[i], ranked[j]
+            value = MEASURES[method](x, y) if a is None or b is None else pearson(a, b)
+            matrix[i, j] = matrix[j, i] = value
+    return matrix
+
+
+def _partials(columns: dict[str, Array], target: str, given: Sequence[str]) -> list[Partial]:
+    # A dead network has metrics of zero at any size: it would tell of itself, not of what a metric says beyond size.
+    alive = np.isfinite(columns["kappa"])
+    columns = {name: column[alive] for name, column in columns.items()}
+    others = [columns[name] for name in given]
+    found = []
+    for name in columns:
+        if name != target and name not in given:
+            found.append(Partial(name, "spearman", partial_spearman(columns[name], columns[target], others)))
+            if len(given) == 1:
+                found.append(Partial(name, "kendall", partial_kendall(columns[name], columns[target], others[0])))
+    return found
+
+
+def _columns(
+    connection: duckdb.DuckDBPyConnection, run: str, runs: Sequence[str]
+) -> tuple[dict[str, Array], list[str]]:
+    """The numeric columns of the run's pool that hold any value, each (n,) with NaN where one is missing; and the rows.
 
     With `runs`, the run's group, of their means on the architectures that all of them have.
     """
-    fixed = ("run", "space", "dataset", "arch", "canonical", "status", *COLUMNS, *ACCURACIES)
-    numeric = ("BIGINT", "INTEGER", "DOUBLE", "FLOAT", "HUGEINT", "UBIGINT")
-    described = connection.execute("DESCRIBE pool").fetchall()
-    static = [name for name, kind, *_ in described if name not in fixed and kind in numeric]
-    wanted = [*COLUMNS, *static, *ACCURACIES]
+    pool = RunPool(connection, run, runs)
+    kinds = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {pool.table}").fetchall()}
+    static = [name for name in pool.columns if name not in COLUMNS and kinds[name] in _NUMERIC]
+    wanted = [*COLUMNS, *static]
     listed = ", ".join(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in wanted)
-    if runs:
-        group = "(SELECT run_group FROM files.run_groups WHERE run = ?)"
-        source, values_of = f"mean_pool WHERE run_group = {group} AND n_runs = ?", [run, len(runs)]
-    else:
-        source, values_of = "pool WHERE run = ?", [run]
-    values = connection.execute(f"SELECT {listed} FROM {source} ORDER BY arch", values_of).fetchnumpy()
+    values = connection.execute(
+        f"SELECT DISTINCT ON (arch) arch, {listed} FROM {pool.table} ORDER BY arch"
+    ).fetchnumpy()
     columns: dict[str, Array] = {
         name: np.ma.filled(np.ma.asarray(values[name], dtype=float), np.nan) for name in wanted
     }
-    return {name: column for name, column in columns.items() if name in COLUMNS or not np.isnan(column).all()}
+    kept = {name: column for name, column in columns.items() if name in COLUMNS or not np.isnan(column).all()}
+    return kept, list(values["arch"])
 
 
-def spearman(x: Array, y: Array) -> float:
-    """Spearman's ρ of x (n,) and y (n,), ties by mean rank, infinities in their place; NaN where either is constant."""
-    x, y = _known(x, y)
-    if len(x) < _FEWEST:
-        return float("nan")
-    a, b = rankdata(x), rankdata(y)
-    a -= a.mean()
-    b -= b.mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / norm) if norm > 0 else float("nan")
+def _signals(
+    connection: duckdb.DuckDBPyConnection, run: RunRow, target: str | None, epochs: int | None, source: str | None
+) -> list[Signal]:
+    """The accuracies of the run's data set that fit `epochs` and `source`: a training accuracy comes with another."""
+    found, refused = [], None
+    dataset = canonical_dataset(run.settings.dataset)
+    for accuracy in SIGNALS:
+        try:
+            signal = choose_signal(
+                connection, run.settings.space, dataset, accuracy=accuracy, epochs=epochs, source=source
+            )
+        except UsageError as error:
+            if accuracy == target:
+                raise
+            refused = error
+            continue
+        if signal is not None:
+            found.append(signal)
+    if not found and (epochs is not None or source is not None):
+        raise refused or UsageError(f"the store has no accuracies of {run.settings.space} on {dataset} to choose from")
+    return found
 
 
-def kendall(x: Array, y: Array) -> float:
-    """Kendall's τ-b of x (n,) and y (n,), ties and infinities as in `spearman`."""
-    x, y = _known(x, y)
-    if len(x) < _FEWEST:
-        return float("nan")
-    return float(kendalltau(rankdata(x), rankdata(y)).statistic)
-
-
-def _known(x: Array, y: Array) -> tuple[Array, Array]:
-    known = ~(np.isnan(x) | np.isnan(y))
-    return x[known], y[known]
-
-
-_MEASURES: dict[str, Callable[[Array, Array], float]] = {"spearman": spearman, "kendall": kendall}
-
-
-def _boosted(
-    metric: str, columns: dict[str, Array], target: Array, measure: Callable[[Array, Array], float], t: float, seed: int
-) -> Boosted:
-    m, kappa = columns[metric], columns["kappa"]
-    realizable = measure(m, target)
-    nothing = (np.nan, np.nan, np.nan)
-    try:
-        search_range = SearchRange.of(m, kappa, t)
-    except UsageError:  # too few architectures that (7) may propose
-        return Boosted(metric, realizable, *nothing)
-    found = []
-    optimiser = Optimiser(seed=seed, bounds=_BOUNDS, initial=_INITIAL, noise=_NOISE)
-    for _ in range(_STEPS):
-        point = optimiser.suggest()
-        mu, nu = search_range.point(**point)
-        value = measure(-objective(m, kappa, mu=mu, nu=nu, t=t), target)
-        optimiser.register(point, -1.0 if np.isnan(value) else value)
-        if not np.isnan(value):
-            found.append((value, mu, nu))
-    return Boosted(metric, realizable, *max(found, default=nothing))
+def _accuracies(
+    connection: duckdb.DuckDBPyConnection, space: str, signals: Sequence[Signal], archs: Sequence[str]
+) -> dict[str, Array]:
+    """The accuracies (n,) of `archs` by each of the signals, and the training accuracy of the last one's trainings."""
+    wanted = {signal.accuracy: signal for signal in signals}
+    if signals:
+        wanted["train_accuracy"] = signals[-1]
+    found: dict[str, Array] = {}
+    for accuracy in ACCURACIES:
+        if (signal := wanted.get(accuracy)) is not None:
+            names = {"space": space, "dataset": signal.dataset, "source": signal.source, "epochs": signal.epochs}
+            if signal.of is not None:
+                names |= {"epochs": signal.of, "epoch": signal.epochs}
+            made = "signal_of" if signal.of is None else "signal_on_the_way"
+            connection.execute(sql(made, table="correlated_accuracies", accuracy=accuracy), names)
+            rows = connection.execute("SELECT arch, performance FROM correlated_accuracies").fetchall()
+            known = dict(rows)
+            column = np.array([known.get(arch, np.nan) for arch in archs], dtype=float)
+            if not np.isnan(column).all():
+                found[accuracy] = column
+    return found

@@ -30,18 +30,16 @@ def correlation_text(found: Correlations, width: int | None = None) -> str:
         rows.append([short[name], *(_number(found.matrix[i, j]) for j in range(len(found.names)))])
     remedy = "`--format csv` has all"
     lines.append(table(rows, texts=[True, *[False] * len(found.names)], width=width, remedy=remedy))
-    if found.table_1:
-        rows = [[f"with {found.target}", "realizable", "non-realizable", "mu", "nu"]]
-        for row in found.table_1:
-            values = [
-                _number(row.realizable),
-                _number(row.non_realizable),
-                _number(row.mu, ".3g"),
-                _number(row.nu, ".4g"),
-            ]
-            rows.append([row.metric, *values])
-        lines += ["", table(rows, texts=[True] + [False] * 4, width=width, remedy=remedy)]
-    elif found.target is None:
+    for lines_of in (_table_1(found), _partial_table(found)):
+        if lines_of:
+            lines += ["", table(lines_of, texts=[True, *[False] * (len(lines_of[0]) - 1)], width=width, remedy=remedy)]
+    if found.partials and found.alive < found.n:
+        lines += ["", f"partial correlations are those of the {found.alive:,} architectures with a finite kappa"]
+    if len(found.given) > 1:
+        lines += ["", "Kendall's partial tau is defined given one column; Spearman's rho stands for several"]
+    if found.signals:
+        lines += ["", *(printable(f"{signal.accuracy}: {signal}") for signal in found.signals)]
+    if found.target is None:
         lines += ["", "no accuracies of these architectures are in the store; `hnas import` adds them"]
     return "\n".join(lines)
 
@@ -69,6 +67,32 @@ def front_text(found: Front, width: int | None = None) -> str:
 
 def _value(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+
+def _table_1(found: Correlations) -> list[list[str]]:
+    """Table 1: a row for each metric, both measures; mu and nu are those of the best rho."""
+    if not found.table_1:
+        return []
+    rows = [[f"with {found.target}", "rho", "non-realizable rho", "tau", "non-realizable tau", "mu", "nu"]]
+    by_metric = {(row.metric, row.method): row for row in found.table_1}
+    for metric in dict.fromkeys(row.metric for row in found.table_1):
+        rho, tau = by_metric[metric, "spearman"], by_metric[metric, "kendall"]
+        values = [rho.realizable, rho.non_realizable, tau.realizable, tau.non_realizable]
+        rows.append([metric, *map(_number, values), _number(rho.mu, ".3g"), _number(rho.nu, ".4g")])
+    return rows
+
+
+def _partial_table(found: Correlations) -> list[list[str]]:
+    """The partial correlations: a row for each column."""
+    if not found.partials:
+        return []
+    given = ", ".join(found.given)
+    methods = list(dict.fromkeys(row.method for row in found.partials))
+    symbols = {"spearman": "rho", "kendall": "tau"}
+    rows = [[f"with {found.target} given {given}", *(symbols[method] for method in methods)]]
+    values = {(row.name, row.method): row.value for row in found.partials}
+    names = dict.fromkeys(row.name for row in found.partials)
+    return [*rows, *([name, *(_number(values[name, method]) for method in methods)] for name in names)]
 
 
 def _number(value: float, form: str = ".2f") -> str:

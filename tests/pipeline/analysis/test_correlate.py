@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau, rankdata, spearmanr
 
 from hnas.errors import UsageError
-from hnas.optim.objective import objective
-from hnas.pipeline.analysis.correlate import TABLE_1, Correlations, correlate, kendall, spearman
+from hnas.optim.objective import SearchRange, objective
+from hnas.pipeline.analysis.correlate import TABLE_1, Correlations, correlate
 from hnas.pipeline.analysis.figures import check_figure, plot_correlations
+from hnas.pipeline.analysis.ranks import kendall, partial_kendall, partial_spearman, ranks, spearman
 from hnas.pipeline.analysis.report import correlation_text, write_records
 from hnas.pipeline.catalog.views import connect, pick_run
+from hnas.pipeline.importers import import_accuracies
+from hnas.pipeline.store.schema import SCHEMAS
+from hnas.pipeline.store.store import Store
 from tests.support.contents import matching
+from tests.support.places import ROOT
 from tests.support.stores import make_store
 
 
@@ -42,6 +48,44 @@ def test_spearman_and_kendall_agree_with_scipy_where_values_are_finite():
     x, y = rng.integers(0, 9, 200).astype(float), rng.normal(size=200)
     assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
     assert kendall(x, y) == pytest.approx(kendalltau(x, y).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 4, 7, 8, 9, 64, 65, 1000])
+def test_ranks_and_kendall_agree_with_scipy_for_any_length_and_ties(n):
+    rng = np.random.default_rng(n)
+    for distinct in (2, 5, 10**6):
+        x, y = rng.integers(0, distinct, n).astype(float), rng.integers(0, distinct, n).astype(float)
+        assert (ranks(x) == rankdata(x)).all()
+        assert kendall(x, y) == pytest.approx(kendalltau(x, y).statistic, abs=1e-12, nan_ok=True)
+
+
+def test_a_partial_correlation_given_one_column_is_the_textbook_formula():
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=300)
+    x, y = np.exp(z + rng.normal(size=300)), z - rng.normal(size=300)
+    for partial, measure in ((partial_spearman(x, y, [z]), spearmanr), (partial_kendall(x, y, z), kendalltau)):
+        xy, xz, yz = (measure(a, b).statistic for a, b in ((x, y), (x, z), (y, z)))
+        assert partial == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)), abs=1e-12)
+
+
+def test_a_partial_correlation_given_two_columns_is_the_formula_applied_twice():
+    rng = np.random.default_rng(2)
+    z, w = rng.normal(size=(2, 300))
+    x, y = z + w + rng.normal(size=300), z - w + rng.normal(size=300)
+
+    def given(a, b):
+        ab, az, bz = (spearmanr(*pair).statistic for pair in ((a, b), (a, z), (b, z)))
+        return (ab - az * bz) / np.sqrt((1 - az**2) * (1 - bz**2))
+
+    xy, xw, yw = given(x, y), given(x, w), given(y, w)
+    expected = (xy - xw * yw) / np.sqrt((1 - xw**2) * (1 - yw**2))
+    assert partial_spearman(x, y, [z, w]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_nothing_is_left_of_a_column_that_is_given_in_another_form():
+    x, y = np.arange(20.0), np.random.default_rng(3).normal(size=20)
+    assert np.isnan(partial_spearman(x**3, y, [x]))
+    assert np.isnan(partial_kendall(x**3, y, x))
 
 
 def test_an_infinite_condition_number_ranks_last_and_ties_with_others():
@@ -79,11 +123,28 @@ def test_every_pair_is_correlated_over_all_rows_dead_ones_included(connection, m
 
 def test_the_non_realizable_column_is_reached_at_the_mu_and_nu_it_names(connection, found):
     rows = connection.execute("SELECT * FROM pool ORDER BY arch").fetchnumpy()
-    assert [row.metric for row in found.table_1] == list(TABLE_1)
+    assert [(row.metric, row.method) for row in found.table_1] == [
+        (metric, method) for metric in TABLE_1 for method in ("spearman", "kendall")
+    ]
     for row in found.table_1:
+        measure = {"spearman": spearman, "kendall": kendall}[row.method]
         value = -objective(rows[row.metric], rows["kappa"], mu=row.mu, nu=row.nu)
-        assert spearman(value, rows["test_accuracy"]) == pytest.approx(row.non_realizable)
-        assert spearman(rows[row.metric], rows["test_accuracy"]) == pytest.approx(row.realizable)
+        assert measure(value, rows["test_accuracy"]) == pytest.approx(row.non_realizable)
+        assert measure(rows[row.metric], rows["test_accuracy"]) == pytest.approx(row.realizable)
+
+
+@pytest.mark.parametrize("t", [0.5, 1.0])
+def test_no_point_of_a_dense_grid_ranks_better_than_the_one_that_is_found(connection, t):
+    rows = connection.execute("SELECT * FROM pool ORDER BY arch").fetchnumpy()
+    found = correlate(connection, pick_run(connection), t=t)
+    for row in found.table_1[::2]:
+        m = rows[row.metric]
+        search_range = SearchRange.of(m, rows["kappa"], t)
+        points = [search_range.point(a, q) for a in np.linspace(-6, 3, 31) for q in np.linspace(0, 1, 31)]
+        best = max(
+            spearman(-objective(m, rows["kappa"], mu=mu, nu=nu, t=t), rows["test_accuracy"]) for mu, nu in points
+        )
+        assert row.non_realizable > best - 0.01
 
 
 def test_boosting_finds_a_better_correlation_where_one_is_hidden(connection):
@@ -97,7 +158,7 @@ def test_records_hold_each_pair_once_and_both_columns_and_survive_json_and_csv(f
     records = found.records()
     k = len(found.names)
     assert sum(r["kind"] == "pair" for r in records) == k * (k - 1) // 2
-    assert sum(r["kind"] == "non_realizable" for r in records) == len(TABLE_1)
+    assert sum(r["kind"] == "non_realizable" for r in records) == 2 * len(TABLE_1)
     text = io.StringIO()
     write_records(records, "json", text)
     assert json.loads(text.getvalue()) == records
@@ -125,7 +186,7 @@ def test_metrics_are_correlated_also_where_no_two_condition_numbers_are_finite(t
     found = changed(tmp_path, "metrics", "kappa", lambda n: [7.0, *[math.inf] * (n - 1)])
     assert all(-1 <= row.realizable <= 1 and math.isnan(row.non_realizable) for row in found.table_1)
     assert found.matrix[found.names.index("snip"), found.names.index("trace")] > 0.5
-    assert re.search(r"snip +-?0\.\d\d +n/a +n/a +n/a", correlation_text(found))
+    assert re.search(r"snip +-?0\.\d\d +n/a +-?0\.\d\d +n/a +n/a +n/a", correlation_text(found))
 
 
 def test_an_accuracy_that_does_not_differ_has_no_correlation_in_any_format(tmp_path: Path):
@@ -133,8 +194,8 @@ def test_an_accuracy_that_does_not_differ_has_no_correlation_in_any_format(tmp_p
     text = io.StringIO()
     write_records(found.records(), "json", text)
     boosted = [r for r in json.loads(text.getvalue(), parse_constant=pytest.fail) if r["kind"] == "non_realizable"]
-    assert [(r["value"], r["mu"], r["nu"]) for r in boosted] == [(None, None, None)] * len(TABLE_1)
-    assert re.search(r"trace +n/a +n/a +n/a +n/a", correlation_text(found))
+    assert [(r["value"], r["mu"], r["nu"]) for r in boosted] == [(None, None, None)] * 2 * len(TABLE_1)
+    assert re.search(r"trace( +n/a){6}", correlation_text(found))
 
 
 def test_a_run_is_found_by_the_path_of_its_data_set_too(connection, tmp_path: Path):
@@ -146,8 +207,8 @@ def test_a_run_is_found_by_the_path_of_its_data_set_too(connection, tmp_path: Pa
 def test_the_table_for_people_names_run_method_and_both_columns(connection):
     text = correlation_text(correlate(connection, pick_run(connection), method="kendall"))
     assert "Kendall's tau" in text
-    assert "realizable" in text
-    assert "non-realizable" in text
+    assert re.search(r"with test_accuracy +rho +non-realizable rho +tau +non-realizable tau +mu +nu", text)
+    assert "test_accuracy: test accuracy after 10 epochs on digits (csv)" in text
     assert "test_acc" in text
 
 
@@ -177,3 +238,98 @@ def test_what_cannot_be_correlated_is_refused(connection):
         correlate(connection, run, t=0.0)
     with pytest.raises(UsageError, match="method"):
         correlate(connection, run, method="pearson")
+    with pytest.raises(UsageError, match="no values of 'size'"):
+        correlate(connection, run, given=["size"])
+    with pytest.raises(UsageError, match="names the target test_accuracy or a column twice"):
+        correlate(connection, run, given=["params", "params"])
+    with pytest.raises(UsageError, match="has a test_accuracy after 12 epochs"):
+        correlate(connection, run, target="test_accuracy", epochs=12)
+    with pytest.raises(UsageError, match="of nobody"):
+        correlate(connection, run, source="nobody")
+
+
+def test_any_column_may_be_the_target_and_is_no_row_of_its_own_table(connection):
+    found = correlate(connection, pick_run(connection), target="trace")
+    assert list(dict.fromkeys(row.metric for row in found.table_1)) == ["grad_norm", "snip", "grasp"]
+    assert {record["y"] for record in found.records() if record["kind"] == "realizable"} == {"trace"}
+    flops = correlate(connection, pick_run(connection), target="flops")
+    assert len(flops.table_1) == 2 * len(TABLE_1)
+
+
+def test_given_columns_add_partial_correlations_of_all_others_over_living_architectures(connection):
+    found = correlate(connection, pick_run(connection), given=["params"])
+    rows = connection.execute("SELECT * FROM pool WHERE isfinite(kappa) ORDER BY arch").fetchnumpy()
+    partials = {(row.name, row.method): row.value for row in found.partials}
+    assert {name for name, _ in partials} == set(found.names) - {"params", "test_accuracy"}
+    expected = partial_spearman(rows["snip"], rows["test_accuracy"], [rows["params"].astype(float)])
+    assert partials["snip", "spearman"] == pytest.approx(expected)
+    records = [record for record in found.records() if record["kind"] == "partial"]
+    assert {(record["n"], record["given"], record["y"]) for record in records} == {(79, "params", "test_accuracy")}
+    assert {record["given"] for record in found.records() if record["kind"] != "partial"} == {None}
+    text = correlation_text(found)
+    assert re.search(r"with test_accuracy given params +rho +tau", text)
+    assert "those of the 79 architectures with a finite kappa" in text
+    two = correlate(connection, pick_run(connection), given=["params", "grad_norm"])
+    assert {row.method for row in two.partials} == {"spearman"}
+    assert "Kendall's partial tau is defined given one column" in correlation_text(two)
+
+
+def test_other_accuracies_of_a_store_are_chosen_by_epochs_and_source(tmp_path: Path):
+    store = make_store(tmp_path, architectures=20)
+    archs = [arch for (arch,) in connect(store).execute("SELECT arch FROM pool ORDER BY arch").fetchall()]
+    rows = [
+        {"space": "nasbench201", "arch": arch, "dataset": "digits", "epochs": epochs, "test_accuracy": sign * k + 50.0}
+        for k, arch in enumerate(archs)
+        for epochs, sign in ((50, 1), (60, -1))
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCHEMAS["accuracies"])
+    store.write_table(table, "accuracies", "longer", "x.parquet")
+    connection = connect(store)
+    run = pick_run(connection)
+    by_default = correlate(connection, run)
+    assert [(s.accuracy, s.source, s.epochs) for s in by_default.signals] == [
+        ("valid_accuracy", "csv", 10),
+        ("test_accuracy", "longer", 60),
+    ]
+    after_50 = correlate(connection, run, epochs=50)
+    assert [(s.accuracy, s.source, s.epochs) for s in after_50.signals] == [("test_accuracy", "longer", 50)]
+    i, j = (after_50.names.index(name) for name in ("snip", "test_accuracy"))
+    assert after_50.matrix[i, j] == pytest.approx(-by_default.matrix[i, by_default.names.index("test_accuracy")])
+    made_up = correlate(connection, run, source="csv")
+    assert [(s.source, s.epochs) for s in made_up.signals] == [("csv", 10)] * 2
+
+
+DATA = Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent"))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="HNAS_TEST_DATA is unset: the real accuracies are needed")
+@pytest.mark.parametrize(
+    ("space", "file", "non_realizable", "partial"),
+    [
+        (
+            "nasbench201",
+            "cifar10-test-accuracy.csv",
+            {"grad_norm": 0.70, "snip": 0.70, "grasp": 0.67, "trace": 0.65},
+            {"kappa": -0.47, "snip": 0.27, "trace": 0.19},
+        ),
+        (
+            "nasbench101",
+            "test-accuracy.parquet",
+            {"grad_norm": 0.53, "snip": 0.51, "grasp": 0.51, "trace": 0.52},
+            {"kappa": -0.28, "snip": -0.60, "trace": -0.58, "grasp": 0.41},
+        ),
+    ],
+)
+def test_the_numbers_of_the_shipped_tables_with_the_real_accuracies(
+    tmp_path: Path, space: str, file: str, non_realizable: dict[str, float], partial: dict[str, float]
+):
+    store = Store(str(tmp_path))
+    import_accuracies(store, "csv" if file.endswith("csv") else "parquet", DATA / space / file)
+    connection = connect(store, [Store(str(ROOT / "data" / "tables" / f"{space}-cifar10"))])
+    run = pick_run(connection, space=space, dataset="cifar10")
+    found = correlate(connection, run, target="test_accuracy", given=["params"])
+    for row in found.table_1:
+        if row.method == "spearman":
+            assert round(row.non_realizable, 2) >= non_realizable[row.metric]
+    values = {row.name: round(row.value, 2) for row in found.partials if row.method == "spearman"}
+    assert {name: values[name] for name in partial} == partial

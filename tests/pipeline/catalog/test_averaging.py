@@ -16,7 +16,8 @@ from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.optim.algorithm import search
 from hnas.optim.pools import ArrayPool
-from hnas.pipeline.analysis.correlate import correlate, spearman
+from hnas.pipeline.analysis.correlate import correlate
+from hnas.pipeline.analysis.ranks import spearman
 from hnas.pipeline.analysis.report import correlation_text
 from hnas.pipeline.catalog.averaging import group_of, left_out
 from hnas.pipeline.catalog.pool import RunPool
