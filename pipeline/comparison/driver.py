@@ -139,7 +139,8 @@ def compare(
 
 def _job(store: Store, comparison: Comparison, device: str, partial: bool) -> Job:
     methods = json.dumps([settings.as_dict() for settings in comparison.methods])
-    return Job(store.root if store.local else store.location, comparison.name, methods, device, partial)
+    place = store.root if store.local else store.location
+    return Job(place, comparison.name, methods, device, partial, token=uuid.uuid4().hex[:10])
 
 
 def _record(store: Store, comparison: Comparison) -> None:
@@ -177,13 +178,12 @@ def _made(
             yield len(part.seeds)
     if not left:
         return
-    token = uuid.uuid4().hex[:10]
     with ExitStack() as stack:
         client = stack.enter_context(connected(workers, scheduler, job.device if trained else "cpu", certificates))
-        stack.enter_context(prepared(client, wait_without_spinning, f"hnas-{token}"))
+        stack.enter_context(prepared(client, wait_without_spinning, f"hnas-{job.token}"))
         count_workers(client)
-        gone = lost_workers(client, f"hnas-{token}-")
-        yield from _on_cluster(client, job, left, task, token, gone, lost)
+        gone = lost_workers(client, f"hnas-{job.token}-")
+        yield from _on_cluster(client, job, left, task, gone, lost)
 
 
 def _on_cluster(
@@ -191,14 +191,13 @@ def _on_cluster(
     job: Job,
     parts: Sequence[Part],
     task: Callable[[Job, Part], int],
-    token: str,
     gone: list[str],
     lost: list[str],
 ) -> Iterator[int]:
     finished: SimpleQueue[Future] = SimpleQueue()
     running: dict[str, Future] = {}
     for part in parts:
-        key = f"hnas-{token}-{part.name}"
+        key = f"hnas-{job.token}-{part.name}"
         running[key] = client.submit(task, job, part, key=key, pure=False)
         running[key].add_done_callback(finished.put)
     try:

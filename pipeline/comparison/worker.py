@@ -7,6 +7,7 @@ Where queries are trainings, a part is one search, saved after each of them, and
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,13 +29,17 @@ from hnas.pipeline.store.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """What the parts of one comparison have in common: where, its name, and the settings of its methods as JSON."""
+    """What the parts of one comparison have in common: where, its name, and the settings of its methods as JSON.
+
+    `token` names the command, which a worker of a cluster may outlive: the store of another may hold other accuracies.
+    """
 
     store: str
     comparison: str
     methods: str
     device: str
     partial: bool = False
+    token: str = ""
 
 
 class Opened:
@@ -97,6 +102,10 @@ class Opened:
         return table.add_column(0, "search", [[name] * len(queries)]).add_column(1, "seed", [seeds])
 
 
+# A worker may have several threads, and the connection is for one.
+_one_at_a_time = threading.Lock()
+
+
 @lru_cache(maxsize=1)
 def opened(job: Job) -> Opened:
     """The store and the pool of a job, opened once for this process."""
@@ -109,5 +118,6 @@ def opened(job: Job) -> Opened:
 
 def run_part(job: Job, part: Part) -> int:
     """Make and store one part; returns the number of its searches. Done twice, it stores the same."""
-    opened(job).run(part)
+    with _one_at_a_time:
+        opened(job).run(part)
     return len(part.seeds)
