@@ -382,7 +382,8 @@ def fetch(
 @app.command(
     epilog=_examples(
         "hnas search nasbench201 --dataset cifar10 --queries 20",
-        "hnas search nasbench201 --dataset cifar10 --method random --budget 12000",
+        "hnas search nasbench201 --dataset cifar10 --method rea --budget 12000",
+        "hnas search nasbench201 --dataset cifar10 --method top --by flops --max-params 1e6",
         "hnas search nasbench201 --dataset digits --oracle train --queries 5 --epochs 3",
     )
 )
@@ -434,6 +435,10 @@ def search(
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="A setting of the method, such as draws=100 of best-of."),
+    ] = None,
+    minimise: Annotated[
+        str | None,
+        typer.Option("--minimise", metavar="COLUMN", help="Spread the queries over the front with this column."),
     ] = None,
     seed: SeedOption = 0,
     resume: Annotated[
@@ -506,7 +511,7 @@ def search(
             t=t,
             acquisition=acquisition,
             seed=seed,
-            options=options_of(option or []),
+            options=options_of(option or []) | ({"minimise": minimise} if minimise is not None else {}),
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")

@@ -14,7 +14,7 @@ from hnas.optim.methods.registry import make_method
 from hnas.optim.pools import Pool
 
 #: The most queries that a search makes.
-MOST_QUERIES = 1_000_000
+MOST_QUERIES = 10_000
 
 
 class Evaluation(NamedTuple):
@@ -186,7 +186,7 @@ def check_limits(queries: int | None, budget: float | None) -> None:
     if queries is None and budget is None:
         raise UsageError("a search needs a number of queries or a budget in seconds")
     if queries is not None and not 1 <= queries <= MOST_QUERIES:
-        raise UsageError(f"{queries} queries cannot be; ask for 1 to {MOST_QUERIES:,}")
+        raise UsageError(f"{queries} queries cannot be; ask for 1 to {MOST_QUERIES}")
     if budget is not None and not 0 < budget < math.inf:
         raise UsageError(f"a budget of {budget:g} seconds cannot be; give a positive number")
 

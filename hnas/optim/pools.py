@@ -25,14 +25,26 @@ class Solution(NamedTuple):
 
 
 class Minimiser(Protocol):
-    """Solves eq. (7) over a pool for one search, which takes candidates out as it evaluates them."""
+    """Solves eq. (7) over a pool for one search, which takes candidates out as it evaluates them.
+
+    Where it limits a column, only candidates whose number there is at most `limit` are those of `terms` and `solve`.
+    """
+
+    limit: float
+
+    def limited(self) -> Array:
+        """The numbers (n,) of all candidates in the column that is limited, in no order."""
+        ...
 
     def terms(self) -> tuple[Array, Array]:
-        """M (n,) and κ (n,) of the candidates, in no order."""
+        """M (n,) and κ (n,) of the candidates within the limit, in no order."""
         ...
 
     def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
-        """The minimiser of (7) among the candidates not taken, ties by name; None where (7) is infinite for all."""
+        """The minimiser of (7) among the candidates within the limit that are not taken, ties by name.
+
+        None where (7) is infinite for all.
+        """
         ...
 
     def take(self, arch: str) -> None:
@@ -66,8 +78,11 @@ class Pool(Protocol):
         """The numbers (n,) of a column, NaN where there is none. Raises `UsageError` for an unknown column."""
         ...
 
-    def minimiser(self, metric: str) -> Minimiser:
-        """Eq. (7) with M = |`metric`| over the candidates. Raises `UsageError` for an unknown column."""
+    def minimiser(self, metric: str, limited: str | None = None) -> Minimiser:
+        """Eq. (7) with M = |`metric`| over the candidates, of which it may limit the column `limited`.
+
+        Raises `UsageError` for an unknown column.
+        """
         ...
 
 
@@ -114,21 +129,29 @@ class ArrayPool:
             )
         return self._columns[name] if name == expression else -self._columns[name]
 
-    def minimiser(self, metric: str) -> Minimiser:
+    def minimiser(self, metric: str, limited: str | None = None) -> Minimiser:
         """See `Pool`."""
-        return _ArrayMinimiser(self, self.column(metric), self.column("kappa"))
+        column = np.zeros(len(self.archs)) if limited is None else self.column(limited)
+        return _ArrayMinimiser(self, self.column(metric), self.column("kappa"), column)
 
 
 class _ArrayMinimiser:
-    def __init__(self, pool: ArrayPool, metric: Array, kappa: Array) -> None:
-        self._pool, self._metric, self._kappa = pool, metric, kappa
-        self._free = np.ones(len(pool.archs), dtype=bool)
+    def __init__(self, pool: ArrayPool, metric: Array, kappa: Array, limited: Array) -> None:
+        self._pool, self._metric, self._kappa, self._limited = pool, metric, kappa, limited
+        self._free = ~np.isnan(limited)
+        self.limit = np.inf
+
+    def limited(self) -> Array:
+        usable = np.isfinite(objective(self._metric, self._kappa, mu=0.0, nu=0.0)) & ~np.isnan(self._limited)
+        return self._limited[usable]
 
     def terms(self) -> tuple[Array, Array]:
-        return self._metric, self._kappa
+        within = self._limited <= self.limit
+        return self._metric[within], self._kappa[within]
 
     def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
-        value = np.where(self._free, objective(self._metric, self._kappa, mu=mu, nu=nu, t=t), np.inf)
+        free = self._free & (self._limited <= self.limit)
+        value = np.where(free, objective(self._metric, self._kappa, mu=mu, nu=nu, t=t), np.inf)
         best = int(np.argmin(value)) if len(value) else 0
         return Solution(self._pool.archs[best], float(value[best])) if len(value) and np.isfinite(value[best]) else None
 

@@ -65,7 +65,7 @@ class RunPool:
         for table in (pool, performances):
             connection.execute(f"DROP TABLE {table}")
         self._values: dict[str, Array] = {}
-        self._candidates: dict[str, str] = {}
+        self._candidates: dict[tuple[str, str | None], str] = {}
         self._others: dict[int, dict[str, tuple[float, float | None]]] = {}
 
     def _condition(self, where: str, pool: str) -> str:
@@ -126,15 +126,19 @@ class RunPool:
             self._values[expression] = _filled(values)
         return self._values[expression]
 
-    def minimiser(self, metric: str) -> DuckDBMinimiser:
-        """See `Pool`; `metric` is an SQL expression too."""
-        if metric not in self._candidates:
-            self._check(metric)
+    def minimiser(self, metric: str, limited: str | None = None) -> DuckDBMinimiser:
+        """See `Pool`; `metric` and `limited` are SQL expressions too."""
+        key = (metric, limited)
+        if key not in self._candidates:
+            for expression in filter(None, key):
+                self._check(expression)
             table = f"candidates_{next(_numbers)}"
             with _computing(f"the column {metric!r:.200} gives no numbers"):
-                self._connection.execute(sql("candidates", table=table, expression=f"{metric}\n", rows=self.table))
-            self._candidates[metric] = table
-        return DuckDBMinimiser(self, self._connection, self._candidates[metric])
+                self._connection.execute(
+                    sql("candidates", table=table, metric=f"{metric}\n", limited=f"{limited or 0}\n", rows=self.table)
+                )
+            self._candidates[key] = table
+        return DuckDBMinimiser(self, self._connection, self._candidates[key])
 
     def _check(self, expression: str) -> None:
         check_expression(self._connection, expression, self.columns, "the column")
@@ -210,21 +214,27 @@ class RunPool:
 
 
 class DuckDBMinimiser:
-    """Eq. (7) over `table`, with columns arch, class, metric, kappa: see `hnas.optim.pools.Minimiser`."""
+    """Eq. (7) over `table`, with columns arch, class, metric, kappa, limited: see `hnas.optim.pools.Minimiser`."""
 
     def __init__(self, pool: RunPool, connection: duckdb.DuckDBPyConnection, table: str) -> None:
         self._pool, self._connection, self.table = pool, connection, table
         self._taken: list[int] = []
+        self.limit = math.inf
         self._bound, self._argmin = (sql(name, candidates=table) for name in ("bound", "argmin"))
+
+    def limited(self) -> Array:
+        """See `Minimiser`."""
+        return _filled(self._connection.execute(f"SELECT limited FROM {self.table}").fetchnumpy()["limited"])
 
     def terms(self) -> tuple[Array, Array]:
         """See `Minimiser`."""
-        columns = self._connection.execute(f"SELECT metric, kappa FROM {self.table}").fetchnumpy()
+        query = f"SELECT metric, kappa FROM {self.table} WHERE limited <= $1"
+        columns = self._connection.execute(query, [self.limit]).fetchnumpy()
         return columns["metric"], columns["kappa"]
 
     def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
         """See `Minimiser`."""
-        names = {"mu": mu, "nu": nu, "t": t, "taken": self._taken}
+        names = {"mu": mu, "nu": nu, "t": t, "taken": self._taken, "limit": self.limit}
         least = self._connection.execute(self._bound, names).fetchall()[0][0]
         bound = math.inf if least is None else least
         names |= {"bound": bound, "distance": _distance(bound, mu, t)}

@@ -152,6 +152,9 @@ def search_summary(result: SearchResult, width: int | None = None) -> str:
         lines.append(f"      test accuracy{after}: {', '.join(values)} ({printable(source)})")
     charged = f", {duration(result.cost)} charged" if result.cost else ""
     lines.append(f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle{charged}")
+    if "minimise" in settings.options:
+        front = f"--minimise '{printable(str(settings.options['minimise']))}' --maximise performance"
+        lines.append(f"      `hnas pareto --search {result.search} {front}` shows the front")
     if cut_short:
         lines.append(f"      `hnas search --resume {result.search} --json` shows the queries whole")
     return "\n".join(lines)

@@ -9,17 +9,27 @@
 `hnas:M` takes M for the metric of (7), `hnas` the trace norm. An architecture already evaluated is left out of the next
 minimum with all that compute the same function (those of its canonical class), so every query buys new information.
 
+With `minimise`, the name of a column, the queries spread over the front of high performance and small numbers in that
+column: query k solves (7) among the candidates whose number is at most the quantile (u + k φ) mod 1 of all, φ = 0.618…
+the golden ratio, u drawn from the seed, and μ and ν mean the quantiles within that limit. (The ε-constraint method;
+Haimes, Lasdon and Wismer, 1971.)
+
 Source: Shu, Dai, Wu, Low, NeurIPS 2022, Algorithm 1.
 """
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
+
+import numpy as np
 
 from hnas.optim.methods.protocol import Proposal
 from hnas.optim.objective import SearchRange, check_exponent
 from hnas.optim.pools import Pool
 from hnas.optim.proposer import Optimiser
+
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class HNAS:
@@ -38,10 +48,13 @@ class HNAS:
         epochs: int | None = None,
         t: float = 1.0,
         acquisition: str = "ei",
+        minimise: str | None = None,
     ) -> None:
         check_exponent(t)
         self._t = t
-        self._minimiser = pool.minimiser(argument or "trace")
+        self._minimiser = pool.minimiser(argument or "trace", minimise)
+        self._limits = None if minimise is None else np.sort(self._minimiser.limited())
+        self._place = float(np.random.default_rng([seed, 1]).random())
         self._range = SearchRange.of(*self._minimiser.terms(), t)
         self._optimiser = Optimiser(seed=seed, acquisition_name=acquisition)
         self._point: dict[str, float] = {}
@@ -49,6 +62,18 @@ class HNAS:
     def ask(self) -> Proposal | None:
         """See `Method`."""
         self._point = self._optimiser.suggest()
+        if self._limits is not None:
+            self._place = (self._place + _GOLDEN) % 1
+            proposal = self._within(float(self._limits[max(1, int(self._place * len(self._limits)))]))
+            if proposal is not None:
+                return proposal
+        return self._within(math.inf)
+
+    def _within(self, limit: float) -> Proposal | None:
+        """The minimiser of (7) at the point among the candidates of at most `limit`, or None where all are taken."""
+        if limit != self._minimiser.limit:
+            self._minimiser.limit = limit
+            self._range = SearchRange.of(*self._minimiser.terms(), self._t)
         mu, nu = self._range.point(**self._point)
         solution = self._minimiser.solve(mu=mu, nu=nu, t=self._t)
         return None if solution is None else Proposal(solution.arch, mu=mu, nu=nu, objective=solution.objective)

@@ -1,5 +1,7 @@
--- The rows that eq. (7) may propose: alive, with a finite condition number and a metric that is not zero.
+-- The rows that eq. (7) may propose: alive, with a finite condition number and a metric that is not zero; `limited` is the
+-- column that a search may limit, 0 where it limits none.
 CREATE TEMP TABLE $table AS
-SELECT arch, class, metric, kappa
-FROM (SELECT *, ($expression)::DOUBLE AS metric FROM $rows)
-WHERE status = 'ok' AND isfinite(kappa) AND kappa > 0 AND isfinite(metric) AND metric <> 0;
+SELECT arch, class, metric, kappa, limited
+FROM (SELECT arch, class, kappa, status, ($metric)::DOUBLE AS metric, ($limited)::DOUBLE AS limited FROM $rows)
+WHERE status = 'ok' AND isfinite(kappa) AND kappa > 0 AND isfinite(metric) AND metric <> 0
+    AND NOT isnan(limited);

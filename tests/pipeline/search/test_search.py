@@ -81,7 +81,9 @@ def test_a_pool_of_many_row_groups_is_solved_as_in_memory(connection):
     metric, kappa = np.exp(3 * random.standard_normal((2, 20_000)))
     archs = np.array([f"{k:05d}" for k in range(20_000)])
     expected = ArrayPool(list(archs), {"trace": metric, "kappa": kappa})
-    table = pa.table({"arch": archs, "class": np.arange(20_000), "metric": metric, "kappa": kappa})
+    table = pa.table(
+        {"arch": archs, "class": np.arange(20_000), "metric": metric, "kappa": kappa, "limited": 0.0 * kappa}
+    )
     connection.register("numbers", table)
     connection.execute("CREATE TEMP TABLE many AS SELECT * FROM numbers")
     pool, known = DuckDBMinimiser(expected, connection, "many"), expected.minimiser("trace")

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from hnas.errors import HnasError, UsageError
+from hnas.optim.algorithm import search
+from hnas.optim.pools import ArrayPool
 from hnas.pipeline.catalog.expressions import condition
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal, choose_signal, reported
@@ -283,3 +285,24 @@ def test_a_search_saved_before_there_were_signals_goes_on_with_the_accuracies_of
     assert connect(store).execute(
         "SELECT method, count(*) FROM searches JOIN queries USING (search) GROUP BY ALL"
     ).fetchall() == [("hnas", 6)]
+
+
+def test_a_search_that_minimises_a_column_is_the_search_in_memory(store):
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", queries=10, options={"minimise": "flops / 1e6"})
+    result = run_search(store, connection, started)
+    pool = pool_of(store, result.settings.signal)
+    columns = {"trace": pool.column("trace"), "kappa": pool.column("kappa"), "mflops": pool.column("flops / 1e6")}
+    known = ArrayPool(list(pool.archs), columns, [str(number) for number in pool.classes])
+    expected = search(known, pool.evaluate, queries=10, minimise="mflops")
+    assert [query.arch for query in result.queries] == [query.arch for query in expected]
+    assert f"hnas pareto --search {result.search} --minimise 'flops / 1e6'" in search_summary(result)
+    for options, words in (({"minimise": "latency"}, "no column 'latency'"), ({"minimise": "now()"}, "now")):
+        with pytest.raises(UsageError, match=words):
+            run_search(store, connection, new_search(connection, space="nasbench201", options=options))
+    with pytest.raises(UsageError, match="random does not take minimise"):
+        run_search(
+            store,
+            connection,
+            new_search(connection, space="nasbench201", method="random", options={"minimise": "flops"}),
+        )
