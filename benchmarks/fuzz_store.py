@@ -49,16 +49,17 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "eigenvalues": ("runs/*/ntk.zarr/eigenvalues/c/*/0", ("spectra", "scores")),
     "gram": ("runs/*/ntk.zarr/gram/c/*/0/0", ("grams", "scores")),
     "architectures": ("architectures/*/*.parquet", ("architectures", "pool")),
-    "manifests": ("imports/*.json", ("accuracies", "curves", "proxies")),
+    "manifests": ("imports/*.json", ("accuracies", "curves", "proxies", "pool")),
     "accuracies": ("accuracies/*/*.parquet", ("accuracies", "pool")),
     "proxies": ("proxies/*/*.parquet", ("proxies",)),
+    "columns": ("columns/*/*.parquet", ("pool",)),
     "search.json": ("searches/*/search.json", ("searches",)),
     "queries": ("searches/*/queries.parquet", ("queries",)),
 }
 _SIZE = ("--channels", "4", "--cells", "1", "--batch-size", "8")
 # Seconds after which a command hangs; on a busy machine a sound one takes several.
 _HANGS = 300
-# One damage in so many is followed by `correlate`, which takes seconds for its searches and reads the rows of `pool`.
+# One damage in so many is followed by `correlate`, which takes longer and reads the rows of `pool`.
 _CORRELATES = 10
 
 
@@ -205,7 +206,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 def make_store(folder: Path) -> Path:
-    """Two runs with spectra and matrices, imported accuracies and proxies, and a search, on networks of 50 ms."""
+    """Two runs with spectra and matrices, imported accuracies, proxies and columns, a search, on networks of 50 ms."""
     store = str(folder / "store")
     sample = ("precompute", "nasbench201", "--dataset", "digits", "--sample", "12", "--chunk-size", "4", "--keep-gram")
     for seed in ("0", "1"):
@@ -222,6 +223,9 @@ def make_store(folder: Path) -> Path:
     table = folder / "zc_nasbench201.json"
     table.write_text(json.dumps(scores))
     _done(hnas("import", "suite-zero", str(table), "-q", "--store", store))
+    table = folder / "phone.csv"
+    table.write_text("\n".join(["arch,latency", *(f"{arch},{i}" for i, arch in enumerate(architectures))]))
+    _done(hnas("import", "columns", str(table), "-q", "--store", store))
     for seed in ("0", "1"):
         _done(hnas("search", "nasbench201", "--queries", "4", "--seed", seed, "--json", "-q", "--store", store))
     return folder / "store"

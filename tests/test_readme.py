@@ -152,6 +152,7 @@ def test_the_commands_of_every_import_run(tmp_path: Path):
         "nats-bench",
         "suite-zero",
         "csv",
+        "columns",
     ]
     files = [tmp_path / command.split()[3] for command in IMPORTS]
     files[0].write_bytes(nasbench101_files.framed(*(nasbench101_files.training(k) for k in range(4))))
@@ -161,6 +162,7 @@ def test_the_commands_of_every_import_run(tmp_path: Path):
     files[4].write_text(
         "arch,dataset,test_accuracy\n|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|,cifar10,10\n"
     )
+    files[5].write_text("arch,latency\n|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|,10\n")
     for command in IMPORTS:
         assert run(command, tmp_path / "store").startswith("imported: ")
 

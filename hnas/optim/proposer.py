@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,29 +26,20 @@ _NOISE = 1.0
 class Optimiser:
     """Maximises a function of (`log10_mu`, `nu_quantile`) seen one value at a time.
 
-    The first `initial` points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function
-    under a Gaussian process (Matérn 5/2), all within `bounds`. `noise` is the variance of the values' white noise in
-    units of their own variance. The same seed and values give the same points. Raises `UsageError` for an unknown
-    acquisition function.
+    The first five points are a Latin hypercube drawn from `seed`, the others maximise the acquisition function under a
+    Gaussian process (Matérn 5/2) whose white noise has the variance of the values, all within `BOUNDS`. The same seed
+    and values give the same points. Raises `UsageError` for an unknown acquisition function.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int,
-        acquisition_name: str = "ei",
-        bounds: Mapping[str, tuple[float, float]] = BOUNDS,
-        initial: int = _INITIAL,
-        noise: float = _NOISE,
-    ) -> None:
+    def __init__(self, *, seed: int, acquisition_name: str = "ei") -> None:
         if acquisition_name not in ACQUISITIONS:
             raise UsageError(f"acquisition {acquisition_name!r} is unknown; choose one of {', '.join(ACQUISITIONS)}")
         check_seed(seed)
-        self._seed, self._acquisition, self._noise = seed, acquisition_name, noise
-        self._names = sorted(bounds)
-        self._low, high = np.array([bounds[name] for name in self._names]).T
+        self._seed, self._acquisition = seed, acquisition_name
+        self._names = sorted(BOUNDS)
+        self._low, high = np.array([BOUNDS[name] for name in self._names]).T
         self._width = high - self._low
-        self._initial = latin_hypercube(initial, len(self._names), np.random.default_rng(seed))
+        self._initial = latin_hypercube(_INITIAL, len(self._names), np.random.default_rng(seed))
         self._seen: list[tuple[Array, float]] = []
         self._process: GaussianProcess | None = None
 
@@ -61,7 +51,7 @@ class Optimiser:
             from hnas.optim.gaussian_process import GaussianProcess
 
             self._process = GaussianProcess(
-                self._names, seed=self._seed, acquisition_name=self._acquisition, noise=self._noise
+                self._names, seed=self._seed, acquisition_name=self._acquisition, noise=_NOISE
             )
             for unit, value in self._seen:
                 self._process.register(unit, value)
