@@ -26,6 +26,7 @@ from hnas.pipeline.comparison.request import Comparison
 from hnas.pipeline.comparison.worker import Job, Opened, run_part
 from hnas.pipeline.store.comparisons import FOLDER, RECORD, Part, missing_parts, stored_parts
 from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.manifests import remove_file
 from hnas.pipeline.store.run import now
 from hnas.pipeline.store.store import Store
 from hnas.threads import wait_without_spinning
@@ -118,22 +119,30 @@ def compare(
     store.prepare()
     begun = time.perf_counter()
     lost: list[str] = []
-    # Another command that makes the same comparison waits, and finds everything made.
-    with locked(store, FOLDER, comparison.name):
-        _record(store, comparison)
-        todo = missing(store, comparison)
-        total, done = comparison.searches, comparison.searches - sum(len(part.seeds) for part in todo)
-        already = done
-        progress(Progress(done, total, already, 0.0))
-        try:
-            for count in _made(work, todo, workers, scheduler, certificates, task, lost):
-                done += count
-                progress(Progress(done, total, already, time.perf_counter() - begun, tuple(lost)))
-        except KeyboardInterrupt:
-            raise HnasError(
-                f"interrupted: {done} of {total} searches are stored in comparison {comparison.name}; the same command "
-                "goes on from there"
-            ) from None
+    done, total = 0, comparison.searches
+    try:
+        # Another command that makes the same comparison waits, and finds everything made.
+        with locked(store, FOLDER, comparison.name):
+            _record(store, comparison)
+            todo = missing(store, comparison)
+            already = done = total - sum(len(part.seeds) for part in todo)
+            progress(Progress(done, total, already, 0.0))
+            try:
+                for count in _made(work, todo, workers, scheduler, certificates, task, lost):
+                    done += count
+                    progress(Progress(done, total, already, time.perf_counter() - begun, tuple(lost)))
+            finally:
+                # Workers of a cluster may outlive the command, and what they store needs the record.
+                if scheduler is None and set(store.names(FOLDER, comparison.name)) <= {RECORD, ".lock"}:
+                    remove_file(store, FOLDER, comparison.name, RECORD)
+    except KeyboardInterrupt:
+        raise HnasError(
+            f"interrupted: {done} of {total} searches are stored in comparison {comparison.name}; the same command "
+            "goes on from there"
+        ) from None
+    finally:
+        if store.names(FOLDER, comparison.name) == [".lock"]:
+            remove_file(store, FOLDER, comparison.name, ".lock")
     return work
 
 

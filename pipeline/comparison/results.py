@@ -69,6 +69,8 @@ class Results:
             settings = comparison.methods[0]
             self.datasets = [f"{settings.dataset} {settings.accuracy.removesuffix('_accuracy')}"]
             self.accuracies = self._guiding(store)[:, None]
+            trained = {name: self.accuracies[places[arch]] for name, arch in manual.items() if arch in places}
+            self.manual = {name: values for name, values in trained.items() if not np.isnan(values).any()}
 
     def _guiding(self, store: Store) -> Array:
         """What guided the searches: the performance (architectures,) of what they evaluated, else NaN."""

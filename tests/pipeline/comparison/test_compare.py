@@ -18,6 +18,7 @@ import pytest
 
 from hnas.errors import HnasError, UsageError
 from hnas.optim.algorithm import best
+from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.comparison import driver
 from hnas.pipeline.comparison.driver import compare, missing
@@ -27,6 +28,7 @@ from hnas.pipeline.comparison.specs import parse_specs
 from hnas.pipeline.comparison.worker import Job, run_part
 from hnas.pipeline.search.session import new_search, run_search
 from hnas.pipeline.store.comparisons import Part, missing_parts
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
@@ -526,3 +528,25 @@ def test_a_method_that_the_pool_cannot_serve_is_refused_before_anything_is_writt
         made(store, asked(store, "hnas:trace,random"))
     assert snapshot(store.root) == before
     assert missing(store, asked(store, "hnas:trace"))
+
+
+def test_a_comparison_whose_first_search_fails_leaves_nothing(store, monkeypatch):
+    def refuse(self: RunPool, *_: object) -> None:
+        raise HnasError("the table has no accuracy of it")
+
+    before = snapshot(store.root)
+    monkeypatch.setattr(RunPool, "evaluate", refuse)
+    with pytest.raises(HnasError, match="the table has no accuracy of it"):
+        made(store, asked(store, "hnas:trace,random"))
+    assert snapshot(store.root) == before
+    assert store.names("comparisons") == []
+
+
+def test_a_comparison_that_is_being_made_is_not_removed(store):
+    comparison = asked(store, "random", seeds=1)
+    made(store, comparison)
+    with locked(store, "comparisons", comparison.name):
+        done = hnas("rm", comparison.name, "--yes", "--store", store.root)
+    assert done.status == 1
+    assert f"a compare works on the comparison {comparison.name}; stop it" in done.err
+    assert rows(store)
