@@ -40,7 +40,7 @@ class GaussianProcess:
     slope = 3.0
 
     def __init__(self, features: Array) -> None:
-        self._x = features
+        self._x, self._square = features, np.mean(features**2, axis=1)
 
     def predict(self, rows: NDArray[np.int64], values: Array) -> tuple[Array, Array]:
         """See `Surrogate`."""
@@ -52,20 +52,30 @@ class GaussianProcess:
         scale = float(white @ white) / len(rows)
         mean, variance = np.empty(len(self._x)), np.empty(len(self._x))
         for start in range(0, len(self._x), _CHUNK):
-            x = self._x[start : start + _CHUNK]
-            whitened = self.kernel(x, seen, length) @ inverse.T
-            mean[start : start + _CHUNK] = whitened @ white
-            prior = (1 + self.slope * np.mean(x**2, axis=1)) / (1 + self.slope)
-            variance[start : start + _CHUNK] = prior - np.sum(whitened**2, axis=1)
+            part = slice(start, start + _CHUNK)
+            whitened = self.kernel(self._x[part], seen, length, self._square[part]) @ inverse.T
+            mean[part] = whitened @ white
+            variance[part] = (1 + self.slope * self._square[part]) / (1 + self.slope)
+            variance[part] -= np.einsum("ij,ij->i", whitened, whitened)
         return mean, np.sqrt(scale * np.maximum(variance, 1e-9))
 
-    def kernel(self, a: Array, b: Array, length: float) -> Array:
-        """Cov(f(a), f(b)) (p, q) between points `a` (p, d) and `b` (q, d)."""
-        d = a.shape[1]
-        inner = a @ b.T / d
-        square = np.mean(a**2, axis=1)[:, None] + np.mean(b**2, axis=1) - 2 * inner
-        r = np.sqrt(5 * np.maximum(square, 0)) / length
-        covariance: Array = (self.slope * inner + (1 + r + r * r / 3) * np.exp(-r)) / (1 + self.slope)
+    def kernel(self, a: Array, b: Array, length: float, square: Array | None = None) -> Array:
+        """Cov(f(a), f(b)) (p, q) between points `a` (p, d), of mean `square`s (p,), and `b` (q, d)."""
+        square = np.mean(a**2, axis=1) if square is None else square
+        inner = a @ (b / a.shape[1]).T
+        r = -2 * inner
+        r += square[:, None]
+        r += np.mean(b**2, axis=1)
+        np.sqrt(np.maximum(r, 0, out=r), out=r)
+        r *= np.sqrt(5) / length
+        covariance: Array = r * (1 / 3)
+        covariance += 1
+        covariance *= r
+        covariance += 1  # 1 + r + r²/3, without a temporary array a step
+        covariance *= np.exp(np.negative(r, out=r), out=r)
+        inner *= self.slope
+        covariance += inner
+        covariance /= 1 + self.slope
         return covariance
 
     def likelihood(self, seen: Array, values: Array, length: float, noise: float) -> float:
