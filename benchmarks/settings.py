@@ -3,10 +3,11 @@
     python benchmarks/settings.py --nasbench101 FOLDER --accuracies test-accuracy.parquet
         --nasbench301 FOLDER --suite-zero zc_nasbench301.json --results results.jsonl
 
-FOLDER is a store with one run of the space. All searches of one combination of settings run side by side: their
-Gaussian processes are small matrices, factored as one array, with the length scale of the greatest likelihood among
-seven and the acquisition's maximum among 512 points. Results are kept by settings, so that the study goes on where it
-stopped.
+FOLDER is a store with one run of the space: the NAS-Bench-101 table that ships, and one that `hnas precompute darts
+--architectures FILE --dataset cifar10` made of the 250 cells. All searches of one combination of settings run side by
+side: their Gaussian processes are small matrices, factored as one array, with the length scale of the greatest
+likelihood among seven and the acquisition's maximum among 512 points. Results are kept by settings, so that the study
+goes on where it stopped.
 """
 
 from __future__ import annotations
