@@ -36,7 +36,7 @@ from hnas import cli  # noqa: E402
 
 VIEWS = (
     "runs", "architectures", "requests", "metrics", "accuracies", "curves", "proxies", "spectra", "grams", "scores",
-    "searches", "queries",
+    "searches", "queries", "comparisons",
 )  # fmt: skip
 #: The kinds of files by pattern, and the views that show what they hold.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -55,6 +55,8 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "columns": ("columns/*/*.parquet", ("pool",)),
     "search.json": ("searches/*/search.json", ("searches",)),
     "queries": ("searches/*/queries.parquet", ("queries",)),
+    "comparison.json": ("comparisons/*/comparison.json", ("comparisons", "searches")),
+    "compared": ("comparisons/*/*.parquet", ("comparisons", "searches", "queries")),
 }
 _SIZE = ("--channels", "4", "--cells", "1", "--batch-size", "8")
 # Seconds after which a command hangs; on a busy machine a sound one takes several.
@@ -228,6 +230,8 @@ def make_store(folder: Path) -> Path:
     _done(hnas("import", "columns", str(table), "-q", "--store", store))
     for seed in ("0", "1"):
         _done(hnas("search", "nasbench201", "--queries", "4", "--seed", seed, "--json", "-q", "--store", store))
+    methods = ("--methods", "hnas,random", "--queries", "3", "--seeds", "2", "--workers", "1", "-q")
+    _done(hnas("compare", "nasbench201", *methods, "--store", store))
     return folder / "store"
 
 

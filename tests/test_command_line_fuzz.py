@@ -32,6 +32,7 @@ ALWAYS = {
     "precompute": ("--sample", "1", "--channels", "4", "--cells", "1", "--batch-size", "4", "--dry-run"),
     "fetch": ("--from", "http://127.0.0.1:9/x"),
     "search": ("--queries", "2"),
+    "compare": ("--queries", "2", "--seeds", "2"),
     "evaluate": ("--epochs", "1", "--channels", "2", "--cells", "1", "--image-size", "8"),
 }
 USUAL = {
@@ -39,6 +40,7 @@ USUAL = {
     "import": ("csv", "x.csv"),
     "fetch": ("cifar10",),
     "search": ("nasbench201",),
+    "compare": ("nasbench201", "--methods", "hnas,random"),
     "evaluate": (CONVOLUTION, "--dataset", "digits"),
     "sql": ("FROM runs",),
 }

@@ -23,7 +23,7 @@ from hnas.pipeline.catalog.arrow_arrays import ARRAYS, ArrayRows
 from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, quoted
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_name, squeezed_dataset
 from hnas.pipeline.store.comparisons import FOLDER as COMPARISONS
-from hnas.pipeline.store.comparisons import stored_parts
+from hnas.pipeline.store.comparisons import lost_parts, stored_parts
 from hnas.pipeline.store.manifests import ImportedFile, imported_columns, imported_files
 from hnas.pipeline.store.records import comparison_records, run_records, search_records
 from hnas.pipeline.store.run import Run, RunSettings, runs_of
@@ -81,6 +81,8 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     checks = []
     for name, (column, found) in _table_files(store, runs.values()).items():
         read = sql("read_files", files=addresses.literal(found)) if found else ""
+        if name == "compared":
+            found = [*found, *_lost(store)]
         checks.append(_create(connection, name, Check(column, found), read))
     for name, imported in imported_files(store).items():
         check = Check("arch", [File(store, file.parts) for file in imported])
@@ -137,6 +139,15 @@ def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, li
             [File(run.store, run.place(name, file)) for run in runs for file in run.store.files(*run.place(name))],
         )
     return found
+
+
+def _lost(store: Store) -> list[File]:
+    """The parts of comparisons that are gone: statements over the others say so, and `compare` makes them again."""
+    return [
+        File(store, (COMPARISONS, comparison, name))
+        for comparison in store.folders(COMPARISONS)
+        for name in lost_parts(store, comparison)
+    ]
 
 
 def _create(connection: duckdb.DuckDBPyConnection, name: str, check: Check, read: str) -> Check:

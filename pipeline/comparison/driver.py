@@ -35,6 +35,8 @@ from hnas.threads import wait_without_spinning
 _BLOCK, _MOST_PARTS = 5, 20
 # Seconds of work in this process before workers are started for the rest, which takes about as long.
 _ALONE = 3.0
+# Seconds between two records of the parts that are made.
+_RECORD_EVERY = 2.0
 _NO_CERTIFICATES = Certificates()
 
 
@@ -127,14 +129,20 @@ def compare(
             todo = missing(store, comparison)
             already = done = total - sum(len(part.seeds) for part in todo)
             progress(Progress(done, total, already, 0.0))
+            recorded = time.monotonic()
             try:
                 for count in _made(work, todo, workers, scheduler, certificates, task, lost):
                     done += count
+                    if time.monotonic() - recorded > _RECORD_EVERY:
+                        _record(store, comparison)
+                        recorded = time.monotonic()
                     progress(Progress(done, total, already, time.perf_counter() - begun, tuple(lost)))
             finally:
                 # Workers of a cluster may outlive the command, and what they store needs the record.
                 if scheduler is None and set(store.names(FOLDER, comparison.name)) <= {RECORD, ".lock"}:
                     remove_file(store, FOLDER, comparison.name, RECORD)
+                else:
+                    _record(store, comparison)
     except KeyboardInterrupt:
         raise HnasError(
             f"interrupted: {done} of {total} searches are stored in comparison {comparison.name}; the same command "
@@ -153,16 +161,17 @@ def _job(store: Store, comparison: Comparison, device: str, partial: bool) -> Jo
 
 
 def _record(store: Store, comparison: Comparison) -> None:
-    """Say what the comparison is, unless that is said already of as many seeds."""
+    """Say what the comparison is, of how many seeds at most, and which parts it has, unless that is said already."""
     place = (FOLDER, comparison.name, RECORD)
     before = store.read_json(*place) if store.exists(*place) else {}
-    if before.get("seeds", 0) < comparison.seeds:
-        content = {
-            "id": comparison.name,
-            "created": before.get("created", now()),
-            "seeds": comparison.seeds,
-            "methods": [settings.as_dict() for settings in comparison.methods],
-        }
+    content = {
+        "id": comparison.name,
+        "created": before.get("created", now()),
+        "seeds": max(comparison.seeds, before.get("seeds", 0)),
+        "methods": [settings.as_dict() for settings in comparison.methods],
+        "parts": [part.name for part in stored_parts(store, comparison.name)],
+    }
+    if content != before:
         store.write_json(content, *place)
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from hnas.errors import HnasError
 from hnas.pipeline.store.comparisons import FOLDER as COMPARISONS
 from hnas.pipeline.store.comparisons import RECORD as COMPARISON
-from hnas.pipeline.store.comparisons import stored_parts
+from hnas.pipeline.store.comparisons import lost_parts, stored_parts
 from hnas.pipeline.store.manifests import imported_files
 from hnas.pipeline.store.ntk_arrays import ARRAYS, NTKArrays
 from hnas.pipeline.store.records import comparison_records, run_records, search_records
@@ -86,6 +86,8 @@ def _check_comparisons(store: Store, report: Report) -> None:
             table = _read(store, report, COMPARISONS, name, part.name)
             if table is not None:
                 searches.update(set(table["search"].to_pylist()))
+        for lost in lost_parts(store, name):
+            report.damaged.append(Finding(store.path(COMPARISONS, name, lost), "it is missing", mend_of(COMPARISONS)))
         if again := sorted(search for search, count in searches.items() if count > 1):
             what = f"{len(again):,} searches are in more than one part, {again[0]} among them"
             report.damaged.append(Finding(store.path(COMPARISONS, name), what, "delete one of the parts"))

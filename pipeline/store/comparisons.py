@@ -1,6 +1,6 @@
 """The comparisons of a store: many searches in few files.
 
-comparisons/<id>/comparison.json                    the settings: methods, seeds, what guides them
+comparisons/<id>/comparison.json                    settings: methods, seeds, what guides them; the parts made
 comparisons/<id>/<k>-<first>-<last>.parquet         the queries of the method k (from 0) with the seeds first to last
 comparisons/<id>/<k>-<seed>-<seed>.partial          the same of one search whose trainings are not all done
 
@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from hnas.errors import HnasError
 from hnas.pipeline.store.store import Store, digest
 
 FOLDER = "comparisons"
@@ -61,6 +63,16 @@ def stored_parts(store: Store, comparison: str) -> list[Part]:
     """The finished parts of a comparison, in order."""
     found = (_PART.fullmatch(name) for name in store.files(FOLDER, comparison))
     return sorted(Part(*map(int, match.groups())) for match in found if match)
+
+
+def lost_parts(store: Store, comparison: str) -> list[str]:
+    """The names of the parts that a comparison once had, by its record, and has not; none where that cannot be read."""
+    with suppress(HnasError):
+        listed = store.read_json(FOLDER, comparison, RECORD).get("parts")
+        if isinstance(listed, list):
+            stored = set(store.files(FOLDER, comparison))
+            return sorted(name for name in listed if isinstance(name, str) and name not in stored)
+    return []
 
 
 def missing_parts(stored: Iterable[Part], k: int, seeds: int, block: int) -> Iterator[Part]:

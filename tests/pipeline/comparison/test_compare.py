@@ -238,6 +238,20 @@ def test_check_finds_a_damaged_part_and_the_same_command_makes_it_again(store):
     assert "comparisons/" not in hnas("check", "--store", store.root).out
 
 
+def test_a_part_that_is_gone_is_missed_by_statements_and_check_and_made_again(store):
+    comparison = asked(store, seeds=2)
+    made(store, comparison)
+    before = rows(store)
+    Path(store.path("comparisons", comparison.name, "1-0-1.parquet")).unlink()
+    told = hnas("sql", "FROM queries", "--store", store.root)
+    assert told.status == 1
+    assert "1-0-1.parquet cannot be read: No such file" in told.err
+    assert "1-0-1.parquet: it is missing; delete it" in hnas("check", "--store", store.root).out
+    assert hnas("sql", "FROM accuracies LIMIT 1", "--store", store.root).status == 0
+    made(store, comparison)
+    assert rows(store) == before
+
+
 def test_check_finds_searches_that_two_parts_have(store):
     comparison = asked(store, "random", seeds=3)
     made(store, comparison)
