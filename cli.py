@@ -306,7 +306,7 @@ def import_(
     reporter = ReadingReporter(sys.stderr, quiet=quiet)
     try:
         with space_cache(place):
-            done = import_accuracies(place, source, path, progress=reporter, name=name)
+            done = import_accuracies(place, source, path, progress=reporter, name=name, also=_tables())
     finally:
         reporter.close()
     print(import_summary(done, path))

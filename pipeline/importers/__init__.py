@@ -9,7 +9,7 @@ without a fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -68,13 +68,20 @@ def _ignore(done: int, total: int) -> None:
 
 
 def import_accuracies(
-    store: Store, kind: str, path: Path, progress: Advance = _ignore, *, name: str | None = None
+    store: Store,
+    kind: str,
+    path: Path,
+    progress: Advance = _ignore,
+    *,
+    name: str | None = None,
+    also: Sequence[Store] = (),
 ) -> Imported:
     """Read the file at `path` with the importer `kind`, and store its accuracies, curves and proxies.
 
     The file becomes a source of its own, called `name` or after itself. A file is known by its name: importing it again
     changes nothing, importing a changed file of that name replaces its rows in all tables, at once. `progress` is told
-    how much of the file is read. Raises `UsageError` for an unknown kind and for every fault of the file, named with
+    how much of the file is read. Columns of one's own may not have the names of those in `also`, the stores that are
+    read along with this one. Raises `UsageError` for an unknown kind and for every fault of the file, named with
     its place, and `HnasError` where it is interrupted or the store cannot be written; then the store is as it was.
     """
     if kind not in IMPORTERS:
@@ -95,7 +102,9 @@ def import_accuracies(
         try:
             for rows in _load(kind)(path, progress):
                 if rows.table == "columns":
-                    check_names(store, rows.batch, [manifest for manifest in manifests if manifest != before], path)
+                    check_names(
+                        [store, *also], rows.batch, [manifest for manifest in manifests if manifest != before], path
+                    )
                 writers.write(rows)
             manifest = writers.finish(_replaces(store, files.values(), before))
         except KeyboardInterrupt:

@@ -24,14 +24,14 @@ _OWN = (
 )
 
 
-def check_names(store: Store, batch: pa.RecordBatch, others: Iterable[Manifest], path: Path) -> None:
+def check_names(stores: Iterable[Store], batch: pa.RecordBatch, others: Iterable[Manifest], path: Path) -> None:
     """Raise `UsageError` where a column of `batch`, read from `path`, has a name that something else has.
 
-    That is a column of the store's own tables, a static column of a space, or a column of another source.
+    That is a column of a store's own tables, a static column of a space in `stores`, or a column of another source.
     """
     sources = {name: f"the source {manifest.source}" for manifest in others for name in manifest.columns}
     taken = dict.fromkeys((*_OWN, *COLUMNS, *SCHEMAS["accuracies"].names), "the view pool")
-    for name in _static(store, batch):
+    for name in _static(stores, batch):
         taken.setdefault(name.lower(), "the view architectures")
     for name in batch.schema.names:
         if name not in _OF_ROWS and (holder := (taken | sources).get(name)):
@@ -39,10 +39,10 @@ def check_names(store: Store, batch: pa.RecordBatch, others: Iterable[Manifest],
             raise UsageError(f"{path} has a column {name}, and so has {holder}; give it another name{remedy}")
 
 
-def _static(store: Store, batch: pa.RecordBatch) -> set[str]:
-    """The static columns of the architectures in the store and of the spaces of the batch."""
+def _static(stores: Iterable[Store], batch: pa.RecordBatch) -> set[str]:
+    """The static columns of the architectures in the stores and of the spaces of the batch."""
     found: set[str] = set()
-    for space in store.folders("architectures"):
+    for store, space in ((place, space) for place in stores for space in place.folders("architectures")):
         for name in store.files("architectures", space)[:1]:
             with (
                 suppress(OSError, pa.ArrowException),

@@ -18,6 +18,7 @@ from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
 from tests.support.contents import snapshot
 from tests.support.import_files import A, B, table
+from tests.support.places import ROOT
 from tests.support.stores import make_store
 
 HARDWARE = Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent")) / "nasbench201" / "hw-nas-bench-cifar10.csv"
@@ -137,6 +138,23 @@ def test_faults_are_told_and_change_nothing(tmp_path: Path, name: str, suffix: s
     if words != "3: " or suffix == "csv":
         assert words in done.err
     assert snapshot(place) == before
+
+
+def test_a_static_column_of_a_table_that_is_read_along_is_no_new_name(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "t.csv", {"arch": archs(store)[:1], "depth": [1.0]})
+    monkeypatch.setenv("HNAS_TABLES", str(ROOT / "data" / "tables"))
+    done = hnas("import", "columns", path, "--store", store.location)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "has a column depth, and so has the view architectures" in done.err
+    monkeypatch.setenv("HNAS_TABLES", "")
+    assert hnas("import", "columns", path, "--store", store.location).status == 0
+    # A table that comes later brings the column under its own name.
+    monkeypatch.setenv("HNAS_TABLES", str(ROOT / "data" / "tables"))
+    assert hnas("sql", "SELECT count(*) FROM pool", "--store", store.location).status == 0
+    assert hnas("correlate", "--run", connect(store).execute("SELECT run FROM runs").fetchone()[0],  # type: ignore[index]
+                "--store", store.location).status == 0  # fmt: skip
 
 
 def test_text_is_no_number_and_a_file_of_another_ending_no_table(store: Store, tmp_path: Path) -> None:
