@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,16 +19,20 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from hnas.errors import HnasError, UsageError
+from hnas.spaces import search_spaces
 from hnas.training import (
+    RECIPES,
     Recipe,
     TrainingResult,
     accuracy,
     augment,
     crop_padding,
     learning_rate,
+    recipe_named,
     stratified_split,
     train,
 )
+from hnas.training.augmentation import cut_out
 
 MEAN = (0.3, 0.3, 0.3)
 STD = (0.35, 0.35, 0.35)
@@ -528,3 +533,138 @@ def test_divergence_names_the_epoch_and_a_way_out(broken: str) -> None:
 def test_a_failing_network_error_reaches_the_caller() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         fit(linear_network(4), GOOD)
+
+
+class Kept:
+    """A checkpoint in memory, through the bytes of a file; `stop` ends the training after that many epochs."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.content: bytes | None = None
+        self.stop, self.saved = stop, 0
+
+    def load(self) -> dict[str, Any] | None:
+        if self.content is None:
+            return None
+        return torch.load(io.BytesIO(self.content), weights_only=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        file = io.BytesIO()
+        torch.save(state, file)
+        self.content = file.getvalue()
+        self.saved += 1
+        if self.saved == self.stop:
+            raise KeyboardInterrupt
+
+
+class Noisy(nn.Sequential):
+    """A network that draws in training mode and has drop path and a second classifier."""
+
+    drop_path = 0.0
+
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        if self.training and self.drop_path:
+            logits = F.dropout(logits, self.drop_path)
+        return (logits, 2 * logits) if self.training else logits
+
+
+ALL_OF_IT = Recipe(
+    epochs=4, batch_size=64, flip=False, lr=0.05, lr_min=0.01, warmup=1, clip=1.0, label_smoothing=0.1, cutout=3,
+    drop_path=0.3, auxiliary=0.4,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("recipe", [ALL_OF_IT, dataclasses.replace(ALL_OF_IT, optimizer="rmsprop")])
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(digits: tuple[Data, Data], recipe: Recipe, stop: int):
+    training, valid = digits
+
+    def trained(network: nn.Module, checkpoint: Kept | None) -> TrainingResult:
+        return train(
+            network, *training, mean=MEAN, std=STD, recipe=recipe, seed=3, valid=valid, checkpoint=checkpoint
+        )  # fmt: skip
+
+    undisturbed, stopped, other = (Noisy(*small_network()) for _ in range(3))
+    wanted = trained(undisturbed, None)
+    kept = Kept(stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(stopped, kept)
+    assert kept.saved == stop
+    kept.stop = None
+    found = trained(other, kept)
+    assert kept.saved == recipe.epochs - 1
+    assert dataclasses.replace(found, seconds=0) == dataclasses.replace(wanted, seconds=0)
+    for name, value in undisturbed.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_the_curve_has_each_epoch_and_ends_with_the_result(digits: tuple[Data, Data]):
+    training, valid = digits
+    result = train(small_network(), *training, mean=MEAN, std=STD, recipe=QUICK, seed=0, valid=valid)
+    assert [epoch.epoch for epoch in result.curve] == [1, 2]
+    assert [epoch.lr for epoch in result.curve] == [learning_rate(QUICK, 0), learning_rate(QUICK, 1)]
+    last = result.curve[-1]
+    assert (last.loss, last.train_accuracy) == (result.train_loss, result.train_accuracy)
+    assert last.valid_accuracy == result.valid_accuracy
+    assert 0 < result.curve[0].seconds < last.seconds <= result.seconds
+
+
+def test_the_learning_rate_rises_in_the_warm_up_and_falls_to_its_least():
+    recipe = Recipe(epochs=10, lr=0.2, lr_min=0.02, warmup=3)
+    rates = [learning_rate(recipe, epoch) for epoch in range(11)]
+    assert rates[:4] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[10] == pytest.approx(0.02)
+
+
+def test_a_cut_out_square_is_black_and_nothing_else_is():
+    inputs = torch.ones(3, 3, 6, 6)
+    cut = cut_out(inputs.clone(), torch.tensor([[2, 3], [0, 0], [5, 5]]), 4)
+    squares = ((range(4), range(1, 5)), (range(2), range(2)), (range(3, 6), range(3, 6)))
+    for image, (rows, columns) in zip(cut, squares, strict=True):
+        for i in range(6):
+            for j in range(6):
+                assert (image[:, i, j] == (0 if i in rows and j in columns else 1)).all()
+
+
+def test_recipes_have_names_and_every_field_can_be_changed():
+    assert recipe_named("nasbench201", {}) == Recipe()
+    changed = recipe_named(
+        "hnas-darts", {"epochs": "3", "lr": 1, "drop_path": "0", "flip": "False", "optimizer": "RMSprop"}
+    )
+    assert (changed.epochs, changed.lr, changed.drop_path, changed.flip, changed.optimizer) == (
+        3,
+        1,
+        0,
+        False,
+        "rmsprop",
+    )
+    assert changed.batch_size == RECIPES["hnas-darts"].batch_size == 576
+    for name, options, words in (
+        ("dart", {}, "recipe 'dart' is unknown; .*did you mean 'darts'"),
+        ("darts", {"cutuot": 3}, "field of a recipe 'cutuot' is unknown; .*'cutout'"),
+        ("darts", {"cutout": "big"}, "cutout is 'big' in the training recipe; it must be a whole number"),
+        ("darts", {"flip": "maybe"}, "flip is 'maybe' .* true or false"),
+        ("darts", {"lr_min": 2}, "lr_min is 2.0 .* at most lr"),
+        ("darts", {"optimizer": "adam"}, "sgd or rmsprop"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            recipe_named(name, options)
+
+
+def test_a_recipe_that_the_network_cannot_follow_is_refused(digits: tuple[Data, Data]):
+    training, _ = digits
+    for change, words in (({"drop_path": 0.2}, "has no drop path"), ({"auxiliary": 0.4}, "no second classifier")):
+        recipe = dataclasses.replace(QUICK, **change)
+        with pytest.raises(UsageError, match=words):
+            train(small_network(), *training, mean=MEAN, std=STD, recipe=recipe, seed=0)
+
+
+def test_a_darts_network_trains_with_drop_path_and_auxiliary_head():
+    space = search_spaces["darts"]
+    network = space.evaluation_network(space.sample(1, 0)[0], channels=4, layers=3, drop_path=0.0)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    recipe = dataclasses.replace(RECIPES["darts"], epochs=2, batch_size=4)
+    result = train(network, images, torch.arange(8), mean=MEAN, std=STD, recipe=recipe, seed=0)
+    assert math.isfinite(result.train_loss)
+    assert network.drop_path == 0.0
