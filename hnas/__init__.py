@@ -4,7 +4,8 @@
 
 `compute_metrics(network, images, labels)` gives the four gradient-based metrics and the NTK condition number of any
 torch module at initialisation; `search_spaces` maps names to search spaces; `search(ArrayPool(…), oracle)` runs
-HNAS or another method on arrays, `Search` gives its steps to a loop of one's own. Names are imported when first used,
+HNAS or another method on arrays, `Search` gives its steps to a loop of one's own; `load(folder)` is a trained network
+that `hnas search --save` wrote. Names are imported when first used,
 so that `import hnas` does not load torch.
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hnas.optim.algorithm import Evaluation, Query, Search, search
     from hnas.optim.objective import objective
     from hnas.optim.pools import ArrayPool
+    from hnas.pipeline.models import load
     from hnas.spaces import SearchSpace, search_spaces
     from hnas.spaces.initialise import initialise
     from hnas.training import Recipe, train
@@ -37,6 +39,7 @@ __all__ = [
     "UsageError",
     "compute_metrics",
     "initialise",
+    "load",
     "objective",
     "search",
     "search_spaces",
@@ -57,6 +60,7 @@ _HOMES = {
     "SearchSpace": "hnas.spaces",
     "search_spaces": "hnas.spaces",
     "initialise": "hnas.spaces.initialise",
+    "load": "hnas.pipeline.models",
     "Recipe": "hnas.training",
     "train": "hnas.training",
 }

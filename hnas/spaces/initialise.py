@@ -48,6 +48,8 @@ def initialise(network: nn.Module, seed: int) -> nn.Module:
 
 
 def _uniform(target: Tensor, bound: float, generator: torch.Generator) -> None:
+    if target.is_meta:  # somebody asks for shapes only
+        return
     drawn = torch.empty(target.shape, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
     target.copy_(drawn.uniform_(-bound, bound, generator=generator))
 

@@ -66,6 +66,16 @@ def rgb_pixels(content: bytes) -> NDArray[np.uint8]:
         ) from error
 
 
+def image_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of an image that Pillow has opened or made. Raises `DecodingError`."""
+    if image.mode not in _MODES:
+        raise DecodingError(f"has the colour space {image.mode}: convert it to grey or RGB.")
+    try:
+        return _flat(_upright(image))
+    except Exception as error:  # of the file behind it, which Pillow reads only now
+        raise DecodingError(f"cannot be decoded ({error}): a whole image is needed.") from error
+
+
 _LIMIT = f", where {MOST_PIXELS:,} are the most that are decoded: make it smaller."
 
 

@@ -31,16 +31,25 @@ class ImageFiles:
 
     def read(self, indices: Indices) -> Iterator[bytes]:
         for index in indices.tolist():
-            path = Path(self.paths[index])
-            try:
-                regular_file(path, "an image file")
-                if path.stat().st_size > _MOST_BYTES:
-                    raise UsageError(f"{self.where(index)} has more than {_MOST_BYTES:,} bytes: make it smaller.")
-                yield path.read_bytes()
-            except OSError as error:
-                raise HnasError(
-                    f"{self.where(index)} cannot be read ({error.strerror}): a readable image file is needed."
-                ) from error
+            yield read_image_file(self.paths[index])
+
+
+def read_image_file(path: str) -> bytes:
+    """The bytes of an image file. Raises `HnasError` where it cannot be read, or is too large to be one."""
+    try:
+        file = Path(path)
+        regular_file(file, "an image file")
+        if file.stat().st_size > _MOST_BYTES:
+            raise UsageError(f"{printable(path)} has more than {_MOST_BYTES:,} bytes: make it smaller.")
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HnasError(f"{printable(path)} cannot be read ({reason}): a readable image file is needed.") from error
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is called like an image, of a format that is read or not."""
+    return os.path.splitext(name)[1].lower() in (*SUFFIXES, *_FOREIGN)  # noqa: PTH122 (there may be millions)
 
 
 @dataclass(frozen=True)

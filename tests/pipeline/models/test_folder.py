@@ -1,0 +1,247 @@
+"""A model's folder: what comes back from it, and what is told of one that is none."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import hnas
+from hnas import HnasError, UsageError
+from hnas.pipeline.io.checksums import sealed_json
+from hnas.pipeline.models import aside, check_model_folder
+from hnas.training import accuracy
+from tests.support.models import ARCHS, CLASSES, trained
+from tests.support.places import ROOT
+
+KINDS = [(space, False) for space in ARCHS] + [("darts", True)]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    trained("nasbench201").save(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(("space", "evaluation"), KINDS)
+def test_a_saved_network_comes_back_to_the_bit(space: str, evaluation: bool, tmp_path: Path) -> None:
+    made = trained(space, evaluation=evaluation)
+    info = made.save(tmp_path / "model")
+    model = hnas.load(tmp_path / "model")
+    assert not model.training
+    assert model.info == info
+    assert model.classes == CLASSES
+    state = made.network.state_dict()
+    assert set(state) == set(model.network.state_dict())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.network.state_dict().items())
+    found = model(made.images).argmax(1)
+    right = accuracy(made.network, made.images, made.labels, info.mean, info.std)
+    assert 100 * (found == made.labels).float().mean().item() == pytest.approx(right, abs=0.5)
+
+
+def test_the_record_says_where_the_weights_come_from(saved: Path) -> None:
+    info = hnas.load(saved).info
+    assert (info.space, info.arch) == ("nasbench201", ARCHS["nasbench201"])
+    assert info.recipe["epochs"] == 3
+    assert info.curve[0]["epoch"] == 3
+    assert info.provenance.keys() == {"hnas", "torch", "date", "seed", "search"}
+    assert sorted(path.name for path in saved.iterdir()) == ["model.json", "weights.safetensors"]
+
+
+def test_an_architecture_by_hash_is_loaded_without_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trained("nasbench101")
+    info = made.save(tmp_path / "model")
+    assert len(info.arch) == 32
+    monkeypatch.setattr("hnas.spaces.nasbench101.enumeration.load_table", None)
+    assert hnas.load(tmp_path / "model").info.arch == info.arch
+
+
+def test_weights_of_another_network_are_not_saved(tmp_path: Path) -> None:
+    for change in ({"channels": 8}, {"classes": CLASSES[:3]}, {"arch": ARCHS["nasbench201"].replace("1x1", "3x3")}):
+        with pytest.raises(UsageError, match=r"not those of .* with \d+ channels"):
+            trained("nasbench201").save(tmp_path / "model", **change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_takes_the_place_of_a_model_and_of_nothing_else(copy: Path, tmp_path: Path) -> None:
+    made = trained("nasbench201")
+    made.save(copy, provenance={"seed": 7})
+    assert hnas.load(copy).info.provenance["seed"] == 7
+    assert list(tmp_path.iterdir()) == [copy]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.png").write_bytes(b"")
+    (tmp_path / "file").write_text("")
+    for place in ("photos", "file", "gone/model"):
+        for refused in (check_model_folder, made.save):
+            with pytest.raises(UsageError, match=r"name a folder|create its parent"):
+                refused(tmp_path / place)
+    assert (tmp_path / "photos/cat.png").exists()
+
+
+def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
+    trained("nasbench201").save(
+        tmp_path / "m", accuracies={"test_accuracy": float("nan")}, curve=[{"loss": float("inf")}]
+    )
+    json.loads((tmp_path / "m/model.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert hnas.load(tmp_path / "m").info.accuracies == {"test_accuracy": None}
+
+
+def rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """A record that somebody changed, with the checksum that belongs to it."""
+
+    def rewrite(folder: Path) -> None:
+        record = json.loads((folder / "model.json").read_text())
+        del record["checksum"]
+        change(record)
+        (folder / "model.json").write_text(json.dumps(sealed_json(record)))
+
+    return rewrite
+
+
+def replaced(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "there is no model folder"),
+    "no record": (lambda folder: (folder / "model.json").unlink(), "no model of hnas"),
+    "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), "it is missing"),
+    "no JSON": (replaced("model.json", b"\x80\x04."), "it is no JSON"),
+    "nested JSON": (replaced("model.json", b"[" * 100_000), "it is no JSON"),
+    "another JSON": (replaced("model.json", b"{}"), "no record of hnas"),
+    "a pickle": (replaced("weights.safetensors", b"\x80\x04cos\nsystem\n."), "does not match its digest"),
+    "newer": (rewritten(lambda record: record.update(version=2)), "newer hnas"),
+    "one number": (
+        lambda folder: replaced(
+            "model.json", (folder / "model.json").read_bytes().replace(b'"channels": 4', b'"channels": 5')
+        )(folder),
+        "does not match its checksum",
+    ),
+    "no checksum": (
+        lambda folder: replaced("model.json", b'{"format": "hnas model", "version": 1}')(folder), "no checksum"
+    ),
+    "an unknown space": (rewritten(lambda record: record.update(space="mine")), "there is no search space"),
+    "a huge network": (rewritten(lambda record: record.update(channels=4096)), "does not hold the weights"),
+    "an unknown network": (rewritten(lambda record: record.update(network="os.system")), "does not hold the weights"),
+    "another class": (rewritten(lambda record: record["classes"].pop()), "does not hold the weights"),
+    "weights of one's own": (
+        lambda folder: (
+            replaced("weights.safetensors", b"\xff" * 64)(folder),
+            rewritten(
+                lambda record: record.update(
+                    weights={"bytes": 64, "sha256": hashlib.sha256(b"\xff" * 64).hexdigest()}
+                )
+            )(folder),
+        ),
+        "it holds no tensors",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_or_foreign_folder_is_told_in_one_sentence(name: str, copy: Path) -> None:
+    damage, said = DAMAGES[name]
+    damage(copy)
+    with pytest.raises(HnasError, match=said) as error:
+        hnas.load(copy)
+    assert "\n" not in str(error.value)
+
+
+def single_line(error: HnasError) -> None:
+    assert "\n" not in str(error)
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+_MEMBERS = (
+    "version", "space", "arch", "definition", "network", "channels", "cells", "classes", "image_size", "mean", "std",
+    "recipe", "accuracies", "curve", "provenance", "weights",
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(_MEMBERS), value=_ANYTHING)
+def test_a_record_with_any_value_in_it_loads_or_is_told(name: str, value: Any, saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "any", dirs_exist_ok=True))
+    rewritten(lambda record: record.update({name: value}))(folder)
+    try:
+        hnas.load(folder).predict(trained("nasbench201").images[:2])
+    except HnasError as error:
+        single_line(error)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    place=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+    name=st.sampled_from(["weights.safetensors", "model.json"]),
+)
+def test_no_flipped_bit_goes_unnoticed(place: float, bit: int, name: str, saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "flipped", dirs_exist_ok=True))
+    content = bytearray((folder / name).read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    (folder / name).write_bytes(content)
+    try:
+        same = hnas.load(folder).info == hnas.load(saved).info
+    except HnasError as error:
+        single_line(error)
+    else:
+        assert same  # a blank between members became another
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_full_disk_leaves_what_was_there(
+    old: bool, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not old:
+        shutil.rmtree(copy)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HnasError, match=r"No space left on device.*free some space"):
+        trained("nasbench201").save(copy, provenance={"seed": 9})
+    assert list(tmp_path.iterdir()) == ([copy] if old else [])
+    assert not old or hnas.load(copy).info.provenance["seed"] == 0
+
+
+def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from hnas.pipeline.models import aside\n"
+        "aside._exchange = lambda *folders: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"aside.write_folder(Path({str(tmp_path)!r}) / 'model', {{'a': b'1'}})\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    handle, busy = aside._create(tmp_path / "model")  # another process, still writing
+    trained("nasbench201").save(tmp_path / "model")
+    assert set(tmp_path.iterdir()) == {busy, tmp_path / "model"}
+    os.close(handle)
+    hnas.load(tmp_path / "model")
