@@ -28,7 +28,9 @@ from hnas.pipeline.store.comparisons import FOLDER, RECORD, Part, missing_parts,
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.manifests import remove_file
 from hnas.pipeline.store.run import now
+from hnas.pipeline.store.space_cache import StoreCache
 from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces
 from hnas.threads import wait_without_spinning
 
 # Searches in a part, unless there are so many seeds that the parts of a method would be more than twenty.
@@ -196,6 +198,8 @@ def _made(
             yield len(part.seeds)
     if not left:
         return
+    if isinstance(search_spaces.cache, StoreCache):
+        search_spaces.cache.flush()  # for the workers
     with ExitStack() as stack:
         client = stack.enter_context(connected(workers, scheduler, job.device if trained else "cpu", certificates))
         stack.enter_context(prepared(client, wait_without_spinning, f"hnas-{job.token}"))

@@ -24,7 +24,9 @@ from hnas.pipeline.search.settings import SearchSettings
 from hnas.pipeline.store.comparisons import FOLDER, Part, search_name
 from hnas.pipeline.store.manifests import remove_file
 from hnas.pipeline.store.shipped_tables import shipped_tables
+from hnas.pipeline.store.space_cache import StoreCache
 from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def opened(job: Job) -> Opened:
     """The store and the pool of a job, opened once for this process."""
     store = Store(job.store)
     store.check_version()
+    search_spaces.keep_in(StoreCache(store))  # read only: what the driver's space worked out is not worked out again
     connection = connect(store, shipped_tables())
     connection.execute("SET threads = 1")
     return Opened(job, store, connection)
