@@ -32,7 +32,7 @@ def commands(blocks: list[str]) -> list[tuple[str, str]]:
     """Each `$ command` of the blocks with the output that follows it."""
     found = []
     for block in blocks:
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        for part in re.split(r"^\$ ", re.sub(r"\\\n\s*", "", block), flags=re.M)[1:]:
             command, _, output = part.partition("\n")
             found.append((command, output.strip()))
     return found
@@ -83,6 +83,23 @@ def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
     for command, _ in shown:
         run(command, tmp_path / "store")
     assert (tmp_path / "pool.parquet").exists()
+
+
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
+    """With two seeds in place of twenty, whose numbers are others."""
+    for name in ("hp12-validation", "three-data-sets-200-epochs", "hw-nas-bench-cifar10"):
+        file = Path(os.environ["HNAS_TEST_DATA"], "nasbench201", f"{name}.csv")
+        (tmp_path / file.name).symlink_to(file)
+    page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    for command, output in commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)):
+        shown = run(command.replace("--seeds 20", "--seeds 2") + " 2>&1", tmp_path / "store")
+        if output and " compare " not in command:
+            assert masked(shown.strip()) == masked(output)
+    assert (tmp_path / "front.pdf").exists()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "b 92.5\n"
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
