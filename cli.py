@@ -70,6 +70,7 @@ CellsOption = Annotated[
 ImageSizeOption = Annotated[
     int | None, typer.Option("--image-size", metavar="N", help="Resize images to N x N pixels.  [as they are]")
 ]
+ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a model that `--save` wrote.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 EpochsOption = Annotated[int, typer.Option("--epochs", metavar="N", help="Epochs of each training.")]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images in a batch.")]
@@ -947,6 +948,59 @@ def pareto(
         write_records(found.records(), form, sys.stdout)
     if plot is not None:
         plot_front(found, plot)
+
+
+@app.command(
+    epilog=_examples("hnas predict best photos/", "hnas predict best cat.jpg dog.png --top 3 --format csv"),
+)
+def predict(
+    folder: ModelFolder,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files, and folders of them.")],
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="The K most probable classes.")] = 1,
+    form: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How to write the result.")
+    ] = "table",
+) -> None:
+    """Label images with a saved model.
+
+    Images are resized to the size that the model was trained at. Those that cannot be read are told at the end, with
+    exit status 1; all others are labelled.
+    """
+    from hnas.pipeline.console.streams import warn
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.models import load
+    from hnas.pipeline.models.report import unread_text, write_predictions
+
+    model = load(folder)
+    unread: list[HnasError] = []
+    found = model.predict_each(images, unread.append)
+    write_predictions(found, form, min(top, len(model.classes)), sys.stdout, terminal_width(sys.stdout))
+    for error in unread:
+        warn(str(error))
+    if unread:
+        raise HnasError(unread_text(len(unread)))
+
+
+@app.command(
+    epilog=_examples("hnas export best --format onnx", "hnas export best --output best.pt2"),
+)
+def export(
+    folder: ModelFolder,
+    form: Annotated[
+        Literal["pt2", "onnx"] | None, typer.Option("--format", help="The kind of program.  [as FILE ends, else pt2]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="The file.  [DIR.pt2 or DIR.onnx beside DIR]")
+    ] = None,
+) -> None:
+    """Write a saved model as a program that other runtimes run.
+
+    pt2: for `torch.export.load`, where torch is installed and hnas is not. onnx: for onnxruntime and others; needs
+    `pip install 'hnas[onnx]'`. Both take uint8 pixels (n, 3, S, S) and normalise them themselves.
+    """
+    from hnas.pipeline.models.exporting import export as carry_out
+
+    print(f"written: {carry_out(folder, form, output)}")
 
 
 @app.command(epilog=_examples("hnas info", "hnas info --json --store data/store"))

@@ -1,0 +1,51 @@
+"""A saved model as a file for another runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from hnas.errors import HnasError, UsageError
+from hnas.models.programs import onnx_program, torch_program
+from hnas.pipeline.io.printable import printable
+from hnas.pipeline.models.aside import write_file
+from hnas.pipeline.models.loading import load
+
+Format = Literal["pt2", "onnx"]
+FORMATS: tuple[Format, ...] = ("pt2", "onnx")
+
+
+def export(folder: str | os.PathLike[str], format: Format | None = None, output: Path | None = None) -> Path:  # noqa: A002
+    """Write the model in `folder` as `format` to `output`, beside the folder where it is None; returns its path.
+
+    The format is the one that the name of `output` ends with, else `pt2`. Raises `UsageError` and `HnasError`: see
+    `load`; an output of another format, or that cannot be written; packages that ONNX needs and that are missing.
+    """
+    said = next((known for known in FORMATS if output is not None and output.suffix.lower() == f".{known}"), None)
+    if format is not None and said not in (None, format):
+        raise UsageError(f"--output {output} ends as {said} does, and --format says {format}; drop one of the two")
+    chosen = format or said or "pt2"
+    if output is None:
+        place = Path(os.path.abspath(folder))  # noqa: PTH100 - beside the name that was given, a link or not
+        output = place.with_name(f"{place.name}.{chosen}")
+    if output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"{printable(output)} cannot be a file: its folder must exist, and no folder have its name")
+    model = load(folder)
+    info = model.info
+    metadata = {
+        "space": info.space, "arch": info.arch, "classes": json.dumps(info.classes), "image_size": str(info.image_size),
+        "input": "images: uint8 (n, 3, S, S), RGB, channels first, 0 to 255; the program normalises them itself",
+        "output": "logits: float32 (n, classes), not yet probabilities",
+        "provenance": json.dumps(dict(info.provenance)), "accuracies": json.dumps(dict(info.accuracies)),
+    }  # fmt: skip
+    if chosen == "onnx":
+        content = onnx_program(model, info.image_size, metadata)
+    else:
+        content = torch_program(model, info.image_size, json.dumps(metadata, indent=2))
+    try:
+        write_file(output, lambda path: path.write_bytes(content))
+    except OSError as error:
+        raise HnasError(f"{printable(output)} cannot be written: {error.strerror}") from error
+    return output

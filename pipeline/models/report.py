@@ -1,0 +1,50 @@
+"""Labels of images as people and as programs read them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from typing import TextIO
+
+from hnas.pipeline.io.printable import is_text, printable
+from hnas.pipeline.io.terminal_tables import table
+from hnas.pipeline.models.predictions import Prediction
+
+
+def write_predictions(found: Iterable[Prediction], form: str, top: int, out: TextIO, width: int | None = None) -> None:
+    """A row for each image: its path, and its `top` labels with their probabilities, the most probable first.
+
+    The columns are `image, label, probability`, then `label_2, probability_2, …`. CSV goes out as it comes.
+    """
+    names = ["image", *(f"{name}{'' if k == 1 else f'_{k}'}" for k in range(1, top + 1) for name in _COLUMNS)]
+    rows = ([_path(one), *(cell for pair in one.top(top) for cell in pair)] for one in found)
+    if form == "csv":
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+    elif form == "json":
+        records = [dict(zip(names, row, strict=False)) for row in rows]
+        out.write(json.dumps(records, indent=2) + "\n")
+    else:
+        cells = [names, *([_cell(value) for value in row] for row in rows)]
+        texts = [not name.startswith("probability") for name in names]
+        out.write(table(cells, texts=texts, width=width, remedy="`--format csv` has all") + "\n")
+
+
+def unread_text(count: int) -> str:
+    """How many images have no label."""
+    return f"{count:,} {'image' if count == 1 else 'images'} could not be read; all others are labelled"
+
+
+_COLUMNS = ("label", "probability")
+
+
+def _path(one: Prediction) -> str:
+    """The path as it is, or with escapes for bytes that no text holds."""
+    path = one.image or ""
+    return path if is_text(path) else printable(path)
+
+
+def _cell(value: str | float) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else printable(value)

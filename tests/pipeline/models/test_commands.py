@@ -1,0 +1,82 @@
+"""hnas predict and hnas export as commands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import hnas as library
+from tests.support.command_line import hnas
+from tests.support.models import CLASSES, trained
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model at best, images at photos/0.png to 2.png and, damaged, at photos/broken.png."""
+    folder = tmp_path_factory.mktemp("commands")
+    made = trained("nasbench201")
+    made.save(folder / "best")
+    (folder / "photos").mkdir()
+    for i in range(3):
+        Image.fromarray(made.images[i].permute(1, 2, 0).numpy()).save(folder / f"photos/{i}.png")
+    (folder / "photos/broken.png").write_bytes((folder / "photos/0.png").read_bytes()[:60])
+    return folder
+
+
+def test_files_and_folders_are_labelled_in_three_formats(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    expected = library.load("best").predict([f"photos/{i}.png" for i in range(3)])
+    table = hnas("predict", "best", "photos/0.png", "photos/1.png", "photos/2.png")
+    assert (table.status, table.err) == (0, "")
+    assert table.out.splitlines()[0].split() == ["image", "label", "probability"]
+    assert table.out.splitlines()[1].split() == [
+        "photos/0.png",
+        *expected[0].label.split(),
+        f"{expected[0].probability:.4f}",
+    ]
+    done = hnas("predict", "best", *(f"photos/{i}.png" for i in range(3)), "--format", "csv", "--top", 2)
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [(row["label"], row["label_2"]) for row in rows] == [
+        tuple(name for name, _ in one.top(2)) for one in expected
+    ]
+    done = hnas("predict", "best", *(f"photos/{i}.png" for i in range(3)), "--format", "json")
+    assert [row["probability"] for row in json.loads(done.out)] == pytest.approx([one.probability for one in expected])
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_images_that_cannot_be_read_are_told_at_the_end(
+    form: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    done = hnas("predict", "best", "gone.png", "photos", "--format", form)
+    assert done.status == 1
+    assert [f"photos/{i}.png" in done.out for i in range(3)] == [True] * 3
+    gone, broken = sorted(done.err.splitlines()[:2])
+    assert broken.startswith("photos/broken.png cannot be decoded")
+    assert gone.startswith("gone.png cannot be read")
+    assert done.last == "hnas: 2 images could not be read; all others are labelled"
+
+
+def test_more_classes_than_there_are_is_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (row,) = json.loads(hnas("predict", "best", "photos/0.png", "--top", 99, "--format", "json").out)
+    assert len(row) == 1 + 2 * len(CLASSES)
+
+
+def test_a_folder_that_is_no_model_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for command in (("predict", "photos", "photos/0.png"), ("export", "photos"), ("export", "gone")):
+        done = hnas(*command)
+        assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+
+
+def test_export_says_where_the_program_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    done = hnas("export", "best", "--output", "winner.pt2")
+    assert (done.status, done.out, done.err) == (0, "written: winner.pt2\n", "")
+    assert (place / "winner.pt2").stat().st_size > 1000
