@@ -154,11 +154,19 @@ def test_the_shipped_tables_are_there_for_every_store_without_a_word(tmp_path: P
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
 def test_the_commands_on_cifar10_run_in_small(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
-    (tmp_path / "cifar10-test-accuracy.csv").write_bytes((data / "nasbench201/cifar10-test-accuracy.csv").read_bytes())
-    quiet = [command for command, output in commands(BLOCKS) if not output and command not in IMPORTS]
-    assert [command.split()[1] for command in quiet] == ["precompute", "import", "correlate", "search"]
+    folder = data / "nasbench201/NATS-tss-v1_0-3ffb9-simple"
+    (tmp_path / folder.name).symlink_to(folder)
+    trained = [  # those of the benchmark's files that the folder has
+        "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|none~0|nor_conv_3x3~1|avg_pool_3x3~2|",
+        "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|none~0|nor_conv_1x1~1|none~2|",
+    ]
+    (tmp_path / "three.txt").write_text("\n".join(trained))
+    page = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## On CIFAR-10")[1]
+    quiet = [command for command, _ in commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))]
+    assert [command.split()[1] for command in quiet] == ["precompute", "import", "correlate", "search", "compare"]
     for command in quiet:
-        small = " --sample 24 --channels 4 --cells 1" if " precompute " in command else ""
+        small = " --architectures three.txt --channels 4 --cells 1" if " precompute " in command else ""
         assert run(command + small, tmp_path / "store", HNAS_DATA=str(data))
 
 
