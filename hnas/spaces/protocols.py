@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -149,6 +149,16 @@ class Cached(Protocol):
     """A space that works something out once and keeps it in `cache`, which `SearchSpaces.keep_in` sets."""
 
     cache: Cache | None
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """A space that would have to look an architecture up, and first asks somebody who may have its definition.
+
+    `recall` gives the definition of a key, or None; a definition whose key is another one is not taken.
+    """
+
+    recall: Callable[[str], str | None] | None
 
 
 def key_of(space: SearchSpace, arch: str) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import numpy as np
@@ -21,7 +21,7 @@ from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.catalog.views import sql
 from hnas.pipeline.store.run import run_or_mean
 from hnas.spaces import search_spaces
-from hnas.spaces.protocols import SearchSpace
+from hnas.spaces.protocols import Recalling, SearchSpace
 
 # Each pool has temporary tables of its own, which no other pool of the connection names.
 _numbers = itertools.count(1)
@@ -105,8 +105,16 @@ class RunPool:
     @property
     def space(self) -> SearchSpace | None:
         """See `Pool`."""
-        found: SearchSpace | None = search_spaces.get(self.space_name)
-        return found
+        found: Any = search_spaces.get(self.space_name)
+        if isinstance(found, Recalling) and {"operations", "adjacency"} <= set(self.columns):
+            found.recall = self._definition
+        return cast("SearchSpace | None", found)
+
+    def _definition(self, arch: str) -> str | None:
+        """What the static columns say that an architecture is, or None where they do not."""
+        query = f"SELECT operations || ':' || adjacency FROM {self.table} WHERE arch = ?"
+        rows = self._connection.execute(query, [arch]).fetchall()
+        return str(rows[0][0]) if rows and rows[0][0] is not None else None
 
     @cached_property
     def _positions(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ from hnas.spaces import Categorical, Encoded, Mutable
 from hnas.spaces.darts.genotype import parse_genotype
 from hnas.spaces.darts.published import NAMED
 from hnas.spaces.darts.space import DARTS
+from hnas.spaces.nasbench101.space import NASBench101
 from hnas.spaces.nasbench201.cell import EDGES, OPERATIONS, parse_arch
 from hnas.spaces.nasbench201.space import NASBench201
 
@@ -144,3 +145,20 @@ def test_mutation_of_a_genotype_changes_both_cells_and_operations_as_often_as_st
     assert abs(kinds["normal"] - 2000) < 150
     # The two states of a first node cannot change, so a quarter of the draws for a state is drawn anew.
     assert abs(kinds["operation"] / 4000 - 4 / 7) < 0.03
+
+
+def test_a_cell_whose_definition_is_remembered_is_edited_without_the_table_of_all_cells(monkeypatch):
+    known = NASBench101()
+    cells = known.sample(3, seed=4)
+    definitions = {arch: known.definition(arch) for arch in cells}
+    space = NASBench101()
+    monkeypatch.setattr("hnas.spaces.nasbench101.enumeration.load_table", lambda cache: pytest.fail("it was looked up"))
+    space.recall = definitions.get
+    random, same = np.random.default_rng(1), np.random.default_rng(1)
+    assert [space.mutate(arch, random) for arch in cells] == [known.mutate(arch, same) for arch in cells]
+    assert space.neighbours(cells[0]) == known.neighbours(cells[0])
+    # What is remembered wrongly is not believed.
+    space.recall = lambda arch: definitions[cells[1]] if arch == cells[0] else "no definition"
+    monkeypatch.setattr("hnas.spaces.nasbench101.enumeration.load_table", lambda cache: known._table)
+    assert space.definition(cells[0]) == definitions[cells[0]]
+    assert NASBench101().definition(cells[2]) == definitions[cells[2]]
