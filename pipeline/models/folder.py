@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from hnas.pipeline.io.checksums import DamagedError, opened_json, sealed_json
 from hnas.pipeline.io.input_files import regular_file
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.models.aside import write_folder
-from hnas.pipeline.models.networks import networks, shapes, shapes_of
+from hnas.pipeline.models.networks import networks, same_function
 from hnas.spaces import definition_of, key_of, search_spaces
 
 if TYPE_CHECKING:
@@ -90,11 +91,11 @@ def save_model(
     """Write the model folder `folder`, whole or not at all, and return what `model.json` says.
 
     A model that is there is replaced. The versions of hnas and torch and the date are added to `provenance`; numbers
-    that are not finite become null. `network` must be one that the installed space `space` builds of `arch` at this
-    size, in whatever mode and on whatever device.
+    that are not finite become null. `network`, in whatever mode and on whatever device, must be one that the installed
+    space `space` builds of `arch` at this size: it is rebuilt and compared before anything is written, as float32.
 
     Raises:
-        UsageError: see `check_model_folder`; an unknown space, a malformed `arch`, weights of another network, or
+        UsageError: see `check_model_folder`; an unknown space, a malformed `arch`, another network, or
             settings that cannot be.
         HnasError: the folder cannot be written.
     """
@@ -104,17 +105,16 @@ def save_model(
     check_model_folder(folder)
     chosen = search_spaces[space]
     definition = definition_of(chosen, arch)
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    found = shapes(state)
+    network = deepcopy(network).cpu().float()
     kinds = networks(chosen, definition, classes=len(classes), channels=channels, cells=cells)
-    kind = next((name for name, build in kinds if shapes_of(build) == found), None)
+    kind = next((name for name, build in kinds if same_function(build, network, image_size)), None)
     if kind is None:
         raise UsageError(
-            f"the weights to save are not those of {arch} of {space} with {channels} channels, {cells} cells and "
+            f"the network to save is not {arch} of {space} with {channels} channels, {cells} cells and "
             f"{len(classes)} classes; give the size that the network was built with"
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    weights = save(state)
+    weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     record: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "space": space, "arch": key_of(chosen, arch), "definition": definition,
         "network": kind, "channels": channels, "cells": cells, "classes": list(classes), "image_size": image_size,

@@ -33,6 +33,24 @@ def shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
+def same_function(build: Callable[[], nn.Module], network: nn.Module, image_size: int) -> bool:
+    """Whether the network that `build` makes computes what `network` does, float32 on the CPU, with its weights.
+
+    Names and shapes do not tell: two kinds of one architecture may have the same, in another order of layers.
+    """
+    import torch
+
+    state = network.state_dict()
+    if shapes_of(build) != shapes(state):
+        return False
+    rebuilt = build()
+    rebuilt.load_state_dict(state)
+    images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, expected = (module.eval()(images) for module in (rebuilt, network))
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
 def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
     """The same of the network that `build` makes, without memory for its weights where it can do without.
 

@@ -77,9 +77,15 @@ def test_an_architecture_by_hash_is_loaded_without_the_table(tmp_path: Path, mon
 
 def test_weights_of_another_network_are_not_saved(tmp_path: Path) -> None:
     for change in ({"channels": 8}, {"classes": CLASSES[:3]}, {"arch": ARCHS["nasbench201"].replace("1x1", "3x3")}):
-        with pytest.raises(UsageError, match=r"not those of .* with \d+ channels"):
+        with pytest.raises(UsageError, match=r"is not .* with \d+ channels"):
             trained("nasbench201").save(tmp_path / "model", **change)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_with_the_shapes_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    arch = ARCHS["nasbench201"].replace("avg_pool_3x3~0", "skip_connect~0")
+    with pytest.raises(UsageError, match="the network to save is not"):
+        trained("nasbench201").save(tmp_path / "model", arch=arch)
 
 
 def test_a_model_takes_the_place_of_a_model_and_of_nothing_else(copy: Path, tmp_path: Path) -> None:
