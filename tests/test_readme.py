@@ -19,6 +19,7 @@ from hnas.spaces import search_spaces
 from tests.support import nasbench101_files, nasbench201_files, nats_bench_files
 from tests.support.places import ROOT
 from tests.support.runs import metrics_of
+from tests.support.stores import make_store
 
 BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 
@@ -97,9 +98,30 @@ def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
         if output and " compare " not in command:
             assert masked(shown.strip()) == masked(output)
     assert (tmp_path / "front.pdf").exists()
-    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+
+
+def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
+    page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    example, method = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "b 92.5\n"
+    # As pip installs it: the module, and its entry points.
+    (entry,) = re.findall(r"^```toml\n\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "my_package.py").write_text(method)
+    (tmp_path / "my_package-1.dist-info").mkdir()
+    (tmp_path / "my_package-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
+    points = f"[{entry[0]}]\n{entry[1]}".replace('"', "")
+    (tmp_path / "my_package-1.dist-info/entry_points.txt").write_text(points)
+    environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = f"{sys.executable} -m hnas.cli"
+    made = make_store(tmp_path, architectures=20)
+    store = Path(made.root)
+    shown = run(f"{command} search nasbench201 --method smallest --queries 3 --json --quiet", store, **environment)
+    params = dict(connect(made).execute("SELECT arch, params FROM pool").fetchall())
+    asked = [params[query["arch"]] for query in json.loads(shown)["queries"]]
+    assert asked == sorted(params.values())[:3]
+    shown = run(f"{command} compare nasbench201 --methods smallest,random --queries 3 --seeds 2", store, **environment)
+    assert re.search(r"^smallest .* training-free", shown, re.M)
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
