@@ -72,8 +72,31 @@ ImageSizeOption = Annotated[
 ]
 ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a model that `--save` wrote.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-EpochsOption = Annotated[int, typer.Option("--epochs", metavar="N", help="Epochs of each training.")]
+TrainedChannelsOption = Annotated[
+    int | None, typer.Option("--channels", metavar="C", help="Channels of the networks trained.  [the run's]")
+]
+TrainedCellsOption = Annotated[
+    int | None, typer.Option("--cells", metavar="N", help="Cells of the networks trained.  [the run's]")
+]
+OracleOption = Annotated[
+    Literal["table", "train", "table,train"],
+    typer.Option("--oracle", help="Where performance comes from; with both, trainings alike spare one."),
+]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", metavar="N", help="Epochs of the training.  [the recipe's]")
+]
+RecipeOption = Annotated[
+    Literal["nasbench201", "nasbench101", "darts", "hnas-darts"] | None,
+    typer.Option("--recipe", help="How to train.  [that of evaluate's space; nasbench201 with 12 epochs]"),
+]
+RecipeOptionOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipe-option", metavar="NAME=VALUE", help="Another field of the recipe, such as cutout=16."),
+]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images in a batch.")]
+TrainedBatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", help="Images in a batch of a training.  [the recipe's]")
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="Threads of a training on the CPU.  [one for each core, 8 at most]"),
@@ -111,7 +134,9 @@ MaxParamsOption = Annotated[
 MaxFlopsOption = Annotated[
     float | None, typer.Option("--max-flops", metavar="N", help="Only architectures of at most N multiply-adds.")
 ]
-LearningRateOption = Annotated[float, typer.Option("--lr", metavar="X", help="Learning rate at the start.")]
+LearningRateOption = Annotated[
+    float | None, typer.Option("--lr", metavar="X", help="Learning rate at the start.  [the recipe's]")
+]
 
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
@@ -415,9 +440,7 @@ def search(
         str | None,
         typer.Option("--by", metavar="EXPR", help="What top and best-of rank by: the same as --metric."),
     ] = None,
-    oracle: Annotated[
-        Literal["table", "train"], typer.Option("--oracle", help="Where performance comes from.")
-    ] = "table",
+    oracle: OracleOption = "table",
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -452,8 +475,12 @@ def search(
         ),
     ] = None,
     epochs: SignalEpochsOption = None,
-    batch_size: BatchSizeOption = 256,
-    lr: LearningRateOption = 0.1,
+    recipe: RecipeOption = None,
+    recipe_option: RecipeOptionOption = None,
+    batch_size: TrainedBatchSizeOption = None,
+    lr: LearningRateOption = None,
+    channels: TrainedChannelsOption = None,
+    cells: TrainedCellsOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -477,7 +504,7 @@ def search(
     from hnas.pipeline.search.progress import TrainingBar
     from hnas.pipeline.search.report import dry_run_text, query_line, search_heading, search_json, search_summary
     from hnas.pipeline.search.session import new_search, open_search, prepare, run_search
-    from hnas.pipeline.search.settings import TrainingSettings, method_of, options_of
+    from hnas.pipeline.search.settings import method_of, options_of, training_settings
     from hnas.pipeline.store.space_cache import space_cache
 
     place = _store(store)
@@ -485,14 +512,21 @@ def search(
     if resume is not None:
         started = open_search(connection, place, resume)
     elif space is not None:
-        training = TrainingSettings(
-            epochs=epochs or 12,
-            batch_size=batch_size,
-            lr=lr,
-            threads=threads,
-            images=dataset or "digits",
-            image_size=image_size,
-        )
+        training = None
+        if oracle != "table":
+            training = training_settings(
+                dataset or "digits",
+                recipe=recipe,
+                options=recipe_option or (),
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                usual_epochs=12,
+                threads=threads,
+                channels=channels,
+                cells=cells,
+                image_size=image_size,
+            )
         name, argument = method_of(method, metric=metric, by=by)
         started = new_search(
             connection,
@@ -505,7 +539,8 @@ def search(
             accuracy=accuracy,
             epochs=epochs,
             source=source,
-            training=training if oracle == "train" else None,
+            training=training,
+            alike=oracle == "table,train",
             queries=20 if queries is None and budget is None else queries,
             budget=budget,
             where=condition(where, max_params=max_params, max_flops=max_flops),
@@ -530,6 +565,7 @@ def search(
             on_start=lambda size: None if quiet else warn(search_heading(started, size)),
             on_query=lambda query: print(query_line(query, width), flush=True) if shown else None,
             progress=TrainingBar(sys.stderr, quiet=quiet),
+            notice=warn,
             partial=partial,
         )
     print(search_json(result) if as_json else search_summary(result, width if shown else None))
@@ -557,9 +593,7 @@ def compare(
         str | None,
         typer.Option("--reference", metavar="METHOD", help="The one others are tested against.  [the first hnas]"),
     ] = None,
-    oracle: Annotated[
-        Literal["table", "train"], typer.Option("--oracle", help="Where performance comes from.")
-    ] = "table",
+    oracle: OracleOption = "table",
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -572,8 +606,12 @@ def compare(
     max_params: MaxParamsOption = None,
     max_flops: MaxFlopsOption = None,
     epochs: SignalEpochsOption = None,
-    batch_size: BatchSizeOption = 256,
-    lr: LearningRateOption = 0.1,
+    recipe: RecipeOption = None,
+    recipe_option: RecipeOptionOption = None,
+    batch_size: TrainedBatchSizeOption = None,
+    lr: LearningRateOption = None,
+    channels: TrainedChannelsOption = None,
+    cells: TrainedCellsOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = "auto",
     threads: Annotated[
@@ -618,20 +656,27 @@ def compare(
     from hnas.pipeline.comparison.specs import parse_specs
     from hnas.pipeline.io.figure_files import check_figure
     from hnas.pipeline.io.terminal_tables import terminal_width
-    from hnas.pipeline.search.settings import TrainingSettings
+    from hnas.pipeline.search.settings import training_settings
     from hnas.pipeline.store.space_cache import space_cache
 
     specs = parse_specs(methods)
     if plot is not None:
         check_figure(plot)
-    training = TrainingSettings(
-        epochs=epochs or 12,
-        batch_size=batch_size,
-        lr=lr,
-        threads=threads,
-        images=dataset or "digits",
-        image_size=image_size,
-    )
+    training = None
+    if oracle != "table":
+        training = training_settings(
+            dataset or "digits",
+            recipe=recipe,
+            options=recipe_option or (),
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            usual_epochs=12,
+            threads=threads,
+            channels=channels,
+            cells=cells,
+            image_size=image_size,
+        )
     place = _store(store)
     connection = connect(place, _tables())
     comparison = new_comparison(
@@ -646,7 +691,8 @@ def compare(
         accuracy=accuracy,
         epochs=epochs,
         source=source,
-        training=training if oracle == "train" else None,
+        training=training,
+        alike=oracle == "table,train",
         queries=20 if queries is None and budget is None else queries,
         budget=budget,
         where=condition(where, max_params=max_params, max_flops=max_flops),
@@ -672,7 +718,8 @@ def compare(
             )
         finally:
             reporter.close()
-        results = Results(place, connection, comparison, work)
+        # Opened again, for what was trained meanwhile.
+        results = Results(place, connect(place, _tables()) if training else connection, comparison, work)
     print(written(results.table(), comparison, form, terminal_width(sys.stdout)))
     if plot is not None:
         from hnas.pipeline.comparison.figures import plot_curves
@@ -700,19 +747,25 @@ def evaluate(
             autocompletion=completion.spaces,
         ),
     ] = None,
-    epochs: EpochsOption = 200,
-    batch_size: BatchSizeOption = 256,
-    lr: LearningRateOption = 0.1,
+    epochs: EpochsOption = None,
+    recipe: RecipeOption = None,
+    recipe_option: RecipeOptionOption = None,
+    batch_size: TrainedBatchSizeOption = None,
+    lr: LearningRateOption = None,
     channels: ChannelsOption = None,
     cells: CellsOption = None,
     image_size: ImageSizeOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train one architecture and report its accuracy."""
+    """Train one architecture and report its accuracy.
+
+    The store keeps it: a training that it has is not made again, one that was stopped goes on.
+    """
     if dataset is None:
         raise UsageError("evaluate needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
     from hnas.threads import wait_without_spinning
@@ -721,21 +774,34 @@ def evaluate(
     from hnas.pipeline.console.streams import warn
     from hnas.pipeline.search.progress import TrainingBar
     from hnas.pipeline.search.report import training_heading, training_json, training_text
-    from hnas.pipeline.search.settings import TrainingSettings
+    from hnas.pipeline.search.settings import training_settings
+    from hnas.pipeline.search.training import OWN_RECIPES
     from hnas.pipeline.search.training import evaluate as train_one
     from hnas.pipeline.store.space_cache import space_cache
+    from hnas.spaces import space_of
 
-    with space_cache(_store(None)):
+    place = _store(store)
+    space = space or space_of(arch).name
+    training = training_settings(
+        dataset,
+        recipe=recipe or OWN_RECIPES.get(space),
+        options=recipe_option or (),
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        threads=threads,
+        channels=channels,
+        cells=cells,
+        image_size=image_size,
+    )
+    with space_cache(place):
         result = train_one(
             arch,
-            TrainingSettings(
-                epochs=epochs, batch_size=batch_size, lr=lr, threads=threads, images=dataset, image_size=image_size
-            ),
+            training,
             space=space,
-            channels=channels,
-            cells=cells,
             seed=seed,
             device=device,
+            store=place,
             on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
             progress=TrainingBar(sys.stderr, quiet=quiet),
         )

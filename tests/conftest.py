@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,3 +46,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory, small_plan: Callable[..., P
 def _one_thread() -> None:
     """Small networks gain nothing from more, and lose much where other processes want the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _store_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trainings are kept in the default store: not in that of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HNAS_STORE", str(tmp_path_factory.mktemp("default") / "store"))
+        yield

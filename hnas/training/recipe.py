@@ -23,6 +23,7 @@ class Recipe:
     drop_path: the probability at which drop path ends, which rises linearly from 0; the network has it as an attribute.
     auxiliary: the weight of the loss of a second classifier, which the network returns beside its logits.
     mixed: bfloat16 where torch's autocast has it, on GPUs only.
+    valid: the share of the training images that is held out for validation, by whoever splits them: `train` does not.
     """
 
     epochs: int = 200
@@ -42,6 +43,7 @@ class Recipe:
     drop_path: float = 0.0
     auxiliary: float = 0.0
     mixed: bool = False
+    valid: float = 0.2
 
     def __post_init__(self) -> None:
         rules = (
@@ -59,6 +61,7 @@ class Recipe:
             ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             ("cutout", 0 <= self.cutout < 2**31, "at least 0 and below 2**31"),
             ("drop_path", 0 <= self.drop_path < 1, "at least 0 and below 1"),
+            ("valid", 0 <= self.valid < 1, "at least 0 and below 1"),
             ("auxiliary", 0 <= self.auxiliary < math.inf, "at least 0 and finite"),
         )
         for name, holds, right in rules:
@@ -68,7 +71,7 @@ class Recipe:
 
 _DARTS = Recipe(
     epochs=600, batch_size=96, lr=0.025, weight_decay=3e-4, nesterov=False, clip=5.0, cutout=16, drop_path=0.2,
-    auxiliary=0.4,
+    auxiliary=0.4, valid=0.0,
 )  # fmt: skip
 
 #: The recipes by name: those that made the tables of NAS-Bench-201 and NAS-Bench-101 (its RMSProp, whose learning rate
@@ -78,9 +81,7 @@ RECIPES: Mapping[str, Recipe] = {
     "nasbench201": Recipe(),
     "nasbench101": Recipe(epochs=108, lr=0.2, weight_decay=1e-4, optimizer="rmsprop", nesterov=False),
     "darts": _DARTS,
-    "hnas-darts": replace(
-        _DARTS, epochs=10, batch_size=576, lr=0.1, lr_min=0.005, cutout=0, drop_path=0.2, auxiliary=0.0
-    ),
+    "hnas-darts": replace(_DARTS, epochs=10, batch_size=576, lr=0.1, lr_min=0.005, cutout=0, auxiliary=0.0, valid=0.5),
 }
 
 

@@ -21,6 +21,7 @@ from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.comparisons import FOLDER, stored_parts
 from hnas.pipeline.store.run import run_or_mean
 from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.trainings import is_trained
 from hnas.spaces import Named, SearchSpace, key_of
 
 Indices = NDArray[np.int64]
@@ -47,6 +48,9 @@ class Results:
         self.searches = [_read(store, comparison, k, places) for k in range(len(comparison.methods))]
         manual = _manual(work.pool.space)
         tables = reported(connection, space)
+        if work.first.trainer is not None and (own := work.first.trainer.signal) is not None:
+            # Of several scales of trainings that of this comparison.
+            tables = [own if table.dataset == own.dataset and is_trained(table.source) else table for table in tables]
         known = test_accuracies(connection, space, tables, None)
         #: The accuracies that are reported; where the store has none of what won, the one that guided.
         self.tables: list[Signal] = []

@@ -59,7 +59,9 @@ class Opened:
         return self.first.pool
 
     def _prepared(self, settings: SearchSettings, pool: RunPool | None) -> Prepared:
-        return prepare(self._connection, settings, pool=pool, device=self.job.device, partial=self.job.partial)
+        return prepare(
+            self._connection, settings, pool=pool, store=self.store, device=self.job.device, partial=self.job.partial
+        )
 
     def prepared(self, k: int, seed: int = 0) -> Prepared:
         """The search of the method `k` with `seed`. Raises what `hnas.pipeline.search.session.prepare` raises."""

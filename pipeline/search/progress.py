@@ -43,14 +43,17 @@ class TrainingBar:
 
     def _logging(self, epochs: int) -> Any:
         begun = time.monotonic()
+        before: int | None = None  # of a stopped training that goes on: what was done took none of this time
 
         def advance(done: int, total: int, loss: float) -> None:
+            nonlocal before
+            before = done - 1 if before is None else before
             now = time.monotonic()
             if now - self._last < _LOG_EVERY:
                 return
             self._last = now
             epoch = (done - 1) * epochs // total + 1
-            left = duration((now - begun) * (total - done) / done)
+            left = duration((now - begun) * (total - done) / (done - before))
             line = f"{clock()} epoch {epoch} of {epochs}, loss {loss:.3f}, {left} left"
             print(line, file=self._stderr, flush=True)
 

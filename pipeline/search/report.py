@@ -51,7 +51,7 @@ def size_text(size: TrainingSize) -> str:
     return (
         f"{parameters} parameters ({_plural(size.channels, 'channel')}, {_plural(size.cells, 'cell')}, "
         f"{size.image_size} x {size.image_size} pixels), {_plural(size.epochs, 'epoch')} of {size.images:,} images in "
-        f"batches of {size.batch_size}, {where}"
+        f"batches of {size.batch_size}, {where}{f', recipe {size.recipe}' if size.recipe else ''}"
     )
 
 
@@ -91,12 +91,21 @@ def search_heading(started: StartedSearch, size: SearchSize) -> str:
         f"{_method(settings)}, oracle {settings.oracle}",
         *left_out_lines(size.left_out),
         *([f"each query is a training: {size_text(size.training)}"] if size.training is not None else []),
+        *(_known_lines(size.training) if size.training is not None else []),
     ]
     if size.signal is not None:
         lines.append(f"guided by {size.signal}")
         if size.signal.accuracy == "test_accuracy":
             lines.append("no validation accuracy guides it: the winner is chosen by the test accuracy that is reported")
     return "\n".join(lines)
+
+
+def _known_lines(size: TrainingSize) -> list[str]:
+    """What is to be known of trainings besides their size."""
+    lines = [] if size.asked else ["the networks are as large as those of the run; --channels and --cells change that"]
+    return lines + (
+        [f"the store has {_plural(size.known, 'training')} like these, not made again"] if size.known else []
+    )
 
 
 def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEstimate | None) -> str:

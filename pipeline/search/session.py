@@ -23,6 +23,7 @@ from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
 from hnas.pipeline.store.run import now, run_or_mean
 from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.trainings import is_trained
 from hnas.spaces import search_spaces
 from hnas.threads import training_threads
 
@@ -128,12 +129,14 @@ def new_search(
     acquisition: str = "ei",
     seed: int = 0,
     options: dict[str, float | str] | None = None,
+    alike: bool = False,
 ) -> StartedSearch:
     """A new search, with the run and the signal that fit.
 
     `metric` is what stands behind the colon of the method, for `hnas` the trace where none is given. With `average` it
     searches the mean over all runs that differ from that run in seed and batch only. With `training` each query is one,
-    else its performance is looked up: `accuracy`, `epochs` and `source` choose the signal (see `choose_signal`).
+    unless the store has it, or with `alike` another of the architecture on the same scale. Else its performance is
+    looked up: `accuracy`, `epochs` and `source` choose the signal (see `choose_signal`).
     `dataset` is a name or the path of images. Raises `UsageError` for what does not exist or does not fit.
     """
     search_spaces[space]
@@ -174,7 +177,7 @@ def new_search(
         run=chosen.name,
         dataset=chosen.settings.dataset,
         metric="trace" if metric is None and method == "hnas" else metric,
-        oracle="table" if training is None else "train",
+        oracle="table" if training is None else "table,train" if alike else "train",
         accuracy=signal.accuracy if signal is not None else "valid_accuracy",
         queries=queries,
         t=t,
@@ -283,15 +286,18 @@ def prepare(
     *,
     oracle: Oracle | None = None,
     pool: RunPool | None = None,
+    store: Store | None = None,
     device: str = "auto",
     progress: Callable[[int], Progress | None] = lambda epochs: None,
+    notice: Callable[[str], None] = lambda sentence: None,
     partial: bool = False,
 ) -> Prepared:
     """The pool and the oracle of a search, and its size.
 
     `oracle` replaces the one that the settings name, `pool` is one that another search with the same run, signal and
-    condition used. `progress` is that of `Trainer`; `partial` allows a run that is unfinished. Raises `UsageError`
-    where the run has too few candidates or the table no cost for a budget; `HnasError` where a run is gone.
+    condition used. `store` keeps trainings; `progress` and `notice` are those of `Trainer`; `partial` allows a run that
+    is unfinished. Raises `UsageError` where the run has too few candidates or the table no cost for a budget;
+    `HnasError` where a run is gone.
     """
     check_runs(connection, settings.runs)
     check_complete(connection, settings.runs or [settings.run], partial=partial)
@@ -308,7 +314,7 @@ def prepare(
     if oracle is not None:
         evaluate = oracle
     elif settings.training is not None:
-        evaluate = trainer = _trainer(connection, settings, settings.training, device, progress)
+        evaluate = trainer = _trainer(connection, settings, settings.training, store, device, progress, notice)
         training = trainer.size(pool.smallest_and_largest())
     else:
         evaluate = pool.evaluate
@@ -338,6 +344,7 @@ def run_search(
     on_start: Callable[[SearchSize], None] = lambda size: None,
     on_query: Callable[[Query], None] = lambda query: None,
     progress: Callable[[int], Progress | None] = lambda epochs: None,
+    notice: Callable[[str], None] = lambda sentence: None,
     partial: bool = False,
 ) -> SearchResult:
     """Carry out a search, new or resumed, and save it query by query.
@@ -346,7 +353,16 @@ def run_search(
     saved; the others are those of `prepare`. Raises what `prepare` and `hnas.optim.algorithm.search` raise.
     """
     settings = started.settings
-    prepared = prepare(connection, settings, oracle=oracle, device=device, progress=progress, partial=partial)
+    prepared = prepare(
+        connection,
+        settings,
+        oracle=oracle,
+        store=store,
+        device=device,
+        progress=progress,
+        notice=notice,
+        partial=partial,
+    )
     on_start(prepared.size)
     name = started.name or uuid.uuid4().hex[:10]
     saved = list(started.history)
@@ -373,6 +389,12 @@ def run_search(
     tables = reported(connection, settings.space)
     found = test_accuracies(connection, settings.space, tables, [best(done).arch])
     test = {dataset: value for dataset, values in found.items() for value in values.values()}
+    if prepared.trainer is not None and (own := prepared.trainer.reported(best(done))) is not None:
+        signal, value = own
+        imported = any(table.dataset == signal.dataset and not is_trained(table.source) for table in tables)
+        if not (imported and signal.dataset in test):
+            tables = [*(table for table in tables if table.dataset != signal.dataset), signal]
+            test[signal.dataset] = value
     return SearchResult(name, settings, done, test, tables)
 
 
@@ -380,8 +402,10 @@ def _trainer(
     connection: duckdb.DuckDBPyConnection,
     settings: SearchSettings,
     training: TrainingSettings,
+    store: Store | None,
     device: str,
     progress: Callable[[int], Progress | None],
+    notice: Callable[[str], None],
 ) -> Trainer:
     # Only this oracle needs torch, which takes seconds to import.
     from hnas.pipeline.search.training import Trainer
@@ -394,5 +418,8 @@ def _trainer(
         cells=run.cells,
         seed=settings.seed,
         device=device,
+        store=store,
+        alike=settings.oracle == "table,train",
         progress=progress,
+        notice=notice,
     )

@@ -14,8 +14,10 @@ from hnas.pipeline.catalog.signals import Signal
 class TrainingSettings:
     """How architectures are trained: the numbers of the recipe, and `images`, the name or path of a data set.
 
-    `image_size` resizes the images to that many pixels a side, `threads` are those of the CPU; where they are
-    None the images stay as they are, and the threads are those of `hnas.threads.training_threads`.
+    `recipe` is one of `hnas.training.RECIPES`, `options` are changes of its other fields. `image_size` resizes the
+    images to that many pixels a side, `threads` are those of the CPU, `channels` and `cells` the networks' size; where
+    they are None the images stay as they are, the threads are those of `hnas.threads.training_threads`, and the size is
+    the run's or, where there is none, the space's own.
     """
 
     epochs: int
@@ -24,6 +26,19 @@ class TrainingSettings:
     threads: int | None = None  # searches saved before there was `--threads` have none
     images: str
     image_size: int | None = None
+    # Left out of what is saved where they are not asked for: as before there were such settings.
+    recipe: str = "nasbench201"
+    options: dict[str, float | str] = field(default_factory=dict)
+    channels: int | None = None
+    cells: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name."""
+        saved = asdict(self)
+        for name, default in (("recipe", "nasbench201"), ("options", {}), ("channels", None), ("cells", None)):
+            if saved[name] == default:
+                del saved[name]
+        return saved
 
 
 def method_of(method: str, *, metric: str | None = None, by: str | None = None) -> tuple[str, str | None]:
@@ -59,19 +74,55 @@ _OF_EVERY_SEARCH = (
 
 def options_of(given: Sequence[str]) -> dict[str, float | str]:
     """The options of a method from texts such as `draws=100`. Raises `UsageError` where one has no name or value."""
-    options: dict[str, float | str] = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        if not name.isidentifier() or not value or name in options:
-            raise UsageError(f"--option {text!r:.100} is no new NAME=VALUE, such as draws=100")
+    options = _assignments(given, "--option", "draws=100")
+    for name in options:
         if name in _OF_EVERY_SEARCH:
             raise UsageError(f"--option {name} is no setting of a method; every search has its own {name}")
+    return options
+
+
+def _assignments(given: Sequence[str], option: str, example: str) -> dict[str, float | str]:
+    assigned: dict[str, float | str] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name.isidentifier() or not value or name in assigned:
+            raise UsageError(f"{option} {text!r:.100} is no new NAME=VALUE, such as {example}")
         try:
             number = float(value)
-            options[name] = int(number) if number.is_integer() else number
+            assigned[name] = int(number) if number.is_integer() else number
         except ValueError:
-            options[name] = value
-    return options
+            assigned[name] = value
+    return assigned
+
+
+def training_settings(
+    images: str,
+    *,
+    recipe: str | None = None,
+    options: Sequence[str] = (),
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    usual_epochs: int | None = None,
+    **others: int | None,
+) -> TrainingSettings:
+    """Settings of trainings by the `recipe`, with its fields changed by `options` such as `cutout=16`.
+
+    Numbers that are None are the recipe's; where no recipe is asked for either, it is NAS-Bench-201's with
+    `usual_epochs`. `others` are fields of `TrainingSettings`. Raises `UsageError` for what does not exist or fit.
+    """
+    from hnas.training import recipe_named
+
+    changed = _assignments(options, "--recipe-option", "cutout=16")
+    if recipe is None and usual_epochs is not None:
+        changed.setdefault("epochs", usual_epochs)
+    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+    whole = recipe_named(recipe or "nasbench201", changed | {name: n for name, n in given.items() if n is not None})
+    rest = {name: value for name, value in changed.items() if name not in given}
+    return TrainingSettings(
+        epochs=whole.epochs, batch_size=whole.batch_size, lr=whole.lr, images=images, recipe=recipe or "nasbench201",
+        options=rest, **others,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,12 +166,12 @@ class SearchSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, as `search.json` has them: without a training it is empty."""
-        return {**asdict(self), "training": asdict(self.training) if self.training else {}}
+        return {**asdict(self), "training": self.training.as_dict() if self.training else {}}
 
     @classmethod
     def from_dict(cls, saved: Any) -> SearchSettings:
         """The settings in a `search.json`. Raises `TypeError` where they are others than these."""
         settings = cls(**saved)
-        training = TrainingSettings(**saved["training"]) if settings.oracle == "train" else None
+        training = TrainingSettings(**saved["training"]) if saved["training"] else None
         signal = Signal(**saved["signal"]) if saved.get("signal") else None
         return replace(settings, training=training, signal=signal)

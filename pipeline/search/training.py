@@ -5,30 +5,56 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from hnas.devices import choose_device
-from hnas.errors import check_seed
-from hnas.optim.algorithm import Evaluation
-from hnas.pipeline.images import Split, open_dataset
+from hnas.errors import UsageError, check_seed
+from hnas.optim.algorithm import Evaluation, Query
+from hnas.pipeline.catalog.signals import Signal
+from hnas.pipeline.images import ImageDataset, open_dataset
+from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.io.memory import peak_memory
+from hnas.pipeline.search.memory import Memory
 from hnas.pipeline.search.settings import TrainingSettings
+from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.trainings import Trainings
 from hnas.spaces import SearchSpace, search_spaces, space_of
+from hnas.spaces.protocols import key_of
 from hnas.threads import torch_threads, training_threads
-from hnas.training import Progress, Recipe, TrainingResult, stratified_split, train
+from hnas.training import (
+    Checkpoint,
+    DivergedError,
+    Progress,
+    Recipe,
+    TrainingResult,
+    recipe_named,
+    stratified_split,
+    train,
+)
 
-#: The share of the training images that is held out for validation.
-VALIDATION_SHARE = 0.2
+# Another number where a training of the same settings gives other accuracies than it did.
+_VERSION = 1
+
+#: The recipes of final trainings, by space; others take NAS-Bench-201's.
+OWN_RECIPES = {"nasbench101": "nasbench101", "darts": "darts"}
+# The size of the network of final trainings where a space has one besides that of its metrics.
+_EVALUATION_SIZE = {"darts": (36, 20)}
 
 
 @dataclass(frozen=True)
 class TrainingSize:
     """What determines the time of a training: the network's size, the images, and how it is trained.
 
-    `parameters` are those of the smallest and the largest network that may be trained.
+    `parameters` are those of the smallest and the largest network that may be trained, `recipe` is the name of the
+    recipe where it is not the usual one, `known` the number of trainings on this scale that the store has, `asked`
+    says that somebody asked for the networks' size.
     """
 
     space: str
@@ -41,6 +67,9 @@ class TrainingSize:
     batch_size: int
     threads: int
     device: str
+    recipe: str = ""
+    known: int = 0
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,30 +85,33 @@ def evaluate(
     training: TrainingSettings,
     *,
     space: str | None = None,
-    channels: int | None = None,
-    cells: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    store: Store | None = None,
     on_start: Callable[[TrainingSize], None] = lambda size: None,
     progress: Callable[[int], Progress | None] = lambda epochs: None,
 ) -> TrainingResult:
-    """Train `arch` once and measure it on the held-out and the test images.
+    """Train `arch` once and measure it on the held-out and the test images, or find that in `store`.
 
+    Without another in the settings the network has the size that the benchmark reports: 36 channels, 20 cells in DARTS.
     `space` is found by trying where it is not given. `on_start` is called with the size of the training before it
-    begins. Raises `UsageError`.
+    begins. Raises `UsageError`, and `DivergedError` where it diverges.
     """
     check_seed(seed, "--seed")
     chosen = search_spaces[space] if space is not None else space_of(arch)
+    channels, cells = _EVALUATION_SIZE.get(chosen.name, (chosen.channels, chosen.cells))
     trainer = Trainer(
         chosen,
         training,
-        channels=chosen.channels if channels is None else channels,
-        cells=chosen.cells if cells is None else cells,
+        channels=channels,
+        cells=cells,
         seed=seed,
         device=device,
+        store=store,
         with_test=True,
         progress=progress,
     )
+    arch = key_of(chosen, arch)
     on_start(trainer.size([arch]))
     return trainer.train(arch)
 
@@ -87,10 +119,13 @@ def evaluate(
 class Trainer:
     """Trains architectures of a space on one data set, each from the same seed and on the same split.
 
-    The recipe is NAS-Bench-201's, with the settings' numbers, and mirrors images only where a mirror image keeps its
-    class. `progress` gives the callback for a training of so many epochs, or None.
+    Images are mirrored only where a mirror image keeps its class. `channels` and `cells` are the networks' size unless
+    the settings have another. In `store` trainings are kept, and found. `progress` gives the callback for a training of
+    so many epochs, or None.
 
-    Called with an architecture it serves a search as its oracle.
+    Called with an architecture it serves a search as its oracle; with `alike` it answers with what the store has of
+    that architecture on the same scale, from whatever seed and device. A training that diverges is then told to
+    `notice`, and its performance is chance.
     Raises `UsageError` for images or numbers that cannot be.
     """
 
@@ -103,33 +138,93 @@ class Trainer:
         cells: int,
         seed: int = 0,
         device: str = "auto",
+        store: Store | None = None,
+        alike: bool = False,
         with_test: bool = False,
         progress: Callable[[int], Progress | None] = lambda epochs: None,
+        notice: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         dataset = open_dataset(settings.images, image_size=settings.image_size)
-        self._recipe = Recipe(epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, flip=dataset.flip)
+        self._recipe, self._recipe_name = recipe_of(settings, dataset), settings.recipe
         self._space, self._seed = space, seed
-        self._network = {"classes": len(dataset.classes), "channels": channels, "cells": cells, "seed": seed}
+        self._asked = settings.channels is not None or settings.cells is not None
+        self._network = {
+            "classes": len(dataset.classes),
+            "channels": channels if settings.channels is None else settings.channels,
+            "cells": cells if settings.cells is None else settings.cells,
+        }
         self._device = torch.device(choose_device(device))
         self._threads = training_threads(settings.threads)
         self._image_size = dataset.size
         self._mean, self._std = dataset.mean, dataset.std
-        self._progress = progress
-        training, validation = stratified_split(dataset.train.labels, VALIDATION_SHARE, seed)
-        self._train = self._load(dataset.train, training)
-        self._valid = self._load(dataset.train, validation)
+        self._progress, self._notice, self._alike = progress, notice, alike
+        pixels = dataset.train.images(np.arange(len(dataset.train)))
+        self._valid: tuple[torch.Tensor, torch.Tensor] | None = None
+        if self._recipe.valid:
+            training, validation = stratified_split(dataset.train.labels, self._recipe.valid, seed)
+            self._valid = self._load(pixels, dataset.train.labels, validation)
+        else:
+            training = np.arange(len(pixels))
+        self._train = self._load(pixels, dataset.train.labels, training)
         self._test = None
-        if with_test and dataset.test is not None:
-            self._test = self._load(dataset.test, np.arange(len(dataset.test)))
+        if (with_test or store is not None) and dataset.test is not None:
+            test = np.arange(len(dataset.test))
+            self._test = self._load(dataset.test.images(test), dataset.test.labels, test)
+        self._memory = (
+            None if store is None else Memory(self._trainings(store, dataset, pixels), self._made, self._count)
+        )
 
-    def _load(self, split: Split, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        images = torch.from_numpy(split.images(indices)).to(self._device)
-        return images, torch.from_numpy(split.labels[indices]).to(self._device)
+    def _load(
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(pixels[indices]).to(self._device), torch.from_numpy(labels[indices]).to(self._device)
+
+    def _trainings(self, store: Store, dataset: ImageDataset, pixels: NDArray[np.uint8]) -> Trainings:
+        """The trainings in `store` on the scale of these: all that determines them, the epochs apart."""
+        content = blake2b(pixels.tobytes(), digest_size=16)
+        content.update(dataset.train.labels.tobytes())
+        for part in self._test or ():
+            content.update(part.cpu().numpy().tobytes())
+        usual = asdict(Recipe())
+        recipe = {name: value for name, value in asdict(self._recipe).items() if value != usual[name]}
+        mixed = recipe.pop("mixed", False) and self._device.type == "cuda"
+        recipe.pop("epochs", None)
+        scale: dict[str, Any] = {
+            **self._network,
+            "image_size": self._image_size,
+            "images": content.hexdigest(),
+            "normalisation": [list(self._mean), list(self._std)],
+            "recipe": recipe,
+            "version": _VERSION,
+        }
+        exact = {"device": self._device.type, "threads": self._threads if self._device.type == "cpu" else None}
+        exact |= {"mixed": True} if mixed else {}
+        return Trainings(
+            store,
+            space=self._space.name,
+            dataset=canonical_dataset(dataset.name),
+            seed=self._seed,
+            scale=scale,
+            exact=exact,
+        )
+
+    def _built(self, arch: str) -> nn.Module:
+        """The initialised network of `arch`, with what the recipe asks of it."""
+        recipe, size = self._recipe, self._network
+        if (recipe.drop_path or recipe.auxiliary) and hasattr(self._space, "evaluation_network"):
+            network: nn.Module = self._space.evaluation_network(
+                arch, classes=size["classes"], channels=size["channels"], layers=size["cells"],
+                auxiliary=recipe.auxiliary > 0, drop_path=0.0, seed=self._seed,
+            )  # fmt: skip
+            return network
+        return self._space.network(arch, **size, seed=self._seed)
+
+    def _count(self, arch: str) -> int:
+        return sum(p.numel() for p in self._built(arch).parameters() if p.requires_grad)
 
     def size(self, archs: Sequence[str]) -> TrainingSize:
         """The size of a training of one of `archs`."""
-        networks = [self._space.network(arch, **self._network) for arch in archs]
-        counts = [sum(p.numel() for p in network.parameters() if p.requires_grad) for network in networks]
+        counts = [self._count(arch) for arch in archs]
         return TrainingSize(
             space=self._space.name,
             channels=self._network["channels"],
@@ -141,6 +236,9 @@ class Trainer:
             batch_size=self._recipe.batch_size,
             threads=self._threads,
             device=self._device.type,
+            recipe="" if self._recipe_name == "nasbench201" else self._recipe_name,
+            asked=self._asked,
+            known=0 if self._memory is None else self._memory.trainings.count(),
         )
 
     def estimate(self, archs: Sequence[str]) -> TrainingEstimate:
@@ -150,8 +248,8 @@ class Trainer:
         steps = self._recipe.epochs * math.ceil(len(self._train[0]) / self._recipe.batch_size)
         with torch_threads(self._threads):
             for arch in archs:
-                network = self._space.network(arch, **self._network).to(self._device)
-                one = replace(self._recipe, epochs=2)  # the first pays for what is set up once
+                network = self._built(arch).to(self._device)
+                one = replace(self._recipe, epochs=2, warmup=0)  # the first pays for what is set up once
                 ends: list[float] = []
 
                 def step(done: int, total: int, loss: float, ends: list[float] = ends) -> None:
@@ -166,25 +264,65 @@ class Trainer:
     def train(self, arch: str, epochs: int | None = None) -> TrainingResult:
         """Train `arch` from its initialisation, for `epochs` instead of the recipe's where given, and measure it.
 
-        Raises `UsageError`, or `HnasError` on divergence.
+        What the store has is not trained again. Raises `UsageError`, or `DivergedError`.
         """
-        recipe = self._recipe if epochs is None else replace(self._recipe, epochs=epochs)
+        epochs = self._recipe.epochs if epochs is None else epochs
+        return self._made(arch, epochs, None) if self._memory is None else self._memory.train(arch, epochs)
+
+    def _made(self, arch: str, epochs: int, checkpoint: Checkpoint | None) -> TrainingResult:
         with torch_threads(self._threads):
-            network = self._space.network(arch, **self._network).to(self._device)
             return train(
-                network,
+                self._built(arch).to(self._device),
                 *self._train,
                 mean=self._mean,
                 std=self._std,
-                recipe=recipe,
+                recipe=replace(self._recipe, epochs=epochs),
                 seed=self._seed,
                 valid=self._valid,
                 test=self._test,
-                progress=self._progress(recipe.epochs),
+                checkpoint=checkpoint,
+                progress=self._progress(epochs),
             )
 
     def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
         """The validation accuracy of `arch` in percent, and the seconds of its training."""
-        result = self.train(arch, epochs)
-        assert result.valid_accuracy is not None  # a validation split is always given
+        if self._valid is None:
+            raise UsageError(
+                f"the recipe {self._recipe_name} holds out no images, so a search has nothing to go by; "
+                "--recipe-option valid=0.2 holds out a fifth"
+            )
+        chance = 100 / self._network["classes"]
+        if self._alike and self._memory is not None:
+            found = self._memory.trainings.alike(arch, self._recipe.epochs if epochs is None else epochs)
+            if found is not None:
+                return Evaluation(chance if found[0] is None else found[0], found[1])
+        try:
+            result = self.train(arch, epochs)
+        except DivergedError as error:
+            self._notice(f"{arch}: {error}; its performance is taken for chance, {chance:.2f} %")
+            return Evaluation(chance, error.seconds)
+        assert result.valid_accuracy is not None
         return Evaluation(result.valid_accuracy, result.seconds)
+
+    @property
+    def signal(self) -> Signal | None:
+        """The test accuracies of these trainings in the store, or None where there are none."""
+        if self._memory is None or self._test is None:
+            return None
+        trainings = self._memory.trainings
+        return Signal("test_accuracy", trainings.source, trainings.dataset, self._recipe.epochs)
+
+    def reported(self, query: Query) -> tuple[Signal, float] | None:
+        """What is reported of the training that `query` made or found, and its value in percent; None without one."""
+        if self._memory is None or self.signal is None:
+            return None
+        signal = replace(self.signal, epochs=query.epochs or self._recipe.epochs)
+        kept = self._memory.trainings.find(query.arch, signal.epochs or 0)
+        return None if kept is None or kept.test_accuracy is None else (signal, kept.test_accuracy)
+
+
+def recipe_of(settings: TrainingSettings, dataset: ImageDataset) -> Recipe:
+    """The recipe that `settings` ask for; images are mirrored where that is not asked for and keeps their class."""
+    options: dict[str, object] = {"epochs": settings.epochs, "batch_size": settings.batch_size, "lr": settings.lr}
+    recipe = recipe_named(settings.recipe, options | settings.options)
+    return recipe if "flip" in settings.options else replace(recipe, flip=recipe.flip and dataset.flip)

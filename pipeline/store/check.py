@@ -25,6 +25,8 @@ from hnas.pipeline.store.ntk_arrays import ARRAYS, NTKArrays
 from hnas.pipeline.store.records import comparison_records, run_records, search_records
 from hnas.pipeline.store.run import RECORD, Run, runs_of
 from hnas.pipeline.store.store import Store, mend_of
+from hnas.pipeline.store.trainings import FOLDER as TRAININGS
+from hnas.pipeline.store.trainings import SETTINGS, stopped, trained_sources
 
 _RECOMPUTE = "the same `hnas precompute` computes it again"
 _REMOVE = "restore the run, or remove it and precompute it again"
@@ -73,7 +75,20 @@ def check_store(store: Store) -> Report:
         if any(store.exists("searches", search, name) for name in ("search.json", "queries.parquet")):
             _read(store, report, "searches", search, "queries.parquet")
     _check_comparisons(store, report)
+    _check_trainings(store, report)
     return report
+
+
+def _check_trainings(store: Store, report: Report) -> None:
+    for source in trained_sources(store):
+        report.files += 1
+        with _found(
+            report, store.path(TRAININGS, source, SETTINGS), "restore it; its trainings can be read without it"
+        ):
+            store.read_json(TRAININGS, source, SETTINGS)
+        for name in stopped(store, source):
+            place = store.path(TRAININGS, source, name)
+            report.remarks.append(f"{place} is an unfinished training; the same command goes on with it")
 
 
 def _check_comparisons(store: Store, report: Report) -> None:
@@ -114,7 +129,7 @@ def _read(store: Store, report: Report, *parts: str) -> pa.Table | None:
     try:
         table, sealed = store.read_checked(*parts)
     except HnasError as error:
-        report.damaged.append(_finding(error, store.path(*parts), mend_of(parts[0])))
+        report.damaged.append(_finding(error, store.path(*parts), mend_of(*parts)))
         return None
     report.unsealed += not sealed
     return table

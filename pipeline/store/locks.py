@@ -1,4 +1,4 @@
-"""The lock of a folder of the store: a file `.lock` in it, held for moments, and by a comparison until its end."""
+"""Locks of the store: a file `.lock` in a folder, held for moments, and by a comparison or a training until its end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _POLL = 0.005
 
 
 @contextmanager
-def locked(store: Store, *folder: str, busy: str | None = None) -> Iterator[None]:
-    """Hold the lock of a folder of a local store, made where it is missing; an object store has none.
+def locked(store: Store, *folder: str, name: str = ".lock", busy: str | None = None) -> Iterator[None]:
+    """Hold the lock `name` of a folder of a local store, made where it is missing; an object store has none.
 
     Raises `HnasError` where the place cannot be written, or the store was removed meanwhile; with the text `busy` where
     somebody else holds the lock, which is waited for otherwise.
@@ -24,8 +24,8 @@ def locked(store: Store, *folder: str, busy: str | None = None) -> Iterator[None
     if not store.local:
         yield
         return
-    path = store.path(*folder, ".lock")
-    store.refuse_links(*folder, ".lock")
+    path = store.path(*folder, name)
+    store.refuse_links(*folder, name)
     store.check_there()
     with store.writing(path):
         store.fs.makedirs(store.path(*folder), exist_ok=True)

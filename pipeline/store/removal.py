@@ -31,6 +31,8 @@ from hnas.pipeline.store.manifests import (
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.shipped_tables import runs_beside
 from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.trainings import FOLDER as TRAININGS
+from hnas.pipeline.store.trainings import LOCK, is_trained, trained_sources
 
 _REMOVED = ".removed-"
 _FOLDERS = {"run": "runs", "search": "searches", "comparison": "comparisons"}
@@ -94,6 +96,7 @@ def remove(store: Store, held: Held) -> None:
 def _names(store: Store) -> dict[str, list[str]]:
     """By kind, the names of what the store holds, whether or not it can be read."""
     sources = {file.source for files in _older(store).values() for file in files} | set(manifest_names(store))
+    sources |= set(trained_sources(store))
     folders = {kind: [n for n in store.names(folder) if not n.startswith(".")] for kind, folder in _FOLDERS.items()}
     return {**folders, "source": sorted(sources)}
 
@@ -159,6 +162,9 @@ def _about_folder(store: Store, kind: str, name: str, also: Sequence[Store]) -> 
 
 def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
     manifest = next((found for found in _manifests(store) if found.source == name), None)
+    if is_trained(name) and manifest is None:
+        count = len(store.files("accuracies", name))
+        return f"source {printable(name)}, {count:,} training{'' if count == 1 else 's'} made here", ()
     if manifest is None:
         return f"source {printable(name)}", ()
     rows = ", ".join(f"{count:,} rows of {table}" for table, count in manifest.rows.items())
@@ -187,11 +193,23 @@ def _remove_source(store: Store, name: str) -> None:
             with suppress(HnasError):  # another damaged manifest
                 sweep(store, source=name)
             return
+        if is_trained(name):
+            _check_idle_trainings(store, name)
         # `accuracies` first: without it the rest says nothing of any search, and the same command removes it.
         for files in _older(store).values():
             for file in files:
                 if file.source == name:
                     _delete(store, *file.parts)
+        for rest in store.names(TRAININGS, name) if is_trained(name) else ():
+            _delete(store, TRAININGS, name, rest)
+
+
+def _check_idle_trainings(store: Store, source: str) -> None:
+    """Raise `HnasError` where one of the trainings of a source is under way."""
+    busy = f"a training of {source} is under way; stop it, or wait for its end, and remove it then"
+    for name in store.files(TRAININGS, source, suffix=LOCK):
+        with locked(store, TRAININGS, source, name=name, busy=busy):
+            pass
 
 
 def _delete(store: Store, *parts: str) -> None:

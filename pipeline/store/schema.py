@@ -36,3 +36,6 @@ SCHEMAS = {
         ]
     ),
 }
+
+#: `curves` of trainings made here: also the mean cross entropy of the epoch's batches in nats, and its learning rate.
+TRAINED_CURVES = pa.schema([*SCHEMAS["curves"], ("loss", pa.float64()), ("lr", pa.float64())])

@@ -10,6 +10,7 @@ runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m
 runs/<run>/drivers/                  the precomputes that work on the run; see `hnas.pipeline.store.claim_log`
 accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
 curves/<source>/*.parquet            the same, measured on the way, with the epoch
+trainings/<source>/                  trainings made here; see `hnas.pipeline.store.trainings`
 proxies/<source>/*.parquet           training-free scores that others computed
 searches/<search>/search.json, queries.parquet
 comparisons/<comparison>/            searches by the hundred; see `hnas.pipeline.store.comparisons`
@@ -317,7 +318,7 @@ class Store:
         return content, sealed
 
     def _damaged(self, reason: str, *parts: str) -> HnasError:
-        return HnasError(f"{self.path(*parts)} cannot be read: {reason}; {self.mend or mend_of(parts[0])}")
+        return HnasError(f"{self.path(*parts)} cannot be read: {reason}; {self.mend or mend_of(*parts)}")
 
     def verify(self, *parts: str) -> None:
         """As `verified`, but once for a file that does not change. Raises `HnasError`."""
@@ -397,14 +398,16 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def mend_of(folder: str) -> str:
-    """What brings back a damaged Parquet file below this folder of a store's root."""
+def mend_of(folder: str, source: str = "", *_: str) -> str:
+    """What brings back a damaged Parquet file below these folders of a store's root."""
     if folder in ("runs", "architectures"):
         return "delete it, and its rows are computed again"
     if folder == "searches":
         return "restore it, or remove the search and begin it again"
     if folder == "comparisons":
         return "delete it, and the same `hnas compare` makes its searches again"
+    if source.startswith("trained-"):
+        return "delete it, and the architecture is trained again when a command needs it"
     return "import its file again"
 
 

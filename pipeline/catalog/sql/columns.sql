@@ -27,7 +27,7 @@ CREATE TABLE empty.accuracies (
 );
 CREATE TABLE empty.curves (
     source VARCHAR, space VARCHAR, arch VARCHAR, dataset VARCHAR, epochs INTEGER, seed BIGINT, epoch INTEGER,
-    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE
+    train_accuracy DOUBLE, valid_accuracy DOUBLE, test_accuracy DOUBLE, seconds DOUBLE, loss DOUBLE, lr DOUBLE
 );
 CREATE TABLE empty.proxies (
     source VARCHAR, space VARCHAR, arch VARCHAR, dataset VARCHAR, proxy VARCHAR, value DOUBLE, seconds DOUBLE

@@ -24,11 +24,11 @@ SELECT DISTINCT
     arch, canonical
 FROM files.requests;
 
--- One row for each imported training: an architecture on a data set for a number of epochs with one seed.
+-- One row for each training, imported or made here: an architecture on a data set for a number of epochs with one seed.
 CREATE VIEW accuracies AS
 FROM files.accuracies;
 
--- One row for each measurement of an imported training on its way, after `epoch` of its `epochs`.
+-- One row for each measurement of a training on its way, after `epoch` of its `epochs`; `loss` and `lr` of those made here.
 CREATE VIEW curves AS
 FROM files.curves;
 

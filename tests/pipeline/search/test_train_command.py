@@ -79,7 +79,7 @@ def test_evaluate_says_what_it_trains_on_standard_error_and_json_stays_pure():
 
 def test_the_parameters_that_are_said_are_those_that_are_trained():
     said = []
-    result = evaluate(ARCH, TRAINING, channels=4, cells=1, on_start=said.append)
+    result = evaluate(ARCH, replace(TRAINING, channels=4, cells=1), on_start=said.append)
     (size,) = said
     assert size.parameters == (result.parameters, result.parameters)
 
@@ -126,11 +126,11 @@ def test_a_search_saved_before_there_were_threads_goes_on(store):
 
 
 def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkeypatch):
-    training = replace(TRAINING, epochs=3)
+    training = replace(TRAINING, epochs=3, channels=4, cells=1)
 
     def log() -> list[str]:
         stderr = io.StringIO()
-        evaluate(ARCH, training, channels=4, cells=1, progress=TrainingBar(stderr, quiet=False))
+        evaluate(ARCH, training, progress=TrainingBar(stderr, quiet=False))
         return stderr.getvalue().splitlines()
 
     monkeypatch.setattr(progress, "_LOG_EVERY", 1e9)

@@ -1,0 +1,102 @@
+"""Trainings through a store: those that it has are looked up, stopped ones go on, others are made and kept."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from hnas.pipeline.store.trainings import StoredState, Trained, Trainings
+from hnas.training import Checkpoint, DivergedError, Epoch, TrainingResult
+
+
+class _Checkpoint:
+    """The state of a training in a file of tensors, numbers and texts: nothing in it can run."""
+
+    def __init__(self, state: StoredState) -> None:
+        self._state = state
+
+    def load(self) -> dict[str, Any] | None:
+        content = self._state.read()
+        if content is None:
+            return None
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+        ):  # another version's: the training begins anew
+            return None
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        file = io.BytesIO()
+        torch.save(state, file)
+        self._state.write(file.getvalue())
+
+
+class Memory:
+    """The trainings of a store. `make` trains an architecture for epochs, with a checkpoint; `parameters` counts."""
+
+    def __init__(
+        self,
+        trainings: Trainings,
+        make: Callable[[str, int, Checkpoint | None], TrainingResult],
+        parameters: Callable[[str], int],
+    ) -> None:
+        self.trainings = trainings
+        self._make, self._parameters = make, parameters
+
+    def train(self, arch: str, epochs: int) -> TrainingResult:
+        """The training of `arch`, made now or before. Raises `DivergedError`, now or then, and `HnasError`."""
+        found = self.find(arch, epochs)
+        if found is not None:
+            return found
+        with self.trainings.under_way(arch, epochs) as state:
+            # Another process has made it while this one waited, or not.
+            return self.find(arch, epochs) or self._made(arch, epochs, state)
+
+    def find(self, arch: str, epochs: int) -> TrainingResult | None:
+        """The training of `arch` that the store has, or None. Raises `DivergedError` where it ended so."""
+        kept = self.trainings.find(arch, epochs)
+        if kept is None:
+            return None
+        names = Epoch.__dataclass_fields__
+        curve = tuple(Epoch(**{name: row[name] for name in names}) for row in kept.curve)
+        if kept.train_accuracy is None:
+            raise DivergedError(
+                f"training diverged in epoch {len(curve) + 1} of {epochs}, as the store has it from an earlier "
+                "time; try a lower learning rate",
+                kept.seconds,
+                curve,
+            )
+        return TrainingResult(
+            valid_accuracy=kept.valid_accuracy,
+            test_accuracy=kept.test_accuracy,
+            train_loss=curve[-1].loss if curve else float("nan"),
+            train_accuracy=kept.train_accuracy,
+            epochs=epochs,
+            seconds=kept.seconds,
+            parameters=self._parameters(arch),
+            curve=curve,
+        )
+
+    def _made(self, arch: str, epochs: int, state: StoredState) -> TrainingResult:
+        try:
+            result = self._make(arch, epochs, _Checkpoint(state))
+        except DivergedError as error:
+            self.trainings.keep(arch, epochs, Trained(None, None, None, error.seconds, _rows(error.curve)))
+            raise
+        accuracies = result.train_accuracy, result.valid_accuracy, result.test_accuracy
+        self.trainings.keep(arch, epochs, Trained(*accuracies, result.seconds, _rows(result.curve)))
+        return result
+
+
+def _rows(curve: tuple[Epoch, ...]) -> list[dict[str, Any]]:
+    return [asdict(epoch) for epoch in curve]

@@ -1,0 +1,175 @@
+"""The trainings of a store, which answers them from memory: rows of `accuracies` and `curves` like those of imports.
+
+accuracies/trained-<digest>/<arch>-<rest>.parquet   the end of one training, a row
+curves/trained-<digest>/<arch>-<rest>.parquet       its epochs, a row each; written before the end
+trainings/trained-<digest>/settings.json            what the digest is of: the scale of these accuracies
+trainings/trained-<digest>/<arch>-<rest>.checkpoint the state of one that is under way, or was stopped
+
+Accuracies with one scale may be compared: the space, the networks' size, the images and their split, the recipe.
+`<arch>` is a digest of the architecture, `<rest>` one of the epochs and of what else determines a training to the bit:
+seed, device, threads, precision. A training that diverged has a row without accuracies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import google_crc32c
+import pyarrow as pa
+
+from hnas import __version__
+from hnas.errors import HnasError
+from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.manifests import remove_file
+from hnas.pipeline.store.run import now
+from hnas.pipeline.store.schema import ACCURACIES, SCHEMAS, TRAINED_CURVES
+from hnas.pipeline.store.store import Store, digest
+
+FOLDER = "trainings"
+PREFIX = "trained-"
+SETTINGS = "settings.json"
+CHECKPOINT, LOCK = ".checkpoint", ".lock"
+_CHECKSUM = 8  # bytes, hexadecimal, at the beginning of a checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training in the store: percent, seconds, its epochs as rows of `curves`; without accuracies it diverged."""
+
+    train_accuracy: float | None
+    valid_accuracy: float | None
+    test_accuracy: float | None
+    seconds: float
+    curve: list[dict[str, Any]]
+
+
+class Trainings:
+    """The trainings with one `scale` in `store`, from one `seed` and with `exact` settings, on the data set `dataset`.
+
+    Both are what JSON can hold. Opening them writes nothing. Raises `HnasError` for what is damaged, and where the
+    store cannot be written.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        space: str,
+        dataset: str,
+        seed: int,
+        scale: Mapping[str, Any],
+        exact: Mapping[str, Any],
+    ) -> None:
+        self._store, self._space, self._seed = store, space, seed
+        self.dataset = dataset
+        self._scale = {"space": space, "dataset": dataset, **scale}
+        self._exact = {"seed": seed, **exact}
+        #: The source of their rows.
+        self.source = PREFIX + digest(_text(self._scale), size=5)
+
+    def find(self, arch: str, epochs: int) -> Trained | None:
+        """The training of `arch` for `epochs`, or None where the store has none."""
+        name = self._name(arch, epochs)
+        row = self._row(f"{name}.parquet")
+        if row is None:
+            return None
+        place = ("curves", self.source, f"{name}.parquet")
+        curve = self._store.read_table(None, *place).to_pylist() if self._store.exists(*place) else []
+        return Trained(**{column: row[column] for column in ACCURACIES}, seconds=row["seconds"], curve=curve)
+
+    def alike(self, arch: str, epochs: int) -> tuple[float | None, float] | None:
+        """The mean validation accuracy and seconds of all trainings of `arch` for `epochs` on this scale.
+
+        From any seed, on any device. None where there is none; without an accuracy where all diverged.
+        """
+        beginning = f"{digest(arch)}-"
+        found = [self._row(name) for name in self._store.files("accuracies", self.source) if name.startswith(beginning)]
+        rows = [row for row in found if row is not None and (row["arch"], row["epochs"]) == (arch, epochs)]
+        if not rows:
+            return None
+        values = [row["valid_accuracy"] for row in rows if row["valid_accuracy"] is not None]
+        return fmean(values) if values else None, fmean(row["seconds"] for row in rows)
+
+    def count(self) -> int:
+        """The number of trainings on this scale that the store has."""
+        return len(self._store.files("accuracies", self.source))
+
+    @contextmanager
+    def under_way(self, arch: str, epochs: int) -> Iterator[StoredState]:
+        """Keep other processes from the same training, and give the place of its state. Whoever waited looks again."""
+        store, name = self._store, self._name(arch, epochs)
+        if not store.prepared:
+            store.prepare()
+        with locked(store, FOLDER, self.source, name=name + LOCK):
+            if not store.exists(FOLDER, self.source, SETTINGS):
+                content = {"id": self.source, "created": now(), "hnas": __version__, "settings": self._scale}
+                store.write_json(content, FOLDER, self.source, SETTINGS)
+            yield StoredState(store, FOLDER, self.source, name + CHECKPOINT)
+
+    def keep(self, arch: str, epochs: int, trained: Trained) -> None:
+        """Store a training that ended, and forget the state on its way."""
+        name = self._name(arch, epochs)
+        row = {"space": self._space, "arch": arch, "dataset": self.dataset, "epochs": epochs, "seed": self._seed}
+        curve = [{**row, **epoch} for epoch in trained.curve]
+        place = (self.source, f"{name}.parquet")
+        self._store.write_table(pa.Table.from_pylist(curve, schema=TRAINED_CURVES), "curves", *place)
+        row |= {column: getattr(trained, column) for column in (*ACCURACIES, "seconds")}
+        self._store.write_table(pa.Table.from_pylist([row], schema=SCHEMAS["accuracies"]), "accuracies", *place)
+        remove_file(self._store, FOLDER, self.source, name + CHECKPOINT)
+
+    def _name(self, arch: str, epochs: int) -> str:
+        return f"{digest(arch)}-{digest(_text({**self._exact, 'epochs': epochs}))}"
+
+    def _row(self, name: str) -> dict[str, Any] | None:
+        place = ("accuracies", self.source, name)
+        if not self._store.exists(*place):
+            return None
+        row: dict[str, Any] = self._store.read_table(SCHEMAS["accuracies"].names, *place).to_pylist()[0]
+        return row
+
+
+class StoredState:
+    """The file that holds the state of a training on its way, behind a checksum."""
+
+    def __init__(self, store: Store, *parts: str) -> None:
+        self._store, self._parts = store, parts
+
+    def read(self) -> bytes | None:
+        """The state, or None where there is none, or a damaged one: the training then begins anew."""
+        with suppress(HnasError):
+            content = self._store.read_bytes(*self._parts) if self._store.exists(*self._parts) else b""
+            if content[:_CHECKSUM] == _checksum(content[_CHECKSUM:]):
+                return content[_CHECKSUM:]
+        return None
+
+    def write(self, state: bytes) -> None:
+        """Keep `state` in place of the last one, whole or not at all."""
+        self._store.write_bytes(_checksum(state) + state, *self._parts)
+
+
+def is_trained(source: str) -> bool:
+    """Whether a source is that of trainings made here."""
+    return source.startswith(PREFIX)
+
+
+def trained_sources(store: Store) -> list[str]:
+    """The sources of trainings, also those of which none has ended."""
+    return [name for name in store.folders(FOLDER) if is_trained(name)]
+
+
+def stopped(store: Store, source: str) -> Sequence[str]:
+    """The names of the states of trainings of `source` that are under way, or were stopped."""
+    return store.files(FOLDER, source, suffix=CHECKPOINT)
+
+
+def _checksum(content: bytes) -> bytes:
+    return b"%08x" % google_crc32c.value(content)
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)

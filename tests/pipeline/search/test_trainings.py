@@ -1,0 +1,265 @@
+"""Trainings are memory: what the store has is not made again, and what was stopped goes on to the same bits."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from hnas.errors import HnasError
+from hnas.pipeline.catalog.info import store_info
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.search import training as trained
+from hnas.pipeline.search.session import SearchResult, new_search, run_search
+from hnas.pipeline.search.settings import TrainingSettings, training_settings
+from hnas.pipeline.search.training import Trainer, evaluate
+from hnas.pipeline.store.check import check_store
+from hnas.pipeline.store.removal import find_held, remove
+from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.trainings import FOLDER, trained_sources
+from hnas.spaces import search_spaces
+from hnas.training import DivergedError
+from tests.support.command_line import ARCHS, CONVOLUTION, hnas
+from tests.support.processes import HNAS, run_command, running, wait_until
+from tests.support.stores import make_store
+
+SPACE = search_spaces["nasbench201"]
+TRAINING = TrainingSettings(epochs=2, batch_size=256, lr=0.1, threads=1, images="digits", channels=2, cells=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path, architectures=12, accuracies=False)
+
+
+@pytest.fixture
+def made() -> Iterator[list[int]]:
+    """The epochs of each training that is really made."""
+    epochs: list[int] = []
+    real = trained.train
+
+    def counted(*arguments, recipe, **options):
+        epochs.append(recipe.epochs)
+        return real(*arguments, recipe=recipe, **options)
+
+    with mock.patch.object(trained, "train", counted):
+        yield epochs
+
+
+def searched(store: Store, training: TrainingSettings = TRAINING, **options) -> SearchResult:
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", dataset="digits", training=training, **options)
+    return run_search(store, connection, started)
+
+
+def trainer(store: Store, training: TrainingSettings = TRAINING, **options) -> Trainer:
+    return Trainer(SPACE, training, channels=2, cells=1, store=store, **options)
+
+
+def test_the_same_search_again_answers_from_memory(store: Store, made: list[int]):
+    first = searched(store, queries=3)
+    assert made == [2, 2, 2]
+    again = searched(store, queries=4)
+    assert made == [2, 2, 2, 2]
+    assert [(q.arch, q.performance, q.cost) for q in again.queries[:3]] == [
+        (q.arch, q.performance, q.cost) for q in first.queries
+    ]
+    assert first.test == {"digits": evaluate(first.best.arch, TRAINING, store=store).test_accuracy}
+    assert made == [2, 2, 2, 2]
+    connection = connect(store)
+    (source,) = trained_sources(store)
+    rows = connection.sql("SELECT source, epochs, seed, count(*) FROM accuracies GROUP BY ALL").fetchall()
+    assert rows == [(source, 2, 0, 4)]
+    curves = connection.sql("SELECT epoch, lr, min(loss) > 0, min(seconds) > 0 FROM curves GROUP BY ALL").fetchall()
+    assert sorted(curves) == [(1, 0.1, True, True), (2, 0.05, True, True)]
+    assert [row["rows"] for row in store_info(connection)["accuracies"]] == [4]
+    table = new_search(connection, space="nasbench201", dataset="digits")
+    assert table.settings.signal is not None
+    assert (table.settings.signal.source, table.settings.signal.epochs) == (source, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.05}, {"batch_size": 128}, {"epochs": 3}, {"channels": 3}, {"cells": 2}, {"image_size": 12},
+        {"options": {"cutout": 2}}, {"options": {"valid": 0.3}}, {"threads": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_another_setting_is_another_training(store: Store, made: list[int], change: dict):
+    first = trainer(store).train(CONVOLUTION)
+    other = trainer(store, replace(TRAINING, **change)).train(CONVOLUTION)
+    assert len(made) == 2
+    assert trainer(store).train(CONVOLUTION) == first
+    assert trainer(store, replace(TRAINING, **change)).train(CONVOLUTION) == other
+    assert len(made) == 2
+
+
+def test_known_trainings_on_the_same_scale_spare_one_and_others_never_do(store: Store, made: list[int]):
+    values = [trainer(store, seed=seed)(CONVOLUTION) for seed in (1, 2)]
+    made.clear()
+    found = trainer(store, replace(TRAINING, threads=2), alike=True)(CONVOLUTION)
+    assert found.performance == pytest.approx(sum(value.performance for value in values) / 2)
+    assert found.cost == pytest.approx(sum(value.cost for value in values) / 2)
+    assert made == []
+    for other in ({"epochs": 1}, {"lr": 0.05}, {"channels": 3}):
+        trainer(store, replace(TRAINING, **other), alike=True)(CONVOLUTION)
+    assert made == [1, 2, 2]
+    trainer(store)(CONVOLUTION)
+    assert made == [1, 2, 2, 2], "without the table a training from another seed is another training"
+    assert searched(store, queries=2, alike=True).settings.oracle == "table,train"
+
+
+def test_a_training_that_diverges_counts_as_chance_and_the_search_goes_on(store: Store, made: list[int]):
+    wild = replace(TRAINING, lr=1e30)
+    said: list[str] = []
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", dataset="digits", training=wild, queries=2)
+    result = run_search(store, connection, started, notice=said.append)
+    assert [query.performance for query in result.queries] == [10.0, 10.0]
+    assert len(said) == 2
+    assert all("diverged in epoch 1 of 2" in line and "chance, 10.00 %" in line for line in said)
+    assert result.test == {}
+    assert made == [2, 2]
+    with pytest.raises(DivergedError, match="diverged in epoch 1 of 2, as the store has it"):
+        evaluate(result.best.arch, wild, store=store)
+    assert made == [2, 2]
+    rows = connect(store).sql("SELECT valid_accuracy, test_accuracy, seconds > 0 FROM accuracies").fetchall()
+    assert rows == [(None, None, True)] * 2
+
+
+def command(store: Path, *more: str, epochs: int = 6) -> list[str]:
+    size = ["--channels", "8", "--cells", "1", "--threads", "1", "--image-size", "16"]
+    return [
+        str(HNAS), "evaluate", CONVOLUTION, "--dataset", "digits", "--epochs", str(epochs), *size,
+        "--store", str(store), "--json", "--quiet", *more,
+    ]  # fmt: skip
+
+
+def bits(text: str) -> dict:
+    record = json.loads(text)
+    for entry in (record, *record["curve"]):
+        del entry["seconds"]
+    return record
+
+
+def checkpoints(store: Path) -> list[Path]:
+    return sorted(store.glob(f"{FOLDER}/*/*.checkpoint"))
+
+
+def test_random_kills_inside_a_training_cost_at_most_an_epoch_and_no_bit(tmp_path: Path):
+    undisturbed = run_command(*command(tmp_path / "undisturbed"))
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    store, draws = tmp_path / "store", random.Random(17)
+    seen: list[tuple[int, int]] = []
+
+    def epochs_done() -> int:
+        found = [place.stat() for place in checkpoints(store)]
+        return found[0].st_mtime_ns if found else 0
+
+    for kill in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        before = epochs_done()
+        with running(*command(store)) as process:
+            wait_until(lambda before=before, process=process: epochs_done() != before or process.poll() is not None)
+            time.sleep(draws.random() * 0.2)
+            process.send_signal(kill)
+            process.wait(timeout=60)
+        seen.append((before, epochs_done()))
+        if not checkpoints(store):
+            break
+    assert seen[0][0] == 0
+    assert all(after != before for before, after in seen), "each attempt had finished an epoch more"
+    finished = run_command(*command(store))
+    assert finished.returncode == 0, finished.stderr
+    assert bits(finished.stdout) == bits(undisturbed.stdout)
+    assert checkpoints(store) == []
+    assert check_store(Store(str(store))).damaged == []
+
+
+def test_two_commands_at_once_make_one_training_once(tmp_path: Path):
+    with running(*command(tmp_path / "store")) as first, running(*command(tmp_path / "store")) as second:
+        outputs = [process.communicate(timeout=120) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], outputs
+    # The seconds too: they were measured once.
+    assert json.loads(outputs[0][0]) == json.loads(outputs[1][0])
+    assert len(list((tmp_path / "store" / "accuracies").glob("*/*.parquet"))) == 1
+
+
+def interrupted_after(store: Store, epochs: int) -> None:
+    """Stop a training in its epoch behind so many."""
+
+    def progress(_: int) -> Callable[[int, int, float], None]:
+        def advance(done: int, total: int, loss: float) -> None:
+            if done > total * epochs // TRAINING.epochs:
+                raise KeyboardInterrupt
+
+        return advance
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(store, progress=progress).train(CONVOLUTION)
+
+
+def test_a_damaged_checkpoint_begins_anew_and_nothing_in_one_can_run(store: Store):
+    wanted = trainer(store).train(CONVOLUTION)
+    remove(store, find_held(store, trained_sources(store)[0]))
+    interrupted_after(store, 1)
+    (place,) = checkpoints(Path(store.root))
+    content = place.read_bytes()
+    place.write_bytes(content[:-100] + b"\0" + content[-99:])
+    assert replace(trainer(store).train(CONVOLUTION), seconds=0) == replace(wanted, seconds=0)
+    assert checkpoints(Path(store.root)) == []
+
+
+def test_check_and_rm_know_trainings(tmp_path: Path):
+    store = Store(str(tmp_path / "plain"))
+    interrupted_after(store, 1)
+    (source,) = trained_sources(store)
+    report = check_store(store)
+    assert not report.damaged
+    assert any("is an unfinished training" in remark for remark in report.remarks)
+    trainer(store).train(ARCHS[1])
+    held = find_held(store, source)
+    assert (held.kind, held.described) == ("source", f"source {source}, 1 training made here")
+    remove(store, held)
+    assert not any(store.names(folder, source) for folder in ("accuracies", "curves", FOLDER))
+    trainer(store).train(ARCHS[1])
+    (name,) = store.files("accuracies", source)
+    place = Path(store.path("accuracies", source, name))
+    place.write_bytes(place.read_bytes()[:-20])
+    with pytest.raises(HnasError, match="delete it, and the architecture is trained again"):
+        trainer(store).train(ARCHS[1])
+    assert [finding.path for finding in check_store(store).damaged] == [str(place)]
+
+
+def test_recipes_and_sizes_are_asked_for_on_the_command_line_and_said(tmp_path: Path):
+    small = ("--dataset", "digits", "--channels", "2", "--cells", "1", "--threads", "1", "--store", tmp_path / "store")
+    options = ("--recipe-option", "epochs=1", "--recipe-option", "auxiliary=0", "--recipe-option", "drop_path=0")
+    done = hnas("evaluate", CONVOLUTION, *small, "--recipe", "darts", *options, "--recipe-option", "cutout=3", "--json")
+    assert done.status == 0, done.err
+    assert ", recipe darts" in done.err
+    assert "1 epoch of 1,500 images in batches of 96" in done.err
+    assert json.loads(done.out)["valid_accuracy"] is None
+    wrong = hnas("evaluate", CONVOLUTION, *small, "--recipe", "darts", "--recipe-option", "epochs=1")
+    assert wrong.status == 2
+    assert "has no drop path" in wrong.err
+    wrong = hnas("evaluate", CONVOLUTION, *small, "--recipe-option", "speed=1")
+    assert (wrong.status, wrong.err.startswith("hnas: the field of a recipe 'speed' is unknown; choose from")) == (
+        2,
+        True,
+    )
+
+
+def test_settings_without_a_recipe_are_those_of_earlier_versions():
+    plain = training_settings("digits", usual_epochs=12)
+    assert plain == TrainingSettings(epochs=12, batch_size=256, lr=0.1, images="digits")
+    assert list(plain.as_dict()) == ["epochs", "batch_size", "lr", "threads", "images", "image_size"]
+    own = training_settings("digits", recipe="hnas-darts", options=["cutout=8"], lr=0.2, usual_epochs=12)
+    assert (own.epochs, own.batch_size, own.lr, own.options) == (10, 576, 0.2, {"cutout": 8})
+    assert TrainingSettings(**own.as_dict()) == own
