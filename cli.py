@@ -70,6 +70,12 @@ CellsOption = Annotated[
 ImageSizeOption = Annotated[
     int | None, typer.Option("--image-size", metavar="N", help="Resize images to N x N pixels.  [as they are]")
 ]
+SpaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--space", metavar="SPACE", help="The space of ARCH.  [the one that takes it]", autocompletion=completion.spaces
+    ),
+]
 ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a model that `--save` wrote.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 TrainedChannelsOption = Annotated[
@@ -738,15 +744,7 @@ def compare(
 def evaluate(
     arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, as its space writes it.")],
     dataset: DatasetOption = None,
-    space: Annotated[
-        str | None,
-        typer.Option(
-            "--space",
-            metavar="SPACE",
-            help="The space of ARCH.  [the one that takes it]",
-            autocompletion=completion.spaces,
-        ),
-    ] = None,
+    space: SpaceOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
     recipe_option: RecipeOptionOption = None,
@@ -1067,6 +1065,40 @@ def export(
     from hnas.pipeline.models.exporting import export as carry_out
 
     print(f"written: {carry_out(folder, form, output)}")
+
+
+@app.command(
+    epilog=_examples(
+        "hnas show DARTS_V2 --plot cells.svg",
+        "hnas show '|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|' --json",
+    )
+)
+def show(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, as its space writes it.")],
+    space: SpaceOption = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw its cells to FILE.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Describe an architecture, and draw its cells.
+
+    Its parameters and multiply-adds are those of the benchmark's own size. Where a space has no drawing of its cells,
+    the whole network is drawn.
+    """
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.models.showing import architecture_json, architecture_text, describe
+    from hnas.pipeline.store.space_cache import space_cache
+
+    if plot is not None:
+        from hnas.pipeline.io.figure_files import check_figure
+
+        check_figure(plot)
+    with space_cache(_store(None)):
+        found = describe(arch, space)
+        print(architecture_json(found) if as_json else architecture_text(found, terminal_width(sys.stdout)))
+        if plot is not None:
+            from hnas.pipeline.models.drawing import plot_graphs
+
+            plot_graphs(found.graphs, plot)
 
 
 @app.command(epilog=_examples("hnas info", "hnas info --json --store data/store"))

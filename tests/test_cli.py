@@ -32,7 +32,7 @@ from tests.support.command_line import (
 from tests.support.places import ROOT
 
 COMMANDS = ("precompute", "import", "rm", "fetch", "search", "compare", "evaluate", "sql", "correlate", "pareto")
-COMMANDS += ("info", "check")
+COMMANDS += ("predict", "export", "show", "info", "check")
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,12 @@ package is an entry point of the group `hnas.spaces` instead. Keys and canonical
 Torch is imported when a network is built, not before: a search against a table needs none.
 """
 
+from hnas.spaces.cell_graph import CellGraph
 from hnas.spaces.protocols import (
     Cache,
     Cached,
     Categorical,
+    Drawn,
     Encoded,
     Mutable,
     Named,
@@ -26,6 +28,8 @@ __all__ = [
     "Cache",
     "Cached",
     "Categorical",
+    "CellGraph",
+    "Drawn",
     "Encoded",
     "Mutable",
     "Named",

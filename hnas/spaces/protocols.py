@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from hnas.spaces.cell_graph import CellGraph
+
 
 @runtime_checkable
 class SearchSpace(Protocol):
@@ -90,6 +92,15 @@ class Printed(Protocol):
 
     def printed(self, text: str) -> Iterator[tuple[int, str]]:
         """Each architecture in the text of a program or a log, with the number of its line, from 1."""
+        ...
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """A space whose cells have a drawing of their own. Of others the whole network is drawn."""
+
+    def graphs(self, arch: str) -> Mapping[str, CellGraph]:
+        """Each cell of `arch` by its name, as it is written. Raises `UsageError` where it is malformed."""
         ...
 
 

@@ -14,9 +14,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from hnas.errors import UsageError
+from hnas.spaces.cell_graph import CellGraph
 from hnas.spaces.darts.canonical import DARTSCell, canonical_darts_cell
 from hnas.spaces.darts.edits import CHOICES, decoded, encoded, mutated, neighbours
-from hnas.spaces.darts.genotype import NODES, OPERATIONS, from_suite_zero, genotype_of
+from hnas.spaces.darts.genotype import NODES, OPERATIONS, CellGenotype, from_suite_zero, genotype_of
 from hnas.spaces.darts.layout import cost
 from hnas.spaces.darts.published import NAMED, depth, genotype, width
 from hnas.spaces.darts.text import Edge, genotypes_in
@@ -78,6 +79,11 @@ class DARTS:
     def definition(self, arch: str) -> str:
         """The same as `key`."""
         return self.key(arch)
+
+    def graphs(self, arch: str) -> dict[str, CellGraph]:
+        """Both cells as DARTS draws them: the outputs of the two cells before, the nodes from 0, and the output."""
+        parsed = genotype(arch)
+        return {"normal": _graph(parsed.normal), "reduction": _graph(parsed.reduce)}
 
     def decode(self, decisions: Sequence[int]) -> str:
         """The genotype that 22 decisions make; see `edits.decoded`."""
@@ -149,6 +155,13 @@ class DARTS:
 def _names() -> dict[str, str]:
     """The published cells' names by key."""
     return {str(genotype(spelling)): name for name, spelling in NAMED.items()}
+
+
+def _graph(cell: CellGenotype) -> CellGraph:
+    output = 2 + len(cell.nodes)
+    edges = [(state, 2 + i // 2, name) for i, (name, state) in enumerate(cell.edges)]
+    names = ("c_{k-2}", "c_{k-1}", *map(str, range(len(cell.nodes))), "c_{k}")
+    return CellGraph(names, (*edges, *((node, output, "") for node in cell.concat)))
 
 
 def _draw(random: Random) -> list[Edge]:

@@ -19,9 +19,11 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hnas.errors import UsageError
+from hnas.spaces.cell_graph import CellGraph
 from hnas.spaces.nasbench101.cell import (
     INPUT,
     KERNELS,
+    OPERATIONS,
     OUTPUT,
     NASBench101Cell,
     canonical_labelling,
@@ -148,6 +150,13 @@ class NASBench101:
     def definition(self, arch: str) -> str:
         """The operations and the adjacency matrix of the canonical cell: one text for all spellings."""
         return str(self._cell(arch))
+
+    def graphs(self, arch: str) -> dict[str, CellGraph]:
+        """The pruned cell, its operations on the nodes."""
+        cell = self._cell(arch, as_written=True)
+        nodes = (INPUT, *(OPERATIONS[label] for label in cell.labels), OUTPUT)
+        edges = ((u, v, "") for v, into in enumerate(cell.inputs) for u in range(v) if into >> u & 1)
+        return {"cell": CellGraph(nodes, tuple(edges))}
 
     def decode(self, decisions: Sequence[int]) -> str | None:
         """The module hash of the cell that 21 places of edges and 5 operations make; see `edits.decoded`."""

@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hnas.errors import UsageError
+from hnas.spaces.cell_graph import CellGraph
 from hnas.spaces.nasbench201.cell import (
     CONVOLUTIONS,
     EDGES,
@@ -95,6 +96,11 @@ class NASBench201:
     def definition(self, arch: str) -> str:
         """The same as `key`."""
         return spelled(arch)
+
+    def graphs(self, arch: str) -> dict[str, CellGraph]:
+        """The cell: four nodes and all six edges, those without an operation too."""
+        edges = tuple((i, j, name) for (i, j), name in parse_arch(arch).items())
+        return {"cell": CellGraph(("input", "1", "2", "output"), edges)}
 
     def decode(self, decisions: Sequence[int]) -> str:
         """The architecture string with these operations."""
