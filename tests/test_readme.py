@@ -98,6 +98,14 @@ def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
         if output and " compare " not in command:
             assert masked(shown.strip()) == masked(output)
     assert (tmp_path / "front.pdf").exists()
+    rivals = (ROOT / "docs/paper.md").read_text(encoding="utf-8").split("\n## Beside its rivals\n")[1]
+    (block,) = re.findall(r"^```bash\n(.*?)^```", rivals, re.M | re.S)
+    shown = "".join(
+        run(command.replace("--seeds 20", "--seeds 1"), tmp_path / "store")
+        for command in block.replace("\\\n", "").splitlines()
+    )
+    for method in ("top:flops", "top:params", "regressor", "regressor:forest"):
+        assert re.search(rf"^{method} +94\.36 +73\.51 +46\.34 ", shown, re.M)
 
 
 def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
@@ -148,7 +156,7 @@ def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Pat
     (tmp_path / "data").symlink_to(ROOT / "data")
     (tmp_path / "cifar10-test-accuracy.csv").write_bytes((data / "nasbench201/cifar10-test-accuracy.csv").read_bytes())
     page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
+    block, _ = re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S)
     *_, text = [run(command, tmp_path / "store") for command in block.splitlines()]
     table, _ = page.split("\n## Table 3", 1)
     rows = re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", table, re.M)
