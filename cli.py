@@ -808,6 +808,88 @@ def evaluate(
 
 @app.command(
     epilog=_examples(
+        "hnas latency nasbench201 --dataset cifar10",
+        "hnas latency nasbench201 --sample 200 --batch-size 32 --max-params 1e6 --dry-run",
+    )
+)
+def latency(
+    space: SpaceName,
+    dataset: DatasetOption = None,
+    run: RunOption = None,
+    where: WhereOption = None,
+    max_params: MaxParamsOption = None,
+    max_flops: MaxFlopsOption = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", help="N architectures drawn uniformly.  [all]")
+    ] = None,
+    batch_size: BatchSizeOption = 1,
+    device: DeviceOption = "auto",
+    threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads on the CPU.")] = 1,
+    repeats: Annotated[
+        int, typer.Option("--repeats", metavar="N", help="Forward passes of which the median counts.")
+    ] = 20,
+    channels: ChannelsOption = None,
+    cells: CellsOption = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", metavar="N", help="Images of N x N pixels.  [those of the run]")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The column's name.  [such as latency_ms_cpu1_b1]")
+    ] = None,
+    seed: SeedOption = 0,
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how long a run's networks take on this machine.
+
+    Milliseconds of a forward pass, in a column that --where, --by, pareto and correlate take. What is measured is not
+    measured again: the same command goes on where an earlier one stopped.
+    """
+    from hnas.pipeline.catalog.expressions import condition
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.io.progress import ReadingReporter
+    from hnas.pipeline.latency.report import dry_run_text, latency_text
+    from hnas.pipeline.latency.session import LatencySession, latency_pool
+    from hnas.pipeline.latency.timing import latency_settings
+    from hnas.pipeline.store.space_cache import space_cache
+
+    settings = latency_settings(
+        name=name,
+        device=device,
+        threads=threads,
+        batch_size=batch_size,
+        repeats=repeats,
+        channels=channels,
+        cells=cells,
+        image_size=image_size,
+    )
+    place = _store(store)
+    with space_cache(place):
+        pool = latency_pool(
+            connect(place, _tables()),
+            settings,
+            space=space,
+            dataset=dataset,
+            run=run,
+            where=condition(where, max_params=max_params, max_flops=max_flops),
+            sample=sample,
+            seed=seed,
+        )
+        session = LatencySession(place, settings, pool, _tables())
+        if dry_run:
+            print(dry_run_text(settings, pool, len(session.todo), session.estimate()))
+            return
+        reporter = ReadingReporter(sys.stderr, quiet=quiet, verb="measuring")
+        try:
+            result = session.run(reporter)
+        finally:
+            reporter.close()
+    print(latency_text(result))
+
+
+@app.command(
+    epilog=_examples(
         'hnas sql "SELECT arch, trace, kappa FROM pool ORDER BY kappa LIMIT 5"',
         'hnas sql "FROM pool" --output pool.parquet',
     )

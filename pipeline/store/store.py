@@ -14,6 +14,7 @@ trainings/<source>/                  trainings made here; see `hnas.pipeline.sto
 proxies/<source>/*.parquet           training-free scores that others computed
 searches/<search>/search.json, queries.parquet
 comparisons/<comparison>/            searches by the hundred; see `hnas.pipeline.store.comparisons`
+latency/                             parts of a `hnas latency` that has not come to its end
 spaces/                              what a space has worked out once; see `hnas.spaces.Cache`
 
 Each file carries a checksum (see `hnas.pipeline.io.checksums`) that is verified when it is read. A store holds no
@@ -408,6 +409,10 @@ def mend_of(folder: str, source: str = "", *_: str) -> str:
         return "delete it, and the same `hnas compare` makes its searches again"
     if source.startswith("trained-"):
         return "delete it, and the architecture is trained again when a command needs it"
+    if folder == "latency":
+        return "delete it, and its networks are measured again"
+    if source.startswith("latency-"):
+        return f"`hnas rm {source}` removes it, and the same `hnas latency` measures it again"
     return "import its file again"
 
 

@@ -1,0 +1,281 @@
+"""Latencies of a pool: which networks, what of them is measured, and the column that comes of it.
+
+    latency/<source>-<digest of space and data set>/*.parquet   parts: canonical architectures and their ms
+    columns/<source>/*.parquet                                  the column, when all are measured
+
+Parts are saved every few seconds; when the last network is measured they become the column at once, as an import does,
+and are removed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hnas.errors import HnasError, UsageError, check_seed, lacks_memory
+from hnas.pipeline.catalog.pool import RunPool
+from hnas.pipeline.catalog.views import pick_run
+from hnas.pipeline.importers.column_names import check_names
+from hnas.pipeline.importers.protocol import Rows
+from hnas.pipeline.importers.writing import TableWriters
+from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.latency.timing import LatencySettings, milliseconds, undisturbed
+from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.manifests import Manifest, manifest_names, read_manifest, remove_file
+from hnas.pipeline.store.store import Store, digest, reason_of
+from hnas.spaces import SearchSpace, search_spaces
+
+KIND = "latency"
+# Seconds between two parts, and between two looks at whether the machine drifts.
+_SAVE_EVERY, _REFERENCE_EVERY = 2.0, 60.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LatencyPool:
+    """The architectures to measure, with the canonical form of each; networks of which size.
+
+    `order` are the distinct canonical forms, shuffled, each with an architecture that stands for it; `references` some
+    of them, from the smallest to the largest, that are measured again and again.
+    """
+
+    space: SearchSpace
+    dataset: str
+    classes: int
+    image_size: int
+    archs: tuple[str, ...]
+    canonicals: tuple[str, ...]
+    order: dict[str, str]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """A measured pool: ms by canonical form, how many were measured now, and the drift of the references.
+
+    `drift` holds the least and the greatest change of a reference against its first measurement, as a share; None where
+    nothing was measured.
+    """
+
+    settings: LatencySettings
+    pool: LatencyPool
+    latencies: dict[str, float]
+    measured: int
+    drift: tuple[float, float] | None
+
+
+def latency_pool(
+    connection: duckdb.DuckDBPyConnection,
+    settings: LatencySettings,
+    *,
+    space: str,
+    dataset: str | None = None,
+    run: str | None = None,
+    where: str | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> LatencyPool:
+    """The architectures of a run for which `where` holds, or `sample` of them drawn uniformly, in an order by `seed`.
+
+    Raises `UsageError` where there is no such run, or none of its architectures is left.
+    """
+    search_spaces[space]
+    check_seed(seed, "--seed")
+    if sample is not None and sample < 1:
+        raise UsageError(f"--sample {sample} cannot be; give the number of architectures to draw")
+    chosen = pick_run(connection, run=run, space=space, dataset=dataset)
+    if chosen.settings.space != space:
+        raise UsageError(f"run {chosen.name} is of {chosen.settings.space}, not of {space}; name another")
+    pool = RunPool(connection, chosen.name, where=where)
+    if not len(pool):
+        raise UsageError(f"run {chosen.name} has no architecture to measure{f' with {where:.200}' if where else ''}")
+    found = connection.execute(f"SELECT arch, canonical FROM {pool.table} ORDER BY id").fetchall()
+    rng = np.random.default_rng(seed)
+    drawn = [found[i] for i in rng.permutation(len(found))[:sample]]
+    order: dict[str, str] = {}
+    for arch, canonical in drawn:
+        order.setdefault(canonical, arch)
+    sizes = dict(zip(pool.archs, pool.column("params"), strict=True)) if "params" in pool.columns else {}
+    ordered = sorted(order, key=lambda canonical: (sizes.get(order[canonical], 0.0), canonical))
+    references = dict.fromkeys(ordered[i] for i in (0, len(ordered) // 2, -1))
+    archs, canonicals = zip(*sorted(drawn), strict=True)
+    assert pool.space is not None
+    return LatencyPool(
+        pool.space,
+        canonical_dataset(chosen.settings.dataset),
+        chosen.settings.classes,
+        settings.image_size or chosen.settings.image_size,
+        archs,
+        canonicals,
+        order,
+        tuple(references),
+    )
+
+
+class LatencySession:
+    """The measurement of a `pool` with `settings` on its way into `store`. Making one writes nothing.
+
+    `known` are the latencies that the store has, by canonical form. Raises `UsageError` where the column's name is
+    taken, also in the stores `also`, `HnasError` for a damaged part.
+    """
+
+    def __init__(self, store: Store, settings: LatencySettings, pool: LatencyPool, also: Sequence[Store] = ()) -> None:
+        self._store, self._settings, self._pool = store, settings, pool
+        store.check_version()
+        self._folder = ("latency", f"{settings.source}-{digest(pool.space.name, pool.dataset, size=4)}")
+        others = [read_manifest(store, name) for name in manifest_names(store) if name != settings.source]
+        first = self._rows({pool.canonicals[0]: 0.0}).slice(0, 1).combine_chunks().to_batches()[0]
+        check_names([store, *also], first, others, Path("this measurement"))
+        self._images = torch.randn(
+            settings.batch_size, 3, pool.image_size, pool.image_size, generator=torch.Generator().manual_seed(0)
+        ).to(settings.device)
+        self.known = self._read()
+
+    @property
+    def todo(self) -> list[str]:
+        """The canonical forms that are not measured yet: first the references, then the others as they are shuffled."""
+        return [c for c in dict.fromkeys((*self._pool.references, *self._pool.order)) if c not in self.known]
+
+    def estimate(self) -> float:
+        """Seconds that the rest takes, by the references, measured here."""
+        with undisturbed(self._settings):
+            self._measure(self._pool.references[0])  # the first call pays for the libraries' start
+            begun = time.perf_counter()
+            for canonical in self._pool.references:
+                self._measure(canonical)
+            return (time.perf_counter() - begun) / len(self._pool.references) * len(self.todo)
+
+    def run(self, progress: Progress) -> LatencyResult:
+        """Measure what is not known yet, and store the column. `progress` is told what of that is done.
+
+        Raises `HnasError` where it is interrupted, where another command measures the same, or a network fails.
+        """
+        self._store.prepare()
+        busy = f"another latency measures {self._settings.column} of {self._pool.space.name} into this store; wait"
+        with locked(self._store, *self._folder, busy=busy):
+            self.known = self._read()
+            todo = self.todo
+            fresh: dict[str, float] = {}
+            try:
+                drift = self._measure_all(todo, fresh, progress) if todo else None
+            except KeyboardInterrupt:
+                self._save(fresh)
+                have = len(self._pool.order.keys() & self.known.keys())
+                raise HnasError(
+                    f"interrupted: {have:,} of {len(self._pool.order):,} networks are measured and kept; the same "
+                    "command goes on"
+                ) from None
+            except (HnasError, MemoryError, RuntimeError):
+                self._save(fresh)
+                raise
+            self._save(fresh)
+            self._publish()
+            if self.known.keys() <= self._pool.order.keys():  # else parts have networks of a larger pool
+                for name in (*self._store.files(*self._folder), ".lock"):
+                    remove_file(self._store, *self._folder, name)
+        latencies = {canonical: self.known[canonical] for canonical in self._pool.order}
+        return LatencyResult(self._settings, self._pool, latencies, len(todo), drift)
+
+    def _measure_all(self, todo: Sequence[str], fresh: dict[str, float], progress: Progress) -> tuple[float, float]:
+        """Measure `todo`; `fresh` has what is not saved. Returns the least and the greatest change of a reference."""
+        changes = []
+        with undisturbed(self._settings):
+            self._measure(todo[0])  # the first call pays for the libraries' start
+            saved = looked = time.monotonic()
+            for done, canonical in enumerate(todo, start=1):
+                self.known[canonical] = fresh[canonical] = self._measure(canonical)
+                progress(done, len(todo))
+                if (now := time.monotonic()) - saved > _SAVE_EVERY:
+                    self._save(fresh)
+                    saved = now
+                if now - looked > _REFERENCE_EVERY or done == len(todo):
+                    again = [c for c in self._pool.references if c in self.known]
+                    changes += [self._measure(c) / self.known[c] - 1 for c in again]
+                    looked = time.monotonic()
+        return min(changes), max(changes)
+
+    def _measure(self, canonical: str) -> float:
+        arch, pool, settings = self._pool.order[canonical], self._pool, self._settings
+        network = pool.space.network(
+            arch,
+            classes=pool.classes,
+            channels=pool.space.channels if settings.channels is None else settings.channels,
+            cells=pool.space.cells if settings.cells is None else settings.cells,
+            seed=0,
+        )
+        try:
+            return milliseconds(network, self._images, settings.repeats)
+        except RuntimeError as error:
+            if lacks_memory(error):
+                raise
+            size = f"{pool.image_size} x {pool.image_size} pixels"
+            raise HnasError(
+                f"the network {arch:.200} does not run on {size} ({reason_of(error)}); give another --image-size"
+            ) from error
+
+    def _read(self) -> dict[str, float]:
+        """What the store has, of the column and of parts, by canonical form; the column by the pool's architectures."""
+        found: dict[str, float] = {}
+        canonical = dict(zip(self._pool.archs, self._pool.canonicals, strict=True))
+        before = self._before()
+        if before is not None:
+            for row in self._stored(before).to_pylist():
+                value = row[self._settings.column]
+                if row["arch"] in canonical and self._is_mine(row) and value is not None:
+                    found.setdefault(canonical[row["arch"]], value)
+        parts = self._store.read_tables(["canonical", "ms"], *self._folder)
+        if parts is not None:
+            for name, ms in zip(parts["canonical"].to_pylist(), parts["ms"].to_pylist(), strict=True):
+                found.setdefault(name, ms)
+        return found
+
+    def _is_mine(self, row: dict[str, object]) -> bool:
+        return (row["space"], row["dataset"]) == (self._pool.space.name, self._pool.dataset)
+
+    def _before(self) -> Manifest | None:
+        source = self._settings.source
+        return read_manifest(self._store, source) if source in manifest_names(self._store) else None
+
+    def _stored(self, manifest: Manifest) -> pa.Table:
+        return self._store.read_table(None, *manifest.files["columns"])
+
+    def _save(self, fresh: dict[str, float]) -> None:
+        """Store the part `fresh`, and empty it."""
+        if fresh:
+            part = pa.table({"canonical": list(fresh), "ms": pa.array(fresh.values(), pa.float64())})
+            self._store.write_table(part, *self._folder, f"{digest(*fresh)}.parquet")
+            fresh.clear()
+
+    def _rows(self, latencies: dict[str, float]) -> pa.Table:
+        """Rows of the column, of the pool's architectures whose latency is there."""
+        pool = self._pool
+        having = [(a, latencies[c]) for a, c in zip(pool.archs, pool.canonicals, strict=True) if c in latencies]
+        columns = {
+            "space": pa.array([pool.space.name] * len(having), pa.string()),
+            "arch": pa.array([arch for arch, _ in having], pa.string()),
+            "dataset": pa.array([pool.dataset] * len(having), pa.string()),
+            self._settings.column: pa.array([ms for _, ms in having], pa.float64()),
+        }
+        return pa.table(columns)
+
+    def _publish(self) -> None:
+        """Put the column into the store, beside what the source has of other pools."""
+        settings, before, rows = self._settings, self._before(), self._rows(self.known)
+        if before is not None:
+            stored, measured = self._stored(before), set(self._pool.archs)
+            others = [not (self._is_mine(row) and row["arch"] in measured) for row in stored.to_pylist()]
+            rows = pa.concat_tables([rows, stored.filter(pa.array(others, pa.bool_())).cast(rows.schema)])
+        with TableWriters(self._store, settings.source, KIND, str(settings), "") as writers:
+            for batch in rows.combine_chunks().to_batches():
+                writers.write(Rows("columns", batch))
+            manifest = replace(writers.finish([]), content=settings.content)
+            if before is None or not writers.unchanged(before.files):
+                writers.keep(manifest, before)

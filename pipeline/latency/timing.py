@@ -1,0 +1,127 @@
+"""The latency of one network: the median over repeated forward passes, in evaluation mode and without gradients."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hnas.devices import choose_device, use_float32
+from hnas.errors import UsageError
+from hnas.pipeline.store.manifests import COLUMN_NAME
+from hnas.pipeline.store.store import digest
+from hnas.threads import torch_threads, training_threads
+
+#: Passes before those that count: the first ones fill caches, and choose and compile kernels.
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """What determines a latency besides the network: equal settings are one source of the store.
+
+    `channels` and `cells` of None are the space's own, `image_size` of None is that of the run whose pool it is.
+    `processor` is the model of the CPU or GPU, `torch` its version.
+    """
+
+    column: str
+    device: str
+    processor: str
+    torch: str
+    threads: int
+    batch_size: int
+    repeats: int
+    channels: int | None
+    cells: int | None
+    image_size: int | None
+
+    @property
+    def source(self) -> str:
+        """The name of the source, `latency-` and a digest."""
+        return f"latency-{self.content[:8]}"
+
+    @property
+    def content(self) -> str:
+        """A digest of all of them."""
+        return digest(json.dumps(asdict(self), sort_keys=True), size=16)
+
+    def __str__(self) -> str:
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.processor}{threads}, batch size {self.batch_size}, {self.repeats} repeats, torch {self.torch}"
+
+
+def latency_settings(
+    *,
+    name: str | None = None,
+    device: str = "auto",
+    threads: int = 1,
+    batch_size: int = 1,
+    repeats: int = 20,
+    channels: int | None = None,
+    cells: int | None = None,
+    image_size: int | None = None,
+) -> LatencySettings:
+    """The settings on this machine. The column is called `name`, or after them: `latency_ms_cpu1_b1`, then sizes given.
+
+    Raises `UsageError` for numbers and names that cannot be, `HnasError` where there is no such device.
+    """
+    for option, value, most in (
+        ("batch-size", batch_size, 4096), ("repeats", repeats, 100_000), ("image-size", image_size, 4096),
+    ):  # fmt: skip
+        if value is not None and not 1 <= value <= most:
+            raise UsageError(f"--{option} {value} cannot be; give 1 to {most:,}")
+    device, threads = choose_device(device), training_threads(threads)
+    sizes = "".join(f"_{k}{v}" for k, v in (("c", channels), ("n", cells), ("s", image_size)) if v is not None)
+    place = f"cpu{threads}" if device == "cpu" else device
+    column = f"latency_ms_{place}_b{batch_size}{sizes}" if name is None else name
+    if not COLUMN_NAME.fullmatch(column):
+        raise UsageError(
+            f"--name {column!r:.120} cannot be that of a column; write a letter a to z, then letters, digits and "
+            "underscores, at most 60 in all"
+        )
+    processor = _processor() if device == "cpu" else torch.cuda.get_device_name()
+    return LatencySettings(
+        column, device, processor, torch.__version__, threads, batch_size, repeats, channels, cells, image_size
+    )
+
+
+def _processor() -> str:
+    """The model of the CPU, as far as the system says."""
+    with suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M):
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def undisturbed(settings: LatencySettings) -> Iterator[None]:
+    """Compute with the settings' threads inside, in full float32."""
+    use_float32(settings.device)
+    with torch_threads(settings.threads):
+        yield
+
+
+def milliseconds(network: nn.Module, images: Tensor, repeats: int) -> float:
+    """The median time in ms of `repeats` forward passes of `network` over `images`, after `WARM_UP` others.
+
+    On a GPU a pass ends when its kernels have. The network is left in evaluation mode on the device of `images`.
+    """
+    network.eval().to(images.device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(WARM_UP + repeats):
+            begun = time.perf_counter()
+            network(images)
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)
+            seconds.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(seconds[WARM_UP:])

@@ -1,0 +1,225 @@
+"""Latencies of a pool's networks: measured once a class, resumable, and a column as every other."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.latency import session
+from hnas.pipeline.latency.session import LatencyPool, latency_pool
+from hnas.pipeline.latency.timing import WARM_UP, latency_settings, milliseconds
+from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.store import Store
+from tests.support.command_line import Outcome, hnas
+from tests.support.contents import snapshot
+from tests.support.processes import HNAS, running, wait_until
+from tests.support.stores import make_store
+
+#: A pass takes about a millisecond.
+SIZE = ("--channels", 4, "--cells", 1, "--name", "ms", "--device", "cpu")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir(exist_ok=True)
+
+
+def measure(store: Store, *options: object, repeats: int = 2) -> Outcome:
+    return hnas("latency", "nasbench201", *SIZE, "--repeats", repeats, "-q", *options, "--store", store.location)
+
+
+def column(store: Store) -> dict[str, tuple[str, float]]:
+    """By architecture, its canonical form and its latency."""
+    rows = connect(store).execute("SELECT arch, canonical, ms FROM pool WHERE ms IS NOT NULL").fetchall()
+    return {arch: (canonical, ms) for arch, canonical, ms in rows}
+
+
+def pool_of(store: Store, *, seed: int = 0, sample: int | None = None) -> LatencyPool:
+    return latency_pool(connect(store), latency_settings(device="cpu"), space="nasbench201", seed=seed, sample=sample)
+
+
+def test_each_class_is_measured_once_and_all_its_members_have_its_value(store: Store) -> None:
+    done = measure(store)
+    assert done.status == 0, done.err
+    found = column(store)
+    assert len(found) == 60
+    classes = {canonical for canonical, _ in found.values()}
+    assert len(classes) == len(set(found.values())) < 60
+    assert f"60 architectures of nasbench201 on digits, {len(classes)} networks that differ" in done.out
+    assert "drift" in done.out
+    assert all(ms > 0 for _, ms in found.values())
+
+
+def test_the_column_serves_where_others_do(store: Store) -> None:
+    assert measure(store).status == 0
+    median = sorted(ms for _, ms in column(store).values())[30]
+    for arguments in (
+        ("search", "nasbench201", "--where", f"ms < {median}", "--queries", 2, "-q"),
+        ("search", "nasbench201", "--method", "top", "--by", "-ms", "--queries", 2, "-q"),
+        ("pareto", "nasbench201", "--minimise", "ms", "--maximise", "test_accuracy"),
+        ("correlate", "--with", "ms"),
+        ("latency", "nasbench201", *SIZE[:4], "--repeats", 1, "--where", f"ms < {median}", "-q"),
+    ):
+        done = hnas(*arguments, "--store", store.location)
+        assert done.status == 0, done.err
+    assert "latency_ms_" in done.out
+
+
+def test_the_same_again_measures_nothing_and_a_larger_pool_what_it_lacks(store: Store) -> None:
+    assert measure(store, "--sample", 10).status == 0
+    first = column(store)
+    assert len(first) == 10
+    before = snapshot(Path(store.root))
+    assert "; 0 measured now" in measure(store, "--sample", 10).out
+    assert snapshot(Path(store.root)) == before
+    assert measure(store).status == 0
+    found = column(store)
+    assert len(found) == 60
+    assert first.items() <= found.items()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_measurement_goes_on_with_what_it_had(store: Store, how: signal.Signals) -> None:
+    options = [*map(str, SIZE), "--repeats", "300", "--store", store.location]
+    with running(str(HNAS), "latency", "nasbench201", *options) as process:
+        wait_until(lambda: len(parts(store)) >= 2, process)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    if how is signal.SIGINT:
+        assert err.rstrip().rpartition("\n")[2].startswith("hnas: interrupted: ")
+        assert err.rstrip().endswith("networks are measured and kept; the same command goes on")
+    kept = {
+        canonical: ms
+        for path in parts(store)
+        for canonical, ms in zip(*(pq.read_table(path)[name].to_pylist() for name in ("canonical", "ms")), strict=True)
+    }
+    assert kept
+    assert "ms" not in [name for name, *_ in connect(store).execute("DESCRIBE pool").fetchall()]
+    # A smaller pool in between neither measures what is there nor loses what it does not have.
+    assert measure(store, "--sample", 3, repeats=300).status == 0
+    done = measure(store, repeats=300)
+    assert done.status == 0, done.err
+    found = dict(column(store).values())
+    assert len(column(store)) == 60
+    assert kept.items() <= found.items()
+    assert not parts(store)
+
+
+def parts(store: Store) -> list[Path]:
+    return [path for path in Path(store.root, "latency").glob("*/*.parquet") if path.exists()]
+
+
+def test_networks_come_in_an_order_that_the_seed_shuffles(store: Store) -> None:
+    orders = [list(pool_of(store, seed=seed).order) for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2]) != orders[0]
+    assert set(pool_of(store, sample=5).archs) < set(pool_of(store, sample=9).archs)
+
+
+def test_the_references_are_the_smallest_the_middle_and_the_largest(store: Store) -> None:
+    pool = pool_of(store)
+    params = [pool.space.describe(pool.order[canonical])["params"] for canonical in pool.references]
+    every = [pool.space.describe(arch)["params"] for arch in pool.order.values()]
+    assert (params[0], params[-1]) == (min(every), max(every))
+    assert params == sorted(params)
+
+
+def test_a_dry_run_writes_nothing(store: Store) -> None:
+    before = snapshot(Path(store.root))
+    done = measure(store, "--dry-run")
+    assert done.status == 0, done.err
+    assert "nothing was written" in done.out
+    assert snapshot(Path(store.root)) == before
+
+
+def test_passes_are_counted_after_the_warm_up_and_without_gradients() -> None:
+    seen = []
+
+    class Recorder(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append((self.training, torch.is_inference_mode_enabled()))
+            return images
+
+    assert milliseconds(Recorder(), torch.zeros(1), 7) > 0
+    assert seen == [(False, True)] * (WARM_UP + 7)
+
+
+def test_default_names_tell_the_device_the_batch_and_the_sizes_given() -> None:
+    assert latency_settings(device="cpu").column == "latency_ms_cpu1_b1"
+    other = latency_settings(device="cpu", threads=2, batch_size=32, channels=8, image_size=32)
+    assert other.column == "latency_ms_cpu2_b32_c8_s32"
+    assert other.source != latency_settings(device="cpu").source
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--repeats", 3), "has a column ms, and so has the source latency-"),
+        (("--name", "params"), "has a column params, and so has the view"),
+        (("--name", "Läuft"), "cannot be that of a column"),
+        (("--sample", 0), "--sample 0 cannot be"),
+        (("--batch-size", 0), "--batch-size 0 cannot be"),
+        (("--threads", 0), "--threads 0 cannot be"),
+        (("--channels", 0, "--name", "other"), "0 channels"),
+        (("--where", "params < 0"), "has no architecture to measure"),
+        (("--run", "ffffffffff"), "the store has no run"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence_and_changes_nothing(
+    store: Store, options: tuple[object, ...], told: str
+) -> None:
+    assert measure(store).status == 0
+    before = column(store)
+    done = measure(store, *options)
+    assert done.status == 2, done.err
+    assert told in done.last
+    assert column(store) == before
+
+
+def test_a_second_command_on_the_same_measurement_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+    real = locked
+
+    def spy(place: Store, *folder: str, busy: str | None = None) -> object:
+        folders.append(folder)
+        return real(place, *folder, busy=busy)
+
+    monkeypatch.setattr(session, "locked", spy)
+    assert measure(store, "--sample", 1).status == 0
+    with locked(store, *folders[0]):
+        done = measure(store)
+    assert done.status == 1
+    assert "another latency measures ms of nasbench201" in done.last
+
+
+def test_a_network_that_does_not_run_ends_in_a_sentence_and_keeps_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def failing(network: nn.Module, images: Tensor, repeats: int) -> float:
+        calls.append(network)
+        if len(calls) == 5:
+            raise RuntimeError("Kernel size can't be greater than actual input size")
+        return milliseconds(network, images, repeats)
+
+    monkeypatch.setattr(session, "milliseconds", failing)
+    done = measure(store)
+    assert done.status == 1
+    assert "does not run on 8 x 8 pixels (Kernel size can't be greater" in done.last
+    assert len(parts(store)) == 1
+    monkeypatch.undo()
+    assert measure(store).status == 0
+    assert len(column(store)) == 60
