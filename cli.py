@@ -99,6 +99,9 @@ RecipeOptionOption = Annotated[
     list[str] | None,
     typer.Option("--recipe-option", metavar="NAME=VALUE", help="Another field of the recipe, such as cutout=16."),
 ]
+SaveOption = Annotated[
+    str | None, typer.Option("--save", metavar="DIR", help="Keep the trained network in a model folder.")
+]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images in a batch.")]
 TrainedBatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Images in a batch of a training.  [the recipe's]")
@@ -490,6 +493,7 @@ def search(
     image_size: ImageSizeOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    save: SaveOption = None,
     store: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and evaluate nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -515,24 +519,24 @@ def search(
 
     place = _store(store)
     connection = connect(place, _tables())
+    training = None
+    if oracle != "table" or save is not None:
+        training = training_settings(
+            dataset or "digits",
+            recipe=recipe,
+            options=recipe_option or (),
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            usual_epochs=12,
+            threads=threads,
+            channels=channels,
+            cells=cells,
+            image_size=image_size,
+        )
     if resume is not None:
         started = open_search(connection, place, resume)
     elif space is not None:
-        training = None
-        if oracle != "table":
-            training = training_settings(
-                dataset or "digits",
-                recipe=recipe,
-                options=recipe_option or (),
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                usual_epochs=12,
-                threads=threads,
-                channels=channels,
-                cells=cells,
-                image_size=image_size,
-            )
         name, argument = method_of(method, metric=metric, by=by)
         started = new_search(
             connection,
@@ -545,7 +549,7 @@ def search(
             accuracy=accuracy,
             epochs=epochs,
             source=source,
-            training=training,
+            training=None if oracle == "table" else training,
             alike=oracle == "table,train",
             queries=20 if queries is None and budget is None else queries,
             budget=budget,
@@ -573,6 +577,8 @@ def search(
             progress=TrainingBar(sys.stderr, quiet=quiet),
             notice=warn,
             partial=partial,
+            save=save,
+            final=training,
         )
     print(search_json(result) if as_json else search_summary(result, width if shown else None))
 
@@ -756,6 +762,7 @@ def evaluate(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    save: SaveOption = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
@@ -770,11 +777,11 @@ def evaluate(
 
     wait_without_spinning()
     from hnas.pipeline.console.streams import warn
+    from hnas.pipeline.search.evaluation import OWN_RECIPES
+    from hnas.pipeline.search.evaluation import evaluate as train_one
     from hnas.pipeline.search.progress import TrainingBar
     from hnas.pipeline.search.report import training_heading, training_json, training_text
     from hnas.pipeline.search.settings import training_settings
-    from hnas.pipeline.search.training import OWN_RECIPES
-    from hnas.pipeline.search.training import evaluate as train_one
     from hnas.pipeline.store.space_cache import space_cache
     from hnas.spaces import space_of
 
@@ -802,6 +809,7 @@ def evaluate(
             store=place,
             on_start=lambda size: None if quiet else warn(training_heading(arch, size)),
             progress=TrainingBar(sys.stderr, quiet=quiet),
+            save=save,
         )
     print(training_json(arch, result) if as_json else training_text(arch, result))
 

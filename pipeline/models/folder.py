@@ -148,9 +148,7 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[ModelInfo, dict[str, Ten
     from safetensors.torch import load
 
     place = _place(folder)
-    if not place.is_dir():
-        raise UsageError(f"there is no model folder {printable(place)}; `--save DIR` of search or evaluate writes one")
-    info, size, digest = _read_record(place / RECORD)
+    info, size, digest = _read_record(_existing(folder) / RECORD)
     path = place / WEIGHTS
     regular_file(path, "a file of weights")
     content = path.read_bytes() if path.is_file() and path.stat().st_size == size else b""
@@ -160,6 +158,18 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[ModelInfo, dict[str, Ten
         return info, load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise _damaged(path, f"it holds no tensors: {error}") from error
+
+
+def read_info(folder: str | os.PathLike[str]) -> ModelInfo:
+    """What `model.json` says, without a look at the weights. Raises what `read_model` raises."""
+    return _read_record(_existing(folder) / RECORD)[0]
+
+
+def _existing(folder: str | os.PathLike[str]) -> Path:
+    place = _place(folder)
+    if not place.is_dir():
+        raise UsageError(f"there is no model folder {printable(place)}; `--save DIR` of search or evaluate writes one")
+    return place
 
 
 def _read_record(path: Path) -> tuple[ModelInfo, int, str]:

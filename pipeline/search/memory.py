@@ -62,6 +62,15 @@ class Memory:
             # Another process has made it while this one waited, or not.
             return self.find(arch, epochs) or self._made(arch, epochs, state)
 
+    def train_again(self, arch: str, epochs: int) -> None:
+        """Train `arch` whether or not the store has it, and keep the result where it has not."""
+        with self.trainings.under_way(arch, epochs) as state:
+            if self.trainings.find(arch, epochs) is None:
+                self._made(arch, epochs, state)
+            else:
+                self._make(arch, epochs, _Checkpoint(state))
+                self.trainings.forget_state(arch, epochs)
+
     def find(self, arch: str, epochs: int) -> TrainingResult | None:
         """The training of `arch` that the store has, or None. Raises `DivergedError` where it ended so."""
         kept = self.trainings.find(arch, epochs)

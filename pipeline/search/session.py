@@ -29,6 +29,7 @@ from hnas.threads import training_threads
 
 if TYPE_CHECKING:
     # It loads torch, which only one oracle needs.
+    from hnas.pipeline.search.saving import Keeper
     from hnas.pipeline.search.training import Trainer, TrainingEstimate, TrainingSize
     from hnas.training import Progress
 
@@ -346,11 +347,14 @@ def run_search(
     progress: Callable[[int], Progress | None] = lambda epochs: None,
     notice: Callable[[str], None] = lambda sentence: None,
     partial: bool = False,
+    save: str | None = None,
+    final: TrainingSettings | None = None,
 ) -> SearchResult:
     """Carry out a search, new or resumed, and save it query by query.
 
     `on_start` is called with the size of the search before it begins, `on_query` with each new query after it is
-    saved; the others are those of `prepare`. Raises what `prepare` and `hnas.optim.algorithm.search` raise.
+    saved; `save` is a folder for the model of the winner, trained by `final` where the search looks performance up; the
+    others are those of `prepare`. Raises what `prepare` and `hnas.optim.algorithm.search` raise.
     """
     settings = started.settings
     prepared = prepare(
@@ -363,11 +367,21 @@ def run_search(
         notice=notice,
         partial=partial,
     )
-    on_start(prepared.size)
     name = started.name or uuid.uuid4().hex[:10]
+    keeper = None
+    if save is not None:
+        keeper = _keeper(
+            save,
+            name,
+            prepared,
+            final,
+            lambda training: _trainer(connection, settings, training, store, device, progress, notice),
+            started.history,
+        )
+    on_start(prepared.size)
     saved = list(started.history)
 
-    def save(query: Query) -> None:
+    def save_query(query: Query) -> None:
         if not saved:
             # Only now: a search whose first query fails leaves nothing behind.
             store.prepare()
@@ -376,9 +390,13 @@ def run_search(
         saved.append(query)
         store.write_table(queries_table(saved), "searches", name, "queries.parquet")
         on_query(query)
+        if keeper is not None:
+            keeper.told(query)
 
     try:
-        done = prepared.run(started.history, save)
+        done = prepared.run(started.history, save_query)
+        if keeper is not None:
+            keeper.finish(best(done).arch, best(done).epochs if prepared.trainer is not None else None)
     except KeyboardInterrupt:
         if not saved:
             raise
@@ -396,6 +414,28 @@ def run_search(
             tables = [*(table for table in tables if table.dataset != signal.dataset), signal]
             test[signal.dataset] = value
     return SearchResult(name, settings, done, test, tables)
+
+
+def _keeper(
+    folder: str,
+    name: str,
+    prepared: Prepared,
+    final: TrainingSettings | None,
+    trainer_of: Callable[[TrainingSettings], Trainer],
+    history: Sequence[Query],
+) -> Keeper:
+    """What keeps the winner's network: of the search's own trainings, or where it makes none of one more."""
+    from hnas.pipeline.search.saving import Keeper
+
+    settings = prepared.settings
+    provenance = {"search": name, "seed": settings.seed, "dataset": settings.dataset, "oracle": settings.oracle}
+    if prepared.trainer is not None:
+        return Keeper(folder, prepared.trainer, provenance, history)
+    if final is not None and final.images == "digits" != settings.dataset:
+        raise UsageError(f"--save trains the winner, and needs --dataset, the images of {settings.dataset} to train on")
+    if final is None:
+        raise UsageError("a model is saved of a training, and this search makes none; say how to train its winner")
+    return Keeper(folder, trainer_of(final), provenance)
 
 
 def _trainer(

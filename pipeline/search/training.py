@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hnas.devices import choose_device
-from hnas.errors import UsageError, check_seed
+from hnas.errors import UsageError
 from hnas.optim.algorithm import Evaluation, Query
 from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.images import ImageDataset, open_dataset
@@ -25,8 +25,7 @@ from hnas.pipeline.search.memory import Memory
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.trainings import Trainings
-from hnas.spaces import SearchSpace, search_spaces, space_of
-from hnas.spaces.protocols import key_of
+from hnas.spaces import SearchSpace
 from hnas.threads import torch_threads, training_threads
 from hnas.training import (
     Checkpoint,
@@ -41,11 +40,6 @@ from hnas.training import (
 
 # Another number where a training of the same settings gives other accuracies than it did.
 _VERSION = 1
-
-#: The recipes of final trainings, by space; others take NAS-Bench-201's.
-OWN_RECIPES = {"nasbench101": "nasbench101", "darts": "darts"}
-# Channels and cells of the networks of final trainings where they are not those of the metrics.
-_EVALUATION_SIZE = {"darts": (36, 20), "nasbench101": (128, 3)}
 
 
 @dataclass(frozen=True)
@@ -78,43 +72,6 @@ class TrainingEstimate:
 
     seconds: tuple[float, float]
     memory: int
-
-
-def evaluate(
-    arch: str,
-    training: TrainingSettings,
-    *,
-    space: str | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    store: Store | None = None,
-    on_start: Callable[[TrainingSize], None] = lambda size: None,
-    progress: Callable[[int], Progress | None] = lambda epochs: None,
-) -> TrainingResult:
-    """Train `arch` once and measure it on the held-out and the test images, or find that in `store`.
-
-    Without another in the settings the network has the size that the benchmark reports: 36 channels and 20 cells in
-    DARTS, 128 and 3 in NAS-Bench-101.
-    `space` is found by trying where it is not given. `on_start` is called with the size of the training before it
-    begins. Raises `UsageError`, and `DivergedError` where it diverges.
-    """
-    check_seed(seed, "--seed")
-    chosen = search_spaces[space] if space is not None else space_of(arch)
-    channels, cells = _EVALUATION_SIZE.get(chosen.name, (chosen.channels, chosen.cells))
-    trainer = Trainer(
-        chosen,
-        training,
-        channels=channels,
-        cells=cells,
-        seed=seed,
-        device=device,
-        store=store,
-        with_test=True,
-        progress=progress,
-    )
-    arch = key_of(chosen, arch)
-    on_start(trainer.size([arch]))
-    return trainer.train(arch)
 
 
 class Trainer:
@@ -171,6 +128,9 @@ class Trainer:
         if (with_test or store is not None) and dataset.test is not None:
             test = np.arange(len(dataset.test))
             self._test = self._load(dataset.test.images(test), dataset.test.labels, test)
+        self._classes = dataset.classes
+        #: Called with each architecture that is trained, the epochs, the network and the result, before it is kept.
+        self.on_trained: Callable[[str, int, nn.Module, TrainingResult], None] | None = None
         self._memory = (
             None if store is None else Memory(self._trainings(store, dataset, pixels), self._made, self._count)
         )
@@ -272,8 +232,9 @@ class Trainer:
 
     def _made(self, arch: str, epochs: int, checkpoint: Checkpoint | None) -> TrainingResult:
         with torch_threads(self._threads):
-            return train(
-                self._built(arch).to(self._device),
+            network = self._built(arch).to(self._device)
+            result = train(
+                network,
                 *self._train,
                 mean=self._mean,
                 std=self._std,
@@ -284,6 +245,34 @@ class Trainer:
                 checkpoint=checkpoint,
                 progress=self._progress(epochs),
             )
+        if self.on_trained is not None:
+            self.on_trained(arch, epochs, network, result)
+        return result
+
+    def train_again(self, arch: str, epochs: int) -> None:
+        """Train `arch` for its weights, which `on_trained` gets, and keep the result where the store has none."""
+        if self._memory is None:
+            self._made(arch, epochs, None)
+        else:
+            self._memory.train_again(arch, epochs)
+
+    @property
+    def epochs(self) -> int:
+        """The length of a training."""
+        return self._recipe.epochs
+
+    def identity(self, arch: str, epochs: int) -> str:
+        """The name of a training in the store, the same for the same training; empty without a store."""
+        return "" if self._memory is None else self._memory.trainings.identity(arch, epochs)
+
+    def described(self, epochs: int) -> dict[str, Any]:
+        """What a model folder says of these trainings, as `hnas.pipeline.models.folder.save_model` takes it."""
+        recipe = {"name": self._recipe_name, **asdict(replace(self._recipe, epochs=epochs))}
+        size = {name: self._network[name] for name in ("channels", "cells")}
+        return {
+            "space": self._space.name, **size, "classes": self._classes, "image_size": self._image_size,
+            "mean": self._mean, "std": self._std, "recipe": recipe,
+        }  # fmt: skip
 
     def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
         """The validation accuracy of `arch` in percent, and the seconds of its training."""

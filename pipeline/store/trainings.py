@@ -120,7 +120,15 @@ class Trainings:
         self._store.write_table(pa.Table.from_pylist(curve, schema=TRAINED_CURVES), "curves", *place)
         row |= {column: getattr(trained, column) for column in (*ACCURACIES, "seconds")}
         self._store.write_table(pa.Table.from_pylist([row], schema=SCHEMAS["accuracies"]), "accuracies", *place)
-        remove_file(self._store, FOLDER, self.source, name + CHECKPOINT)
+        self.forget_state(arch, epochs)
+
+    def forget_state(self, arch: str, epochs: int) -> None:
+        """Remove the state of a training that is done."""
+        remove_file(self._store, FOLDER, self.source, self._name(arch, epochs) + CHECKPOINT)
+
+    def identity(self, arch: str, epochs: int) -> str:
+        """What names the training of `arch` for `epochs` among all trainings of all stores."""
+        return f"{self.source}/{self._name(arch, epochs)}"
 
     def _name(self, arch: str, epochs: int) -> str:
         return f"{digest(arch)}-{digest(_text({**self._exact, 'epochs': epochs}))}"

@@ -15,10 +15,11 @@ import torch
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.search import progress
+from hnas.pipeline.search.evaluation import evaluate
 from hnas.pipeline.search.progress import TrainingBar
 from hnas.pipeline.search.session import new_search, open_search, run_search
 from hnas.pipeline.search.settings import TrainingSettings
-from hnas.pipeline.search.training import Trainer, evaluate
+from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 from hnas.threads import physical_cores, training_threads

@@ -11,15 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 
-from hnas.errors import HnasError
+from hnas import load
+from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog.info import store_info
 from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.images import Split, open_dataset
 from hnas.pipeline.search import training as trained
+from hnas.pipeline.search.evaluation import evaluate
 from hnas.pipeline.search.session import SearchResult, new_search, run_search
 from hnas.pipeline.search.settings import TrainingSettings, training_settings
-from hnas.pipeline.search.training import Trainer, evaluate
+from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.removal import find_held, remove
 from hnas.pipeline.store.store import Store
@@ -53,10 +57,10 @@ def made() -> Iterator[list[int]]:
         yield epochs
 
 
-def searched(store: Store, training: TrainingSettings = TRAINING, **options) -> SearchResult:
+def searched(store: Store, training: TrainingSettings = TRAINING, save: str | None = None, **options) -> SearchResult:
     connection = connect(store)
     started = new_search(connection, space="nasbench201", dataset="digits", training=training, **options)
-    return run_search(store, connection, started)
+    return run_search(store, connection, started, save=save)
 
 
 def trainer(store: Store, training: TrainingSettings = TRAINING, **options) -> Trainer:
@@ -263,3 +267,55 @@ def test_settings_without_a_recipe_are_those_of_earlier_versions():
     own = training_settings("digits", recipe="hnas-darts", options=["cutout=8"], lr=0.2, usual_epochs=12)
     assert (own.epochs, own.batch_size, own.lr, own.options) == (10, 576, 0.2, {"cutout": 8})
     assert TrainingSettings(**own.as_dict()) == own
+
+
+def rebuilt_accuracy(folder: Path, images: Split) -> float:
+    """The accuracy in percent of a saved model, loaded anew."""
+    model = load(folder)
+    found = model.predict(images.images(np.arange(len(images))).transpose(0, 2, 3, 1))
+    return 100 * float(np.mean([model.classes.index(one.label) for one in found] == images.labels))
+
+
+def test_the_winner_is_saved_as_it_was_evaluated_and_trained_again_only_where_its_weights_are_gone(
+    store: Store, made: list[int], tmp_path: Path
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    result = searched(store, queries=3, save=str(first))
+    assert made == [2, 2, 2]
+    assert load(first).info.arch == result.best.arch
+    assert load(first).info.provenance["search"] == result.search
+    assert load(first).info.accuracies["valid_accuracy"] == result.best.performance
+    assert rebuilt_accuracy(first, open_dataset("digits").test) == pytest.approx(result.test["digits"])
+    again = searched(store, queries=3, save=str(first))
+    assert (made, again.best.arch) == ([2, 2, 2], result.best.arch)
+    searched(store, queries=3, save=str(second))
+    assert made == [2, 2, 2, 2], "the weights of the winner alone were trained again"
+    assert (second / "weights.safetensors").read_bytes() == (first / "weights.safetensors").read_bytes()
+
+
+def test_the_winner_of_a_table_is_trained_once_and_saved(tmp_path: Path, made: list[int]):
+    store = make_store(tmp_path, architectures=12)
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", dataset="digits", queries=3)
+    folder = str(tmp_path / "model")
+    result = run_search(store, connection, started, save=folder, final=TRAINING)
+    assert made == [2]
+    assert load(folder).info.arch == result.best.arch
+    with pytest.raises(UsageError, match="exists and is no model of hnas"):
+        run_search(store, connection, started, save=store.root, final=TRAINING)
+    with pytest.raises(UsageError, match="say how to train its winner"):
+        run_search(store, connection, started, save=folder)
+
+
+def test_evaluate_saves_its_network_also_when_the_store_knows_its_accuracy(tmp_path: Path):
+    small = ("--dataset", "digits", "--channels", "2", "--cells", "1", "--epochs", "1", "--threads", "1", "--json")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    outcomes = [
+        hnas("evaluate", CONVOLUTION, *small, "--store", tmp_path / "store", "--save", folder) for folder in folders
+    ]
+    assert [outcome.status for outcome in outcomes] == [0, 0], outcomes
+    assert outcomes[0].out == outcomes[1].out
+    one, two = ((folder / "weights.safetensors").read_bytes() for folder in folders)
+    assert one == two
+    record = json.loads(outcomes[0].out)
+    assert load(folders[1]).info.accuracies["test_accuracy"] == record["test_accuracy"]

@@ -1,0 +1,61 @@
+"""`hnas evaluate`: one training of one architecture, in full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hnas.errors import check_seed
+from hnas.pipeline.search.saving import Keeper
+from hnas.pipeline.search.settings import TrainingSettings
+from hnas.pipeline.search.training import Trainer, TrainingSize
+from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces, space_of
+from hnas.spaces.protocols import key_of
+from hnas.training import Progress, TrainingResult
+
+#: The recipes of final trainings, by space; others take NAS-Bench-201's.
+OWN_RECIPES = {"nasbench101": "nasbench101", "darts": "darts"}
+# Channels and cells of the networks of final trainings where they are not those of the metrics.
+_EVALUATION_SIZE = {"darts": (36, 20), "nasbench101": (128, 3)}
+
+
+def evaluate(
+    arch: str,
+    training: TrainingSettings,
+    *,
+    space: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    store: Store | None = None,
+    on_start: Callable[[TrainingSize], None] = lambda size: None,
+    progress: Callable[[int], Progress | None] = lambda epochs: None,
+    save: str | None = None,
+) -> TrainingResult:
+    """Train `arch` once and measure it on the held-out and the test images, or find that in `store`.
+
+    Without another in the settings the network has the size that the benchmark reports: 36 channels and 20 cells in
+    DARTS, 128 and 3 in NAS-Bench-101.
+    `space` is found by trying where it is not given. `on_start` is called with the size of the training before it
+    begins, `save` is a folder for its model. Raises `UsageError`, and `DivergedError` where it diverges.
+    """
+    check_seed(seed, "--seed")
+    chosen = search_spaces[space] if space is not None else space_of(arch)
+    channels, cells = _EVALUATION_SIZE.get(chosen.name, (chosen.channels, chosen.cells))
+    trainer = Trainer(
+        chosen,
+        training,
+        channels=channels,
+        cells=cells,
+        seed=seed,
+        device=device,
+        store=store,
+        with_test=True,
+        progress=progress,
+    )
+    arch = key_of(chosen, arch)
+    keeper = None if save is None else Keeper(save, trainer, {"seed": seed, "dataset": training.images})
+    on_start(trainer.size([arch]))
+    result = trainer.train(arch)
+    if keeper is not None:
+        keeper.finish(arch)
+    return result

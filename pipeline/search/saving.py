@@ -1,0 +1,72 @@
+"""`--save`: the network of the best training so far, in a model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hnas.errors import HnasError
+from hnas.pipeline.models.folder import check_model_folder, read_info, save_model
+
+if TYPE_CHECKING:
+    # Their modules load torch, or this one.
+    from torch import nn
+
+    from hnas.optim.algorithm import Query
+    from hnas.pipeline.search.training import Trainer
+    from hnas.training import TrainingResult
+
+
+class Keeper:
+    """Keeps the best network that `trainer` trains in the model folder `folder`, with a `provenance` of its own.
+
+    It is written before the store has the training, so that one that is killed between the two is finished again. A
+    network that the store answers for without its weights is trained once more when it wins. Raises `UsageError` where
+    the folder can take no model.
+    """
+
+    def __init__(
+        self, folder: str, trainer: Trainer, provenance: dict[str, Any], history: Sequence[Query] = ()
+    ) -> None:
+        check_model_folder(folder)
+        self._folder, self._trainer, self._provenance = folder, trainer, provenance
+        self._best = max((_rank(q.epochs, q.performance) for q in history), default=None)
+        trainer.on_trained = self._trained
+
+    def told(self, query: Query) -> None:
+        """Take note of a query, which may have been answered without a training."""
+        rank = _rank(query.epochs, query.performance)
+        self._best = rank if self._best is None else max(self._best, rank)
+
+    def finish(self, arch: str, epochs: int | None = None) -> None:
+        """See that the folder has the network of `arch`, trained for `epochs` or as long as the recipe says."""
+        length = epochs or self._trainer.epochs
+        with suppress(HnasError):  # no model, or a damaged one
+            if read_info(self._folder).provenance.get("training") == self._trainer.identity(arch, length):
+                return
+        self._best = None
+        self._trainer.train_again(arch, length)
+
+    def _trained(self, arch: str, epochs: int, network: nn.Module, result: TrainingResult) -> None:
+        measured = math.inf if result.valid_accuracy is None else result.valid_accuracy
+        asked = None if epochs == self._trainer.epochs else epochs
+        if self._best is not None and _rank(asked, measured) <= self._best:
+            return
+        names = ("train_accuracy", "valid_accuracy", "test_accuracy")
+        save_model(
+            self._folder,
+            network,
+            arch=arch,
+            **self._trainer.described(epochs),
+            accuracies={name: getattr(result, name) for name in names},
+            curve=[asdict(epoch) for epoch in result.curve],
+            provenance={**self._provenance, "training": self._trainer.identity(arch, epochs)},
+        )
+
+
+def _rank(epochs: int | None, performance: float) -> tuple[float, float]:
+    """A query's place: the longest trainings first, then the best. None is as long as the recipe says."""
+    return (math.inf if epochs is None else epochs, performance)
