@@ -260,9 +260,15 @@ class Prepared:
         return settings.training.epochs if settings.training else settings.signal.epochs if settings.signal else None
 
     def check_method(self) -> None:
-        """Raise `UsageError` where the pool cannot serve the method, or it does not take its options."""
+        """Raise `UsageError` where the pool cannot serve the method, or it does not take its options.
+
+        Raises `HnasError` where a method asks for fewer epochs than the table's, of which it has no curves.
+        """
         settings = self.settings
-        Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
+        made = Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
+        first = made.ask()
+        if self.oracle == self.pool.evaluate and first is not None and first.epochs is not None:
+            self.pool.evaluate(first.arch, first.epochs)
 
     def run(self, history: Sequence[Query], on_query: Callable[[Query], None]) -> list[Query]:
         """Make the queries that `history` lacks; see `hnas.optim.algorithm.search`."""

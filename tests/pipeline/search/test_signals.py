@@ -306,3 +306,12 @@ def test_a_search_that_minimises_a_column_is_the_search_in_memory(store):
             connection,
             new_search(connection, space="nasbench201", method="random", options={"minimise": "flops"}),
         )
+
+
+def test_bohb_without_curves_is_refused_before_anything_is_evaluated(store):
+    connection = connect(store)
+    heard = []
+    started = new_search(connection, space="nasbench201", method="bohb", epochs=200, queries=3)
+    with pytest.raises(HnasError, match=r"no curves with epoch \d+"):
+        run_search(store, connection, started, on_start=heard.append)
+    assert heard == []
