@@ -17,21 +17,21 @@ class Classifier(nn.Module):
     `network` alone takes images that are normalised already.
     """
 
-    mean: Tensor
-    std: Tensor
+    channel_mean: Tensor
+    channel_std: Tensor
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
         like = next(network.parameters())
-        for name, values in (("mean", mean), ("std", std)):
-            # Settings, not weights: they are no part of the state.
+        for name, values in (("channel_mean", mean), ("channel_std", std)):
+            # Settings, not weights: they are no part of the state. Not `mean`, which ONNX calls a network's own means.
             self.register_buffer(name, like.new_tensor(list(values)).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of RGB pixels (n, 3, S, S): uint8, or floats from 0 to 255."""
-        inputs = images.to(self.mean.dtype) / 255
-        logits: Tensor = self.network((inputs - self.mean) / self.std)
+        inputs = images.to(self.channel_mean.dtype) / 255
+        logits: Tensor = self.network((inputs - self.channel_mean) / self.channel_std)
         return logits
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
         self.eval()
         try:
             with torch.inference_mode():
-                return torch.softmax(self(images.to(self.mean.device)).double(), 1).cpu()
+                return torch.softmax(self(images.to(self.channel_mean.device)).double(), 1).cpu()
         finally:
             for module, mode in before:
                 module.training = mode

@@ -61,7 +61,7 @@ def onnx_program(classifier: Classifier, size: int, metadata: Mapping[str, str])
 
 def _example(classifier: Classifier, size: int) -> tuple[Tensor, dict[str, Any]]:
     # Two images: a dimension of one would be taken for a constant.
-    images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=classifier.mean.device)
+    images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=classifier.channel_mean.device)
     return images, {"dynamic_shapes": {"images": {0: torch.export.Dim("n", min=1)}}}
 
 

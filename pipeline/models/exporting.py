@@ -28,7 +28,7 @@ def export(folder: str | os.PathLike[str], format: Format | None = None, output:
         raise UsageError(f"--output {output} ends as {said} does, and --format says {format}; drop one of the two")
     chosen = format or said or "pt2"
     if output is None:
-        place = Path(os.path.abspath(folder))  # noqa: PTH100 - beside the name that was given, a link or not
+        place = Path(folder) if Path(folder).name not in ("", "..") else Path(folder).resolve()
         output = place.with_name(f"{place.name}.{chosen}")
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"{printable(output)} cannot be a file: its folder must exist, and no folder have its name")
