@@ -349,7 +349,7 @@ def import_(
         warn(hint)
 
 
-@app.command(epilog=_examples("hnas rm accuracies", "hnas rm run/7b95ee8657 --yes"))
+@app.command(epilog=_examples("hnas rm accuracies", "hnas rm run/7b95ee8657 --yes", "hnas rm 7b95ee8657 --dry-run"))
 def rm(
     name: Annotated[
         str,
@@ -360,6 +360,7 @@ def rm(
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, and remove nothing.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Remove a run, a search, a comparison or an imported source from the store.
@@ -373,6 +374,11 @@ def rm(
     held = find_held(place, name, _tables())
     for consequence in held.consequences:
         warn(consequence)
+    if dry_run:
+        from hnas.pipeline.store.footprint import footprint, footprint_text
+
+        print(footprint_text(held.described, footprint(place, held.kind, held.name)))
+        return
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"rm asks before it removes the {held.described}, and here is no terminal; give --yes")
@@ -1201,9 +1207,10 @@ def info(
     from hnas.pipeline.catalog.report import info_json, info_text
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.store.footprint import sizes
 
     place = _store(store, existing=True)
-    held = store_info(connect(place, _tables()))
+    held = {**store_info(connect(place, _tables())), "sizes": sizes(place)}
     print(info_json(held) if as_json else info_text(place.location, held, terminal_width(sys.stdout)))
 
 

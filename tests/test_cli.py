@@ -31,8 +31,8 @@ from tests.support.command_line import (
 )
 from tests.support.places import ROOT
 
-COMMANDS = ("precompute", "import", "rm", "fetch", "search", "compare", "evaluate", "sql", "correlate", "pareto")
-COMMANDS += ("predict", "export", "show", "info", "check")
+COMMANDS = ("precompute", "import", "rm", "fetch", "search", "compare", "evaluate", "latency", "sql", "correlate")
+COMMANDS += ("pareto", "predict", "export", "show", "info", "check")
 
 
 @pytest.fixture(scope="session")
@@ -252,7 +252,7 @@ def test_sql_runs_a_script_from_standard_input(store: Path) -> None:
 
 def test_info_for_people_and_for_programs(store: Path) -> None:
     found = json.loads(hnas("info", "--json", "--store", store).out)
-    assert list(found) == ["runs", "accuracies", "curves", "proxies", "columns", "searches", "comparisons"]
+    assert list(found) == ["runs", "accuracies", "curves", "proxies", "columns", "searches", "comparisons", "sizes"]
     assert found["curves"] == found["proxies"] == []
     (run,), (table,), (search,) = found["runs"], found["accuracies"], found["searches"]
     assert (run["space"], run["dataset"], run["asked"]) == ("nasbench201", "digits", 24)

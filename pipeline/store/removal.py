@@ -35,7 +35,7 @@ from hnas.pipeline.store.trainings import FOLDER as TRAININGS
 from hnas.pipeline.store.trainings import LOCK, is_trained, trained_sources
 
 _REMOVED = ".removed-"
-_FOLDERS = {"run": "runs", "search": "searches", "comparison": "comparisons"}
+FOLDERS = {"run": "runs", "search": "searches", "comparison": "comparisons"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
     Raises `UsageError` where there is none, or several.
     """
     store.check_version()
-    held = _names(store)
+    held = held_names(store)
     kinds = [kind for kind, names in held.items() if name in names]
     if not kinds and name.partition("/")[0] in held:
         kind, _, rest = name.partition("/")
@@ -89,16 +89,21 @@ def remove(store: Store, held: Held) -> None:
     if held.kind == "source":
         _remove_source(store, held.name)
     else:
-        _remove_folder(store, _FOLDERS[held.kind], held.name)
+        _remove_folder(store, FOLDERS[held.kind], held.name)
     _sweep_removed(store)
 
 
-def _names(store: Store) -> dict[str, list[str]]:
+def held_names(store: Store) -> dict[str, list[str]]:
     """By kind, the names of what the store holds, whether or not it can be read."""
     sources = {file.source for files in _older(store).values() for file in files} | set(manifest_names(store))
     sources |= set(trained_sources(store))
-    folders = {kind: [n for n in store.names(folder) if not n.startswith(".")] for kind, folder in _FOLDERS.items()}
+    folders = {kind: [n for n in store.names(folder) if not n.startswith(".")] for kind, folder in FOLDERS.items()}
     return {**folders, "source": sorted(sources)}
+
+
+def latency_folders(store: Store, source: str) -> list[str]:
+    """The folders below `latency/` with parts of this source that are not in its column yet."""
+    return [name for name in store.folders("latency") if name.rpartition("-")[0] == source]
 
 
 def _older(store: Store) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def _shown(name: str) -> str:
 def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:
     """The settings in `run.json` or `search.json`, of the first method in `comparison.json`; empty where none are."""
     with suppress(HnasError):
-        content = store.read_json(_FOLDERS[kind], name, f"{kind}.json")
+        content = store.read_json(FOLDERS[kind], name, f"{kind}.json")
         settings = content.get("settings")
         if kind == "comparison" and isinstance(methods := content.get("methods"), list) and methods:
             settings = methods[0]
@@ -139,7 +144,7 @@ def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:
 def _searched(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
     """The searches and comparisons by name, with their settings."""
     for kind in ("search", "comparison"):
-        for name in sorted(store.names(_FOLDERS[kind])):
+        for name in sorted(store.names(FOLDERS[kind])):
             yield name, _settings(store, kind, name)
 
 
@@ -147,7 +152,7 @@ def _about_folder(store: Store, kind: str, name: str, also: Sequence[Store]) -> 
     settings = _settings(store, kind, name)
     place = f", {settings['space']} on {settings['dataset']}" if {"space", "dataset"} <= settings.keys() else ""
     told = []
-    path = Path(store.path(_FOLDERS[kind], name))
+    path = Path(store.path(FOLDERS[kind], name))
     if store.local and path.is_symlink():
         told.append(f"{path} is a link: it is removed, and what it points to stays")
     if kind == "run":
@@ -186,6 +191,11 @@ def _remove_source(store: Store, name: str) -> None:
     with locked(store, FOLDER):
         if name in manifest_names(store):
             manifest = next((found for found in _manifests(store) if found.source == name), None)
+            for folder in latency_folders(store, name):
+                busy = f"a latency measures the source {name}; stop it, or wait for its end, and remove it then"
+                with locked(store, "latency", folder, busy=busy):
+                    for part in store.files("latency", folder):
+                        _delete(store, "latency", folder, part)
             # Before the manifest that hides them: files that it replaced would come back.
             for path in manifest.replaces if manifest else ():
                 remove_file(store, *path.split("/"))
@@ -231,7 +241,7 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
     if not store.local:
         with store.writing(path):
             # Readers know a run by this file: without it the rest is not there.
-            record = store.path(folder, name, f"{next(kind for kind, of in _FOLDERS.items() if of == folder)}.json")
+            record = store.path(folder, name, f"{next(kind for kind, of in FOLDERS.items() if of == folder)}.json")
             for file in sorted(store.fs.find(path), key=lambda file: str(file) != record):
                 store.fs.rm_file(file)
         return

@@ -200,6 +200,9 @@ def test_a_second_command_on_the_same_measurement_is_refused(store: Store, monke
     assert measure(store, "--sample", 1).status == 0
     with locked(store, *folders[0]):
         done = measure(store)
+        rm = hnas("rm", folders[0][1].rpartition("-")[0], "--yes", "--store", store.location)
+    assert rm.status == 1
+    assert "a latency measures the source" in rm.last
     assert done.status == 1
     assert "another latency measures ms of nasbench201" in done.last
 

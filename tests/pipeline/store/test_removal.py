@@ -170,6 +170,46 @@ def test_a_run_that_a_precompute_works_on_stays(store: Store) -> None:
     assert store.names("runs") == [run]
 
 
+@pytest.mark.parametrize("what", ["run", "search", "mine", "csv"])
+def test_a_dry_run_lists_the_files_that_would_go_and_removes_nothing(store: Store, what: str) -> None:
+    run, search = names(store)
+    name = {"run": run, "search": search}.get(what, what)
+    before = files_of(store)
+    done = hnas("rm", name, "--dry-run", "--store", store.root)
+    assert done.status == 0, done.err
+    assert files_of(store) == before
+    lines = done.out.splitlines()
+    assert lines[0].startswith("would be removed: ")
+    assert lines[-1] == "nothing was removed"
+    listed = {line.strip().partition(": ")[0] for line in lines[1:-1]}
+    removed(store, name)
+    gone = before.keys() - files_of(store).keys()
+    assert {path for path in listed if any(f"{file}/".startswith(f"{path}/") for file in gone)} == listed
+    assert all(any(f"{file}/".startswith(f"{path}/") for path in listed) for file in gone)
+    sizes = json.loads(hnas("info", "--json", "--store", store.root).out)["sizes"]
+    assert name not in [row["name"] for row in sizes]
+
+
+def test_info_tells_bytes_dates_and_who_works_on_what(store: Store) -> None:
+    run, search = names(store)
+
+    def rows() -> dict[str, dict[str, object]]:
+        return {row["name"]: row for row in json.loads(hnas("info", "--json", "--store", store.root).out)["sizes"]}
+
+    path = Path(store.path("runs", run))
+    drivers = path / "drivers"
+    drivers.mkdir()
+    with FileLock(str(drivers / "abc.lock")):
+        found = rows()
+        assert found[run]["busy"] == "yes"
+        assert found[run]["bytes"] == sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert rows()[run]["busy"] == "no"
+    assert {name: row["kind"] for name, row in found.items()} == {
+        run: "run", search: "search", "mine": "source", "theirs": "source", "csv": "source",
+    }  # fmt: skip
+    assert all(str(row["changed"]).endswith("+00:00") for row in found.values())
+
+
 # --- nothing outside ------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,110 @@
+"""How much each thing in a store takes: what `hnas rm --dry-run` and `hnas info` say of bytes, dates and work on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hnas.pipeline.store.manifests import FOLDER as IMPORTS
+from hnas.pipeline.store.manifests import TABLES
+from hnas.pipeline.store.removal import FOLDERS, held_names, latency_folders
+from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.trainings import FOLDER as TRAININGS
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder of a store: its path below the root, the number of its files, their bytes.
+
+    `changed` is when the newest was written, in seconds since 1970, 0 where the store does not say; `busy` whether a
+    process on this machine works in it.
+    """
+
+    path: str
+    files: int
+    bytes: int
+    changed: float
+    busy: bool
+
+
+def footprint(store: Store, kind: str, name: str) -> list[Place]:
+    """Where the thing `name` of `kind` (`run`, `search`, `comparison`, `source`) lies. Links are not followed."""
+    if kind in FOLDERS:
+        paths = [f"{FOLDERS[kind]}/{name}"]
+    else:
+        paths = [f"{table}/{name}{suffix}" for table in TABLES for suffix in ("", ".parquet")]
+        paths += [f"{IMPORTS}/{name}.json", f"{TRAININGS}/{name}"]
+        paths += [f"latency/{folder}" for folder in latency_folders(store, name)]
+    return [place for path in paths if (place := _place(store, path)) is not None]
+
+
+def sizes(store: Store) -> list[dict[str, Any]]:
+    """By kind and name: files, bytes, when the newest was written (UTC), and whether somebody works on it."""
+    rows = []
+    for kind, names in held_names(store).items():
+        for name in names:
+            places = footprint(store, kind, name)
+            changed = max((place.changed for place in places), default=0.0)
+            rows.append(
+                {
+                    "kind": kind,
+                    "name": name,
+                    "files": sum(place.files for place in places),
+                    "bytes": sum(place.bytes for place in places),
+                    "changed": datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds") if changed else None,
+                    "busy": "yes" if any(place.busy for place in places) else "no",
+                }
+            )
+    return rows
+
+
+def footprint_text(described: str, places: list[Place]) -> str:
+    """What removing something would remove."""
+    lines = [f"would be removed: {described}"]
+    lines += [f"  {p.path}: {p.files:,} file{'' if p.files == 1 else 's'}, {p.bytes:,} bytes" for p in places]
+    return "\n".join([*lines, "nothing was removed"])
+
+
+def _place(store: Store, path: str) -> Place | None:
+    found = list(_files(store, store.path(path)))
+    if not found:
+        return None
+    locks = [name for name, _, _ in found if name.endswith(".lock")] if store.local else []
+    newest = max(changed for _, _, changed in found)
+    return Place(path, len(found), sum(size for _, size, _ in found), newest, any(map(_is_held, locks)))
+
+
+def _files(store: Store, path: str) -> Iterator[tuple[str, int, float]]:
+    """The files at or below `path`, each with its bytes and when it was written."""
+    if not store.local:
+        for name, about in store.fs.find(path, detail=True).items():
+            yield name, int(about.get("size") or 0), 0.0
+        return
+    top = Path(path)
+    alone = [top] if top.is_file() or top.is_symlink() else []
+    below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    for file in alone or below:
+        with suppress(OSError):  # it has gone meanwhile
+            found = file.lstat()
+            yield str(file), found.st_size, found.st_mtime
+
+
+def _is_held(lock: str) -> bool:
+    """Whether a process holds this lock; nothing is written."""
+    with suppress(OSError):
+        if Path(lock).is_symlink():
+            return False
+        handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+    return False
