@@ -72,7 +72,7 @@ GOOD = {"arch": [A, f" {B} ", A], "dataset": ["cifar10", "CIFAR-10", "cifar100"]
         {"arch": [CELL] * 3, "dataset": ["cifar10", "cifar100", "digits"]},
         {"test_accuracy": [0.5, 0.6, 0.7]},
     ],
-    ids=repr,
+    ids=",".join,
 )
 def test_whole_columns_give_what_row_by_row_gives(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     found = taken(GOOD | more)
