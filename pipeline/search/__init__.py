@@ -1,4 +1,4 @@
 """`hnas search` and `hnas evaluate`: searches over stored runs, saved query by query, and trainings of architectures.
 
-Reads the catalog and images, writes `searches/` of the store; only `training` loads torch.
+Reads the catalog and images, writes `searches/` of the store, and its trainings; only what trains loads torch.
 """

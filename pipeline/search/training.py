@@ -1,4 +1,4 @@
-"""Training one architecture on an image data set: the `train` oracle and `hnas evaluate`."""
+"""Training architectures on an image data set: the oracle of searches, and what `hnas evaluate` rests on."""
 
 from __future__ import annotations
 
