@@ -40,10 +40,11 @@ def objective(metric: Array, kappa: Array, *, mu: float, nu: float, t: float = 1
     return np.where(np.isfinite(kappa) & (kappa > 0) & (m > 0) & ~np.isnan(value), value, np.inf)
 
 
-def check_exponent(t: float) -> None:
+def check_exponent(t: object) -> None:
     """Raise `UsageError` unless 0 < t ≤ 8: beyond that, |M² − ν|^{2t} leaves the range of a float."""
-    if not 0 < t <= 8:
-        raise UsageError(f"t = {t:g} cannot be; F(x) = |x|^(2t) takes 0 < t <= 8, and 1 is the default")
+    if not isinstance(t, int | float) or not 0 < t <= 8:
+        given = f"{t:g}" if isinstance(t, int | float) else repr(t)
+        raise UsageError(f"t = {given} cannot be; F(x) = |x|^(2t) takes 0 < t <= 8, and 1 is the default")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ constants, operators, CASE, CAST, windows and the functions below: none reads a 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -57,13 +58,17 @@ def check_expression(
         raise UsageError(f"{what} is empty; give one over {', '.join(columns)}")
     quoted = f"{what} {expression!r:.200}"
     try:
-        parsed = json.loads(
-            connection.execute("SELECT json_serialize_sql(?)", [f"SELECT ({expression}\n)"]).fetchall()[0][0]
+        # In brackets as it will stand, and without, where `a) OR (b` is no expression.
+        bare, parsed = (
+            json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}"]).fetchall()[0][0])
+            for text in (f"{expression}\n", f"({expression}\n)")
         )
     except (duckdb.Error, UnicodeEncodeError) as error:
         raise UsageError(f"{quoted} cannot be read as SQL; an example is params < 1e6") from error
-    if parsed["error"]:
-        reason = str(parsed["error_message"]).splitlines()[0]
+    if parsed["error"] or bare["error"]:
+        if expression in columns:
+            raise UsageError(f"{quoted} is a word of SQL as well; write it in double quotes, '\"{expression}\"'")
+        reason = str((parsed if parsed["error"] else bare)["error_message"]).splitlines()[0]
         raise UsageError(f"{quoted} is not an SQL expression: {reason}; an example is params < 1e6")
     nodes = [statement["node"] for statement in parsed["statements"]]
     plain: dict[str, Any] = {"modifiers": [], "where_clause": None, "having": None, "qualify": None, "sample": None}
@@ -123,8 +128,12 @@ def condition(where: str | None, *, max_params: float | None = None, max_flops: 
     """The condition on the pool that `--where`, `--max-params` and `--max-flops` make together, or None."""
     limits = (("params", max_params), ("flops", max_flops))
     for name, limit in limits:
-        if limit is not None and not limit > 0:
-            raise UsageError(f"--max-{name} {limit:g} leaves no architecture; give a positive number")
+        if limit is not None and not 0 < limit < math.inf:
+            raise UsageError(
+                f"--max-{name} {limit:g} leaves {'every' if limit > 0 else 'no'} architecture; give a positive number"
+            )
+    if where is not None and not where.strip():
+        raise UsageError("--where is empty; an example is params < 1e6")
     # A comment at the end of the user's own condition must not hide the others.
     parts = [f"({where}\n)" if any(limit is not None for _, limit in limits) else where] if where is not None else []
     return " AND ".join(parts + [f"{name} <= {limit:.17g}" for name, limit in limits if limit is not None]) or None

@@ -138,12 +138,15 @@ class RunPool:
         """See `Pool`; `metric` and `limited` are SQL expressions too."""
         key = (metric, limited)
         if key not in self._candidates:
-            for expression in filter(None, key):
+            named = [expression for expression in key if expression is not None]
+            for expression in named:
                 self._check(expression)
             table = f"candidates_{next(_numbers)}"
-            with _computing(f"the column {metric!r:.200} gives no numbers"):
+            of = f"the column {' or '.join(f'{expression!r:.200}' for expression in named)} gives no numbers"
+            limit = "0" if limited is None else f"{limited}\n"
+            with _computing(of):
                 self._connection.execute(
-                    sql("candidates", table=table, metric=f"{metric}\n", limited=f"{limited or 0}\n", rows=self.table)
+                    sql("candidates", table=table, metric=f"{metric}\n", limited=limit, rows=self.table)
                 )
             self._candidates[key] = table
         return DuckDBMinimiser(self, self._connection, self._candidates[key])

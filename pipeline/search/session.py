@@ -267,8 +267,12 @@ class Prepared:
         settings = self.settings
         made = Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
         first = made.ask()
-        if self.oracle == self.pool.evaluate and first is not None and first.epochs is not None:
-            self.pool.evaluate(first.arch, first.epochs)
+        if first is None:
+            raise UsageError(
+                f"the method {settings.spec} finds nothing to evaluate among the {len(self.pool)} candidates"
+            )
+        if first.epochs is not None and self.oracle == self.pool.evaluate:
+            self.oracle(first.arch, first.epochs)
 
     def run(self, history: Sequence[Query], on_query: Callable[[Query], None]) -> list[Query]:
         """Make the queries that `history` lacks; see `hnas.optim.algorithm.search`."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hnas.errors import UsageError
 from hnas.pipeline.catalog.signals import Signal
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +50,12 @@ def method_of(method: str, *, metric: str | None = None, by: str | None = None) 
     Raises `UsageError` where there are several arguments.
     """
     name, colon, behind = method.partition(":")
-    if colon and not behind:
+    if name and colon and not behind:
         raise UsageError(f"--method {method!r:.100} has nothing behind the colon; write {name}, or {name}:COLUMN")
     arguments = {"--method": behind or None, "--metric": metric, "--by": by}
     given = {option: argument for option, argument in arguments.items() if argument is not None}
+    if empty := [option for option, argument in given.items() if not argument.strip()]:
+        raise UsageError(f"{empty[0]} is empty; give a column, such as {empty[0]} flops")
     if len(set(given.values())) > 1:
         told = " and ".join(f"{option} {argument}" for option, argument in given.items())
         raise UsageError(f"{told} are two columns for one method; give one of them")
@@ -59,6 +64,7 @@ def method_of(method: str, *, metric: str | None = None, by: str | None = None) 
 
 # What a search is made with besides the options of its method: see `hnas.optim.algorithm.search`.
 _OF_EVERY_SEARCH = (
+    "self",
     "pool",
     "oracle",
     "method",
@@ -170,8 +176,29 @@ class SearchSettings:
 
     @classmethod
     def from_dict(cls, saved: Any) -> SearchSettings:
-        """The settings in a `search.json`. Raises `TypeError` where they are others than these."""
-        settings = cls(**saved)
-        training = TrainingSettings(**saved["training"]) if saved["training"] else None
-        signal = Signal(**saved["signal"]) if saved.get("signal") else None
+        """The settings in a `search.json`. Raises `TypeError` where they are others than these, or of other types."""
+        settings = _made(cls, saved)
+        training = _made(TrainingSettings, saved["training"]) if saved["training"] else None
+        signal = _made(Signal, saved["signal"]) if saved.get("signal") else None
         return replace(settings, training=training, signal=signal)
+
+
+def _made(cls: type[T], saved: Any) -> T:
+    """The dataclass `cls` of `saved` values. Raises `TypeError` where a field has another type."""
+    made = cls(**saved)
+    for name, kind in get_type_hints(cls).items():
+        if name in saved and not _fits(saved[name], kind):
+            raise TypeError(f"{name} is {saved[name]!r:.100}")
+    return made
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether JSON's `value` is of the type `kind`; a dataclass is a dict there."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if kind is float:
+        return isinstance(value, int | float)
+    if isinstance(value, list | dict) and (of := get_args(kind)):
+        values = value if isinstance(value, list) else value.values()
+        return isinstance(value, get_origin(kind)) and all(_fits(one, of[-1]) for one in values)
+    return isinstance(value, dict if is_dataclass(kind) else kind)

@@ -18,7 +18,7 @@ import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Proposal, whole
 from hnas.optim.methods.ranking import proposal, values
 from hnas.optim.pools import Pool
 
@@ -35,10 +35,8 @@ class BestOf(Program):
     ) -> None:
         if argument is None:
             raise UsageError("the method best-of needs a column to rank by; write best-of:trace or best-of:-kappa")
-        if draws < 1:
-            raise UsageError(f"the best of {draws} draws cannot be; 1 is the least")
         self._pool, self._column = pool, values(pool, argument)
-        self._random, self._draws = np.random.default_rng(seed), draws
+        self._random, self._draws = np.random.default_rng(seed), whole("draws", draws)
         super().__init__()
 
     def steps(self) -> Generator[Proposal, float, None]:

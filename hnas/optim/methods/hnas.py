@@ -24,6 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hnas.errors import UsageError
 from hnas.optim.methods.protocol import Proposal
 from hnas.optim.objective import SearchRange, check_exponent
 from hnas.optim.pools import Pool
@@ -51,6 +52,8 @@ class HNAS:
         minimise: str | None = None,
     ) -> None:
         check_exponent(t)
+        if not isinstance(minimise, str | None):
+            raise UsageError(f"the option minimise is {minimise!r}; it must be a column, such as params")
         self._t = t
         self._minimiser = pool.minimiser(argument or "trace", minimise)
         self._limits = None if minimise is None else np.sort(self._minimiser.limited())
@@ -64,7 +67,8 @@ class HNAS:
         self._point = self._optimiser.suggest()
         if self._limits is not None:
             self._place = (self._place + _GOLDEN) % 1
-            proposal = self._within(float(self._limits[max(1, int(self._place * len(self._limits)))]))
+            most = len(self._limits) - 1
+            proposal = self._within(float(self._limits[min(most, max(1, int(self._place * (most + 1))))]))
             if proposal is not None:
                 return proposal
         return self._within(math.inf)

@@ -61,9 +61,13 @@ def refuse_argument(name: str, argument: str | None) -> None:
 
 
 def whole(name: str, value: object, least: int = 1) -> int:
-    """The option `name` where its `value` is a whole number of at least `least`; raises `UsageError` where not."""
-    if not isinstance(value, int) or value < least:
-        raise UsageError(f"the option {name} is {value!r}; it must be a whole number of at least {least}")
+    """The option `name` where its `value` is a whole number of at least `least`; raises `UsageError` where not.
+
+    10 million is the most: as many draws fit in memory.
+    """
+    if not isinstance(value, int) or not least <= value <= 10_000_000:
+        most = " and at most 10,000,000" if isinstance(value, int) and value > least else ""
+        raise UsageError(f"the option {name} is {value!r}; it must be a whole number of at least {least}{most}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -76,6 +77,7 @@ def make_method(method: str, pool: Pool, *, seed: int, epochs: int | None = None
     try:
         return made(pool, argument or None, seed=seed, epochs=epochs, **options)
     except TypeError as error:
-        if options and "unexpected keyword argument" in str(error):
-            raise UsageError(f"the method {name} does not take {' and '.join(options)}") from error
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if refused and refused[1] in options:
+            raise UsageError(f"the method {name} does not take {refused[1]}") from error
         raise

@@ -17,7 +17,7 @@ from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal, choose_signal, reported
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.search.report import search_summary
-from hnas.pipeline.search.session import new_search, open_search, read_search, run_search
+from hnas.pipeline.search.session import new_search, open_search, prepare, read_search, run_search
 from hnas.pipeline.search.settings import method_of, options_of
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
@@ -240,10 +240,48 @@ def test_a_condition_in_a_saved_search_can_do_no_more_than_a_typed_one(store):
         run_search(store, connection, open_search(connection, store, result.search))
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"t": []},
+        {"seed": "0"},
+        {"queries": 2.5},
+        {"where": 3},
+        {"metric": {}},
+        {"options": {"draws": []}},
+        {"runs": [1]},
+    ],
+)
+def test_a_saved_search_with_settings_of_other_types_is_one_sentence(store, edit):
+    connection = connect(store)
+    result = run_search(store, connection, new_search(connection, space="nasbench201", queries=1))
+    place = ("searches", result.search, "search.json")
+    saved = store.read_json(*place)
+    saved["settings"] |= edit
+    store.write_json(saved, *place)
+    with pytest.raises(HnasError, match=rf"settings this hnas does not know: {next(iter(edit))} is "):
+        read_search(store, result.search)
+
+
 @pytest.mark.parametrize(("name", "limit"), [("max_params", 0.0), ("max_flops", -1.0), ("max_params", float("nan"))])
 def test_a_limit_that_leaves_nothing_is_refused(name, limit):
     with pytest.raises(UsageError, match="leaves no architecture"):
         condition(None, **{name: limit})
+
+
+@pytest.mark.parametrize("where", ["", " ", "kappa < 1) OR (trace > 0"])
+def test_a_condition_that_is_empty_or_closes_the_brackets_around_it_is_refused(store, where):
+    with pytest.raises(UsageError, match="--where"):
+        run_search(store, connect(store), new_search(connect(store), space="nasbench201", where=condition(where)))
+    with pytest.raises(UsageError, match="--max-flops inf leaves every architecture"):
+        condition(None, max_flops=float("inf"))
+
+
+def test_a_method_that_finds_nothing_to_evaluate_is_refused_before_it_is_searched(store, monkeypatch):
+    connection = connect(store)
+    monkeypatch.setattr("hnas.optim.methods.random.Random.ask", lambda self: None)
+    with pytest.raises(UsageError, match="random finds nothing to evaluate among the 40 candidates"):
+        prepare(connection, new_search(connection, space="nasbench201", method="random").settings)
 
 
 def test_a_method_takes_one_argument_however_it_is_written():
@@ -255,6 +293,8 @@ def test_a_method_takes_one_argument_however_it_is_written():
         method_of("hnas", metric="snip", by="flops")
     with pytest.raises(UsageError, match="nothing behind the colon"):
         method_of("hnas:")
+    with pytest.raises(UsageError, match="--by is empty"):
+        method_of("top", by="")
 
 
 def test_options_of_a_method_are_numbers_or_words():
@@ -297,7 +337,14 @@ def test_a_search_that_minimises_a_column_is_the_search_in_memory(store):
     expected = search(known, pool.evaluate, queries=10, minimise="mflops")
     assert [query.arch for query in result.queries] == [query.arch for query in expected]
     assert f"hnas pareto --search {result.search} --minimise 'flops / 1e6'" in search_summary(result)
-    for options, words in (({"minimise": "latency"}, "no column 'latency'"), ({"minimise": "now()"}, "now")):
+    for options, words in (
+        ({"minimise": "latency"}, "no column 'latency'"),
+        ({"minimise": "now()"}, "now"),
+        ({"minimise": ""}, "is empty"),
+        ({"minimise": 0}, "minimise is 0"),
+        ({"minimise": "status"}, "'trace' or 'status' gives no numbers"),
+        ({"flops": 1}, "hnas does not take flops$"),
+    ):
         with pytest.raises(UsageError, match=words):
             run_search(store, connection, new_search(connection, space="nasbench201", options=options))
     with pytest.raises(UsageError, match="random does not take minimise"):

@@ -175,7 +175,7 @@ def test_a_method_without_its_column_is_refused(method: str) -> None:
 
 
 def test_no_draws_are_refused() -> None:
-    with pytest.raises(UsageError, match="best of 0 draws"):
+    with pytest.raises(UsageError, match="draws is 0"):
         Search(columns_pool(), "best-of:trace", draws=0)
 
 
