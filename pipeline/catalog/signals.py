@@ -14,6 +14,7 @@ import duckdb
 from hnas.errors import UsageError, unknown
 from hnas.pipeline.catalog.views import sql
 from hnas.pipeline.io.printable import printable
+from hnas.pipeline.store.schema import ACCURACIES as COLUMNS
 
 #: The accuracies that may guide a search, the first that there is where none is asked for.
 ACCURACIES = ("valid_accuracy", "test_accuracy")
@@ -31,6 +32,11 @@ class Signal:
     dataset: str
     epochs: int | None
     of: int | None = None
+
+    def __post_init__(self) -> None:
+        # It becomes a name in SQL, and a saved search may be anybody's.
+        if self.accuracy not in COLUMNS:
+            raise unknown("the accuracy", str(self.accuracy), COLUMNS)
 
     def __str__(self) -> str:
         after = "" if self.epochs is None else f" after {self.epochs} epochs"

@@ -482,7 +482,7 @@ def test_figure_2_is_drawn(store, tmp_path):
 def test_without_test_accuracies_the_guiding_ones_are_shown(tmp_path):
     store = make_store(tmp_path, architectures=20)
     table = store.read_table(None, "accuracies", "csv", "made-up.parquet")
-    bare = [{**row, "test_accuracy": None} for row in table.to_pylist()]
+    bare = [{**row, "test_accuracy": None, "seconds": None} for row in table.to_pylist()]
     store.write_table(pa.Table.from_pylist(bare, schema=SCHEMAS["accuracies"]), "accuracies", "csv", "made-up.parquet")
     results = made(store, asked(store, "random", seeds=2, queries=3))
     table = results.table()

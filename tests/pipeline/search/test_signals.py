@@ -362,3 +362,31 @@ def test_bohb_without_curves_is_refused_before_anything_is_evaluated(store):
     with pytest.raises(HnasError, match=r"no curves with epoch \d+"):
         run_search(store, connection, started, on_start=heard.append)
     assert heard == []
+
+
+@pytest.mark.parametrize(
+    "accuracy",
+    [
+        "valid_accuracy) AS performance, 7.0 AS cost FROM accuracies GROUP BY arch; COPY (SELECT 1) TO 'written'; --",
+        "valid_accuracy) + (SELECT max(length(content)) FROM read_text('/etc/hostname')) - avg(0",
+        "\ud800",
+        3,
+        None,
+    ],
+)
+def test_an_accuracy_in_a_saved_search_is_one_of_the_columns(store, accuracy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    connection = connect(store)
+    result = run_search(store, connection, new_search(connection, space="nasbench201", queries=1))
+    place = Path(store.path("searches", result.search, "search.json"))
+    saved = json.loads(place.read_text())
+    del saved["checksum"]
+    saved["settings"] |= {"accuracy": accuracy, "queries": 2}
+    saved["settings"]["signal"]["accuracy"] = accuracy
+    place.write_text(json.dumps(saved))
+    with pytest.raises((UsageError, HnasError)):
+        run_search(store, connection, open_search(connection, store, result.search))
+    assert not (tmp_path / "written").exists()
+    place.write_text(
+        json.dumps({**saved, "settings": {**saved["settings"], "accuracy": "valid_accuracy", "signal": None}})
+    )
