@@ -98,7 +98,11 @@ def hnas(*arguments: str) -> Outcome:
         signal.alarm(0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return Outcome(int(status or 0), out.getvalue(), err.getvalue())
+    text = out.getvalue()
+    if arguments[:2] == ("info", "--json") and text:
+        # Bytes and dates of files are those of the damaged ones: no word is owed for them.
+        text = json.dumps({name: rows for name, rows in json.loads(text).items() if name != "sizes"}, indent=2)
+    return Outcome(int(status or 0), text, err.getvalue())
 
 
 def commands(kind: str, store: Path) -> Iterator[tuple[str, ...]]:

@@ -613,6 +613,7 @@ def test_a_new_store_on_a_full_disk_holds_no_run(mount: Callable[[str], Path], t
     disk = mount("size=12k")
     check_complaint(hnas(*SAMPLE, "--store", disk / "store"), 1, "No space left on device", "free some space")
     found = json.loads(hnas("info", "--json", "--store", disk / "store").out)
+    assert sum(thing["bytes"] for thing in found.pop("sizes")) == 0
     assert not any(found.values())
 
 

@@ -92,6 +92,7 @@ def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
     for name in ("hp12-validation", "three-data-sets-200-epochs", "hw-nas-bench-cifar10"):
         file = Path(os.environ["HNAS_TEST_DATA"], "nasbench201", f"{name}.csv")
         (tmp_path / file.name).symlink_to(file)
+    run("hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1", tmp_path / "store")
     page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
     for command, output in commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)):
         shown = run(command.replace("--seeds 20", "--seeds 2") + " 2>&1", tmp_path / "store")

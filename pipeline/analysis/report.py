@@ -12,7 +12,7 @@ from hnas.pipeline.analysis.correlate import Correlations
 from hnas.pipeline.analysis.pareto import Front
 from hnas.pipeline.catalog.report import left_out_lines
 from hnas.pipeline.io.printable import printable
-from hnas.pipeline.io.terminal_tables import table
+from hnas.pipeline.io.terminal_tables import cut, table
 from hnas.pipeline.store.run import run_or_mean
 
 
@@ -38,7 +38,8 @@ def correlation_text(found: Correlations, width: int | None = None) -> str:
     if len(found.given) > 1:
         lines += ["", "Kendall's partial tau is defined given one column; Spearman's rho stands for several"]
     if found.signals:
-        lines += ["", *(printable(f"{signal.accuracy}: {signal}") for signal in found.signals)]
+        named = [printable(f"{signal.accuracy}: {signal}") for signal in found.signals]
+        lines += ["", *(named if width is None else (cut(line, width) for line in named))]
     if found.target is None:
         lines += ["", "no accuracies of these architectures are in the store; `hnas import` adds them"]
     return "\n".join(lines)

@@ -59,6 +59,8 @@ class TableWriters:
 
     def _flush(self, table: str, *, rest: bool) -> None:
         """Write whole row groups of what waits, and the rest where `rest` says so."""
+        if not self._waiting[table]:  # the rows so far were whole row groups
+            return
         rows = pa.Table.from_batches(self._waiting[table])
         with self._store.writing(self._store.path(*self._places[table])):
             if table not in self._writers:

@@ -184,8 +184,10 @@ class Trainer:
         return sum(p.numel() for p in self._built(arch).parameters() if p.requires_grad)
 
     def size(self, archs: Sequence[str]) -> TrainingSize:
-        """The size of a training of one of `archs`."""
+        """The size of a training of one of `archs`. Raises `UsageError` where its network does not take the images."""
         counts = [self._count(arch) for arch in archs]
+        with torch.inference_mode():  # before anything is stored
+            self._built(archs[0]).eval()(torch.zeros(2, 3, self._image_size, self._image_size))
         return TrainingSize(
             space=self._space.name,
             channels=self._network["channels"],

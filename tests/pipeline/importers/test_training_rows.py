@@ -11,6 +11,7 @@ import pytest
 
 from hnas.errors import UsageError
 from hnas.pipeline.importers import csv as csv_importer
+from hnas.pipeline.importers.gathered_rows import GatheredRows
 from hnas.pipeline.importers.training_rows import Trainings
 from hnas.spaces import search_spaces
 from hnas.spaces.nasbench101 import enumeration
@@ -81,7 +82,7 @@ def test_whole_columns_give_what_row_by_row_gives(more: dict[str, Any], monkeypa
 
 
 def test_plain_columns_are_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Trainings, "_row")
+    monkeypatch.delattr(GatheredRows, "_row")
     for epochs in (["1", "2", "3"], [1, 2, 3]):
         assert [row["arch"] for row in taken(GOOD | {"epochs": epochs})] == [A, B, A]
 
