@@ -20,6 +20,14 @@ from hnas.pipeline.cluster.tls import Certificates, await_greeting, complete_add
 _NO_CERTIFICATES = Certificates()
 
 
+def check_workers(workers: int | None, scheduler: str | None) -> None:
+    """Raise `UsageError` where so many local `workers` cannot be, or a `scheduler` is named beside them."""
+    if workers is not None and not 1 <= workers <= 1024:
+        raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
+    if workers is not None and scheduler is not None:
+        raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
+
+
 @contextmanager
 def connected(
     workers: int | None, scheduler: str | None, device: str, certificates: Certificates = _NO_CERTIFICATES

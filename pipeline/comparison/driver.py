@@ -15,8 +15,8 @@ from queue import SimpleQueue
 
 import duckdb
 
-from hnas.errors import HnasError, UsageError
-from hnas.pipeline.cluster.connection import connected
+from hnas.errors import HnasError
+from hnas.pipeline.cluster.connection import check_workers, connected
 from hnas.pipeline.cluster.dask_api import Client, Future, KilledWorker
 from hnas.pipeline.cluster.local_cluster import default_workers
 from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finished
@@ -76,7 +76,7 @@ def open_comparison(
     """
     work = Opened(_job(store, comparison, device, partial), store, connection)
     for k in range(len(comparison.methods)):
-        work.prepared(k).check_method()
+        work.prepared(k)
     return work
 
 
@@ -112,10 +112,7 @@ def compare(
     Raises `UsageError` for a method that the pool cannot serve, and `HnasError` where the scheduler does not answer, a
     search fails, or the user interrupts; the parts that finished stay.
     """
-    if workers is not None and not 1 <= workers <= 1024:
-        raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
-    if workers is not None and scheduler is not None:
-        raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
+    check_workers(workers, scheduler)
     certificates.check(scheduler)
     work = open_comparison(store, connection, comparison, device=device, partial=partial)
     if not missing(store, comparison):

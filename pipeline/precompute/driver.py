@@ -15,8 +15,8 @@ from functools import partial
 from queue import SimpleQueue
 
 from hnas.devices import Numerics, choose_device, use_float32
-from hnas.errors import HnasError, UsageError
-from hnas.pipeline.cluster.connection import connected
+from hnas.errors import HnasError
+from hnas.pipeline.cluster.connection import check_workers, connected
 from hnas.pipeline.cluster.dask_api import Client, Future, KilledWorker
 from hnas.pipeline.cluster.local_cluster import default_workers
 from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finished
@@ -112,10 +112,7 @@ def precompute(
     Raises `HnasError` where the scheduler does not answer, a chunk fails, or the disk is full, `InterruptedRunError`
     on Ctrl-C; the parts that finished stay.
     """
-    if workers is not None and not 1 <= workers <= 1024:
-        raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
-    if workers is not None and scheduler is not None:
-        raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
+    check_workers(workers, scheduler)
     if scheduler is None:
         choose_device(device)
     run = Run(store, plan.settings.id)

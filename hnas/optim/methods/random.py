@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hnas.optim.methods.candidates import uniform
 from hnas.optim.methods.protocol import Proposal, refuse_argument
 from hnas.optim.pools import Pool
 
@@ -26,7 +27,7 @@ class Random:
 
     def ask(self) -> Proposal:
         """See `Method`."""
-        return Proposal(self._pool.archs[int(self._random.integers(len(self._pool.archs)))])
+        return Proposal(uniform(self._pool, self._random))
 
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
         """See `Method`."""
