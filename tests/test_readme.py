@@ -54,7 +54,7 @@ def masked(text: str) -> str:
     """The text with what a machine's speed and chance decide taken out: numbers, names of searches, architectures."""
     text = re.sub(r"search [0-9a-f]{10}\b", "search ID", text)
     text = re.sub(r"\|[a-z_0-9~|+]+\|", "ARCH", text)
-    text = re.sub(r"-?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "#", text)
+    text = re.sub(r"[-+]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "#", text)
     text = re.sub(r"# min # s|# h # min|# s\b", "TIME", text)
     return re.sub(r"[ ─]+", " ", text).strip()
 
