@@ -517,9 +517,12 @@ def search(
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.console.streams import warn
     from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.search.prepared import prepare
     from hnas.pipeline.search.progress import TrainingBar
     from hnas.pipeline.search.report import dry_run_text, query_line, search_heading, search_json, search_summary
-    from hnas.pipeline.search.session import new_search, open_search, prepare, run_search
+    from hnas.pipeline.search.request import new_search
+    from hnas.pipeline.search.saved import open_search
+    from hnas.pipeline.search.session import run_search
     from hnas.pipeline.search.settings import method_of, options_of, training_settings
     from hnas.pipeline.store.space_cache import space_cache
 

@@ -39,7 +39,7 @@ def stage(name):
 from hnas import cli
 from hnas.pipeline.search import report
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.search.session import new_search
+from hnas.pipeline.search.request import new_search
 from hnas.pipeline.store.store import Store
 stage("imports")
 connection = connect(Store(sys.argv[1]))

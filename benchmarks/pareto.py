@@ -17,7 +17,7 @@ from hnas.optim.algorithm import search
 from hnas.pipeline.analysis.pareto import hypervolume
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.search.session import new_search
+from hnas.pipeline.search.request import new_search
 from hnas.pipeline.store.shipped_tables import shipped_tables
 from hnas.pipeline.store.store import Store, store_location
 

@@ -15,7 +15,8 @@ from random import Random
 from hnas.pipeline.analysis.correlate import TABLE_1
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.search.session import new_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.store.shipped_tables import shipped_tables
 from hnas.pipeline.store.store import Store, store_location
 

@@ -72,7 +72,7 @@ def open_comparison(
 ) -> Opened:
     """The pool of a comparison, after each of its methods was found to be one that the pool can serve.
 
-    Raises `UsageError` where one is not, and what `hnas.pipeline.search.session.prepare` raises. Writes nothing.
+    Raises `UsageError` where one is not, and what `hnas.pipeline.search.prepared.prepare` raises. Writes nothing.
     """
     work = Opened(_job(store, comparison, device, partial), store, connection)
     for k in range(len(comparison.methods)):

@@ -12,7 +12,7 @@ import duckdb
 from hnas.errors import UsageError, did_you_mean
 from hnas.optim.methods.registry import methods as known_methods
 from hnas.pipeline.comparison.specs import MethodSpec
-from hnas.pipeline.search.session import new_search
+from hnas.pipeline.search.request import new_search
 from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
 from hnas.pipeline.store.comparisons import comparison_name
 
@@ -64,7 +64,7 @@ def new_comparison(
 ) -> Comparison:
     """A comparison of the methods `specs`; those without a budget of their own have `queries` and `budget`.
 
-    `options` are those of `hnas.pipeline.search.session.new_search`. Raises `UsageError` for what does not exist or
+    `options` are those of `hnas.pipeline.search.request.new_search`. Raises `UsageError` for what does not exist or
     does not fit.
     """
     if not 1 <= seeds <= _MOST_SEEDS:

@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 from hnas.optim.algorithm import Query
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.search.session import Prepared, prepare, queries_table, query_of
+from hnas.pipeline.search.prepared import Prepared, prepare
+from hnas.pipeline.search.saved import queries_table, query_of
 from hnas.pipeline.search.settings import SearchSettings
 from hnas.pipeline.store.comparisons import FOLDER, Part, search_name
 from hnas.pipeline.store.manifests import remove_file
@@ -64,7 +65,7 @@ class Opened:
         )
 
     def prepared(self, k: int, seed: int = 0) -> Prepared:
-        """The search of the method `k` with `seed`. Raises what `hnas.pipeline.search.session.prepare` raises."""
+        """The search of the method `k` with `seed`. Raises what `hnas.pipeline.search.prepared.prepare` raises."""
         if self.settings[k].training is not None and seed:  # it trains from the seed
             return self._prepared(replace(self.settings[k], seed=seed), self.pool)
         if k not in self._prepared_methods:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hnas.pipeline.analysis.pareto import hypervolume, pareto
 from hnas.pipeline.catalog.views import connect, pick_run
-from hnas.pipeline.search.session import new_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.session import run_search
 from tests.support.command_line import hnas
 from tests.support.stores import make_store
 

@@ -22,8 +22,11 @@ from hnas.pipeline.analysis.report import correlation_text
 from hnas.pipeline.catalog.averaging import group_of, left_out
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect, pick_run
+from hnas.pipeline.search.prepared import SearchSize
 from hnas.pipeline.search.report import search_heading
-from hnas.pipeline.search.session import SearchSize, new_search, open_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import open_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.support.contents import matching

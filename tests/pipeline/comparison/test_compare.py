@@ -26,7 +26,8 @@ from hnas.pipeline.comparison.request import Comparison, new_comparison
 from hnas.pipeline.comparison.results import Results, incumbents
 from hnas.pipeline.comparison.specs import parse_specs
 from hnas.pipeline.comparison.worker import Job, run_part
-from hnas.pipeline.search.session import new_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.store.comparisons import Part, missing_parts
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.schema import SCHEMAS

@@ -16,7 +16,7 @@ from hnas.pipeline.images import open_dataset
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset
 from hnas.pipeline.precompute.plan import make_plan
-from hnas.pipeline.search.session import new_search
+from hnas.pipeline.search.request import new_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas

@@ -10,7 +10,9 @@ import pytest
 
 from hnas.errors import HnasError
 from hnas.pipeline.catalog.views import connect
-from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import open_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store

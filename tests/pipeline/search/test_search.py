@@ -18,7 +18,9 @@ from hnas.optim.pools import ArrayPool
 from hnas.pipeline.catalog.pool import DuckDBMinimiser, RunPool
 from hnas.pipeline.catalog.signals import choose_signal
 from hnas.pipeline.catalog.views import connect, pick_run
-from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import open_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.search.settings import TrainingSettings
 from tests.support.contents import matching
 from tests.support.stores import make_store

@@ -16,8 +16,11 @@ from hnas.pipeline.catalog.expressions import condition
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal, choose_signal, reported
 from hnas.pipeline.catalog.views import connect, pick_run
+from hnas.pipeline.search.prepared import prepare
 from hnas.pipeline.search.report import search_summary
-from hnas.pipeline.search.session import new_search, open_search, prepare, read_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import open_search, read_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.search.settings import method_of, options_of
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store

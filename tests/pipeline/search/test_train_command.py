@@ -17,7 +17,9 @@ from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.search import progress
 from hnas.pipeline.search.evaluation import evaluate
 from hnas.pipeline.search.progress import TrainingBar
-from hnas.pipeline.search.session import new_search, open_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import open_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.store import Store

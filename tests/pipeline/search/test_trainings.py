@@ -21,7 +21,8 @@ from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.images import Split, open_dataset
 from hnas.pipeline.search import training as trained
 from hnas.pipeline.search.evaluation import evaluate
-from hnas.pipeline.search.session import SearchResult, new_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.session import SearchResult, run_search
 from hnas.pipeline.search.settings import TrainingSettings, training_settings
 from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.check import check_store

@@ -25,7 +25,9 @@ from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.console.query import run_query
 from hnas.pipeline.io.checksums import CHECKSUM, DamagedError, parquet_bytes, verify_parquet
 from hnas.pipeline.precompute.driver import precompute
-from hnas.pipeline.search.session import new_search, read_search, run_search
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import read_search
+from hnas.pipeline.search.session import run_search
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import Run

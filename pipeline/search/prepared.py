@@ -1,0 +1,173 @@
+"""A search that is ready to run: its pool, its oracle and its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import duckdb
+import numpy as np
+
+from hnas.errors import UsageError
+from hnas.optim.algorithm import Oracle, Query, Search, search
+from hnas.pipeline.catalog.averaging import check_runs, left_out
+from hnas.pipeline.catalog.pool import RunPool
+from hnas.pipeline.catalog.signals import Signal
+from hnas.pipeline.catalog.views import check_complete, pick_run
+from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
+from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces
+
+if TYPE_CHECKING:
+    # It loads torch, which only one oracle needs.
+    from hnas.pipeline.search.training import Trainer, TrainingEstimate, TrainingSize
+    from hnas.training import Progress
+
+
+@dataclass(frozen=True)
+class SearchSize:
+    """What a search works on: its candidates, architectures that a mean over runs leaves out, and its trainings.
+
+    `signal` is what guides a search of a table, `cost` the seconds that its evaluations are expected to be charged
+    (the mean of the candidates for each query), None where nobody knows.
+    """
+
+    candidates: int
+    left_out: int
+    training: TrainingSize | None
+    signal: Signal | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search with its pool and its oracle."""
+
+    settings: SearchSettings
+    pool: RunPool
+    oracle: Oracle
+    size: SearchSize
+    trainer: Trainer | None = None
+
+    def estimate(self) -> tuple[SearchSize, TrainingEstimate | None]:
+        """The size of the search, and where each query is a training, what the smallest and the largest take."""
+        trained = None if self.trainer is None else self.trainer.estimate(self.pool.smallest_and_largest())
+        return self.size, trained
+
+    @property
+    def _epochs(self) -> int | None:
+        settings = self.settings
+        return settings.training.epochs if settings.training else settings.signal.epochs if settings.signal else None
+
+    def check_method(self) -> None:
+        """Raise `UsageError` where the pool cannot serve the method, or it does not take its options.
+
+        Raises `HnasError` where a method asks for fewer epochs than the table's, of which it has no curves.
+        """
+        settings = self.settings
+        made = Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
+        first = made.ask()
+        if first is None:
+            raise UsageError(
+                f"the method {settings.spec} finds nothing to evaluate among the {len(self.pool)} candidates"
+            )
+        if first.epochs is not None and self.oracle == self.pool.evaluate:
+            self.oracle(first.arch, first.epochs)
+
+    def run(self, history: Sequence[Query], on_query: Callable[[Query], None]) -> list[Query]:
+        """Make the queries that `history` lacks; see `hnas.optim.algorithm.search`."""
+        settings = self.settings
+        return search(
+            self.pool,
+            self.oracle,
+            method=settings.spec,
+            queries=settings.queries,
+            budget=settings.budget,
+            seed=settings.seed,
+            epochs=self._epochs,
+            history=history,
+            on_query=on_query,
+            **settings.method_options,
+        )
+
+
+def prepare(
+    connection: duckdb.DuckDBPyConnection,
+    settings: SearchSettings,
+    *,
+    oracle: Oracle | None = None,
+    pool: RunPool | None = None,
+    store: Store | None = None,
+    device: str = "auto",
+    progress: Callable[[int], Progress | None] = lambda epochs: None,
+    notice: Callable[[str], None] = lambda sentence: None,
+    partial: bool = False,
+) -> Prepared:
+    """The pool and the oracle of a search, and its size.
+
+    `oracle` replaces the one that the settings name, `pool` is one that another search with the same run, signal and
+    condition used. `store` keeps trainings; `progress` and `notice` are those of `Trainer`; `partial` allows a run that
+    is unfinished. Raises `UsageError` where the run has too few candidates or the table no cost for a budget;
+    `HnasError` where a run is gone.
+    """
+    check_runs(connection, settings.runs)
+    check_complete(connection, settings.runs or [settings.run], partial=partial)
+    by_table = oracle is None and settings.training is None
+    if pool is None:
+        signal = settings.signal if by_table else None
+        pool = RunPool(connection, settings.run, settings.runs, signal=signal, where=settings.where)
+    if len(pool) < 2:
+        having = f" and a {settings.accuracy}" if by_table else ""
+        under = f" under --where {settings.where!r:.200}" if settings.where else ""
+        raise UsageError(f"{pool} has {len(pool)} architectures with metrics{having}{under}; a search needs at least 2")
+    training, trainer, cost = None, None, None
+    evaluate: Oracle
+    if oracle is not None:
+        evaluate = oracle
+    elif settings.training is not None:
+        evaluate = trainer = trainer_of(connection, settings, settings.training, store, device, progress, notice)
+        training = trainer.size(pool.smallest_and_largest())
+    else:
+        evaluate = pool.evaluate
+        cost = float(np.nanmean(pool.costs)) if not np.isnan(pool.costs).all() else None
+        if settings.budget is not None and cost is None:
+            raise UsageError(
+                f"--budget counts seconds of training, and {settings.signal} has none; give --queries instead, or "
+                "import accuracies with a column seconds"
+            )
+    if cost is not None and settings.queries is not None:
+        cost *= settings.queries
+    if settings.budget is not None:
+        cost = settings.budget if cost is None or settings.queries is None else min(cost, settings.budget)
+    size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal, cost)
+    prepared = Prepared(settings, pool, evaluate, size, trainer)
+    prepared.check_method()
+    return prepared
+
+
+def trainer_of(
+    connection: duckdb.DuckDBPyConnection,
+    settings: SearchSettings,
+    training: TrainingSettings,
+    store: Store | None,
+    device: str,
+    progress: Callable[[int], Progress | None],
+    notice: Callable[[str], None],
+) -> Trainer:
+    # Only this oracle needs torch, which takes seconds to import.
+    from hnas.pipeline.search.training import Trainer
+
+    run = pick_run(connection, run=settings.run).settings
+    return Trainer(
+        search_spaces[settings.space],
+        training,
+        channels=run.channels,
+        cells=run.cells,
+        seed=settings.seed,
+        device=device,
+        store=store,
+        alike=settings.oracle == "table,train",
+        progress=progress,
+        notice=notice,
+    )

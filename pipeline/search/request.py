@@ -1,0 +1,114 @@
+"""A new search: the run, the signal and the settings that fit what is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import duckdb
+
+from hnas.errors import UsageError, check_seed
+from hnas.optim.algorithm import Query, check_limits
+from hnas.optim.methods.registry import methods
+from hnas.optim.objective import check_exponent
+from hnas.pipeline.catalog.averaging import group_of
+from hnas.pipeline.catalog.signals import choose_signal
+from hnas.pipeline.catalog.views import pick_run
+from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
+from hnas.pipeline.store.run import run_or_mean
+from hnas.spaces import search_spaces
+from hnas.threads import training_threads
+
+
+@dataclass(frozen=True)
+class StartedSearch:
+    """A search to carry out: its settings, and the name and queries of the saved one that it goes on with."""
+
+    settings: SearchSettings
+    name: str | None = None
+    history: tuple[Query, ...] = ()
+
+
+def new_search(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    space: str,
+    dataset: str | None = None,
+    run: str | None = None,
+    average: bool = False,
+    method: str = "hnas",
+    metric: str | None = None,
+    accuracy: str | None = None,
+    epochs: int | None = None,
+    source: str | None = None,
+    training: TrainingSettings | None = None,
+    queries: int | None = 20,
+    budget: float | None = None,
+    where: str | None = None,
+    t: float = 1.0,
+    acquisition: str = "ei",
+    seed: int = 0,
+    options: dict[str, float | str] | None = None,
+    alike: bool = False,
+) -> StartedSearch:
+    """A new search, with the run and the signal that fit.
+
+    `metric` is what stands behind the colon of the method, for `hnas` the trace where none is given. With `average` it
+    searches the mean over all runs that differ from that run in seed and batch only. With `training` each query is one,
+    unless the store has it, or with `alike` another of the architecture on the same scale. Else its performance is
+    looked up: `accuracy`, `epochs` and `source` choose the signal (see `choose_signal`).
+    `dataset` is a name or the path of images. Raises `UsageError` for what does not exist or does not fit.
+    """
+    search_spaces[space]
+    methods[method]
+    check_exponent(t)
+    check_limits(queries, budget)
+    check_seed(seed, "--seed")
+    if training is not None:
+        # Saved with the search: where it is resumed, on another machine too, trainings go on as they were.
+        training = replace(training, threads=training_threads(training.threads))
+    chosen = pick_run(connection, run=run, space=space, dataset=dataset)
+    runs = group_of(connection, chosen.name) if average else []
+    signal = None
+    if training is None:
+        signal = choose_signal(
+            connection,
+            space,
+            canonical_dataset(chosen.settings.dataset),
+            accuracy=accuracy,
+            epochs=epochs,
+            source=source,
+        )
+        if signal is None:
+            raise UsageError(
+                f"no architecture of {run_or_mean(chosen.name, runs)} has a "
+                f"{accuracy or 'validation or test accuracy'} on the run's data set; `hnas import` takes a "
+                "table of them, and --oracle train trains"
+            )
+    elif accuracy is not None or source is not None:
+        raise UsageError(
+            f"{f'--accuracy {accuracy}' if accuracy else f'--source {source}'} belongs to --oracle table; --oracle "
+            "train measures validation accuracy"
+        )
+    elif dataset is None and chosen.settings.dataset != "digits":
+        raise UsageError(f"--oracle train needs --dataset, the images of {chosen.settings.dataset} to train on")
+    settings = SearchSettings(
+        space=space,
+        run=chosen.name,
+        dataset=chosen.settings.dataset,
+        metric="trace" if metric is None and method == "hnas" else metric,
+        oracle="table" if training is None else "table,train" if alike else "train",
+        accuracy=signal.accuracy if signal is not None else "valid_accuracy",
+        queries=queries,
+        t=t,
+        acquisition=acquisition,
+        seed=seed,
+        training=training,
+        runs=runs,
+        method=method,
+        signal=signal,
+        budget=budget,
+        where=where,
+        options=options or {},
+    )
+    return StartedSearch(settings)

@@ -1,0 +1,78 @@
+"""Searches as the store keeps them: the settings, and a row for each query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.optim.algorithm import Query
+from hnas.pipeline.catalog.signals import signal_of_views
+from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.search.request import StartedSearch
+from hnas.pipeline.search.settings import SearchSettings
+from hnas.pipeline.store.store import Store
+
+#: The columns of `queries.parquet`.
+SCHEMA = pa.schema(
+    [
+        ("query", pa.int32()),
+        ("mu", pa.float64()),
+        ("nu", pa.float64()),
+        ("arch", pa.string()),
+        ("objective", pa.float64()),
+        ("performance", pa.float64()),
+        ("seconds", pa.float64()),
+        ("own_seconds", pa.float64()),
+        ("cost", pa.float64()),
+        ("epochs", pa.int32()),
+    ]
+)
+
+
+def open_search(connection: duckdb.DuckDBPyConnection, store: Store, name: str) -> StartedSearch:
+    """A saved search to go on with. Raises `UsageError` where there is none of that name."""
+    settings, history = read_search(store, name)
+    if settings.oracle == "table" and settings.signal is None:  # saved by a version that did not keep it
+        signal = signal_of_views(connection, settings.space, canonical_dataset(settings.dataset), settings.accuracy)
+        settings = replace(settings, signal=signal)
+    return StartedSearch(settings, name, tuple(history))
+
+
+def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
+    """The settings and the saved queries of a search. Raises `UsageError` where there is none of that name."""
+    if not name or "/" in name or not store.exists("searches", name, "search.json"):
+        hint = did_you_mean(name, store.names("searches"))
+        raise UsageError(
+            f"there is no search {name!r} in {store.location}; `hnas sql 'FROM searches'` lists them{hint}"
+        )
+    saved = store.read_json("searches", name, "search.json").get("settings")
+    try:
+        settings = SearchSettings.from_dict(saved)
+    except TypeError as error:
+        raise HnasError(f"searches/{name}/search.json has settings this hnas does not know: {error}") from error
+    table = store.read_table(None, "searches", name, "queries.parquet")
+    if missing := [column for column in _SAVED_ALWAYS if column not in table.column_names]:
+        raise HnasError(
+            f"searches/{name}/queries.parquet has no column {', '.join(missing)}; restore it, or remove the search"
+        )
+    return settings, [query_of(row) for row in table.to_pylist()]
+
+
+# Queries of older versions have no cost and no epochs: they were charged the wall time of a training.
+_SAVED_ALWAYS = [name for name in SCHEMA.names if name not in ("cost", "epochs")]
+
+
+def query_of(row: dict[str, Any]) -> Query:
+    """A saved query."""
+    row = {name: row[name] for name in SCHEMA.names if name in row}
+    return Query(**{**row, "cost": row["seconds"] if row.get("cost") is None else row["cost"]})
+
+
+def queries_table(queries: Sequence[Query]) -> pa.Table:
+    """The queries (n) as rows of `SCHEMA`."""
+    return pa.Table.from_pylist([asdict(query) for query in queries], schema=SCHEMA)
