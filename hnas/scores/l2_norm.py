@@ -1,0 +1,29 @@
+"""`l2_norm = Σ_l ‖θ_l‖₂` over the weights θ_l of all Conv and Linear layers, without biases.
+
+Source: Abdelfattah, Mehrotra, Dudziak, Lane, "Zero-Cost Proxies for Lightweight NAS", ICLR 2021, whose program calls
+it `l2_norm`. It sees no image. Invariant to everything but the weights: it counts weights that nothing reaches, so
+that it is defined on the canonical network, which has none. Within a number of layers of each shape it ranks by the
+draw of the weights alone.
+
+Cost: one pass over the weights.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hnas.metrics.statistics import Statistics
+
+
+class L2Norm:
+    """The sum of the layers' norms."""
+
+    columns: ClassVar[tuple[str, ...]] = ("l2_norm",)
+    version: ClassVar[int] = 1
+    shared: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("weight_norms",)
+
+    def __call__(self, seen: Statistics) -> dict[str, float]:
+        """Σ_l ‖θ_l‖₂."""
+        assert seen.weight_norms is not None
+        return {"l2_norm": float(seen.weight_norms.sum())}
