@@ -39,8 +39,9 @@ class Oracle(Protocol):
 class Query:
     """One step of a search. `query` counts from 1.
 
-    `cost` is what the budget is charged, `seconds` the oracle's wall time, `own_seconds` the method's. `epochs`, `mu`,
-    `nu` and `objective` are those of the `Proposal`.
+    `cost` is what the budget is charged: for the evaluation, and what the `Proposal` says of the method's own work.
+    `seconds` is the oracle's wall time, `own_seconds` the method's. `epochs`, `mu`, `nu` and `objective` are those of
+    the `Proposal`.
     """
 
     query: int
@@ -104,6 +105,7 @@ class Search:
         begun = time.perf_counter()
         self._method.tell(proposal, performance, cost)
         own = self._own_seconds + time.perf_counter() - begun
+        cost = proposal.seconds + (0.0 if proposal.final else cost)
         self._asked = None
         query = Query(
             len(self.queries) + 1, proposal.arch, performance, cost, seconds, own,

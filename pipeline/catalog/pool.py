@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, cast
 
@@ -211,6 +211,14 @@ class RunPool:
                 )
             self._others[epochs] = {arch: (performance, cost) for arch, performance, cost in rows}
         return self._others[epochs]
+
+    def knows(self, epochs: int) -> bool:
+        """Whether accuracies after `epochs` can be had: the table's curves have that epoch, or trainings are made."""
+        if self._signal is None:
+            return True
+        with suppress(HnasError):
+            return bool(self._after(epochs))
+        return False
 
     def smallest_and_largest(self) -> tuple[str, ...]:
         """The candidates of the fewest and the most parameters; the first of all where nobody knows."""

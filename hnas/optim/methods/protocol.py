@@ -15,6 +15,10 @@ class Proposal:
 
     `epochs` is the length of the training where a method asks for another one than the signal's own. `objective` is
     the number by which the method chose the architecture, `mu` and `nu` those of eq. (7); None where it has none.
+
+    `seconds` are what the method spent on the way to it on anything but evaluations, such as scores or a supernet; a
+    budget is charged them. With `final` the architecture is what the method ends with: its performance is looked up or
+    measured for the report only, and its evaluation is not charged.
     """
 
     arch: str
@@ -22,6 +26,8 @@ class Proposal:
     mu: float | None = None
     nu: float | None = None
     objective: float | None = None
+    seconds: float = 0.0
+    final: bool = False
 
 
 class Method(Protocol):

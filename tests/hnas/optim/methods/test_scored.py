@@ -1,0 +1,89 @@
+"""NASWOT, GradSign and KNAS over scores that are made up, held against a plain computation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hnas import ArrayPool, Search, UsageError, search
+from hnas.optim.algorithm import Evaluation, Query
+
+N = 60
+ARCHS = [f"a{i:02d}" for i in range(N)]
+RANDOM = np.random.default_rng(5)
+SCORE = RANDOM.integers(0, 20, N).astype(float)  # with ties
+SCORE[RANDOM.random(N) < 0.2] = np.nan
+SECONDS = RANDOM.random(N)
+ACCURACY = dict(zip(ARCHS, (90 + RANDOM.random(N)).tolist(), strict=True))
+
+
+def pool(**columns: np.ndarray) -> ArrayPool:
+    return ArrayPool(ARCHS, columns)
+
+
+def drawn(seed: int, draws: int) -> list[int]:
+    return np.random.default_rng(seed).integers(N, size=draws).tolist()
+
+
+def by_score(positions: list[int]) -> list[int]:
+    order = sorted(positions, key=lambda i: math.inf if np.isnan(SCORE[i]) else -SCORE[i])
+    return list(dict.fromkeys(order))
+
+
+def oracle(arch: str, epochs: int | None = None) -> Evaluation:
+    return Evaluation(ACCURACY[arch] - (0 if epochs is None else 20), 100.0)
+
+
+@pytest.mark.parametrize(("name", "draws"), [("naswot", 1000), ("gradsign", 100), ("naswot", 7)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_best_draw_is_reported_and_charged_the_seconds_of_all_scores_and_no_evaluation(
+    name: str, draws: int, seed: int
+) -> None:
+    given = {name: SCORE, f"{name}_seconds": SECONDS}
+    options = {} if draws in (1000, 100) else {"draws": draws}
+    (query,) = search(pool(**given), oracle, method=name, seed=seed, **options)
+    positions = drawn(seed, draws)
+    assert query.arch == ARCHS[by_score(positions)[0]]
+    assert query.performance == ACCURACY[query.arch]
+    assert query.cost == pytest.approx(sum(SECONDS[i] for i in positions))
+
+
+def test_another_column_may_take_the_place_of_the_score_and_unknown_seconds_cost_nothing() -> None:
+    (query,) = search(pool(zico=SCORE), oracle, method="naswot:zico", seed=2)
+    assert (query.arch, query.cost) == (ARCHS[by_score(drawn(2, 1000))[0]], 0.0)
+    with pytest.raises(UsageError, match="no column 'gradsign'"):
+        Search(pool(zico=SCORE), "gradsign")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "asked"), [(200, 20), (20, None), (12, None), (None, None)], ids=["200", "20", "12", "none"]
+)
+def test_knas_evaluates_the_best_draws_at_epoch_20_of_longer_trainings(epochs: int | None, asked: int | None) -> None:
+    given = pool(knas=SCORE, knas_seconds=SECONDS)
+    queries = search(given, oracle, method="knas", seed=1, epochs=epochs, queries=None, budget=1e9, k=10)
+    positions = drawn(1, 300)
+    assert [q.arch for q in queries] == [ARCHS[i] for i in by_score(positions)[:10]]
+    assert {q.epochs for q in queries} == {asked}
+    assert sum(q.cost for q in queries) == pytest.approx(1000 + sum(SECONDS[i] for i in positions))
+
+
+def test_knas_is_guided_by_the_signal_where_the_pool_knows_no_other_epochs() -> None:
+    given = pool(knas=SCORE)
+    given.knows = lambda epochs: False  # type: ignore[attr-defined]
+    queries = search(given, oracle, method="knas", seed=1, epochs=200, queries=3)
+    assert [q.epochs for q in queries] == [None] * 3
+
+
+@pytest.mark.parametrize("method", ["naswot", "knas"])
+def test_a_resumed_search_makes_the_same_queries_and_pays_for_its_scores_once(method: str) -> None:
+    def run(queries: int, history: list[Query] | None = None) -> list[Query]:
+        columns = {"naswot": SCORE, "knas": SCORE, f"{method}_seconds": SECONDS}
+        return search(pool(**columns), oracle, method=method, seed=3, queries=queries, history=history or ())
+
+    whole = run(5)
+    resumed = run(5, run(1))
+    key: Callable[[Query], object] = lambda q: (q.arch, q.cost, q.performance)  # noqa: E731
+    assert list(map(key, whole)) == list(map(key, resumed))
