@@ -523,26 +523,26 @@ def search(
     from hnas.pipeline.search.request import new_search
     from hnas.pipeline.search.saved import open_search
     from hnas.pipeline.search.session import run_search
-    from hnas.pipeline.search.settings import method_of, options_of, training_settings
+    from hnas.pipeline.search.settings import method_of, options_of, training_of_search
     from hnas.pipeline.store.space_cache import space_cache
 
     place = _store(store)
     connection = connect(place, _tables())
-    training = None
-    if oracle != "table" or save is not None:
-        training = training_settings(
-            dataset or "digits",
-            recipe=recipe,
-            options=recipe_option or (),
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            usual_epochs=12,
-            threads=threads,
-            channels=channels,
-            cells=cells,
-            image_size=image_size,
-        )
+    training = training_of_search(
+        oracle,
+        dataset,
+        save=save is not None,
+        resumed=resume is not None,
+        recipe=recipe,
+        recipe_option=recipe_option or (),
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        threads=threads,
+        channels=channels,
+        cells=cells,
+        image_size=image_size,
+    )
     if resume is not None:
         started = open_search(connection, place, resume)
     elif space is not None:
@@ -636,8 +636,9 @@ def compare(
     image_size: ImageSizeOption = None,
     device: DeviceOption = "auto",
     threads: Annotated[
-        int, typer.Option("--threads", metavar="N", help="Threads of each training on the CPU, beside the others.")
-    ] = 1,
+        int | None,
+        typer.Option("--threads", metavar="N", help="Threads of each training on the CPU, beside the others.  [1]"),
+    ] = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     tls_ca: TLSAuthorityOption = None,
@@ -677,27 +678,26 @@ def compare(
     from hnas.pipeline.comparison.specs import parse_specs
     from hnas.pipeline.io.figure_files import check_figure
     from hnas.pipeline.io.terminal_tables import terminal_width
-    from hnas.pipeline.search.settings import training_settings
+    from hnas.pipeline.search.settings import training_of_search
     from hnas.pipeline.store.space_cache import space_cache
 
     specs = parse_specs(methods)
     if plot is not None:
         check_figure(plot)
-    training = None
-    if oracle != "table":
-        training = training_settings(
-            dataset or "digits",
-            recipe=recipe,
-            options=recipe_option or (),
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            usual_epochs=12,
-            threads=threads,
-            channels=channels,
-            cells=cells,
-            image_size=image_size,
-        )
+    training = training_of_search(
+        oracle,
+        dataset,
+        usual_threads=1,
+        recipe=recipe,
+        recipe_option=recipe_option or (),
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        threads=threads,
+        channels=channels,
+        cells=cells,
+        image_size=image_size,
+    )
     place = _store(store)
     connection = connect(place, _tables())
     comparison = new_comparison(
@@ -799,7 +799,7 @@ def evaluate(
     training = training_settings(
         dataset,
         recipe=recipe or OWN_RECIPES.get(space),
-        options=recipe_option or (),
+        recipe_option=recipe_option or (),
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,

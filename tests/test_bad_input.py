@@ -272,6 +272,14 @@ CASES = [
     case("a condition that leaves nothing", 2, "needs at least 2", *SEARCH, "--where", "params < 1"),
     case("a signal that no architecture has", 2, "after 13 epochs", *SEARCH, "--epochs", "13"),
     case("an option without a value", 2, "no new NAME=VALUE", *SEARCH, "--option", "draws"),
+    case("trainings set for a table", 2, "trains nothing: leave out --recipe-option, --lr, --threads",
+         *SEARCH, "--lr", "0.1", "--threads", 2, "--recipe-option", "cutout=3"),
+    case("trainings set for a comparison of a table", 2, "trains nothing: leave out --image-size ... --oracle train",
+         "compare", "nasbench201", "--methods", "hnas", "--image-size", 8),
+    case("trainings set for a saved search", 2, "as the search was begun: leave out --batch-size",
+         "search", "--resume", "0123456789", "--batch-size", 8),
+    case("a recipe that holds nothing out", 2, "darts holds out no images ... valid=0.2",
+         *SEARCH, "--oracle", "train", "--recipe", "darts", "--dry-run"),
     case("an unknown accuracy", 2, "'train' is unknown ... valid_accuracy", *SEARCH, "--accuracy", "train"),
     case("an unknown column to correlate with", 2, "'nope' ... test_accuracy", "correlate", "--with", "nope"),
     case("an unknown data set to search on", 2, "no run ... dataset nope", *SEARCH, "--dataset", "nope"),
@@ -298,7 +306,7 @@ CASES = [
     case("a side that does not fit the space", 2, NEEDS_MULTIPLE, *ON, class_folders(6, 6), store=absent),
     case("a side that does not fit, trained", 2, NEEDS_MULTIPLE, *EVALUATE, "--dataset", class_folders(6, 6)),
     case("a side that does not fit, dry run", 2, NEEDS_MULTIPLE, *SAMPLE, "--image-size", 6, "--dry-run"),
-    case("a class with a single image", 2, "class 0 has a single image ... 2",
+    case("a class with a single image", 2, "class class0 has a single image ... 2",
          *EVALUATE, "--dataset", class_folders(8, 8, images=1)),
     # sizes
     *(case(f"batch size {size}", 2, f"--batch-size {size} ... 2 ... 4096", *SAMPLE, "--batch-size", size)

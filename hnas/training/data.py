@@ -15,7 +15,7 @@ from hnas.errors import UsageError, check_seed
 
 
 def stratified_split(
-    labels: NDArray[np.integer], share: float, seed: int
+    labels: NDArray[np.integer], share: float, seed: int, classes: Sequence[str] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of a training and a validation part that hold every class in the same proportion.
 
@@ -26,6 +26,7 @@ def stratified_split(
         labels: (n,) integers.
         share: the validation part's share, in (0, 1).
         seed: 0 or above; the same seed gives the same split.
+        classes: what errors call the classes 0, 1, …; by default their numbers.
 
     Returns:
         training (n - v,) and validation (v,), each ascending, disjoint, together 0, …, n - 1.
@@ -47,8 +48,9 @@ def stratified_split(
     chosen = np.zeros(len(labels), dtype=bool)
     for label, size in zip(*np.unique(labels, return_counts=True), strict=True):
         if size < 2:
+            name = label if classes is None else classes[label]
             raise UsageError(
-                f"class {label} has a single image; a stratified split needs at least 2, one for training and one for "
+                f"class {name} has a single image; a stratified split needs at least 2, one for training and one for "
                 "validation"
             )
         count = min(max(round(share * int(size)), 1), int(size) - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -43,15 +43,21 @@ def accuracy(
 
 
 def share_right(
-    network: nn.Module, images: Tensor, labels: Tensor, normalise: Normalise, batch_size: int = 512
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    normalise: Normalise,
+    batch_size: int = 512,
+    tick: Callable[[], None] = lambda: None,
 ) -> float:
-    """The same of checked data, normalised by `normalise`."""
+    """The same of checked data, normalised by `normalise`; `tick` is called after each batch."""
     right = torch.zeros((), dtype=torch.int64, device=normalise.mean.device)
     with mode(network, training=False), torch.no_grad():
         for some, truth in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
             logits = logits_of(network, normalise(some))
             check_classes(truth, logits.shape[1], "evaluation")
             right += (logits.argmax(1) == truth.to(right.device)).sum()
+            tick()
     return 100 * int(right) / len(labels)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hnas.errors import HnasError, UsageError, check_seed
 from hnas.training.augmentation import augment, crop_padding, cut_out
 from hnas.training.data import Normalise, check_classes, check_data
-from hnas.training.evaluation import accuracy, logits_of, mode, probe, share_right
+from hnas.training.evaluation import logits_of, mode, probe, share_right
 from hnas.training.recipe import Recipe, learning_rate
 from hnas.training.result import Checkpoint, DivergedError, Epoch, TrainingResult
 
@@ -56,7 +56,8 @@ def train(
         valid, test: images and labels as above, only evaluated on: `valid` after each epoch, `test` after the last.
         checkpoint: keeps the state after each epoch but the last. A training of the same arguments that finds a state
             goes on from it, and gives what it would have given undisturbed.
-        progress: called after every step with steps done, steps in all, and the mean loss of this epoch so far.
+        progress: called after every step with steps done, steps in all, and the mean loss of this epoch so far, and
+            again with the same after every batch of an evaluation.
 
     Raises:
         UsageError: data of the wrong type, shape or length, fewer than 2 images, labels the network has no class for,
@@ -87,7 +88,7 @@ def train(
     last = loop.curve[-1]
     return TrainingResult(
         valid_accuracy=last.valid_accuracy,
-        test_accuracy=None if test is None else accuracy(network, *test, mean, std),
+        test_accuracy=None if test is None else loop.measure(*test, normalise.plain(), progress),
         train_loss=last.loss,
         train_accuracy=last.train_accuracy,
         epochs=recipe.epochs,
@@ -113,6 +114,7 @@ class _Loop:
     ) -> None:
         self.start = start
         self.curve: list[Epoch] = []
+        self._told = (0, 0, 0.0)
         self._network, self._parameters, self._normalise, self._recipe = network, parameters, normalise, recipe
         self._checkpoint = checkpoint
         self._device = parameters[0].device
@@ -185,7 +187,8 @@ class _Loop:
             right += (logits.detach().argmax(1) == truth).sum()
             seen += len(index)
             if progress is not None:
-                progress(epoch * self._steps + step + 1, recipe.epochs * self._steps, float(loss_sum) / seen)
+                self._told = epoch * self._steps + step + 1, recipe.epochs * self._steps, float(loss_sum) / seen
+                progress(*self._told)
         # Once an epoch: on CUDA each look would wait for the device, as it does for who watches the progress.
         if not bool(loss_sum.isfinite()) or not all(bool(p.isfinite().all()) for p in self._parameters):
             raise DivergedError(
@@ -194,13 +197,18 @@ class _Loop:
                 time.perf_counter() - self.start,
                 tuple(self.curve),
             )
-        measured = None if valid is None else share_right(self._network, *valid, self._evaluating(epoch))
+        measured = None if valid is None else self.measure(*valid, self._evaluating(epoch), progress)
         self.curve.append(
             Epoch(
                 epoch + 1, float(loss_sum) / seen, 100 * int(right) / seen, measured, rate,
                 time.perf_counter() - self.start,
             )
         )  # fmt: skip
+
+    def measure(self, images: Tensor, labels: Tensor, normalise: Normalise, progress: Progress | None) -> float:
+        """The network's accuracy on checked data, in percent."""
+        tick = (lambda: None) if progress is None else lambda: progress(*self._told)
+        return share_right(self._network, images, labels, normalise, tick=tick)
 
     def _loss(self, inputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """The logits and the loss of a batch."""

@@ -126,6 +126,7 @@ def prepare(
     if oracle is not None:
         evaluate = oracle
     elif settings.training is not None:
+        settings.training.check_guides()  # before it reads the images
         evaluate = trainer = trainer_of(connection, settings, settings.training, store, device, progress, notice)
         training = trainer.size(pool.smallest_and_largest())
     else:

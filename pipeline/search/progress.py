@@ -44,17 +44,20 @@ class TrainingBar:
     def _logging(self, epochs: int) -> Any:
         begun = time.monotonic()
         before: int | None = None  # of a stopped training that goes on: what was done took none of this time
+        last = 0
 
         def advance(done: int, total: int, loss: float) -> None:
-            nonlocal before
+            nonlocal before, last
             before = done - 1 if before is None else before
+            doing = "measuring the accuracy" if done == last else f"loss {loss:.3f}"
+            last = done
             now = time.monotonic()
             if now - self._last < _LOG_EVERY:
                 return
             self._last = now
             epoch = (done - 1) * epochs // total + 1
             left = duration((now - begun) * (total - done) / (done - before))
-            line = f"{clock()} epoch {epoch} of {epochs}, loss {loss:.3f}, {left} left"
+            line = f"{clock()} epoch {epoch} of {epochs}, {doing}, {left} left"
             print(line, file=self._stderr, flush=True)
 
         return advance

@@ -43,6 +43,16 @@ class TrainingSettings:
                 del saved[name]
         return saved
 
+    def check_guides(self) -> None:
+        """Raise `UsageError` where no image is held out, so that a search has nothing to go by."""
+        from hnas.training import recipe_named
+
+        if not recipe_named(self.recipe, self.options).valid:
+            raise UsageError(
+                f"the recipe {self.recipe} holds out no images, so a search has nothing to go by; "
+                "--recipe-option valid=0.2 holds out a fifth"
+            )
+
 
 def method_of(method: str, *, metric: str | None = None, by: str | None = None) -> tuple[str, str | None]:
     """The name and the argument of a method written as `name` or `name:argument`, or with `metric` or `by` apart.
@@ -105,21 +115,21 @@ def training_settings(
     images: str,
     *,
     recipe: str | None = None,
-    options: Sequence[str] = (),
+    recipe_option: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     usual_epochs: int | None = None,
     **others: int | None,
 ) -> TrainingSettings:
-    """Settings of trainings by the `recipe`, with its fields changed by `options` such as `cutout=16`.
+    """Settings of trainings by the `recipe`, with its fields changed by each `recipe_option` such as `cutout=16`.
 
     Numbers that are None are the recipe's; where no recipe is asked for either, it is NAS-Bench-201's with
     `usual_epochs`. `others` are fields of `TrainingSettings`. Raises `UsageError` for what does not exist or fit.
     """
     from hnas.training import recipe_named
 
-    changed = _assignments(options, "--recipe-option", "cutout=16")
+    changed = _assignments(recipe_option, "--recipe-option", "cutout=16")
     if recipe is None and usual_epochs is not None:
         changed.setdefault("epochs", usual_epochs)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
@@ -129,6 +139,30 @@ def training_settings(
         epochs=whole.epochs, batch_size=whole.batch_size, lr=whole.lr, images=images, recipe=recipe or "nasbench201",
         options=rest, **others,
     )  # fmt: skip
+
+
+def training_of_search(
+    oracle: str,
+    dataset: str | None,
+    *,
+    epochs: int | None,
+    save: bool = False,
+    resumed: bool = False,
+    usual_threads: int | None = None,
+    **given: Any,
+) -> TrainingSettings | None:
+    """The settings of the trainings of a search, or of that of a winner to `save`; None where nothing is trained.
+
+    `given` are options of `training_settings`. Raises `UsageError` where there are any without a training; `epochs` are
+    then those of a table. `resumed` says that the search is a saved one, which has settings of its own.
+    """
+    if oracle != "table" or save:
+        given["threads"] = given["threads"] or usual_threads
+        return training_settings(dataset or "digits", epochs=epochs, usual_epochs=12, **given)
+    if named := [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, ())]:
+        why = "--resume goes on as the search was begun" if resumed else "--oracle table trains nothing"
+        raise UsageError(f"{why}: leave out {', '.join(named)}{'' if resumed else ', or give --oracle train'}")
+    return None
 
 
 @dataclass(frozen=True)

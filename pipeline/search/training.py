@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hnas.devices import choose_device
-from hnas.errors import UsageError
 from hnas.optim.algorithm import Evaluation, Query
 from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.images import ImageDataset, open_dataset
 from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.io.memory import peak_memory
+from hnas.pipeline.io.printable import printable
 from hnas.pipeline.search.memory import Memory
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.store.store import Store
@@ -116,14 +116,15 @@ class Trainer:
         self._image_size = dataset.size
         self._mean, self._std = dataset.mean, dataset.std
         self._progress, self._notice, self._alike = progress, notice, alike
-        pixels = dataset.train.images(np.arange(len(dataset.train)))
+        pixels, labels = dataset.train.images(np.arange(len(dataset.train))), dataset.train.labels
+        names = [printable(name) for name in dataset.classes]
         self._valid: tuple[torch.Tensor, torch.Tensor] | None = None
         if self._recipe.valid:
-            training, validation = stratified_split(dataset.train.labels, self._recipe.valid, seed)
-            self._valid = self._load(pixels, dataset.train.labels, validation)
+            training, validation = stratified_split(labels, self._recipe.valid, seed, names)
+            self._valid = self._load(pixels, labels, validation)
         else:
             training = np.arange(len(pixels))
-        self._train = self._load(pixels, dataset.train.labels, training)
+        self._train = self._load(pixels, labels, training)
         self._test = None
         if (with_test or store is not None) and dataset.test is not None:
             test = np.arange(len(dataset.test))
@@ -278,11 +279,6 @@ class Trainer:
 
     def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
         """The validation accuracy of `arch` in percent, and the seconds of its training."""
-        if self._valid is None:
-            raise UsageError(
-                f"the recipe {self._recipe_name} holds out no images, so a search has nothing to go by; "
-                "--recipe-option valid=0.2 holds out a fifth"
-            )
         chance = 100 / self._network["classes"]
         if self._alike and self._memory is not None:
             found = self._memory.trainings.alike(arch, self._recipe.epochs if epochs is None else epochs)

@@ -210,8 +210,11 @@ class Store:
         except Exception as error:  # of the system, or of whatever the file system is
             raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
 
-    def write_bytes(self, content: bytes, *parts: str) -> None:
-        """Write a file aside and rename it into place; an object store's own put is whole already."""
+    def write_bytes(self, content: bytes, *parts: str, lasting: bool = True) -> None:
+        """Write a file aside and rename it into place; an object store's own put is whole already.
+
+        What is not `lasting` outlives the process but perhaps not a loss of power, and costs no wait for the disk.
+        """
         path = self.path(*parts)
         with self.writing(path):
             if not self.local:
@@ -219,8 +222,8 @@ class Store:
                 return
             with self.aside(*parts) as aside:
                 aside.file.write(content)
-                aside.seal()
-                aside.keep()
+                aside.seal(lasting)
+                aside.keep(lasting)
 
     @contextlib.contextmanager
     def aside(self, *parts: str) -> Iterator[Aside]:
@@ -347,20 +350,21 @@ class Aside:
         self._store, self._path = store, path
         self.name, self.file = name, file
 
-    def seal(self) -> None:
+    def seal(self, lasting: bool = True) -> None:
         """Everything is written: bring it to the disk, so that a full one is noticed before anything is replaced."""
         self.file.flush()
-        os.fsync(self.file.fileno())
+        if lasting:
+            os.fsync(self.file.fileno())
         self.file.close()
 
-    def keep(self) -> None:
+    def keep(self, lasting: bool = True) -> None:
         """Put the sealed file into its place, whole at once."""
         if self._store.local:
             parent = Path(self._path).parent
             made = _make_folder(parent)
             self.name.chmod(0o666 & ~_umask())
             self.name.replace(self._path)
-            for folder in {parent, *(new.parent for new in made)}:
+            for folder in {parent, *(new.parent for new in made)} if lasting else ():
                 sync_folder(folder)
         else:
             self._store.fs.put_file(str(self.name), self._path)

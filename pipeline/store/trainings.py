@@ -156,8 +156,8 @@ class StoredState:
         return None
 
     def write(self, state: bytes) -> None:
-        """Keep `state` in place of the last one, whole or not at all."""
-        self._store.write_bytes(_checksum(state) + state, *self._parts)
+        """Keep `state` in place of the last one, whole or not at all; after a loss of power perhaps neither."""
+        self._store.write_bytes(_checksum(state) + state, *self._parts, lasting=False)
 
 
 def is_trained(source: str) -> bool:

@@ -123,7 +123,8 @@ def test_digits_are_learnt_within_a_few_epochs(digits: tuple[Data, Data]) -> Non
     assert result.parameters == sum(p.numel() for p in network.parameters())
     assert 0 < result.seconds < 60
     batches = math.ceil(len(digits[0][0]) / 64)
-    assert [step[:2] for step in steps] == [(i + 1, 6 * batches) for i in range(6 * batches)]
+    told = [(i + 1, 6 * batches) for i in range(6 * batches) for _ in range(1 + (i % batches == batches - 1))]
+    assert [step[:2] for step in steps] == [*told, *told[-1:] * math.ceil(len(digits[0][0]) / 512)], "with evaluations"
     assert steps[-1][2] == pytest.approx(result.train_loss)
     assert all(p.grad is None for p in network.parameters())
 

@@ -265,7 +265,7 @@ def test_settings_without_a_recipe_are_those_of_earlier_versions():
     plain = training_settings("digits", usual_epochs=12)
     assert plain == TrainingSettings(epochs=12, batch_size=256, lr=0.1, images="digits")
     assert list(plain.as_dict()) == ["epochs", "batch_size", "lr", "threads", "images", "image_size"]
-    own = training_settings("digits", recipe="hnas-darts", options=["cutout=8"], lr=0.2, usual_epochs=12)
+    own = training_settings("digits", recipe="hnas-darts", recipe_option=["cutout=8"], lr=0.2, usual_epochs=12)
     assert (own.epochs, own.batch_size, own.lr, own.options) == (10, 576, 0.2, {"cutout": 8})
     assert TrainingSettings(**own.as_dict()) == own
 
