@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hnas.errors import HnasError, UsageError
     from hnas.metrics import Metrics, compute_metrics
-    from hnas.optim.algorithm import Evaluation, Query, Search, search
+    from hnas.optim.algorithm import Evaluation, EvaluationError, Query, Search, search
     from hnas.optim.objective import objective
     from hnas.optim.pools import ArrayPool
     from hnas.pipeline.models import load
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArrayPool",
     "Evaluation",
+    "EvaluationError",
     "HnasError",
     "Metrics",
     "Query",
@@ -54,6 +55,7 @@ _HOMES = {
     "objective": "hnas.optim.objective",
     "ArrayPool": "hnas.optim.pools",
     "Evaluation": "hnas.optim.algorithm",
+    "EvaluationError": "hnas.optim.algorithm",
     "Query": "hnas.optim.algorithm",
     "Search": "hnas.optim.algorithm",
     "search": "hnas.optim.algorithm",

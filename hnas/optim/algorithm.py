@@ -18,10 +18,25 @@ MOST_QUERIES = 10_000
 
 
 class Evaluation(NamedTuple):
-    """The performance of an architecture in percent, and the seconds that a budget is charged for it."""
+    """The performance of an architecture in percent, and the seconds that a budget is charged for it.
+
+    `output` and `exit_status` are how a program ended that evaluated it, to be kept beside the query.
+    """
 
     performance: float
     cost: float
+    output: str | None = None
+    exit_status: int | None = None
+
+
+class EvaluationError(HnasError):
+    """An evaluation that failed, which costs the query and not the search; see `Evaluation` for what it carries."""
+
+    def __init__(
+        self, sentence: str, cost: float | None = None, output: str | None = None, exit_status: int | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.cost, self.output, self.exit_status = cost, output, exit_status
 
 
 class Oracle(Protocol):
@@ -30,7 +45,8 @@ class Oracle(Protocol):
     def __call__(self, arch: str, epochs: int | None = None, /) -> float | Evaluation:
         """The validation performance of `arch` in percent, after `epochs` where a method asks for another number.
 
-        Without a cost the time of the call is charged. Raises `HnasError` where it cannot be evaluated.
+        Without a cost the time of the call is charged. Raises `EvaluationError` where this evaluation failed, which
+        costs the query; any other error ends the search.
         """
         ...
 
@@ -41,7 +57,8 @@ class Query:
 
     `cost` is what the budget is charged: for the evaluation, and what the `Proposal` says of the method's own work.
     `seconds` is the oracle's wall time, `own_seconds` the method's. `epochs`, `mu`, `nu` and `objective` are those of
-    the `Proposal`.
+    the `Proposal`. `failure` says why an evaluation failed, whose performance is NaN; `output` and `exit_status` are
+    those of the `Evaluation`.
     """
 
     query: int
@@ -54,6 +71,9 @@ class Query:
     mu: float | None = None
     nu: float | None = None
     objective: float | None = None
+    failure: str | None = None
+    output: str | None = None
+    exit_status: int | None = None
 
 
 class Search:
@@ -91,25 +111,40 @@ class Search:
         self._own_seconds = time.perf_counter() - begun
         return self._asked
 
-    def tell(self, proposal: Proposal, performance: float, *, cost: float = 0.0, seconds: float = 0.0) -> Query:
+    def tell(
+        self,
+        proposal: Proposal,
+        performance: float,
+        *,
+        cost: float = 0.0,
+        seconds: float = 0.0,
+        failure: str | None = None,
+        output: str | None = None,
+        exit_status: int | None = None,
+    ) -> Query:
         """Take the `performance` of what `ask` gave, in percent, its `cost` and the wall time of its evaluation.
 
+        Where there is a `failure`, the performance is NaN and never wins; the method is told the worst so far, or 0.
         Raises `UsageError` where it is another proposal, `HnasError` where the performance or cost is not finite.
         """
         if proposal is not self._asked:
             raise UsageError(f"{proposal.arch} is not what was asked for last; tell each proposal once, in order")
-        if not math.isfinite(performance):
+        if failure is not None:
+            performance = math.nan
+        elif not math.isfinite(performance):
             raise HnasError(f"the oracle answered {performance} for {proposal.arch}; a finite number is needed")
         if not 0 <= cost < math.inf:
             raise HnasError(f"the oracle charged {cost} seconds for {proposal.arch}; a finite number is needed")
         begun = time.perf_counter()
-        self._method.tell(proposal, performance, cost)
+        # A method learns from every query, and compares the numbers: one far below all others would be all it sees.
+        worst = min((query.performance for query in self.queries if query.failure is None), default=0.0)
+        self._method.tell(proposal, performance if failure is None else worst, cost)
         own = self._own_seconds + time.perf_counter() - begun
         cost = proposal.seconds + (0.0 if proposal.final else cost)
         self._asked = None
         query = Query(
             len(self.queries) + 1, proposal.arch, performance, cost, seconds, own,
-            proposal.epochs, proposal.mu, proposal.nu, proposal.objective,
+            proposal.epochs, proposal.mu, proposal.nu, proposal.objective, failure, output, exit_status,
         )  # fmt: skip
         self.queries.append(query)
         return query
@@ -126,7 +161,7 @@ class Search:
                 f"lead to {proposal.arch if proposal else 'none'}; the run or the settings have changed, so start a "
                 "new search"
             )
-        self.tell(proposal, query.performance, cost=query.cost)
+        self.tell(proposal, query.performance, cost=query.cost, failure=query.failure)
         self.queries[-1] = query
 
     @property
@@ -173,14 +208,25 @@ def search(
         proposal = running.ask()
         if proposal is None or len(running.queries) >= MOST_QUERIES:
             break
-        asked = time.perf_counter()
-        answer = oracle(proposal.arch) if proposal.epochs is None else oracle(proposal.arch, proposal.epochs)
-        seconds = time.perf_counter() - asked
-        performance, cost = answer if isinstance(answer, Evaluation) else (answer, seconds)
-        query = running.tell(proposal, float(performance), cost=float(cost), seconds=seconds)
+        query = running.tell(proposal, **evaluate(oracle, proposal))
         spent += query.cost
         on_query(query)
     return running.queries
+
+
+def evaluate(oracle: Oracle, proposal: Proposal) -> dict[str, Any]:
+    """The evaluation of `proposal`, failed or not, as `Search.tell` takes it."""
+    asked = time.perf_counter()
+    found: dict[str, Any]
+    try:
+        answer = oracle(proposal.arch) if proposal.epochs is None else oracle(proposal.arch, proposal.epochs)
+        found = answer._asdict() if isinstance(answer, Evaluation) else {"performance": answer, "cost": None}
+    except EvaluationError as error:
+        found = {"performance": math.nan, "failure": str(error), "cost": error.cost, "output": error.output}
+        found["exit_status"] = error.exit_status
+    seconds = time.perf_counter() - asked
+    cost = seconds if found["cost"] is None else float(found["cost"])
+    return {**found, "performance": float(found["performance"]), "cost": cost, "seconds": seconds}
 
 
 def check_limits(queries: int | None, budget: float | None) -> None:
@@ -196,10 +242,13 @@ def check_limits(queries: int | None, budget: float | None) -> None:
 def best(queries: Sequence[Query]) -> Query:
     """The query with the highest performance of the longest trainings, the earliest among equals.
 
-    Raises `UsageError` where there is none.
+    One that failed never wins. Raises `UsageError` where there is none, `HnasError` where all failed.
     """
     if not queries:
         raise UsageError("the search made no query, so it has no winner")
-    longest = max(math.inf if q.epochs is None else q.epochs for q in queries)
-    of_longest = [q for q in queries if (math.inf if q.epochs is None else q.epochs) == longest]
+    found = [q for q in queries if q.failure is None]
+    if not found:
+        raise HnasError(f"all {len(queries)} evaluations failed, so the search has no winner; {queries[-1].failure}")
+    longest = max(math.inf if q.epochs is None else q.epochs for q in found)
+    of_longest = [q for q in found if (math.inf if q.epochs is None else q.epochs) == longest]
     return max(of_longest, key=lambda q: (q.performance, -q.query))

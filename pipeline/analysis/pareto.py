@@ -166,5 +166,6 @@ def _performances(connection: duckdb.DuckDBPyConnection, searches: Sequence[str]
                 f"there is no search {search!r} with queries in the store; `hnas sql 'FROM searches'` lists them"
                 f"{did_you_mean(search, names)}"
             )
-        found |= {arch: max(value, found.get(arch, value)) for arch, value in performances.items()}
+        succeeded = {arch: value for arch, value in performances.items() if value is not None}
+        found |= {arch: max(value, found.get(arch, value)) for arch, value in succeeded.items()}
     return found

@@ -83,7 +83,7 @@ class Results:
         for part in stored_parts(store, self._comparison.name):
             table = store.read_table(["arch", "performance"], FOLDER, self._comparison.name, part.name)
             for arch, performance in zip(table["arch"].to_pylist(), table["performance"].to_pylist(), strict=True):
-                values[places[arch]] = performance
+                values[places[arch]] = np.nan if performance is None else performance
         return values
 
     @property
@@ -208,7 +208,8 @@ def _found(queries: pa.Table, places: dict[str, int]) -> Found:
             "remove the comparison and make it again"
         ) from None
     epochs = np.nan_to_num(queries["epochs"].to_numpy(zero_copy_only=False).astype(float), nan=np.inf)
-    performance = queries["performance"].to_numpy()
+    failed = np.isnan(performance := queries["performance"].to_numpy().astype(float))
+    performance, epochs = np.where(failed, -np.inf, performance), np.where(failed, -np.inf, epochs)
     return Found(archs[incumbents(epochs, performance)], np.cumsum(queries["cost"].to_numpy()))
 
 

@@ -20,7 +20,7 @@ _OF_ROWS = ("space", "arch", "dataset")
 # Those of the views over runs and searches, and of the pool that a search makes of them.
 _OWN = (
     *("run", "run_group", "n_runs", "canonical", "status", "params", "flops", "id", "class", "metric", "performance"),
-    *("cost", "source", "query", "objective", "mu", "nu", "own_seconds", "ntk_row", "filename", "epoch"),
+    *("cost", "source", "query", "objective", "mu", "nu", "own_seconds", "ntk_row", "filename", "epoch", "failure"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -30,6 +31,9 @@ SCHEMA = pa.schema(
         ("own_seconds", pa.float64()),
         ("cost", pa.float64()),
         ("epochs", pa.int32()),
+        ("failure", pa.string()),
+        ("output", pa.string()),
+        ("exit_status", pa.int32()),
     ]
 )
 
@@ -63,16 +67,18 @@ def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
     return settings, [query_of(row) for row in table.to_pylist()]
 
 
-# Queries of older versions have no cost and no epochs: they were charged the wall time of a training.
-_SAVED_ALWAYS = [name for name in SCHEMA.names if name not in ("cost", "epochs")]
+# Queries of older versions have no cost and no epochs: they were charged the wall time of a training. None failed.
+_SAVED_ALWAYS = [name for name in SCHEMA.names if name not in ("cost", "epochs", "failure", "output", "exit_status")]
 
 
 def query_of(row: dict[str, Any]) -> Query:
     """A saved query."""
     row = {name: row[name] for name in SCHEMA.names if name in row}
-    return Query(**{**row, "cost": row["seconds"] if row.get("cost") is None else row["cost"]})
+    cost = row["seconds"] if row.get("cost") is None else row["cost"]
+    return Query(**{**row, "cost": cost, "performance": math.nan if row["performance"] is None else row["performance"]})
 
 
 def queries_table(queries: Sequence[Query]) -> pa.Table:
-    """The queries (n) as rows of `SCHEMA`."""
-    return pa.Table.from_pylist([asdict(query) for query in queries], schema=SCHEMA)
+    """The queries (n) as rows of `SCHEMA`; those that failed have no performance."""
+    rows = [asdict(query) | ({"performance": None} if query.failure is not None else {}) for query in queries]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)

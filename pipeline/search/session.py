@@ -59,7 +59,11 @@ class SearchResult:
             "cost": self.cost,
             "best": {name: getattr(winner, name) for name in ("arch", "performance", "mu", "nu", "query")},
             "test": self.test,
-            "queries": [{name: getattr(q, name) for name in shown} for q in self.queries],
+            "queries": [
+                {name: getattr(q, name) for name in shown}
+                | ({} if q.failure is None else {"performance": None, "failure": q.failure})
+                for q in self.queries
+            ],
         }
 
 

@@ -205,13 +205,15 @@ FROM (
 LEFT JOIN (SELECT search, sum(cost) AS cost FROM queries GROUP BY search) AS q ON s.search = q.search;
 
 -- The best of each search so far, after each of its queries: `spent` is the cost of all queries up to this one. Where a method
--- trains for several numbers of epochs, the best of the longest so far.
+-- trains for several numbers of epochs, the best of the longest so far. An evaluation that failed, with NULL for its
+-- performance, is none.
 CREATE VIEW incumbents AS
 WITH steps AS (
     SELECT
         search, query, arch, performance,
         sum(cost) OVER (PARTITION BY search ORDER BY query) AS spent,
         arg_max(struct_pack(arch, performance, query), struct_pack(e := coalesce(epochs, 2147483647), performance, q := -query))
+            FILTER (WHERE performance IS NOT NULL)
             OVER (PARTITION BY search ORDER BY query) AS best
     FROM queries
 )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from hnas.errors import HnasError, UsageError
-from hnas.optim.algorithm import search
+from hnas.optim.algorithm import Evaluation, search
 from hnas.optim.pools import ArrayPool
 from hnas.pipeline.catalog.expressions import condition
 from hnas.pipeline.catalog.pool import RunPool
@@ -110,7 +110,7 @@ def test_performance_and_cost_are_means_over_the_seeds_of_the_signal(store):
     expected = [50.5 + i for i in range(40)]
     assert [pool.evaluate(arch).performance for arch in pool.archs] == expected
     assert {pool.evaluate(arch).cost for arch in pool.archs} == {10.5}
-    assert pool.evaluate(pool.archs[3], 4) == (27.0, 6.0)
+    assert pool.evaluate(pool.archs[3], 4) == Evaluation(27.0, 6.0)
     with pytest.raises(HnasError, match="no curves with epoch 3"):
         pool.evaluate(pool.archs[3], 3)
 
