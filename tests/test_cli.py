@@ -176,7 +176,7 @@ def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) ->
     whole = json.loads(hnas(*arguments).out)
     known = {path.name for path in (store / "searches").iterdir()}
 
-    from hnas.optim.algorithm import Evaluation
+    from hnas.optim.evaluations import Evaluation
     from hnas.pipeline.catalog.pool import RunPool
 
     answered, evaluate = 0, RunPool.evaluate

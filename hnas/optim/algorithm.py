@@ -5,75 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from concurrent.futures import Executor
+from typing import Any
 
 from hnas.errors import HnasError, UsageError, check_seed
+from hnas.optim.evaluations import Asked, Evaluation, EvaluationError, Oracle, Query, Simulated, Submitted
 from hnas.optim.methods.protocol import Proposal
 from hnas.optim.methods.registry import make_method
 from hnas.optim.pools import Pool
 
-#: The most queries that a search makes.
-MOST_QUERIES = 10_000
+__all__ = ["Evaluation", "EvaluationError", "Oracle", "Query", "Search", "best", "search"]
 
-
-class Evaluation(NamedTuple):
-    """The performance of an architecture in percent, and the seconds that a budget is charged for it.
-
-    `output` and `exit_status` are how a program ended that evaluated it, to be kept beside the query.
-    """
-
-    performance: float
-    cost: float
-    output: str | None = None
-    exit_status: int | None = None
-
-
-class EvaluationError(HnasError):
-    """An evaluation that failed, which costs the query and not the search; see `Evaluation` for what it carries."""
-
-    def __init__(
-        self, sentence: str, cost: float | None = None, output: str | None = None, exit_status: int | None = None
-    ) -> None:
-        super().__init__(sentence)
-        self.cost, self.output, self.exit_status = cost, output, exit_status
-
-
-class Oracle(Protocol):
-    """The true performance of an architecture, higher is better: a table, or a training."""
-
-    def __call__(self, arch: str, epochs: int | None = None, /) -> float | Evaluation:
-        """The validation performance of `arch` in percent, after `epochs` where a method asks for another number.
-
-        Without a cost the time of the call is charged. Raises `EvaluationError` where this evaluation failed, which
-        costs the query; any other error ends the search.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Query:
-    """One step of a search. `query` counts from 1.
-
-    `cost` is what the budget is charged: for the evaluation, and what the `Proposal` says of the method's own work.
-    `seconds` is the oracle's wall time, `own_seconds` the method's. `epochs`, `mu`, `nu` and `objective` are those of
-    the `Proposal`. `failure` says why an evaluation failed, whose performance is NaN; `output` and `exit_status` are
-    those of the `Evaluation`.
-    """
-
-    query: int
-    arch: str
-    performance: float
-    cost: float
-    seconds: float
-    own_seconds: float
-    epochs: int | None = None
-    mu: float | None = None
-    nu: float | None = None
-    objective: float | None = None
-    failure: str | None = None
-    output: str | None = None
-    exit_status: int | None = None
+#: The most queries that a search makes, and the most evaluations at a time.
+MOST_QUERIES, MOST_PARALLEL = 10_000, 1024
+# Proposals of the classes of pending ones, which wait for these to be told.
+_MOST_HELD = 32
 
 
 class Search:
@@ -87,6 +33,8 @@ class Search:
     ...     query = search.tell(proposal, {"a": 90.1, "b": 92.5, "c": 91.3}[proposal.arch])
     >>> search.best.arch, search.best.performance
     ('b', 92.5)
+
+    Several architectures are evaluated side by side by asking for more before the first is told.
     """
 
     def __init__(
@@ -97,19 +45,51 @@ class Search:
         Raises `UsageError` for an unknown method, and one that the pool cannot serve.
         """
         check_seed(seed)
-        self._method = make_method(method, pool, seed=seed, epochs=epochs, **options)
+        self._pool, self._method = pool, make_method(method, pool, seed=seed, epochs=epochs, **options)
+        self._sequential = getattr(self._method, "parallel", "sequential") == "sequential"
         self.queries: list[Query] = []
-        self._own_seconds = 0.0
-        self._asked: Proposal | None = None
+        #: What was asked for and is not told yet, in that order.
+        self.pending: list[Asked] = []
+        #: Seconds since the search began, by the costs of its evaluations.
+        self.clock = 0.0
+        self._held: list[Proposal] = []
+        self._asks = 0
+        self._waiting = False
 
     def ask(self) -> Proposal | None:
-        """The next architecture to evaluate, or None where nothing is left. Raises `UsageError` when asked twice."""
-        if self._asked is not None:
-            raise UsageError(f"tell the performance of {self._asked.arch} before you ask for the next architecture")
+        """The next architecture to evaluate, also while others are pending: one of another class than theirs.
+
+        None where nothing is to be asked before one of them is told; where none is pending, nothing is left.
+        """
+        if self._waiting:
+            return None
         begun = time.perf_counter()
-        self._asked = self._method.ask()
-        self._own_seconds = time.perf_counter() - begun
-        return self._asked
+        self._asks += 1
+        proposal = self._next()
+        self._waiting = proposal is None
+        if proposal is not None:
+            self.clock += proposal.seconds
+            self.pending.append(Asked(proposal, self._asks, self.clock, time.perf_counter() - begun))
+        return proposal
+
+    def _next(self) -> Proposal | None:
+        busy = {self._class(asked.proposal.arch) for asked in self.pending}
+        for held in self._held:
+            if self._class(held.arch) not in busy:
+                self._held.remove(held)
+                return held
+        if self.pending and self._sequential:
+            return None
+        while len(self._held) < _MOST_HELD:
+            proposal = self._method.ask()
+            if proposal is None or not busy or self._class(proposal.arch) not in busy:
+                return proposal
+            self._held.append(proposal)
+        return None
+
+    def _class(self, arch: str) -> int | str:
+        position = self._pool.position(arch)
+        return arch if position is None else int(self._pool.classes[position])
 
     def tell(
         self,
@@ -125,10 +105,11 @@ class Search:
         """Take the `performance` of what `ask` gave, in percent, its `cost` and the wall time of its evaluation.
 
         Where there is a `failure`, the performance is NaN and never wins; the method is told the worst so far, or 0.
-        Raises `UsageError` where it is another proposal, `HnasError` where the performance or cost is not finite.
+        Raises `UsageError` where it is not pending, `HnasError` where the performance or cost is not finite.
         """
-        if proposal is not self._asked:
-            raise UsageError(f"{proposal.arch} is not what was asked for last; tell each proposal once, in order")
+        asked = next((asked for asked in self.pending if asked.proposal is proposal), None)
+        if asked is None:
+            raise UsageError(f"{proposal.arch} is not what was asked for and is pending; tell each proposal once")
         if failure is not None:
             performance = math.nan
         elif not math.isfinite(performance):
@@ -139,30 +120,36 @@ class Search:
         # A method learns from every query, and compares the numbers: one far below all others would be all it sees.
         worst = min((query.performance for query in self.queries if query.failure is None), default=0.0)
         self._method.tell(proposal, performance if failure is None else worst, cost)
-        own = self._own_seconds + time.perf_counter() - begun
+        own = asked.own_seconds + time.perf_counter() - begun
+        self.pending.remove(asked)
+        self._waiting = False
+        self.clock = max(self.clock, asked.end(cost))
         cost = proposal.seconds + (0.0 if proposal.final else cost)
-        self._asked = None
         query = Query(
-            len(self.queries) + 1, proposal.arch, performance, cost, seconds, own,
-            proposal.epochs, proposal.mu, proposal.nu, proposal.objective, failure, output, exit_status,
+            len(self.queries) + 1, proposal.arch, performance, cost, seconds, own, proposal.epochs, proposal.mu,
+            proposal.nu, proposal.objective, failure, output, exit_status, asked.number, self._asks, self.clock,
         )  # fmt: skip
         self.queries.append(query)
         return query
 
     def replay(self, query: Query) -> None:
-        """Make `query` of an earlier search again without evaluating it.
+        """Make `query` of an earlier search again without evaluating it, after the questions that came before it.
 
         Raises `HnasError` where the method asks for another architecture than it did.
         """
-        proposal = self.ask()
-        if proposal is None or (proposal.arch, proposal.epochs) != (query.arch, query.epochs):
+        asks, number = (query.query if n is None else n for n in (query.asks, query.asked))  # older: one at a time
+        while self._asks < asks and not self._waiting:
+            self.ask()
+        asked = next((asked.proposal for asked in self.pending if asked.number == number), None)
+        if asked is None or (asked.arch, asked.epochs) != (query.arch, query.epochs):
             raise HnasError(
                 f"query {query.query} of the saved search evaluated {query.arch}, but these settings and this pool "
-                f"lead to {proposal.arch if proposal else 'none'}; the run or the settings have changed, so start a "
+                f"lead to {asked.arch if asked else 'none'}; the run or the settings have changed, so start a "
                 "new search"
             )
-        self.tell(proposal, query.performance, cost=query.cost, failure=query.failure)
+        self.tell(asked, query.performance, cost=query.cost, failure=query.failure)
         self.queries[-1] = query
+        self.clock = self.clock if query.elapsed is None else query.elapsed
 
     @property
     def best(self) -> Query:
@@ -181,15 +168,23 @@ def search(
     epochs: int | None = None,
     history: Sequence[Query] = (),
     on_query: Callable[[Query], None] = lambda _: None,
+    parallel: int = 1,
+    executor: Executor | None = None,
     **options: Any,
 ) -> list[Query]:
     """Run `method` until it made `queries`, or the query that passes the `budget` in seconds, and return all of them.
 
     `on_query` is called after each query, before the next begins: the place to save it. With the `history` of an
     earlier call (same pool, method, seed, options) the search goes on as if it had never stopped: the old queries are
-    replayed without asking the oracle. Ends early when nothing is left to ask. `best` picks the winner. Raises
-    `UsageError` for impossible settings and pools, `HnasError` where the history is not of this search, and what the
-    oracle raises.
+    replayed without asking the oracle. Ends early when nothing is left to ask. `best` picks the winner.
+
+    With `parallel` evaluations at a time the next architecture is asked for as soon as one of them is told; what is
+    under way when the budget is passed is still told. An `executor` makes the evaluations, of an oracle that it can
+    carry there. Without one they are made here, one after another, and told in the order in which they would have ended
+    side by side, by their costs.
+
+    Raises `UsageError` for impossible settings and pools, `HnasError` where the history is not of this search, and what
+    the oracle raises.
 
     >>> from hnas import ArrayPool, search
     >>> pool = ArrayPool(["a", "b", "c"], {"trace": [1.0, 2.0, 3.0], "kappa": [10.0, 20.0, 40.0]})
@@ -197,40 +192,41 @@ def search(
     >>> best(queries).arch, best(queries).performance
     ('b', 92.5)
     """
-    check_limits(queries, budget)
+    check_limits(queries, budget, parallel)
+    most = MOST_QUERIES if queries is None else queries
     running = Search(pool, method, seed=seed, epochs=epochs, **options)
     spent = 0.0
-    while (queries is None or len(running.queries) < queries) and (budget is None or spent <= budget):
-        if len(running.queries) < len(history):
-            running.replay(history[len(running.queries)])
-            spent += running.queries[-1].cost
-            continue
-        proposal = running.ask()
-        if proposal is None or len(running.queries) >= MOST_QUERIES:
+    for query in history[:most]:
+        under_way = query.asked in [asked.number for asked in running.pending]
+        if budget is not None and spent > budget and not under_way:
             break
-        query = running.tell(proposal, **evaluate(oracle, proposal))
+        running.replay(query)
         spent += query.cost
-        on_query(query)
+    evaluations = Simulated(oracle) if executor is None else Submitted(oracle, executor)
+    with evaluations:
+        for asked in running.pending:  # when an earlier search was stopped
+            evaluations.begin(asked)
+        while len(running.queries) < most:
+            while (
+                len(running.pending) < parallel
+                and len(running.queries) + len(running.pending) < most
+                and (budget is None or spent <= budget)
+                and running.ask() is not None
+            ):
+                evaluations.begin(running.pending[-1])
+            if not running.pending:
+                break
+            for asked, evaluation in evaluations.ended():
+                told = running.tell(asked.proposal, **evaluation)
+                spent += told.cost
+                on_query(told)
     return running.queries
 
 
-def evaluate(oracle: Oracle, proposal: Proposal) -> dict[str, Any]:
-    """The evaluation of `proposal`, failed or not, as `Search.tell` takes it."""
-    asked = time.perf_counter()
-    found: dict[str, Any]
-    try:
-        answer = oracle(proposal.arch) if proposal.epochs is None else oracle(proposal.arch, proposal.epochs)
-        found = answer._asdict() if isinstance(answer, Evaluation) else {"performance": answer, "cost": None}
-    except EvaluationError as error:
-        found = {"performance": math.nan, "failure": str(error), "cost": error.cost, "output": error.output}
-        found["exit_status"] = error.exit_status
-    seconds = time.perf_counter() - asked
-    cost = seconds if found["cost"] is None else float(found["cost"])
-    return {**found, "performance": float(found["performance"]), "cost": cost, "seconds": seconds}
-
-
-def check_limits(queries: int | None, budget: float | None) -> None:
+def check_limits(queries: int | None, budget: float | None, parallel: int = 1) -> None:
     """Raise `UsageError` unless a search with these limits makes at least one query and ends."""
+    if not 1 <= parallel <= MOST_PARALLEL:
+        raise UsageError(f"{parallel} evaluations at a time cannot be; ask for 1 to {MOST_PARALLEL}")
     if queries is None and budget is None:
         raise UsageError("a search needs a number of queries or a budget in seconds")
     if queries is not None and not 1 <= queries <= MOST_QUERIES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,10 +44,11 @@ class Optimiser:
         self._seen: list[tuple[Array, float]] = []
         self._process: GaussianProcess | None = None
 
-    def suggest(self) -> dict[str, float]:
-        """The next point, by name of its coordinates."""
-        if len(self._seen) < len(self._initial):
-            return self._point(self._initial[len(self._seen)])
+    def suggest(self, pending: Collection[dict[str, float]] = ()) -> dict[str, float]:
+        """The next point, by name of its coordinates, where others are `pending`: their values not told yet."""
+        asked = len(self._seen) + len(pending)
+        if asked < len(self._initial):
+            return self._point(self._initial[asked])
         if self._process is None:
             from hnas.optim.gaussian_process import GaussianProcess
 
@@ -55,14 +57,18 @@ class Optimiser:
             )
             for unit, value in self._seen:
                 self._process.register(unit, value)
-        return self._point(self._process.suggest())
+        return self._point(self._process.suggest([self._unit(point) for point in pending]))
 
     def register(self, point: dict[str, float], value: float) -> None:
         """Tell the value that was found at `point`."""
-        unit = (np.array([point[name] for name in self._names]) - self._low) / self._width
+        unit = self._unit(point)
         self._seen.append((unit, value))
         if self._process is not None:
             self._process.register(unit, value)
+
+    def _unit(self, point: dict[str, float]) -> Array:
+        unit: Array = (np.array([point[name] for name in self._names]) - self._low) / self._width
+        return unit
 
     def _point(self, unit: Array) -> dict[str, float]:
         return dict(zip(self._names, (self._low + self._width * unit).tolist(), strict=True))

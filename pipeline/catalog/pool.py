@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 
 from hnas.errors import HnasError, UsageError
-from hnas.optim.algorithm import Evaluation
+from hnas.optim.evaluations import Evaluation
 from hnas.optim.objective import Array
 from hnas.optim.pools import Classes, Solution
 from hnas.pipeline.catalog.expressions import check_expression

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from hnas.optim.algorithm import Query
+from hnas.optim.evaluations import Query
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.search.prepared import Prepared, prepare

@@ -21,6 +21,7 @@ _OF_ROWS = ("space", "arch", "dataset")
 _OWN = (
     *("run", "run_group", "n_runs", "canonical", "status", "params", "flops", "id", "class", "metric", "performance"),
     *("cost", "source", "query", "objective", "mu", "nu", "own_seconds", "ntk_row", "filename", "epoch", "failure"),
+    *("asked", "asks", "elapsed"),
 )
 
 

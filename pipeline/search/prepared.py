@@ -10,7 +10,8 @@ import duckdb
 import numpy as np
 
 from hnas.errors import UsageError
-from hnas.optim.algorithm import Oracle, Query, Search, search
+from hnas.optim.algorithm import Search, search
+from hnas.optim.evaluations import Oracle, Query
 from hnas.pipeline.catalog.averaging import check_runs, left_out
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal

@@ -16,7 +16,7 @@ from hnas.pipeline.store.run import run_or_mean
 
 if TYPE_CHECKING:
     # Only their types: some load torch, which the table oracle never needs.
-    from hnas.optim.algorithm import Query
+    from hnas.optim.evaluations import Query
     from hnas.pipeline.search.prepared import SearchSize
     from hnas.pipeline.search.request import StartedSearch
     from hnas.pipeline.search.session import SearchResult

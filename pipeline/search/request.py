@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import duckdb
 
 from hnas.errors import UsageError, check_seed
-from hnas.optim.algorithm import Query, check_limits
+from hnas.optim.algorithm import check_limits
+from hnas.optim.evaluations import Query
 from hnas.optim.methods.registry import methods
 from hnas.optim.objective import check_exponent
 from hnas.pipeline.catalog.averaging import group_of

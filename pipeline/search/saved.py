@@ -34,6 +34,9 @@ SCHEMA = pa.schema(
         ("failure", pa.string()),
         ("output", pa.string()),
         ("exit_status", pa.int32()),
+        ("asked", pa.int32()),
+        ("asks", pa.int32()),
+        ("elapsed", pa.float64()),
     ]
 )
 
@@ -68,7 +71,7 @@ def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
 
 
 # Queries of older versions have no cost and no epochs: they were charged the wall time of a training. None failed.
-_SAVED_ALWAYS = [name for name in SCHEMA.names if name not in ("cost", "epochs", "failure", "output", "exit_status")]
+_SAVED_ALWAYS = SCHEMA.names[: SCHEMA.names.index("cost")]
 
 
 def query_of(row: dict[str, Any]) -> Query:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     # Their modules load torch, or this one.
     from torch import nn
 
-    from hnas.optim.algorithm import Query
+    from hnas.optim.evaluations import Query
     from hnas.pipeline.search.training import Trainer
     from hnas.training import TrainingResult
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from hnas.errors import HnasError, UsageError
-from hnas.optim.algorithm import Oracle, Query, best
+from hnas.optim.algorithm import best
+from hnas.optim.evaluations import Oracle, Query
 from hnas.pipeline.catalog.signals import Signal, reported, test_accuracies
 from hnas.pipeline.search.prepared import Prepared, SearchSize, prepare, trainer_of
 from hnas.pipeline.search.request import StartedSearch

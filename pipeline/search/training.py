@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hnas.devices import choose_device
-from hnas.optim.algorithm import Evaluation, Query
+from hnas.optim.evaluations import Evaluation, Query
 from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.images import ImageDataset, open_dataset
 from hnas.pipeline.io.dataset_names import canonical_dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hnas import ArrayPool, Search, search_spaces
-from hnas.optim.algorithm import Query
+from hnas.optim.evaluations import Query
 
 SPACE = search_spaces["nasbench201"]
 CELLS = sorted(SPACE.sample(200, seed=11))

@@ -9,7 +9,7 @@
 `authors:M` takes M for the metric, `authors` the trace norm. F is |x| (t = 1/2), the one `scale` of 5,000 serves all
 metrics, expected improvement (ξ = 0) proposes, and what was evaluated is left out alone, without its class. κ is 10⁵
 where it is infinite. M = |M|: the program has the sign commented out, by which a negative GraSP wins every minimum.
-Among equals the first drawn is taken.
+Among equals the first drawn is taken. With several evaluations at a time, pending points count as the worst told.
 
 Source: Shu et al., NeurIPS 2022; program `nasbench/nasbench2_search.py` (shuyao95/HNAS, commit 970789c).
 """
@@ -17,15 +17,18 @@ Source: Shu et al., NeurIPS 2022; program `nasbench/nasbench2_search.py` (shuyao
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal
 from hnas.optim.methods.ranking import values
 from hnas.optim.pools import Pool
+
+if TYPE_CHECKING:
+    from hnas.optim.methods.bayesian import StockOptimiser
 
 _DRAWS = 2000
 _PROBES = 5
@@ -38,6 +41,7 @@ class Authors(Program):
     kind: ClassVar[str] = "hybrid"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(
         self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, scale: float = 5e3
@@ -51,6 +55,9 @@ class Authors(Program):
             raise UsageError(f"no candidate has a finite {metric}, so that the objective is infinite for all")
         kappa = pool.column("kappa")
         self._kappa = np.where(np.isfinite(kappa), kappa, _SINGULAR)
+        self._points: dict[int, dict[str, float]] = {}  # those of pending proposals
+        self._optimiser: StockOptimiser | None = None
+        self._before: list[tuple[dict[str, float], float]] = []  # told before there was an optimiser
         super().__init__()
 
     def steps(self) -> Generator[Proposal, float, None]:
@@ -59,8 +66,7 @@ class Authors(Program):
         random = np.random.RandomState(self._seed % 2**32)
         drawn: dict[int, None] = {}  # positions, the first drawn first
         evaluated: set[int] = set()
-        told: list[tuple[dict[str, float], float]] = []
-        for point in self._points(told):
+        for point in self._suggested():
             drawn |= dict.fromkeys(random.choice(len(self._metric), _DRAWS).tolist())
             free = np.array([position for position in drawn if position not in evaluated], dtype=int)
             m = self._metric[free]
@@ -71,18 +77,27 @@ class Authors(Program):
                 return
             best = int(np.nanargmin(score))
             evaluated.add(int(free[best]))
-            told.append((point, (yield Proposal(self._pool.archs[free[best]], None, mu, nu, float(score[best])))))
+            proposal = Proposal(self._pool.archs[free[best]], None, mu, nu, float(score[best]))
+            self._points[id(proposal)] = point
+            yield proposal
 
-    def _points(self, told: list[tuple[dict[str, float], float]]) -> Generator[dict[str, float], None, None]:
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        point = self._points.pop(id(proposal))
+        if self._optimiser is None:
+            self._before.append((point, performance))
+        else:
+            self._optimiser.register(point, performance)
+
+    def _suggested(self) -> Generator[dict[str, float], None, None]:
         for target in np.linspace(0, 1, _PROBES).tolist():
             yield {"target_coeff": -2.0, "target_metric": target}
         from hnas.optim.methods.bayesian import StockOptimiser  # which takes a second
 
-        optimiser = StockOptimiser(
+        self._optimiser = StockOptimiser(
             {"target_coeff": (-4.0, 0.0), "target_metric": (0.0, 1.0)}, seed=self._seed, acquisition_name="ei"
         )
-        for point, performance in told:
-            optimiser.register(point, performance)
+        for point, performance in self._before:
+            self._optimiser.register(point, performance)
         while True:
-            yield optimiser.suggest()
-            optimiser.register(*told[-1])
+            yield self._optimiser.suggest(self._points.values())

@@ -9,14 +9,16 @@ acquisition function by 10,000 random points and descents from ten more; release
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 
 from bayes_opt import BayesianOptimization, acquisition
-from bayes_opt.acquisition import AcquisitionFunction
+from bayes_opt.acquisition import AcquisitionFunction, ConstantLiar
 from threadpoolctl import ThreadpoolController
+
+from hnas.optim.gaussian_process import LIE
 
 
 class StockOptimiser:
@@ -30,20 +32,21 @@ class StockOptimiser:
             "ei": lambda: acquisition.ExpectedImprovement(xi=0.0),
             "ucb": lambda: acquisition.UpperConfidenceBound(kappa=2.576),
         }
-        function = functions[acquisition_name]()
-        function.suggest = partial(function.suggest, n_smart=1)
+        self._liar = ConstantLiar(functions[acquisition_name](), strategy=LIE)
+        self._liar.suggest = partial(self._liar.suggest, n_smart=1)
         self._optimiser = BayesianOptimization(
             f=None,
             pbounds=dict(bounds),
-            acquisition_function=function,
+            acquisition_function=self._liar,
             random_state=seed % 2**32,
             verbose=0,
             allow_duplicate_points=True,
         )
         self._threads = ThreadpoolController()
 
-    def suggest(self) -> dict[str, float]:
-        """The next point."""
+    def suggest(self, pending: Iterable[Mapping[str, float]] = ()) -> dict[str, float]:
+        """The next point, where others are `pending`: suggested before, and their values not told yet."""
+        self._liar.dummies = [self._optimiser.space.params_to_array(dict(point)) for point in pending]
         # The process's matrices are tiny: a second BLAS thread only waits.
         with warnings.catch_warnings(), self._threads.limit(limits=1, user_api="blas"):
             warnings.simplefilter("ignore")

@@ -18,7 +18,7 @@ import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Proposal, whole
+from hnas.optim.methods.protocol import Parallel, Proposal, whole
 from hnas.optim.methods.ranking import proposal, values
 from hnas.optim.pools import Pool
 
@@ -29,6 +29,7 @@ class BestOf(Program):
     kind: ClassVar[str] = "training-free"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(
         self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, draws: int = 1000

@@ -18,7 +18,8 @@ A sample of l is a member X that keeps each decision with probability 1 − h_i 
 η = 3, from 1 epoch to 12, samples 4, random fraction 0, least bandwidth 0.3, as NATS-Bench runs hpbandster
 (exps/NATS-algos/bohb.py of AutoDL-Projects), published as 93.61 ± 0.52 / 70.85 ± 1.28 / 44.42 ± 1.49. A training is
 charged in full even where a shorter one of the architecture was. hpbandster takes k_i from the data and lets h_i exceed
-1, where factors become negative; here they do not. Its bandwidth factor concerns continuous decisions only.
+1, where factors become negative; here they do not. Its bandwidth factor concerns continuous decisions only. With
+several evaluations at a time a rung is a generation: the next one begins when all of it has been told.
 
 Source: Falkner, Klein, Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018.
 """
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program, categorical, decided
-from hnas.optim.methods.protocol import Proposal, between, refuse_argument, whole
+from hnas.optim.methods.protocol import Parallel, Proposal, between, refuse_argument, whole
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 
@@ -49,6 +50,7 @@ class BOHB(Program):
     kind: ClassVar[str] = "BO+bandit"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "generations"
 
     def __init__(
         self,
@@ -78,9 +80,11 @@ class BOHB(Program):
         self._seen: list[list[tuple[Sequence[int], float]]] = [[] for _ in self._rungs]
         self._model: tuple[Density, Density] | None = None
         self._model_rung = 0
+        self._running: dict[int, tuple[int, int, Sequence[int] | None]] = {}  # rung, place there, decisions by proposal
+        self._performances: dict[int, float] = {}  # by place on the rung
         super().__init__()
 
-    def steps(self) -> Generator[Proposal, float, None]:
+    def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
         levels = len(self._rungs)
         for bracket in count():
@@ -88,17 +92,26 @@ class BOHB(Program):
             n = levels // (s + 1) * self._eta**s
             members: list[tuple[str, Sequence[int] | None]] = []
             for rung in range(levels - 1 - s, levels):
-                performances = []
                 for i in range(n):
                     if i == len(members):
                         members.append(decided(self._pool, self._space, self._draw, self._random))
                     arch, decisions = members[i]
-                    performances.append((yield Proposal(arch, epochs=self._rungs[rung])))
-                    if decisions is not None:
-                        self._learn(rung, decisions, performances[i])
+                    proposal = Proposal(arch, epochs=self._rungs[rung])
+                    self._running[id(proposal)] = rung, i, decisions
+                    yield proposal
+                while self._running:
+                    yield None
+                performances = np.array([self._performances[i] for i in range(n)])
                 n = max(n // self._eta, 1)
-                promoted = np.sort(np.argsort(-np.array(performances), kind="stable")[:n])
+                promoted = np.sort(np.argsort(-performances, kind="stable")[:n])
                 members = [members[i] for i in promoted]
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        rung, place, decisions = self._running.pop(id(proposal))
+        self._performances[place] = performance
+        if decisions is not None:
+            self._learn(rung, decisions, performance)
 
     def _draw(self) -> list[int]:
         if self._model is None or self._random.random() < self._random_fraction:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from hnas.errors import UsageError
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal
 from hnas.optim.pools import Pool
 from hnas.spaces.protocols import Categorical, Encoded, Mutable
 
@@ -21,14 +22,20 @@ TRIES = 100
 
 
 class Program(ABC):
-    """A method written as one generator, `steps`, which yields each proposal and is sent its performance."""
+    """A method written as one generator, `steps`.
+
+    It yields each proposal, and is sent its performance. One that is not `sequential` is sent the performance that was
+    told last, takes the others in `tell`, and yields None where it waits.
+    """
+
+    parallel: ClassVar[Parallel] = "sequential"
 
     def __init__(self) -> None:
         self._steps = self.steps()
         self._told: float | None = None
 
     @abstractmethod
-    def steps(self) -> Generator[Proposal, float, None]:
+    def steps(self) -> Generator[Proposal | None, float, None]:
         """The whole search."""
 
     def ask(self) -> Proposal | None:

@@ -8,6 +8,8 @@
 
 `hnas:M` takes M for the metric of (7), `hnas` the trace norm. An architecture already evaluated is left out of the next
 minimum with all that compute the same function (those of its canonical class), so every query buys new information.
+With several evaluations at a time, points whose performance is not told yet count as the worst told so far (a constant
+liar; Ginsbourger, Le Riche and Carraro, 2010).
 
 With `minimise`, the name of a column, the queries spread over the front of high performance and small numbers in that
 column: query k solves (7) among the candidates whose number is at most the quantile (u + k φ) mod 1 of all, φ = 0.618…
@@ -25,7 +27,7 @@ from typing import ClassVar
 import numpy as np
 
 from hnas.errors import UsageError
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal
 from hnas.optim.objective import SearchRange, check_exponent
 from hnas.optim.pools import Pool
 from hnas.optim.proposer import Optimiser
@@ -39,6 +41,7 @@ class HNAS:
     kind: ClassVar[str] = "hybrid"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(
         self,
@@ -60,29 +63,37 @@ class HNAS:
         self._place = float(np.random.default_rng([seed, 1]).random())
         self._range = SearchRange.of(*self._minimiser.terms(), t)
         self._optimiser = Optimiser(seed=seed, acquisition_name=acquisition)
-        self._point: dict[str, float] = {}
+        self._points: dict[int, dict[str, float]] = {}  # those of pending proposals
 
     def ask(self) -> Proposal | None:
         """See `Method`."""
-        self._point = self._optimiser.suggest()
+        point = self._optimiser.suggest(self._points.values())
+        proposal = self._at(point)
+        if proposal is not None:
+            self._points[id(proposal)] = point
+            self._minimiser.take(proposal.arch)
+        return proposal
+
+    def _at(self, point: dict[str, float]) -> Proposal | None:
+        """The minimiser of (7) at `point` within the limit whose turn it is, or else among all candidates."""
         if self._limits is not None:
             self._place = (self._place + _GOLDEN) % 1
             most = len(self._limits) - 1
-            proposal = self._within(float(self._limits[min(most, max(1, int(self._place * (most + 1))))]))
+            limit = float(self._limits[min(most, max(1, int(self._place * (most + 1))))])
+            proposal = self._within(point, limit)
             if proposal is not None:
                 return proposal
-        return self._within(math.inf)
+        return self._within(point, math.inf)
 
-    def _within(self, limit: float) -> Proposal | None:
-        """The minimiser of (7) at the point among the candidates of at most `limit`, or None where all are taken."""
+    def _within(self, point: dict[str, float], limit: float) -> Proposal | None:
+        """The minimiser of (7) at `point` among the candidates of at most `limit`, or None where all are taken."""
         if limit != self._minimiser.limit:
             self._minimiser.limit = limit
             self._range = SearchRange.of(*self._minimiser.terms(), self._t)
-        mu, nu = self._range.point(**self._point)
+        mu, nu = self._range.point(**point)
         solution = self._minimiser.solve(mu=mu, nu=nu, t=self._t)
         return None if solution is None else Proposal(solution.arch, mu=mu, nu=nu, objective=solution.objective)
 
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
         """See `Method`."""
-        self._minimiser.take(proposal.arch)
-        self._optimiser.register(self._point, performance)
+        self._optimiser.register(self._points.pop(id(proposal)), performance)

@@ -8,7 +8,8 @@
             current = that one
 
 It has no parameters. The neighbours are the space's own, those that are candidates. Nothing is evaluated twice, so the
-search ends where all candidates are evaluated.
+search ends where all candidates are evaluated. With several evaluations at a time the neighbours of one are a
+generation.
 
 Source: White, Nolen, Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021, and its program,
 `local_search` of naszilla with `query_full_nbhd`.
@@ -22,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from hnas.optim.methods.candidates import Program, mutable
-from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.optim.methods.protocol import Parallel, Proposal, refuse_argument
 from hnas.optim.pools import Pool
 
 
@@ -32,28 +33,45 @@ class LocalSearch(Program):
     kind: ClassVar[str] = "local search"
     applicable: ClassVar[str] = "D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "generations"
 
     def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
         refuse_argument("local-search", argument)
         self._pool, self._space, self._random = pool, mutable(pool, "local-search"), np.random.default_rng(seed)
+        self._pending: set[str] = set()
+        self._performances: dict[str, float] = {}
         super().__init__()
 
-    def steps(self) -> Generator[Proposal, float, None]:
+    def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
         new = np.ones(len(self._pool.archs), dtype=bool)
         while new.any():
             place = int(self._random.choice(np.flatnonzero(new)))
             new[place] = False
             best = self._pool.archs[place]
-            best_performance = yield Proposal(best)
+            yield from self._evaluated([best])
             current = None
             while current != best:
                 current = best
                 around = self._space.neighbours(current)
+                found = []
                 for i in self._random.permutation(len(around)).tolist():
                     position = self._pool.position(around[i])
                     if position is not None and new[position]:
                         new[position] = False
-                        performance = yield Proposal(around[i])
-                        if performance > best_performance:
-                            best, best_performance = around[i], performance
+                        found.append(around[i])
+                yield from self._evaluated(found)
+                best = max([current, *found], key=self._performances.__getitem__)
+
+    def _evaluated(self, archs: list[str]) -> Generator[Proposal | None, float, None]:
+        """Have all `archs` evaluated."""
+        for arch in archs:
+            self._pending.add(arch)
+            yield Proposal(arch)
+        while self._pending:
+            yield None
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        self._pending.remove(proposal.arch)
+        self._performances[proposal.arch] = performance

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from hnas.errors import UsageError
 from hnas.optim.pools import Pool
+
+Parallel = Literal["asynchronous", "generations", "sequential"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,18 @@ class Method(Protocol):
     """A search method. The same pool, argument, seed, options and performances give the same proposals.
 
     Class attributes are those of a row of the paper's Table 3: the `kind` of method, the `applicable` spaces (C for
-    supernets, D for spaces of discrete architectures), and whether it `varies` with the seed.
+    supernets, D for spaces of discrete architectures), and whether it `varies` with the seed. `parallel` says what
+    `ask` does while proposals are pending, that is, not told yet:
+
+        asynchronous  proposes, by what has been told so far
+        generations   proposes until a generation is complete, and then waits for all of it: None
+        sequential    is not called; that of a method that does not say
     """
 
     kind: ClassVar[str]
     applicable: ClassVar[str]
     varies: ClassVar[bool]
+    parallel: ClassVar[Parallel]
 
     def __init__(
         self, pool: Pool, argument: str | None, *, seed: int, epochs: int | None = None, **options: Any
@@ -52,11 +60,14 @@ class Method(Protocol):
         ...
 
     def ask(self) -> Proposal | None:
-        """The next architecture to evaluate, or None where nothing is left to ask."""
+        """The next architecture to evaluate.
+
+        None where nothing can be asked before another proposal is told; where none is pending, nothing is left.
+        """
         ...
 
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
-        """Take the `performance` of the last proposal, in percent, and its `cost`, in seconds."""
+        """Take the `performance` of a pending proposal, the very object, in percent, and its `cost`, in seconds."""
         ...
 
 

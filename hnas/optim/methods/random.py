@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from hnas.optim.methods.candidates import uniform
-from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.optim.methods.protocol import Parallel, Proposal, refuse_argument
 from hnas.optim.pools import Pool
 
 
@@ -20,6 +20,7 @@ class Random:
     kind: ClassVar[str] = "random"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
         refuse_argument("random", argument)

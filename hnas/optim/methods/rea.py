@@ -7,7 +7,8 @@
 
 P = 10, S = 3, as NATS-Bench runs it (exps/NATS-algos/regularized_ea.py of AutoDL-Projects); 500 runs of 12,000 s on
 NAS-Bench-201 are published as 93.92 ± 0.30 / 71.84 ± 0.99 / 45.15 ± 0.89. The mutation is the space's own. A child that
-was evaluated before is evaluated, and charged, again. Equal members: the first that was drawn.
+was evaluated before is evaluated, and charged, again. Equal members: the first that was drawn. With several evaluations
+at a time, tournaments are among those that have been told, and begin once P candidates were proposed.
 
 Source: Real, Aggarwal, Huang, Le, "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019,
 Algorithm 1.
@@ -17,12 +18,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
+from itertools import count
 from typing import ClassVar
 
 import numpy as np
 
 from hnas.optim.methods.candidates import Program, mutable, mutant, uniform
-from hnas.optim.methods.protocol import Proposal, refuse_argument, whole
+from hnas.optim.methods.protocol import Parallel, Proposal, refuse_argument, whole
 from hnas.optim.pools import Pool
 
 
@@ -32,6 +34,7 @@ class REA(Program):
     kind: ClassVar[str] = "evolution"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(
         self,
@@ -46,17 +49,21 @@ class REA(Program):
         refuse_argument("rea", argument)
         self._pool, self._space, self._random = pool, mutable(pool, "rea"), np.random.default_rng(seed)
         self._population, self._tournament = whole("population", population), whole("tournament", tournament)
+        self._members: deque[tuple[float, str]] = deque(maxlen=population)  # (performance, architecture), oldest first
         super().__init__()
 
     def steps(self) -> Generator[Proposal, float, None]:
         """See `Program`."""
-        members: deque[tuple[float, str]] = deque(maxlen=self._population)  # (performance, architecture), oldest first
-        while True:
-            if len(members) < self._population:
+        members = self._members
+        for asked in count():
+            if asked < self._population or not members:
                 child = uniform(self._pool, self._random)
             else:
                 drawn = self._random.integers(len(members), size=self._tournament).tolist()
                 _, parent = max((members[i] for i in drawn), key=lambda member: member[0])
                 child = mutant(self._pool, self._space, parent, self._random)
-            performance = yield Proposal(child)
-            members.append((performance, child))
+            yield Proposal(child)
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        self._members.append((performance, proposal.arch))

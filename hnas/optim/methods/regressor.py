@@ -29,7 +29,7 @@ from scipy.special import ndtr
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal
 from hnas.optim.methods.ranking import Free, proposal
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
@@ -37,6 +37,8 @@ from hnas.optim.surrogates import Forest, GaussianProcess, Surrogate
 
 _COLUMNS = ("kappa", "trace", "params", "flops")
 _INITIAL = 5
+# What a candidate whose performance is not told yet counts as. See docs/benchmarks.md.
+LIE = "min"
 
 
 class Regressor(Program):
@@ -45,6 +47,7 @@ class Regressor(Program):
     kind: ClassVar[str] = "hybrid"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
         if argument not in (None, "gp", "forest"):
@@ -52,29 +55,43 @@ class Regressor(Program):
         self._pool, self._random = pool, np.random.default_rng(seed)
         self._x, self._expected = features(pool)
         self._model: Surrogate = Forest(self._x, seed=seed) if argument == "forest" else GaussianProcess(self._x)
+        self._rows: list[int] = []
+        self._performances: list[float] = []
+        self._pending: list[int] = []
         super().__init__()
 
     def steps(self) -> Generator[Proposal, float, None]:
         """See `Program`."""
         free = Free(self._pool)
-        rows: list[int] = []
-        performances: list[float] = []
         distance = np.full(len(self._x), np.inf)
         score = self._random.random(len(self._x))
         while free.mask.any():
             position = int(np.argmax(np.where(free.mask, score, -np.inf)))
-            performance = yield proposal(self._pool, position, score[position])
             free.take(position)
-            rows.append(position)
-            performances.append(performance)
-            if len(rows) < _INITIAL:
+            self._pending.append(position)
+            yield proposal(self._pool, position, score[position])
+            if len(self._rows) + len(self._pending) < _INITIAL or len(self._rows) < 2:
                 distance = np.minimum(distance, np.sum((self._x - self._x[position]) ** 2, axis=1))
                 score = distance
             else:
-                seen = normal_scores(performances)
-                expected = self._expected - self._expected[rows].mean()  # scores are zero in the mean of the seen
-                mean, deviation = self._model.predict(np.array(rows), seen - expected[rows])
-                score = improvement(expected + mean, deviation, seen.max())
+                score = self._improvement()
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        position = self._pool.position(proposal.arch)
+        assert position is not None  # it is one of the pool
+        self._pending.remove(position)
+        self._rows.append(position)
+        self._performances.append(performance)
+
+    def _improvement(self) -> Array:
+        """The expected improvement (n,) on the best performance told."""
+        seen = normal_scores(self._performances)
+        expected = self._expected - self._expected[self._rows].mean()  # scores are zero in the mean of the seen
+        rows = np.array(self._rows + self._pending)
+        values = np.append(seen, np.full(len(self._pending), getattr(seen, LIE)()))
+        mean, deviation = self._model.predict(rows, values - expected[rows])
+        return improvement(expected + mean, deviation, seen.max())
 
 
 def features(pool: Pool) -> tuple[Array, Array]:

@@ -18,24 +18,25 @@ Learning 8, 1992.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from hnas.optim.methods.candidates import Program, categorical, decided
-from hnas.optim.methods.protocol import Proposal, between, refuse_argument
+from hnas.optim.methods.candidates import categorical, decided
+from hnas.optim.methods.protocol import Parallel, Proposal, between, refuse_argument
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 
 
-class Reinforce(Program):
+class Reinforce:
     """REINFORCE with a `learning_rate` and the `momentum` of its baseline."""
 
     kind: ClassVar[str] = "RL"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(
         self,
@@ -51,28 +52,31 @@ class Reinforce(Program):
         self._pool, self._space, self._random = pool, categorical(pool, "reinforce"), np.random.default_rng(seed)
         self._learning_rate = between("learning_rate", learning_rate, 0, 1e3)
         self._momentum = between("momentum", momentum, 0, 1 - 1e-9)
-        super().__init__()
+        self._choices = np.array(self._space.choices)
+        self._absent = np.arange(self._choices.max()) >= self._choices[:, None]  # decisions differ in their options
+        self._theta = 1e-3 * self._random.standard_normal(self._absent.shape)
+        self._adam = Adam(self._theta.shape, self._learning_rate)
+        self._numerator = self._denominator = 0.0
+        self._drawn: dict[int, tuple[Array, Sequence[int] | None]] = {}  # p and a by proposal
 
-    def steps(self) -> Generator[Proposal, float, None]:
-        """See `Program`."""
-        choices = np.array(self._space.choices)
-        rows = np.arange(len(choices))
-        absent = np.arange(choices.max()) >= choices[:, None]  # decisions may differ in their number of options
-        theta = 1e-3 * self._random.standard_normal(absent.shape)
-        adam = Adam(theta.shape, self._learning_rate)
-        numerator = denominator = 0.0
-        while True:
-            p = softmax(np.where(absent, -np.inf, theta))
-            draw = partial(drawn, p.cumsum(1), choices, self._random)
-            arch, decisions = decided(self._pool, self._space, draw, self._random)
-            performance = yield Proposal(arch)
-            if decisions is None:
-                continue
-            numerator = self._momentum * numerator + (1 - self._momentum) * performance
-            denominator = self._momentum * denominator + (1 - self._momentum)
-            gradient = p.copy()
-            gradient[rows, list(decisions)] -= 1
-            theta -= adam.step(gradient * (performance - numerator / denominator))
+    def ask(self) -> Proposal:
+        """See `Method`."""
+        p = softmax(np.where(self._absent, -np.inf, self._theta))
+        draw = partial(drawn, p.cumsum(1), self._choices, self._random)
+        arch, decisions = decided(self._pool, self._space, draw, self._random)
+        proposal = Proposal(arch)
+        self._drawn[id(proposal)] = p, decisions
+        return proposal
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        gradient, decisions = self._drawn.pop(id(proposal))
+        if decisions is None:
+            return
+        self._numerator = self._momentum * self._numerator + (1 - self._momentum) * performance
+        self._denominator = self._momentum * self._denominator + (1 - self._momentum)
+        gradient[np.arange(len(gradient)), list(decisions)] -= 1
+        self._theta -= self._adam.step(gradient * (performance - self._numerator / self._denominator))
 
 
 def softmax(theta: Array) -> Array:

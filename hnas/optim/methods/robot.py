@@ -10,7 +10,8 @@ K is the number of `rounds`, 20, as published with a budget of 20 queries (100 w
 an architecture of a class evaluated before costs no query, so that T₀ ≤ K of them are made by rounds and the others go
 down the ranking. Each M_i is scaled to [0, 1] by its smallest and largest value; where κ is infinite it counts as the
 largest finite one, where a metric is unknown it adds nothing. The upper confidence bound proposes (2.576 standard
-deviations). Among equals the last name is taken.
+deviations). Among equals the last name is taken. With several evaluations at a time, pending rounds count as the worst
+performance told so far, and all rounds are told before the ranking begins.
 
 `robot:M_1+M_2+…` takes those columns, `robot` the four metrics of HNAS's paper and κ. (Published with grad_norm, snip,
 grasp, fisher, synflow and jacob_cov, of which a store holds the last three only where they were imported.)
@@ -22,13 +23,14 @@ program `search_nb201.py` (hzf1174/RoBoT).
 from __future__ import annotations
 
 from collections.abc import Generator
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal
 from hnas.optim.methods.ranking import Free, proposal, ranking, values
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
@@ -42,6 +44,7 @@ class RoBoT(Program):
     kind: ClassVar[str] = "hybrid"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(
         self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, rounds: int = 20
@@ -53,34 +56,55 @@ class RoBoT(Program):
             raise UsageError(f"robot:{argument} is no list of columns; write robot:trace+kappa, each column once")
         self._pool, self._seed, self._rounds = pool, seed, rounds
         self._metrics = np.stack([scaled(values(pool, name)) for name in names], axis=1)
+        self._names = [f"w{i:03d}" for i in range(len(names))]
+        self._known: dict[int, float] = {}  # performance by class
+        self._waiting: dict[int, list[dict[str, float]]] = {}  # points that led to a class whose performance is pending
+        self._best, self._performance = np.zeros(len(names)), -np.inf
         super().__init__()
 
-    def steps(self) -> Generator[Proposal, float, None]:
+    def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
         from hnas.optim.methods.bayesian import StockOptimiser  # which takes a second
 
-        names = [f"w{i:03d}" for i in range(self._metrics.shape[1])]
-        optimiser = StockOptimiser(dict.fromkeys(names, (-1.0, 1.0)), seed=self._seed, acquisition_name="ucb")
+        bounds = dict.fromkeys(self._names, (-1.0, 1.0))
+        self._optimiser = StockOptimiser(bounds, seed=self._seed, acquisition_name="ucb")
         free = Free(self._pool)
-        known: dict[int, float] = {}  # performance by class
-        best, performance = np.zeros(len(names)), -np.inf
         for _ in range(self._rounds):
-            point = optimiser.suggest()
-            weights = np.array([point[name] for name in names])
-            score = self._metrics @ weights
+            point = self._optimiser.suggest(chain.from_iterable(self._waiting.values()))
+            score = self._metrics @ self._weights(point)
             position = len(score) - 1 - int(np.argmax(score[::-1]))
             number = int(self._pool.classes[position])
-            if number not in known:
-                known[number] = yield proposal(self._pool, position, score[position])
+            if number in self._known:
+                self._register(point, self._known[number])
+            elif number in self._waiting:
+                self._waiting[number].append(point)
+            else:
+                self._waiting[number] = [point]
                 free.take(position)
-            optimiser.register(point, known[number])
-            if known[number] >= performance:
-                best, performance = weights, known[number]
-        score = self._metrics @ best
+                yield proposal(self._pool, position, score[position])
+        while self._waiting:
+            yield None
+        score = self._metrics @ self._best
         for position in ranking(score).tolist():
             if free.mask[position]:
                 yield proposal(self._pool, position, score[position])
                 free.take(position)
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        position = self._pool.position(proposal.arch)
+        number = int(self._pool.classes[position])
+        self._known[number] = performance
+        for point in self._waiting.pop(number, ()):
+            self._register(point, performance)
+
+    def _register(self, point: dict[str, float], performance: float) -> None:
+        self._optimiser.register(point, performance)
+        if performance >= self._performance:
+            self._best, self._performance = self._weights(point), performance
+
+    def _weights(self, point: dict[str, float]) -> Array:
+        return np.array([point[name] for name in self._names])
 
 
 def scaled(metric: Array) -> Array:

@@ -30,7 +30,7 @@ import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Proposal, whole
+from hnas.optim.methods.protocol import Parallel, Proposal, whole
 from hnas.optim.methods.ranking import Positions, values
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
@@ -42,6 +42,7 @@ class _Scored(Program):
     kind: ClassVar[str] = "training-free"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
     name: ClassVar[str]
 
     def __init__(self, pool: Pool, argument: str | None, seed: int, draws: int) -> None:

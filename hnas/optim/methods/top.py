@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal
 from hnas.optim.methods.ranking import Free, proposal, ranking, values
 from hnas.optim.pools import Pool
 
@@ -25,6 +25,7 @@ class Top(Program):
     kind: ClassVar[str] = "training-free"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = False
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
         if argument is None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program, mutable, mutant, uniform
-from hnas.optim.methods.protocol import Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal
 from hnas.optim.methods.ranking import Free, proposal, values
 from hnas.optim.pools import Pool
 
@@ -44,6 +44,7 @@ class ZeroCost(Program):
     kind: ClassVar[str] = "training-free"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
 
     def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
         metric = argument or "trace"
@@ -69,12 +70,14 @@ class _Evolution(Program):
     kind: ClassVar[str] = "evolution"
     applicable: ClassVar[str] = "C+D"
     varies: ClassVar[bool] = True
+    parallel: ClassVar[Parallel] = "asynchronous"
     name: ClassVar[str]
 
     def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
         self._pool, self._space, self._random = pool, mutable(pool, self.name), np.random.default_rng(seed)
         column = values(pool, argument or "trace")
         self._score = np.where(np.isnan(column), -np.inf, column)
+        self._members: deque[tuple[float, str]] = deque(maxlen=_POPULATION)  # (performance, architecture), oldest first
         super().__init__()
 
     @abstractmethod
@@ -85,16 +88,21 @@ class _Evolution(Program):
     def child(self, parent: str) -> str:
         """A candidate made from `parent`."""
 
-    def steps(self) -> Generator[Proposal, float, None]:
+    def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
-        members: deque[tuple[float, str]] = deque(maxlen=_POPULATION)  # (performance, architecture), oldest first
+        members = self._members
         for arch in self.first():
-            members.append(((yield Proposal(arch)), arch))
+            yield Proposal(arch)
         while True:
+            while not members:
+                yield None
             drawn = sorted(self._random.choice(len(members), min(_TOURNAMENT, len(members)), replace=False).tolist())
             _, parent = max((members[i] for i in reversed(drawn)), key=lambda member: member[0])
-            child = self.child(parent)
-            members.append(((yield Proposal(child)), child))
+            yield Proposal(self.child(parent))
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `Method`."""
+        self._members.append((performance, proposal.arch))
 
 
 class WarmUp(_Evolution):

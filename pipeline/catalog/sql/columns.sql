@@ -35,12 +35,12 @@ CREATE TABLE empty.proxies (
 CREATE TABLE empty.queries (
     query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,
     seconds DOUBLE, own_seconds DOUBLE, cost DOUBLE, epochs INTEGER, failure VARCHAR, output VARCHAR,
-    exit_status INTEGER, filename VARCHAR
+    exit_status INTEGER, asked INTEGER, asks INTEGER, elapsed DOUBLE, filename VARCHAR
 );
 CREATE TABLE empty.compared (
     search VARCHAR, seed BIGINT, query INTEGER, mu DOUBLE, nu DOUBLE, arch VARCHAR, objective DOUBLE, performance DOUBLE,
     seconds DOUBLE, own_seconds DOUBLE, cost DOUBLE, epochs INTEGER, failure VARCHAR, output VARCHAR,
-    exit_status INTEGER, filename VARCHAR
+    exit_status INTEGER, asked INTEGER, asks INTEGER, elapsed DOUBLE, filename VARCHAR
 );
 CREATE TABLE empty.runs (
     id VARCHAR, created TIMESTAMP,

@@ -160,7 +160,7 @@ def test_the_best_so_far_is_of_the_longest_training_then_the_earliest():
 
 
 def test_the_winner_is_that_of_search_where_epochs_differ(store):
-    from hnas.optim.algorithm import Query
+    from hnas.optim.evaluations import Query
 
     queries = [Query(k + 1, f"a{k}", 80.0 + k % 3, 1.0, 0.0, 0.0, epochs=(4, 12, 12, 4)[k]) for k in range(4)]
     place = incumbents(np.array([float(q.epochs) for q in queries]), np.array([q.performance for q in queries]))[-1]

@@ -9,7 +9,8 @@ import pytest
 from numpy.random import Generator
 
 from hnas import ArrayPool, Search, UsageError
-from hnas.optim.algorithm import Evaluation, search
+from hnas.optim.algorithm import search
+from hnas.optim.evaluations import Evaluation
 from hnas.optim.methods.bohb import Density, rungs
 from tests.support.cells_bench import CELLS, SPACE, accuracy, made, pool_of
 
