@@ -349,7 +349,7 @@ def import_(
         warn(hint)
 
 
-@app.command(epilog=_examples("hnas rm accuracies", "hnas rm run/7b95ee8657 --yes", "hnas rm 7b95ee8657 --dry-run"))
+@app.command(epilog=_examples("hnas rm accuracies", "hnas rm run/194444ec57 --yes", "hnas rm 194444ec57 --dry-run"))
 def rm(
     name: Annotated[
         str,

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# The main job on the embedded data set: precompute, correlate, search, query. Run by `make demo`.
+# The README's way from images to a model: precompute, search with real trainings, predict, query. Run by `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export HNAS_STORE="${HNAS_STORE:-data/demo/store}"
+mkdir -p data/demo
+export HNAS_STORE="$(realpath --canonicalize-missing "${HNAS_STORE:-data/demo/store}")"
+# The README's first Python example makes the images.
+images="$(awk '/^```/ { shown = 0 } shown; /^```python/ { shown = ++examples == 1 }' README.md)"
+cd data/demo
 # The tables that ship are read along with every store. The demo leaves them out: it shows its own rows only.
 export HNAS_TABLES=
 
@@ -11,9 +15,10 @@ show() {
     eval "$1"
 }
 
-show 'hnas precompute nasbench201 --dataset digits --sample 200 --cells 1'
-show 'hnas correlate'
-show 'hnas search nasbench201 --dataset digits --oracle train --queries 8 --epochs 8 --batch-size 64'
+python -c "$images"
+show 'hnas precompute nasbench201 --dataset images --sample 60 --cells 1'
+show 'hnas search nasbench201 --dataset images --oracle train --queries 5 --epochs 10 --batch-size 32 --threads 1 --recipe-option flip=false --save best'
+show 'hnas predict best new'
 show "hnas sql \"SELECT arch, trace, kappa, params FROM pool WHERE status = 'ok' ORDER BY kappa, arch LIMIT 5\""
 show 'hnas info'
 printf '\nThe store is %s; every number above can be traced there.\n' "$HNAS_STORE"

@@ -21,12 +21,9 @@ from tests.support.places import ROOT
 from tests.support.runs import metrics_of
 from tests.support.stores import make_store
 
-BLOCKS = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-
-IMPORTS = re.findall(
-    r"^\$ (hnas import .*)$", (ROOT / "README.md").read_text().split("\n## Import\n")[1].split("\n## ")[0], re.M
-)
+IMPORTS = re.findall(r"^\$ (hnas import .*)$", README.split("\n## Import\n")[1].split("\n## ")[0], re.M)
 
 
 def commands(blocks: list[str]) -> list[tuple[str, str]]:
@@ -59,16 +56,32 @@ def masked(text: str) -> str:
     return re.sub(r"[ ─]+", " ", text).strip()
 
 
-def test_the_commands_of_the_three_jobs_print_what_the_readme_shows(tmp_path: Path):
-    shown = [(command, output) for command, output in commands(BLOCKS) if output]
-    assert len(shown) == 5
-    for command, output in shown:
-        assert masked(run(command, tmp_path / "store")) == masked(output), command
+def test_the_way_from_images_to_a_model_prints_what_the_readme_shows(tmp_path: Path):
+    made: list[str] = []
+    story = README.split("\n## On CIFAR-10")[0]
+    for kind, block in re.findall(r"^```(python|console)\n(.*?)^```", story, re.M | re.S):
+        if kind == "python":
+            program = [sys.executable, "-c", block]
+            made.append(subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path).stdout)
+        for command, output in commands([block]) if kind == "console" else ():
+            if output:
+                made.append(run(command, tmp_path / "store"))
+                assert masked(made[-1]) == masked(output), command
+    *_, labels, loaded, _ = made
+    right = [image == label for image, label in re.findall(r"^new/\d+-a-(\d)\.png +(\d) ", labels, re.M)]
+    assert len(right) == 6
+    assert sum(right) >= 5
+    accuracy, label = loaded.split()
+    assert float(accuracy) > 85
+    assert label == "0"
 
 
-def test_the_demo_shows_its_own_rows_only():
-    """The tables that ship are read along with every store, and the README shows the demo's output without them."""
-    assert "\nexport HNAS_TABLES=\n" in (ROOT / "docs/demo.sh").read_text(encoding="utf-8")
+def test_the_demo_runs_what_the_readme_shows_and_shows_its_own_rows_only():
+    demo = (ROOT / "docs/demo.sh").read_text(encoding="utf-8")
+    assert "\nexport HNAS_TABLES=\n" in demo
+    shown = re.findall(r"^show '(hnas (?!info).*)'$", demo, re.M)
+    assert len(shown) == 3
+    assert all(f"\n$ {command}\n" in README for command in shown)
 
 
 def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
@@ -167,7 +180,7 @@ def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Pat
         four = r" +(\d\.\d\d)" * 4
         rho, boosted_rho, tau, boosted_tau = re.findall(rf"^{metric}{four} +\d.*e", text, re.M)[-1]
         assert [rho, tau, boosted_rho, boosted_tau] == shown, metric
-    assert re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M) == rows
+    assert re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", README, re.M) == rows
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
@@ -193,7 +206,7 @@ def test_the_commands_on_cifar10_run_in_small(tmp_path: Path):
         "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|none~0|nor_conv_1x1~1|none~2|",
     ]
     (tmp_path / "three.txt").write_text("\n".join(trained))
-    page = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## On CIFAR-10")[1]
+    page = README.split("\n## On CIFAR-10")[1]
     quiet = [command for command, _ in commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))]
     assert [command.split()[1] for command in quiet] == ["precompute", "import", "correlate", "search", "compare"]
     for command in quiet:
@@ -225,7 +238,7 @@ def test_the_commands_of_every_import_run(tmp_path: Path):
 
 
 def test_the_python_example_runs(tmp_path: Path):
-    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    (example,) = re.findall(r"^```python\n(.*?)^```", README.split("\n## From Python\n")[1], re.M | re.S)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 6 + 1
@@ -235,7 +248,7 @@ def test_the_python_example_of_the_store_s_page_pairs_spectra_with_their_rows(fi
     store, plan = filled
     page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
-    program = example.replace("data/store", store.root).replace("7b95ee8657", plan.settings.id)
+    program = example.replace("data/store", store.root).replace("194444ec57", plan.settings.id)
     assert program != example
     program += "print(pool.num_rows, len(eigenvalues), (eigenvalues[:, -1] > 0).sum())\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
