@@ -24,11 +24,11 @@ class NASBench201Network(nn.Module):
 
     def __init__(self, cell: EdgeCell, *, classes: int, channels: int, cells: int) -> None:
         super().__init__()
-        self.stem = _ConvBN(3, channels, 3)
+        self.stem = ConvBN(3, channels, 3)
         self.stages = nn.ModuleList(
             nn.ModuleList(_CellModule(cell, channels * width) for _ in range(cells)) for width in (1, 2, 4)
         )
-        self.reductions = nn.ModuleList(_Reduction(channels * width) for width in (1, 2))
+        self.reductions = nn.ModuleList(Reduction(channels * width) for width in (1, 2))
         self.head = nn.BatchNorm2d(4 * channels)
         self.classifier = Linear(4 * channels, classes)
 
@@ -47,7 +47,7 @@ class NASBench201Network(nn.Module):
         return out
 
 
-class _ConvBN(nn.Module):
+class ConvBN(nn.Module):
     """Conv-BN; the ReLU before it belongs to the value that it reads, so that layers reading one value share it."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
@@ -60,13 +60,13 @@ class _ConvBN(nn.Module):
         return out
 
 
-class _Reduction(nn.Module):
+class Reduction(nn.Module):
     """The residual block between two stages: C to 2C channels, half the side."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv_a = _ConvBN(channels, 2 * channels, 3, stride=2)
-        self.conv_b = _ConvBN(2 * channels, 2 * channels, 3)
+        self.conv_a = ConvBN(channels, 2 * channels, 3, stride=2)
+        self.conv_b = ConvBN(2 * channels, 2 * channels, 3)
         self.shortcut = Conv2d(channels, 2 * channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class _CellModule(nn.Module):
     def __init__(self, cell: EdgeCell, channels: int) -> None:
         super().__init__()
         self.cell = cell
-        self.layers = nn.ModuleList(_ConvBN(channels, channels, KERNELS[layer.kind]) for layer in cell.layers)
+        self.layers = nn.ModuleList(ConvBN(channels, channels, KERNELS[layer.kind]) for layer in cell.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.cell.dead:

@@ -1,0 +1,142 @@
+"""Searches on a supernet as methods: each looks at training images, and ends with one architecture.
+
+They evaluate nothing: the architecture is proposed once, as `final`, and a budget is charged the seconds that the
+supernet took. Options are the fields of the search's recipe, such as `channels=4` or `supernet_epochs=50`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from hnas.errors import HnasError, UsageError
+from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.optim.pools import Pool
+from hnas.spaces.nasbench201.space import NASBench201
+from hnas.supernets.darts import DARTS, SecondOrderDARTS
+from hnas.supernets.drnas import DrNAS
+from hnas.supernets.enas import ENAS
+from hnas.supernets.gdas import GDAS
+from hnas.supernets.images import TrainingImages
+from hnas.supernets.nasi import NASI
+from hnas.supernets.te_nas import TENAS
+from hnas.supernets.training import Found
+from hnas.training import Checkpoint, Progress
+
+
+class _Running(Protocol):
+    def run(self, checkpoint: Checkpoint | None = None, progress: Progress | None = None) -> Found: ...
+
+
+class SupernetMethod:
+    """A search of `search_class` over `images`, on `device`, with its state in `checkpoint`.
+
+    Raises `UsageError` where the pool is not of NAS-Bench-201, where there are no images, and for options that cannot
+    be; `HnasError` where the architecture that it ends with is no candidate.
+    """
+
+    kind: ClassVar[str] = "gradient"
+    applicable: ClassVar[str] = "C"
+    varies: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = True
+    name: ClassVar[str]
+    search_class: ClassVar[Any]
+
+    def __init__(
+        self,
+        pool: Pool,
+        argument: str | None = None,
+        *,
+        seed: int,
+        epochs: int | None = None,
+        images: TrainingImages | None = None,
+        device: str = "cpu",
+        checkpoint: Checkpoint | None = None,
+        progress: Callable[[int], Progress | None] = lambda epochs: None,
+        **options: Any,
+    ) -> None:
+        refuse_argument(self.name, argument)
+        check_space(self.name, None if pool.space is None else pool.space.name)
+        self.recipe = self.search_class.recipe_class(**options)
+        self._pool, self._seed, self._device, self._images = pool, seed, torch.device(device), images
+        self._checkpoint, self._progress = checkpoint, progress
+        self._done = False
+
+    def search(self) -> _Running:
+        """The search at its beginning. Raises `UsageError` where there are no images."""
+        if self._images is None:
+            raise UsageError(f"the method {self.name} looks at training images; give it images=TrainingImages(…)")
+        made: _Running = self.search_class(self._images, self.recipe, seed=self._seed, device=self._device)
+        return made
+
+    def ask(self) -> Proposal | None:
+        """The architecture that the search ends with, once."""
+        if self._done:
+            return None
+        epochs = getattr(self.recipe, "supernet_epochs", 1)
+        found = self.search().run(self._checkpoint, self._progress(epochs))
+        self._done = True
+        arch = NASBench201().decode(found.decisions)
+        if self._pool.position(arch) is None:
+            raise HnasError(
+                f"{self.name} ended with {arch}, which is no candidate; a supernet has all of nasbench201, so search "
+                "a pool that has all of it"
+            )
+        return Proposal(arch, seconds=found.seconds, final=True)
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        """See `hnas.optim.methods.protocol.Method`."""
+
+
+def check_space(method: str, space: str | None) -> None:
+    """Raise `UsageError` unless the space is NAS-Bench-201, of which the supernet is."""
+    if space != NASBench201.name:
+        of = "a pool that names no space" if space is None else f"the space {space}"
+        raise UsageError(f"the method {method} has a supernet of nasbench201, and cannot search {of}")
+
+
+class DARTSMethod(SupernetMethod):
+    """See `hnas.supernets.darts`."""
+
+    name, search_class = "darts", DARTS
+
+
+class SecondOrderDARTSMethod(SupernetMethod):
+    """See `hnas.supernets.darts`."""
+
+    name, search_class = "darts-second", SecondOrderDARTS
+
+
+class GDASMethod(SupernetMethod):
+    """See `hnas.supernets.gdas`."""
+
+    name, search_class = "gdas", GDAS
+
+
+class DrNASMethod(SupernetMethod):
+    """See `hnas.supernets.drnas`."""
+
+    name, search_class = "drnas", DrNAS
+
+
+class ENASMethod(SupernetMethod):
+    """See `hnas.supernets.enas`."""
+
+    kind = "RL"
+    name, search_class = "enas", ENAS
+
+
+class TENASMethod(SupernetMethod):
+    """See `hnas.supernets.te_nas`."""
+
+    kind = "training-free"
+    name, search_class = "te-nas", TENAS
+
+
+class NASIMethod(SupernetMethod):
+    """See `hnas.supernets.nasi`."""
+
+    kind = "training-free"
+    name, search_class = "nasi", NASI

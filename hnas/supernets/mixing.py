@@ -1,0 +1,53 @@
+"""From architecture parameters α (6, 5) to the weights of operations: what the searches differ in.
+
+softmax    w = softmax(α), each edge by itself                                  DARTS
+gumbel     w = one-hot(argmax z), z = softmax((log softmax(α) + g) / τ), g Gumbel; the gradient is that of z     GDAS
+dirichlet  w ~ Dirichlet(elu(α) + 1), each edge by itself; the gradient is that of the sample's path             DrNAS
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import elu
+
+from hnas.supernets.network import Mixture
+
+
+def softmax(alphas: Tensor) -> Mixture:
+    """DARTS: Liu, Simonyan, Yang, ICLR 2019, eq. (2)."""
+    return Mixture(torch.softmax(alphas, dim=1))
+
+
+def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Independent draws of the standard Gumbel distribution, of the shape of `like`; from torch's own generator."""
+    drawn: Tensor = -torch.empty_like(like, requires_grad=False).exponential_(generator=generator).log()
+    return drawn
+
+
+def gumbel(alphas: Tensor, noise: Tensor, temperature: float) -> Mixture:
+    """GDAS: Dong and Yang, "Searching for a Robust Neural Architecture in Four GPU Hours", CVPR 2019."""
+    soft = gumbel_softmax(alphas, noise, temperature)
+    drawn = soft.argmax(dim=1)
+    hard = torch.zeros_like(soft).scatter_(1, drawn[:, None], 1.0)
+    # Not (hard − soft) + soft, which rounding takes off 1.
+    weights = hard + (soft - soft.detach())
+    return Mixture(weights, tuple((int(operation),) for operation in drawn), hard=True)
+
+
+def gumbel_softmax(alphas: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """z (6, 5) as above: a sample of p = softmax(α) that is soft."""
+    return torch.softmax((torch.log_softmax(alphas, dim=1) + noise) / temperature, dim=1)
+
+
+def dirichlet(alphas: Tensor, kept: Tensor | None = None) -> Mixture:
+    """DrNAS: Chen, Wang, Cheng, Tang, Hsieh, ICLR 2021, eq. (5). From torch's global generator.
+
+    `kept` (6, 5) bool says which operations an edge still has, the same number on each; the others have weight 0.
+    """
+    if kept is None:
+        return Mixture(torch.distributions.Dirichlet(elu(alphas) + 1).rsample())
+    rows = alphas[kept].view(len(alphas), -1)
+    drawn = torch.distributions.Dirichlet(elu(rows) + 1).rsample()
+    operations = tuple(tuple(row.nonzero().flatten().tolist()) for row in kept)
+    return Mixture(torch.zeros_like(alphas).masked_scatter(kept, drawn), operations)

@@ -1,0 +1,62 @@
+"""Searches on a supernet as methods over a pool: what they end with, what they are charged, what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hnas import ArrayPool, HnasError, Search, UsageError, search, search_spaces
+from hnas.optim.evaluations import Evaluation
+from hnas.optim.methods.registry import methods
+from tests.support.cells_bench import CELLS, SPACE, pool_of
+from tests.support.written_out import tiny_images
+
+EVERYTHING = pool_of(list(SPACE.enumerate()))
+SMALL = {"supernet_epochs": 1, "channels": 2, "cells": 1, "batch_size": 16}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "darts": SMALL,
+    "enas": {**SMALL, "controller_steps": 1, "controller_samples": 1, "candidates": 2, "valid_batch": 8},
+    "nasi": {"channels": 2, "cells": 1, "samples": 1, "batch_size": 4},
+}
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_a_supernet_ends_with_one_architecture_and_is_charged_its_own_seconds_only(method: str) -> None:
+    queries = search(
+        EVERYTHING,
+        lambda arch: Evaluation(90.0, 1e6),
+        method=method,
+        queries=5,
+        seed=1,
+        images=tiny_images(),
+        **OPTIONS[method],
+    )
+    assert len(queries) == 1
+    assert EVERYTHING.position(queries[0].arch) is not None
+    assert queries[0].performance == 90.0
+    assert 0 < queries[0].cost <= queries[0].own_seconds < 1e3
+
+
+SUPERNETS = ["darts", "darts-second", "drnas", "enas", "gdas", "nasi", "te-nas"]
+
+
+@pytest.mark.parametrize("method", SUPERNETS)
+def test_a_supernet_is_one_of_nasbench201_and_needs_images(method: str) -> None:
+    assert methods[method].needs_images  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=f"{method} looks at training images"):
+        Search(EVERYTHING, method).ask()
+    darts = search_spaces["darts"]
+    archs = darts.sample(3, 0)
+    with pytest.raises(UsageError, match=f"{method} has a supernet of nasbench201, and cannot search the space darts"):
+        Search(ArrayPool(archs, {}, space=darts), method)
+    with pytest.raises(UsageError, match=f"{method} does not take colour"):
+        Search(EVERYTHING, method, colour=1)
+    with pytest.raises(UsageError, match=f"the method {method} takes no argument"):
+        Search(EVERYTHING, f"{method}:trace")
+
+
+def test_an_architecture_that_is_no_candidate_ends_the_search_in_a_sentence() -> None:
+    pool = pool_of(CELLS[:2])
+    with pytest.raises(HnasError, match="which is no candidate"):
+        Search(pool, "darts", images=tiny_images(), **OPTIONS["darts"]).ask()
