@@ -18,11 +18,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hnas.errors import HnasError, UsageError
-    from hnas.metrics import Metrics, compute_metrics
+    from hnas.metrics import Metrics
     from hnas.optim.algorithm import Evaluation, EvaluationError, Query, Search, search
     from hnas.optim.objective import objective
     from hnas.optim.pools import ArrayPool
     from hnas.pipeline.models import load
+    from hnas.scores.compute import compute_metrics
     from hnas.spaces import SearchSpace, search_spaces
     from hnas.spaces.initialise import initialise
     from hnas.training import Recipe, train
@@ -51,7 +52,7 @@ _HOMES = {
     "HnasError": "hnas.errors",
     "UsageError": "hnas.errors",
     "Metrics": "hnas.metrics",
-    "compute_metrics": "hnas.metrics",
+    "compute_metrics": "hnas.scores.compute",
     "objective": "hnas.optim.objective",
     "ArrayPool": "hnas.optim.pools",
     "Evaluation": "hnas.optim.algorithm",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hnas.metrics import compute_metrics
+from hnas import compute_metrics
 from hnas.spaces import search_spaces
 from tests.support.places import ROOT
 

@@ -6,6 +6,7 @@ measured:
     inputs, state, unseen_uses, randomness     network and batch checked, put into the mode that is measured, put back
     recorder, order, layers, ops               the forward pass, function by function
     passes, tape, grasp, ntk, owners           the backward passes, the pass of tangents, Θ₀
+    statistics, signs, fisher                  what scores need besides the columns, where they are asked for
     compute, results                           all of it together, and what is left of it
 
 An operation that the engine is to know goes into `hnas.metrics.ops`. A change that moves a stored value by more than
@@ -21,7 +22,14 @@ from hnas.metrics.columns import COLUMNS, ENGINE_VERSION, NTK_MODES
 
 if TYPE_CHECKING:
     from hnas.metrics import spectrum
-    from hnas.metrics.compute import Metrics, Pending, compute_metrics, condition_number, queue_metrics
+    from hnas.metrics.compute import (
+        Metrics,
+        Pending,
+        PendingStatistics,
+        condition_number,
+        queue_metrics,
+        queue_statistics,
+    )
 
 __all__ = [
     "COLUMNS",
@@ -29,9 +37,10 @@ __all__ = [
     "NTK_MODES",
     "Metrics",
     "Pending",
-    "compute_metrics",
+    "PendingStatistics",
     "condition_number",
     "queue_metrics",
+    "queue_statistics",
     "spectrum",
 ]
 

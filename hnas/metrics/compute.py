@@ -20,8 +20,9 @@ rows of a layer belong to which sample are values read in between.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,64 +37,88 @@ from hnas.metrics.grasp import NoSecondDerivativeError, by_autograd, by_tangents
 from hnas.metrics.inputs import checked_batch, checked_network, told
 from hnas.metrics.layers import Layers, Modules
 from hnas.metrics.ntk import exact_ntk, find_rows, summed_ntk
-from hnas.metrics.passes import BackwardPass
 from hnas.metrics.randomness import Forward, Generators, Watch, settled
 from hnas.metrics.recorder import Recorder
-from hnas.metrics.results import Metrics, Pending, condition_number, packed_results
+from hnas.metrics.results import (
+    Metrics,
+    Pending,
+    PendingStatistics,
+    condition_number,
+    gradient_sums,
+    packed_results,
+    packed_statistics,
+)
 from hnas.metrics.state import measuring
+from hnas.metrics.statistics import Collector, checked
 from hnas.metrics.unseen_uses import refuse_unseen, shown
 
-__all__ = ["Metrics", "Pending", "compute_metrics", "condition_number", "queue_metrics"]
+__all__ = [
+    "Metrics",
+    "Pending",
+    "PendingStatistics",
+    "condition_number",
+    "queue_metrics",
+    "queue_statistics",
+]
+
+_Queued = TypeVar("_Queued")
 
 # The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
 _LABEL_RANGES = WeakTensorKeyDictionary()
 
 
-def compute_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "summed") -> Metrics:
-    """All eight columns of `network` on the batch `images` (m, …), `labels` (m,) class indices, tensors or arrays.
+def queue_metrics(
+    network: nn.Module, images: Any, labels: Any, ntk: str = "summed", statistics: Collection[str] = ()
+) -> Pending:
+    """All eight columns of `network` on a batch, as `hnas.compute_metrics` says, without waiting for the device.
 
-    Works on any module with Conv1d/2d/3d (any stride, padding, dilation, groups, bias) and Linear layers, on the
-    device and in the precision of its parameters. Batch norm uses the batch's statistics, and nothing is random. The
-    network comes back as it was: weights, gradients, hooks, modes, running statistics.
-
-    `ntk="summed"` back-propagates `Σ_i f_{y_i}(x_i)` once and forms each sample's gradient from its own activations:
-    what the published numbers rest on, one extra backward pass. `ntk="exact"` back-propagates each `f_{y_i}(x_i)`
-    through the batch statistics: m backward passes, for study. The two agree where the batch does not couple.
-
-    GraSP comes from one pass of two tangents (`hnas.metrics.grasp`); a network with operations that have no rule for it
-    is differentiated twice by autograd, to the same number in more time and memory.
-
-    Cost: about one forward, two input-gradient, one weight-gradient, one per-sample and four further convolution
-    passes; memory: one set of activations, the gradients at what batch norms return, and the per-sample gradients of
-    the largest layer.
-
-    A layer whose input does not have the samples along its first dimension costs two or three further input-gradient
-    passes of the network, which find out which rows are whose (`hnas.metrics.owners`).
-
-    Raises `UsageError` for a network, images or labels that cannot be measured, with the reason in one sentence, and
-    `HnasError` with torch's own where the network fails on the images.
-    """
-    return queue_metrics(network, images, labels, ntk).result()
-
-
-def queue_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "summed") -> Pending:
-    """`compute_metrics` without waiting for the device: the same arguments, errors and numbers.
+    `statistics` are the names of those fields of `hnas.metrics.statistics.Statistics` that the result is to have too.
 
     A network on an accelerator is measured without one value read back, so that the host can build and queue the next
     one meanwhile; only the first network of a batch waits, for the labels' range, and one in which it has to be found
     out to which samples a layer's rows belong. On the CPU all is done on return.
     """
+    needs = checked(statistics)
+    return _queued(network, images, labels, ntk, needs, _measured, with_tape=True)
+
+
+def queue_statistics(
+    network: nn.Module, images: Any, labels: Any, statistics: Collection[str], ntk: str = "summed"
+) -> PendingStatistics:
+    """The `statistics` alone, to the last bit those of `queue_metrics`, in the passes that they need.
+
+    That is a forward pass, and a backward pass for `correlations`, one for `gradient` and `fisher`, and Θ₀'s for
+    `ntk_mean`.
+    """
+    return _queued(network, images, labels, ntk, checked(statistics), _observed, with_tape=False)
+
+
+def _queued(
+    network: nn.Module,
+    images: Any,
+    labels: Any,
+    ntk: str,
+    needs: frozenset[str],
+    measure: Callable[[Forward, Tensor, str], _Queued],
+    *,
+    with_tape: bool,
+) -> _Queued:
+    """What `measure` makes of the forward pass, the labels (m,) and `ntk`."""
     if ntk not in NTK_MODES:
         raise UsageError(f"ntk={ntk!r} is unknown; choose one of {', '.join(NTK_MODES)}")
+
+    def forward(watch: Watch | None) -> Forward:
+        return _forward(modules, images, watch, needs, with_tape=with_tape)
+
     with torch.inference_mode(False), torch.enable_grad():
         modules = checked_network(network)
         images, labels = checked_batch(modules, images, labels)
         generators = Generators(images.device)
         with told(network, images), measuring(modules), shown():
             try:
-                done = settled(modules, generators, lambda watch: _forward(modules, images, watch))
+                done = settled(modules, generators, forward)
                 before = generators.torch_state()
-                pending = _measured(done, labels, ntk)
+                pending = measure(done, labels, ntk)
                 if before != generators.torch_state():
                     generators.drawn = True
                     raise UsageError(
@@ -105,38 +130,39 @@ def queue_metrics(network: nn.Module, images: Any, labels: Any, ntk: str = "summ
                 generators.put_back()
 
 
-def _forward(modules: Modules, images: Tensor, watch: Watch | None) -> Forward:
+def _forward(
+    modules: Modules, images: Tensor, watch: Watch | None, needs: frozenset[str], *, with_tape: bool
+) -> Forward:
     network = next(iter(modules.values()))
-    recorder = Recorder(Layers.of(modules))
+    recorder = Recorder(Layers.of(modules), Collector(needs))
+    if not with_tape:
+        recorder.tape.stop("nobody replays it")
     # Channels last is the layout that convolutions, batch norm and pooling run fastest in; values are the same. A copy,
     # because the network may change its input in place.
     layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
-    images = images.detach().clone(memory_format=layout)
+    images = recorder.collector.given(images.detach().clone(memory_format=layout))
     with nullcontext() if watch is None else watch.around(network, recorder):
         logits = recorder.run(network, images)
     return Forward(recorder, logits)
 
 
 def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
-    layers, passes, tape, logits = done.recorder.layers, done.recorder.passes, done.recorder.tape, done.logits
-    _check_logits(logits, labels)
-    refuse_unseen(logits, layers)
-    tape.finish(logits)
+    layers, passes, tape, collector = (
+        done.recorder.layers,
+        done.recorder.passes,
+        done.recorder.tape,
+        done.recorder.collector,
+    )
+    loss, target = _differentiable(done, labels)
+    tape.finish(done.logits)
     give_back_where_crowded()
-    loss = F.cross_entropy(logits, labels)
-    target = logits.gather(1, labels[:, None])[:, 0]
-    if not loss.requires_grad:  # no weight reaches the logits: every gradient is zero
-        loss, target = (t + t.new_zeros(()).requires_grad_() for t in (loss, target))
-    gradients = passes.run(BackwardPass(), loss, layers.weights)
+    gradients = passes.run(collector.gradient_pass(), loss, layers.weights)
     give_back_where_crowded()
-    if ntk == "summed":
-        find_rows(layers, passes, target)
-        matrix = summed_ntk(layers, passes, target, keep_graph=tape.incomplete is not None)
-    else:
-        matrix = exact_ntk(layers, passes, target)
+    collector.input_pass(passes, done.logits)
+    matrix = _ntk(done, target, ntk, keep_graph=tape.incomplete is not None)
     product: Tensor | None = None
     if tape.incomplete is None:
-        logits = done.logits = logits.detach()  # of the graph nothing is left then but what the tape holds
+        logits = done.logits = done.logits.detach()  # of the graph nothing is left then but what the tape holds
         del loss, target
         give_back_where_crowded()
         named = {layer.name: gradient for layer, gradient in zip(layers, gradients, strict=True)}
@@ -148,10 +174,49 @@ def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
         except NoSecondDerivativeError as error:
             warnings.warn(
                 f"grasp and grasp_abs are NaN, because torch cannot differentiate this network twice: {error}",
-                stacklevel=4,
+                stacklevel=5,
             )
-    packed = packed_results(layers, gradients, product, matrix, logits.detach())
-    return Pending(packed, logits.dtype, twice=product is not None)
+    packed = packed_results(layers, gradients, product, matrix, done.logits.detach())
+    collector.put("gradient", packed[[3, 1]])
+    rest, shapes = packed_statistics(collector.collected(layers, done.logits, labels), packed.device)
+    return Pending(torch.cat([packed, rest]), done.logits.dtype, twice=product is not None, statistics=shapes)
+
+
+def _observed(done: Forward, labels: Tensor, ntk: str) -> PendingStatistics:
+    layers, passes, collector = done.recorder.layers, done.recorder.passes, done.recorder.collector
+    loss, target = _differentiable(done, labels)
+    if collector.needs & {"gradient", "fisher"}:
+        gradients = passes.run(collector.gradient_pass(), loss, layers.weights)
+        collector.put("gradient", gradient_sums(layers, gradients, loss.device)[[3, 1]])
+    collector.input_pass(passes, done.logits)
+    if "ntk_mean" in collector.needs:
+        _ntk(done, target, ntk, keep_graph=False)
+    return PendingStatistics(*packed_statistics(collector.collected(layers, done.logits, labels), loss.device))
+
+
+def _differentiable(done: Forward, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and each sample's logit `f_{y_i}(x_i)` (m,), which no weight need reach: every gradient is zero then."""
+    layers, logits = done.recorder.layers, done.logits
+    _check_logits(logits, labels)
+    refuse_unseen(logits, layers)
+    loss = F.cross_entropy(logits, labels)
+    target = logits.gather(1, labels[:, None])[:, 0]
+    if not loss.requires_grad:
+        loss, target = (t + t.new_zeros(()).requires_grad_() for t in (loss, target))
+    done.recorder.collector.find_rows(layers, done.recorder.passes, target)
+    return loss, target
+
+
+def _ntk(done: Forward, target: Tensor, ntk: str, *, keep_graph: bool) -> Tensor:
+    """Θ₀ (m, m)."""
+    layers, passes = done.recorder.layers, done.recorder.passes
+    if ntk == "summed":
+        find_rows(layers, passes, target)
+        matrix = summed_ntk(layers, passes, target, keep_graph=keep_graph)
+    else:
+        matrix = exact_ntk(layers, passes, target)
+    done.recorder.collector.put("ntk_mean", matrix.mean())
+    return matrix
 
 
 def _check_logits(logits: Any, labels: Tensor) -> None:

@@ -99,12 +99,28 @@ class Bias:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a layer. `rows` says to which samples its rows belong, None where that is not known (yet)."""
+    """One call of a layer. `rows` says to which samples its rows belong, None where that is not known (yet).
+
+    `reads_images` where its input depends on no weight, but on images whose gradient is wanted.
+    """
 
     layer: Layer
     bias: Bias | None
     map: LayerMap
     rows: Rows | None
+    reads_images: bool = False
+    _kept: tuple[Tensor, int] | None = None
+
+    def keep(self, y: Tensor) -> None:
+        """It returned y, which is wanted in the next backward pass."""
+        self._kept = y.detach(), y._version
+
+    def returned(self, x: Tensor) -> Tensor | None:
+        """What it returned for x, once; computed again where that was changed in place, None where it was not kept."""
+        kept, self._kept = self._kept, None
+        if kept is None or kept[0]._version == kept[1]:
+            return None if kept is None else kept[0]
+        return self.map.apply(x, self.layer.weight.detach(), None if self.bias is None else self.bias.value.detach())
 
 
 @dataclass

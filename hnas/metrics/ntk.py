@@ -104,12 +104,13 @@ def find_rows(layers: Layers, passes: Passes, target: Tensor) -> None:
 
     Raises `UsageError` for rows of several samples.
     """
-    if not layers.doubtful:
+    doubtful = [call for call in layers.doubtful if call.rows is None]
+    if not doubtful:
         return
     probe, probes = OwnersPass(), cotangents(target.detach())
     for cotangent in probes:
         passes.run(probe, target, layers.weights, cotangent)
-    for call in layers.doubtful:
+    for call in doubtful:
         gradients = probe.seen.pop(call, [])
         if not gradients:  # no gradient comes here
             call.rows = IN_ORDER

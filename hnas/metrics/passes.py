@@ -20,6 +20,8 @@ class BackwardPass:
 
     #: Whether batch norms differentiate their statistics, by which samples are coupled.
     couples = True
+    #: Whether layers that read the images send gradients on to them.
+    to_images = False
 
     def __init__(self, wanted: Collection[str] | None = None) -> None:
         self.wanted = wanted

@@ -22,6 +22,7 @@ from hnas.metrics.layers import Layers
 from hnas.metrics.nested import tensors_in
 from hnas.metrics.order import Keeps, Order
 from hnas.metrics.passes import Passes
+from hnas.metrics.statistics import Collector
 from hnas.metrics.tape import TangentRule, Tape
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -37,9 +38,10 @@ class Recorder(TorchFunctionMode):
     first dimension is that of the images.
     """
 
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, collector: Collector | None = None) -> None:
         super().__init__()
         self.layers, self.passes, self.tape = layers, Passes(), Tape()
+        self.collector = collector or Collector(frozenset())
         self.order: Order
         #: Copies where the network meant a view, and their sources: of each the other, with its version at the copy.
         self.copies: Any = WeakIdKeyDictionary()
@@ -52,6 +54,7 @@ class Recorder(TorchFunctionMode):
 
     def run(self, network: nn.Module, images: Tensor) -> Any:
         """What `network` returns for `images`."""
+        self.tape.images = self.collector.images
         self.order = Order(images)
         with self:
             return network(images)
@@ -96,6 +99,8 @@ class Recorder(TorchFunctionMode):
             for value in made:
                 if operation.keeps_order(self.order, args, kwargs, value):
                     self.order.note(value)
+        if operation.rectifies:
+            self.collector.rectified(self.order, result)
         return result
 
     def copied(self, source: Tensor, copy: Tensor) -> None:
@@ -148,22 +153,30 @@ MakeRule = Callable[[Tape, Any, Args, Kwargs, Tensor], TangentRule | None]
 
 @dataclass(frozen=True)
 class Operation:
-    """What is known of a function: its way to run, else its own; how a call maps tangents; which results keep order."""
+    """What is known of a function: its way to run, else its own; how a call maps tangents; which results keep order.
+
+    `rectifies` where it is a ReLU, whose units are active where what it returns is positive.
+    """
 
     handler: Handler | None = None
     rule: MakeRule | None = None
     keeps_order: Keeps | None = None
+    rectifies: bool = False
 
 
 _UNKNOWN = Operation()
 OPERATIONS: dict[Any, Operation] = {}
 
 
-def register(functions: Iterable[Any], rule: MakeRule | None = None, keeps_order: Keeps | None = None) -> None:
+def register(
+    functions: Iterable[Any], rule: MakeRule | None = None, keeps_order: Keeps | None = None, *, rectifies: bool = False
+) -> None:
     """Say how these functions map tangents and keep the samples' order; what is said already stays."""
     for function in functions:
         known = OPERATIONS.get(function, _UNKNOWN)
-        OPERATIONS[function] = Operation(known.handler, rule or known.rule, keeps_order or known.keeps_order)
+        OPERATIONS[function] = Operation(
+            known.handler, rule or known.rule, keeps_order or known.keeps_order, rectifies or known.rectifies
+        )
 
 
 def handles(functions: Iterable[Any]) -> Callable[[Handler], Handler]:
@@ -172,7 +185,7 @@ def handles(functions: Iterable[Any]) -> Callable[[Handler], Handler]:
     def add(handler: Handler) -> Handler:
         for function in functions:
             known = OPERATIONS.get(function, _UNKNOWN)
-            OPERATIONS[function] = Operation(handler, known.rule, known.keeps_order)
+            OPERATIONS[function] = Operation(handler, known.rule, known.keeps_order, known.rectifies)
         return handler
 
     return add

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from hnas.metrics.columns import COLUMNS
 from hnas.metrics.layers import Layers
+from hnas.metrics.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Metrics:
     `ntk` is Θ₀ (m, m) and `eigenvalues` (m,) its spectrum in ascending order, both float64 on the CPU. `status` is
     `ok`; `constant` where the network's output does not depend on its input, `nonfinite` where a number overflowed:
     in both κ is `inf`, and no search proposes the network. `grasp` and `grasp_abs` are NaN where torch has no second
-    derivative of an operation.
+    derivative of an operation. `statistics` are those that were asked for, and `scores` the columns
+    of the scores that were, by name.
     """
 
     grad_norm: float
@@ -33,6 +37,8 @@ class Metrics:
     status: str
     ntk: Tensor
     eigenvalues: Tensor
+    statistics: Statistics = field(default_factory=lambda: Statistics())
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     def columns(self) -> dict[str, float]:
         """The eight columns by name, in the order of `COLUMNS`."""
@@ -44,17 +50,48 @@ class Pending:
     """The metrics of a network whose computation may still be under way on its device.
 
     `packed` (6 + m²,) float64 on that device is all that is left of it: grad_norm, grad_norm_l2, snip, θᵀg, θᵀHg, the
-    spread of the logits over the batch, then Θ₀ row by row. `dtype` is the precision of the logits, `twice` whether
-    there is a θᵀHg.
+    spread of the logits over the batch, then Θ₀ row by row, then the `statistics`, whose shapes those are. `dtype` is
+    the precision of the logits, `twice` whether there is a θᵀHg.
     """
 
     packed: Tensor
     dtype: torch.dtype
     twice: bool = True
+    statistics: Mapping[str, torch.Size] = field(default_factory=dict)
 
     def result(self) -> Metrics:
         """The metrics, from one copy to the host, which waits for the device; eigenvalues are the host's."""
-        return _metrics(self.packed.cpu(), self.dtype, twice=self.twice)
+        packed = self.packed.cpu()
+        size = sum(shape.numel() for shape in self.statistics.values())
+        columns, rest = torch.split(packed, [len(packed) - size, size])
+        metrics = _metrics(columns, self.dtype, twice=self.twice)
+        return replace(metrics, statistics=unpacked(rest, self.statistics)) if self.statistics else metrics
+
+
+@dataclass(frozen=True)
+class PendingStatistics:
+    """The statistics of a network whose computation may still be under way on its device."""
+
+    packed: Tensor
+    shapes: Mapping[str, torch.Size]
+
+    def result(self) -> Statistics:
+        """The statistics, from one copy to the host, which waits for the device."""
+        return unpacked(self.packed.cpu(), self.shapes)
+
+
+def packed_statistics(found: Mapping[str, Tensor], device: torch.device) -> tuple[Tensor, dict[str, torch.Size]]:
+    """Statistics one after the other in float64, and the shape of each by name."""
+    parts = [torch.zeros(0, dtype=torch.float64, device=device)]
+    parts += [value.detach().double().flatten() for value in found.values()]
+    return torch.cat(parts), {name: value.shape for name, value in found.items()}
+
+
+def unpacked(packed: Tensor, shapes: Mapping[str, torch.Size]) -> Statistics:
+    """What `packed_statistics` packed."""
+    parts = torch.split(packed, [shape.numel() for shape in shapes.values()])
+    values = {name: part.clone().view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    return cast("Statistics", values)
 
 
 def packed_results(
@@ -64,7 +101,14 @@ def packed_results(
     matrix: Tensor,
     logits: Tensor,
 ) -> Tensor:
-    """What `Pending` holds, on the device of the logits."""
+    """What `Pending` holds of the columns, on the device of the logits."""
+    spread = (logits - logits[:1]).abs().max().double()
+    hessian = torch.full_like(spread, math.nan) if curvature is None else curvature
+    return torch.cat([gradient_sums(layers, gradients, logits.device), hessian[None], spread[None], matrix.flatten()])
+
+
+def gradient_sums(layers: Layers, gradients: tuple[Tensor | None, ...], device: torch.device) -> Tensor:
+    """grad_norm, grad_norm_l2, snip and θᵀg (4,), float64."""
     double = torch.float64
     norms, snips, inners = [], [], []
     for layer, gradient in zip(layers, gradients, strict=True):
@@ -74,19 +118,9 @@ def packed_results(
             norms.append(torch.linalg.vector_norm(g, dtype=double))
             snips.append(product.abs().sum(dtype=double))
             inners.append(product.sum(dtype=double))
-    zero = torch.zeros((), dtype=double, device=logits.device)
+    zero = torch.zeros((), dtype=double, device=device)
     per_layer = torch.stack(norms) if norms else zero[None]
-    scalars = torch.stack(
-        [
-            per_layer.sum(),
-            torch.linalg.vector_norm(per_layer),
-            sum(snips, zero),
-            sum(inners, zero),
-            zero * math.nan if curvature is None else curvature,
-            (logits - logits[:1]).abs().max().to(double),
-        ]
-    )
-    return torch.cat([scalars, matrix.flatten()])
+    return torch.stack([per_layer.sum(), torch.linalg.vector_norm(per_layer), sum(snips, zero), sum(inners, zero)])
 
 
 def _metrics(packed: Tensor, dtype: torch.dtype, *, twice: bool) -> Metrics:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hnas.metrics.nested import tensors_in
+from hnas.metrics.unseen_uses import graph
 
 
 class Tangents(NamedTuple):
@@ -95,6 +96,8 @@ class Tape:
     def __init__(self) -> None:
         #: Why it cannot be replayed, or None.
         self.incomplete: str | None = None
+        #: The images, where their own gradient is wanted: what depends on them alone is a constant here.
+        self.images: Tensor | None = None
         self._known: Any = WeakIdKeyDictionary()
         self._steps: list[_Step] = []
         self._made = 0
@@ -114,7 +117,13 @@ class Tape:
 
     def takes(self, made: Iterable[Tensor]) -> bool:
         """Whether an operation that made these values is one to record: the others made sizes, flags and constants."""
-        return self.incomplete is None and any(value.requires_grad for value in made)
+        return self.incomplete is None and any(value.requires_grad and not self.of_images(value) for value in made)
+
+    def of_images(self, value: Tensor) -> bool:
+        """Whether `value` has a gradient, but for the images alone."""
+        if self.images is None or not value.requires_grad:
+            return False
+        return all(getattr(node, "variable", self.images) is self.images for node in graph(value))
 
     def check(self, values: Any) -> None:
         """The network is about to read `values`, whatever holds them: those recorded must be what they were.
@@ -138,7 +147,7 @@ class Tape:
         It is not without a rule, on values of unknown origin, and where autograd is switched off, which then sees
         nothing of a change in place.
         """
-        unseen = any(value.requires_grad and value not in self._known for value in given)
+        unseen = any(value.requires_grad and value not in self._known and not self.of_images(value) for value in given)
         if rule is None or unseen or not torch.is_grad_enabled():
             self.stop(name)
             return False

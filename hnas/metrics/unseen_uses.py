@@ -83,7 +83,7 @@ def refuse_scripted(modules: Modules) -> None:
 
 def refuse_unseen(logits: Tensor, layers: Layers) -> None:
     """Raise `UsageError` where the graph of `logits` holds a weight or bias of a layer itself."""
-    for node in _graph(logits):
+    for node in graph(logits):
         parameter = getattr(node, "variable", None)
         owner = None if parameter is None else layers.owner(parameter)
         if owner is not None:
@@ -98,11 +98,11 @@ def cut_short(gradients: Iterable[Tensor]) -> bool:
 
     Torch means to raise an error there, but does not where the derivative with respect to other inputs is asked for.
     """
-    return any(node.name() == "torch::autograd::Error" for node in _graph(*gradients))
+    return any(node.name() == "torch::autograd::Error" for node in graph(*gradients))
 
 
-def _graph(*values: Tensor) -> Iterator[Any]:
-    """The nodes of the graph behind `values`."""
+def graph(*values: Tensor) -> Iterator[Any]:
+    """The nodes of the autograd graph behind `values`, those of the last operations first."""
     nodes: list[Any] = [value.grad_fn for value in values]
     met = set()
     while nodes:

@@ -25,5 +25,4 @@ class L2Norm:
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
         """Σ_l ‖θ_l‖₂."""
-        assert seen.weight_norms is not None
-        return {"l2_norm": float(seen.weight_norms.sum())}
+        return {"l2_norm": float(seen["weight_norms"].sum())}

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from hnas.metrics.statistics import Statistics
 
+#: `build(classes=…, channels=…, cells=…, seed=…)`: a network of given sizes.
+Build = Callable[..., nn.Module]
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -30,7 +33,7 @@ class Subject:
     images: Tensor
     labels: Tensor
     further: tuple[Tensor, Tensor] | None = None
-    build: Callable[..., nn.Module] | None = None
+    build: Build | None = None
     seed: int = 0
 
 

@@ -16,7 +16,16 @@ ENTRY_POINT_GROUP = "hnas.scores"
 
 # The built-in scores work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
+    "epe_nas": "hnas.scores.epe_nas:EPENAS",
+    "fisher": "hnas.scores.fisher:Fisher",
+    "jacov": "hnas.scores.jacov:Jacov",
+    "knas": "hnas.scores.knas:KNAS",
     "l2_norm": "hnas.scores.l2_norm:L2Norm",
+    "linear_regions": "hnas.scores.linear_regions:LinearRegions",
+    "nasi": "hnas.scores.nasi:NASI",
+    "naswot": "hnas.scores.naswot:NASWOT",
+    "plain": "hnas.scores.plain:Plain",
+    "swap": "hnas.scores.swap:SWAP",
 }
 
 # Scores of the field that every run has anyway, as metrics or as columns that its space tells of an architecture.

@@ -89,7 +89,9 @@ class LayerNode(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        gx, gw, gb = ctx.passes.current.back(ctx.call, x, weight, gy, to_x=ctx.needs_input_grad[0])
+        current = ctx.passes.current
+        to_x = ctx.needs_input_grad[0] and (current.to_images or not ctx.call.reads_images)
+        gx, gw, gb = current.back(ctx.call, x, weight, gy, to_x=to_x)
         return gx, gw, gb, None, None
 
 
@@ -131,10 +133,13 @@ def _through_node(recorder: Recorder, func: Any, invocation: Invocation, *, sing
     if single:
         x = recorder.call(Tensor.unsqueeze, (x, 0), {})
     call = recorder.layers.call(invocation.weight, bias, invocation.map, in_order=in_order)
+    call.reads_images = tape.of_images(x)
     leaf = None if call.bias is None else call.bias.value
     y: Tensor = LayerNode.apply(x, call.layer.weight, leaf, call, recorder.passes)  # type: ignore[no-untyped-call]
     if bias is not None and leaf is None:  # a bias of no layer: computed, or a parameter of the network's own
         y = y + (bias.view(-1, *(1,) * (y.dim() - 2)) if call.map.convolution else bias)
+    elif recorder.collector.fisher is not None:
+        call.keep(y)
     if tape.takes([y]):
         if bias is not None and bias in tape:
             tape.record(name_of(func), [x, bias], [y], None)

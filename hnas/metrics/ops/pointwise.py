@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from hnas.metrics.order import same_shape
-from hnas.metrics.recorder import named, register
+from hnas.metrics.recorder import Recorder, handles, named, register
 from hnas.metrics.tape import Cotangent, Replay, TangentRule, Tangents, Tape
+from hnas.spaces.dag.forward import again
 
 
 @dataclass
@@ -78,6 +79,16 @@ register(
     _entrywise,
     same_shape,
 )
+register(named("relu relu_ relu6 relu6_ leaky_relu leaky_relu_ prelu"), rectifies=True)
+
+
+@handles({again})
+def rectified_again(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
+    """The same value, a ReLU's, for another layer."""
+    recorder.collector.rectified(recorder.order, args[0])
+    return args[0]
+
+
 # Without a tangent rule yet.
 register(
     named("clamp clamp_ hardtanh_ relu6_ leaky_relu_ elu_ silu_ threshold prelu pow")

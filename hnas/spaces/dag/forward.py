@@ -6,8 +6,21 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from hnas.spaces.dag.expression_graph import Input, LayerOutput, Pooling, Term, Value
+
+
+def again(rectified: Tensor) -> Tensor:
+    """`rectified` itself, what a ReLU returned, where one more layer reads it.
+
+    In the benchmarks' networks that layer has a ReLU of its own. Whoever counts those, as a score of their signs does,
+    sees this function called under a torch function mode.
+    """
+    if has_torch_function_unary(rectified):
+        same: Tensor = handle_torch_function(again, (rectified,), rectified)
+        return same
+    return rectified
 
 
 class Values(ABC):
@@ -30,8 +43,9 @@ class Values(ABC):
 
     def rectified(self, key: Value) -> Tensor:
         """The ReLU of a value, which all layers that read it share."""
-        if key not in self._rectified:
-            self._rectified[key] = torch.relu(self.of(key))
+        if key in self._rectified:
+            return again(self._rectified[key])
+        self._rectified[key] = torch.relu(self.of(key))
         return self._rectified[key]
 
     def term(self, key: Term) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hnas.spaces.dag.expression_graph import Input, Pooling, Value
-from hnas.spaces.dag.forward import Values
+from hnas.spaces.dag.forward import Values, again
 from hnas.spaces.darts.canonical import INPUTS, DARTSCell, additions
 from hnas.spaces.darts.layout import STEM, Place, check_image_size, places, reductions
 from hnas.spaces.initialise import Conv2d, Linear
@@ -176,7 +176,7 @@ class _CellModule(nn.Module):
 
     def forward(self, first: Tensor, last: Tensor, drop_path: float) -> list[Tensor]:
         given = {
-            INPUTS[state]: self.inputs[str(state)](x)
+            INPUTS[state]: self.inputs[str(state)](x if state else again(x))  # it was the last of another cell before
             for state, x in enumerate((first, last))
             if str(state) in self.inputs
         }

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hnas.metrics import compute_metrics, recorder
+from hnas import compute_metrics
+from hnas.metrics import recorder
 from hnas.metrics.tape import Tape
 from hnas.spaces import search_spaces
 from tests.support.networks import CLASSES, Forward, batch, build, head, shake

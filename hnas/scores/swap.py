@@ -1,0 +1,36 @@
+"""`swap = |{(s_1u, …, s_mu) : u}|`: the number of distinct sample-wise activation patterns among the ReLU units u.
+
+`s_iu` is 1 where unit u is active for image i, else 0. At most the number of units, and at most 2ᵐ. NaN for a network
+without a ReLU or as `naswot`.
+
+Regularised SWAP is `swap exp(−(params − μ)² / σ)` with μ and σ chosen for a space: in SQL
+`swap * exp(-(params - mu) ** 2 / sigma)`.
+
+Source: Peng, Song, Fayek, Ciesielski, Chang, "SWAP-NAS: Sample-Wise Activation Patterns for Ultra-fast NAS", ICLR 2024,
+definition 3.2. Its program has 16 images, averages 32 initialisations, and counts ReLUs of feature maps only, so not
+one between Linear layers.
+
+Invariant to the scale of any layer, and to labels. It grows with the number of units, and with m.
+
+Cost: packing the signs and sorting one number of 64 bits a unit beside the columns; a forward pass alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from hnas.metrics.statistics import Statistics
+
+
+class SWAP:
+    """The number of distinct patterns."""
+
+    columns: ClassVar[tuple[str, ...]] = ("swap",)
+    version: ClassVar[int] = 1
+    shared: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("patterns",)
+
+    def __call__(self, seen: Statistics) -> dict[str, float]:
+        """The number of patterns."""
+        return {"swap": float(seen["patterns"]) or math.nan}

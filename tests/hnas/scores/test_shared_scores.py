@@ -1,0 +1,193 @@
+"""Scores that share the engine's passes are those of slow and obvious computations, and change no column."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hnas import UsageError, compute_metrics, search_spaces
+from hnas.metrics import COLUMNS, queue_statistics
+from hnas.metrics.signs import Signs
+from hnas.metrics.statistics import STATISTICS
+from hnas.scores.compute import shared_scores
+from hnas.scores.registry import scores
+from tests.hnas.metrics.test_rows import attention, network_of, sequence_first
+from tests.support.networks import CLASSES, Forward, batch, build
+from tests.support.score_references import reference_of_signs, reference_scores, signs
+
+SHARED = sorted(name for name in scores if scores[name].shared)
+
+
+# To draw some would take the table of all.
+CELLS = [
+    "input,conv3x3-bn-relu,maxpool3x3,output:0110001000010000",
+    "input,conv3x3-bn-relu,conv1x1-bn-relu,output:0111001100010000",
+    "input,conv1x1-bn-relu,conv3x3-bn-relu,conv3x3-bn-relu,output:0110100110000110000100000",
+]
+
+
+def agree(found: dict[str, float], expected: dict[str, float]) -> None:
+    for name, value in expected.items():
+        whole = name in ("linear_regions", "swap")
+        near = value if whole else pytest.approx(value, rel=1e-8, abs=1e-12, nan_ok=True)
+        assert found[name] == near or (math.isnan(value) and math.isnan(found[name])), name
+
+
+def tiny(space: str, number: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A small network of a cell that is not dead, with 8 images of 8 × 8."""
+    found = search_spaces[space]
+    drawn = CELLS if space == "nasbench101" else [a for a in found.sample(12, 5) if found.canonical(a) != "y=0"]
+    arch = drawn[number]
+    network = found.network(arch, classes=10, channels=4, cells=3 if space == "darts" else 1, seed=number).double()
+    generator = torch.Generator().manual_seed(number)
+    images = torch.randn((8, 3, 8, 8), generator=generator, dtype=torch.float64)
+    return network, images, torch.randint(0, 4, (8,), generator=generator)
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("space", ["nasbench101", "nasbench201", "darts"])
+def test_scores_of_cells_are_those_of_slow_computations(space: str, number: int) -> None:
+    network, images, labels = tiny(space, number)
+    found = compute_metrics(network, images, labels, scores=SHARED).scores
+    assert sorted(found) == SHARED
+    agree(found, reference_scores(network, images, labels) | reference_of_signs(signs(network, images)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "residual", "residual_in_place", "depthwise_batch_norm", "groups", "conv1d_batch_norm", "tokens",
+     "conv_called_twice", "weight_of_two_modules"],
+)  # fmt: skip
+def test_scores_of_other_networks_are_those_of_slow_computations(name: str) -> None:
+    network, shape = build(name)
+    images, labels = batch(shape)
+    found = compute_metrics(network, images, labels, scores=SHARED).scores
+    agree(found, reference_scores(network, images, labels) | reference_of_signs(signs(network, images)))
+
+
+def reordered(s, x):  # type: ignore[no-untyped-def]
+    back = torch.arange(len(x) - 1, -1, -1)
+    return s.out(s.up[1](s.conv(s.patch(x))[back])[back].mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "by_sample"),
+    [(attention, lambda y: y), (sequence_first, lambda y: y.movedim(1, 0)), (reordered, lambda y: y.flip(0))],
+    ids=["attention", "sequence_first", "reordered"],
+)
+def test_a_relus_rows_are_found_where_samples_do_not_come_first(forward, by_sample) -> None:  # type: ignore[no-untyped-def]
+    network = network_of(forward)
+    network.up = nn.Sequential(network.up, nn.ReLU())
+    images, labels = batch((3, 4, 4))
+    kept: list[Tensor] = []
+    network.up[1].register_forward_hook(lambda module, inputs, output: kept.append(by_sample(output.detach())))
+    found = compute_metrics(network, images, labels, scores="naswot,swap,linear_regions,fisher").scores
+    agree(found, reference_of_signs(np.concatenate([value.flatten(1).numpy() > 0 for value in kept], 1)))
+    assert found["fisher"] > 0
+
+
+class Readers(TorchFunctionMode):
+    """Counts the convolutions that read what each ReLU returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: dict[int, tuple[Tensor, list[int]]] = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if func is torch.relu:
+            self.read[id(result)] = (result, [])
+        if func is torch.conv2d and id(args[0]) in self.read:
+            self.read[id(args[0])][1].append(1)
+        return result
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_relu_that_several_layers_read_counts_for_each_in_nasbench201(number: int) -> None:
+    network, images, labels = tiny("nasbench201", number)
+    mode = Readers()
+    with mode, torch.no_grad():
+        network(images)
+    units = sum(value[0].numel() * max(1, len(readers)) for value, readers in mode.read.values())
+    assert any(len(readers) > 1 for _, readers in mode.read.values()) or number
+    assert queue_statistics(network, images, labels, ["agreements"]).result()["agreements"][0, 0] == units
+
+
+def test_more_than_a_hundred_classes_are_compared_in_pairs() -> None:
+    network = Forward(lambda s, x: s.head(torch.tanh(x)), head=nn.Linear(12, 101)).double()
+    images, labels = batch((12,))
+    found = compute_metrics(network, images, labels, scores="epe_nas,jacov").scores
+    agree(found, {name: reference_scores(network, images, labels)[name] for name in found})
+
+
+def test_a_network_without_a_relu_has_no_score_of_signs() -> None:
+    network = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, CLASSES))
+    images, labels = batch((12,))
+    found = compute_metrics(network, images, labels, scores="naswot,swap,linear_regions").scores
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_a_dead_cell_has_no_scores_of_signs_and_correlations() -> None:
+    space = search_spaces["nasbench201"]
+    dead = next(a for a in space.enumerate() if space.canonical(a) == "y=0")
+    network = space.network(dead, classes=10, channels=4, cells=1, seed=0)
+    images, labels = torch.randn(4, 3, 8, 8), torch.arange(4)
+    found = compute_metrics(network, images, labels, scores=SHARED).scores
+    without = {"epe_nas", "jacov", "naswot", "linear_regions", "swap"}
+    assert {name for name, value in found.items() if math.isnan(value)} == without
+
+
+def test_scores_change_no_column_and_leave_the_network_alone() -> None:
+    network, images, labels = tiny("nasbench201", 1)
+    network = network.float().eval()
+    images = images.float()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    alone = compute_metrics(network, images, labels)
+    beside = compute_metrics(network, images, labels, scores=SHARED)
+    assert torch.equal(alone.ntk, beside.ntk)
+    assert all(getattr(alone, name) == getattr(beside, name) for name in COLUMNS)
+    assert (alone.scores, alone.statistics) == ({}, {})
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not network.training
+    assert not images.requires_grad
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("ntk", ["summed", "exact"])
+def test_scores_alone_are_those_beside_the_columns_to_the_last_bit(ntk: str) -> None:
+    network, images, labels = tiny("darts", 0)
+    network, images = network.float(), images.float()
+    beside = compute_metrics(network, images, labels, ntk, scores=SHARED)
+    for need in STATISTICS:  # each for itself, in any order
+        alone = queue_statistics(network, images, labels, [need], ntk).result()
+        assert list(alone) == [need]
+        assert torch.equal(alone[need], beside.statistics[need])
+    assert shared_scores(SHARED, beside.statistics) == beside.scores
+
+
+@pytest.mark.parametrize("samples", [5, 64, 70, 150])
+def test_patterns_of_any_number_of_samples_are_told_apart(samples: int) -> None:
+    generator = torch.Generator().manual_seed(samples)
+    columns = torch.randn((samples, 40), generator=generator)
+    values = columns[:, torch.randint(0, 40, (300,), generator=generator)]
+    values = torch.cat([values, -values.relu() + (torch.arange(samples) == samples - 1)[:, None]], 1)
+    counted = Signs(samples, values.device, agreements=True, patterns=True)
+    counted.add(values[:, :100].reshape(samples, 4, 5, 5))
+    counted.add(values[:, 100:])
+    active = values.numpy() > 0
+    assert float(counted.patterns()) == len({column.tobytes() for column in np.ascontiguousarray(active.T)})
+    agreements = np.array([[(a == b).sum() for b in active] for a in active])
+    assert np.array_equal(counted.agreements().numpy(), agreements)
+
+
+def test_an_unknown_score_or_statistic_is_refused_before_anything_is_computed() -> None:
+    network, images, labels = tiny("nasbench201", 0)
+    with pytest.raises(UsageError, match="did you mean 'naswot'"):
+        compute_metrics(network, images, labels, scores="naswott")
+    with pytest.raises(UsageError, match="no statistic 'sign'"):
+        queue_statistics(network, images, labels, ["sign"])
