@@ -355,7 +355,7 @@ def rm(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A run, a search, a comparison, or an imported source.",
+            help="A run, a search, a comparison, an imported source, or a model's folder.",
             autocompletion=completion.removable,
         ),
     ],
@@ -363,21 +363,23 @@ def rm(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, and remove nothing.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Remove a run, a search, a comparison or an imported source from the store.
+    """Remove a run, a search, a comparison or an imported source from the store, or a model.
 
-    Asks before it does, and says which searches used it. Nothing outside the store is removed.
+    Asks before it does, and says which searches used it. Of what lies outside the store only the folder of a model is
+    removed.
     """
     from hnas.pipeline.console.streams import warn
-    from hnas.pipeline.store.removal import find_held, remove
+    from hnas.pipeline.models.held import find_removable, remove_held
 
     place = _store(store)
-    held = find_held(place, name, _tables())
+    held = find_removable(place, name, _tables())
     for consequence in held.consequences:
         warn(consequence)
     if dry_run:
-        from hnas.pipeline.store.footprint import footprint, footprint_text
+        from hnas.pipeline.models.held import removed_places
+        from hnas.pipeline.store.footprint import footprint_text
 
-        print(footprint_text(held.described, footprint(place, held.kind, held.name)))
+        print(footprint_text(held.described, removed_places(place, held)))
         return
     if not yes:
         if not sys.stdin.isatty():
@@ -385,7 +387,7 @@ def rm(
         if not typer.confirm(f"remove the {held.described}?", err=True):
             print("nothing was removed")
             return
-    remove(place, held)
+    remove_held(place, held)
     print(f"removed: {held.described}")
 
 
@@ -1202,10 +1204,21 @@ def show(
 
 @app.command(epilog=_examples("hnas info", "hnas info --json --store data/store"))
 def info(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="The folder of a model that `--save` wrote.  [the store]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Say what the store holds."""
+    """Say what the store holds, or what a model is.
+
+    Of a model's folder the weights are read too, and compared with their digest.
+    """
+    if model is not None:
+        from hnas.pipeline.models.held import model_json, model_text
+
+        print(model_json(model) if as_json else model_text(model))
+        return
     from hnas.pipeline.catalog.info import store_info
     from hnas.pipeline.catalog.report import info_json, info_text
     from hnas.pipeline.catalog.views import connect

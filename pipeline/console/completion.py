@@ -91,10 +91,9 @@ def removable(ctx: Any, incomplete: str) -> Words:
     place, words = _store(ctx), []
     with contextlib.suppress(Exception):
         if place is not None:
-            from hnas.pipeline.store.manifests import manifest_names
+            from hnas.pipeline.store.removal import held_names
 
-            folders = ("runs", "searches", "comparisons")
-            words = [*(name for folder in folders for name in place.names(folder)), *manifest_names(place)]
+            words = [name for names in held_names(place).values() for name in names]
     return _beginning(incomplete, ((name, "") for name in words))
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from hnas.errors import HnasError, UsageError
 from hnas.models.programs import onnx_program, torch_program
+from hnas.pipeline.io.aside import write_file
 from hnas.pipeline.io.printable import printable
-from hnas.pipeline.models.aside import write_file
 from hnas.pipeline.models.loading import load
 
 Format = Literal["pt2", "onnx"]

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from hnas import __version__
 from hnas.errors import HnasError, UsageError
+from hnas.pipeline.io.aside import write_folder
 from hnas.pipeline.io.checksums import DamagedError, opened_json, sealed_json
 from hnas.pipeline.io.input_files import regular_file
 from hnas.pipeline.io.printable import printable
-from hnas.pipeline.models.aside import write_folder
 from hnas.pipeline.models.networks import networks, same_function
 from hnas.spaces import definition_of, key_of, search_spaces
 

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hnas.errors import HnasError
+from hnas.pipeline.io.aside import Hold
 from hnas.pipeline.models.folder import check_model_folder, read_info, save_model
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Keeper:
         self, folder: str, trainer: Trainer, provenance: dict[str, Any], history: Sequence[Query] = ()
     ) -> None:
         check_model_folder(folder)
+        self._hold = Hold(Path(folder).expanduser())  # nobody removes it meanwhile
         self._folder, self._trainer, self._provenance = folder, trainer, provenance
         self._best = max((_rank(q.epochs, q.performance) for q in history), default=None)
         trainer.on_trained = self._trained
@@ -65,6 +68,7 @@ class Keeper:
             curve=[asdict(epoch) for epoch in result.curve],
             provenance={**self._provenance, "training": self._trainer.identity(arch, epochs)},
         )
+        self._hold.renew()
 
 
 def _rank(epochs: int | None, performance: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,13 @@ def check_store(store: Store) -> Report:
             _read(store, report, "searches", search, "queries.parquet")
     _check_comparisons(store, report)
     _check_trainings(store, report)
+    for model in store.folders("models"):
+        with _found(report, store.path("models", model), "save the model again, or `hnas rm` it"):
+            report.files += 2
+            told = store.read_json("models", model, "model.json").get("weights")
+            weights = store.read_bytes("models", model, "weights.safetensors")
+            if told != {"bytes": len(weights), "sha256": sha256(weights).hexdigest()}:
+                raise HnasError("its weights are not those of its record")
     return report
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hnas.pipeline.io.aside import in_use
 from hnas.pipeline.store.manifests import FOLDER as IMPORTS
 from hnas.pipeline.store.manifests import TABLES
 from hnas.pipeline.store.removal import FOLDERS, held_names, latency_folders
@@ -34,7 +35,7 @@ class Place:
 
 
 def footprint(store: Store, kind: str, name: str) -> list[Place]:
-    """Where the thing `name` of `kind` (`run`, `search`, `comparison`, `source`) lies. Links are not followed."""
+    """Where the thing `name` of `kind` (`source`, or one of `FOLDERS`) lies. Links are not followed."""
     if kind in FOLDERS:
         paths = [f"{FOLDERS[kind]}/{name}"]
     else:
@@ -71,21 +72,28 @@ def footprint_text(described: str, places: list[Place]) -> str:
     return "\n".join([*lines, "nothing was removed"])
 
 
+def place_of(folder: str) -> Place:
+    """A folder of this machine's, wherever it lies."""
+    return _summed(folder, list(_files(folder)), folder)
+
+
 def _place(store: Store, path: str) -> Place | None:
-    found = list(_files(store, store.path(path)))
-    if not found:
-        return None
-    locks = [name for name, _, _ in found if name.endswith(".lock")] if store.local else []
-    newest = max(changed for _, _, changed in found)
-    return Place(path, len(found), sum(size for _, size, _ in found), newest, any(map(_is_held, locks)))
+    whole = store.path(path)
+    if store.local:
+        found = list(_files(whole))
+        return _summed(path, found, whole) if found else None
+    sizes = [int(about.get("size") or 0) for about in store.fs.find(whole, detail=True).values()]
+    return Place(path, len(sizes), sum(sizes), 0.0, False) if sizes else None
 
 
-def _files(store: Store, path: str) -> Iterator[tuple[str, int, float]]:
+def _summed(path: str, files: list[tuple[str, int, float]], whole: str) -> Place:
+    busy = any(_is_held(name) for name, _, _ in files if name.endswith(".lock")) or in_use(Path(whole))
+    changed = max((changed for _, _, changed in files), default=0.0)
+    return Place(path, len(files), sum(size for _, size, _ in files), changed, busy)
+
+
+def _files(path: str) -> Iterator[tuple[str, int, float]]:
     """The files at or below `path`, each with its bytes and when it was written."""
-    if not store.local:
-        for name, about in store.fs.find(path, detail=True).items():
-            yield name, int(about.get("size") or 0), 0.0
-        return
     top = Path(path)
     alone = [top] if top.is_file() or top.is_symlink() else []
     below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)

@@ -1,4 +1,4 @@
-"""`hnas rm`: take a run, a search, a comparison or an imported source out of a store, and nothing outside it.
+"""`hnas rm`: take a run, a search, a comparison, a model or an imported source out of a store, and nothing outside it.
 
 What is removed vanishes for readers at once: a folder is renamed to `.removed-…` in the store's root before it is
 deleted, and a source's manifest goes before its files. The next removal deletes what a killed one left.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.pipeline.io.aside import in_use
 from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.claim_log import Drivers
@@ -35,7 +36,7 @@ from hnas.pipeline.store.trainings import FOLDER as TRAININGS
 from hnas.pipeline.store.trainings import LOCK, is_trained, trained_sources
 
 _REMOVED = ".removed-"
-FOLDERS = {"run": "runs", "search": "searches", "comparison": "comparisons"}
+FOLDERS = {"run": "runs", "search": "searches", "comparison": "comparisons", "model": "models"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Held:
 
 
 def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
-    """The run, search, comparison or source that `name` is the whole name of; `run/NAME` where several are called so.
+    """What of a store `name` is the whole name of; `run/NAME` and so on where several are called so.
 
     `also` are the stores that are read along, from which nothing is removed.
 
@@ -70,7 +71,7 @@ def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
         )
     if not kinds:
         raise UsageError(
-            f"the store {store.location} has no run, search, comparison or source {_shown(name)}"
+            f"the store {store.location} has no run, search, comparison, model or source {_shown(name)}"
             f"{_advice(store, held, name, also)}"
         )
     consequences: tuple[str, ...]
@@ -251,8 +252,10 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
 
 @contextmanager
 def _idle(store: Store, folder: str, name: str) -> Iterator[None]:
-    """Keep others from a run or a comparison. Raises `HnasError` where a precompute or compare works on it."""
+    """Keep others from a run, a comparison or a model. Raises `HnasError` where somebody works on it."""
     linked = Path(store.path(folder, name)).is_symlink()  # a lock would be made behind the link
+    if folder == "models" and in_use(Path(store.path(folder, name))):
+        raise HnasError(f"the model {name} is being written; wait for the end of the search, and remove it then")
     if folder not in ("runs", "comparisons") or linked:
         yield
         return

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 import hnas
 from hnas import HnasError, UsageError
+from hnas.pipeline.io import aside
 from hnas.pipeline.io.checksums import sealed_json
-from hnas.pipeline.models import aside, check_model_folder
+from hnas.pipeline.models import check_model_folder
 from hnas.training import accuracy
 from tests.support.models import ARCHS, CLASSES, trained
 from tests.support.places import ROOT
@@ -238,7 +239,7 @@ def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path: Path) -> N
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from hnas.pipeline.models import aside\n"
+        "from hnas.pipeline.io import aside\n"
         "aside._exchange = lambda *folders: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"aside.write_folder(Path({str(tmp_path)!r}) / 'model', {{'a': b'1'}})\n"
     )

@@ -1,7 +1,8 @@
 """A folder that appears whole or not at all: filled under another name beside its place, then renamed.
 
 Such a folder is called `.<name>.<random>.part` and locked as long as its process lives; one without a lock is what a
-killed process left, and goes with the next folder that is written to that place.
+killed process left, and goes with the next folder that is written to that place. Whoever is going to write a folder
+again holds it meanwhile, so that nobody removes it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 _SUFFIX = ".part"
@@ -48,6 +49,50 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         aside.unlink(missing_ok=True)
 
 
+class Hold:
+    """Holds a folder for as long as this object lives, once there is one: see `in_use`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._handle = folder, -1
+        self.renew()
+
+    def renew(self) -> None:
+        """Hold the folder that has taken the place of the one that was there."""
+        self._release()
+        with contextlib.suppress(OSError):
+            self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def _release(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = -1
+
+    __del__ = _release
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process writes `folder`, or holds it."""
+    return any(map(_is_locked, [folder, *_parts(folder)]))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, whole at once. Raises `OSError`."""
+    aside = _name(folder)
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_locked(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            return not _lock(handle)
+        finally:
+            os.close(handle)
+    return False
+
+
 def _exchange(folder: Path, aside: Path) -> None:
     try:
         aside.rename(folder)  # where there is none, or an empty one
@@ -81,7 +126,7 @@ def _create(folder: Path) -> tuple[int, Path]:
 
 
 def _sweep(folder: Path) -> None:
-    for leftover in folder.parent.glob(f".{_quoted(folder.name)}.????????{_SUFFIX}"):
+    for leftover in _parts(folder):
         with contextlib.suppress(OSError):
             handle = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -89,6 +134,10 @@ def _sweep(folder: Path) -> None:
                     shutil.rmtree(leftover, ignore_errors=True)
             finally:
                 os.close(handle)
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    return folder.parent.glob(f".{_quoted(folder.name)}.????????{_SUFFIX}")
 
 
 def _quoted(name: str) -> str:
