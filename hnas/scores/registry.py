@@ -18,14 +18,21 @@ ENTRY_POINT_GROUP = "hnas.scores"
 _BUILT_IN = {
     "epe_nas": "hnas.scores.epe_nas:EPENAS",
     "fisher": "hnas.scores.fisher:Fisher",
+    "gradsign": "hnas.scores.gradsign:GradSign",
     "jacov": "hnas.scores.jacov:Jacov",
     "knas": "hnas.scores.knas:KNAS",
+    "knas_program": "hnas.scores.knas_program:KNASProgram",
     "l2_norm": "hnas.scores.l2_norm:L2Norm",
     "linear_regions": "hnas.scores.linear_regions:LinearRegions",
+    "meco": "hnas.scores.meco:MeCo",
     "nasi": "hnas.scores.nasi:NASI",
     "naswot": "hnas.scores.naswot:NASWOT",
     "plain": "hnas.scores.plain:Plain",
     "swap": "hnas.scores.swap:SWAP",
+    "synflow": "hnas.scores.synflow:SynFlow",
+    "te_nas": "hnas.scores.te_nas:TENAS",
+    "zen": "hnas.scores.zen:Zen",
+    "zico": "hnas.scores.zico:ZiCo",
 }
 
 # Scores of the field that every run has anyway, as metrics or as columns that its space tells of an architecture.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ class DARTSNetwork(nn.Module):
     `drop_path` is the probability in [0, 1) with which an edge other than a skip is dropped from a sample in training
     mode; the others are scaled up. It may be set at any time.
     """
+
+    #: The fewest channels and cells of a network that has all kinds of cells.
+    smallest: ClassVar[tuple[int, int]] = (1, 3)
 
     def __init__(
         self, normal: DARTSCell, reduction: DARTSCell, *, classes: int, channels: int, layers: int,
@@ -59,6 +63,11 @@ class DARTSNetwork(nn.Module):
                 extra = head(last)
         out: Tensor = self.classifier(torch.cat([block.mean((2, 3)) for block in blocks], 1))
         return out if extra is None else (out, extra)
+
+    def first_cell(self, x: Tensor) -> Tensor:
+        """What the first cell makes of the first channels of x (m, channels, height, width) in place of the stem's."""
+        x = torch.relu(x[:, : self.stem.norm.num_features])
+        return torch.cat(self.cells[0](x, x, 0.0), 1)
 
 
 class _ConvBN(nn.Module):

@@ -16,6 +16,8 @@ differs from the benchmark's in one thing that no metric reads: running statisti
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, cat, nn
 from torch.nn.functional import max_pool2d, relu
 
@@ -25,6 +27,9 @@ from hnas.spaces.nasbench101.cell import KERNELS, NASBench101Cell, check_image_s
 
 class NASBench101Network(nn.Module):
     """The network of a canonical `cell`, (m, 3, S, S) images to (m, classes) logits."""
+
+    #: The fewest channels and cells of a network that has all kinds of cells: a channel for each concatenated vertex.
+    smallest: ClassVar[tuple[int, int]] = (5, 1)
 
     def __init__(self, cell: NASBench101Cell, *, classes: int, channels: int, cells: int) -> None:
         super().__init__()

@@ -9,6 +9,8 @@ a bare 1×1 convolution; pooling in a cell is 3×3 averaging that does not count
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,9 @@ from hnas.spaces.nasbench201.cell import KERNELS, check_image_size
 
 class NASBench201Network(nn.Module):
     """The network of a canonical `cell`: only its live layers, (m, 3, S, S) images to (m, classes) logits."""
+
+    #: The fewest channels and cells of a network that has all kinds of cells.
+    smallest: ClassVar[tuple[int, int]] = (1, 1)
 
     def __init__(self, cell: EdgeCell, *, classes: int, channels: int, cells: int) -> None:
         super().__init__()
@@ -44,6 +49,12 @@ class NASBench201Network(nn.Module):
                 x = self.reductions[depth](x)
         x = torch.relu(self.head(x)).mean((2, 3))
         out: Tensor = self.classifier(x)
+        return out
+
+    def first_cell(self, x: Tensor) -> Tensor:
+        """What the first cell makes of the first C channels of x (m, channels, height, width)."""
+        cell = self.stages[0][0]  # type: ignore[index]
+        out: Tensor = cell(x[:, : self.stem.norm.num_features])
         return out
 
 

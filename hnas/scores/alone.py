@@ -1,0 +1,71 @@
+"""Batches of one image, many at once: batch norms that take the statistics of each image alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hnas.metrics.recorder import Recorder
+
+
+class NoStatisticsError(Exception):
+    """A batch norm has one value a channel of an image, so that the image alone has no statistics."""
+
+
+class Alone(Recorder):
+    """Batch norms take the statistics of each image alone."""
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func is not F.batch_norm:
+            return super().call(func, args, kwargs)
+        return self.note(func, args, kwargs, _batch_norm(*args, **kwargs))
+
+
+def _batch_norm(
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if input[0, 0].numel() == 1:
+        raise NoStatisticsError
+    y: Tensor = _InstanceNorm.apply(input, eps)  # type: ignore[no-untyped-call]
+    shape = (-1, *(1,) * (input.dim() - 2))
+    y = y if weight is None else y * weight.view(shape)
+    return y if bias is None else y + bias.view(shape)
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """x̂ = s (x − mean(x)) of each image and channel of x (m, C, …), s = 1/√(var(x) + ε)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        positions = tuple(range(2, x.dim()))
+        d = x - x.mean(positions, keepdim=True)
+        s = (d.square().mean(positions, keepdim=True) + eps).rsqrt()
+        ctx.save_for_backward(d, s)
+        return d * s
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None]:
+        d, s = ctx.saved_tensors
+        positions = tuple(range(2, d.dim()))
+        size = gy.abs().amax(positions, keepdim=True)
+        gx = gy - gy.mean(positions, keepdim=True)
+        gx = gx - d * ((gy * d).mean(positions, keepdim=True) * s.square())
+        cancelled = gx.abs().amax(positions, keepdim=True) <= near(gy) * size
+        return gx.mul_(s.masked_fill(cancelled, 0)), None
+
+
+def near(value: Tensor) -> float:
+    """What is left of numbers of this precision that cancel, in their own unit, is less."""
+    return 128 * torch.finfo(value.dtype).eps
