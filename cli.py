@@ -85,8 +85,21 @@ TrainedCellsOption = Annotated[
     int | None, typer.Option("--cells", metavar="N", help="Cells of the networks trained.  [the run's]")
 ]
 OracleOption = Annotated[
-    Literal["table", "train", "table,train"],
-    typer.Option("--oracle", help="Where performance comes from; with both, trainings alike spare one."),
+    str,
+    typer.Option(
+        "--oracle",
+        metavar="ORACLE",
+        help="Where performance comes from: table, train, table,train, an installed one, or 'command: ... {arch}'.",
+        autocompletion=completion.oracles,
+    ),
+]
+OracleOptionOption = Annotated[
+    list[str] | None,
+    typer.Option("--oracle-option", metavar="NAME=VALUE", help="A setting of an installed oracle."),
+]
+OracleTimeoutOption = Annotated[
+    float | None,
+    typer.Option("--oracle-timeout", metavar="SECONDS", help="Stop a command of --oracle that takes longer."),
 ]
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", metavar="N", help="Epochs of the training.  [the recipe's]")
@@ -428,6 +441,7 @@ def fetch(
         "hnas search nasbench201 --dataset cifar10 --method rea --budget 12000",
         "hnas search nasbench201 --dataset cifar10 --method top --by flops --max-params 1e6",
         "hnas search nasbench201 --dataset digits --oracle train --queries 5 --epochs 3",
+        "hnas search nasbench201 --oracle 'command: python train.py {arch}' --oracle-timeout 3600",
     )
 )
 def search(
@@ -458,6 +472,8 @@ def search(
         typer.Option("--by", metavar="EXPR", help="What top and best-of rank by: the same as --metric."),
     ] = None,
     oracle: OracleOption = "table",
+    oracle_option: OracleOptionOption = None,
+    oracle_timeout: OracleTimeoutOption = None,
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -519,6 +535,7 @@ def search(
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.console.streams import warn
     from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.search.oracles import confirmed_oracle, own_oracle
     from hnas.pipeline.search.prepared import prepare
     from hnas.pipeline.search.progress import TrainingBar
     from hnas.pipeline.search.report import dry_run_text, query_line, search_heading, search_json, search_summary
@@ -528,6 +545,7 @@ def search(
     from hnas.pipeline.search.settings import method_of, options_of, training_of_search
     from hnas.pipeline.store.space_cache import space_cache
 
+    own = own_oracle(oracle, oracle_option or (), timeout=oracle_timeout, epochs=epochs)
     place = _store(store)
     connection = connect(place, _tables())
     training = training_of_search(
@@ -560,8 +578,9 @@ def search(
             accuracy=accuracy,
             epochs=epochs,
             source=source,
-            training=None if oracle == "table" else training,
-            alike=oracle == "table,train",
+            training=None if oracle == "table" or own is not None else training,
+            oracle=oracle,
+            own=own,
             queries=20 if queries is None and budget is None else queries,
             budget=budget,
             where=condition(where, max_params=max_params, max_flops=max_flops),
@@ -572,19 +591,21 @@ def search(
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
+    evaluate = confirmed_oracle(started.settings, oracle, own)
     shown, width = not as_json and not quiet, terminal_width(sys.stdout)
     with space_cache(place):
         if dry_run:
-            prepared = prepare(connection, started.settings, device=device, partial=partial)
+            prepared = prepare(connection, started.settings, oracle=evaluate, device=device, partial=partial)
             print(dry_run_text(started, *prepared.estimate()))
             return
         result = run_search(
             place,
             connection,
             started,
+            oracle=evaluate,
             device=device,
             on_start=lambda size: None if quiet else warn(search_heading(started, size)),
-            on_query=lambda query: print(query_line(query, width), flush=True) if shown else None,
+            on_query=lambda query: print(query_line(query, width, percent=own is None), flush=True) if shown else None,
             progress=TrainingBar(sys.stderr, quiet=quiet),
             notice=warn,
             partial=partial,
@@ -617,6 +638,8 @@ def compare(
         typer.Option("--reference", metavar="METHOD", help="The one others are tested against.  [the first hnas]"),
     ] = None,
     oracle: OracleOption = "table",
+    oracle_option: OracleOptionOption = None,
+    oracle_timeout: OracleTimeoutOption = None,
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -680,12 +703,14 @@ def compare(
     from hnas.pipeline.comparison.specs import parse_specs
     from hnas.pipeline.io.figure_files import check_figure
     from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.search.oracles import own_oracle
     from hnas.pipeline.search.settings import training_of_search
     from hnas.pipeline.store.space_cache import space_cache
 
     specs = parse_specs(methods)
     if plot is not None:
         check_figure(plot)
+    own = own_oracle(oracle, oracle_option or (), timeout=oracle_timeout, epochs=epochs)
     training = training_of_search(
         oracle,
         dataset,
@@ -715,7 +740,8 @@ def compare(
         epochs=epochs,
         source=source,
         training=training,
-        alike=oracle == "table,train",
+        oracle=oracle,
+        own=own,
         queries=20 if queries is None and budget is None else queries,
         budget=budget,
         where=condition(where, max_params=max_params, max_flops=max_flops),

@@ -4,9 +4,9 @@
 
 `compute_metrics(network, images, labels)` gives the four gradient-based metrics and the NTK condition number of any
 torch module at initialisation; `search_spaces` maps names to search spaces; `search(ArrayPool(…), oracle)` runs
-HNAS or another method on arrays, `Search` gives its steps to a loop of one's own; `load(folder)` is a trained network
-that `hnas search --save` wrote. Names are imported when first used,
-so that `import hnas` does not load torch.
+HNAS or another method on arrays, `search_store(space, oracle)` over a store, `Search` gives its steps to a loop of
+one's own; `load(folder)` is a trained network that `hnas search --save` wrote. Names are imported when first used, so
+that `import hnas` does not load torch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hnas.optim.objective import objective
     from hnas.optim.pools import ArrayPool
     from hnas.pipeline.models import load
+    from hnas.pipeline.search.library import search_store
     from hnas.scores.compute import compute_metrics
     from hnas.spaces import SearchSpace, search_spaces
     from hnas.spaces.initialise import initialise
@@ -45,6 +46,7 @@ __all__ = [
     "objective",
     "search",
     "search_spaces",
+    "search_store",
     "train",
 ]
 
@@ -64,6 +66,7 @@ _HOMES = {
     "search_spaces": "hnas.spaces",
     "initialise": "hnas.spaces.initialise",
     "load": "hnas.pipeline.models",
+    "search_store": "hnas.pipeline.search.library",
     "Recipe": "hnas.training",
     "train": "hnas.training",
 }

@@ -86,7 +86,7 @@ def missing(store: Store, comparison: Comparison) -> list[Part]:
     parts: list[Part] = []
     for k, settings in enumerate(comparison.methods):
         seeds = comparison.seeds_of(k)
-        block = 1 if settings.training is not None else max(_BLOCK, -(-seeds // _MOST_PARTS))
+        block = 1 if settings.evaluates else max(_BLOCK, -(-seeds // _MOST_PARTS))
         parts += missing_parts(stored, k, seeds, block)
     return sorted(parts, key=lambda part: (part.first, part.k))
 
@@ -184,7 +184,7 @@ def _made(
     lost: list[str],
 ) -> Iterator[int]:
     """Have all parts made; yields the number of searches of each as it is stored, 0 where a worker was `lost`."""
-    job, trained = work.job, work.settings[0].training is not None
+    job, trained = work.job, work.settings[0].evaluates
     count = workers or (default_workers(job.device) if scheduler is None else 0)
     left = list(todo)
     if scheduler is None and (count == 1 or not trained):

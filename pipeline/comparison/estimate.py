@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ def estimate(work: Opened, todo: Sequence[Part]) -> Estimate:
     counts = Counter(dict.fromkeys(range(len(work.settings)), 0))
     for part in todo:
         counts[part.k] += len(part.seeds)
+    if work.settings[0].own is not None:
+        return Estimate((math.nan, math.nan), (math.nan, math.nan), peak_memory())
     if work.first.trainer is not None:
         _, trained = work.first.estimate()
         assert trained is not None
@@ -71,11 +74,12 @@ def estimate_text(
     """What a comparison would take, with so many local `workers` or the default, or one worker of a `cluster`."""
     found = estimate(work, todo)
     if workers is None:
-        trained = work.first.trainer is not None
+        trained = work.settings[0].evaluates
         workers = 1 if cluster else default_workers(work.job.device if trained else "cpu")
     count = sum(len(part.seeds) for part in todo)
     settings = comparison.methods[0]
     by = settings.signal or f"{settings.training.epochs if settings.training else 0} epochs of training"
+    by = by if settings.own is None else settings.oracle
     share = tuple(value / max(1, min(workers, len(todo))) for value in found.seconds)
     rows = [
         [
@@ -83,10 +87,13 @@ def estimate_text(
             f"{comparison.name}, {len(comparison.labels)} methods by {comparison.seeds} seeds, guided by {by}",
         ],
         ["searches", f"{count:,} to make, {comparison.searches - count:,} are stored"],
-        ["time", f"about {_range(share)} with {workers} worker{'' if workers == 1 else 's'}"],
         ["memory", f"about {found.memory / 2**30:.1f} GiB in each"],
-        ["cost", f"about {_range(found.cost)} of training, {'real' if settings.training else 'looked up'}"],
     ]
+    if settings.own is not None:
+        rows.append(["time", "unknown: an oracle of one's own takes what it takes"])
+    else:
+        rows.append(["time", f"about {_range(share)} with {workers} worker{'' if workers == 1 else 's'}"])
+        rows.append(["cost", f"about {_range(found.cost)} of training, {'real' if settings.training else 'looked up'}"])
     return described(rows) + "\nnothing was written"
 
 

@@ -29,10 +29,14 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Found:
-    """One search: the incumbents after each query, places in `Results.archs`, and the cost so far, both (queries,)."""
+    """One search: the incumbents after each query, places in `Results.archs`, and the cost so far, both (queries,).
+
+    `failed` is the number of its evaluations that failed.
+    """
 
     incumbents: Indices
     cost: Array
+    failed: int = 0
 
 
 class Results:
@@ -135,7 +139,8 @@ class Results:
     def _heading(self) -> str:
         settings, size = self._comparison.methods[0], self._work.first.size
         where = f" under {settings.where}" if settings.where else ""
-        guided = "trainings" if settings.signal is None else str(settings.signal)
+        guided = "trainings" if settings.own is None else printable(settings.oracle)
+        guided = guided if settings.signal is None else str(settings.signal)
         seeds = self._comparison.seeds
         return (
             f"{settings.space} on {settings.dataset}, {size.candidates:,} architectures of "
@@ -165,6 +170,12 @@ class Results:
             notes.append(
                 "No validation accuracy guides the searches: each winner is chosen by the test accuracy, so its own is "
                 "the best of many and no estimate."
+            )
+        if failed := sum(found.failed for searches in self.searches for found in searches):
+            name = self._comparison.name
+            notes.append(
+                f'{failed} evaluation{"" if failed == 1 else "s"} failed: `hnas sql "SELECT search, arch, failure FROM '
+                f"queries WHERE search LIKE '{name}-%' AND failure IS NOT NULL\"` says why."
             )
         if self.tables:
             notes.append("optimum: the best of the candidates on each data set, each by itself.")
@@ -210,7 +221,7 @@ def _found(queries: pa.Table, places: dict[str, int]) -> Found:
     epochs = np.nan_to_num(queries["epochs"].to_numpy(zero_copy_only=False).astype(float), nan=np.inf)
     failed = np.isnan(performance := queries["performance"].to_numpy().astype(float))
     performance, epochs = np.where(failed, -np.inf, performance), np.where(failed, -np.inf, epochs)
-    return Found(archs[incumbents(epochs, performance)], np.cumsum(queries["cost"].to_numpy()))
+    return Found(archs[incumbents(epochs, performance)], np.cumsum(queries["cost"].to_numpy()), int(failed.sum()))
 
 
 def incumbents(epochs: Array, performance: Array) -> Indices:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from hnas.optim.evaluations import Query
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.search.oracles import open_oracle
 from hnas.pipeline.search.prepared import Prepared, prepare
 from hnas.pipeline.search.saved import queries_table, query_of
 from hnas.pipeline.search.settings import SearchSettings
@@ -61,12 +62,18 @@ class Opened:
 
     def _prepared(self, settings: SearchSettings, pool: RunPool | None) -> Prepared:
         return prepare(
-            self._connection, settings, pool=pool, store=self.store, device=self.job.device, partial=self.job.partial
+            self._connection,
+            settings,
+            oracle=None if settings.own is None else open_oracle(settings),  # a job comes from a command line
+            pool=pool,
+            store=self.store,
+            device=self.job.device,
+            partial=self.job.partial,
         )
 
     def prepared(self, k: int, seed: int = 0) -> Prepared:
         """The search of the method `k` with `seed`. Raises what `hnas.pipeline.search.prepared.prepare` raises."""
-        if self.settings[k].training is not None and seed:  # it trains from the seed
+        if self.settings[k].evaluates and seed:  # with the seed
             return self._prepared(replace(self.settings[k], seed=seed), self.pool)
         if k not in self._prepared_methods:
             self._prepared_methods[k] = self._prepared(self.settings[k], self.pool)
@@ -76,16 +83,16 @@ class Opened:
         """Make the searches of `part` and store them. Raises what a search raises."""
         found = [self._searched(part, seed, on_query) for seed in part.seeds]
         self.store.write_table(pa.concat_tables(found), FOLDER, self.job.comparison, part.name)
-        if self.settings[part.k].training is not None:
+        if self.settings[part.k].evaluates:
             remove_file(self.store, FOLDER, self.job.comparison, part.partial)
 
     def _searched(self, part: Part, seed: int, on_query: Callable[[], None]) -> pa.Table:
         prepared = self.prepared(part.k, seed)
-        history = self._history(part) if prepared.trainer is not None else []
+        history = self._history(part) if prepared.settings.evaluates else []
         saved = list(history)
 
         def save(query: Query) -> None:
-            if prepared.trainer is not None:
+            if prepared.settings.evaluates:
                 saved.append(query)
                 self.store.write_table(self._table(part.k, seed, saved), FOLDER, self.job.comparison, part.partial)
             on_query()

@@ -39,6 +39,13 @@ def methods(incomplete: str) -> Words:
     return _beginning(incomplete, ((name, "") for name in installed))
 
 
+def oracles(incomplete: str) -> Words:
+    """The oracles that are built in and installed."""
+    from hnas.optim.oracles import oracles as installed
+
+    return _beginning(incomplete, ((name, "") for name in ("table", "train", "table,train", *installed)))
+
+
 def accuracies(incomplete: str) -> Words:
     """The accuracies that can guide a search."""
     return _beginning(incomplete, (("valid_accuracy", ""), ("test_accuracy", "")))

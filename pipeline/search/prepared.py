@@ -16,6 +16,7 @@ from hnas.pipeline.catalog.averaging import check_runs, left_out
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.catalog.views import check_complete, pick_run
+from hnas.pipeline.search.oracles import refused
 from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
@@ -59,7 +60,8 @@ class Prepared:
     @property
     def _epochs(self) -> int | None:
         settings = self.settings
-        return settings.training.epochs if settings.training else settings.signal.epochs if settings.signal else None
+        of = settings.training or settings.signal or settings.own
+        return None if of is None else of.epochs
 
     def check_method(self) -> None:
         """Raise `UsageError` where the pool cannot serve the method, or it does not take its options.
@@ -75,6 +77,11 @@ class Prepared:
             )
         if first.epochs is not None and self.oracle == self.pool.evaluate:
             self.oracle(first.arch, first.epochs)
+        if first.epochs is not None and settings.own is not None and not getattr(self.oracle, "takes_epochs", True):
+            raise UsageError(
+                f"the method {settings.spec} asks for trainings of several lengths, and the oracle takes no epochs; "
+                "it needs {epochs} in a command, or a parameter epochs in a function"
+            )
 
     def run(self, history: Sequence[Query], on_query: Callable[[Query], None]) -> list[Query]:
         """Make the queries that `history` lacks; see `hnas.optim.algorithm.search`."""
@@ -109,11 +116,13 @@ def prepare(
 
     `oracle` replaces the one that the settings name, `pool` is one that another search with the same run, signal and
     condition used. `store` keeps trainings; `progress` and `notice` are those of `Trainer`; `partial` allows a run that
-    is unfinished. Raises `UsageError` where the run has too few candidates or the table no cost for a budget;
-    `HnasError` where a run is gone.
+    is unfinished. Raises `UsageError` where the settings name an oracle of one's own and none is given, the run has too
+    few candidates or the table no cost for a budget; `HnasError` where a run is gone.
     """
     check_runs(connection, settings.runs)
     check_complete(connection, settings.runs or [settings.run], partial=partial)
+    if settings.own is not None and oracle is None:
+        raise refused(settings)
     by_table = oracle is None and settings.training is None
     if pool is None:
         signal = settings.signal if by_table else None

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from hnas.training import TrainingResult
 
 
+#: The query that shows what failed in a search.
+FAILED = "FROM queries WHERE search = '{}' AND failure IS NOT NULL"
+
+
 def training_text(arch: str, result: TrainingResult) -> str:
     """The outcome of one training."""
     rows = [
@@ -66,9 +70,10 @@ def training_heading(arch: str, size: TrainingSize) -> str:
     return f"training {arch} of {size.space}: {size_text(size)}"
 
 
-def query_line(query: Query, width: int | None = None) -> str:
-    """One line for each query of a search, as it is made; `width` cuts it."""
-    number, performance = f"{query.query:>3}  ", f"performance {query.performance:>6.2f} %  "
+def query_line(query: Query, width: int | None = None, *, percent: bool = True) -> str:
+    """One line for each query of a search, as it is made; `width` cuts it. `percent` is what performance is in."""
+    reached = f"{query.performance:>6.2f} %" if percent else f"{query.performance:<10.6g}"
+    number, performance = f"{query.query:>3}  ", f"performance {reached if query.failure is None else '  failed'}  "
     found = ""
     if query.mu is not None and query.nu is not None:
         found += f"mu {query.mu:<9.3g} nu {query.nu:<9.3g} "
@@ -90,11 +95,13 @@ def search_heading(started: StartedSearch, size: SearchSize) -> str:
     lines = [
         f"{'resuming' if started.name else 'searching'} {size.candidates:,} architectures of "
         f"{run_or_mean(settings.run, settings.runs)} ({settings.space} on {settings.dataset}){where} with "
-        f"{_method(settings)}, oracle {settings.oracle}",
+        f"{_method(settings)}, oracle {printable(settings.oracle)}",
         *left_out_lines(size.left_out),
         *([f"each query is a training: {size_text(size.training)}"] if size.training is not None else []),
         *(_known_lines(size.training) if size.training is not None else []),
     ]
+    if settings.own is not None and settings.own.timeout is not None:
+        lines.append(f"an evaluation that takes longer than {settings.own.timeout:g} s is stopped")
     if size.signal is not None:
         lines.append(f"guided by {size.signal}")
         if size.signal.accuracy == "test_accuracy":
@@ -116,7 +123,9 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
     limits = [f"{settings.queries:,} queries"] if settings.queries is not None else []
     limits += [f"{settings.budget:,.0f} s"] if settings.budget is not None else []
     rows = [["evaluations", " or ".join(limits) + (" at most" if len(limits) > 1 else "")]]
-    if trained is not None:
+    if settings.own is not None:
+        rows.append(["time", "unknown: an oracle of one's own takes what it takes"])
+    elif trained is not None:
         least, most = trained.seconds
         each = duration(most) if least == most else f"{duration(least)} to {duration(most)}"
         count = settings.queries or max(1, int(settings.budget / most) if settings.budget else 1)
@@ -142,13 +151,16 @@ def search_summary(result: SearchResult, width: int | None = None) -> str:
     """The winner and what the search cost; where `width` cut the lines of queries, how to see them whole."""
     winner, settings = result.best, result.settings
     own, oracle = sum(q.own_seconds for q in result.queries), sum(q.seconds for q in result.queries)
-    cut_short = width is not None and any(cell_len(query_line(query)) > width for query in result.queries)
-    column = "validation accuracy" if settings.accuracy == "valid_accuracy" else "test accuracy"
+    percent = settings.own is None
+    cut_short = width is not None and any(cell_len(query_line(q, percent=percent)) > width for q in result.queries)
+    column = settings.accuracy.replace("valid_", "validation ").replace("_", " ")
     signal = f" after {_plural(settings.signal.epochs, 'epoch')}" if settings.signal and settings.signal.epochs else ""
     at = f", mu {winner.mu:.3g}, nu {winner.nu:.3g}" if winner.mu is not None and winner.nu is not None else ""
+    reached = f"{winner.performance:.2f} % {column}{signal}" if percent else f"performance {winner.performance:g}"
+    failed = sum(query.failure is not None for query in result.queries)
     lines = [
         f"best: {printable(winner.arch)}",
-        f"      {winner.performance:.2f} % {column}{signal}, query {winner.query} of {len(result.queries)}{at}",
+        f"      {reached}, query {winner.query} of {len(result.queries)}{at}",
     ]
     if result.test and settings.accuracy == "test_accuracy":
         lines.append("      guided by test accuracy, so that of the winner is the best of many and not an estimate")
@@ -163,6 +175,10 @@ def search_summary(result: SearchResult, width: int | None = None) -> str:
         lines.append(f"      test accuracy{after}: {', '.join(values)} ({printable(source)})")
     charged = f", {duration(result.cost)} charged" if result.cost else ""
     lines.append(f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle{charged}")
+    if failed:
+        lines.append(
+            f'      {_plural(failed, "evaluation")} failed: `hnas sql "{FAILED.format(result.search)}"` says why'
+        )
     if "minimise" in settings.options:
         front = f"--minimise '{printable(str(settings.options['minimise']))}' --maximise performance"
         lines.append(f"      `hnas pareto --search {result.search} {front}` shows the front")

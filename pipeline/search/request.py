@@ -15,7 +15,7 @@ from hnas.pipeline.catalog.averaging import group_of
 from hnas.pipeline.catalog.signals import choose_signal
 from hnas.pipeline.catalog.views import pick_run
 from hnas.pipeline.io.dataset_names import canonical_dataset
-from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
+from hnas.pipeline.search.settings import OwnOracle, SearchSettings, TrainingSettings
 from hnas.pipeline.store.run import run_or_mean
 from hnas.spaces import search_spaces
 from hnas.threads import training_threads
@@ -50,14 +50,16 @@ def new_search(
     acquisition: str = "ei",
     seed: int = 0,
     options: dict[str, float | str] | None = None,
-    alike: bool = False,
+    oracle: str | None = None,
+    own: OwnOracle | None = None,
 ) -> StartedSearch:
     """A new search, with the run and the signal that fit.
 
     `metric` is what stands behind the colon of the method, for `hnas` the trace where none is given. With `average` it
     searches the mean over all runs that differ from that run in seed and batch only. With `training` each query is one,
-    unless the store has it, or with `alike` another of the architecture on the same scale. Else its performance is
-    looked up: `accuracy`, `epochs` and `source` choose the signal (see `choose_signal`).
+    unless the store has it, or where the `oracle` is `table,train` another of the architecture on the same scale; with
+    `own` the oracle is one's own. Else its performance is looked up: `accuracy`, `epochs` and `source` choose the
+    signal (see `choose_signal`).
     `dataset` is a name or the path of images. Raises `UsageError` for what does not exist or does not fit.
     """
     search_spaces[space]
@@ -71,7 +73,7 @@ def new_search(
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     runs = group_of(connection, chosen.name) if average else []
     signal = None
-    if training is None:
+    if training is None and own is None:
         signal = choose_signal(
             connection,
             space,
@@ -87,19 +89,19 @@ def new_search(
                 "table of them, and --oracle train trains"
             )
     elif accuracy is not None or source is not None:
+        told = "--oracle train measures validation accuracy" if own is None else "an oracle of one's own measures"
         raise UsageError(
-            f"{f'--accuracy {accuracy}' if accuracy else f'--source {source}'} belongs to --oracle table; --oracle "
-            "train measures validation accuracy"
+            f"{f'--accuracy {accuracy}' if accuracy else f'--source {source}'} belongs to --oracle table; {told}"
         )
-    elif dataset is None and chosen.settings.dataset != "digits":
+    elif own is None and dataset is None and chosen.settings.dataset != "digits":
         raise UsageError(f"--oracle train needs --dataset, the images of {chosen.settings.dataset} to train on")
     settings = SearchSettings(
         space=space,
         run=chosen.name,
         dataset=chosen.settings.dataset,
         metric="trace" if metric is None and method == "hnas" else metric,
-        oracle="table" if training is None else "table,train" if alike else "train",
-        accuracy=signal.accuracy if signal is not None else "valid_accuracy",
+        oracle=oracle or ("table" if training is None else "train"),
+        accuracy=signal.accuracy if signal is not None else "valid_accuracy" if own is None else "performance",
         queries=queries,
         t=t,
         acquisition=acquisition,
@@ -111,5 +113,6 @@ def new_search(
         budget=budget,
         where=where,
         options=options or {},
+        own=own,
     )
     return StartedSearch(settings)

@@ -36,7 +36,7 @@ class Keeper:
         check_model_folder(folder)
         self._hold = Hold(Path(folder).expanduser())  # nobody removes it meanwhile
         self._folder, self._trainer, self._provenance = folder, trainer, provenance
-        self._best = max((_rank(q.epochs, q.performance) for q in history), default=None)
+        self._best = max((_rank(q.epochs, q.performance) for q in history if q.failure is None), default=None)
         trainer.on_trained = self._trained
 
     def told(self, query: Query) -> None:

@@ -123,7 +123,9 @@ def run_search(
         saved.append(query)
         store.write_table(queries_table(saved), "searches", name, "queries.parquet")
         on_query(query)
-        if keeper is not None:
+        if query.failure is not None:
+            notice(f"query {query.query} failed: {query.failure}")
+        elif keeper is not None:
             keeper.told(query)
 
     try:

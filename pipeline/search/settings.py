@@ -54,6 +54,19 @@ class TrainingSettings:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnOracle:
+    """An oracle of one's own: the `options` of an installed one, the `timeout` of a command in seconds, the `epochs`.
+
+    What it is stands in `SearchSettings.oracle`: a command, or the name of what is installed. A store says so for
+    readers only; what runs is what the command line, or the program, gives.
+    """
+
+    options: dict[str, float | str] = field(default_factory=dict)
+    timeout: float | None = None
+    epochs: int | None = None
+
+
 def method_of(method: str, *, metric: str | None = None, by: str | None = None) -> tuple[str, str | None]:
     """The name and the argument of a method written as `name` or `name:argument`, or with `metric` or `by` apart.
 
@@ -90,14 +103,14 @@ _OF_EVERY_SEARCH = (
 
 def options_of(given: Sequence[str]) -> dict[str, float | str]:
     """The options of a method from texts such as `draws=100`. Raises `UsageError` where one has no name or value."""
-    options = _assignments(given, "--option", "draws=100")
+    options = assignments(given, "--option", "draws=100")
     for name in options:
         if name in _OF_EVERY_SEARCH:
             raise UsageError(f"--option {name} is no setting of a method; every search has its own {name}")
     return options
 
 
-def _assignments(given: Sequence[str], option: str, example: str) -> dict[str, float | str]:
+def assignments(given: Sequence[str], option: str, example: str) -> dict[str, float | str]:
     assigned: dict[str, float | str] = {}
     for text in given:
         name, _, value = text.partition("=")
@@ -129,7 +142,7 @@ def training_settings(
     """
     from hnas.training import recipe_named
 
-    changed = _assignments(recipe_option, "--recipe-option", "cutout=16")
+    changed = assignments(recipe_option, "--recipe-option", "cutout=16")
     if recipe is None and usual_epochs is not None:
         changed.setdefault("epochs", usual_epochs)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
@@ -156,11 +169,11 @@ def training_of_search(
     `given` are options of `training_settings`. Raises `UsageError` where there are any without a training; `epochs` are
     then those of a table. `resumed` says that the search is a saved one, which has settings of its own.
     """
-    if oracle != "table" or save:
+    if oracle in ("train", "table,train") or save:
         given["threads"] = given["threads"] or usual_threads
         return training_settings(dataset or "digits", epochs=epochs, usual_epochs=12, **given)
     if named := [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, ())]:
-        why = "--resume goes on as the search was begun" if resumed else "--oracle table trains nothing"
+        why = "--resume goes on as the search was begun" if resumed else f"--oracle {oracle:.100} trains nothing here"
         raise UsageError(f"{why}: leave out {', '.join(named)}{'' if resumed else ', or give --oracle train'}")
     return None
 
@@ -171,7 +184,8 @@ class SearchSettings:
 
     `metric` is what stands behind the colon of the method: the M of `hnas`, the column of `top`. `training` is that of
     the `train` oracle, `signal` that of the `table` oracle; `runs` are those whose mean is searched, `run` among them,
-    else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods.
+    else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods. `own`
+    is there where `oracle` is neither `table` nor `train`.
     """
 
     space: str
@@ -192,6 +206,12 @@ class SearchSettings:
     budget: float | None = None
     where: str | None = None
     options: dict[str, float | str] = field(default_factory=dict)
+    own: OwnOracle | None = None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether a query takes real time: a training, or an oracle of one's own."""
+        return self.training is not None or self.own is not None
 
     @property
     def spec(self) -> str:
@@ -206,7 +226,10 @@ class SearchSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, as `search.json` has them: without a training it is empty."""
-        return {**asdict(self), "training": self.training.as_dict() if self.training else {}}
+        saved = {**asdict(self), "training": self.training.as_dict() if self.training else {}}
+        if self.own is None:  # as before there were such oracles: comparisons are named after their settings
+            del saved["own"]
+        return saved
 
     @classmethod
     def from_dict(cls, saved: Any) -> SearchSettings:
@@ -214,7 +237,8 @@ class SearchSettings:
         settings = _made(cls, saved)
         training = _made(TrainingSettings, saved["training"]) if saved["training"] else None
         signal = _made(Signal, saved["signal"]) if saved.get("signal") else None
-        return replace(settings, training=training, signal=signal)
+        own = _made(OwnOracle, saved["own"]) if saved.get("own") else None
+        return replace(settings, training=training, signal=signal, own=own)
 
 
 def _made(cls: type[T], saved: Any) -> T:

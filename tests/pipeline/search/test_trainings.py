@@ -119,7 +119,7 @@ def test_known_trainings_on_the_same_scale_spare_one_and_others_never_do(store: 
     assert made == [1, 2, 2]
     trainer(store)(CONVOLUTION)
     assert made == [1, 2, 2, 2], "without the table a training from another seed is another training"
-    assert searched(store, queries=2, alike=True).settings.oracle == "table,train"
+    assert searched(store, queries=2, oracle="table,train").settings.oracle == "table,train"
 
 
 def test_a_training_that_diverges_counts_as_chance_and_the_search_goes_on(store: Store, made: list[int]):

@@ -1,0 +1,58 @@
+"""`hnas.search_store`: a search over a store with a Python function for its oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hnas.errors import UsageError
+from hnas.optim.algorithm import Evaluation, Query
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.search.oracles import function_oracle, open_function
+from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import open_search
+from hnas.pipeline.search.session import SearchResult, run_search
+from hnas.pipeline.search.settings import method_of
+from hnas.pipeline.store.shipped_tables import existing_store, shipped_tables
+from hnas.pipeline.store.space_cache import space_cache
+from hnas.pipeline.store.store import store_location
+
+
+def search_store(
+    space: str,
+    oracle: Callable[..., float | Evaluation],
+    *,
+    store: str | None = None,
+    resume: str | None = None,
+    method: str = "hnas:trace",
+    epochs: int | None = None,
+    on_query: Callable[[Query], None] = lambda query: None,
+    **settings: Any,
+) -> SearchResult:
+    """Search a run of a store, as `hnas search` does, and save each query before the next begins.
+
+    `oracle(arch)` is the performance of an architecture, higher is better, or an `Evaluation` that has a cost of its
+    own; where it has parameters called `epochs`, `seed` or `dataset`, it is given those of the search. What it raises
+    fails that query, which `on_query` gets with its `failure`, and the search goes on.
+
+    `store` is a folder or URL, by default that of the command line. `resume`, the `search` of an earlier result, goes
+    on with that one, with its own settings. `settings` are `dataset`, `run`, `queries` (20), `budget` (seconds),
+    `where`, `seed`, and for the method `options`. Raises `UsageError` for what does not exist or does not fit, and
+    `HnasError` where all queries failed.
+
+        result = hnas.search_store("nasbench201", accuracy_of, queries=20)
+        result.best.arch, result.best.performance
+    """
+    place = existing_store(store_location(store), shipped_tables())
+    connection = connect(place, shipped_tables())
+    if resume is None:
+        name, metric = method_of(method)
+        text, own = function_oracle(oracle, epochs)
+        started = new_search(connection, space=space, method=name, metric=metric, oracle=text, own=own, **settings)
+    else:
+        started = open_search(connection, place, resume)
+        if started.settings.space != space:
+            raise UsageError(f"the search {resume} is of {started.settings.space}, not of {space}")
+    evaluate = open_function(oracle, started.settings)
+    with space_cache(place):
+        return run_search(place, connection, started, oracle=evaluate, on_query=on_query)
