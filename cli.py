@@ -16,6 +16,7 @@ from hnas.errors import HnasError, UsageError, lacks_memory
 from hnas.pipeline.console import completion
 
 if TYPE_CHECKING:
+    from hnas.optim.evaluations import Query
     from hnas.pipeline.store.store import Store
 
 app = typer.Typer(
@@ -160,6 +161,9 @@ LearningRateOption = Annotated[
     float | None, typer.Option("--lr", metavar="X", help="Learning rate at the start.  [the recipe's]")
 ]
 
+ParallelOption = Annotated[
+    int | None, typer.Option("--parallel", metavar="N", help="Evaluations at a time; of a table, as if.  [1]")
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
 ]
@@ -442,6 +446,7 @@ def fetch(
         "hnas search nasbench201 --dataset cifar10 --method top --by flops --max-params 1e6",
         "hnas search nasbench201 --dataset digits --oracle train --queries 5 --epochs 3",
         "hnas search nasbench201 --oracle 'command: python train.py {arch}' --oracle-timeout 3600",
+        "hnas search nasbench201 --dataset digits --oracle train --queries 8 --epochs 3 --parallel 2",
     )
 )
 def search(
@@ -517,6 +522,11 @@ def search(
     image_size: ImageSizeOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    parallel: ParallelOption = None,
+    scheduler: SchedulerOption = None,
+    tls_ca: TLSAuthorityOption = None,
+    tls_cert: TLSCertificateOption = None,
+    tls_key: TLSKeyOption = None,
     save: SaveOption = None,
     store: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and evaluate nothing.")] = False,
@@ -541,7 +551,7 @@ def search(
     from hnas.pipeline.search.report import dry_run_text, query_line, search_heading, search_json, search_summary
     from hnas.pipeline.search.request import new_search
     from hnas.pipeline.search.saved import open_search
-    from hnas.pipeline.search.session import run_search
+    from hnas.pipeline.search.session import cluster_of, run_search
     from hnas.pipeline.search.settings import method_of, options_of, training_of_search
     from hnas.pipeline.store.space_cache import space_cache
 
@@ -564,7 +574,7 @@ def search(
         image_size=image_size,
     )
     if resume is not None:
-        started = open_search(connection, place, resume)
+        started = open_search(connection, place, resume, parallel=parallel)
     elif space is not None:
         name, argument = method_of(method, metric=metric, by=by)
         started = new_search(
@@ -588,11 +598,27 @@ def search(
             acquisition=acquisition,
             seed=seed,
             options=options_of(option or []) | ({"minimise": minimise} if minimise is not None else {}),
+            parallel=1 if parallel is None else parallel,
         )
     else:
         raise UsageError("search needs a SPACE such as nasbench201, or --resume ID")
     evaluate = confirmed_oracle(started.settings, oracle, own)
     shown, width = not as_json and not quiet, terminal_width(sys.stdout)
+    bar = TrainingBar(sys.stderr, quiet=quiet)
+
+    def told(query: Query) -> None:
+        bar.told(query.arch)
+        if shown:
+            print(query_line(query, width, percent=own is None), flush=True)
+
+    cluster = cluster_of(
+        started.settings,
+        scheduler=scheduler,
+        tls=(tls_ca, tls_cert, tls_key),
+        device=device,
+        show=bar.show,
+        notice=warn,
+    )
     with space_cache(place):
         if dry_run:
             prepared = prepare(connection, started.settings, oracle=evaluate, device=device, partial=partial)
@@ -604,9 +630,10 @@ def search(
             started,
             oracle=evaluate,
             device=device,
+            cluster=cluster,
             on_start=lambda size: None if quiet else warn(search_heading(started, size)),
-            on_query=lambda query: print(query_line(query, width, percent=own is None), flush=True) if shown else None,
-            progress=TrainingBar(sys.stderr, quiet=quiet),
+            on_query=told,
+            progress=bar,
             notice=warn,
             partial=partial,
             save=save,

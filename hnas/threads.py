@@ -20,14 +20,14 @@ def physical_cores() -> int:
     return max(1, min(allowed or 1, psutil.cpu_count(logical=False) or 1))
 
 
-def training_threads(asked: int | None) -> int:
-    """The threads of a training: those asked for, else one for each physical core, 8 at most.
+def training_threads(asked: int | None, parallel: int = 1) -> int:
+    """The threads of each of `parallel` trainings: those asked for, else its share of the physical cores, 1 to 8.
 
     It depends on the machine and never on its load, because a training repeats itself to the bit for one number of
     threads only. Raises `UsageError` for a number that cannot be.
     """
     if asked is None:
-        return min(physical_cores(), _MOST)
+        return max(1, min(physical_cores() // parallel, _MOST))
     if not 1 <= asked <= 1024:
         raise UsageError(f"--threads {asked} cannot be; give 1 to 1024")
     return asked

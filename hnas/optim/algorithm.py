@@ -11,7 +11,7 @@ from typing import Any
 from hnas.errors import HnasError, UsageError, check_seed
 from hnas.optim.evaluations import Asked, Evaluation, EvaluationError, Oracle, Query, Simulated, Submitted
 from hnas.optim.methods.protocol import Proposal
-from hnas.optim.methods.registry import make_method
+from hnas.optim.methods.registry import make_method, parallel_of
 from hnas.optim.pools import Pool
 
 __all__ = ["Evaluation", "EvaluationError", "Oracle", "Query", "Search", "best", "search"]
@@ -46,7 +46,7 @@ class Search:
         """
         check_seed(seed)
         self._pool, self._method = pool, make_method(method, pool, seed=seed, epochs=epochs, **options)
-        self._sequential = getattr(self._method, "parallel", "sequential") == "sequential"
+        self._sequential = parallel_of(method.partition(":")[0]) == "sequential"
         self.queries: list[Query] = []
         #: What was asked for and is not told yet, in that order.
         self.pending: list[Asked] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,11 @@ class Prepared:
         return self.size, trained
 
     @property
+    def looks_up(self) -> bool:
+        """Whether performance comes from a table."""
+        return self.oracle == self.pool.evaluate
+
+    @property
     def _epochs(self) -> int | None:
         settings = self.settings
         of = settings.training or settings.signal or settings.own
@@ -75,7 +81,7 @@ class Prepared:
             raise UsageError(
                 f"the method {settings.spec} finds nothing to evaluate among the {len(self.pool)} candidates"
             )
-        if first.epochs is not None and self.oracle == self.pool.evaluate:
+        if first.epochs is not None and self.looks_up:
             self.oracle(first.arch, first.epochs)
         if first.epochs is not None and settings.own is not None and not getattr(self.oracle, "takes_epochs", True):
             raise UsageError(
@@ -83,12 +89,20 @@ class Prepared:
                 "it needs {epochs} in a command, or a parameter epochs in a function"
             )
 
-    def run(self, history: Sequence[Query], on_query: Callable[[Query], None]) -> list[Query]:
-        """Make the queries that `history` lacks; see `hnas.optim.algorithm.search`."""
+    def run(
+        self,
+        history: Sequence[Query],
+        on_query: Callable[[Query], None],
+        elsewhere: tuple[Executor, Oracle] | None = None,
+    ) -> list[Query]:
+        """Make the queries that `history` lacks, here or by an executor; see `hnas.optim.algorithm.search`."""
         settings = self.settings
+        executor, oracle = elsewhere or (None, self.oracle)
         return search(
             self.pool,
-            self.oracle,
+            oracle,
+            parallel=settings.parallel,
+            executor=executor,
             method=settings.spec,
             queries=settings.queries,
             budget=settings.budget,

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any, TextIO
 
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, TextColumn
 
 from hnas.pipeline.io.progress import clock, duration, progress_bar
+from hnas.pipeline.io.terminal_tables import cut
 
 # Seconds between two lines in a log: the shortest trainings take seconds.
 _LOG_EVERY = 10.0
 
 
+# Characters of an architecture's name beside its training.
+_NAME = 40
+
+
 class TrainingBar:
-    """Progress of trainings: a bar for each on a terminal, a line now and then in a log."""
+    """Progress of trainings: a bar for each on a terminal, a line now and then in a log, of all that are under way."""
 
     def __init__(self, stderr: TextIO, *, quiet: bool) -> None:
         self._stderr, self._quiet = stderr, quiet
         self._last = time.monotonic()
+        self._lock = threading.Lock()
+        self._side_by_side: dict[str, _Training] = {}
+        self._bars: Any = None
+
+    def show(self, message: dict[str, Any]) -> None:
+        """Show what one of several trainings reports; see `hnas.pipeline.search.workers.Cluster`. From any thread."""
+        if self._quiet:
+            return
+        with self._lock:
+            training = self._side_by_side.setdefault(message["arch"], _Training(time.monotonic(), message["done"]))
+            training.message = message
+            if self._stderr.isatty():
+                self._draw(training)
+            elif (now := time.monotonic()) - self._last >= _LOG_EVERY:
+                self._last = now
+                lines = "; ".join(one.line(now) for one in self._side_by_side.values())
+                print(f"{clock()} {lines}", file=self._stderr, flush=True)
+
+    def told(self, arch: str) -> None:
+        """Take the training of `arch` away, and all bars, for a line that follows."""
+        with self._lock:
+            self._side_by_side.pop(arch, None)
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+                for training in self._side_by_side.values():
+                    training.task = None
+
+    def _draw(self, training: _Training) -> None:
+        if self._bars is None:
+            self._bars = progress_bar(self._stderr, MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+            self._bars.start()
+        message = training.message
+        if training.task is None:
+            training.task = self._bars.add_task(escape(cut(message["arch"], _NAME)), total=message["total"], loss="")
+        self._bars.update(training.task, completed=message["done"], loss=f"loss {message['loss']:.3f}")
 
     def __call__(self, epochs: int) -> Any:
         """The callback for a training of `epochs` epochs, or None where nothing is to be shown."""
@@ -61,3 +104,20 @@ class TrainingBar:
             print(line, file=self._stderr, flush=True)
 
         return advance
+
+
+class _Training:
+    """A training that another process makes, first heard of at a time when `before` of its steps were done."""
+
+    def __init__(self, begun: float, before: int) -> None:
+        self._begun, self._before = begun, before
+        self.message: dict[str, Any] = {}
+        self.task: Any = None
+
+    def line(self, now: float) -> str:
+        """How far it is, for a log."""
+        done, total, epochs = (self.message[name] for name in ("done", "total", "epochs"))
+        made = done - self._before
+        left = f", {duration((now - self._begun) * (total - done) / made)} left" if made else ""
+        epoch = (done - 1) * epochs // total + 1
+        return f"{cut(self.message['arch'], _NAME)} epoch {epoch} of {epochs}, loss {self.message['loss']:.3f}{left}"

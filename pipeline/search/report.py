@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from hnas.optim.methods.registry import parallel_of
 from hnas.pipeline.catalog.report import left_out_lines
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.io.progress import duration
@@ -95,7 +96,7 @@ def search_heading(started: StartedSearch, size: SearchSize) -> str:
     lines = [
         f"{'resuming' if started.name else 'searching'} {size.candidates:,} architectures of "
         f"{run_or_mean(settings.run, settings.runs)} ({settings.space} on {settings.dataset}){where} with "
-        f"{_method(settings)}, oracle {printable(settings.oracle)}",
+        f"{_method(settings)}, oracle {printable(settings.oracle)}{_at_a_time(settings)}",
         *left_out_lines(size.left_out),
         *([f"each query is a training: {size_text(size.training)}"] if size.training is not None else []),
         *(_known_lines(size.training) if size.training is not None else []),
@@ -107,6 +108,17 @@ def search_heading(started: StartedSearch, size: SearchSize) -> str:
         if size.signal.accuracy == "test_accuracy":
             lines.append("no validation accuracy guides it: the winner is chosen by the test accuracy that is reported")
     return "\n".join(lines)
+
+
+def _at_a_time(settings: SearchSettings) -> str:
+    if settings.parallel == 1:
+        return ""
+    waits = {
+        "asynchronous": "",
+        "generations": " (this method waits for the end of each generation)",
+        "sequential": " (but this method asks for one after another)",
+    }
+    return f", {settings.parallel} at a time{waits[parallel_of(settings.method)]}"
 
 
 def _known_lines(size: TrainingSize) -> list[str]:
@@ -129,9 +141,10 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
         least, most = trained.seconds
         each = duration(most) if least == most else f"{duration(least)} to {duration(most)}"
         count = settings.queries or max(1, int(settings.budget / most) if settings.budget else 1)
+        turns = -(-count // settings.parallel)
         rows += [
             ["a training", f"{each}, from the smallest to the largest network"],
-            ["time", f"{duration(least * count)} to {duration(most * count)}"],
+            ["time", f"{duration(least * turns)} to {duration(most * turns)}{_at_a_time(settings)}"],
             ["memory", f"about {trained.memory / 2**30:.1f} GiB for the largest network"],
         ]
     elif size.cost is not None:
@@ -174,6 +187,8 @@ def search_summary(result: SearchResult, width: int | None = None) -> str:
         after = f" after {_plural(epochs, 'epoch')}" if epochs is not None else ""
         lines.append(f"      test accuracy{after}: {', '.join(values)} ({printable(source)})")
     charged = f", {duration(result.cost)} charged" if result.cost else ""
+    if settings.parallel > 1 and result.elapsed:
+        charged += f", {duration(result.elapsed)} with {settings.parallel} at a time"
     lines.append(f"      search {result.search}: {own:.2f} s of its own, {oracle:.2f} s in the oracle{charged}")
     if failed:
         lines.append(

@@ -52,6 +52,7 @@ def new_search(
     options: dict[str, float | str] | None = None,
     oracle: str | None = None,
     own: OwnOracle | None = None,
+    parallel: int = 1,
 ) -> StartedSearch:
     """A new search, with the run and the signal that fit.
 
@@ -59,17 +60,17 @@ def new_search(
     searches the mean over all runs that differ from that run in seed and batch only. With `training` each query is one,
     unless the store has it, or where the `oracle` is `table,train` another of the architecture on the same scale; with
     `own` the oracle is one's own. Else its performance is looked up: `accuracy`, `epochs` and `source` choose the
-    signal (see `choose_signal`).
+    signal (see `choose_signal`). `parallel` evaluations are made at a time.
     `dataset` is a name or the path of images. Raises `UsageError` for what does not exist or does not fit.
     """
     search_spaces[space]
     methods[method]
     check_exponent(t)
-    check_limits(queries, budget)
+    check_limits(queries, budget, parallel)
     check_seed(seed, "--seed")
     if training is not None:
         # Saved with the search: where it is resumed, on another machine too, trainings go on as they were.
-        training = replace(training, threads=training_threads(training.threads))
+        training = replace(training, threads=training_threads(training.threads, parallel))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     runs = group_of(connection, chosen.name) if average else []
     signal = None
@@ -114,5 +115,6 @@ def new_search(
         where=where,
         options=options or {},
         own=own,
+        parallel=parallel,
     )
     return StartedSearch(settings)

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from hnas.errors import HnasError, UsageError, did_you_mean
-from hnas.optim.algorithm import Query
+from hnas.optim.algorithm import Query, check_limits
 from hnas.pipeline.catalog.signals import signal_of_views
 from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.search.request import StartedSearch
@@ -41,9 +41,17 @@ SCHEMA = pa.schema(
 )
 
 
-def open_search(connection: duckdb.DuckDBPyConnection, store: Store, name: str) -> StartedSearch:
-    """A saved search to go on with. Raises `UsageError` where there is none of that name."""
+def open_search(
+    connection: duckdb.DuckDBPyConnection, store: Store, name: str, *, parallel: int | None = None
+) -> StartedSearch:
+    """A saved search to go on with, from now on with `parallel` evaluations at a time where that is given.
+
+    Raises `UsageError` where there is none of that name.
+    """
     settings, history = read_search(store, name)
+    if parallel is not None:
+        check_limits(settings.queries, settings.budget, parallel)
+        settings = replace(settings, parallel=parallel)
     if settings.oracle == "table" and settings.signal is None:  # saved by a version that did not keep it
         signal = signal_of_views(connection, settings.space, canonical_dataset(settings.dataset), settings.accuracy)
         settings = replace(settings, signal=signal)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -13,6 +15,7 @@ from hnas.errors import HnasError, UsageError
 from hnas.optim.algorithm import best
 from hnas.optim.evaluations import Oracle, Query
 from hnas.pipeline.catalog.signals import Signal, reported, test_accuracies
+from hnas.pipeline.catalog.views import pick_run
 from hnas.pipeline.search.prepared import Prepared, SearchSize, prepare, trainer_of
 from hnas.pipeline.search.request import StartedSearch
 from hnas.pipeline.search.saved import queries_table
@@ -22,9 +25,10 @@ from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.trainings import is_trained
 
 if TYPE_CHECKING:
-    # It loads torch, which only one oracle needs.
+    # They load torch or Dask, which few searches need.
     from hnas.pipeline.search.saving import Keeper
     from hnas.pipeline.search.training import Trainer
+    from hnas.pipeline.search.workers import Cluster
     from hnas.training import Progress
 
 
@@ -48,6 +52,12 @@ class SearchResult:
         """The seconds that the evaluations are charged."""
         return sum(query.cost for query in self.queries)
 
+    @property
+    def elapsed(self) -> float | None:
+        """The seconds that the evaluations take, so many at a time; None where a query does not say."""
+        times = [query.elapsed for query in self.queries]
+        return None if None in times else max(time for time in times if time is not None)
+
     def as_dict(self) -> dict[str, Any]:
         """What `hnas search --json` prints."""
         shown = ("query", "mu", "nu", "arch", "objective", "performance", "seconds", "cost")
@@ -58,6 +68,7 @@ class SearchResult:
             "metric": self.settings.metric,
             "signal": None if self.settings.signal is None else asdict(self.settings.signal),
             "cost": self.cost,
+            "elapsed": self.elapsed,
             "best": {name: getattr(winner, name) for name in ("arch", "performance", "mu", "nu", "query")},
             "test": self.test,
             "queries": [
@@ -82,12 +93,14 @@ def run_search(
     partial: bool = False,
     save: str | None = None,
     final: TrainingSettings | None = None,
+    cluster: Cluster | None = None,
 ) -> SearchResult:
     """Carry out a search, new or resumed, and save it query by query.
 
     `on_start` is called with the size of the search before it begins, `on_query` with each new query after it is
     saved; `save` is a folder for the model of the winner, trained by `final` where the search looks performance up; the
-    others are those of `prepare`. Raises what `prepare` and `hnas.optim.algorithm.search` raise.
+    others are those of `prepare`. What is not looked up is evaluated on the `cluster`, where there is one. Raises what
+    `prepare` and `hnas.optim.algorithm.search` raise.
     """
     settings = started.settings
     prepared = prepare(
@@ -129,7 +142,13 @@ def run_search(
             keeper.told(query)
 
     try:
-        done = prepared.run(started.history, save_query)
+        with ExitStack() as stack:
+            elsewhere = None
+            if cluster is not None and not prepared.looks_up:
+                run = pick_run(connection, run=settings.run).settings
+                size = None if prepared.trainer is None else (run.channels, run.cells)
+                elsewhere = stack.enter_context(cluster.executor(prepared.oracle, store, settings, size))
+            done = prepared.run(started.history, save_query, elsewhere)
         if keeper is not None:
             keeper.finish(best(done).arch, best(done).epochs if prepared.trainer is not None else None)
     except KeyboardInterrupt:
@@ -149,6 +168,35 @@ def run_search(
             tables = [*(table for table in tables if table.dataset != signal.dataset), signal]
             test[signal.dataset] = value
     return SearchResult(name, settings, done, test, tables)
+
+
+def cluster_of(
+    settings: SearchSettings,
+    *,
+    scheduler: str | None,
+    tls: tuple[Path | None, Path | None, Path | None],
+    device: str,
+    show: Callable[[dict[str, Any]], None],
+    notice: Callable[[str], None],
+) -> Cluster | None:
+    """Where the evaluations of a search are made, or None for this process; see `Cluster`.
+
+    `tls` are the files of `Certificates`. Raises `UsageError` where they or a `scheduler` are given and nothing is
+    evaluated.
+    """
+    elsewhere = scheduler is not None or any(tls)
+    if not settings.evaluates:
+        if elsewhere:
+            raise UsageError("--scheduler belongs to --oracle train: what a table knows is looked up here")
+        return None
+    if settings.parallel == 1 and not elsewhere:
+        return None
+    from hnas.pipeline.cluster.tls import Certificates  # which loads Dask
+    from hnas.pipeline.search.workers import Cluster
+
+    certificates = Certificates(*tls)
+    certificates.check(scheduler)
+    return Cluster(scheduler, certificates, device, show, notice)
 
 
 def _keeper(

@@ -98,6 +98,8 @@ _OF_EVERY_SEARCH = (
     "epochs",
     "history",
     "on_query",
+    "parallel",
+    "executor",
 )
 
 
@@ -185,7 +187,7 @@ class SearchSettings:
     `metric` is what stands behind the colon of the method: the M of `hnas`, the column of `top`. `training` is that of
     the `train` oracle, `signal` that of the `table` oracle; `runs` are those whose mean is searched, `run` among them,
     else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods. `own`
-    is there where `oracle` is neither `table` nor `train`.
+    is there where `oracle` is neither `table` nor `train`. `parallel` evaluations are made at a time.
     """
 
     space: str
@@ -207,6 +209,7 @@ class SearchSettings:
     where: str | None = None
     options: dict[str, float | str] = field(default_factory=dict)
     own: OwnOracle | None = None
+    parallel: int = 1
 
     @property
     def evaluates(self) -> bool:
@@ -229,6 +232,8 @@ class SearchSettings:
         saved = {**asdict(self), "training": self.training.as_dict() if self.training else {}}
         if self.own is None:  # as before there were such oracles: comparisons are named after their settings
             del saved["own"]
+        if self.parallel == 1:
+            del saved["parallel"]
         return saved
 
     @classmethod

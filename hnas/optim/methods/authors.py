@@ -9,7 +9,7 @@
 `authors:M` takes M for the metric, `authors` the trace norm. F is |x| (t = 1/2), the one `scale` of 5,000 serves all
 metrics, expected improvement (ξ = 0) proposes, and what was evaluated is left out alone, without its class. κ is 10⁵
 where it is infinite. M = |M|: the program has the sign commented out, by which a negative GraSP wins every minimum.
-Among equals the first drawn is taken. With several evaluations at a time, pending points count as the worst told.
+Among equals the first drawn is taken. With several evaluations at a time, pending points count as the mean of the rest.
 
 Source: Shu et al., NeurIPS 2022; program `nasbench/nasbench2_search.py` (shuyao95/HNAS, commit 970789c).
 """

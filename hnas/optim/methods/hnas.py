@@ -8,7 +8,7 @@
 
 `hnas:M` takes M for the metric of (7), `hnas` the trace norm. An architecture already evaluated is left out of the next
 minimum with all that compute the same function (those of its canonical class), so every query buys new information.
-With several evaluations at a time, points whose performance is not told yet count as the worst told so far (a constant
+With several evaluations at a time, points whose performance is not told yet count as the mean of those told (a constant
 liar; Ginsbourger, Le Riche and Carraro, 2010).
 
 With `minimise`, the name of a column, the queries spread over the front of high performance and small numbers in that

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from hnas.errors import HnasError, UsageError, did_you_mean
-from hnas.optim.methods.protocol import Method
+from hnas.optim.methods.protocol import Method, Parallel
 from hnas.optim.pools import Pool
 
 ENTRY_POINT_GROUP = "hnas.methods"
@@ -76,6 +76,12 @@ class Methods(Mapping[str, type[Method]]):
 
 
 methods = Methods()
+
+
+def parallel_of(name: str) -> Parallel:
+    """What the method `name` does while proposals are pending; see `Method`. Raises `UsageError` as `methods` does."""
+    found: Parallel = getattr(methods[name], "parallel", "sequential")
+    return found
 
 
 def make_method(method: str, pool: Pool, *, seed: int, epochs: int | None = None, **options: Any) -> Method:

@@ -10,8 +10,8 @@ K is the number of `rounds`, 20, as published with a budget of 20 queries (100 w
 an architecture of a class evaluated before costs no query, so that T₀ ≤ K of them are made by rounds and the others go
 down the ranking. Each M_i is scaled to [0, 1] by its smallest and largest value; where κ is infinite it counts as the
 largest finite one, where a metric is unknown it adds nothing. The upper confidence bound proposes (2.576 standard
-deviations). Among equals the last name is taken. With several evaluations at a time, pending rounds count as the worst
-performance told so far, and all rounds are told before the ranking begins.
+deviations). Among equals the last name is taken. With several evaluations at a time, pending rounds count as the mean
+of the others, and all rounds are told before the ranking begins.
 
 `robot:M_1+M_2+…` takes those columns, `robot` the four metrics of HNAS's paper and κ. (Published with grad_norm, snip,
 grasp, fisher, synflow and jacob_cov, of which a store holds the last three only where they were imported.)
