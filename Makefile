@@ -15,7 +15,7 @@ demo: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" bash docs/demo.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from hnas.pipeline.cluster import tls
 from hnas.pipeline.images import ImageDataset, open_dataset
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.store.store import Store
@@ -16,6 +17,11 @@ from tests.support.runs import SIZE, SPACE, fill
 
 # Stores of tests have their own rows only, but for tests about the tables that ship.
 os.environ["HNAS_TABLES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files marked `slow`, so that none of them is left to one worker at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +46,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory, small_plan: Callable[..., P
     plan = small_plan(store, sample=20)
     fill(store, plan)
     return store, plan
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is silent is waited for as long as ever, in a tenth of the time."""
+    patient = tls.socket.create_connection
+    monkeypatch.setattr(tls.socket, "create_connection", lambda place, timeout: patient(place, timeout=timeout / 10))
 
 
 @pytest.fixture(autouse=True, scope="session")

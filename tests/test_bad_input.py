@@ -34,6 +34,8 @@ from hnas.pipeline.store.store import Store
 from tests.support.command_line import CONVOLUTION, Outcome, accuracies, hnas, hnas_process, store_by_commands
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 Prepare = Callable[[Path], object]
 UNKNOWN = "|nope~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 

@@ -15,6 +15,8 @@ from hnas import compute_metrics
 from hnas.spaces import search_spaces
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--space=nasbench201", "--networks=2", "--batch-size=4"]
 
 #: Stand-ins for the authors' measures: module, function, its arguments, and what it returns of gradients and weights.

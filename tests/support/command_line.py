@@ -42,15 +42,18 @@ class Outcome:
         return self.err.rstrip("\n").rpartition("\n")[2]
 
 
-def hnas(*arguments: object) -> Outcome:
-    """Run the command in this process."""
+def hnas(*arguments: object, merged: bool = False, terminal: io.TextIOBase | None = None) -> Outcome:
+    """Run the command in this process.
+
+    `merged` has both of its streams in one, in the order of what it writes; a `terminal` takes its standard output.
+    """
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
     before = signal.getsignal(signal.SIGTERM)
     try:
         with (
             mock.patch.object(sys, "argv", ["hnas", *map(str, arguments)]),
-            redirect_stdout(out),
-            redirect_stderr(err),
+            redirect_stdout(terminal or out),
+            redirect_stderr(out if merged else err),
             pytest.raises(SystemExit) as ended,
         ):
             cli.main()
@@ -116,7 +119,8 @@ def store_by_commands(folder: Path) -> tuple[Path, Outcome]:
         except OSError:
             pass  # it is taken already
         computed = hnas_process(
-            "precompute", *SETTINGS, "--architectures", folder / "archs.txt", "--quiet", "--store", place
+            *("precompute", *SETTINGS, "--architectures", folder / "archs.txt"),
+            *("--workers", 1, "--quiet", "--store", place),
         )
     assert computed.status == 0, computed.err
     for arguments in (

@@ -16,6 +16,8 @@ from hnas.metrics.tape import Tape
 from hnas.spaces import search_spaces
 from tests.support.networks import CLASSES, Forward, batch, build, head, shake
 
+pytestmark = pytest.mark.slow
+
 # What these networks are made of has no rule, and they are differentiated twice.
 TWICE = {"group_norm", "tokens"}
 NETWORKS = [

@@ -148,7 +148,8 @@ def test_mutation_of_a_genotype_changes_both_cells_and_operations_as_often_as_st
 
 
 def test_a_cell_whose_definition_is_remembered_is_edited_without_the_table_of_all_cells(monkeypatch):
-    known = NASBench101()
+    known = search_spaces["nasbench101"]
+    assert isinstance(known, NASBench101)
     cells = known.sample(3, seed=4)
     definitions = {arch: known.definition(arch) for arch in cells}
     space = NASBench101()

@@ -13,6 +13,8 @@ from tests.support.command_line import CONVOLUTION
 from tests.support.places import ROOT
 from tests.support.stores import make_store
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "help": ("--help",),
     "version": ("--version",),

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.store.manifests import imported_files, manifest_names, read_manifest
 from hnas.pipeline.store.store import Store
@@ -20,6 +21,8 @@ from tests.support.contents import files_of, query
 from tests.support.import_files import A, B, older, table
 from tests.support.nasbench101_files import framed, training
 from tests.support.places import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -221,7 +224,8 @@ def test_an_import_that_is_killed_changes_all_or_nothing(tmp_path: Path, had: st
     import_accuracies(after, "nasbench101", path)
 
     def state(store: Store) -> list[list[tuple[Any, ...]]]:
-        return [query(store, f"SELECT * FROM {view} ORDER BY ALL") for view in ("accuracies", "curves")]
+        connection = connect(Store(store.location))
+        return [connection.execute(f"FROM {view} ORDER BY ALL").fetchall() for view in ("accuracies", "curves")]
 
     (tmp_path / "work").mkdir()
     command = [sys.executable, "-c", KILLER, base.root, str(path), str(tmp_path / "work")]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import pty
 import re
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from unittest import mock
 
 import pytest
 
 from hnas.pipeline.io.terminal_tables import cut, described, fitted, table
 from tests.support.command_line import hnas
-from tests.support.places import ROOT
 from tests.support.stores import make_store
 
 COMMANDS = {
@@ -42,25 +42,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on_terminal(store: Path, width: int, *arguments: str) -> list[str]:
     """The lines that a command writes to a terminal of that width, without colours."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hnas.cli", *arguments, "--store", str(store)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(width), "TERM": "xterm"},
-        stdout=follower, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(leader, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        shown += piece
+    shown = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # the other end is closed
+            while piece := os.read(leader, 65536):
+                shown.extend(piece)
+
+    reader = Thread(target=read)
+    reader.start()
+    with (
+        os.fdopen(follower, "w", encoding="utf-8") as terminal,
+        mock.patch.dict(os.environ, {"COLUMNS": str(width), "TERM": "xterm"}),
+    ):
+        done = hnas(*arguments, "--store", store, terminal=terminal)
+    reader.join()
     os.close(leader)
-    assert process.stderr
-    assert process.wait() == 0, process.stderr.read().decode()
-    process.stderr.close()
+    assert done.status == 0, done.err
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
 
 

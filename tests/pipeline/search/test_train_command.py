@@ -66,7 +66,8 @@ def test_a_training_is_what_torch_gives_with_that_many_threads_and_leaves_torch_
     assert (found.train_loss, found.valid_accuracy) == (plain.train_loss, plain.valid_accuracy)
 
 
-def test_evaluate_says_what_it_trains_on_standard_error_and_json_stays_pure():
+def test_evaluate_says_what_it_trains_on_standard_error_and_json_stays_pure(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     done = hnas("evaluate", ARCH, *SMALL, "--threads", "1", "--json")
     assert done.status == 0, done.err
     record = json.loads(done.out)

@@ -35,6 +35,8 @@ from tests.support.command_line import ARCHS, CONVOLUTION, hnas
 from tests.support.processes import HNAS, run_command, running, wait_until
 from tests.support.stores import make_store
 
+pytestmark = pytest.mark.slow
+
 SPACE = search_spaces["nasbench201"]
 TRAINING = TrainingSettings(epochs=2, batch_size=256, lr=0.1, threads=1, images="digits", channels=2, cells=1)
 

@@ -38,6 +38,8 @@ from tests.support.processes import HNAS, run_command
 from tests.support.runs import SPACE, exact_table, fill, job_of
 from tests.support.stores import make_store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def two(filled, small_plan, tmp_path) -> tuple[Store, str, str]:

@@ -24,6 +24,8 @@ from hnas.pipeline.store.store import STORE_VERSION, Store, store_location
 from tests.support.contents import matching, snapshot
 from tests.support.runs import exact_table, fill, metrics_of
 
+pytestmark = pytest.mark.slow
+
 MakePlan = Callable[..., Plan]
 
 
@@ -117,7 +119,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written_wherever_it_happens
     plan = small_plan(reference, sample=6, chunk_size=3)
     expected = exact_table(reference, fill(reference, plan))
     sentences = []
-    for kilobytes in range(4, 52, 4):
+    for kilobytes in range(4, 52, 8):
         store = Store(str(mounted(f"size={kilobytes}k") / "store"))
         with pytest.raises(HnasError) as error:
             fill(store, small_plan(store, sample=6, chunk_size=3))
