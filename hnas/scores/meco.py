@@ -12,7 +12,7 @@ network is written. It also sees modules that nothing reaches, so that it is def
 Modules that return something else than one batch of maps are left out.
 
 Cost: a forward pass of one image of 64 × 64, and an eigenvalue problem for each module. NaN for a network of other
-inputs than images.
+inputs than images, or that takes none of this size.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from hnas.errors import HnasError
 from hnas.scores.protocol import Subject
 from hnas.scores.undisturbed import Functions, drawn, generator, undisturbed
 
@@ -48,13 +49,16 @@ class MeCo:
             if isinstance(output, Tensor) and output.dim() > 2:  # what has no positions has no correlations
                 least.append(_least_eigenvalue(output[0].double().flatten(1)))
 
-        with undisturbed(network, image), torch.no_grad(), Functions():
-            handles = [module.register_forward_hook(add) for module in network.modules()]
-            try:
-                network(image)
-            finally:
-                for handle in handles:
-                    handle.remove()
+        try:
+            with undisturbed(network, image), torch.no_grad(), Functions():
+                handles = [module.register_forward_hook(add) for module in network.modules()]
+                try:
+                    network(image)
+                finally:
+                    for handle in handles:
+                        handle.remove()
+        except HnasError:
+            return {"meco": math.nan}
         return {"meco": float(sum(least))}
 
 

@@ -10,7 +10,7 @@ one layer to the next. The same number as the program of the latter (`measures/s
 have two-dimensional convolutions and batch norms; there it stays on what norms other than batch norm do, as here.
 
 Cost: a forward and a backward pass of one image in float64. `inf` where the sum exceeds float64's 1.8e308, which takes
-a network of hundreds of wide layers; the logarithm is not taken.
+a network of hundreds of wide layers; the logarithm is not taken. NaN for a network that cannot be computed in float64.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hnas.errors import HnasError
+from hnas.metrics.inputs import told
 from hnas.metrics.layers import Layers
 from hnas.scores.protocol import Subject
 from hnas.scores.undisturbed import Functions, replaced, tensors_of, undisturbed
@@ -39,8 +41,11 @@ class SynFlow:
         ones = torch.ones_like(subject.images[:1], dtype=torch.float64)
         with undisturbed(subject.network, ones) as modules:
             values = {id(tensor): _size(tensor) for tensor in tensors_of(modules)}
-            with replaced(modules, values), _WithoutBatchNorms():
-                out = subject.network(ones)
+            try:
+                with told(subject.network, ones), replaced(modules, values), _WithoutBatchNorms():
+                    out = subject.network(ones)
+            except HnasError:
+                return {"synflow": math.nan}
             weights = [values[weight] for weight in Layers.of(modules).by_weight]
             total = torch.zeros((), dtype=torch.float64, device=ones.device)
             if out.requires_grad:

@@ -17,7 +17,7 @@ from hnas.metrics.inputs import checked_network, told
 from hnas.metrics.layers import Layers, Modules
 from hnas.metrics.ops.dropout import dropout
 from hnas.metrics.passes import BackwardPass
-from hnas.metrics.randomness import Forward, Generators, settled
+from hnas.metrics.randomness import Forward, Generators, moved, settled
 from hnas.metrics.recorder import OPERATIONS, Recorder
 from hnas.metrics.state import measuring
 
@@ -31,11 +31,12 @@ def undisturbed(network: nn.Module, images: Tensor) -> Iterator[Modules]:
     """
     modules = checked_network(network)
     generators = Generators(images.device)
+    before = generators.state()
     with torch.inference_mode(False), torch.enable_grad(), told(network, images), measuring(modules):
         try:
             yield modules
         finally:
-            generators.drawn = True
+            generators.drawn = moved(before, generators.state())
             generators.put_back()
 
 

@@ -327,6 +327,12 @@ def test_synflow_beyond_the_largest_number_is_infinite() -> None:
     assert computed("synflow", _subject(network, (12,)))["synflow"] == math.inf
 
 
+def test_a_network_of_one_size_or_precision_has_no_meco_or_synflow() -> None:
+    assert math.isnan(computed("meco", subject("views"))["meco"])
+    single = Forward(lambda s, x: s.out(x.float()), out=nn.Linear(12, CLASSES))
+    assert math.isnan(computed("synflow", _subject(single, (12,)))["synflow"])
+
+
 def test_zico_needs_as_many_further_images_as_the_batch_holds() -> None:
     given = subject("residual")
     assert given.further is not None
