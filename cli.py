@@ -102,6 +102,14 @@ OracleTimeoutOption = Annotated[
     float | None,
     typer.Option("--oracle-timeout", metavar="SECONDS", help="Stop a command of --oracle that takes longer."),
 ]
+WarmStartOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--warm-start",
+        metavar="WHAT",
+        help="Known accuracies to begin by: SOURCE[:DATASET[:EPOCHS]] of the store, or a CSV file of arch,performance.",
+    ),
+]
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", metavar="N", help="Epochs of the training.  [the recipe's]")
 ]
@@ -479,6 +487,7 @@ def search(
     oracle: OracleOption = "table",
     oracle_option: OracleOptionOption = None,
     oracle_timeout: OracleTimeoutOption = None,
+    warm_start: WarmStartOption = None,
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -591,6 +600,7 @@ def search(
             training=None if oracle == "table" or own is not None else training,
             oracle=oracle,
             own=own,
+            warm_start=warm_start or (),
             queries=20 if queries is None and budget is None else queries,
             budget=budget,
             where=condition(where, max_params=max_params, max_flops=max_flops),
@@ -621,7 +631,9 @@ def search(
     )
     with space_cache(place):
         if dry_run:
-            prepared = prepare(connection, started.settings, oracle=evaluate, device=device, partial=partial)
+            prepared = prepare(
+                connection, started.settings, oracle=evaluate, known=started.known, device=device, partial=partial
+            )
             print(dry_run_text(started, *prepared.estimate()))
             return
         result = run_search(
@@ -667,6 +679,7 @@ def compare(
     oracle: OracleOption = "table",
     oracle_option: OracleOptionOption = None,
     oracle_timeout: OracleTimeoutOption = None,
+    warm_start: WarmStartOption = None,
     dataset: DatasetOption = None,
     run: RunOption = None,
     average: AverageOption = False,
@@ -769,6 +782,7 @@ def compare(
         training=training,
         oracle=oracle,
         own=own,
+        warm_start=warm_start or (),
         queries=20 if queries is None and budget is None else queries,
         budget=budget,
         where=condition(where, max_params=max_params, max_flops=max_flops),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -12,6 +12,7 @@ from hnas.errors import HnasError, UsageError, check_seed
 from hnas.optim.evaluations import Asked, Evaluation, EvaluationError, Oracle, Query, Simulated, Submitted
 from hnas.optim.methods.protocol import Proposal
 from hnas.optim.methods.registry import make_method, parallel_of
+from hnas.optim.methods.warm import warm_up
 from hnas.optim.pools import Pool
 
 __all__ = ["Evaluation", "EvaluationError", "Oracle", "Query", "Search", "best", "search"]
@@ -38,14 +39,24 @@ class Search:
     """
 
     def __init__(
-        self, pool: Pool, method: str = "hnas:trace", *, seed: int = 0, epochs: int | None = None, **options: Any
+        self,
+        pool: Pool,
+        method: str = "hnas:trace",
+        *,
+        seed: int = 0,
+        epochs: int | None = None,
+        known: Mapping[str, float] | None = None,
+        **options: Any,
     ) -> None:
         """Start `method`, such as `hnas:trace` or `rea`, over `pool`. `epochs` are the most that it may ask for.
 
-        Raises `UsageError` for an unknown method, and one that the pool cannot serve.
+        `known` are performances of architectures on any scale, for a warm start (`hnas.optim.methods.warm`). Raises
+        `UsageError` for an unknown method, and one that the pool or the warm start does not suit.
         """
         check_seed(seed)
         self._pool, self._method = pool, make_method(method, pool, seed=seed, epochs=epochs, **options)
+        if known is not None:
+            warm_up(self._method, method.partition(":")[0], pool, known)
         self._sequential = parallel_of(method.partition(":")[0]) == "sequential"
         self.queries: list[Query] = []
         #: What was asked for and is not told yet, in that order.
@@ -170,13 +181,15 @@ def search(
     on_query: Callable[[Query], None] = lambda _: None,
     parallel: int = 1,
     executor: Executor | None = None,
+    known: Mapping[str, float] | None = None,
     **options: Any,
 ) -> list[Query]:
     """Run `method` until it made `queries`, or the query that passes the `budget` in seconds, and return all of them.
 
     `on_query` is called after each query, before the next begins: the place to save it. With the `history` of an
     earlier call (same pool, method, seed, options) the search goes on as if it had never stopped: the old queries are
-    replayed without asking the oracle. Ends early when nothing is left to ask. `best` picks the winner.
+    replayed without asking the oracle. Ends early when nothing is left to ask. `best` picks the winner. `known`
+    performances, on any scale, are a warm start.
 
     With `parallel` evaluations at a time the next architecture is asked for as soon as one of them is told; what is
     under way when the budget is passed is still told. An `executor` makes the evaluations, of an oracle that it can
@@ -194,7 +207,7 @@ def search(
     """
     check_limits(queries, budget, parallel)
     most = MOST_QUERIES if queries is None else queries
-    running = Search(pool, method, seed=seed, epochs=epochs, **options)
+    running = Search(pool, method, seed=seed, epochs=epochs, known=known, **options)
     spent = 0.0
     for query in history[:most]:
         under_way = query.asked in [asked.number for asked in running.pending]

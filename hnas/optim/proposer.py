@@ -44,6 +44,10 @@ class Optimiser:
         self._seen: list[tuple[Array, float]] = []
         self._process: GaussianProcess | None = None
 
+    def begin(self, point: dict[str, float]) -> None:
+        """Make `point` the first one, and the only one before the Gaussian process takes over."""
+        self._initial = self._unit(point)[None]
+
     def suggest(self, pending: Collection[dict[str, float]] = ()) -> dict[str, float]:
         """The next point, by name of its coordinates, where others are `pending`: their values not told yet."""
         asked = len(self._seen) + len(pending)

@@ -77,15 +77,7 @@ class RunPool:
         return f"{where}\n"
 
     def _look_up(self, table: str, signal: Signal | None, epochs: int | None = None) -> None:
-        """Make `table` of arch, performance and cost by `signal`, or after fewer `epochs` of the same trainings."""
-        signal = signal or Signal("valid_accuracy", "", "", None)
-        name, of, at = "signal_of", signal.epochs, None
-        if signal.of is not None or epochs is not None:
-            name, of, at = "signal_on_the_way", signal.of or signal.epochs, epochs or signal.epochs
-        names = {"space": self.space_name, "dataset": signal.dataset, "source": signal.source, "epochs": of}
-        if at is not None:
-            names["epoch"] = at
-        self._connection.execute(sql(name, table=table, accuracy=signal.accuracy), names)
+        _look_up(self._connection, table, self.space_name, signal or Signal("valid_accuracy", "", "", None), epochs)
 
     def __len__(self) -> int:
         return len(self.archs)
@@ -230,6 +222,28 @@ class RunPool:
 
     def __str__(self) -> str:
         return run_or_mean(self._run, self._runs)
+
+
+def known_accuracies(connection: duckdb.DuckDBPyConnection, space: str, signal: Signal) -> dict[str, float]:
+    """The accuracy of each architecture of `space` that `signal` has, in percent, by name."""
+    table = f"signal_{next(_numbers)}"
+    _look_up(connection, table, space, signal)
+    rows = connection.execute(f"SELECT arch, performance FROM {table} ORDER BY arch").fetchall()
+    connection.execute(f"DROP TABLE {table}")
+    return dict(rows)
+
+
+def _look_up(
+    connection: duckdb.DuckDBPyConnection, table: str, space: str, signal: Signal, epochs: int | None = None
+) -> None:
+    """Make `table` of arch, performance and cost by `signal`, or after fewer `epochs` of the same trainings."""
+    name, of, at = "signal_of", signal.epochs, None
+    if signal.of is not None or epochs is not None:
+        name, of, at = "signal_on_the_way", signal.of or signal.epochs, epochs or signal.epochs
+    names = {"space": space, "dataset": signal.dataset, "source": signal.source, "epochs": of}
+    if at is not None:
+        names["epoch"] = at
+    connection.execute(sql(name, table=table, accuracy=signal.accuracy), names)
 
 
 class DuckDBMinimiser:

@@ -30,6 +30,8 @@ from hnas.pipeline.store.manifests import remove_file
 from hnas.pipeline.store.run import now
 from hnas.pipeline.store.space_cache import StoreCache
 from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.warm_starts import FILE as WARM
+from hnas.pipeline.store.warm_starts import write_known
 from hnas.spaces import search_spaces
 from hnas.threads import wait_without_spinning
 
@@ -74,7 +76,7 @@ def open_comparison(
 
     Raises `UsageError` where one is not, and what `hnas.pipeline.search.prepared.prepare` raises. Writes nothing.
     """
-    work = Opened(_job(store, comparison, device, partial), store, connection)
+    work = Opened(_job(store, comparison, device, partial), store, connection, comparison.known)
     for k in range(len(comparison.methods)):
         work.prepared(k)
     return work
@@ -124,6 +126,8 @@ def compare(
     try:
         # Another command that makes the same comparison waits, and finds everything made.
         with locked(store, FOLDER, comparison.name):
+            if comparison.known is not None:
+                write_known(store, comparison.known, FOLDER, comparison.name)
             _record(store, comparison)
             todo = missing(store, comparison)
             already = done = total - sum(len(part.seeds) for part in todo)
@@ -138,8 +142,10 @@ def compare(
                     progress(Progress(done, total, already, time.perf_counter() - begun, tuple(lost)))
             finally:
                 # Workers of a cluster may outlive the command, and what they store needs the record.
-                if scheduler is None and set(store.names(FOLDER, comparison.name)) <= {RECORD, ".lock"}:
-                    remove_file(store, FOLDER, comparison.name, RECORD)
+                if scheduler is None and set(store.names(FOLDER, comparison.name)) <= {RECORD, WARM, ".lock"}:
+                    for name in store.names(FOLDER, comparison.name):
+                        if name != ".lock":
+                            remove_file(store, FOLDER, comparison.name, name)
                 else:
                     _record(store, comparison)
     except KeyboardInterrupt:

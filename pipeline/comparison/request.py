@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,13 +24,14 @@ class Comparison:
     """Searches to make: of each method, with its settings for seed 0, those of the seeds 0 to `seeds` − 1.
 
     `labels` are the methods as they were asked for, `reference` is one of them. A method that does not vary is searched
-    with seed 0 alone.
+    with seed 0 alone. `known` are the performances of a warm start.
     """
 
     labels: tuple[str, ...]
     methods: tuple[SearchSettings, ...]
     seeds: int
     reference: str
+    known: Mapping[str, float] | None = None
 
     @cached_property
     def name(self) -> str:
@@ -71,10 +72,11 @@ def new_comparison(
         raise UsageError(f"--seeds {seeds} cannot be; give 1 to {_MOST_SEEDS:,}")
     for spec in specs:
         known_methods[spec.name]  # raises
-    first = new_search(
+    begun = new_search(
         connection, method=specs[0].name, metric=specs[0].argument, queries=queries, budget=budget, training=training,
         **options,
-    ).settings  # fmt: skip
+    )  # fmt: skip
+    first = begun.settings
     made: list[SearchSettings] = []
     for spec in specs:
         own = spec.queries is not None or spec.seconds is not None
@@ -89,7 +91,7 @@ def new_comparison(
             raise UsageError(f"--methods has {spec} twice; name each method with its budget once")
         made.append(settings)
     labels = tuple(str(replace(spec, argument=s.metric)) for spec, s in zip(specs, made, strict=True))
-    return Comparison(labels, tuple(made), seeds, _reference(reference, specs, labels))
+    return Comparison(labels, tuple(made), seeds, _reference(reference, specs, labels), begun.known)
 
 
 def _reference(wanted: str | None, specs: Sequence[MethodSpec], labels: Sequence[str]) -> str:

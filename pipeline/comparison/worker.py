@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -28,6 +28,7 @@ from hnas.pipeline.store.manifests import remove_file
 from hnas.pipeline.store.shipped_tables import shipped_tables
 from hnas.pipeline.store.space_cache import StoreCache
 from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.warm_starts import read_known
 from hnas.spaces import search_spaces
 
 
@@ -49,7 +50,14 @@ class Job:
 class Opened:
     """A store with the pool of one comparison."""
 
-    def __init__(self, job: Job, store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self,
+        job: Job,
+        store: Store,
+        connection: duckdb.DuckDBPyConnection,
+        known: Mapping[str, float] | None = None,
+    ) -> None:
+        self._known = known
         self.job, self.store, self._connection = job, store, connection
         self.settings = [SearchSettings.from_dict(saved) for saved in json.loads(job.methods)]
         self.first = self._prepared(self.settings[0], None)
@@ -65,6 +73,7 @@ class Opened:
             self._connection,
             settings,
             oracle=None if settings.own is None else open_oracle(settings),  # a job comes from a command line
+            known=self._known,
             pool=pool,
             store=self.store,
             device=self.job.device,
@@ -126,7 +135,9 @@ def opened(job: Job) -> Opened:
     search_spaces.keep_in(StoreCache(store))  # read only: what the driver's space worked out is not worked out again
     connection = connect(store, shipped_tables())
     connection.execute("SET threads = 1")
-    return Opened(job, store, connection)
+    warm = SearchSettings.from_dict(json.loads(job.methods)[0]).warm
+    known = None if warm is None else read_known(store, warm.digest, FOLDER, job.comparison)
+    return Opened(job, store, connection, known)
 
 
 def run_part(job: Job, part: Part) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,6 +52,7 @@ class Prepared:
     oracle: Oracle
     size: SearchSize
     trainer: Trainer | None = None
+    known: Mapping[str, float] | None = None
 
     def estimate(self) -> tuple[SearchSize, TrainingEstimate | None]:
         """The size of the search, and where each query is a training, what the smallest and the largest take."""
@@ -75,7 +76,10 @@ class Prepared:
         Raises `HnasError` where a method asks for fewer epochs than the table's, of which it has no curves.
         """
         settings = self.settings
-        made = Search(self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, **settings.method_options)
+        made = Search(
+            self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, known=self.known,
+            **settings.method_options,
+        )  # fmt: skip
         first = made.ask()
         if first is None:
             raise UsageError(
@@ -110,6 +114,7 @@ class Prepared:
             epochs=self._epochs,
             history=history,
             on_query=on_query,
+            known=self.known,
             **settings.method_options,
         )
 
@@ -119,6 +124,7 @@ def prepare(
     settings: SearchSettings,
     *,
     oracle: Oracle | None = None,
+    known: Mapping[str, float] | None = None,
     pool: RunPool | None = None,
     store: Store | None = None,
     device: str = "auto",
@@ -128,10 +134,11 @@ def prepare(
 ) -> Prepared:
     """The pool and the oracle of a search, and its size.
 
-    `oracle` replaces the one that the settings name, `pool` is one that another search with the same run, signal and
-    condition used. `store` keeps trainings; `progress` and `notice` are those of `Trainer`; `partial` allows a run that
-    is unfinished. Raises `UsageError` where the settings name an oracle of one's own and none is given, the run has too
-    few candidates or the table no cost for a budget; `HnasError` where a run is gone.
+    `oracle` replaces the one that the settings name, `known` are the performances of a warm start, `pool` is one that
+    another search with the same run, signal and condition used. `store` keeps trainings; `progress` and `notice` are
+    those of `Trainer`; `partial` allows a run that is unfinished. Raises `UsageError` where the settings name an oracle
+    of one's own and none is given, the run has too few candidates or the table no cost for a budget; `HnasError` where
+    a run is gone.
     """
     check_runs(connection, settings.runs)
     check_complete(connection, settings.runs or [settings.run], partial=partial)
@@ -166,7 +173,7 @@ def prepare(
     if settings.budget is not None:
         cost = settings.budget if cost is None or settings.queries is None else min(cost, settings.budget)
     size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal, cost)
-    prepared = Prepared(settings, pool, evaluate, size, trainer)
+    prepared = Prepared(settings, pool, evaluate, size, trainer, known)
     prepared.check_method()
     return prepared
 

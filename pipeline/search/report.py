@@ -103,6 +103,9 @@ def search_heading(started: StartedSearch, size: SearchSize) -> str:
     ]
     if settings.own is not None and settings.own.timeout is not None:
         lines.append(f"an evaluation that takes longer than {settings.own.timeout:g} s is stopped")
+    if settings.warm is not None:
+        count = _plural(settings.warm.architectures, "architecture")
+        lines.append(f"warm start: {count} known by {' and '.join(map(printable, settings.warm.sources))}")
     if size.signal is not None:
         lines.append(f"guided by {size.signal}")
         if size.signal.accuracy == "test_accuracy":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -16,6 +17,7 @@ from hnas.pipeline.catalog.signals import choose_signal
 from hnas.pipeline.catalog.views import pick_run
 from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.search.settings import OwnOracle, SearchSettings, TrainingSettings
+from hnas.pipeline.search.warm_start import read_warm_start
 from hnas.pipeline.store.run import run_or_mean
 from hnas.spaces import search_spaces
 from hnas.threads import training_threads
@@ -23,11 +25,15 @@ from hnas.threads import training_threads
 
 @dataclass(frozen=True)
 class StartedSearch:
-    """A search to carry out: its settings, and the name and queries of the saved one that it goes on with."""
+    """A search to carry out: its settings, and the name and queries of the saved one that it goes on with.
+
+    `known` are the performances of its warm start.
+    """
 
     settings: SearchSettings
     name: str | None = None
     history: tuple[Query, ...] = ()
+    known: Mapping[str, float] | None = None
 
 
 def new_search(
@@ -53,6 +59,7 @@ def new_search(
     oracle: str | None = None,
     own: OwnOracle | None = None,
     parallel: int = 1,
+    warm_start: Sequence[str] = (),
 ) -> StartedSearch:
     """A new search, with the run and the signal that fit.
 
@@ -60,7 +67,8 @@ def new_search(
     searches the mean over all runs that differ from that run in seed and batch only. With `training` each query is one,
     unless the store has it, or where the `oracle` is `table,train` another of the architecture on the same scale; with
     `own` the oracle is one's own. Else its performance is looked up: `accuracy`, `epochs` and `source` choose the
-    signal (see `choose_signal`). `parallel` evaluations are made at a time.
+    signal (see `choose_signal`). `parallel` evaluations are made at a time, `warm_start` are texts as
+    `hnas.pipeline.search.warm_start` reads them.
     `dataset` is a name or the path of images. Raises `UsageError` for what does not exist or does not fit.
     """
     search_spaces[space]
@@ -96,6 +104,9 @@ def new_search(
         )
     elif own is None and dataset is None and chosen.settings.dataset != "digits":
         raise UsageError(f"--oracle train needs --dataset, the images of {chosen.settings.dataset} to train on")
+    warm, known = None, None
+    if warm_start:
+        warm, known = read_warm_start(connection, space, chosen.settings.dataset, warm_start)
     settings = SearchSettings(
         space=space,
         run=chosen.name,
@@ -116,5 +127,6 @@ def new_search(
         options=options or {},
         own=own,
         parallel=parallel,
+        warm=warm,
     )
-    return StartedSearch(settings)
+    return StartedSearch(settings, known=known)

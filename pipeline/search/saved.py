@@ -17,6 +17,7 @@ from hnas.pipeline.io.dataset_names import canonical_dataset
 from hnas.pipeline.search.request import StartedSearch
 from hnas.pipeline.search.settings import SearchSettings
 from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.warm_starts import read_known
 
 #: The columns of `queries.parquet`.
 SCHEMA = pa.schema(
@@ -55,7 +56,8 @@ def open_search(
     if settings.oracle == "table" and settings.signal is None:  # saved by a version that did not keep it
         signal = signal_of_views(connection, settings.space, canonical_dataset(settings.dataset), settings.accuracy)
         settings = replace(settings, signal=signal)
-    return StartedSearch(settings, name, tuple(history))
+    known = None if settings.warm is None else read_known(store, settings.warm.digest, "searches", name)
+    return StartedSearch(settings, name, tuple(history), known)
 
 
 def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:

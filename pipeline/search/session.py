@@ -23,6 +23,7 @@ from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
 from hnas.pipeline.store.run import now
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.trainings import is_trained
+from hnas.pipeline.store.warm_starts import write_known
 
 if TYPE_CHECKING:
     # They load torch or Dask, which few searches need.
@@ -107,6 +108,7 @@ def run_search(
         connection,
         settings,
         oracle=oracle,
+        known=started.known,
         store=store,
         device=device,
         progress=progress,
@@ -131,6 +133,8 @@ def run_search(
         if not saved:
             # Only now: a search whose first query fails leaves nothing behind.
             store.prepare()
+            if started.known is not None:
+                write_known(store, started.known, "searches", name)
             content = {"id": name, "created": now(), "settings": settings.as_dict()}
             store.write_json(content, "searches", name, "search.json")
         saved.append(query)

@@ -67,6 +67,15 @@ class OwnOracle:
     epochs: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """The known performances that a search was told at its beginning: from where, of how many, and their digest."""
+
+    sources: list[str]
+    architectures: int
+    digest: str
+
+
 def method_of(method: str, *, metric: str | None = None, by: str | None = None) -> tuple[str, str | None]:
     """The name and the argument of a method written as `name` or `name:argument`, or with `metric` or `by` apart.
 
@@ -100,6 +109,7 @@ _OF_EVERY_SEARCH = (
     "on_query",
     "parallel",
     "executor",
+    "known",
 )
 
 
@@ -187,7 +197,8 @@ class SearchSettings:
     `metric` is what stands behind the colon of the method: the M of `hnas`, the column of `top`. `training` is that of
     the `train` oracle, `signal` that of the `table` oracle; `runs` are those whose mean is searched, `run` among them,
     else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods. `own`
-    is there where `oracle` is neither `table` nor `train`. `parallel` evaluations are made at a time.
+    is there where `oracle` is neither `table` nor `train`, `warm` where the search was told known performances.
+    `parallel` evaluations are made at a time.
     """
 
     space: str
@@ -210,6 +221,7 @@ class SearchSettings:
     options: dict[str, float | str] = field(default_factory=dict)
     own: OwnOracle | None = None
     parallel: int = 1
+    warm: WarmStart | None = None
 
     @property
     def evaluates(self) -> bool:
@@ -230,10 +242,10 @@ class SearchSettings:
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, as `search.json` has them: without a training it is empty."""
         saved = {**asdict(self), "training": self.training.as_dict() if self.training else {}}
-        if self.own is None:  # as before there were such oracles: comparisons are named after their settings
-            del saved["own"]
-        if self.parallel == 1:
-            del saved["parallel"]
+        # Left out as before there were such: comparisons are named after their settings.
+        for name, usual in (("own", None), ("warm", None), ("parallel", 1)):
+            if saved[name] == usual:
+                del saved[name]
         return saved
 
     @classmethod
@@ -243,7 +255,8 @@ class SearchSettings:
         training = _made(TrainingSettings, saved["training"]) if saved["training"] else None
         signal = _made(Signal, saved["signal"]) if saved.get("signal") else None
         own = _made(OwnOracle, saved["own"]) if saved.get("own") else None
-        return replace(settings, training=training, signal=signal, own=own)
+        warm = _made(WarmStart, saved["warm"]) if saved.get("warm") else None
+        return replace(settings, training=training, signal=signal, own=own, warm=warm)
 
 
 def _made(cls: type[T], saved: Any) -> T:

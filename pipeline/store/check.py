@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +28,8 @@ from hnas.pipeline.store.run import RECORD, Run, runs_of
 from hnas.pipeline.store.store import Store, mend_of
 from hnas.pipeline.store.trainings import FOLDER as TRAININGS
 from hnas.pipeline.store.trainings import SETTINGS, stopped, trained_sources
+from hnas.pipeline.store.warm_starts import FILE as WARM
+from hnas.pipeline.store.warm_starts import read_known
 
 _RECOMPUTE = "the same `hnas precompute` computes it again"
 _REMOVE = "restore the run, or remove it and precompute it again"
@@ -72,6 +74,7 @@ def check_store(store: Store) -> Report:
     with _found(report, store.path("searches"), mend_of("searches")):
         search_records(store)
     for search in store.folders("searches"):
+        _check_warm_start(store, report, "searches", search, "search.json")
         report.files += 1
         if any(store.exists("searches", search, name) for name in ("search.json", "queries.parquet")):
             _read(store, report, "searches", search, "queries.parquet")
@@ -103,6 +106,7 @@ def _check_comparisons(store: Store, report: Report) -> None:
     with _found(report, store.path(COMPARISONS), mend_of(COMPARISONS)):
         comparison_records(store)
     for name in store.folders(COMPARISONS):
+        _check_warm_start(store, report, COMPARISONS, name, COMPARISON)
         report.files += store.exists(COMPARISONS, name, COMPARISON)
         searches: Counter[str] = Counter()
         for part in stored_parts(store, name):
@@ -114,6 +118,19 @@ def _check_comparisons(store: Store, report: Report) -> None:
         if again := sorted(search for search, count in searches.items() if count > 1):
             what = f"{len(again):,} searches are in more than one part, {again[0]} among them"
             report.damaged.append(Finding(store.path(COMPARISONS, name), what, "delete one of the parts"))
+
+
+def _check_warm_start(store: Store, report: Report, folder: str, name: str, record: str) -> None:
+    """The known performances of a search or a comparison: there where its record has their digest, and those."""
+    with suppress(HnasError):  # told of the record itself
+        content = store.read_json(folder, name, record)
+        methods = content.get("methods")
+        settings = methods[0] if isinstance(methods, list) and methods else content.get("settings")
+        warm = settings.get("warm") if isinstance(settings, dict) else None
+        if isinstance(warm, dict):
+            report.files += 1
+            with _found(report, store.path(folder, name, WARM), "restore it, or remove the search"):
+                read_known(store, str(warm.get("digest")), folder, name)
 
 
 @contextmanager

@@ -36,8 +36,11 @@ from numpy.typing import NDArray
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program, categorical, decided
 from hnas.optim.methods.protocol import Parallel, Proposal, between, refuse_argument, whole
+from hnas.optim.methods.ranking import Positions
+from hnas.optim.methods.warm import best_first
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
+from hnas.spaces.protocols import Encoded
 
 _GOOD = 0.15
 
@@ -84,6 +87,13 @@ class BOHB(Program):
         self._performances: dict[int, float] = {}  # by place on the rung
         super().__init__()
 
+    def warm(self, positions: Positions, scores: Array) -> None:
+        """Draw from densities of what is known until a rung has enough for its own; see `Warm`."""
+        if not isinstance(self._space, Encoded):
+            raise UsageError("bohb takes no warm start of a space that lacks `encode`")
+        decisions = [self._space.encode(self._pool.archs[i]) for i in best_first(positions, scores)]
+        self._model = self._densities(np.array([found for found in decisions if found is not None]))
+
     def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
         levels = len(self._rungs)
@@ -123,14 +133,21 @@ class BOHB(Program):
 
     def _learn(self, rung: int, decisions: Sequence[int], performance: float) -> None:
         self._seen[rung].append((decisions, performance))
-        n, least = len(self._seen[rung]), len(self._choices) + 1
-        if n < 2 * least or (self._model is not None and rung < self._model_rung):
+        if self._model is not None and rung < self._model_rung:
             return
         data = np.array([seen for seen, _ in self._seen[rung]])
         order = np.argsort([-value for _, value in self._seen[rung]], kind="stable")
-        n_good = max(least, int(_GOOD * n))
-        self._model = (self._density(data[order[:n_good]]), self._density(data[order[n_good:]]))
-        self._model_rung = rung
+        model = self._densities(data[order])
+        if model is not None:
+            self._model, self._model_rung = model, rung
+
+    def _densities(self, data: Decisions) -> tuple[Density, Density] | None:
+        """The densities l and g of decisions (n, d), the best first; None where they are too few."""
+        least = len(self._choices) + 1
+        if len(data) < 2 * least:
+            return None
+        n_good = max(least, int(_GOOD * len(data)))
+        return self._density(data[:n_good]), self._density(data[n_good:])
 
     def _density(self, data: Decisions) -> Density:
         return Density(data, self._choices, self._min_bandwidth)

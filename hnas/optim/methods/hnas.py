@@ -28,10 +28,14 @@ import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.protocol import Parallel, Proposal
-from hnas.optim.objective import SearchRange, check_exponent
+from hnas.optim.methods.ranking import Positions
+from hnas.optim.methods.warm import best_point
+from hnas.optim.objective import BOUNDS, Array, SearchRange, check_exponent, objective
 from hnas.optim.pools import Pool
 from hnas.optim.proposer import Optimiser
 
+# Points along each side of the rectangle at which a warm start solves (7).
+_GRID = 16
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -58,12 +62,29 @@ class HNAS:
         if not isinstance(minimise, str | None):
             raise UsageError(f"the option minimise is {minimise!r}; it must be a column, such as params")
         self._t = t
-        self._minimiser = pool.minimiser(argument or "trace", minimise)
+        self._pool, self._metric = pool, argument or "trace"
+        self._minimiser = pool.minimiser(self._metric, minimise)
         self._limits = None if minimise is None else np.sort(self._minimiser.limited())
         self._place = float(np.random.default_rng([seed, 1]).random())
         self._range = SearchRange.of(*self._minimiser.terms(), t)
         self._optimiser = Optimiser(seed=seed, acquisition_name=acquisition)
         self._points: dict[int, dict[str, float]] = {}  # those of pending proposals
+
+    def warm(self, positions: Positions, scores: Array) -> None:
+        """Begin at the point where the minimiser of (7) among the known architectures is the best; see `Warm`."""
+        metric, kappa = (self._pool.column(name)[positions] for name in (self._metric, "kappa"))
+        (low_mu, high_mu), (low_nu, high_nu) = BOUNDS["log10_mu"], BOUNDS["nu_quantile"]
+        step = (np.arange(_GRID) + 0.5) / _GRID
+        points = np.array(
+            [(low_mu + x * (high_mu - low_mu), low_nu + y * (high_nu - low_nu)) for x in step for y in step]
+        )
+        found = []
+        for log10_mu, nu_quantile in points.tolist():
+            mu, nu = self._range.point(log10_mu, nu_quantile)
+            values = objective(metric, kappa, mu=mu, nu=nu, t=self._t)
+            found.append(scores[int(np.argmin(values))] if np.isfinite(values).any() else -np.inf)
+        log10_mu, nu_quantile = best_point(points, np.array(found)).tolist()
+        self._optimiser.begin({"log10_mu": log10_mu, "nu_quantile": nu_quantile})
 
     def ask(self) -> Proposal | None:
         """See `Method`."""

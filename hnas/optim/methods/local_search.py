@@ -24,6 +24,9 @@ import numpy as np
 
 from hnas.optim.methods.candidates import Program, mutable
 from hnas.optim.methods.protocol import Parallel, Proposal, refuse_argument
+from hnas.optim.methods.ranking import Positions
+from hnas.optim.methods.warm import best_first
+from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 
 
@@ -40,13 +43,18 @@ class LocalSearch(Program):
         self._pool, self._space, self._random = pool, mutable(pool, "local-search"), np.random.default_rng(seed)
         self._pending: set[str] = set()
         self._performances: dict[str, float] = {}
+        self._first: list[int] = []
         super().__init__()
+
+    def warm(self, positions: Positions, scores: Array) -> None:
+        """Begin at the best of what is known; see `Warm`."""
+        self._first = best_first(positions, scores)[:1]
 
     def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
         new = np.ones(len(self._pool.archs), dtype=bool)
         while new.any():
-            place = int(self._random.choice(np.flatnonzero(new)))
+            place = self._first.pop() if self._first else int(self._random.choice(np.flatnonzero(new)))
             new[place] = False
             best = self._pool.archs[place]
             yield from self._evaluated([best])

@@ -25,6 +25,9 @@ import numpy as np
 
 from hnas.optim.methods.candidates import Program, mutable, mutant, uniform
 from hnas.optim.methods.protocol import Parallel, Proposal, refuse_argument, whole
+from hnas.optim.methods.ranking import Positions
+from hnas.optim.methods.warm import best_first
+from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 
 
@@ -50,13 +53,20 @@ class REA(Program):
         self._pool, self._space, self._random = pool, mutable(pool, "rea"), np.random.default_rng(seed)
         self._population, self._tournament = whole("population", population), whole("tournament", tournament)
         self._members: deque[tuple[float, str]] = deque(maxlen=population)  # (performance, architecture), oldest first
+        self._first: list[int] = []
         super().__init__()
+
+    def warm(self, positions: Positions, scores: Array) -> None:
+        """Make the best of what is known the first population; see `Warm`."""
+        self._first = best_first(positions, scores)[: self._population]
 
     def steps(self) -> Generator[Proposal, float, None]:
         """See `Program`."""
         members = self._members
         for asked in count():
-            if asked < self._population or not members:
+            if asked < len(self._first):
+                child = self._pool.archs[self._first[asked]]
+            elif asked < self._population or not members:
                 child = uniform(self._pool, self._random)
             else:
                 drawn = self._random.integers(len(members), size=self._tournament).tolist()

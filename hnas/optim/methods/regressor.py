@@ -14,23 +14,24 @@ Before anything is seen, y(A) is expected at ½ (size − κ), with the mean of 
 relative to the mean of the architectures seen: large networks and small condition numbers are good on NAS-Bench-101 and
 NAS-Bench-301 alike, where other metrics change their sign. The models fit what differs from that.
 
+A warm start takes the place of the five: what a model of the known values predicts is expected from the beginning.
+
 Features, expectation, kernel and design were chosen on NAS-Bench-101 and NAS-Bench-301 alone; see docs/paper.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
 from hnas.optim.methods.protocol import Parallel, Proposal
-from hnas.optim.methods.ranking import Free, proposal
+from hnas.optim.methods.ranking import Free, Positions, proposal
+from hnas.optim.methods.warm import best_first, normal_scores
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 from hnas.optim.surrogates import Forest, GaussianProcess, Surrogate
@@ -39,6 +40,8 @@ _COLUMNS = ("kappa", "trace", "params", "flops")
 _INITIAL = 5
 # What a candidate whose performance is not told yet counts as. See docs/benchmarks.md.
 LIE = "mean"
+# Known architectures that a warm start takes, spread evenly over their ranks: the model's time grows with their cube.
+_MOST_KNOWN = 500
 
 
 class Regressor(Program):
@@ -58,19 +61,31 @@ class Regressor(Program):
         self._rows: list[int] = []
         self._performances: list[float] = []
         self._pending: list[int] = []
+        self._warm = False
         super().__init__()
+
+    def warm(self, positions: Positions, scores: Array) -> None:
+        """Expect what a model of the known `scores` predicts, and begin with the best of it; see `Warm`."""
+        chosen = np.array(best_first(np.arange(len(positions)), scores))
+        chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST_KNOWN)).round().astype(int)]
+        positions, scores = positions[chosen], scores[chosen]
+        expected = self._expected - self._expected[positions].mean()
+        self._expected = expected + self._model.predict(positions, scores - expected[positions])[0]
+        self._warm = True
 
     def steps(self) -> Generator[Proposal, float, None]:
         """See `Program`."""
         free = Free(self._pool)
         distance = np.full(len(self._x), np.inf)
-        score = self._random.random(len(self._x))
+        score = self._expected if self._warm else self._random.random(len(self._x))
         while free.mask.any():
             position = int(np.argmax(np.where(free.mask, score, -np.inf)))
             free.take(position)
             self._pending.append(position)
             yield proposal(self._pool, position, score[position])
-            if len(self._rows) + len(self._pending) < _INITIAL or len(self._rows) < 2:
+            if self._warm and len(self._rows) < 2:
+                continue  # down the expectation
+            if not self._warm and (len(self._rows) + len(self._pending) < _INITIAL or len(self._rows) < 2):
                 distance = np.minimum(distance, np.sum((self._x - self._x[position]) ** 2, axis=1))
                 score = distance
             else:
@@ -120,13 +135,6 @@ def features(pool: Pool) -> tuple[Array, Array]:
     if "kappa" in found:
         expected -= found["kappa"] / 2
     return np.stack(list(found.values()), axis=1), expected
-
-
-def normal_scores(values: list[float]) -> Array:
-    """Φ⁻¹((rank − ½) / k) of each of the `values` (k,), equal ones by their mean rank."""
-    ordered = np.sort(values)
-    ranks: NDArray[np.float64] = (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right") + 1) / 2
-    return np.array([NormalDist().inv_cdf((rank - 0.5) / len(values)) for rank in ranks.tolist()])
 
 
 def improvement(mean: Array, deviation: Array, best: float) -> Array:
