@@ -17,17 +17,15 @@ images.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from hnas.metrics.layers import Layers, Modules
-from hnas.metrics.passes import BackwardPass
-from hnas.scores.alone import Alone, NoStatisticsError
+from hnas.scores.alone import NoStatisticsError
 from hnas.scores.protocol import Subject
-from hnas.scores.undisturbed import forward, undisturbed
+from hnas.scores.undisturbed import Functions, undisturbed
 
 _IMAGES = 50
 _PARAMETERS = 11
@@ -48,8 +46,8 @@ class KNASProgram:
             return {"knas_program": math.nan}
         images, labels = subject.images[: 2 * half], subject.labels[: 2 * half]
         try:
-            with undisturbed(subject.network, images) as modules:
-                gradients = _gradients(modules, images, labels)
+            with undisturbed(subject.network, images), _OneImage():
+                gradients = _gradients(subject.network, images, labels)
         except NoStatisticsError:
             return {"knas_program": math.nan}
         halves = gradients.view(2, half, gradients.shape[1])
@@ -57,25 +55,24 @@ class KNASProgram:
         return {"knas_program": float((one * two).sum()) / 2500}
 
 
-def _gradients(modules: Modules, images: Tensor, labels: Tensor) -> Tensor:
+def _gradients(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """The first entries of each image's gradients, (m, entries) in float64, of the parameters that count."""
-    network = next(iter(modules.values()))
-    parameters = [p for p in network.parameters() if p.requires_grad_().numel() >= _ENTRIES]
+    parameters = [p for p in network.parameters() if p.is_floating_point() and p.requires_grad_().numel() >= _ENTRIES]
     rows: list[Tensor] = []
     for image, label in zip(images[:, None], labels[:, None], strict=True):
-        done = forward(modules, image, Alone)
-        layers, loss = done.recorder.layers, F.cross_entropy(done.logits, label)
-        wanted = {layers.owner(p) or "" for p in parameters}
-        leaves = [_leaf(layers, p) for p in parameters]
-        found = done.recorder.passes.run(BackwardPass(wanted), loss, leaves, keep_graph=False) if leaves else ()
-        if not rows:
-            parameters = [p for p, g in zip(parameters, found, strict=True) if g is not None][:_PARAMETERS]
-        reached = [g.flatten()[:_ENTRIES] for g in found if g is not None][:_PARAMETERS]
-        rows.append(torch.cat(reached).double() if reached else loss.new_zeros(0, dtype=torch.float64))
+        loss = F.cross_entropy(network(image.clone()), label)
+        parameters = parameters if loss.requires_grad else []
+        found = torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ()
+        reached = [(p, g) for p, g in zip(parameters, found, strict=True) if g is not None][:_PARAMETERS]
+        parameters = [p for p, _ in reached]
+        rows.append(torch.cat([g.flatten()[:_ENTRIES].double() for _, g in reached] or [loss.new_zeros(0)]))
     return torch.stack(rows)
 
 
-def _leaf(layers: Layers, parameter: Tensor) -> Tensor:
-    """What stands for `parameter` in the graph of a forward pass."""
-    layer, bias = layers.by_weight.get(id(parameter)), layers.by_bias.get(id(parameter))
-    return layer.weight if layer is not None else bias.value if bias is not None else parameter
+class _OneImage(Functions):
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func is F.batch_norm and kwargs.get("training", args[5] if len(args) > 5 else False):
+            x = args[0] if args else kwargs["input"]
+            if x[:, 0].numel() == 1:
+                raise NoStatisticsError
+        return super().call(func, args, kwargs)

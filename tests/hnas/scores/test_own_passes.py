@@ -306,6 +306,9 @@ def test_te_nas_has_no_value_without_its_small_networks() -> None:
     found = computed("te_nas", subject("nasbench101"))
     assert found["te_nas_kappa"] > 1
     assert math.isnan(found["te_nas_regions"])
+    darts = subject("darts")
+    few = Subject(darts.network, darts.images[:3], darts.labels[:3], None, darts.build)
+    assert 1 < computed("te_nas", few)["te_nas_regions"] <= 3000
 
 
 @pytest.mark.parametrize("turned", [False, True])
