@@ -17,6 +17,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,6 +37,8 @@ _PROGRAM_FOLLOWS = re.compile(r"-\w*[ce]")
 
 #: Bytes of a command's output that are kept.
 KEPT = 2000
+# Starts a command, and kills it where this process is killed.
+_WATCHED = str(Path(__file__).with_name("watched.py"))
 # Seconds that a command has to end after it was asked to.
 _GRACE = 2.0
 # Bytes that are read of an output after the command has ended: a pipe holds no more of its own.
@@ -65,7 +68,7 @@ class CommandOracle:
         begun = time.monotonic()
         try:
             status, last, output = _run(words, self.timeout)
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in an argument
+        except (OSError, ValueError) as error:  # arguments that are too long, or have a zero byte
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise EvaluationError(f"the command cannot be started: {reason}", time.monotonic() - begun) from error
         seconds = time.monotonic() - begun
@@ -149,10 +152,10 @@ def _run(words: list[str], timeout: float | None) -> tuple[int | None, str, str]
     """
     begun = time.monotonic()
     stdout, both = bytearray(), bytearray()
-    # A group of its own, so that all of it can be stopped.
+    # A group of its own, so that all of it can be stopped; and watched, so that it ends with this process.
     process = subprocess.Popen(
-        words, bufsize=0, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-I", "-S", _WATCHED, *words], bufsize=0, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     status: int | None = None
     try:
@@ -178,7 +181,7 @@ def _run(words: list[str], timeout: float | None) -> tuple[int | None, str, str]
                     unread -= count
     finally:
         _stop(process)
-        for pipe in (process.stdout, process.stderr):
+        for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
     lines = stdout.decode(errors="replace").splitlines()

@@ -8,6 +8,7 @@ import os
 import pickle
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -19,6 +20,7 @@ import hnas as package
 from hnas import Evaluation, EvaluationError, HnasError, UsageError
 from hnas.optim.oracles import PythonOracle, installed_oracle
 from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.search import commands
 from hnas.pipeline.search.commands import KEPT, CommandOracle, parse_command
 from hnas.pipeline.search.oracles import own_oracle
 from hnas.pipeline.store.store import Store
@@ -68,7 +70,8 @@ def test_a_method_s_epochs_take_the_place_of_those_asked_for() -> None:
         ("sh -c 'echo nan' {arch}", "last line is nan; a finite number is needed"),
         ("sh -c 'echo 3; echo oh >&2; exit 4' {arch}", "ended with exit status 4: oh"),
         ("sh -c 'kill -9 $$' {arch}", "was killed by SIGKILL"),
-        ("{arch}", "cannot be started: No such file"),
+        ("{arch}", "exit status 127: x cannot be started: No such file"),
+        ("true {arch} \0", "the command cannot be started: embedded null byte"),
     ],
 )
 def test_a_command_that_fails_says_how_in_a_sentence(text: str, words: str) -> None:
@@ -93,6 +96,15 @@ def alive(pid: int) -> bool:
     return False
 
 
+def check_gone(pid: int) -> None:
+    for _ in range(100):  # whoever adopted it has to notice
+        if not alive(pid):
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("it lives on")
+
+
 @pytest.mark.parametrize("hangs", [True, False])
 def test_a_command_that_hangs_and_what_it_leaves_behind_are_killed(hangs: bool, tmp_path: Path) -> None:
     """The child holds the pipes open, and the command does not end at a friendly word."""
@@ -105,13 +117,19 @@ def test_a_command_that_hangs_and_what_it_leaves_behind_are_killed(hangs: bool, 
     else:
         assert oracle("x").performance == 5.0
     assert time.monotonic() - begun < 60
-    child = int((tmp_path / "pid").read_text())
-    for _ in range(100):  # whoever adopted it has to notice
-        if not alive(child):
-            return
-        time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the child lives on")
+    check_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_command_ends_when_the_process_that_evaluates_is_killed(tmp_path: Path) -> None:
+    text = f"command: sh -c 'echo $$ > {tmp_path}/pid; sleep 1000; echo 1' {{arch}}"
+    program = f"from {commands.__name__} import *; CommandOracle(parse_command({text!r}), {{}})('x')"
+    process = subprocess.Popen([sys.executable, "-c", program])
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    check_gone(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.parametrize(
