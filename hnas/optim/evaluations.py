@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hnas.errors import HnasError
 from hnas.optim.methods.protocol import Proposal
@@ -44,6 +44,15 @@ class Oracle(Protocol):
         Without a cost the time of the call is charged. Raises `EvaluationError` where this evaluation failed, which
         costs the query; any other error ends the search.
         """
+        ...
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """An oracle that can stop a training on the way, and go on with it."""
+
+    def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
+        """The performance of `arch` after `epochs` of the longest training, and the cost of those from `since` on."""
         ...
 
 
@@ -148,7 +157,12 @@ def evaluate(oracle: Oracle, proposal: Proposal) -> dict[str, Any]:
     asked = time.perf_counter()
     found: dict[str, Any]
     try:
-        answer = oracle(proposal.arch) if proposal.epochs is None else oracle(proposal.arch, proposal.epochs)
+        if proposal.epochs is None:
+            answer = oracle(proposal.arch)
+        elif proposal.since is None or not isinstance(oracle, Continuing):
+            answer = oracle(proposal.arch, proposal.epochs)
+        else:
+            answer = oracle.continued(proposal.arch, proposal.since, proposal.epochs)
         found = answer._asdict() if isinstance(answer, Evaluation) else {"performance": answer, "cost": None}
     except EvaluationError as error:
         found = {"performance": math.nan, "failure": str(error), "cost": error.cost, "output": error.output}

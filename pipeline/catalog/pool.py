@@ -190,6 +190,13 @@ class RunPool:
         performance, cost = found
         return Evaluation(float(performance), 0.0 if cost is None or math.isnan(cost) else float(cost))
 
+    def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
+        """See `hnas.optim.evaluations.Continuing`."""
+        found = self.evaluate(arch, epochs)
+        return found if since == 0 else found._replace(cost=found.cost - self.evaluate(arch, since).cost)
+
+    __call__ = evaluate
+
     def _after(self, epochs: int) -> dict[str, tuple[float, float | None]]:
         if epochs not in self._others:
             table = f"signal_{next(_numbers)}"

@@ -41,6 +41,33 @@ class _Checkpoint:
         self._state.write(file.getvalue())
 
 
+class _StoppedError(Exception):
+    def __init__(self, state: dict[str, Any]) -> None:
+        super().__init__("stopped on the way")
+        self.curve = tuple(Epoch(**epoch) for epoch in state["curve"])
+
+
+class _Stopping(_Checkpoint):
+    """A checkpoint at which the training stops after `until` epochs."""
+
+    def __init__(self, state: StoredState, until: int) -> None:
+        super().__init__(state)
+        self._until = until
+
+    def load(self) -> dict[str, Any] | None:
+        state = super().load()
+        self._stop(state)
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        super().save(state)
+        self._stop(state)
+
+    def _stop(self, state: dict[str, Any] | None) -> None:
+        if state is not None and len(state["curve"]) >= self._until:
+            raise _StoppedError(state)
+
+
 class Memory:
     """The trainings of a store. `make` trains an architecture for epochs, with a checkpoint; `parameters` counts."""
 
@@ -71,6 +98,22 @@ class Memory:
                 self._make(arch, epochs, _Checkpoint(state))
                 self.trainings.forget_state(arch, epochs)
 
+    def curve(self, arch: str, epochs: int, until: int) -> tuple[Epoch, ...]:
+        """The first epochs, at least `until`, of the training of `arch` for `epochs`, which stops there for now.
+
+        Raises what `train` raises.
+        """
+        found = self.find(arch, epochs)
+        if found is not None or until == epochs:
+            return (found or self.train(arch, epochs)).curve
+        with self.trainings.under_way(arch, epochs) as state:
+            if (found := self.find(arch, epochs)) is not None:
+                return found.curve
+            try:
+                return self._made(arch, epochs, state, _Stopping(state, until)).curve
+            except _StoppedError as stop:
+                return stop.curve
+
     def find(self, arch: str, epochs: int) -> TrainingResult | None:
         """The training of `arch` that the store has, or None. Raises `DivergedError` where it ended so."""
         kept = self.trainings.find(arch, epochs)
@@ -96,9 +139,9 @@ class Memory:
             curve=curve,
         )
 
-    def _made(self, arch: str, epochs: int, state: StoredState) -> TrainingResult:
+    def _made(self, arch: str, epochs: int, state: StoredState, checkpoint: Checkpoint | None = None) -> TrainingResult:
         try:
-            result = self._make(arch, epochs, _Checkpoint(state))
+            result = self._make(arch, epochs, checkpoint or _Checkpoint(state))
         except DivergedError as error:
             self.trainings.keep(arch, epochs, Trained(None, None, None, error.seconds, _rows(error.curve)))
             raise

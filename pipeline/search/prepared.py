@@ -62,7 +62,7 @@ class Prepared:
     @property
     def looks_up(self) -> bool:
         """Whether performance comes from a table."""
-        return self.oracle == self.pool.evaluate
+        return self.oracle is self.pool
 
     @property
     def _epochs(self) -> int | None:
@@ -161,7 +161,7 @@ def prepare(
         evaluate = trainer = trainer_of(connection, settings, settings.training, store, device, progress, notice)
         training = trainer.size(pool.smallest_and_largest())
     else:
-        evaluate = pool.evaluate
+        evaluate = pool
         cost = float(np.nanmean(pool.costs)) if not np.isnan(pool.costs).all() else None
         if settings.budget is not None and cost is None:
             raise UsageError(

@@ -236,7 +236,9 @@ class SearchSettings:
     @property
     def method_options(self) -> dict[str, Any]:
         """The options that the method is made with."""
-        own = {"t": self.t, "acquisition": self.acquisition} if self.method == "hnas" else {}
+        own: dict[str, Any] = {"t": self.t, "acquisition": self.acquisition} if self.method == "hnas" else {}
+        if self.method == "halving":
+            own = {"t": self.t, "seconds": self.budget}
         return {**own, **self.options}
 
     def as_dict(self) -> dict[str, Any]:

@@ -287,10 +287,27 @@ class Trainer:
         try:
             result = self.train(arch, epochs)
         except DivergedError as error:
-            self._notice(f"{arch}: {error}; its performance is taken for chance, {chance:.2f} %")
-            return Evaluation(chance, error.seconds)
+            return self._diverged(arch, error)
         assert result.valid_accuracy is not None
         return Evaluation(result.valid_accuracy, result.seconds)
+
+    def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
+        """See `hnas.optim.evaluations.Continuing`; without a store the architecture is trained anew."""
+        if self._memory is None:
+            return self(arch, epochs)
+        try:
+            curve = self._memory.curve(arch, self._recipe.epochs, epochs)
+        except DivergedError as error:
+            return self._diverged(arch, error, since)
+        valid = curve[epochs - 1].valid_accuracy
+        assert valid is not None
+        return Evaluation(valid, curve[epochs - 1].seconds - (curve[since - 1].seconds if since else 0.0))
+
+    def _diverged(self, arch: str, error: DivergedError, since: int = 0) -> Evaluation:
+        chance = 100 / self._network["classes"]
+        self._notice(f"{arch}: {error}; its performance is taken for chance, {chance:.2f} %")
+        before = error.curve[:since]
+        return Evaluation(chance, error.seconds - (before[-1].seconds if before else 0.0))
 
     @property
     def signal(self) -> Signal | None:

@@ -92,10 +92,20 @@ class RemoteTrainer:
 
     def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
         """See `Trainer`."""
+        with self._made(arch) as trainer:
+            return trainer(arch, epochs)
+
+    def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
+        """See `Trainer`."""
+        with self._made(arch) as trainer:
+            return trainer.continued(arch, since, epochs)
+
+    @contextmanager
+    def _made(self, arch: str) -> Iterator[Trainer]:
         with _one_at_a_time:
             trainer, reported = _trainer(self)
             reported.arch = arch
-            return trainer(arch, epochs)
+            yield trainer
 
 
 class _Reported:

@@ -21,6 +21,8 @@ class Proposal:
     `seconds` are what the method spent on the way to it on anything but evaluations, such as scores or a supernet; a
     budget is charged them. With `final` the architecture is what the method ends with: its performance is looked up or
     measured for the report only, and its evaluation is not charged.
+
+    With `since` the evaluation is a part of the longest training, from `since` epochs, 0 at first, to `epochs`.
     """
 
     arch: str
@@ -30,6 +32,7 @@ class Proposal:
     objective: float | None = None
     seconds: float = 0.0
     final: bool = False
+    since: int | None = None
 
 
 class Method(Protocol):

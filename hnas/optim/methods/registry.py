@@ -24,6 +24,7 @@ _BUILT_IN = {
     "enas": "hnas.supernets.methods:ENASMethod",
     "gdas": "hnas.supernets.methods:GDASMethod",
     "gradsign": "hnas.optim.methods.scored:GradSign",
+    "halving": "hnas.optim.methods.halving:Halving",
     "hnas": "hnas.optim.methods.hnas:HNAS",
     "knas": "hnas.optim.methods.scored:KNAS",
     "local-search": "hnas.optim.methods.local_search:LocalSearch",

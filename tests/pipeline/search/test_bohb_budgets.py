@@ -14,8 +14,10 @@ from hnas.pipeline.search.request import new_search
 from hnas.pipeline.search.saved import open_search
 from hnas.pipeline.search.session import run_search
 from hnas.pipeline.search.settings import TrainingSettings
+from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces
 from tests.support.stores import make_store
 
 EPOCHS = 9
@@ -86,3 +88,32 @@ def test_architectures_are_trained_for_as_many_epochs_as_their_rung_has(store: S
     assert [query.epochs for query in queries] == [1, 1, 1, 3, 3, 3, 1, 1]
     assert all(query.cost > 0 for query in queries)
     assert queries[3].arch in {query.arch for query in queries[:3]}
+
+
+def test_halving_reads_the_curves_of_a_table_and_pays_for_what_each_rung_adds(store: Store) -> None:
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", method="halving", queries=None, budget=60.0, parallel=4)
+    result = run_search(store, connection, started)
+    epochs = [query.epochs for query in result.queries]
+    assert epochs == sorted(epochs)
+    assert [query.cost for query in result.queries] == [
+        {1: 2.0, 3: 4.0, 9: 12.0}[query.epochs] for query in result.queries
+    ]
+    assert result.best.epochs == EPOCHS
+    assert 30 < result.cost <= 60
+    saved = open_search(connection, store, result.search)
+    assert run_search(store, connection, saved).queries == result.queries
+
+
+def test_halving_continues_trainings_to_the_bits_of_a_full_one(store: Store, tmp_path: Path) -> None:
+    connection = connect(store)
+    training = TrainingSettings(epochs=3, batch_size=256, lr=0.1, threads=1, images="digits", channels=2, cells=1)
+    started = new_search(
+        connection, space="nasbench201", dataset="digits", method="halving", training=training, queries=9,
+        options={"candidates": 3},
+    )  # fmt: skip
+    queries = run_search(store, connection, started).queries
+    assert [query.epochs for query in queries] == [1, 1, 1, 3]
+    alone = Trainer(search_spaces["nasbench201"], training, channels=2, cells=1, store=Store(str(tmp_path)))
+    assert queries[3].performance == alone.train(queries[3].arch).valid_accuracy
+    assert queries[3].arch == max(queries[:3], key=lambda query: query.performance).arch
