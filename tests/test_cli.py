@@ -31,6 +31,8 @@ from tests.support.command_line import (
 )
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = ("precompute", "import", "rm", "fetch", "search", "compare", "evaluate", "latency", "sql", "correlate")
 COMMANDS += ("pareto", "predict", "export", "show", "info", "check")
 

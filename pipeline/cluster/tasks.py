@@ -14,14 +14,19 @@ _LOOK = 1.0
 
 
 def count_workers(client: Client) -> int:
-    """The threads of all workers, once there is one. Raises `HnasError` where none comes within a minute."""
+    """The threads of all workers, once there is one.
+
+    Raises `HnasError` where none comes within a minute, or the scheduler is gone.
+    """
     try:
         client.wait_for_workers(1, timeout=60)
+        threads: dict[str, int] = client.nthreads()
     except TimeoutError:
         raise HnasError(
             "the Dask scheduler has no worker, and none came within 60 seconds; start `dask worker`"
         ) from None
-    threads: dict[str, int] = client.nthreads()
+    except OSError as error:
+        raise HnasError(f"the Dask scheduler is gone: {error}; what finished is stored") from error
     return max(1, sum(threads.values()))
 
 

@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | N
     while not condition():
         assert process is None or process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 def group_is_gone(group: int) -> bool:

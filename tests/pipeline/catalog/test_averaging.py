@@ -29,8 +29,8 @@ from hnas.pipeline.search.saved import open_search
 from hnas.pipeline.search.session import run_search
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
+from tests.support.command_line import hnas
 from tests.support.contents import matching
-from tests.support.processes import HNAS, run_command
 from tests.support.runs import SPACE, fill, metrics_of
 
 DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -239,14 +239,13 @@ def test_the_train_oracle_searches_a_mean_too(seeds, tmp_path):
     shutil.copytree(seeds[0].root, tmp_path / "store")
     store = str(tmp_path / "store")
     run = seeds[1][2]
-    command = [str(HNAS), "search", "nasbench201", "--run", run, "--average", "--store", store]
     options = ["--dataset", "digits", "--oracle", "train", "--queries", "2", "--epochs", "1", "--batch-size", "256"]
-    done = run_command(*command, *options)
-    assert done.returncode == 0, done.stderr
-    assert f"of the mean of runs {', '.join(sorted(seeds[1]))}" in done.stderr
-    assert "left out: 4 architectures" in done.stderr
-    correlated = run_command(str(HNAS), "correlate", "--run", run, "--average", "--store", store)
-    assert correlated.returncode == 0, correlated.stderr
-    assert correlated.stdout.startswith("the mean of runs ")
-    alone = run_command(str(HNAS), "correlate", "--run", run[:3] + "x", "--average", "--store", store)
-    assert alone.returncode == 2
+    done = hnas("search", "nasbench201", "--run", run, "--average", "--store", store, *options)
+    assert done.status == 0, done.err
+    assert f"of the mean of runs {', '.join(sorted(seeds[1]))}" in done.err
+    assert "left out: 4 architectures" in done.err
+    correlated = hnas("correlate", "--run", run, "--average", "--store", store)
+    assert correlated.status == 0, correlated.err
+    assert correlated.out.startswith("the mean of runs ")
+    alone = hnas("correlate", "--run", run[:3] + "x", "--average", "--store", store)
+    assert alone.status == 2

@@ -26,6 +26,8 @@ from tests.support.contents import matching
 from tests.support.processes import WAIT, group_is_gone, precompute_command, run_command, running, wait_until
 from tests.support.runs import SPACE, exact_table, fill
 
+pytestmark = pytest.mark.slow
+
 
 def listening() -> set[tuple[str, int]]:
     """Where this process and its children can be reached."""
@@ -108,7 +110,7 @@ def test_the_next_command_sweeps_what_a_killed_one_left_in_the_folder_for_tempor
     scratch.mkdir()
     env = {"TMPDIR": str(scratch)}
     store = Store(str(tmp_path / "store"))
-    command = precompute_command(store.root, "--sample=60", "--workers=1", "--chunk-size=1", "--quiet")
+    command = precompute_command(store.root, "--sample=30", "--workers=1", "--chunk-size=1", "--quiet")
     with running(*command, env=env) as process:
         wait_until(lambda: bool(matching(store, "runs", "*", "metrics", "*.parquet")), process)
         os.kill(process.pid, signal.SIGKILL)
@@ -208,7 +210,7 @@ def settings_below(home: Path, text: str) -> list[str]:
 def test_a_configuration_made_for_other_clusters_neither_breaks_nor_changes_the_local_one(tmp_path):
     store = Store(str(tmp_path / "store"))
     home = settings_below(tmp_path, json.dumps(HOSTILE))
-    command = precompute_command(store.root, "--sample=60", "--workers=1", "--chunk-size=1", "--quiet")
+    command = precompute_command(store.root, "--sample=40", "--workers=1", "--chunk-size=1", "--quiet")
     done = run_command(*home, *command, timeout=WAIT)
     # The log is one of the user's wishes that stand.
     assert done.returncode == 0, done.stderr
@@ -222,7 +224,7 @@ def _whole_plan(store: Store):
     from hnas.pipeline.images import open_dataset
     from hnas.pipeline.precompute.plan import make_plan
 
-    return make_plan(store, SPACE, open_dataset("digits"), channels=4, cells=1, batch_size=8, sample=60, chunk_size=8)
+    return make_plan(store, SPACE, open_dataset("digits"), channels=4, cells=1, batch_size=8, sample=40, chunk_size=8)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_certificates_that_are_not_accepted_are_told(scheduler, client, stranger
 
 
 @pytest.mark.timeout(120)
-def test_the_wrong_scheme_is_told(scheduler, client, tmp_path, small_plan):
+def test_the_wrong_scheme_is_told(scheduler, client, tmp_path, small_plan, impatient):
     store = Store(str(tmp_path / "store"))
     plan = small_plan(store, sample=2)
     in_the_clear = scheduler.replace("tls", "tcp")

@@ -37,6 +37,8 @@ from tests.support.contents import matching, snapshot
 from tests.support.processes import HNAS, WAIT, running
 from tests.support.stores import make_store
 
+pytestmark = pytest.mark.slow
+
 METHODS = "hnas:trace,random,hnas:snip@6,random@3000s"
 PLAIN = "SELECT * EXCLUDE (seconds, own_seconds) FROM queries ORDER BY search, query"
 
@@ -357,7 +359,7 @@ def test_a_search_that_fails_on_a_worker_ends_the_comparison_with_its_sentence(s
 
 
 @pytest.mark.timeout(1200)
-def test_a_comparison_killed_at_ten_moments_and_resumed_is_an_undisturbed_one(store, tmp_path):
+def test_a_comparison_killed_at_four_moments_and_resumed_is_an_undisturbed_one(store, tmp_path):
     there = Store(str(tmp_path / "there"))
     subprocess.run(["cp", "-r", store.root, there.root], check=True)
     methods = "hnas:trace,hnas:snip,random,random@3000s"
@@ -367,7 +369,7 @@ def test_a_comparison_killed_at_ten_moments_and_resumed_is_an_undisturbed_one(st
     subprocess.run([*command, f"--store={store.root}"], check=True, timeout=WAIT, capture_output=True)
     whole = time.monotonic() - begun
     moments = random.Random(0)
-    for _ in range(10):
+    for _ in range(4):
         with running(*command, f"--store={there.root}") as process:
             # Most of the time goes into imports, before anything is written.
             time.sleep(whole * moments.uniform(0.3, 0.9))

@@ -22,11 +22,13 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, Worker
+from distributed.comm.core import CommClosedError
 
 from hnas.errors import HnasError, UsageError
 from hnas.metrics import COLUMNS
 from hnas.pipeline.catalog import views as catalog
 from hnas.pipeline.cluster.connection import connected
+from hnas.pipeline.cluster.tasks import count_workers
 from hnas.pipeline.cluster.worker_plugin import prepared
 from hnas.pipeline.precompute.driver import Outcome, Progress, precompute
 from hnas.pipeline.precompute.worker import prepare_process
@@ -34,6 +36,8 @@ from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.store import Store
 from tests.support.contents import matching, snapshot
 from tests.support.runs import SPACE, Row, exact_table, fill
+
+pytestmark = pytest.mark.slow
 
 DASK = Path(sys.executable).with_name("dask")
 WAIT = 240
@@ -205,7 +209,7 @@ def test_a_plan_that_another_precompute_overtook_computes_only_what_is_left(clus
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("hangs_up", [False, True])
-def test_a_scheduler_that_accepts_and_keeps_silent_is_told_too(tmp_path, small_plan, hangs_up):
+def test_a_scheduler_that_accepts_and_keeps_silent_is_told_too(tmp_path, small_plan, hangs_up, impatient):
     store = Store(str(tmp_path / "store"))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -270,6 +274,15 @@ def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_s
     assert table.items() <= expected.items()
     fill(store, small_plan(store, sample=60))
     assert exact_table(store, plan.settings.id) == expected
+
+
+def test_a_scheduler_that_dies_while_its_workers_are_counted_is_told(monkeypatch):
+    def closed(*_: object, **__: object) -> None:
+        raise CommClosedError("in <TCP>: Connection reset by peer")
+
+    monkeypatch.setattr(Client, "wait_for_workers", closed)
+    with pytest.raises(HnasError, match=r"scheduler is gone: .* reset by peer; what finished is stored"):
+        count_workers(Client.__new__(Client))
 
 
 def test_workers_are_prepared_as_long_as_a_command_works_those_that_join_meanwhile_too(cluster):

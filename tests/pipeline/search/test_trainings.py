@@ -32,7 +32,7 @@ from hnas.pipeline.store.trainings import FOLDER, trained_sources
 from hnas.spaces import search_spaces
 from hnas.training import DivergedError
 from tests.support.command_line import ARCHS, CONVOLUTION, hnas
-from tests.support.processes import HNAS, run_command, running, wait_until
+from tests.support.processes import HNAS, running, wait_until
 from tests.support.stores import make_store
 
 pytestmark = pytest.mark.slow
@@ -162,8 +162,8 @@ def checkpoints(store: Path) -> list[Path]:
 
 
 def test_random_kills_inside_a_training_cost_at_most_an_epoch_and_no_bit(tmp_path: Path):
-    undisturbed = run_command(*command(tmp_path / "undisturbed"))
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    undisturbed = hnas(*command(tmp_path / "undisturbed")[1:])
+    assert undisturbed.status == 0, undisturbed.err
     store, draws = tmp_path / "store", random.Random(17)
     seen: list[tuple[int, int]] = []
 
@@ -183,9 +183,9 @@ def test_random_kills_inside_a_training_cost_at_most_an_epoch_and_no_bit(tmp_pat
             break
     assert seen[0][0] == 0
     assert all(after != before for before, after in seen), "each attempt had finished an epoch more"
-    finished = run_command(*command(store))
-    assert finished.returncode == 0, finished.stderr
-    assert bits(finished.stdout) == bits(undisturbed.stdout)
+    finished = hnas(*command(store)[1:])
+    assert finished.status == 0, finished.err
+    assert bits(finished.out) == bits(undisturbed.out)
     assert checkpoints(store) == []
     assert check_store(Store(str(store))).damaged == []
 

@@ -32,21 +32,28 @@ from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
+from tests.support.command_line import hnas
 from tests.support.contents import snapshot
 from tests.support.places import ROOT
-from tests.support.processes import HNAS, run_command
 from tests.support.runs import SPACE, exact_table, fill, job_of
 from tests.support.stores import make_store
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def two(filled, small_plan, tmp_path) -> tuple[Store, str, str]:
-    """A store with two runs of 20 architectures each, that of `filled` and one with another seed."""
-    store = Store(str(tmp_path / "store"))
+@pytest.fixture(scope="module")
+def sound(filled, small_plan, tmp_path_factory) -> tuple[Store, str, str]:
+    """A store with two runs of 20 architectures each, that of `filled` and one with another seed; to be read only."""
+    store = Store(str(tmp_path_factory.mktemp("two") / "store"))
     shutil.copytree(filled[0].root, store.root)
     return store, filled[1].settings.id, fill(store, small_plan(store, sample=20, seed=1))
+
+
+@pytest.fixture
+def two(sound, tmp_path) -> tuple[Store, str, str]:
+    """A copy of it."""
+    store, run, other = sound
+    return Store(shutil.copytree(store.root, tmp_path / "store")), run, other
 
 
 def rows(store: Store, query: str) -> list[tuple]:
@@ -67,15 +74,21 @@ def flip(path: Path, place: float = 0.5) -> None:
 # --- where a store lies
 
 
+ALL = ("SELECT * FROM pool ORDER BY arch", "SELECT * FROM spectra ORDER BY canonical", "SELECT * FROM runs")
+
+
+@pytest.fixture(scope="module")
+def expected(filled) -> list[list[tuple]]:
+    return [rows(filled[0], query) for query in ALL]
+
+
 @pytest.mark.parametrize(
     "place", ["trace=7", "kappa=1", "seed=3", "dataset=cifar10", "id=7", "filename=x", "a\\b", "x[1]*\\?", "run=q/a*"]
 )
-def test_no_number_depends_on_where_a_store_lies(filled, tmp_path, place):
-    queries = ("SELECT * FROM pool ORDER BY arch", "SELECT * FROM spectra ORDER BY canonical", "SELECT * FROM runs")
+def test_no_number_depends_on_where_a_store_lies(filled, expected, tmp_path, place):
     there = tmp_path / place / "store"
     shutil.copytree(filled[0].root, there)
-    for query in queries:
-        assert rows(Store(str(there)), query) == rows(filled[0], query)
+    assert [rows(Store(str(there)), query) for query in ALL] == expected
 
 
 def test_files_that_systems_leave_are_no_parts(two):
@@ -480,24 +493,23 @@ def test_an_unfinished_run_is_refused_with_the_figure_unless_partial_is_allowed(
 
 def test_check_says_what_is_damaged_and_exits_with_1(two):
     store, run, _ = two
-    command = [str(HNAS), "check", "--store", store.root]
-    done = run_command(*command)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing is damaged")
+    done = hnas("check", "--store", store.root)
+    assert (done.status, done.out.splitlines()[-1]) == (0, "nothing is damaged")
     flip(Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0])))
-    done = run_command(*command, "--json")
-    assert done.returncode == 1
-    assert done.stderr == f"hnas: 1 thing in the store {store.root} is damaged\n"
-    (finding,) = json.loads(done.stdout)["damaged"]
+    done = hnas("check", "--store", store.root, "--json")
+    assert done.status == 1
+    assert done.err == f"hnas: 1 thing in the store {store.root} is damaged\n"
+    (finding,) = json.loads(done.out)["damaged"]
     assert finding["mend"] == "delete it, and its rows are computed again"
 
 
 def test_a_store_that_is_not_there_is_told_from_one_that_is_empty(tmp_path):
-    absent = run_command(str(HNAS), "info", "--store", str(tmp_path / "store"))
-    assert absent.returncode == 2
-    assert "there is no store at" in absent.stderr
+    absent = hnas("info", "--store", tmp_path / "store")
+    assert absent.status == 2
+    assert "there is no store at" in absent.err
     (tmp_path / "store").mkdir()
-    empty = run_command(str(HNAS), "info", "--store", str(tmp_path / "store"))
-    assert (empty.returncode, empty.stderr) == (0, "")
+    empty = hnas("info", "--store", tmp_path / "store")
+    assert (empty.status, empty.err) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["eigenvalues", "gram"])

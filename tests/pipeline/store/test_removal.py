@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ from tests.support.places import ROOT
 from tests.support.stores import make_store
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """A store with a run, a search of it, and two imported files."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with a run, a search of it, and two imported files; to be read only."""
+    tmp_path = tmp_path_factory.mktemp("made")
     (tmp_path / "store").mkdir()
     store = make_store(tmp_path / "store", architectures=8)
     (tmp_path / "store" / "list.txt").unlink()
@@ -32,6 +34,12 @@ def store(tmp_path: Path) -> Store:
     done = hnas("search", "nasbench201", "--queries", 2, "--quiet", "--store", store.root)
     assert done.status == 0, done.err
     return store
+
+
+@pytest.fixture
+def store(made: Store, tmp_path: Path) -> Store:
+    """A copy of it."""
+    return Store(shutil.copytree(made.root, tmp_path / "store"))
 
 
 def names(store: Store) -> tuple[str, str]:
