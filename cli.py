@@ -688,6 +688,7 @@ def compare(
     source: SourceOption = None,
     queries: QueriesOption = None,
     budget: BudgetOption = None,
+    parallel: ParallelOption = None,
     where: WhereOption = None,
     max_params: MaxParamsOption = None,
     max_flops: MaxFlopsOption = None,
@@ -785,6 +786,7 @@ def compare(
         warm_start=warm_start or (),
         queries=20 if queries is None and budget is None else queries,
         budget=budget,
+        parallel=1 if parallel is None else parallel,
         where=condition(where, max_params=max_params, max_flops=max_flops),
     )
     with space_cache(place):

@@ -31,12 +31,13 @@ Indices = NDArray[np.int64]
 class Found:
     """One search: the incumbents after each query, places in `Results.archs`, and the cost so far, both (queries,).
 
-    `failed` is the number of its evaluations that failed.
+    `failed` is the number of its evaluations that failed, `elapsed` the seconds that they take, several at a time.
     """
 
     incumbents: Indices
     cost: Array
     failed: int = 0
+    elapsed: float = float("nan")
 
 
 class Results:
@@ -165,6 +166,10 @@ class Results:
             if told
             else "The store has no test accuracies: the performance that guided the searches is reported."
         )
+        if (parallel := self._comparison.methods[0].parallel) > 1:
+            times = [np.mean([found.elapsed for found in searches]) for searches in self.searches]
+            each = [f"{label} {time:,.0f} s" for label, time in zip(self._comparison.labels, times, strict=True)]
+            notes.append(f"With {parallel} evaluations at a time the searches take, by their costs: {', '.join(each)}.")
         signal = self._comparison.methods[0].signal
         if signal is not None and signal.accuracy == "test_accuracy":
             notes.append(
@@ -194,6 +199,8 @@ def _read(store: Store, comparison: Comparison, k: int, places: dict[str, int]) 
     wanted = range(comparison.seeds_of(k))
     parts = [p for p in stored_parts(store, comparison.name) if p.k == k and p.first < len(wanted)]
     columns = ["seed", "arch", "performance", "cost", "epochs"]
+    if comparison.methods[k].parallel > 1:
+        columns.append("elapsed")
     found: dict[int, Found] = {}
     for part in parts:
         table = store.read_table(columns, FOLDER, comparison.name, part.name)
@@ -221,7 +228,9 @@ def _found(queries: pa.Table, places: dict[str, int]) -> Found:
     epochs = np.nan_to_num(queries["epochs"].to_numpy(zero_copy_only=False).astype(float), nan=np.inf)
     failed = np.isnan(performance := queries["performance"].to_numpy().astype(float))
     performance, epochs = np.where(failed, -np.inf, performance), np.where(failed, -np.inf, epochs)
-    return Found(archs[incumbents(epochs, performance)], np.cumsum(queries["cost"].to_numpy()), int(failed.sum()))
+    elapsed = float(queries["elapsed"].to_numpy().max()) if "elapsed" in queries.column_names else float("nan")
+    cost = np.cumsum(queries["cost"].to_numpy())
+    return Found(archs[incumbents(epochs, performance)], cost, int(failed.sum()), elapsed)
 
 
 def incumbents(epochs: Array, performance: Array) -> Indices:

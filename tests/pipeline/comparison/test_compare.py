@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -107,6 +108,17 @@ def test_each_search_is_the_one_that_search_makes(store):
             found = results.searches[k][seed]
             assert results.archs[found.incumbents[-1]] == alone.best.arch
             assert found.cost[-1] == pytest.approx(alone.cost)
+
+
+def test_several_at_a_time_is_another_comparison_which_says_what_its_searches_take(store):
+    alone, together = (asked(store, "random,top:params", seeds=2, parallel=parallel) for parallel in (1, 4))
+    assert alone.name != together.name
+    notes = made(store, together).table().notes
+    (told,) = [note for note in notes if note.startswith("With 4 evaluations at a time")]
+    seconds = dict(re.findall(r"(\S+) ([\d,]+) s[,.]", told.partition("costs: ")[2]))
+    assert list(seconds) == list(together.labels)
+    assert all(0 < float(time.replace(",", "")) < 0.4 * 8 * 160 for time in seconds.values())
+    assert not any("at a time" in note for note in made(store, alone).table().notes)
 
 
 def test_the_table_is_of_the_winners_test_accuracies(store):
