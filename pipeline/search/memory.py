@@ -84,6 +84,7 @@ class Memory:
         """The training of `arch`, made now or before. Raises `DivergedError`, now or then, and `HnasError`."""
         found = self.find(arch, epochs)
         if found is not None:
+            self.trainings.forget_state(arch, epochs)  # of a process that was killed between the end and this
             return found
         with self.trainings.under_way(arch, epochs) as state:
             # Another process has made it while this one waited, or not.

@@ -132,6 +132,13 @@ def _known_lines(size: TrainingSize) -> list[str]:
     )
 
 
+# A second, on a GPU that trains: the 15,625 networks of NAS-Bench-201 made 0.9e12 in the seconds of its 12-epoch table.
+_GPU_OPERATIONS = 1e12
+_EXTRAPOLATED = (
+    "extrapolated from the operations at 1 TFLOP/s, as NAS-Bench-201 was trained; nothing is measured on one"
+)
+
+
 def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEstimate | None) -> str:
     """What a search would take: its evaluations, and where they are trainings, their time and memory."""
     settings = started.settings
@@ -146,10 +153,17 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
         count = settings.queries or max(1, int(settings.budget / most) if settings.budget else 1)
         turns = -(-count // settings.parallel)
         rows += [
+            [
+                "a step",
+                f"{trained.step[0]:.2g} to {trained.step[1]:.2g} s here, measured; a training has {trained.steps:,}",
+            ],
             ["a training", f"{each}, from the smallest to the largest network"],
             ["time", f"{duration(least * turns)} to {duration(most * turns)}{_at_a_time(settings)}"],
             ["memory", f"about {trained.memory / 2**30:.1f} GiB for the largest network"],
         ]
+        if size.training is not None and size.training.device == "cpu":
+            hours = [count * operations / _GPU_OPERATIONS / 3600 for operations in trained.operations]
+            rows.append(["on a GPU", f"{hours[0]:.2g} to {hours[1]:.2g} h, {_EXTRAPOLATED}"])
     elif size.cost is not None:
         rows.append(["cost", f"about {size.cost:,.0f} s of training, looked up"])
         rows.append(["time", "seconds: nothing is trained"])

@@ -49,6 +49,7 @@ class Keeper:
         length = epochs or self._trainer.epochs
         with suppress(HnasError):  # no model, or a damaged one
             if read_info(self._folder).provenance.get("training") == self._trainer.identity(arch, length):
+                self._trainer.forget_state(arch, length)  # of a process that was killed after it had saved the model
                 return
         self._best = None
         self._trainer.train_again(arch, length)

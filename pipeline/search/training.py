@@ -68,10 +68,20 @@ class TrainingSize:
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """Seconds of a training of the smallest and the largest network, measured on one batch, and the process's bytes."""
+    """What a training of the smallest and the largest network takes, measured on one batch of each.
+
+    seconds: of the whole training, its evaluations included.
+    memory: bytes of the process.
+    step: seconds of one of the `steps` of a training.
+    operations: floating-point operations of the whole: 3 forward passes an image that is trained on (a backward pass
+        costs about two), and one for each that is only evaluated. A multiplication and an addition are two.
+    """
 
     seconds: tuple[float, float]
     memory: int
+    step: tuple[float, float]
+    steps: int
+    operations: tuple[float, float]
 
 
 class Trainer:
@@ -207,23 +217,37 @@ class Trainer:
 
     def estimate(self, archs: Sequence[str]) -> TrainingEstimate:
         """Time and memory of a training of each of `archs`, the smallest first, from one step of each (the second)."""
-        seconds = []
-        images, labels = (part[: self._recipe.batch_size] for part in self._train)
-        steps = self._recipe.epochs * math.ceil(len(self._train[0]) / self._recipe.batch_size)
+        from torch.utils.flop_counter import FlopCounterMode
+
+        batch = self._recipe.batch_size
+        images, labels = (part[:batch] for part in self._train)
+        trained = self._recipe.epochs * len(self._train[0])
+        measured = self._recipe.epochs * len(self._valid[0] if self._valid else ())
+        measured += len(self._test[0] if self._test else ())
+        steps = self._recipe.epochs * math.ceil(len(self._train[0]) / batch)
+        step, seconds, operations = [], [], []
         with torch_threads(self._threads):
             for arch in archs:
                 network = self._built(arch).to(self._device)
                 one = replace(self._recipe, epochs=2, warmup=0)  # the first pays for what is set up once
                 ends: list[float] = []
 
-                def step(done: int, total: int, loss: float, ends: list[float] = ends) -> None:
+                def advance(done: int, total: int, loss: float, ends: list[float] = ends) -> None:
                     ends.append(time.perf_counter())
 
                 train(
-                    network, images, labels, mean=self._mean, std=self._std, recipe=one, seed=self._seed, progress=step
+                    network, images, labels, mean=self._mean, std=self._std, recipe=one, seed=self._seed,
+                    valid=(images, labels), progress=advance,
                 )  # fmt: skip
-                seconds.append((ends[-1] - ends[-2]) * steps)
-        return TrainingEstimate((seconds[0], seconds[-1]), peak_memory())
+                half = len(ends) // 2  # an epoch: a step, then the batches of an evaluation
+                step.append(ends[half] - ends[half - 1])
+                seconds.append(step[-1] * steps + (ends[-1] - ends[half]) / len(images) * measured)
+                with FlopCounterMode(display=False) as counter, torch.no_grad():
+                    network.eval()(torch.zeros(1, 3, self._image_size, self._image_size, device=self._device))
+                operations.append(float(counter.get_total_flops()) * (3 * trained + measured))
+        return TrainingEstimate(
+            (seconds[0], seconds[-1]), peak_memory(), (step[0], step[-1]), steps, (operations[0], operations[-1])
+        )
 
     def train(self, arch: str, epochs: int | None = None) -> TrainingResult:
         """Train `arch` from its initialisation, for `epochs` instead of the recipe's where given, and measure it.
@@ -258,6 +282,11 @@ class Trainer:
             self._made(arch, epochs, None)
         else:
             self._memory.train_again(arch, epochs)
+
+    def forget_state(self, arch: str, epochs: int) -> None:
+        """Remove the checkpoint of a training that is done, where a killed process has left it."""
+        if self._memory is not None:
+            self._memory.trainings.forget_state(arch, epochs)
 
     @property
     def epochs(self) -> int:

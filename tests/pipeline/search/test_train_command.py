@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,6 +107,30 @@ def test_a_search_says_which_networks_it_trains_and_keeps_its_threads_when_it_go
         network = space.network(query["arch"], classes=10, channels=4, cells=1, seed=0)
         assert least <= sum(parameter.numel() for parameter in network.parameters()) <= most
     assert open_search(connect(store), store, found["search"]).settings.training.threads == 1
+
+
+def test_a_dry_run_tells_steps_time_and_an_extrapolation_to_a_gpu(store):
+    before = sorted(Path(store.root).rglob("*"))
+    command = ("search", "nasbench201", "--oracle", "train", "--dataset", "digits", "--epochs", "2", "--queries", "3")
+    done = hnas(*command, "--threads", "1", "--dry-run", "--store", store.root)
+    assert done.status == 0, done.err
+    rows = ("evaluations", "a step", "a training", "time", "memory")
+    assert all(re.search(rf"^{row} ", done.out, re.MULTILINE) for row in rows), done.out
+    assert "s here, measured; a training has 10\n" in done.out
+    if "1 thread" in done.out:
+        assert re.search(r"^on a GPU +[\d.e-]+ to [\d.e-]+ h, extrapolated from the operations", done.out, re.MULTILINE)
+    assert sorted(Path(store.root).rglob("*")) == before
+
+
+def test_the_operations_of_an_estimate_are_those_of_three_passes_an_image_that_is_trained_on():
+    space = search_spaces["nasbench201"]
+    training = replace(TRAINING, epochs=2, batch_size=4, image_size=32)
+    alive = "|skip_connect~0|+|nor_conv_1x1~0|nor_conv_1x1~1|+|skip_connect~0|skip_connect~1|nor_conv_1x1~2|"
+    found = Trainer(space, training, channels=16, cells=5).estimate([alive])
+    images = 2 * (3 * 1200 + 300)
+    assert found.operations[0] / images == pytest.approx(2 * space.describe(alive)["flops"], rel=0.02)
+    assert found.steps == 600
+    assert found.seconds[0] > 600 * found.step[0] > 0
 
 
 def test_a_search_saved_before_there_were_threads_goes_on(store):

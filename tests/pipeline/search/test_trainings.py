@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -19,16 +20,18 @@ from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog.info import store_info
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.images import Split, open_dataset
+from hnas.pipeline.io import aside
 from hnas.pipeline.search import training as trained
 from hnas.pipeline.search.evaluation import evaluate
 from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.saved import open_search
 from hnas.pipeline.search.session import SearchResult, run_search
 from hnas.pipeline.search.settings import TrainingSettings, training_settings
 from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.removal import find_held, remove
 from hnas.pipeline.store.store import Store
-from hnas.pipeline.store.trainings import FOLDER, trained_sources
+from hnas.pipeline.store.trainings import FOLDER, Trainings, trained_sources
 from hnas.spaces import search_spaces
 from hnas.training import DivergedError
 from tests.support.command_line import ARCHS, CONVOLUTION, hnas
@@ -322,3 +325,51 @@ def test_evaluate_saves_its_network_also_when_the_store_knows_its_accuracy(tmp_p
     assert one == two
     record = json.loads(outcomes[0].out)
     assert load(folders[1]).info.accuracies["test_accuracy"] == record["test_accuracy"]
+
+
+class Killed(BaseException):
+    """Ends a process where it stands."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, bytes]:
+    """A search of three queries, and the weights of its winner."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    result = searched(make_store(place, architectures=12, accuracies=False), queries=3, save=str(place / "model"))
+    return result, (place / "model/weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "call", "trainings"),
+    [
+        (aside, "_exchange", 1, 4),
+        (Trainings, "keep", 2, 4),
+        (Store, "write_table", 2, 4),
+        (Trainings, "forget_state", 2, 3),
+    ],
+    ids=["saving the model", "keeping the training", "between its tables", "forgetting its state"],
+)
+def test_a_search_that_is_killed_while_it_saves_goes_on_to_the_same_model(
+    undisturbed, store: Store, made: list[int], tmp_path: Path, owner: Any, step: str, call: int, trainings: int
+):
+    real, calls = getattr(owner, step), []
+
+    def killed(*arguments, **options):
+        calls.append(step)
+        if len(calls) == call:
+            raise Killed
+        return real(*arguments, **options)
+
+    model = str(tmp_path / "model")
+    with mock.patch.object(owner, step, killed), pytest.raises(Killed):
+        searched(store, queries=3, save=model)
+    if names := store.names("searches"):
+        found = run_search(store, connect(store), open_search(connect(store), store, names[0]), save=model)
+    else:
+        found = searched(store, queries=3, save=model)
+    wanted, weights = undisturbed
+    assert len(made) == trainings
+    assert [(q.arch, q.performance) for q in found.queries] == [(q.arch, q.performance) for q in wanted.queries]
+    assert Path(model, "weights.safetensors").read_bytes() == weights
+    assert checkpoints(Path(store.root)) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
