@@ -81,18 +81,18 @@ def estimate_text(
     by = settings.signal or f"{settings.training.epochs if settings.training else 0} epochs of training"
     by = by if settings.own is None else settings.oracle
     share = tuple(value / max(1, min(workers, len(todo))) for value in found.seconds)
+    known = settings.own is None
+    takes = f"about {_range(share)}" if known else "unknown: an oracle of one's own takes what it takes,"
     rows = [
         [
             "comparison",
             f"{comparison.name}, {len(comparison.labels)} methods by {comparison.seeds} seeds, guided by {by}",
         ],
         ["searches", f"{count:,} to make, {comparison.searches - count:,} are stored"],
+        ["time", f"{takes} with {workers} worker{'' if workers == 1 else 's'}"],
         ["memory", f"about {found.memory / 2**30:.1f} GiB in each"],
     ]
-    if settings.own is not None:
-        rows.append(["time", "unknown: an oracle of one's own takes what it takes"])
-    else:
-        rows.append(["time", f"about {_range(share)} with {workers} worker{'' if workers == 1 else 's'}"])
+    if known:
         rows.append(["cost", f"about {_range(found.cost)} of training, {'real' if settings.training else 'looked up'}"])
     return described(rows) + "\nnothing was written"
 

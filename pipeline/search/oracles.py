@@ -16,9 +16,8 @@ from hnas.optim.algorithm import Oracle
 from hnas.optim.oracles import PythonOracle, installed_oracle, name_of, oracles
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.search.commands import PREFIX, CommandOracle, parse_command, placeholders
-from hnas.pipeline.search.settings import OwnOracle, SearchSettings, assignments
+from hnas.pipeline.search.settings import BUILT_IN, OwnOracle, SearchSettings, assignments
 
-BUILT_IN = ("table", "train", "table,train")
 # How the settings of a search name a Python function that a program gave.
 _FUNCTION = "function: "
 

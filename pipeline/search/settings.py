@@ -12,6 +12,9 @@ from hnas.pipeline.catalog.signals import Signal
 
 T = TypeVar("T")
 
+#: The oracles that are none of one's own.
+BUILT_IN = ("table", "train", "table,train")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -257,6 +260,8 @@ class SearchSettings:
         training = _made(TrainingSettings, saved["training"]) if saved["training"] else None
         signal = _made(Signal, saved["signal"]) if saved.get("signal") else None
         own = _made(OwnOracle, saved["own"]) if saved.get("own") else None
+        if (own is None) != (settings.oracle in BUILT_IN):
+            raise TypeError(f"oracle is {settings.oracle!r:.100}")
         warm = _made(WarmStart, saved["warm"]) if saved.get("warm") else None
         return replace(settings, training=training, signal=signal, own=own, warm=warm)
 

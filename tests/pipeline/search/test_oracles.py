@@ -230,6 +230,30 @@ def test_a_saved_command_runs_only_where_it_is_given_again(store: Store, oracle:
     assert plain[0] == plain[1]
 
 
+def test_a_record_that_was_made_up_runs_nothing(store: Store, tmp_path: Path) -> None:
+    name = hnas("search", "nasbench201", "--queries", 1, "--oracle", "command: echo 1 {arch}", "--store", store.root)
+    assert "1 evaluations failed" in name.last
+    (search,) = (s for s in store.folders("searches") if read_oracle(store, s) == "command: echo 1 {arch}")
+    saved = store.read_json("searches", search, "search.json")
+    for change in (
+        {"own": None},
+        {"own": {"epochs": "3"}},
+        {"own": {"command": "x"}},
+        {"oracle": "table"},
+        {"oracle": 5},
+    ):
+        settings = {**saved["settings"], "oracle": f"command: touch {tmp_path}/ran {{arch}}", **change}
+        store.write_json({**saved, "settings": settings}, "searches", search, "search.json")
+        done = hnas("search", "--resume", search, "--store", store.root)
+        assert (done.status, "search.json" in done.last) == (1, True), done
+    store.fs.rm(store.path("searches", search), recursive=True)
+    assert not (tmp_path / "ran").exists()
+
+
+def read_oracle(store: Store, search: str) -> str:
+    return str(store.read_json("searches", search, "search.json")["settings"]["oracle"])
+
+
 def test_a_dry_run_runs_no_command(store: Store, tmp_path: Path) -> None:
     touch = ("--oracle", f"command: touch {tmp_path}/ran {{arch}}", "--dry-run", "--store", store.root)
     done = hnas("search", "nasbench201", *touch)
