@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from hnas.spaces.nasbench201.cell import EDGES, OPERATIONS
 from hnas.supernets.gradients import Batch
 from hnas.supernets.network import Mixture
-from hnas.supernets.training import SupernetRecipe, WeightSharing
+from hnas.supernets.training import SupernetRecipe, WeightSharing, second_time
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,15 @@ class ENAS(WeightSharing):
             nn.utils.clip_grad_norm_(self.controller.parameters(), r.controller_clip)
             self.arch_optimizer.step()
         self.baseline = sum(baselines) / len(baselines)
+
+    def estimate(self) -> float:
+        """See `WeightSharing`: the controller's rewards are counted by the time of one."""
+        batch = next(self._valid_batches())
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            reward = second_time(lambda: self.accuracy(self.controller()[0], batch))
+        r = self.recipe
+        rewards = r.supernet_epochs * r.controller_steps * r.controller_samples + r.candidates
+        return super().estimate() + reward * rewards
 
     def accuracy(self, decisions: Sequence[int], batch: Batch) -> float:
         """The share of a batch that the shared weights of an architecture get right."""

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from hnas.errors import HnasError, UsageError
-from hnas.optim.methods.protocol import Proposal, refuse_argument
+from hnas.errors import UsageError
+from hnas.optim.methods.protocol import Proposal, refuse_argument, whole
 from hnas.optim.pools import Pool
 from hnas.spaces.nasbench201.space import NASBench201
 from hnas.supernets.darts import DARTS, SecondOrderDARTS
@@ -23,6 +23,7 @@ from hnas.supernets.images import TrainingImages
 from hnas.supernets.nasi import NASI
 from hnas.supernets.te_nas import TENAS
 from hnas.supernets.training import Found
+from hnas.threads import torch_threads, training_threads
 from hnas.training import Checkpoint, Progress
 
 
@@ -31,10 +32,10 @@ class _Running(Protocol):
 
 
 class SupernetMethod:
-    """A search of `search_class` over `images`, on `device`, with its state in `checkpoint`.
+    """A search of `search_class` over `images`, on `device` with `threads` of a CPU, with its state in `checkpoint`.
 
-    Raises `UsageError` where the pool is not of NAS-Bench-201, where there are no images, and for options that cannot
-    be; `HnasError` where the architecture that it ends with is no candidate.
+    It may end with any architecture of the space, whatever the pool has. Raises `UsageError` where the pool is not of
+    NAS-Bench-201, where there are no images, and for options that cannot be.
     """
 
     kind: ClassVar[str] = "gradient"
@@ -53,6 +54,7 @@ class SupernetMethod:
         epochs: int | None = None,
         images: TrainingImages | None = None,
         device: str = "cpu",
+        threads: int | None = None,
         checkpoint: Checkpoint | None = None,
         progress: Callable[[int], Progress | None] = lambda epochs: None,
         **options: Any,
@@ -60,9 +62,15 @@ class SupernetMethod:
         refuse_argument(self.name, argument)
         check_space(self.name, None if pool.space is None else pool.space.name)
         self.recipe = self.search_class.recipe_class(**options)
-        self._pool, self._seed, self._device, self._images = pool, seed, torch.device(device), images
+        self._threads = training_threads(threads if threads is None else whole("threads", threads))
+        self._seed, self._device, self._images = seed, torch.device(device), images
         self._checkpoint, self._progress = checkpoint, progress
         self._done = False
+
+    @property
+    def epochs(self) -> int:
+        """What the progress counts: epochs, for `te-nas` rounds, for `nasi` samples."""
+        return int(getattr(self.recipe, "supernet_epochs", 3))
 
     def search(self) -> _Running:
         """The search at its beginning. Raises `UsageError` where there are no images."""
@@ -75,15 +83,10 @@ class SupernetMethod:
         """The architecture that the search ends with, once."""
         if self._done:
             return None
-        epochs = getattr(self.recipe, "supernet_epochs", 1)
-        found = self.search().run(self._checkpoint, self._progress(epochs))
+        with torch_threads(self._threads):
+            found = self.search().run(self._checkpoint, self._progress(self.epochs))
         self._done = True
         arch = NASBench201().decode(found.decisions)
-        if self._pool.position(arch) is None:
-            raise HnasError(
-                f"{self.name} ended with {arch}, which is no candidate; a supernet has all of nasbench201, so search "
-                "a pool that has all of it"
-            )
         return Proposal(arch, seconds=found.seconds, final=True)
 
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
@@ -140,3 +143,8 @@ class NASIMethod(SupernetMethod):
 
     kind = "training-free"
     name, search_class = "nasi", NASI
+
+    @property
+    def epochs(self) -> int:
+        """See `SupernetMethod`."""
+        return int(self.recipe.samples)

@@ -30,7 +30,7 @@ from hnas.supernets.gradients import Batch
 from hnas.supernets.images import TrainingImages
 from hnas.supernets.mixing import gumbel_noise, gumbel_softmax
 from hnas.supernets.network import Mixture, SuperNetwork, layout_on
-from hnas.supernets.training import Course, Found
+from hnas.supernets.training import Course, Found, second_time
 from hnas.training import Checkpoint, Progress
 from hnas.training.data import Normalise
 
@@ -87,6 +87,10 @@ class NASI:
                 progress(self.t, self.recipe.samples, float("nan"))
         decisions = tuple(self.total.argmax(dim=1).tolist())  # α₀ is 0, and ξ / T positive
         return Found(decisions, self.seconds, (Course(self.t, float("nan"), decisions),))
+
+    def estimate(self) -> float:
+        """Seconds that all samples take, from the second, which is made."""
+        return self.recipe.samples * second_time(self.sample)
 
     def sample(self) -> None:
         """G_t of one architecture and one batch, added up."""

@@ -42,7 +42,7 @@ from hnas.optim.methods.protocol import whole
 from hnas.spaces.nasbench201.cell import EDGES, OPERATIONS
 from hnas.supernets.images import TrainingImages
 from hnas.supernets.network import CONV1, CONV3, NONE, MixedCell, Mixture, SuperNetwork, layout_on
-from hnas.supernets.training import Course, Found
+from hnas.supernets.training import Course, Found, second_time
 from hnas.training import Checkpoint, Progress
 from hnas.training.data import Normalise
 
@@ -85,6 +85,7 @@ class TENAS:
         self.network.to(memory_format=layout_on(device))  # type: ignore[call-overload]
         self.normalise = Normalise(images.mean, images.std, next(self.network.parameters()))
         self.normalise.layout = layout_on(device)
+        self._total = self.choices_left()
         self.seconds = 0.0
         self.course: list[Course] = []
 
@@ -101,18 +102,39 @@ class TENAS:
                 checkpoint.save(self.state())
         return Found(tuple(edge[0] for edge in self.left), self.seconds, tuple(self.course))
 
+    def estimate(self) -> float:
+        """Seconds that all rounds take, from one pair of each measure."""
+        everything = even(self.left)
+        pair = second_time(lambda: self._kappas(everything, everything))
+        pair += second_time(lambda: self._regions(everything, everything))
+        return self.recipe.repeats * self.choices_left() * pair
+
+    def choices_left(self) -> int:
+        """The number of operations that are tried in this and all later rounds."""
+        sizes, total = [len(edge) for edge in self.left], 0
+        while max(sizes) > 1:
+            total += sum(size for size in sizes if size > 1)
+            number = self._number(sizes)
+            sizes = [max(1, size - number) for size in sizes]
+        return total
+
+    def _number(self, sizes: list[int]) -> int:
+        """How many operations of each edge go, so that one is left where the fewest are."""
+        return min(self.recipe.prune_number, min(size for size in sizes if size > 1) - 1)
+
     def prune(self, progress: Progress | None = None) -> None:
         """One round."""
         choices = [(e, o) for e, edge in enumerate(self.left) if len(edge) > 1 for o in edge]
         kappas: dict[Choice, float] = {}
         regions: dict[Choice, float] = {}
+        left = self.choices_left()
         for k, (edge, operation) in enumerate(choices):
             without = [[o for o in ops if (e, o) != (edge, operation)] for e, ops in enumerate(self.left)]
             kappas[edge, operation] = self._mean_change(self._kappas, without)
             regions[edge, operation] = self._mean_change(self._regions, without)
             if progress is not None:
-                progress(k + 1, len(choices), math.nan)
-        number = min(self.recipe.prune_number, min(len(edge) for edge in self.left if len(edge) > 1) - 1)
+                progress(self._total - left + k + 1, self._total, math.nan)
+        number = self._number([len(edge) for edge in self.left])
         for edge, operation in pruned(kappas, regions, number, self.recipe.precision):
             self.left[edge].remove(operation)
 

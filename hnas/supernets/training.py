@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -91,6 +92,14 @@ class SupernetRecipe:
 
 
 _LEAST = {"batch_size": 2, "most_images": 0, "nesterov": 0, "progressive": 0, "warm_up": -1}
+
+
+def second_time(step: Callable[[], Any]) -> float:
+    """Seconds that `step` takes when it is made again: the first time pays for what is set up once."""
+    step()
+    begun = time.perf_counter()
+    step()
+    return time.perf_counter() - begun
 
 
 class WeightSharing:
@@ -230,6 +239,14 @@ class WeightSharing:
         if not self.alphas_first:
             self._arch_step(train, valid)
         return loss
+
+    def estimate(self) -> float:
+        """Seconds that the whole search takes, from its second step, which is made."""
+        with forked_rng(self.device, self._noise_seed):
+            pairs = list(islice(self.pairs(), 2))
+            seconds = second_time(lambda: self.step(*pairs[-1]))
+        steps = self.recipe.supernet_epochs * math.ceil(len(self.train) / self.recipe.batch_size)
+        return seconds * steps
 
     def _weight_step(self, train: Batch) -> Tensor:
         images, labels = train

@@ -48,7 +48,11 @@ def estimate(work: Opened, todo: Sequence[Part]) -> Estimate:
         return Estimate((bounds[0], bounds[1]), (bounds[0], bounds[1]), trained.memory)
     seconds = cost = 0.0
     for k, count in counts.items():
-        if count:
+        if count and work.prepared(k).looking is not None:
+            size, _ = work.prepared(k).estimate()
+            seconds += count * (size.supernet or 0.0)
+            cost += count * (size.supernet or 0.0)
+        elif count:
             begun = time.perf_counter()
             with threadpool_limits(1):
                 queries = work.prepared(k).run((), lambda _: None)

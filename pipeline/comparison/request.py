@@ -12,7 +12,7 @@ import duckdb
 from hnas.errors import UsageError, did_you_mean
 from hnas.optim.methods.registry import methods as known_methods
 from hnas.pipeline.comparison.specs import MethodSpec
-from hnas.pipeline.search.request import new_search
+from hnas.pipeline.search.request import images_for, new_search
 from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
 from hnas.pipeline.store.comparisons import comparison_name
 
@@ -86,6 +86,7 @@ def new_comparison(
             metric="trace" if spec.name == "hnas" and spec.argument is None else spec.argument,
             queries=spec.queries if own else queries,
             budget=spec.seconds if own else budget,
+            images=images_for(spec.name, first.dataset, options.get("dataset"), training),
         )
         if settings in made:
             raise UsageError(f"--methods has {spec} twice; name each method with its budget once")

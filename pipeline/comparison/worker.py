@@ -78,6 +78,7 @@ class Opened:
             store=self.store,
             device=self.job.device,
             partial=self.job.partial,
+            threads=1,
         )
 
     def prepared(self, k: int, seed: int = 0) -> Prepared:

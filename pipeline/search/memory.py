@@ -14,7 +14,7 @@ from hnas.pipeline.store.trainings import StoredState, Trained, Trainings
 from hnas.training import Checkpoint, DivergedError, Epoch, TrainingResult
 
 
-class _Checkpoint:
+class StateFile:
     """The state of a training in a file of tensors, numbers and texts: nothing in it can run."""
 
     def __init__(self, state: StoredState) -> None:
@@ -47,7 +47,7 @@ class _StoppedError(Exception):
         self.curve = tuple(Epoch(**epoch) for epoch in state["curve"])
 
 
-class _Stopping(_Checkpoint):
+class _Stopping(StateFile):
     """A checkpoint at which the training stops after `until` epochs."""
 
     def __init__(self, state: StoredState, until: int) -> None:
@@ -96,7 +96,7 @@ class Memory:
             if self.trainings.find(arch, epochs) is None:
                 self._made(arch, epochs, state)
             else:
-                self._make(arch, epochs, _Checkpoint(state))
+                self._make(arch, epochs, StateFile(state))
                 self.trainings.forget_state(arch, epochs)
 
     def curve(self, arch: str, epochs: int, until: int) -> tuple[Epoch, ...]:
@@ -142,7 +142,7 @@ class Memory:
 
     def _made(self, arch: str, epochs: int, state: StoredState, checkpoint: Checkpoint | None = None) -> TrainingResult:
         try:
-            result = self._make(arch, epochs, checkpoint or _Checkpoint(state))
+            result = self._make(arch, epochs, checkpoint or StateFile(state))
         except DivergedError as error:
             self.trainings.keep(arch, epochs, Trained(None, None, None, error.seconds, _rows(error.curve)))
             raise

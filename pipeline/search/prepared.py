@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -24,6 +25,7 @@ from hnas.spaces import search_spaces
 
 if TYPE_CHECKING:
     # It loads torch, which only one oracle needs.
+    from hnas.pipeline.search.supernets import Looking
     from hnas.pipeline.search.training import Trainer, TrainingEstimate, TrainingSize
     from hnas.training import Progress
 
@@ -33,7 +35,8 @@ class SearchSize:
     """What a search works on: its candidates, architectures that a mean over runs leaves out, and its trainings.
 
     `signal` is what guides a search of a table, `cost` the seconds that its evaluations are expected to be charged
-    (the mean of the candidates for each query), None where nobody knows.
+    (the mean of the candidates for each query), None where nobody knows. `supernet` are the seconds that a method which
+    looks at images is expected to take, where that was measured.
     """
 
     candidates: int
@@ -41,6 +44,7 @@ class SearchSize:
     training: TrainingSize | None
     signal: Signal | None
     cost: float | None
+    supernet: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,14 @@ class Prepared:
     size: SearchSize
     trainer: Trainer | None = None
     known: Mapping[str, float] | None = None
+    looking: Looking | None = None
 
     def estimate(self) -> tuple[SearchSize, TrainingEstimate | None]:
         """The size of the search, and where each query is a training, what the smallest and the largest take."""
         trained = None if self.trainer is None else self.trainer.estimate(self.pool.smallest_and_largest())
-        return self.size, trained
+        if self.looking is None:
+            return self.size, trained
+        return replace(self.size, supernet=self.looking.estimate(self.settings, self.pool)), trained
 
     @property
     def looks_up(self) -> bool:
@@ -76,6 +83,9 @@ class Prepared:
         Raises `HnasError` where a method asks for fewer epochs than the table's, of which it has no curves.
         """
         settings = self.settings
+        if self.looking is not None:  # to ask it once is the whole search
+            self.looking.check(settings, self.pool, whole=self.looks_up)
+            return
         made = Search(
             self.pool, settings.spec, seed=settings.seed, epochs=self._epochs, known=self.known,
             **settings.method_options,
@@ -102,21 +112,25 @@ class Prepared:
         """Make the queries that `history` lacks, here or by an executor; see `hnas.optim.algorithm.search`."""
         settings = self.settings
         executor, oracle = elsewhere or (None, self.oracle)
-        return search(
-            self.pool,
-            oracle,
-            parallel=settings.parallel,
-            executor=executor,
-            method=settings.spec,
-            queries=settings.queries,
-            budget=settings.budget,
-            seed=settings.seed,
-            epochs=self._epochs,
-            history=history,
-            on_query=on_query,
-            known=self.known,
-            **settings.method_options,
-        )
+        given_to: AbstractContextManager[dict[str, Any]]
+        given_to = nullcontext({}) if self.looking is None else self.looking.given(settings)
+        with given_to as given:
+            return search(
+                self.pool,
+                oracle,
+                parallel=settings.parallel,
+                executor=executor,
+                method=settings.spec,
+                queries=settings.queries,
+                budget=settings.budget,
+                seed=settings.seed,
+                epochs=self._epochs,
+                history=history,
+                on_query=on_query,
+                known=self.known,
+                **settings.method_options,
+                **given,
+            )
 
 
 def prepare(
@@ -131,14 +145,15 @@ def prepare(
     progress: Callable[[int], Progress | None] = lambda epochs: None,
     notice: Callable[[str], None] = lambda sentence: None,
     partial: bool = False,
+    threads: int | None = None,
 ) -> Prepared:
     """The pool and the oracle of a search, and its size.
 
     `oracle` replaces the one that the settings name, `known` are the performances of a warm start, `pool` is one that
     another search with the same run, signal and condition used. `store` keeps trainings; `progress` and `notice` are
-    those of `Trainer`; `partial` allows a run that is unfinished. Raises `UsageError` where the settings name an oracle
-    of one's own and none is given, the run has too few candidates or the table no cost for a budget; `HnasError` where
-    a run is gone.
+    those of `Trainer`; `partial` allows a run that is unfinished; `threads` are those of a method that looks at images.
+    Raises `UsageError` where the settings name an oracle of one's own and none is given, the run has too few candidates
+    or the table no cost for a budget; `HnasError` where a run is gone.
     """
     check_runs(connection, settings.runs)
     check_complete(connection, settings.runs or [settings.run], partial=partial)
@@ -173,7 +188,14 @@ def prepare(
     if settings.budget is not None:
         cost = settings.budget if cost is None or settings.queries is None else min(cost, settings.budget)
     size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal, cost)
-    prepared = Prepared(settings, pool, evaluate, size, trainer, known)
+    looking = None
+    if settings.images is not None:
+        # Only such methods need torch, which takes seconds to import.
+        from hnas.pipeline.search.supernets import Looking
+
+        asked = threads or (settings.training.threads if settings.training is not None else None)
+        looking = Looking(settings, store, device, asked, progress)
+    prepared = Prepared(settings, pool, evaluate, size, trainer, known, looking)
     prepared.check_method()
     return prepared
 

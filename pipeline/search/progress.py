@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any, TextIO
@@ -78,7 +79,7 @@ class TrainingBar:
             if task is None:
                 bar.start()
                 task = bar.add_task("training", total=total, loss="")
-            bar.update(task, completed=done, loss=f"loss {loss:.3f}")
+            bar.update(task, completed=done, loss="" if math.isnan(loss) else f"loss {loss:.3f}")
             if done >= total:
                 bar.stop()
 
@@ -93,6 +94,7 @@ class TrainingBar:
             nonlocal before, last
             before = done - 1 if before is None else before
             doing = "measuring the accuracy" if done == last else f"loss {loss:.3f}"
+            doing = "" if math.isnan(loss) else f", {doing}"
             last = done
             now = time.monotonic()
             if now - self._last < _LOG_EVERY:
@@ -100,7 +102,7 @@ class TrainingBar:
             self._last = now
             epoch = (done - 1) * epochs // total + 1
             left = duration((now - begun) * (total - done) / (done - before))
-            line = f"{clock()} epoch {epoch} of {epochs}, {doing}, {left} left"
+            line = f"{clock()} epoch {epoch} of {epochs}{doing}, {left} left"
             print(line, file=self._stderr, flush=True)
 
         return advance

@@ -106,7 +106,12 @@ def search_heading(started: StartedSearch, size: SearchSize) -> str:
     if settings.warm is not None:
         count = _plural(settings.warm.architectures, "architecture")
         lines.append(f"warm start: {count} known by {' and '.join(map(printable, settings.warm.sources))}")
-    if size.signal is not None:
+    if settings.images is not None:
+        lines.append(
+            f"{settings.method} looks at the images of {printable(settings.images)}; the accuracy of what it ends with "
+            "is for the report alone"
+        )
+    elif size.signal is not None:
         lines.append(f"guided by {size.signal}")
         if size.signal.accuracy == "test_accuracy":
             lines.append("no validation accuracy guides it: the winner is chosen by the test accuracy that is reported")
@@ -145,7 +150,9 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
     limits = [f"{settings.queries:,} queries"] if settings.queries is not None else []
     limits += [f"{settings.budget:,.0f} s"] if settings.budget is not None else []
     rows = [["evaluations", " or ".join(limits) + (" at most" if len(limits) > 1 else "")]]
-    if settings.own is not None:
+    if size.supernet is not None:
+        rows = [["supernet", f"about {duration(size.supernet)}, by the time of a step"]]
+    elif settings.own is not None:
         rows.append(["time", "unknown: an oracle of one's own takes what it takes"])
     elif trained is not None:
         least, most = trained.seconds

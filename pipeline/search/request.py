@@ -128,5 +128,21 @@ def new_search(
         own=own,
         parallel=parallel,
         warm=warm,
+        images=images_for(method, chosen.settings.dataset, dataset, training),
     )
     return StartedSearch(settings, known=known)
+
+
+def images_for(method: str, of_run: str, dataset: str | None, training: TrainingSettings | None) -> str | None:
+    """The name or path of the images at which a method looks, or None where it looks at none.
+
+    They are those of the trainings, else the `dataset` that was asked for. Raises `UsageError` where there is neither,
+    and the run's own are not at hand.
+    """
+    if not getattr(methods[method], "needs_images", False):
+        return None
+    if training is not None:
+        return training.images
+    if dataset is None and of_run != "digits":
+        raise UsageError(f"the method {method} looks at images, and needs --dataset, those of {of_run}")
+    return dataset or of_run

@@ -156,6 +156,10 @@ def run_search(
         if keeper is not None:
             keeper.finish(best(done).arch, best(done).epochs if prepared.trainer is not None else None)
     except KeyboardInterrupt:
+        if not saved and prepared.looking is not None:
+            raise HnasError(
+                "interrupted: what the supernet has come to is stored, and the same command goes on from there"
+            ) from None
         if not saved:
             raise
         of = f" of {settings.queries}" if settings.queries is not None else ""

@@ -113,6 +113,10 @@ _OF_EVERY_SEARCH = (
     "parallel",
     "executor",
     "known",
+    "images",
+    "device",
+    "checkpoint",
+    "progress",
 )
 
 
@@ -199,9 +203,9 @@ class SearchSettings:
 
     `metric` is what stands behind the colon of the method: the M of `hnas`, the column of `top`. `training` is that of
     the `train` oracle, `signal` that of the `table` oracle; `runs` are those whose mean is searched, `run` among them,
-    else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods. `own`
-    is there where `oracle` is neither `table` nor `train`, `warm` where the search was told known performances.
-    `parallel` evaluations are made at a time.
+    else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods. `own` is there where
+    `oracle` is neither `table` nor `train`, `warm` where the search was told known performances, `images` where the
+    method looks at images: their name or path. `parallel` evaluations are made at a time.
     """
 
     space: str
@@ -225,6 +229,7 @@ class SearchSettings:
     own: OwnOracle | None = None
     parallel: int = 1
     warm: WarmStart | None = None
+    images: str | None = None
 
     @property
     def evaluates(self) -> bool:
@@ -248,7 +253,7 @@ class SearchSettings:
         """The settings by name, as `search.json` has them: without a training it is empty."""
         saved = {**asdict(self), "training": self.training.as_dict() if self.training else {}}
         # Left out as before there were such: comparisons are named after their settings.
-        for name, usual in (("own", None), ("warm", None), ("parallel", 1)):
+        for name, usual in (("own", None), ("warm", None), ("parallel", 1), ("images", None)):
             if saved[name] == usual:
                 del saved[name]
         return saved

@@ -26,8 +26,11 @@ from hnas.pipeline.store.ntk_arrays import ARRAYS, NTKArrays
 from hnas.pipeline.store.records import comparison_records, run_records, search_records
 from hnas.pipeline.store.run import RECORD, Run, runs_of
 from hnas.pipeline.store.store import Store, mend_of
+from hnas.pipeline.store.supernets import FOLDER as SUPERNETS
+from hnas.pipeline.store.supernets import RECORD as SUPERNET
+from hnas.pipeline.store.supernets import STATE
 from hnas.pipeline.store.trainings import FOLDER as TRAININGS
-from hnas.pipeline.store.trainings import SETTINGS, stopped, trained_sources
+from hnas.pipeline.store.trainings import SETTINGS, StoredState, stopped, trained_sources
 from hnas.pipeline.store.warm_starts import FILE as WARM
 from hnas.pipeline.store.warm_starts import read_known
 
@@ -87,6 +90,13 @@ def check_store(store: Store) -> Report:
             weights = store.read_bytes("models", model, "weights.safetensors")
             if told != {"bytes": len(weights), "sha256": sha256(weights).hexdigest()}:
                 raise HnasError("its weights are not those of its record")
+    for name in store.folders(SUPERNETS):
+        report.files += 2
+        with _found(report, store.path(SUPERNETS, name, SUPERNET), "restore it, or `hnas rm` the supernet"):
+            store.read_json(SUPERNETS, name, SUPERNET)
+        if store.exists(SUPERNETS, name, STATE) and StoredState(store, SUPERNETS, name, STATE).read() is None:
+            place = store.path(SUPERNETS, name, STATE)
+            report.damaged.append(Finding(place, "it is damaged", "the same search begins it anew"))
     return report
 
 

@@ -1,4 +1,4 @@
-"""`hnas rm`: take a run, a search, a comparison, a model or an imported source out of a store, and nothing outside it.
+"""`hnas rm`: take a run, search, comparison, model, supernet or source out of a store, and nothing outside it.
 
 What is removed vanishes for readers at once: a folder is renamed to `.removed-…` in the store's root before it is
 deleted, and a source's manifest goes before its files. The next removal deletes what a killed one left.
@@ -36,12 +36,14 @@ from hnas.pipeline.store.trainings import FOLDER as TRAININGS
 from hnas.pipeline.store.trainings import LOCK, is_trained, trained_sources
 
 _REMOVED = ".removed-"
-FOLDERS = {"run": "runs", "search": "searches", "comparison": "comparisons", "model": "models"}
+FOLDERS = {
+    "run": "runs", "search": "searches", "comparison": "comparisons", "model": "models", "supernet": "supernets"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Held:
-    """Something in a store: a `run`, a `search`, a `comparison` or a `source` of that name.
+    """Something in a store: a `run`, `search`, `comparison`, `model`, `supernet` or `source` of that name.
 
     `described` says what it is, `consequences` what else of the store is affected when it goes, a sentence each.
     """
@@ -71,7 +73,7 @@ def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
         )
     if not kinds:
         raise UsageError(
-            f"the store {store.location} has no run, search, comparison, model or source {_shown(name)}"
+            f"the store {store.location} has no run, search, comparison, model, supernet or source {_shown(name)}"
             f"{_advice(store, held, name, also)}"
         )
     consequences: tuple[str, ...]
@@ -252,15 +254,16 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
 
 @contextmanager
 def _idle(store: Store, folder: str, name: str) -> Iterator[None]:
-    """Keep others from a run, a comparison or a model. Raises `HnasError` where somebody works on it."""
+    """Keep others from a run, a comparison, a model or a supernet. Raises `HnasError` where somebody works on it."""
     linked = Path(store.path(folder, name)).is_symlink()  # a lock would be made behind the link
     if folder == "models" and in_use(Path(store.path(folder, name))):
         raise HnasError(f"the model {name} is being written; wait for the end of the search, and remove it then")
-    if folder not in ("runs", "comparisons") or linked:
+    if folder in ("searches", "models") or linked:
         yield
         return
-    if folder == "comparisons":
-        busy = f"a compare works on the comparison {name}; stop it, or wait for its end, and remove it then"
+    if folder != "runs":
+        command, kind = ("compare", "comparison") if folder == "comparisons" else ("search", "supernet")
+        busy = f"a {command} works on the {kind} {name}; stop it, or wait for its end, and remove it then"
         with locked(store, folder, name, busy=busy):
             yield
         return

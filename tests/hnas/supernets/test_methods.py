@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hnas import ArrayPool, HnasError, Search, UsageError, search, search_spaces
+from hnas import ArrayPool, Search, UsageError, search, search_spaces
 from hnas.optim.evaluations import Evaluation
 from hnas.optim.methods.registry import methods
-from tests.support.cells_bench import CELLS, SPACE, pool_of
+from tests.support.cells_bench import SPACE, pool_of
 from tests.support.written_out import tiny_images
 
 EVERYTHING = pool_of(list(SPACE.enumerate()))
@@ -54,9 +54,3 @@ def test_a_supernet_is_one_of_nasbench201_and_needs_images(method: str) -> None:
         Search(EVERYTHING, method, colour=1)
     with pytest.raises(UsageError, match=f"the method {method} takes no argument"):
         Search(EVERYTHING, f"{method}:trace")
-
-
-def test_an_architecture_that_is_no_candidate_ends_the_search_in_a_sentence() -> None:
-    pool = pool_of(CELLS[:2])
-    with pytest.raises(HnasError, match="which is no candidate"):
-        Search(pool, "darts", images=tiny_images(), **OPTIONS["darts"]).ask()

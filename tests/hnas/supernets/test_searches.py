@@ -91,6 +91,14 @@ def test_a_search_that_is_stopped_ends_as_an_undisturbed_one_and_touches_no_glob
     )
 
 
+@pytest.mark.parametrize("name", ["gdas", "enas", "te-nas", "nasi"])
+def test_an_estimate_is_the_time_of_a_step_by_the_number_of_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("training", "enas", "te_nas", "nasi"):
+        monkeypatch.setattr(f"hnas.supernets.{module}.second_time", lambda step: 1.0)
+    # 2 epochs of 3 steps; 2 · 2 · 2 + 3 rewards besides; 5 choices and then 2 of two measures; 3 samples.
+    assert made(name).estimate() == {"gdas": 6, "enas": 6 + 11, "te-nas": 2 * (5 + 2), "nasi": 3}[name]
+
+
 def test_each_epoch_sees_every_training_image_once_and_random_validation_images() -> None:
     search = made("darts")
     assert (len(search.train), len(search.valid)) == (21, 19)

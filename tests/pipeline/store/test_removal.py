@@ -118,7 +118,7 @@ def test_a_name_that_the_store_has_not(store: Store, name: str) -> None:
     before = files_of(store)
     done = hnas("rm", name, "--yes", "--store", store.root)
     assert (done.status, done.out) == (2, "")
-    assert "has no run, search, comparison, model or source" in done.err
+    assert "has no run, search, comparison, model, supernet or source" in done.err
     assert done.err.count("\n") == 1
     assert "\x1b" not in done.err
     assert files_of(store) == before

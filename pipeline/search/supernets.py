@@ -1,0 +1,119 @@
+"""What a method that looks at images is given: those of its data set, a device, and a place for its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+
+from hnas.devices import choose_device
+from hnas.errors import UsageError
+from hnas.optim.methods.registry import make_method, methods
+from hnas.pipeline.catalog.pool import RunPool
+from hnas.pipeline.images import open_dataset
+from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.search.memory import StateFile
+from hnas.pipeline.search.settings import SearchSettings
+from hnas.pipeline.store.store import Store
+from hnas.pipeline.store.supernets import under_way
+from hnas.supernets.images import TrainingImages
+from hnas.threads import torch_threads, training_threads
+from hnas.training import Progress
+
+# Another number where a search of the same settings ends elsewhere than it did.
+_VERSION = 1
+
+
+class Looking:
+    """The images of `settings`, and what else a method gets that looks at them; `store` keeps the state.
+
+    `threads` of the CPU are used where the options of the method have none. Raises `UsageError` for images that cannot
+    be.
+    """
+
+    def __init__(
+        self,
+        settings: SearchSettings,
+        store: Store | None,
+        device: str,
+        threads: int | None,
+        progress: Callable[[int], Progress | None],
+    ) -> None:
+        assert settings.images is not None
+        self._dataset = open_dataset(settings.images)
+        self._store, self._device, self._progress = store, choose_device(device), progress
+        self._threads = threads
+        self._read: TrainingImages | None = None
+
+    def images(self) -> TrainingImages:
+        """All training images, read once."""
+        if self._read is None:
+            data = self._dataset
+            pixels = torch.from_numpy(data.train.images(np.arange(len(data.train))))
+            labels = torch.from_numpy(data.train.labels)
+            self._read = TrainingImages(pixels, labels, len(data.classes), data.mean, data.std, data.flip)
+        return self._read
+
+    def check(self, settings: SearchSettings, pool: RunPool, *, whole: bool) -> None:
+        """Raise `UsageError` for options that cannot be, and with `whole` where the pool lacks a possible result."""
+        method = make_method(settings.spec, pool, seed=settings.seed, **settings.method_options)
+        size = None if pool.space is None else pool.space.size
+        if whole and getattr(method, "needs_images", False) and size is not None and len(pool) < size:
+            raise UsageError(
+                f"the method {settings.method} may end with any of the {size:,} architectures of {settings.space}, and "
+                f"{pool} has {len(pool):,} with what is asked for; search all of them, or with --oracle train"
+            )
+
+    @contextmanager
+    def given(self, settings: SearchSettings) -> Iterator[dict[str, Any]]:
+        """The options that the method gets besides its own, for one search."""
+        options: dict[str, Any] = {"images": self.images(), "device": self._device, "progress": self._progress}
+        if "threads" not in settings.options:
+            options["threads"] = self._threads
+        if self._store is None:
+            yield options
+            return
+        with under_way(self._store, self._identity(settings)) as state:
+            yield {**options, "checkpoint": StateFile(state)}
+
+    def estimate(self, settings: SearchSettings, pool: RunPool) -> float:
+        """Seconds that the search takes, from a step of it."""
+        method: Any = make_method(
+            settings.spec, pool, seed=settings.seed, images=self.images(), device=self._device,
+            **settings.method_options,
+        )  # fmt: skip
+        with torch_threads(training_threads(self._asked(settings))):
+            return float(method.search().estimate())
+
+    def _asked(self, settings: SearchSettings) -> int | None:
+        asked = settings.options.get("threads", self._threads)
+        return asked if isinstance(asked, int) else None
+
+    def _identity(self, settings: SearchSettings) -> Mapping[str, Any]:
+        images = self.images()
+        content = blake2b(images.images.numpy().tobytes(), digest_size=16)
+        content.update(images.labels.numpy().tobytes())
+        return {
+            "space": settings.space,
+            "dataset": canonical_dataset(self._dataset.name),
+            "images": content.hexdigest(),
+            "normalisation": [list(images.mean), list(images.std), images.flip],
+            "method": settings.method,
+            "recipe": _recipe(settings),
+            "seed": settings.seed,
+            "device": self._device,
+            "threads": training_threads(self._asked(settings)) if self._device == "cpu" else None,
+            "version": _VERSION,
+        }
+
+
+def _recipe(settings: SearchSettings) -> dict[str, Any]:
+    """The recipe of the method with all its numbers; of a method of somebody else the options."""
+    search_class = getattr(methods[settings.method], "search_class", None)
+    own = {name: value for name, value in settings.options.items() if name != "threads"}
+    return own if search_class is None else asdict(search_class.recipe_class(**own))
