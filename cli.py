@@ -1208,11 +1208,13 @@ def predict(
     model = load(folder)
     unread: list[HnasError] = []
     found = model.predict_each(images, unread.append)
-    write_predictions(found, form, min(top, len(model.classes)), sys.stdout, terminal_width(sys.stdout))
+    labelled = write_predictions(found, form, min(top, len(model.classes)), sys.stdout, terminal_width(sys.stdout))
+    if len(unread) == 1 and not labelled:
+        raise unread[0]
     for error in unread:
         warn(str(error))
     if unread:
-        raise HnasError(unread_text(len(unread)))
+        raise HnasError(unread_text(len(unread), labelled))
 
 
 @app.command(

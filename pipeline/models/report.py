@@ -12,28 +12,35 @@ from hnas.pipeline.io.terminal_tables import table
 from hnas.pipeline.models.predictions import Prediction
 
 
-def write_predictions(found: Iterable[Prediction], form: str, top: int, out: TextIO, width: int | None = None) -> None:
+def write_predictions(found: Iterable[Prediction], form: str, top: int, out: TextIO, width: int | None = None) -> int:
     """A row for each image: its path, and its `top` labels with their probabilities, the most probable first.
 
-    The columns are `image, label, probability`, then `label_2, probability_2, …`. CSV goes out as it comes.
+    The columns are `image, label, probability`, then `label_2, probability_2, …`. CSV goes out as it comes. Without an
+    image nothing is written. Returns the number of rows.
     """
     names = ["image", *(f"{name}{'' if k == 1 else f'_{k}'}" for k in range(1, top + 1) for name in _COLUMNS)]
     rows = ([_path(one), *(cell for pair in one.top(top) for cell in pair)] for one in found)
+    count = 0
     if form == "csv":
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
-    elif form == "json":
-        records = [dict(zip(names, row, strict=False)) for row in rows]
+        for count, row in enumerate(rows, 1):
+            writer.writerows([names, row] if count == 1 else [row])
+        return count
+    labelled = list(rows)
+    if form == "json" and labelled:
+        records = [dict(zip(names, row, strict=False)) for row in labelled]
         out.write(json.dumps(records, indent=2) + "\n")
-    else:
-        cells = [names, *([_cell(value) for value in row] for row in rows)]
+    elif labelled:
+        cells = [names, *([_cell(value) for value in row] for row in labelled)]
         texts = [not name.startswith("probability") for name in names]
         out.write(table(cells, texts=texts, width=width, remedy="`--format csv` has all") + "\n")
+    return len(labelled)
 
 
-def unread_text(count: int) -> str:
-    """How many images have no label."""
+def unread_text(count: int, labelled: int) -> str:
+    """How many images have no label, and how many have one."""
+    if not labelled:
+        return f"none of the {count:,} images could be read"
     return f"{count:,} {'image' if count == 1 else 'images'} could not be read; all others are labelled"
 
 

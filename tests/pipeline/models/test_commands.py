@@ -62,6 +62,18 @@ def test_images_that_cannot_be_read_are_told_at_the_end(
     assert done.last == "hnas: 2 images could not be read; all others are labelled"
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_where_nothing_can_be_read_there_is_no_table(form: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (place / "empty").mkdir(exist_ok=True)
+    for images, said in ((["gone.png"], "gone.png cannot be read"), (["empty"], "empty holds no images")):
+        alone = hnas("predict", "best", *images, "--format", form)
+        assert (alone.out, alone.err.count("\n")) == ("", 1)
+        assert alone.err.startswith(f"hnas: {said}")
+    both = hnas("predict", "best", "gone.png", "empty", "--format", form)
+    assert (both.status, both.out, both.last) == (1, "", "hnas: none of the 2 images could be read")
+
+
 def test_more_classes_than_there_are_is_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     (row,) = json.loads(hnas("predict", "best", "photos/0.png", "--top", 99, "--format", "json").out)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 import hnas
 from hnas import HnasError, UsageError
@@ -128,6 +129,14 @@ def replaced(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def weights(content: bytes) -> Callable[[Path], object]:
+    """Other weights, with a record that belongs to them."""
+    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return lambda folder: (
+        replaced("weights.safetensors", content)(folder), rewritten(lambda record: record.update(weights=told))(folder)
+    )  # fmt: skip
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "there is no model folder"),
     "no record": (lambda folder: (folder / "model.json").unlink(), "no model of hnas"),
@@ -150,16 +159,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a huge network": (rewritten(lambda record: record.update(channels=4096)), "does not hold the weights"),
     "an unknown network": (rewritten(lambda record: record.update(network="os.system")), "does not hold the weights"),
     "another class": (rewritten(lambda record: record["classes"].pop()), "does not hold the weights"),
-    "weights of one's own": (
+    "weights of one's own": (weights(b"\xff" * 64), "it holds no tensors"),
+    "a huge header": (weights((2**40).to_bytes(8, "little") + b"{}"), "it holds no tensors"),
+    "tensors of other shapes": (weights(save({"stem": torch.zeros(3, 3)})), "does not hold the weights"),
+    "a link to nothing": (
         lambda folder: (
-            replaced("weights.safetensors", b"\xff" * 64)(folder),
-            rewritten(
-                lambda record: record.update(
-                    weights={"bytes": 64, "sha256": hashlib.sha256(b"\xff" * 64).hexdigest()}
-                )
-            )(folder),
-        ),
-        "it holds no tensors",
+            (folder / "weights.safetensors").unlink(), (folder / "weights.safetensors").symlink_to(folder / "gone")
+        ), "it is missing"
     ),
 }  # fmt: skip
 
