@@ -11,6 +11,7 @@ import pytest
 from tests.pipeline.models.test_exporting import ONNX
 from tests.support.command_line import hnas
 from tests.support.places import ROOT
+from tests.test_help import COMMANDS
 
 PAGE = (ROOT / "docs/models.md").read_text(encoding="utf-8")
 
@@ -37,3 +38,12 @@ def test_the_page_on_models_says_what_happens(tmp_path: Path, monkeypatch: pytes
     exec(program, namespace)
     assert namespace["classes"] == list("0123456789")
     assert all((tmp_path / name).exists() for name in ("best", "best.pt2", "cell.svg"))
+
+
+def test_the_searches_that_take_hours_are_commands_that_the_parser_takes() -> None:
+    lines = "".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        with COMMANDS[name].make_context(name, arguments) as context:
+            assert context.params["dataset"] == "cifar10"
