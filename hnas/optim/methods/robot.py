@@ -31,8 +31,7 @@ import numpy as np
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
 from hnas.optim.methods.protocol import Parallel, Proposal
-from hnas.optim.methods.ranking import Free, Positions, proposal, ranking, values
-from hnas.optim.methods.warm import best_point
+from hnas.optim.methods.ranking import Free, proposal, ranking, values
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
 
@@ -61,14 +60,7 @@ class RoBoT(Program):
         self._known: dict[int, float] = {}  # performance by class
         self._waiting: dict[int, list[dict[str, float]]] = {}  # points that led to a class whose performance is pending
         self._best, self._performance = np.zeros(len(names)), -np.inf
-        self._first: list[dict[str, float]] = []
         super().__init__()
-
-    def warm(self, positions: Positions, scores: Array) -> None:
-        """Begin with weights, of 1,000 random ones, that put the best of the known first; see `Warm`."""
-        points = np.random.default_rng(self._seed).uniform(-1, 1, (1000, len(self._names)))
-        found = scores[np.argmax(self._metrics[positions] @ points.T, axis=0)]
-        self._first = [dict(zip(self._names, best_point(points, found).tolist(), strict=True))]
 
     def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
@@ -78,8 +70,7 @@ class RoBoT(Program):
         self._optimiser = StockOptimiser(bounds, seed=self._seed, acquisition_name="ucb")
         free = Free(self._pool)
         for _ in range(self._rounds):
-            pending = chain.from_iterable(self._waiting.values())
-            point = self._first.pop() if self._first else self._optimiser.suggest(pending)
+            point = self._optimiser.suggest(chain.from_iterable(self._waiting.values()))
             score = self._metrics @ self._weights(point)
             position = len(score) - 1 - int(np.argmax(score[::-1]))
             number = int(self._pool.classes[position])

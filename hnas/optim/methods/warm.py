@@ -35,9 +35,7 @@ def warm_up(method: Method, name: str, pool: Pool, known: Mapping[str, float]) -
     Raises `UsageError` where it takes none, or fewer than two candidates are known or they do not differ.
     """
     if not isinstance(method, Warm):
-        raise UsageError(
-            f"the method {name} takes no warm start; bohb, hnas, local-search, rea, regressor and robot do"
-        )
+        raise UsageError(f"the method {name} takes no warm start; bohb, hnas, local-search, rea and regressor do")
     found = sorted((place, value) for arch, value in known.items() if (place := pool.position(arch)) is not None)
     if len({value for _, value in found}) < 2:
         raise UsageError(

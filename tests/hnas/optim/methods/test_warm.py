@@ -19,7 +19,6 @@ WARM = {
     "rea": {"population": 4},
     "regressor": {},
     "regressor:forest": {},
-    "robot": {"rounds": 3},
 }
 #: Of 60 cells, on another scale.
 KNOWN = {arch: math.exp(accuracy(arch) / 10) for arch in CELLS[::3][:60]}
@@ -73,9 +72,11 @@ def test_the_process_begins_where_the_best_known_architecture_solves_the_objecti
         assert proposal.arch == better
 
 
-@pytest.mark.parametrize("method", ["random", "reinforce", "top:params", "best-of:params", "zero-cost", "authors"])
+@pytest.mark.parametrize(
+    "method", ["random", "reinforce", "top:params", "best-of:params", "zero-cost", "authors", "robot"]
+)
 def test_a_method_that_takes_no_warm_start_says_which_do(method: str, pool: ArrayPool) -> None:
-    with pytest.raises(UsageError, match="takes no warm start; bohb, hnas, local-search, rea, regressor and robot do"):
+    with pytest.raises(UsageError, match="takes no warm start; bohb, hnas, local-search, rea and regressor do"):
         Search(pool, method, known=KNOWN)
 
 
