@@ -117,8 +117,11 @@ def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
         (tmp_path / file.name).symlink_to(file)
     run("hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1", tmp_path / "store")
     page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(# train\.py\n.*?)^```", page, re.M | re.S)
+    (tmp_path / "train.py").write_text(program)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command, output in commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)):
-        shown = run(command.replace("--seeds 20", "--seeds 2"), tmp_path / "store", merged=True)
+        shown = run(command.replace("--seeds 20", "--seeds 2"), tmp_path / "store", merged=True, PATH=path)
         if output and " compare " not in command:
             # What a slow machine tells on the way is not shown.
             shown = re.sub(r"^measuring: .*\n", "", shown, flags=re.M)
@@ -136,15 +139,16 @@ def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
 
 def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
     page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
-    example, method = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    _, oracle, example, method = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "b 92.5\n"
-    # As pip installs it: the module, and its entry points.
-    (entry,) = re.findall(r"^```toml\n\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^```", page, re.M | re.S)
-    (tmp_path / "my_package.py").write_text(method)
+    # As pip installs them: the module, and its entry points.
+    entries = re.findall(r"^```toml\n\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^```", page, re.M | re.S)
+    assert [group for group, _ in entries] == ["hnas.oracles", "hnas.methods"]
+    (tmp_path / "my_package.py").write_text(method + oracle.split("\nresult =")[0])
     (tmp_path / "my_package-1.dist-info").mkdir()
     (tmp_path / "my_package-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
-    points = f"[{entry[0]}]\n{entry[1]}".replace('"', "")
+    points = "".join(f"[{group}]\n{names}" for group, names in entries).replace('"', "")
     (tmp_path / "my_package-1.dist-info/entry_points.txt").write_text(points)
     environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     command = f"{sys.executable} -m hnas.cli"
@@ -156,6 +160,11 @@ def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
     assert asked == sorted(params.values())[:3]
     shown = run(f"{command} compare nasbench201 --methods smallest,random --queries 3 --seeds 2", store, **environment)
     assert re.search(r"^smallest .* training-free", shown, re.M)
+    shown = run(f"{command} search nasbench201 --oracle accuracy --queries 5 --json --quiet", store, **environment)
+    best = json.loads(shown)["best"]
+    variables = {**os.environ, "HNAS_STORE": str(store)}
+    done = subprocess.run([sys.executable, "-c", oracle], capture_output=True, text=True, check=True, env=variables)
+    assert done.stdout == f"{best['performance']} {best['arch']}\n"
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
