@@ -265,6 +265,10 @@ def precompute(
             "--chunk-size", metavar="N", help="Architectures a worker takes at a time.  [a minute's work, measured]"
         ),
     ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option("--scores", metavar="NAMES", help="Further scores too: names between commas, or `all`.  [none]"),
+    ] = None,
     store: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     quiet: QuietOption = False,
@@ -285,6 +289,7 @@ def precompute(
     from hnas.pipeline.precompute.progress import PrecomputeReporter
     from hnas.pipeline.precompute.report import dry_run_text, precompute_summary
     from hnas.pipeline.store.space_cache import space_cache
+    from hnas.scores.registry import scores_named
     from hnas.spaces import search_spaces
 
     place = _store(store)
@@ -302,6 +307,7 @@ def precompute(
             cells=cells,
             ntk=ntk,
             chunk_size=chunk_size,
+            scores=[] if scores is None else scores_named(scores),
             also=_tables(),
         )
         if dry_run:

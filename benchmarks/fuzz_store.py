@@ -45,6 +45,8 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "batch": ("runs/*/batch.npz", ()),
     "requests": ("runs/*/requests/*.parquet", ("requests", "pool")),
     "metrics": ("runs/*/metrics/*.parquet", ("metrics", "pool")),
+    "scores": ("runs/*/scores/*.parquet", ("scores", "pool")),
+    "further": ("runs/*/further.npz", ()),
     "zarr metadata": ("runs/*/ntk.zarr/**/zarr.json", ("spectra", "grams", "scores")),
     "eigenvalues": ("runs/*/ntk.zarr/eigenvalues/c/*/0", ("spectra", "scores")),
     "gram": ("runs/*/ntk.zarr/gram/c/*/0/0", ("grams", "scores")),
@@ -117,6 +119,9 @@ def commands(kind: str, store: Path) -> Iterator[tuple[str, ...]]:
     if kind in ("batch", "run.json", "requests", "metrics", "zarr metadata", "eigenvalues"):
         sample = ("precompute", "nasbench201", "--dataset", "digits", "--sample", "12", "--dry-run")
         yield (*sample, *_SIZE, "--store", str(store))
+    if kind in ("run.json", "scores", "further"):
+        sample = ("precompute", "nasbench201", "--dataset", "digits", "--sample", "12", "--dry-run")
+        yield (*sample, *_SIZE, "--scores", "l2_norm", "--store", str(store))
 
 
 def _search(store: Path) -> str:
@@ -216,7 +221,8 @@ def make_store(folder: Path) -> Path:
     store = str(folder / "store")
     sample = ("precompute", "nasbench201", "--dataset", "digits", "--sample", "12", "--chunk-size", "4", "--keep-gram")
     for seed in ("0", "1"):
-        _done(hnas(*sample, *_SIZE, "--workers", "1", "--seed", seed, "-q", "--store", store))
+        scores = ("--scores", "l2_norm") if seed == "0" else ()
+        _done(hnas(*sample, *_SIZE, *scores, "--workers", "1", "--seed", seed, "-q", "--store", store))
     found = hnas("sql", "SELECT DISTINCT arch FROM requests ORDER BY arch", "--format", "csv", "--store", store)
     architectures = found.out.split()[1:]
     rows = [f"{arch},digits,10,{60 + i},{50 + i}" for i, arch in enumerate(architectures)]
@@ -289,6 +295,8 @@ def fuzz(template: Path, kind: str, count: int, seed: int, damages: tuple[str, .
                     continue
                 # Rows that are gone with their part are rows that are not there yet: `info` says so, the others refuse.
                 if kind == "metrics" and damage == "deletion" and command[0] != "correlate":
+                    continue
+                if kind == "scores" and damage == "deletion":  # the same; `correlate` counts them
                     continue
                 # A source without its manifest is one that was removed, or whose import was killed.
                 if kind == "manifests" and damage == "deletion":

@@ -254,7 +254,17 @@ def test_sql_runs_a_script_from_standard_input(store: Path) -> None:
 
 def test_info_for_people_and_for_programs(store: Path) -> None:
     found = json.loads(hnas("info", "--json", "--store", store).out)
-    assert list(found) == ["runs", "accuracies", "curves", "proxies", "columns", "searches", "comparisons", "sizes"]
+    assert list(found) == [
+        "runs",
+        "scores",
+        "accuracies",
+        "curves",
+        "proxies",
+        "columns",
+        "searches",
+        "comparisons",
+        "sizes",
+    ]
     assert found["curves"] == found["proxies"] == []
     (run,), (table,), (search,) = found["runs"], found["accuracies"], found["searches"]
     assert (run["space"], run["dataset"], run["asked"]) == ("nasbench201", "digits", 24)

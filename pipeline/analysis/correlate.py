@@ -70,6 +70,8 @@ class Correlations:
     #: Those whose mean it is, `run` among them, and the number of architectures that only some of them have.
     runs: list[str] = field(default_factory=list)
     left_out: int = 0
+    #: By column that is no accuracy, the rows without a value, where there are any.
+    missing: dict[str, int] = field(default_factory=dict)
 
     def records(self) -> list[dict[str, Any]]:
         """One record for each pair, each cell of Table 1 and each partial correlation, for programs."""
@@ -177,7 +179,12 @@ def correlate(
         signals,
         runs,
         left_out(connection, runs),
+        {name: count for name, column in columns.items() if name not in ACCURACIES and (count := _missing(column))},
     )
+
+
+def _missing(column: Array) -> int:
+    return int(np.isnan(column).sum())
 
 
 def _matrix(columns: list[Array], method: str) -> Array:
@@ -215,7 +222,8 @@ def _columns(
     """
     pool = RunPool(connection, run, runs)
     kinds = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {pool.table}").fetchall()}
-    static = [name for name in pool.columns if name not in COLUMNS and kinds[name] in _NUMERIC]
+    costs = {f"{name}_seconds" for name in pool.columns}  # of scores
+    static = [name for name in pool.columns if name not in COLUMNS and name not in costs and kinds[name] in _NUMERIC]
     wanted = [*COLUMNS, *static]
     listed = ", ".join(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in wanted)
     values = connection.execute(

@@ -37,6 +37,9 @@ def correlation_text(found: Correlations, width: int | None = None) -> str:
         lines += ["", f"partial correlations are those of the {found.alive:,} architectures with a finite kappa"]
     if len(found.given) > 1:
         lines += ["", "Kendall's partial tau is defined given one column; Spearman's rho stands for several"]
+    if found.missing:
+        listed = ", ".join(f"{printable(name)} {count:,}" for name, count in found.missing.items())
+        lines += ["", f"rows without a value, left out of a column's pairs: {listed}"]
     if found.signals:
         named = [printable(f"{signal.accuracy}: {signal}") for signal in found.signals]
         lines += ["", *(named if width is None else (cut(line, width) for line in named))]

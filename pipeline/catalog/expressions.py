@@ -15,7 +15,7 @@ import duckdb
 
 from hnas.errors import UsageError, did_you_mean
 
-# Functions of one row; the last are the operators LIKE and ILIKE.
+# Functions of one row, and macros over ranks among all; the last are the operators LIKE and ILIKE.
 _SCALAR = frozenset(
     (
         *(
@@ -27,10 +27,13 @@ _SCALAR = frozenset(
             "greatest",
             "least",
             "ln",
+            "log_rank_sum",
             "log10",
             "log2",
+            "mean_rank",
             "objective",
             "pow",
+            "rank_share",
             "round",
         ),
         *("round", "sign", "sqrt", "isfinite", "isinf", "isnan", "length", "lower", "upper", "contains", "starts_with"),

@@ -17,6 +17,7 @@ from hnas.optim.evaluations import Evaluation
 from hnas.optim.objective import Array
 from hnas.optim.pools import Classes, Solution
 from hnas.pipeline.catalog.expressions import check_expression
+from hnas.pipeline.catalog.score_columns import means
 from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.catalog.views import sql
 from hnas.pipeline.store.run import run_or_mean
@@ -52,7 +53,9 @@ class RunPool:
         pool, performances, self.table = f"run_pool_{number}", f"signal_{number}", f"pool_rows_{number}"
         names = {"space": self.space_name, "dataset": found[0][1] if found else None}
         if runs:
-            connection.execute(sql("mean_run_pool", table=pool), {**names, "runs": list(runs)})
+            scores = [name for (name,) in connection.execute("FROM files.score_columns").fetchall()]
+            made = sql("mean_run_pool", table=pool, means=means(scores))
+            connection.execute(made, {**names, "runs": list(runs)})
         else:
             connection.execute(sql("run_pool", table=pool), {**names, "run": run})
         described = connection.execute(f"DESCRIBE {pool}").fetchall()

@@ -20,6 +20,7 @@ import duckdb
 
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.pipeline.catalog.arrow_arrays import ARRAYS, ArrayRows
+from hnas.pipeline.catalog.score_columns import means, score_views
 from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, quoted
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_name, squeezed_dataset
 from hnas.pipeline.store.comparisons import FOLDER as COMPARISONS
@@ -73,9 +74,10 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     for name, value in _SETTINGS.items():
         connection.execute(f"SET {name} = {str(value).lower()}")
     connection.begin()  # some sixty statements, of which each would be a transaction of its own
-    connection.execute(sql("columns"))
-    connection.execute(_dataset_macro())
     own = imported_columns(store)
+    scores = score_views({record["id"]: record["scores"] for record in records}, [name for _, name in own])
+    connection.execute(sql("columns", scores=scores.stored))
+    connection.execute(_dataset_macro())
     connection.execute(_own_columns(own))
     addresses = Addresses(connection)
     checks = []
@@ -93,8 +95,10 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     for name, array in ARRAYS.items():
         _create_arrays(connection, [runs[record["id"]] for record in records], name, array)
     connection.execute(sql("own_views", values="".join(f', any_value("{name}") AS "{name}"' for _, name in own)))
+    connection.execute(sql("scores", **scores.names))
     for name in ("macros", "spectrum", "averages", "views"):
         connection.execute(sql(name))
+    connection.execute(sql("mean_pool", means=means(scores.columns)))
     connection.commit()
     for check in checks:
         check.armed = True
@@ -133,7 +137,7 @@ def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, li
             for part in stored_parts(store, comparison)
         ],
     )
-    for name, column in (("requests", "arch"), ("metrics", "canonical")):
+    for name, column in (("requests", "arch"), ("metrics", "canonical"), ("scores", "canonical")):
         found[name] = (
             column,
             [File(run.store, run.place(name, file)) for run in runs for file in run.store.files(*run.place(name))],

@@ -9,7 +9,7 @@ batch.images.shape                                 # (64, 3, 32, 32)
 
 from __future__ import annotations
 
-from hnas.pipeline.images.dataset import Batch, ImageDataset, Split, training_batch
+from hnas.pipeline.images.dataset import Batch, ImageDataset, Split, further_batch, training_batch
 from hnas.pipeline.images.opening import DATA_VARIABLE, NAMED, data_folder, open_dataset
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ImageDataset",
     "Split",
     "data_folder",
+    "further_batch",
     "open_dataset",
     "training_batch",
 ]

@@ -138,7 +138,19 @@ def training_batch(dataset: ImageDataset, size: int, seed: int) -> Batch:
     count = len(dataset.train)
     if not 1 <= size <= count:
         raise UsageError(f"A batch of {size} images cannot be drawn from {dataset.name}: it takes 1 to {count}.")
-    rows = shuffled(count, seed)[:size]
+    return _batch(dataset, shuffled(count, seed)[:size])
+
+
+def further_batch(dataset: ImageDataset, size: int, seed: int, *, beside: int) -> Batch | None:
+    """The `size` images that follow the batch of `beside` images of the same seed, or as many as there are.
+
+    None where the batch has all. Raises as `training_batch`.
+    """
+    rows = shuffled(len(dataset.train), seed)[beside : beside + size]
+    return _batch(dataset, rows) if len(rows) else None
+
+
+def _batch(dataset: ImageDataset, rows: Indices) -> Batch:
     images = dataset.normalise(dataset.train.images(rows))
     labels = dataset.train.labels[rows]
     return Batch(images, labels, batch_digest(images, labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,32 +12,40 @@ import pyarrow.parquet as pq
 from hnas.errors import HnasError, UsageError
 from hnas.metrics.columns import COLUMNS
 from hnas.pipeline.store.manifests import Manifest
-from hnas.pipeline.store.schema import SCHEMAS
+from hnas.pipeline.store.run import runs_of
+from hnas.pipeline.store.schema import SCHEMAS, TAKEN
+from hnas.pipeline.store.scores import recorded_scores
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 
 _OF_ROWS = ("space", "arch", "dataset")
-# Those of the views over runs and searches, and of the pool that a search makes of them.
-_OWN = (
-    *("run", "run_group", "n_runs", "canonical", "status", "params", "flops", "id", "class", "metric", "performance"),
-    *("cost", "source", "query", "objective", "mu", "nu", "own_seconds", "ntk_row", "filename", "epoch", "failure"),
-    *("asked", "asks", "elapsed"),
-)
 
 
 def check_names(stores: Iterable[Store], batch: pa.RecordBatch, others: Iterable[Manifest], path: Path) -> None:
     """Raise `UsageError` where a column of `batch`, read from `path`, has a name that something else has.
 
-    That is a column of a store's own tables, a static column of a space in `stores`, or a column of another source.
+    That is a column of a store's own tables, a static column of a space or a score in `stores`, or a column of another
+    source.
     """
+    stores = list(stores)
     sources = {name: f"the source {manifest.source}" for manifest in others for name in manifest.columns}
-    taken = dict.fromkeys((*_OWN, *COLUMNS, *SCHEMAS["accuracies"].names), "the view pool")
+    taken = dict.fromkeys((*TAKEN, *COLUMNS, *SCHEMAS["accuracies"].names), "the view pool")
     for name in _static(stores, batch):
         taken.setdefault(name.lower(), "the view architectures")
+    for name, run in _scores(stores):
+        taken.setdefault(name, f"a score of run {run}")
     for name in batch.schema.names:
         if name not in _OF_ROWS and (holder := (taken | sources).get(name)):
             remedy = ", or remove that source with `hnas rm`" if name in sources else ""
             raise UsageError(f"{path} has a column {name}, and so has {holder}; give it another name{remedy}")
+
+
+def _scores(stores: Iterable[Store]) -> Iterator[tuple[str, str]]:
+    """The columns of scores in the stores, each with a run that has it."""
+    for run in (run for store in stores for run in runs_of(store)):
+        with suppress(HnasError):  # a damaged record is told by those that read the run
+            for score in recorded_scores(run, run.read_record() if run.recorded else {}):
+                yield from ((column, run.name) for column in (*score.columns, score.seconds))
 
 
 def _static(stores: Iterable[Store], batch: pa.RecordBatch) -> set[str]:

@@ -22,6 +22,7 @@ from hnas.pipeline.cluster.local_cluster import default_workers
 from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finished
 from hnas.pipeline.cluster.tls import Certificates
 from hnas.pipeline.cluster.worker_plugin import prepared
+from hnas.pipeline.images import Batch
 from hnas.pipeline.precompute.chunking import ChunkSizes
 from hnas.pipeline.precompute.claims import Claims, joined
 from hnas.pipeline.precompute.plan import Plan, adopted, is_recorded, record_request, relative_costs
@@ -29,8 +30,9 @@ from hnas.pipeline.precompute.worker import (
     Chunk,
     Done,
     Job,
+    Tensors,
     batch_tensors,
-    measure,
+    measure_all,
     prepare_process,
     run_chunk,
     run_chunks,
@@ -136,7 +138,7 @@ def precompute(
                 return Outcome(run.name)
             claims = Claims(run, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
             stack.enter_context(joined(claims))
-            job = Job(_absolute(store), run.name, plan.settings, device, keep_gram, claims.token)
+            job = Job(_absolute(store), run.name, plan.settings, device, keep_gram, claims.token, _digest(plan.further))
             stack.enter_context(prepared(client, partial(prepare_process, device), f"hnas-{claims.token}"))
             begun = time.perf_counter()
             lost = lost_workers(client, _prefix(job))
@@ -182,16 +184,26 @@ def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | 
         return None
     job = Job("", plan.settings.id, plan.settings, device, keep_gram=False)
     use_float32(choose_device(device))
-    images, labels = batch_tensors(job, plan.batch.images, plan.batch.labels)
+    batches = [plan.batch] if plan.further is None else [plan.batch, plan.further]
+    batch = batch_tensors(job, *((found.images, found.labels) for found in batches))
     step = max(1, len(plan.todo) // networks)
-    chosen = [arch for _, arch in plan.todo[::step][:networks]]
+    chosen = plan.todo[::step][:networks]
     with torch_threads(1):
-        measure(job, chosen[0], images, labels)  # the first call pays for the libraries' start
+        _measure(job, batch, plan, *chosen[0])  # the first call pays for the libraries' start
         begun = time.perf_counter()
-        for arch in chosen:
-            measure(job, arch, images, labels)
+        for canonical, arch in chosen:
+            _measure(job, batch, plan, canonical, arch)
         seconds = time.perf_counter() - begun
     return seconds / len(chosen) * len(plan.todo)
+
+
+def _measure(job: Job, batch: Tensors, plan: Plan, canonical: str, arch: str) -> None:
+    keys = plan.scored.lacking([score.key for score in plan.scores], canonical)
+    measure_all(job, [arch], batch, keys, metrics=canonical not in plan.stored.classes)
+
+
+def _digest(batch: Batch | None) -> str:
+    return "" if batch is None else batch.digest
 
 
 def _absolute(store: Store) -> str:
@@ -222,7 +234,7 @@ def _results(
             chunks = claims.claim(sizes.budget(claims.free_cost, workers * claims.commands), sizes.together)
             if not chunks:
                 break
-            key = _prefix(job) + chunks[0].part
+            key = _prefix(job) + chunks[0].name
             future = client.submit(run_chunks, task, job, chunks, key=key, pure=False, retries=_RETRIES)
             running[key] = chunks, future
             future.add_done_callback(finished.put)

@@ -5,8 +5,9 @@ A plan is data. It knows neither Dask nor progress bars, and making one writes n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -14,14 +15,26 @@ import torch
 
 from hnas.errors import UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
-from hnas.pipeline.images import Batch, ImageDataset, training_batch
+from hnas.pipeline.images import Batch, ImageDataset, further_batch, training_batch
 from hnas.pipeline.precompute.architecture_list import read_list
+from hnas.pipeline.precompute.score_columns import score_columns
 from hnas.pipeline.precompute.worker import Chunk
 from hnas.pipeline.store.claim_log import logged
 from hnas.pipeline.store.locks import locked
+from hnas.pipeline.store.manifests import imported_columns
 from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.requests import write_missing
 from hnas.pipeline.store.run import Run, RunSettings, Stored
+from hnas.pipeline.store.scores import (
+    FURTHER,
+    FURTHER_IMAGES,
+    ScoreColumns,
+    Scored,
+    check_further,
+    record_scores,
+    recorded_scores,
+    scored,
+)
 from hnas.pipeline.store.shipped_tables import find_run
 from hnas.pipeline.store.store import Store
 from hnas.spaces import SearchSpace, definition_of
@@ -36,9 +49,11 @@ class Plan:
     """A precomputation to carry out.
 
     `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
-    their classes that the run already holds, `todo` the classes it lacks, each with the definition of an
-    architecture that stands for it. `repairs` are stored rows that have lost their eigenvalues. `chunk_size` is None
-    where the speed that is measured decides. `table` is the run in a read-only store, where what is stored lies there.
+    their classes of which the run already holds all, `todo` those that lack metrics or one of the `scores` asked for,
+    each with the definition of an architecture that stands for it. `repairs` are stored rows that have lost their
+    eigenvalues. `chunk_size` is None where the speed that is measured decides. `table` is the run in a read-only store,
+    where what is stored lies there. `scored` is what is stored of scores, `further` are the images beside the batch
+    that they are computed on, `lacking` the number of classes that lack the metrics, and each of the scores.
     """
 
     settings: RunSettings
@@ -50,6 +65,10 @@ class Plan:
     stored: Stored
     repairs: tuple[Chunk, ...] = ()
     table: Run | None = None
+    scores: tuple[ScoreColumns, ...] = ()
+    scored: Scored = field(default_factory=Scored)
+    further: Batch | None = None
+    lacking: tuple[tuple[str, int], ...] = ()
 
     @property
     def most_chunks(self) -> int:
@@ -76,9 +95,10 @@ def make_plan(
     cells: int | None = None,
     ntk: str = "summed",
     chunk_size: int | None = None,
+    scores: Sequence[str] = (),
     also: Sequence[Store] = (),
 ) -> Plan:
-    """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space.
+    """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space, and their `scores`.
 
     Rows that the run has in one of the stores `also`, which are only read, count as the store's own where it has none.
     `seed` draws the weights and the sample, `batch_seed` (default: the same) the images of the batch.
@@ -116,15 +136,34 @@ def make_plan(
     classes: dict[str, str] = {}
     for arch, canonical in requested:
         classes.setdefault(canonical, arch)
+    wanted = score_columns(scores, taken=[*space.describe(requested[0][0]), *_own_columns(store)])
+    further = None
+    having = Scored()
+    if wanted:
+        size = max(batch_size, FURTHER_IMAGES)
+        further = further_batch(dataset, size, batch_seed, beside=batch_size)
+        having = scored(run)
+        if run.recorded:
+            check_further(run, run.read_record(), further)
+    keys = [score.key for score in wanted]
     todo = tuple(
         (canonical, definition_of(space, arch))
         for canonical, arch in classes.items()
-        if canonical not in stored.classes
+        if canonical not in stored.classes or having.lacking(keys, canonical)
     )
+    lacking = Counter("metrics" for canonical, _ in todo if canonical not in stored.classes)
+    lacking.update(key for canonical, _ in todo for key in having.lacking(keys, canonical))
     repairs = _repairs(Run(store, settings.id), space, stored)
     table = None if run.store is store else run
     done = len(classes) - len(todo)
-    return Plan(settings, batch, requested, done, todo, chunk_size, stored, repairs, table)
+    counts = tuple((what, lacking[what]) for what in ("metrics", *keys))
+    return Plan(
+        settings, batch, requested, done, todo, chunk_size, stored, repairs, table, wanted, having, further, counts
+    )
+
+
+def _own_columns(store: Store) -> list[str]:
+    return [name for _, name in imported_columns(store)]
 
 
 def _repairs(run: Run, space: SearchSpace, stored: Stored) -> tuple[Chunk, ...]:
@@ -187,7 +226,7 @@ def adopted(store: Store, plan: Plan) -> Plan:
         if run.exists():
             return plan
         pack(plan.table, store, block=plan.block, whole=False)
-    return replace(plan, stored=run.stored(), table=None)
+    return replace(plan, stored=run.stored(), scored=scored(run), table=None)
 
 
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
@@ -200,6 +239,8 @@ def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
     with locked(store, "architectures", space.name):
         write_missing(store, tuple(described.items()), space, "architectures", space.name)
     with run.locked():
+        if plan.scores:
+            record_scores(run, plan.scores, plan.further)
         run.request(plan.requested)
 
 
@@ -213,7 +254,11 @@ def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
         known = store.read_tables(["arch"], *folder)
         if known is None or not wanted <= set(known["arch"].to_pylist()):
             return False
-    return run.exists("batch.npz") and run.recorded and not run.lost_parts(run.read_record())
+    if not run.exists("batch.npz") or not run.recorded:
+        return False
+    record = run.read_record()
+    images = plan.further is None or run.exists(FURTHER)
+    return images and set(plan.scores) <= set(recorded_scores(run, record)) and not run.lost_parts(record)
 
 
 def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:

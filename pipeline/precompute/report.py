@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from hnas.pipeline.precompute.driver import Outcome
     from hnas.pipeline.precompute.plan import Plan
 
+# Of a number of a score and the seconds it took, as Parquet compresses them.
+_SCORE_BYTES = 12
+
 
 def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: bool, width: int | None = None) -> str:
     """What `precompute` would do: the plan, the time on `workers` processes of this machine, and the bytes."""
     settings = plan.settings
     m = settings.batch_size
+    lacking = dict(plan.lacking)
     row_bytes = 200 + 8 * m + (8 * m * m if keep_gram else 0)
+    size = row_bytes * lacking["metrics"] + sum(_SCORE_BYTES * lacking[score.key] for score in plan.scores)
     rows = [
         ["run", settings.id],
         ["space", f"{settings.space}, {settings.channels} channels, {settings.cells} cells, seed {settings.seed}"],
@@ -24,12 +29,18 @@ def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: 
         ["asked for", f"{len(plan.requested):,} architectures, {plan.done + len(plan.todo):,} canonical"],
         ["in the store", f"{plan.done:,}"],
         ["to compute", f"{len(plan.todo):,} in {_chunks_text(plan)}"],
+        *([["lacking", _lacking_text(plan)]] if plan.scores else []),
     ]
     if seconds is not None:
         share = seconds / min(workers, plan.most_chunks)
         rows.append(["time", f"about {duration(share)} with {workers} worker{'s' if workers > 1 else ''}"])
-        rows.append(["size", f"about {max(1, row_bytes * len(plan.todo) // 1000):,} kB"])
+        rows.append(["size", f"about {max(1, size // 1000):,} kB"])
     return described(rows, width) + "\nnothing was written"
+
+
+def _lacking_text(plan: Plan) -> str:
+    """How many of the classes lack the metrics, and each of the scores."""
+    return ", ".join(f"{what.partition('@')[0]} {count:,}" for what, count in plan.lacking)
 
 
 def _chunks_text(plan: Plan) -> str:
@@ -44,4 +55,5 @@ def precompute_summary(plan: Plan, outcome: Outcome) -> str:
     return (
         f"run {plan.settings.id}: {total:,} canonical architectures stand for the {len(plan.requested):,} asked for; "
         f"{outcome.computed:,} computed now"
+        + (f" (with the scores {', '.join(score.name for score in plan.scores)})" if plan.scores else "")
     ) + (f", {outcome.elsewhere:,} by others meanwhile" if outcome.elsewhere else "")

@@ -1,31 +1,39 @@
-"""What a worker does: compute the metrics of one chunk of canonical architectures and write its part of the run.
+"""What a worker does: compute the metrics and scores of one chunk of canonical architectures, and write its parts.
 
-The chunk's eigenvalues are written first and its Parquet part last, in one rename: the part is the record that the
-chunk is done, so a worker that dies leaves nothing that counts.
+The chunk's scores and eigenvalues are written first and the part of its metrics last, in one rename: a part is the
+record that its rows are done, so a worker that dies leaves nothing else that counts. A chunk of scores alone has no
+other part.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import nn
 
 from hnas.allocator import give_back_freed_memory, keep_freed_memory
 from hnas.devices import Numerics, choose_device, numerics, use_float32
 from hnas.errors import HnasError
 from hnas.metrics import COLUMNS, Metrics, Pending, queue_metrics
+from hnas.metrics.compute import PendingStatistics, queue_statistics
 from hnas.pipeline.io.checksums import GRAM_KEPT
 from hnas.pipeline.store.claim_log import standing
 from hnas.pipeline.store.run import Run, RunSettings
+from hnas.pipeline.store.scores import FURTHER, has_part, part_name, stored_row, write_part
 from hnas.pipeline.store.store import Store, digest
+from hnas.scores.protocol import OwnScore, Score, SharedScore, Subject
+from hnas.scores.registry import scores
 from hnas.spaces import search_spaces
 
+Images = tuple[np.ndarray, np.ndarray]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -34,6 +42,7 @@ class Job:
     """What the chunks of one `precompute` have in common; sent with each of them.
 
     `token` names the command, which a worker of a cluster may outlive: then another may have claimed its chunk.
+    `further` is the digest of the images beside the batch, empty where there are none.
     """
 
     store: str
@@ -42,23 +51,41 @@ class Job:
     device: str
     keep_gram: bool
     token: str = ""
+    further: str = ""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A share of the work: (canonical, arch) pairs, and the first of its rows in `ntk.zarr`.
+    """A share of the work: (canonical, arch) pairs, the first of its rows in `ntk.zarr`, and the scores to compute.
 
-    `spectra_only` is for rows that are stored and have lost their eigenvalues: it writes these, and no part.
+    A chunk of scores alone, for classes whose metrics are stored, has −1 for its row. `spectra_only` is for rows that
+    are stored and have lost their eigenvalues: it writes these, and no part.
     """
 
     members: tuple[tuple[str, str], ...]
     ntk_row: int
     spectra_only: bool = False
+    #: Their keys, `name@version`.
+    scores: tuple[str, ...] = ()
 
     @property
     def part(self) -> str:
-        """The name of the chunk's Parquet part: the same members, the same name."""
-        return digest(*(canonical for canonical, _ in self.members)) + ".parquet"
+        """The name of the part of its metrics: the same members, the same name."""
+        return digest(*self._classes) + ".parquet"
+
+    @property
+    def scores_part(self) -> str:
+        """The name of the part of its scores."""
+        return part_name(self._classes, self.scores)
+
+    @property
+    def name(self) -> str:
+        """What names it among the chunks of a command."""
+        return self.part if self.ntk_row >= 0 else self.scores_part
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return tuple(canonical for canonical, _ in self.members)
 
 
 @dataclass(frozen=True)
@@ -83,75 +110,147 @@ def prepare_process(device: str) -> None:
     use_float32("cuda" if device == "auto" and torch.cuda.is_available() else device)
 
 
-def measure(job: Job, arch: str, images: torch.Tensor, labels: torch.Tensor) -> Metrics:
-    """The metrics of one architecture on the run's batch."""
-    with _naming(arch):
-        return _queue(job, arch, images, labels).result()
+class Tensors(NamedTuple):
+    """A run's batch on a device, and the images beside it, where there are any."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    further: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+class Measured(NamedTuple):
+    """What was computed of several architectures, each list in their order.
+
+    `seconds` are those of the metrics, or of the passes that scores share where there are none; `scores` have the
+    numbers by the names that they have in a part, with the seconds of each: of one that shares passes, those of all.
+    """
+
+    metrics: list[Metrics]
+    seconds: list[float]
+    scores: list[dict[str, float]]
+
+
+def measure(job: Job, arch: str, batch: Tensors, scores: Sequence[str] = ()) -> Metrics:
+    """The metrics of one architecture on the run's batch; and its scores, which are thrown away."""
+    return measure_all(job, [arch], batch, scores).metrics[0]
 
 
 def measure_all(
-    job: Job, architectures: Sequence[str], images: torch.Tensor, labels: torch.Tensor
-) -> tuple[list[Metrics], list[float]]:
-    """The metrics of several architectures on the run's batch, and the seconds that each took.
+    job: Job, architectures: Sequence[str], batch: Tensors, keys: Sequence[str] = (), *, metrics: bool = True
+) -> Measured:
+    """The metrics of several architectures on the run's batch, their scores, and the seconds that each took.
 
     All are queued before the first result is read, so that a GPU has work while the host builds the next network. The
     seconds are those of building and queueing, plus an equal share of the wait for the results: together, the time of
-    the call. On the CPU, where queueing is computing, each row has its own time.
+    the call. On the CPU, where queueing is computing, each row has its own time. Scores with passes of their own wait
+    for the device.
+
+    Unless `metrics`, only the scores are computed, to the last bit the same.
     """
-    pending: list[Pending] = []
+    wanted = {key: _score(key) for key in keys}
+    shared = {key: cast("SharedScore", score) for key, score in wanted.items() if score.shared}
+    own = {key: cast("OwnScore", score) for key, score in wanted.items() if not score.shared}
+    needs = sorted({name for score in shared.values() for name in score.needs})
+    pending: list[Pending | PendingStatistics] = []
     seconds: list[float] = []
+    rows: list[dict[str, float]] = []
     for arch in architectures:
         begun = time.perf_counter()
         with _naming(arch):
-            pending.append(_queue(job, arch, images, labels))
+            network = _network(job, arch, batch.images)
+            if metrics:
+                pending.append(queue_metrics(network, *batch[:2], ntk=job.settings.ntk, statistics=needs))
+            elif shared:
+                pending.append(queue_statistics(network, *batch[:2], needs, ntk=job.settings.ntk))
         seconds.append(time.perf_counter() - begun)
+        rows.append(_own_scores(job, arch, network, batch, own))
     begun = time.perf_counter()
     results = []
-    for arch, queued in zip(architectures, pending, strict=True):
+    for arch, queued in zip(architectures, pending, strict=bool(pending)):
         with _naming(arch):
             results.append(queued.result())
     share = (time.perf_counter() - begun) / max(1, len(results))
-    return results, [own + share for own in seconds]
+    seconds = [own + share for own in seconds]
+    for arch, row, found, spent in zip(architectures, rows, results, seconds, strict=False):
+        seen = found.statistics if isinstance(found, Metrics) else found
+        for key, score in shared.items():
+            with _naming(arch, _called(key)):
+                row |= stored_row(key, score.columns, score(seen), spent)
+    return Measured([found for found in results if isinstance(found, Metrics)], seconds, rows)
 
 
-def _queue(job: Job, arch: str, images: torch.Tensor, labels: torch.Tensor) -> Pending:
+def _called(key: str) -> str:
+    return f"the score {key.partition('@')[0]}"
+
+
+def _network(job: Job, arch: str, images: torch.Tensor, **sizes: int) -> nn.Module:
     settings = job.settings
-    network = search_spaces[settings.space].network(
-        arch, classes=settings.classes, channels=settings.channels, cells=settings.cells, seed=settings.seed
-    )
+    standard = {name: getattr(settings, name) for name in ("classes", "channels", "cells", "seed")}
+    network = search_spaces[settings.space].network(arch, **{**standard, **sizes})
     # Drawn on the CPU whatever the device, for the same weights everywhere; to a GPU without waiting for the networks
     # before it. The memory is pageable, so that the driver has copied it aside when a call returns.
-    network = network.to(device=images.device, dtype=images.dtype, non_blocking=True)
-    return queue_metrics(network, images, labels, ntk=settings.ntk)
+    return network.to(device=images.device, dtype=images.dtype, non_blocking=True)
+
+
+@lru_cache(maxsize=256)
+def _score(key: str) -> Score:
+    """The score that a key names. Raises `HnasError` where this process has another version of it."""
+    name, _, version = key.partition("@")
+    score = scores[name]
+    if score.version != int(version):
+        raise HnasError(
+            f"the score {name} has version {score.version} on a worker, and version {version} where the command was "
+            "given; have all workers use the same hnas"
+        )
+    return score
+
+
+def _own_scores(
+    job: Job, arch: str, network: nn.Module, batch: Tensors, own: Mapping[str, OwnScore]
+) -> dict[str, float]:
+    """The numbers of the scores with passes of their own, and their seconds, by their names in a part."""
+    build = partial(_network, job, arch, batch.images)
+    subject = Subject(network, *batch, build=build, seed=job.settings.seed)
+    found: dict[str, float] = {}
+    for key, score in own.items():
+        begun = time.perf_counter()
+        with _naming(arch, _called(key)):
+            numbers = score(subject)
+            found |= stored_row(key, score.columns, numbers, time.perf_counter() - begun)
+    return found
 
 
 @contextmanager
-def _naming(arch: str) -> Iterator[None]:
+def _naming(arch: str, what: str = "the metrics") -> Iterator[None]:
     """What fails within is told with the architecture. Raises `HnasError`."""
     try:
         yield
     except HnasError as error:
-        raise type(error)(f"the metrics of {arch} could not be computed: {error}") from error
-    except (RuntimeError, MemoryError) as error:
+        raise type(error)(f"{what} of {arch} could not be computed: {error}") from error
+    except Exception as error:  # a score may be anybody's
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HnasError(f"the metrics of {arch} could not be computed: {reason}") from error
+        raise HnasError(f"{what} of {arch} could not be computed: {reason}") from error
 
 
-def batch_tensors(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch on the job's device in the run's precision."""
-    device = choose_device(job.device)
-    dtype = DTYPES[job.settings.dtype]
-    return torch.from_numpy(images).to(device, dtype), torch.from_numpy(labels).to(device)
+def batch_tensors(job: Job, *batches: Images) -> Tensors:
+    """The batch, and the images beside it where there are any, on the job's device in the run's precision."""
+    device, dtype = choose_device(job.device), DTYPES[job.settings.dtype]
+    on_device = [
+        (torch.from_numpy(images).to(device, dtype), torch.from_numpy(labels).to(device)) for images, labels in batches
+    ]
+    return Tensors(*on_device[0], *on_device[1:])
 
 
-def resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
-    """The run's batch as `batch_tensors` gives it, read and moved to the device once for this process."""
+def resident_batch(job: Job) -> Tensors:
+    """The run's images as `batch_tensors` gives them, read and moved to the device once for this process."""
     return _resident_batch(replace(job, token="", keep_gram=False, device=choose_device(job.device)))
 
 
 @lru_cache(maxsize=2)
-def _resident_batch(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
-    return batch_tensors(job, *_run_of(job).batch(job.settings.batch))
+def _resident_batch(job: Job) -> Tensors:
+    run = _run_of(job)
+    further = [run.images(FURTHER, job.further)] if job.further else []
+    return batch_tensors(job, run.batch(job.settings.batch), *further)
 
 
 def _run_of(job: Job) -> Run:
@@ -159,25 +258,34 @@ def _run_of(job: Job) -> Run:
 
 
 def run_chunk(job: Job, chunk: Chunk) -> Done:
-    """Compute and store one chunk. Done twice, it stores the same part once; it stores none that nobody claims now."""
+    """Compute and store one chunk. Done twice, it stores the same parts once; it stores none that nobody claims now."""
     started = time.perf_counter()
     run = _run_of(job)
-    if not chunk.spectra_only and run.has_part(chunk.part):
+    metrics = chunk.spectra_only or (chunk.ntk_row >= 0 and not run.has_part(chunk.part))
+    keys = () if chunk.scores and has_part(run, chunk.scores_part) else chunk.scores
+    if not metrics and not keys:
         return Done(len(chunk.members), 0.0)
-    images, labels = resident_batch(job)
+    batch = resident_batch(job)
     torch.set_num_threads(1)  # not only the process: oneDNN asks the thread that computes
-    results, seconds = measure_all(job, [arch for _, arch in chunk.members], images, labels)
+    measured = measure_all(job, [arch for _, arch in chunk.members], batch, keys, metrics=metrics)
     give_back_freed_memory()
-    eigenvalues = np.stack([m.eigenvalues.numpy() for m in results])
-    gram = np.stack([m.ntk.numpy() for m in results]) if job.keep_gram else None
     with standing(run, job.token) as stands:
         if not stands:
             return Done(0, time.perf_counter() - started)
-        run.ntk.write(chunk.ntk_row, eigenvalues, gram)
-        if not chunk.spectra_only:
-            notes = {GRAM_KEPT: b"yes"} if job.keep_gram else None
-            run.write_part(_table(chunk, results, seconds), chunk.part, notes)
-    return Done(len(chunk.members), time.perf_counter() - started, numerics(images.device.type))
+        if keys:
+            write_part(run, [canonical for canonical, _ in chunk.members], keys, measured.scores)
+        if metrics:
+            _write_metrics(run, job, chunk, measured)
+    return Done(len(chunk.members), time.perf_counter() - started, numerics(batch.images.device.type))
+
+
+def _write_metrics(run: Run, job: Job, chunk: Chunk, measured: Measured) -> None:
+    eigenvalues = np.stack([m.eigenvalues.numpy() for m in measured.metrics])
+    gram = np.stack([m.ntk.numpy() for m in measured.metrics]) if job.keep_gram else None
+    run.ntk.write(chunk.ntk_row, eigenvalues, gram)
+    if not chunk.spectra_only:
+        notes = {GRAM_KEPT: b"yes"} if job.keep_gram else None
+        run.write_part(_table(chunk, measured.metrics, measured.seconds), chunk.part, notes)
 
 
 def run_chunks(task: Callable[[Job, Chunk], Done], job: Job, chunks: list[Chunk]) -> list[Done]:

@@ -25,6 +25,8 @@ from hnas.pipeline.store.manifests import imported_files
 from hnas.pipeline.store.ntk_arrays import ARRAYS, NTKArrays
 from hnas.pipeline.store.records import comparison_records, run_records, search_records
 from hnas.pipeline.store.run import RECORD, Run, runs_of
+from hnas.pipeline.store.scores import FOLDER as SCORES
+from hnas.pipeline.store.scores import FURTHER, ScoreColumns, keys_in
 from hnas.pipeline.store.store import Store, mend_of
 from hnas.pipeline.store.supernets import FOLDER as SUPERNETS
 from hnas.pipeline.store.supernets import RECORD as SUPERNET
@@ -176,8 +178,10 @@ def _check_run(report: Report, run: Run) -> None:
     if not run.recorded:
         report.damaged.append(Finding(path, "it has no run.json", f"{_RECOMPUTE}, or remove the folder"))
         return
+    scores: list[ScoreColumns] = []
     with _found(report, run.path(RECORD), _REMOVE):
         (record,) = run_records([run])
+        scores = record["scores"]
         if run.exists("batch.npz"):
             report.files += 1
             with _found(report, run.path("batch.npz"), _RECOMPUTE):
@@ -195,6 +199,31 @@ def _check_run(report: Report, run: Run) -> None:
     if measured is not None:
         _check_counts(report, path, measured)
         _check_spectra(report, run, measured)
+    _check_scores(report, run, scores, requested)
+
+
+def _check_scores(report: Report, run: Run, scores: list[ScoreColumns], requested: pa.Table | None) -> None:
+    """That each class has a score once, and whether those that were asked for are all there."""
+    if run.exists(FURTHER):
+        report.files += 1
+        with _found(report, run.path(FURTHER), _RECOMPUTE):
+            run.images(FURTHER, str(run.read_record().get("further")))
+    counts: Counter[tuple[str, str]] = Counter()
+    for name in run.store.files(*run.place(SCORES)):
+        if (table := _read(run.store, report, *run.place(SCORES, name))) is not None:
+            classes = table["canonical"].to_pylist()
+            counts.update((key, canonical) for key in keys_in(table.column_names) for canonical in classes)
+    if again := sum(count > 1 for count in counts.values()):
+        what = f"{again:,} scores of classes are in more than one part"
+        report.damaged.append(Finding(run.path(SCORES), what, "delete one of the parts"))
+    wanted = set() if requested is None else set(requested["canonical"].to_pylist())
+    for score in scores:
+        done = sum((score.key, canonical) in counts for canonical in wanted)
+        if done < len(wanted):
+            report.remarks.append(
+                f"the score {score.name} of run {run.name} is unfinished: {done:,} of {len(wanted):,} classes are "
+                f"computed; `hnas precompute` with --scores {score.name} finishes it"
+            )
 
 
 def _rows(report: Report, run: Run, folder: str) -> pa.Table | None:

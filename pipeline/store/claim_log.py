@@ -60,7 +60,8 @@ class Log:
                 if "done" in entry:
                     done.append(self.open.pop(entry["done"]))
                 else:
-                    claim = Part(entry["part"], entry["row"], tuple(entry["classes"]))
+                    scores = tuple(entry.get("scores", ()))
+                    claim = Part(entry["part"], entry["row"], tuple(entry["classes"]), scores)
                     self.open[claim.name] = claim
                     claimed.append(claim)
         except (ValueError, KeyError, TypeError) as error:
@@ -122,7 +123,13 @@ class Drivers:
 
     def claim(self, claims: list[Part]) -> None:
         """Write down claims of this command."""
-        self._append([{"part": claim.name, "row": claim.row, "classes": claim.classes} for claim in claims])
+        self._append(
+            [
+                {"part": claim.name, "row": claim.row, "classes": claim.classes}
+                | ({"scores": claim.scores} if claim.scores else {})
+                for claim in claims
+            ]
+        )
 
     def done(self, parts: list[str]) -> None:
         """Write down that the chunks of these parts are stored, unless another command took this one for dead."""
@@ -168,7 +175,7 @@ def sweep_drivers(run: Run) -> None:
 
 
 def logged(run: Run) -> dict[str, Part]:
-    """The claims on a run that were written down, by their parts: what a part holds without opening it.
+    """The claims on a run's metrics that were written down, by their parts: what a part holds without opening it.
 
     A part that was claimed for other rows again, by a command that died or after it, is left out: one of them was
     stored.
@@ -181,5 +188,6 @@ def logged(run: Run) -> dict[str, Part]:
                 claimed, _ = Log().news(run.path(_FOLDER, name))
             except FileNotFoundError:  # its command has just ended: what it stored can be opened
                 continue
+            claimed = [claim for claim in claimed if claim.row >= 0]
             ambiguous |= {claim.name for claim in claimed if found.setdefault(claim.name, claim).row != claim.row}
     return {part: claim for part, claim in found.items() if part not in ambiguous}

@@ -17,6 +17,7 @@ from hnas.metrics import COLUMNS
 from hnas.pipeline.store.ntk_arrays import NTKArrays
 from hnas.pipeline.store.requests import write_missing
 from hnas.pipeline.store.run import Run
+from hnas.pipeline.store.scores import copy_scores
 from hnas.pipeline.store.store import Store, digest
 from hnas.spaces import search_spaces
 
@@ -30,8 +31,8 @@ def pack(run: Run, target: Store, *, block: int | None = None, whole: bool = Tru
     `block` is the number of rows of a block of its `ntk.zarr`, by default as many as fit into a file of 0.9 MB. Unless
     `whole`, a run that lacks rows is copied as it is.
 
-    Every number is the stored one to the last bit. Not copied are the batch, whose digest is in `run.json`, and Gram
-    matrices. The target has the whole run or nothing of it.
+    Every number is the stored one to the last bit, scores too. Not copied are the batch and the images beside it, whose
+    digests are in `run.json`, and Gram matrices. The target has the whole run or nothing of it.
 
     Raises `UsageError` where there is no such run, the target has it, or it lacks rows that were asked for; `HnasError`
     where a file of it is damaged, its space is not installed, or the target cannot be written.
@@ -75,6 +76,7 @@ def pack(run: Run, target: Store, *, block: int | None = None, whole: bool = Tru
         arrays.prepare(eigenvalues.shape[1], len(classes), block=block, gram=False)
         arrays.write(0, eigenvalues, None)
         copy.write_part(metrics, digest(*classes) + ".parquet")
+        copy_scores(run, copy, classes)
         copy.write_record(copy.listing_parts({**record, "requests": []}))
     except BaseException:
         if copy.exists():

@@ -11,6 +11,7 @@ from hnas.errors import HnasError
 from hnas.pipeline.store.comparisons import FOLDER, stored_parts
 from hnas.pipeline.store.comparisons import RECORD as COMPARISON
 from hnas.pipeline.store.run import RECORD, Run
+from hnas.pipeline.store.scores import recorded_scores
 from hnas.pipeline.store.store import Store
 
 # The settings of a search by the types that JSON has for them; a search of an older version may lack some.
@@ -22,7 +23,7 @@ _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
 
 
 def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """The record of each of `runs` that has one: `id`, `created`, `settings`.
+    """The record of each of `runs` that has one: `id`, `created`, `settings`, and its `scores`.
 
     Raises `HnasError` where a record is damaged, belongs to another run than its folder's name says, is missing beside
     rows, or lists parts that are missing.
@@ -42,7 +43,8 @@ def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
                     f"{run.name} write its rows again"
                 )
             raise HnasError(_lost(run.store, *place))
-        found.append(_record(run.store, settings, content, *run.place(RECORD)))
+        record = _record(run.store, settings, content, *run.place(RECORD))
+        found.append({**record, "scores": recorded_scores(run, content)})
     return found
 
 

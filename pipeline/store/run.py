@@ -85,11 +85,15 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a run's metrics: the name of its file, its first row in `ntk.zarr`, its canonical architectures."""
+    """What a chunk stores: its name, its first row in `ntk.zarr`, its canonical architectures, keys of their `scores`.
+
+    The name is that of its part of the metrics, if it has one: else its `row` is −1.
+    """
 
     name: str
     row: int
     classes: tuple[str, ...]
+    scores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,12 +208,7 @@ class Run:
             recorded = self.recorded
             if recorded:
                 self.settings_in(self.read_record())
-            if self.exists("batch.npz"):
-                self.batch(settings.batch)
-            else:
-                buffer = io.BytesIO()
-                np.savez(buffer, images=batch.images, labels=batch.labels)
-                self.store.write_bytes(buffer.getvalue(), *self.place("batch.npz"))
+            self.keep_images("batch.npz", batch)
             if not recorded:
                 record = {"id": self.name, "created": now(), "settings": asdict(settings), **provenance()}
                 self.write_record({**record, "sessions": []})
@@ -227,10 +226,12 @@ class Run:
 
         Raises `HnasError` where they are missing, damaged, or another run's.
         """
-        path = self.path("batch.npz")
-        if expected is None:
-            expected = self.read_settings().batch
-        content = self.store.read_bytes(*self.place("batch.npz"))
+        return self.images("batch.npz", self.read_settings().batch if expected is None else expected)
+
+    def images(self, name: str, expected: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of the file `name`, whose digest is `expected`. Raises as `batch`."""
+        path = self.path(name)
+        content = self.store.read_bytes(*self.place(name))
         try:
             with ZipFile(io.BytesIO(content)) as archive:
                 # Written without compression: a file that says it holds more than its own size was made by someone
@@ -248,6 +249,15 @@ class Run:
                 "again"
             )
         return images, labels
+
+    def keep_images(self, name: str, batch: Batch) -> None:
+        """Write a batch to the file `name`, unless it is there: then it is read. Raises as `batch`."""
+        if self.exists(name):
+            self.images(name, batch.digest)
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, images=batch.images, labels=batch.labels)
+        self.store.write_bytes(buffer.getvalue(), *self.place(name))
 
     # --- requests/
 

@@ -39,3 +39,11 @@ SCHEMAS = {
 
 #: `curves` of trainings made here: also the mean cross entropy of the epoch's batches in nats, and its learning rate.
 TRAINED_CURVES = pa.schema([*SCHEMAS["curves"], ("loss", pa.float64()), ("lr", pa.float64())])
+
+#: Names of columns of the views over runs and searches, and of the pool that a search makes of them: no other column of
+#: a pool may be called so.
+TAKEN = (
+    *("run", "run_group", "n_runs", "canonical", "status", "params", "flops", "id", "class", "metric", "performance"),
+    *("cost", "source", "query", "objective", "mu", "nu", "own_seconds", "ntk_row", "filename", "epoch", "failure"),
+    *("asked", "asks", "elapsed"),
+)

@@ -7,6 +7,8 @@ runs/<run>/batch.npz                 the images and labels that the run's number
 runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
 runs/<run>/metrics/*.parquet         a row for each canonical architecture
 runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
+runs/<run>/scores/*.parquet          scores beside the metrics; see `hnas.pipeline.store.scores`
+runs/<run>/further.npz               images beside the batch, for those scores
 runs/<run>/drivers/                  the precomputes that work on the run; see `hnas.pipeline.store.claim_log`
 accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
 curves/<source>/*.parquet            the same, measured on the way, with the epoch

@@ -27,7 +27,9 @@ Row = tuple[str, ...]
 
 def job_of(store: Store, plan: Plan, *, keep_gram: bool = False, token: str = "") -> Job:
     """What `precompute` sends to the workers of a plan."""
-    return Job(store.root if store.local else store.location, plan.settings.id, plan.settings, "cpu", keep_gram, token)
+    place = store.root if store.local else store.location
+    further = "" if plan.further is None else plan.further.digest
+    return Job(place, plan.settings.id, plan.settings, "cpu", keep_gram, token, further)
 
 
 @contextmanager

@@ -15,6 +15,9 @@ CREATE TABLE empty.metrics (
     grasp DOUBLE, grasp_abs DOUBLE, trace DOUBLE, kappa DOUBLE,
     status VARCHAR, seconds FLOAT, ntk_row INTEGER, filename VARCHAR
 );
+CREATE TABLE empty.scores (
+    canonical VARCHAR, filename VARCHAR $scores
+);
 CREATE TABLE empty.eigenvalues (
     run VARCHAR, ntk_row INTEGER, eigenvalues DOUBLE[]
 );

@@ -19,7 +19,9 @@ averaged AS (
         avg(trace ORDER BY run) AS trace,
         mean_kappa(kappa, run) AS kappa,
         joint_status(status) AS status
-    FROM metrics
+        $means
+    FROM metrics AS m
+    LEFT JOIN (FROM files.run_scores WHERE list_contains($$runs, run)) AS s USING (run, canonical)
     WHERE list_contains($$runs, run)
     GROUP BY canonical
     HAVING count(*) = len($$runs)

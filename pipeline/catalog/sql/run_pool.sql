@@ -8,9 +8,10 @@ WITH requested AS (
     WHERE regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$$', 1) = $$run
 )
 SELECT
-    q.arch, q.canonical, m.* EXCLUDE (run, canonical, seconds, ntk_row), a.* EXCLUDE (space, arch, canonical),
+    q.arch, q.canonical, m.* EXCLUDE (run, canonical, seconds, ntk_row), s.* EXCLUDE (run, canonical), a.* EXCLUDE (space, arch, canonical),
     c.* EXCLUDE (arch)
 FROM requested AS q
 JOIN (FROM metrics WHERE run = $$run) AS m ON q.canonical = m.canonical
+LEFT JOIN (FROM files.run_scores WHERE run = $$run) AS s ON q.canonical = s.canonical
 LEFT JOIN (FROM architectures WHERE space = $$space) AS a ON q.arch = a.arch
 LEFT JOIN files.columns_of($$space, $$dataset) AS c ON q.arch = c.arch;

@@ -65,12 +65,14 @@ CREATE VIEW pool AS
 SELECT
     q.run, r.space, r.dataset, q.arch, q.canonical,
     m.grad_norm, m.grad_norm_l2, m.snip, m.snip_inner, m.grasp, m.grasp_abs, m.trace, m.kappa, m.status,
+    s.* EXCLUDE (run, canonical),
     a.* EXCLUDE (space, arch, canonical),
     c.* EXCLUDE (space, dataset, arch),
     b.train_accuracy, b.valid_accuracy, b.test_accuracy
 FROM requests AS q
 JOIN (SELECT *, canonical_dataset(dataset) AS imported_as FROM runs) AS r ON q.run = r.run
 JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
+LEFT JOIN files.run_scores AS s ON q.run = s.run AND q.canonical = s.canonical
 LEFT JOIN architectures AS a ON r.space = a.space AND q.arch = a.arch
 LEFT JOIN files.columns_of_runs AS c ON r.space = c.space AND r.imported_as = c.dataset AND q.arch = c.arch
 LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.imported_as = b.dataset AND q.arch = b.arch;
@@ -81,37 +83,6 @@ SELECT
     id AS run, settings.space, settings.dataset, canonical_dataset(settings.dataset) AS imported_as,
     left(md5(struct_update(settings, batch := NULL, seed := NULL)::VARCHAR), 10) AS run_group
 FROM files.runs;
-
--- One row for each group and architecture: `pool` with the means over the `n_runs` runs of the group that were asked for it
--- and have it. Sums go in the order of the runs, so that a mean is the same every time. What compares architectures takes
--- those of one `n_runs`: others are means over other seeds.
-CREATE VIEW mean_pool AS
-WITH means AS (
-    SELECT
-        g.run_group, g.space, g.dataset, g.imported_as, q.arch, q.canonical, count(*) AS n_runs,
-        avg(m.grad_norm ORDER BY m.run) AS grad_norm,
-        avg(m.grad_norm_l2 ORDER BY m.run) AS grad_norm_l2,
-        avg(m.snip ORDER BY m.run) AS snip,
-        avg(m.snip_inner ORDER BY m.run) AS snip_inner,
-        avg(m.grasp ORDER BY m.run) AS grasp,
-        avg(m.grasp_abs ORDER BY m.run) AS grasp_abs,
-        avg(m.trace ORDER BY m.run) AS trace,
-        mean_kappa(m.kappa, m.run) AS kappa,
-        joint_status(m.status) AS status
-    FROM requests AS q
-    JOIN files.run_groups AS g ON q.run = g.run
-    JOIN metrics AS m ON q.run = m.run AND q.canonical = m.canonical
-    GROUP BY g.run_group, g.space, g.dataset, g.imported_as, q.arch, q.canonical
-)
-SELECT
-    m.* EXCLUDE (imported_as),
-    a.* EXCLUDE (space, arch, canonical),
-    c.* EXCLUDE (space, dataset, arch),
-    b.train_accuracy, b.valid_accuracy, b.test_accuracy
-FROM means AS m
-LEFT JOIN architectures AS a ON m.space = a.space AND m.arch = a.arch
-LEFT JOIN files.columns_of_runs AS c ON m.space = c.space AND m.imported_as = c.dataset AND m.arch = c.arch
-LEFT JOIN mean_accuracies AS b ON m.space = b.space AND m.imported_as = b.dataset AND m.arch = b.arch;
 
 -- A spectrum, or a matrix with its trace's square times m, as it is read beside the trace of its row, eq. (4). No row or NaN is
 -- a chunk that is gone, unless numbers overflowed; another trace is that of another row. `hnas.pipeline.catalog.table_files.told` knows the
@@ -149,8 +120,9 @@ SELECT m.run, m.canonical, kept_gram(g.gram, m.trace, m.run, m.status) AS gram
 FROM metrics AS m
 JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row;
 
--- One row for each row of `spectra`: published scores that are functions of the NTK alone; `gram_mean` with --keep-gram.
--- Where there are matrices, they are read for any of the columns: m times the bytes of the spectra.
+-- One row for each row of `metrics`: the scores that the run was asked for (`pool` has them too, and is quicker to read), and
+-- published scores that are functions of the NTK alone; `gram_mean` with --keep-gram. Where there are matrices, they are read
+-- for any of the columns: m times the bytes of the spectra.
 CREATE VIEW scores AS
 WITH spectra AS (
     SELECT
@@ -167,6 +139,7 @@ gram_means AS (
 )
 SELECT
     s.run, s.canonical,
+    r.* EXCLUDE (run, canonical),
     nasi_trace(s.eigenvalues) AS nasi_trace,
     effective_rank(s.eigenvalues) AS effective_rank,
     log_determinant(s.eigenvalues, epsilon := s.epsilon) AS log_determinant,
@@ -175,6 +148,7 @@ SELECT
     kappa_percentile(s.eigenvalues, 25, epsilon := s.epsilon) AS kappa_p25,
     g.gram_mean
 FROM spectra AS s
+LEFT JOIN files.run_scores AS r ON s.run = r.run AND s.canonical = r.canonical
 LEFT JOIN gram_means AS g ON s.run = g.run AND s.ntk_row = g.ntk_row;
 
 -- One row for each query of a search. `cost` is what a budget is charged; older versions charged a training's wall time.

@@ -89,11 +89,11 @@ def test_the_cpu_is_left_as_it_is(flags) -> None:
 def test_a_chunk_is_the_same_numbers_as_its_architectures_one_by_one(filled) -> None:
     whole, plan = filled
     job = job_of(whole, plan)
-    images, labels = worker.resident_batch(job)
+    batch = worker.resident_batch(job)
     architectures = [arch for _, arch in plan.todo[:5]]
-    results, seconds = worker.measure_all(job, architectures, images, labels)
+    results, seconds, _ = worker.measure_all(job, architectures, batch)
     for arch, metrics in zip(architectures, results, strict=True):
-        alone = worker.measure(job, arch, images, labels)
+        alone = worker.measure(job, arch, batch)
         assert metrics.columns() == alone.columns()
         assert torch.equal(metrics.eigenvalues, alone.eigenvalues)
     assert len(seconds) == 5
@@ -103,17 +103,17 @@ def test_a_chunk_is_the_same_numbers_as_its_architectures_one_by_one(filled) -> 
 def test_an_architecture_that_fails_in_a_chunk_is_named(filled, monkeypatch) -> None:
     whole, plan = filled
     job = job_of(whole, plan)
-    images, labels = worker.resident_batch(job)
+    batch = worker.resident_batch(job)
     architectures = [arch for _, arch in plan.todo[:2]]
 
     class Lost:
         def result(self) -> None:
             raise RuntimeError("the device is gone\nand more")
 
-    queued = iter([worker._queue(job, architectures[0], images, labels), Lost()])
-    monkeypatch.setattr(worker, "_queue", lambda *_: next(queued))
+    queued = iter([worker.queue_metrics(worker._network(job, architectures[0], batch.images), *batch[:2]), Lost()])
+    monkeypatch.setattr(worker, "queue_metrics", lambda *_, **__: next(queued))
     with pytest.raises(HnasError) as error:
-        worker.measure_all(job, architectures, images, labels)
+        worker.measure_all(job, architectures, batch)
     assert str(error.value) == f"the metrics of {architectures[1]} could not be computed: the device is gone"
 
 
@@ -132,7 +132,7 @@ def test_another_run_has_another_batch(store, filled, small_plan) -> None:
     whole, plan = filled
     other = small_plan(store, sample=2, seed=1)
     fill(store, other)
-    images, _ = worker.resident_batch(job_of(whole, plan))
+    images, *_ = worker.resident_batch(job_of(whole, plan))
     assert not torch.equal(worker.resident_batch(job_of(store, other))[0], images)
 
 

@@ -465,21 +465,21 @@ def test_a_part_has_the_eight_columns_as_doubles_and_small_bookkeeping(filled):
 
 def test_keeping_freed_memory_changes_no_result(filled, small_plan):
     store, plan = filled
-    images, labels = worker.batch_tensors(job_of(store, plan), plan.batch.images, plan.batch.labels)
+    batch = worker.batch_tensors(job_of(store, plan), (plan.batch.images, plan.batch.labels))
     keep_freed_memory()
     keep_freed_memory()
     by_class = exact_table(store, plan.settings.id)
     for canonical, arch in plan.todo[:3]:
-        columns = worker.measure(job_of(store, plan), arch, images, labels).columns()
+        columns = worker.measure(job_of(store, plan), arch, batch).columns()
         assert tuple(value.hex() for value in columns.values()) == by_class[canonical][:8]
 
 
 def test_a_network_that_cannot_be_measured_names_its_architecture(filled, monkeypatch):
     store, plan = filled
-    images, labels = worker.batch_tensors(job_of(store, plan), plan.batch.images, plan.batch.labels)
+    batch = worker.batch_tensors(job_of(store, plan), (plan.batch.images, plan.batch.labels))
     arch = plan.todo[0][1]
     with pytest.raises(HnasError) as error:
-        worker.measure(job_of(store, plan), arch, images[:, :1], labels)
+        worker.measure(job_of(store, plan), arch, batch._replace(images=batch.images[:, :1]))
     assert str(error.value).startswith(f"the metrics of {arch} could not be computed: ")
     assert "\n" not in str(error.value)
 

@@ -1,0 +1,52 @@
+"""The columns of scores in the views: of each score the newest version that a run of the store was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from hnas.metrics.columns import COLUMNS
+from hnas.pipeline.catalog.table_files import quoted
+from hnas.pipeline.store.schema import SCHEMAS, TAKEN
+from hnas.pipeline.store.scores import ScoreColumns
+
+_TAKEN = frozenset((*TAKEN, *COLUMNS, *SCHEMAS["accuracies"].names))
+
+
+@dataclass(frozen=True)
+class ScoreViews:
+    """What the SQL files need of the scores: pieces of SQL, all of plain names and numbers."""
+
+    #: The columns of the parts, for an empty table.
+    stored: str
+    #: The columns of the views.
+    columns: list[str]
+    #: What `scores.sql` is made with.
+    names: dict[str, str]
+
+
+def score_views(asked: Mapping[str, Sequence[ScoreColumns]], own: Collection[str]) -> ScoreViews:
+    """The pieces for the scores that each run was `asked` for. A column that the pool has of its `own` is not shown."""
+    rows = [(run, score) for run, found in sorted(asked.items()) for score in sorted(found)]
+    newest = {score.name: score for score in sorted(score for _, score in rows)}  # of a name the highest comes last
+    shown: dict[str, str] = {}
+    for score in newest.values():
+        for column in (*score.columns, score.seconds):
+            if column not in own and column not in _TAKEN:
+                shown.setdefault(column, score.stored(column))
+    stored = {score.stored(column) for _, score in rows for column in (*score.columns, score.seconds)}
+    names = {
+        "values": "".join(f', any_value("{name}")::DOUBLE AS "{column}"' for column, name in shown.items()),
+        "columns": ", ".join(map(quoted, shown)),
+        "runs": ", ".join(quoted(run) for run, _ in rows),
+        "names": ", ".join(quoted(score.name) for _, score in rows),
+        "versions": ", ".join(str(score.version) for _, score in rows),
+        "used": ", ".join(str(newest[score.name].version == score.version) for _, score in rows),
+        "counted": ", ".join(quoted(score.stored(score.columns[0])) for _, score in rows),
+    }
+    return ScoreViews("".join(f', "{name}" DOUBLE' for name in sorted(stored)), list(shown), names)
+
+
+def means(columns: Sequence[str]) -> str:
+    """Their means over runs, `s` the table of the scores and `m` that of the metrics."""
+    return "".join(f', mean_score(s."{column}", m.run) AS "{column}"' for column in columns)

@@ -1,0 +1,57 @@
+"""Scores of a package of its own: installed for a test, they are found through the entry-point group `hnas.scores`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+MODULE = '''
+import copy
+
+import torch
+
+class Spread:
+    """The spread of the logits on the images beside the batch, of another draw of the network too."""
+    columns, version, shared = ("spread", "spread_again"), 1, False
+
+    def __call__(self, subject):
+        images, _ = subject.further
+        with torch.no_grad():
+            networks = copy.deepcopy(subject.network), subject.build(seed=subject.seed + 1)
+            return dict(zip(self.columns, (float(network(images).std()) for network in networks)))
+
+class Weight:
+    columns, version, shared = ("weight",), 1, False
+
+    def __call__(self, subject):
+        convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in subject.network.modules())
+        total = sum(float(p.detach().double().sum()) for p in subject.network.parameters())
+        return {"weight": total if convolutions % 2 else float("nan")}
+
+class Wrong:
+    columns, version, shared = ("wrong",), 1, False
+
+    def __call__(self, subject):
+        raise KeyError("a file of its own")
+
+class Taken:
+    columns, version, shared = ("kappa",), 1, False
+'''
+ENTRY_POINTS = """[hnas.scores]
+spread = foreign_scores:Spread
+weight = foreign_scores:Weight
+wrong = foreign_scores:Wrong
+taken = foreign_scores:Taken
+"""
+
+
+def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Install the package in `folder`, for this process and those that it starts."""
+    (folder / "foreign_scores-1.0.dist-info").mkdir()
+    (folder / "foreign_scores-1.0.dist-info" / "METADATA").write_text("Name: foreign-scores\nVersion: 1.0\n")
+    (folder / "foreign_scores-1.0.dist-info" / "entry_points.txt").write_text(ENTRY_POINTS)
+    (folder / "foreign_scores.py").write_text(MODULE)
+    patch.syspath_prepend(str(folder))
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
