@@ -20,6 +20,7 @@ from hnas.pipeline.search.prepared import Prepared, SearchSize, prepare, trainer
 from hnas.pipeline.search.request import StartedSearch
 from hnas.pipeline.search.saved import queries_table
 from hnas.pipeline.search.settings import SearchSettings, TrainingSettings
+from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.run import now
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.trainings import is_trained
@@ -128,11 +129,19 @@ def run_search(
         )
     on_start(prepared.size)
     saved = list(started.history)
+    held: list[None] = []
+
+    def hold() -> None:
+        busy = f"another process works on the search {name}; stop it, or wait for its end"
+        held.append(stack.enter_context(locked(store, "searches", name, busy=busy)))
 
     def save_query(query: Query) -> None:
         if not saved:
             # Only now: a search whose first query fails leaves nothing behind.
             store.prepare()
+        if not held:
+            hold()
+        if not saved:
             if started.known is not None:
                 write_known(store, started.known, "searches", name)
             content = {"id": name, "created": now(), "settings": settings.as_dict()}
@@ -147,6 +156,8 @@ def run_search(
 
     try:
         with ExitStack() as stack:
+            if started.name is not None and settings.queries is not None and len(saved) < settings.queries:
+                hold()
             elsewhere = None
             if cluster is not None and not prepared.looks_up:
                 run = pick_run(connection, run=settings.run).settings

@@ -1,4 +1,4 @@
-"""Locks of the store: a file `.lock` in a folder, held for moments, and by a comparison or a training until its end."""
+"""Locks of the store: a file `.lock` in a folder, held for moments, or until a search, comparison or training ends."""
 
 from __future__ import annotations
 

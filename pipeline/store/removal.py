@@ -258,11 +258,12 @@ def _idle(store: Store, folder: str, name: str) -> Iterator[None]:
     linked = Path(store.path(folder, name)).is_symlink()  # a lock would be made behind the link
     if folder == "models" and in_use(Path(store.path(folder, name))):
         raise HnasError(f"the model {name} is being written; wait for the end of the search, and remove it then")
-    if folder in ("searches", "models") or linked:
+    if folder == "models" or linked:
         yield
         return
     if folder != "runs":
-        command, kind = ("compare", "comparison") if folder == "comparisons" else ("search", "supernet")
+        kind = next(kind for kind, of in FOLDERS.items() if of == folder)
+        command = "compare" if folder == "comparisons" else "search"
         busy = f"a {command} works on the {kind} {name}; stop it, or wait for its end, and remove it then"
         with locked(store, folder, name, busy=busy):
             yield

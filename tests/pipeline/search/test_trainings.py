@@ -17,6 +17,7 @@ import pytest
 
 from hnas import load
 from hnas.errors import HnasError, UsageError
+from hnas.optim.evaluations import Query
 from hnas.pipeline.catalog.info import store_info
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.images import Split, open_dataset
@@ -29,6 +30,7 @@ from hnas.pipeline.search.session import SearchResult, run_search
 from hnas.pipeline.search.settings import TrainingSettings, training_settings
 from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.check import check_store
+from hnas.pipeline.store.footprint import sizes
 from hnas.pipeline.store.removal import find_held, remove
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.trainings import FOLDER, Trainings, trained_sources
@@ -325,6 +327,33 @@ def test_evaluate_saves_its_network_also_when_the_store_knows_its_accuracy(tmp_p
     assert one == two
     record = json.loads(outcomes[0].out)
     assert load(folders[1]).info.accuracies["test_accuracy"] == record["test_accuracy"]
+
+
+def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
+    store = make_store(tmp_path, architectures=12)
+    connection = connect(store)
+    tried: list[str] = []
+
+    def meanwhile(query: Query) -> None:
+        if query.query > 1:
+            return
+        (name,) = store.names("searches")
+        assert [row["busy"] for row in sizes(store) if row["kind"] == "search"] == ["yes"]
+        for attempt in (
+            lambda: remove(store, find_held(store, name)),
+            lambda: run_search(store, connection, open_search(connection, store, name)),
+        ):
+            with pytest.raises(HnasError, match=rf"works on the search {name}; stop it, or wait for its end") as told:
+                attempt()
+            tried.append(str(told.value))
+
+    result = run_search(
+        store, connection, new_search(connection, space="nasbench201", dataset="digits", queries=2), on_query=meanwhile
+    )
+    assert len(tried) == 2
+    assert not any("searches" in finding.path for finding in check_store(store).damaged)
+    remove(store, find_held(store, result.search))
+    assert store.names("searches") == []
 
 
 class Killed(BaseException):
