@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from hnas.errors import UsageError
 from hnas.optim.algorithm import Evaluation, Query
@@ -24,10 +23,17 @@ def search_store(
     *,
     store: str | None = None,
     resume: str | None = None,
+    dataset: str | None = None,
+    run: str | None = None,
     method: str = "hnas:trace",
+    options: dict[str, float | str] | None = None,
+    queries: int | None = 20,
+    budget: float | None = None,
+    where: str | None = None,
+    warm_start: Sequence[str] = (),
     epochs: int | None = None,
+    seed: int = 0,
     on_query: Callable[[Query], None] = lambda query: None,
-    **settings: Any,
 ) -> SearchResult:
     """Search a run of a store, as `hnas search` does, and save each query before the next begins.
 
@@ -36,9 +42,9 @@ def search_store(
     fails that query, which `on_query` gets with its `failure`, and the search goes on.
 
     `store` is a folder or URL, by default that of the command line. `resume`, the `search` of an earlier result, goes
-    on with that one, with its own settings. `settings` are `dataset`, `run`, `queries` (20), `budget` (seconds),
-    `where`, `seed`, and for the method `options`. Raises `UsageError` for what does not exist or does not fit, and
-    `HnasError` where all queries failed.
+    on with that one, with its own settings. The others are as on the command line: `options` are those of the method,
+    `budget` is in seconds, `warm_start` are sources of accuracies or CSV files. Raises `UsageError` for what does not
+    exist or does not fit, and `HnasError` where all queries failed.
 
         result = hnas.search_store("nasbench201", accuracy_of, queries=20)
         result.best.arch, result.best.performance
@@ -48,7 +54,10 @@ def search_store(
     if resume is None:
         name, metric = method_of(method)
         text, own = function_oracle(oracle, epochs)
-        started = new_search(connection, space=space, method=name, metric=metric, oracle=text, own=own, **settings)
+        started = new_search(
+            connection, space=space, dataset=dataset, run=run, method=name, metric=metric, options=options,
+            queries=queries, budget=budget, where=where, warm_start=warm_start, seed=seed, oracle=text, own=own,
+        )  # fmt: skip
     else:
         started = open_search(connection, place, resume)
         if started.settings.space != space:

@@ -13,8 +13,8 @@ from tests.support.cells_bench import accuracy
 from tests.support.columns_bench import columns_pool
 
 METHODS = (
-    "authors", "best-of:params", "bohb", "hnas", "local-search", "random", "rea", "regressor", "reinforce",
-    "robot:trace+snip", "top:params", "zero-cost", "zero-cost-move", "zero-cost-warmup",
+    "authors", "best-of:params", "bohb", "halving:trace", "hnas", "local-search", "random", "rea", "regressor",
+    "reinforce", "robot:trace+snip", "top:params", "zero-cost", "zero-cost-move", "zero-cost-warmup",
 )  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def test_a_failed_evaluation_costs_the_query_never_wins_and_is_replayed(method: 
         with pytest.raises(HnasError, match=r"all 1 evaluations failed, .* no winner; the last: no accuracy of"):
             best(whole)
         return
-    assert 140 <= sum(query.cost for query in whole[:-1]) <= 150 < sum(query.cost for query in whole)
+    if method != "halving:trace":  # which ends when one is trained in full
+        assert 140 <= sum(query.cost for query in whole[:-1]) <= 150 < sum(query.cost for query in whole)
     assert best(whole).failure is None
     oracle = Flaky()
     oracle.first = False
