@@ -13,7 +13,7 @@ counts the signs of what is left. Behind a global mean of what a batch norm retu
 of it cancels: an image's own mean is what the norm takes off.
 
 Cost: a plain training step and the gradients of single samples. NaN where a batch norm has one value a channel of an
-image, as in a perceptron: a batch of one image has no statistics.
+image, as in a perceptron: a batch of one image has no statistics. Derivatives that are NaN count zero, as there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class GradSign:
                     signs = _one_by_one(modules, images, labels)
             except NoStatisticsError:
                 return {"gradsign": math.nan}
-        return {"gradsign": float(sum(int(sign.abs().sum()) for sign in signs))}
+        return {"gradsign": sum(float(sign.abs().nansum(dtype=torch.float64)) for sign in signs)}
 
 
 class _DisorderError(Exception):

@@ -66,6 +66,6 @@ def _least_eigenvalue(channels: Tensor) -> Tensor:
     """λ_min of the correlations of the rows of `channels` (c, positions), with 0 for those that have none."""
     d = channels - channels.mean(1, keepdim=True)
     norm = d.norm(dim=1, keepdim=True)
-    correlations = torch.nan_to_num(d @ d.t() / (norm * norm.t()), 0.0)
+    correlations = torch.nan_to_num(d @ d.t() / (norm * norm.t()), nan=0.0, posinf=0.0, neginf=0.0)
     least: Tensor = torch.linalg.eigvalsh(correlations)[0]
     return least

@@ -39,7 +39,7 @@ class ZiCo:
         with undisturbed(subject.network, subject.images) as modules:
             first, second = (gradients(modules, images, labels) for images, labels in batches)
         logs = [_log_ratio(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-        found = [value for value in logs if value > -math.inf]
+        found = [value for value in logs if value != -math.inf]
         return {"zico": sum(found) if found else math.nan}
 
 

@@ -336,6 +336,14 @@ def test_a_network_of_one_size_or_precision_has_no_meco_or_synflow() -> None:
     assert math.isnan(computed("synflow", _subject(single, (12,)))["synflow"])
 
 
+def test_a_gradient_that_is_no_number_counts_zero_signs_and_has_no_ratio() -> None:
+    network = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, CLASSES)).double()
+    nn.init.constant_(network[0].weight, math.nan)  # type: ignore[arg-type]
+    given = _subject(network, (12,))
+    assert computed("gradsign", given)["gradsign"] == 0
+    assert math.isnan(computed("zico", given)["zico"])
+
+
 def test_zico_needs_as_many_further_images_as_the_batch_holds() -> None:
     given = subject("residual")
     assert given.further is not None
