@@ -1,13 +1,14 @@
 """What several evaluations at a time lose, on a table whose seconds order the answers, and gain, in trainings.
 
     python benchmarks/parallel.py table --store S [--methods hnas,rea] [--parallel 1,4] [--seeds 100]
-    python benchmarks/parallel.py trainings [--parallel 1,2] [--epochs 3] [--queries 8] [--pairs 3]
+    python benchmarks/parallel.py trainings [--parallel 1,2] [--epochs 8] [--queries 4] [--pairs 2]
 
 `table` needs accuracies with seconds that guide a search, and test accuracies: of the winner after 20 queries, the mean
 and its standard error over seeds, and the time that the queries take. `trainings` runs `hnas search --oracle train
---threads 1` on digits in turns with each number at a time, each in a new store, and prints wall and processor seconds
-of the whole command for each training. On a machine with other work processor seconds say more: with the cores to
-itself, N at a time makes N times (processor seconds of one at a time / those of N at a time) as many trainings an hour.
+--threads 1` on digits with each number at a time in turn, of `queries` trainings and of three times as many, each in a
+new store: the wall and processor seconds of the others, by their number, are those of a training. On a machine with
+other work processor seconds say more: with the cores to itself, N at a time makes N times (processor seconds of one at
+a time / those of N at a time) as many trainings an hour.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def main() -> None:
     parser.add_argument("--parallel")
     parser.add_argument("--queries", type=int)
     parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=2)
     options = parser.parse_args()
     if options.what == "table":
         table(options)
@@ -80,31 +81,31 @@ def table(options: argparse.Namespace) -> None:
 def trainings(options: argparse.Namespace) -> None:
     """Wall and processor seconds of a training with each number at a time."""
     numbers = list(map(int, (options.parallel or "1,2").split(",")))
-    queries = options.queries or 8
-    wall: dict[int, list[float]] = {number: [] for number in numbers}
-    processor: dict[int, list[float]] = {number: [] for number in numbers}
+    found: dict[int, list[tuple[float, float]]] = {number: [] for number in numbers}
     for pair in range(options.pairs):
         for number in numbers if pair % 2 == 0 else numbers[::-1]:
-            with tempfile.TemporaryDirectory() as store:
-                place = ["--dataset", "digits", "--store", store, "--quiet"]
-                size = ["--channels", "8", "--cells", "2", "--batch-size", "16"]
-                subprocess.run(
-                    [*HNAS, "precompute", "nasbench201", "--sample", "30", *size, *place],
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                )
-                asked = ["--queries", str(queries), "--epochs", str(options.epochs), "--threads", "1"]
-                command = [*HNAS, "search", "nasbench201", "--oracle", "train", "--method", "random", *asked]
-                before, begun = used(), time.perf_counter()
-                subprocess.run([*command, "--parallel", str(number), *place], check=True, stdout=subprocess.DEVNULL)
-                wall[number].append((time.perf_counter() - begun) / queries)
-                processor[number].append((used() - before) / queries)
+            few, many = (searched(number, count * (options.queries or 4), options.epochs) for count in (1, 3))
+            more = 2 * (options.queries or 4)
+            found[number].append(((many[0] - few[0]) / more, (many[1] - few[1]) / more))
     print("| at a time | wall seconds | processor seconds | trainings an hour on idle cores |")
     print("| --- | --- | --- | --- |")
-    least = {number: min(seconds) for number, seconds in processor.items()}
+    wall, least = ({number: min(pair[k] for pair in pairs) for number, pairs in found.items()} for k in (0, 1))
     for number in numbers:
         gain = number * least[numbers[0]] / least[number] / numbers[0]
-        print(f"| {number} | {min(wall[number]):.2f} | {least[number]:.2f} | x {gain:.2f} |", flush=True)
+        print(f"| {number} | {wall[number]:.2f} | {least[number]:.2f} | x {gain:.2f} |", flush=True)
+
+
+def searched(parallel: int, queries: int, epochs: int) -> tuple[float, float]:
+    """The wall and processor seconds of a search with so many trainings, `parallel` at a time."""
+    with tempfile.TemporaryDirectory() as store:
+        place = ["nasbench201", "--dataset", "digits", "--store", store, "--quiet"]
+        size = ["--sample", "60", "--channels", "8", "--cells", "2", "--batch-size", "16"]
+        subprocess.run([*HNAS, "precompute", *place, *size], check=True, stdout=subprocess.DEVNULL)
+        asked = ["--oracle", "train", "--method", "random", "--epochs", str(epochs), "--threads", "1"]
+        command = [*HNAS, "search", *place, *asked, "--queries", str(queries), "--parallel", str(parallel)]
+        before, begun = used(), time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begun, used() - before
 
 
 def used() -> float:
