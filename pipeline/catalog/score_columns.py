@@ -36,6 +36,7 @@ def score_views(asked: Mapping[str, Sequence[ScoreColumns]], own: Collection[str
                 shown.setdefault(column, score.stored(column))
     stored = {score.stored(column) for _, score in rows for column in (*score.columns, score.seconds)}
     names = {
+        "source": "files" if rows else "empty",  # where there are none, no statement pays for looking
         "values": "".join(f', any_value("{name}")::DOUBLE AS "{column}"' for column, name in shown.items()),
         "columns": ", ".join(map(quoted, shown)),
         "runs": ", ".join(quoted(run) for run, _ in rows),

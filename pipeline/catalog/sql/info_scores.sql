@@ -1,7 +1,9 @@
 -- One row for each run and score that it was asked for; an older version is not in the views.
 WITH counted AS (
-    SELECT run, unnest([NULL::STRUCT(score VARCHAR, version INTEGER, rows BIGINT, seconds DOUBLE) $counts], recursive := true)
-    FROM files.scores_by_run
+    SELECT
+        regexp_extract(filename, 'runs/([^/]+)/scores/[^/]+$$', 1) AS run,
+        unnest([NULL::STRUCT(score VARCHAR, version INTEGER, rows BIGINT, seconds DOUBLE) $counts], recursive := true)
+    FROM files.scores
     GROUP BY run
 )
 SELECT

@@ -1,12 +1,8 @@
 -- The scores of the runs. The parts of a run have each score in a column of its version, and different scores of a class in
 -- different rows; of each score the views show the newest version that a run of the store was asked for, and no other.
-CREATE VIEW files.scores_by_run AS
-SELECT regexp_extract(filename, 'runs/([^/]+)/scores/[^/]+$$', 1) AS run, * EXCLUDE (filename)
-FROM files.scores;
-
 CREATE VIEW files.run_scores AS
-SELECT run, canonical $values
-FROM files.scores_by_run
+SELECT regexp_extract(filename, 'runs/([^/]+)/scores/[^/]+$$', 1) AS run, canonical $values
+FROM $source.scores
 GROUP BY run, canonical;
 
 -- Which scores each run was asked for; `used` are those of the version that is shown, `stored` is a column of each in the parts.

@@ -254,7 +254,7 @@ def test_scores_are_columns_of_the_views_and_of_a_search_s_pool(whole):
     )
     pool = RunPool(connection, run, where="spread > 0 AND NOT isnan(weight)")
     assert len(pool) == sum(not np.isnan(weight) for _, _, weight, _ in rows)
-    combined = pool.column("log_rank_sum(spread, -weight)")
+    combined = pool.column("log_rank(spread) + log_rank(-weight)")
     columns = pool.column("spread"), -pool.column("weight")
     shares = [rankdata(column) / len(pool) for column in columns]
     np.testing.assert_allclose(combined, np.log(shares[0]) + np.log(shares[1]))
