@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hnas.errors import HnasError
 from hnas.pipeline.io.aside import in_use
 from hnas.pipeline.store.manifests import FOLDER as IMPORTS
 from hnas.pipeline.store.manifests import TABLES
 from hnas.pipeline.store.removal import FOLDERS, held_names, latency_folders
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.trainings import FOLDER as TRAININGS
+from hnas.pipeline.store.trainings import stopped
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ def footprint(store: Store, kind: str, name: str) -> list[Place]:
 
 
 def sizes(store: Store) -> list[dict[str, Any]]:
-    """By kind and name: files, bytes, when the newest was written (UTC), and whether somebody works on it."""
+    """By kind and name: files, bytes, when the newest was written (UTC), whether somebody works on it and it is whole.
+
+    `complete` is None where that takes more than its own files to tell: runs, comparisons, searches with a budget.
+    """
     rows = []
     for kind, names in held_names(store).items():
         for name in names:
@@ -59,10 +64,26 @@ def sizes(store: Store) -> list[dict[str, Any]]:
                     "files": sum(place.files for place in places),
                     "bytes": sum(place.bytes for place in places),
                     "changed": datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds") if changed else None,
+                    "complete": _complete(store, kind, name),
                     "busy": "yes" if any(place.busy for place in places) else "no",
                 }
             )
     return rows
+
+
+def _complete(store: Store, kind: str, name: str) -> str | None:
+    whole: bool | None = None
+    with suppress(HnasError):  # damaged
+        if kind == "source":
+            whole = not (stopped(store, name) or latency_folders(store, name))
+        elif kind == "model":
+            whole = all(store.exists("models", name, file) for file in ("model.json", "weights.safetensors"))
+        elif kind == "search":
+            settings = store.read_json("searches", name, "search.json").get("settings")
+            asked = settings.get("queries") if isinstance(settings, dict) else None
+            if isinstance(asked, int):
+                whole = store.read_table(None, "searches", name, "queries.parquet").num_rows >= asked
+    return None if whole is None else "yes" if whole else "no"
 
 
 def footprint_text(described: str, places: list[Place]) -> str:

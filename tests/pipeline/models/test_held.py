@@ -56,7 +56,9 @@ def test_a_model_s_folder_is_listed_asked_for_and_removed_alone(folder: Path, tm
 
 def test_a_model_in_the_store_is_one_of_its_things(store: Store):
     listed = json.loads(hnas("info", "--json", "--store", store.root).out)["sizes"]
-    assert [(row["kind"], row["name"], row["files"], row["busy"]) for row in listed] == [("model", "mine", 2, "no")]
+    assert [(row["kind"], row["name"], row["files"], row["complete"]) for row in listed] == [
+        ("model", "mine", 2, "yes")
+    ]
     assert check_store(store).damaged == []
     weights = Path(store.root, "models/mine/weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -338,7 +338,7 @@ def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
         if query.query > 1:
             return
         (name,) = store.names("searches")
-        assert [row["busy"] for row in sizes(store) if row["kind"] == "search"] == ["yes"]
+        assert [(row["complete"], row["busy"]) for row in sizes(store) if row["kind"] == "search"] == [("no", "yes")]
         for attempt in (
             lambda: remove(store, find_held(store, name)),
             lambda: run_search(store, connection, open_search(connection, store, name)),
@@ -351,6 +351,7 @@ def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
         store, connection, new_search(connection, space="nasbench201", dataset="digits", queries=2), on_query=meanwhile
     )
     assert len(tried) == 2
+    assert [(row["complete"], row["busy"]) for row in sizes(store) if row["kind"] == "search"] == [("yes", "no")]
     assert not any("searches" in finding.path for finding in check_store(store).damaged)
     remove(store, find_held(store, result.search))
     assert store.names("searches") == []
