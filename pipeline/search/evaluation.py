@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hnas.errors import check_seed
+from hnas.pipeline.search.estimate import TrainingSize
 from hnas.pipeline.search.saving import Keeper
 from hnas.pipeline.search.settings import TrainingSettings
-from hnas.pipeline.search.training import Trainer, TrainingSize
+from hnas.pipeline.search.training import Trainer
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces, space_of
 from hnas.spaces.protocols import key_of

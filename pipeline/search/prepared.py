@@ -25,8 +25,9 @@ from hnas.spaces import search_spaces
 
 if TYPE_CHECKING:
     # It loads torch, which only one oracle needs.
+    from hnas.pipeline.search.estimate import TrainingEstimate, TrainingSize
     from hnas.pipeline.search.supernets import Looking
-    from hnas.pipeline.search.training import Trainer, TrainingEstimate, TrainingSize
+    from hnas.pipeline.search.training import Trainer
     from hnas.training import Progress
 
 

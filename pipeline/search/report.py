@@ -18,11 +18,11 @@ from hnas.pipeline.store.run import run_or_mean
 if TYPE_CHECKING:
     # Only their types: some load torch, which the table oracle never needs.
     from hnas.optim.evaluations import Query
+    from hnas.pipeline.search.estimate import TrainingEstimate, TrainingSize
     from hnas.pipeline.search.prepared import SearchSize
     from hnas.pipeline.search.request import StartedSearch
     from hnas.pipeline.search.session import SearchResult
     from hnas.pipeline.search.settings import SearchSettings
-    from hnas.pipeline.search.training import TrainingEstimate, TrainingSize
     from hnas.training import TrainingResult
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -19,8 +17,8 @@ from hnas.optim.evaluations import Evaluation, Query
 from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.images import ImageDataset, open_dataset
 from hnas.pipeline.io.dataset_names import canonical_dataset
-from hnas.pipeline.io.memory import peak_memory
 from hnas.pipeline.io.printable import printable
+from hnas.pipeline.search.estimate import TrainingEstimate, TrainingSize, estimate_training
 from hnas.pipeline.search.memory import Memory
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.store.store import Store
@@ -40,48 +38,6 @@ from hnas.training import (
 
 # Another number where a training of the same settings gives other accuracies than it did.
 _VERSION = 1
-
-
-@dataclass(frozen=True)
-class TrainingSize:
-    """What determines the time of a training: the network's size, the images, and how it is trained.
-
-    `parameters` are those of the smallest and the largest network that may be trained, `recipe` is the name of the
-    recipe where it is not the usual one, `known` the number of trainings on this scale that the store has, `asked`
-    says that somebody asked for the networks' size.
-    """
-
-    space: str
-    channels: int
-    cells: int
-    image_size: int
-    parameters: tuple[int, int]
-    images: int
-    epochs: int
-    batch_size: int
-    threads: int
-    device: str
-    recipe: str = ""
-    known: int = 0
-    asked: bool = False
-
-
-@dataclass(frozen=True)
-class TrainingEstimate:
-    """What a training of the smallest and the largest network takes, measured on one batch of each.
-
-    seconds: of the whole training, its evaluations included.
-    memory: bytes of the process.
-    step: seconds of one of the `steps` of a training.
-    operations: floating-point operations of the whole: 3 forward passes an image that is trained on (a backward pass
-        costs about two), and one for each that is only evaluated. A multiplication and an addition are two.
-    """
-
-    seconds: tuple[float, float]
-    memory: int
-    step: tuple[float, float]
-    steps: int
-    operations: tuple[float, float]
 
 
 class Trainer:
@@ -216,38 +172,19 @@ class Trainer:
         )
 
     def estimate(self, archs: Sequence[str]) -> TrainingEstimate:
-        """Time and memory of a training of each of `archs`, the smallest first, from one step of each (the second)."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        batch = self._recipe.batch_size
-        images, labels = (part[:batch] for part in self._train)
-        trained = self._recipe.epochs * len(self._train[0])
+        """Time and memory of a training of each of `archs`, the smallest first, from one step of each."""
         measured = self._recipe.epochs * len(self._valid[0] if self._valid else ())
         measured += len(self._test[0] if self._test else ())
-        steps = self._recipe.epochs * math.ceil(len(self._train[0]) / batch)
-        step, seconds, operations = [], [], []
         with torch_threads(self._threads):
-            for arch in archs:
-                network = self._built(arch).to(self._device)
-                one = replace(self._recipe, epochs=2, warmup=0)  # the first pays for what is set up once
-                ends: list[float] = []
-
-                def advance(done: int, total: int, loss: float, ends: list[float] = ends) -> None:
-                    ends.append(time.perf_counter())
-
-                train(
-                    network, images, labels, mean=self._mean, std=self._std, recipe=one, seed=self._seed,
-                    valid=(images, labels), progress=advance,
-                )  # fmt: skip
-                half = len(ends) // 2  # an epoch: a step, then the batches of an evaluation
-                step.append(ends[half] - ends[half - 1])
-                seconds.append(step[-1] * steps + (ends[-1] - ends[half]) / len(images) * measured)
-                with FlopCounterMode(display=False) as counter, torch.no_grad():
-                    network.eval()(torch.zeros(1, 3, self._image_size, self._image_size, device=self._device))
-                operations.append(float(counter.get_total_flops()) * (3 * trained + measured))
-        return TrainingEstimate(
-            (seconds[0], seconds[-1]), peak_memory(), (step[0], step[-1]), steps, (operations[0], operations[-1])
-        )
+            return estimate_training(
+                (self._built(arch).to(self._device) for arch in archs),
+                *self._train,
+                mean=self._mean,
+                std=self._std,
+                recipe=self._recipe,
+                seed=self._seed,
+                measured=measured,
+            )
 
     def train(self, arch: str, epochs: int | None = None) -> TrainingResult:
         """Train `arch` from its initialisation, for `epochs` instead of the recipe's where given, and measure it.
