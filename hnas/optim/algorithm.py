@@ -257,9 +257,8 @@ def best(queries: Sequence[Query]) -> Query:
         raise UsageError("the search made no query, so it has no winner")
     found = [q for q in queries if q.failure is None]
     if not found:
-        raise HnasError(
-            f"all {len(queries)} evaluations failed, so the search has no winner; the last: {queries[-1].failure}"
-        )
+        which = "the only evaluation" if len(queries) == 1 else f"all {len(queries)} evaluations"
+        raise HnasError(f"{which} failed, so the search has no winner; the last: {queries[-1].failure}")
     longest = max(math.inf if q.epochs is None else q.epochs for q in found)
     of_longest = [q for q in found if (math.inf if q.epochs is None else q.epochs) == longest]
     return max(of_longest, key=lambda q: (q.performance, -q.query))
