@@ -29,9 +29,20 @@ import pytest
 import torch
 from PIL import Image
 
+from hnas.pipeline.images import ImageDataset
+from hnas.pipeline.precompute.plan import make_plan
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
-from tests.support.command_line import CONVOLUTION, Outcome, accuracies, hnas, hnas_process, store_by_commands
+from tests.support import runs
+from tests.support.command_line import (
+    ARCHS,
+    CONVOLUTION,
+    Outcome,
+    accuracies,
+    add_accuracies_and_a_search,
+    hnas,
+    hnas_process,
+)
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -65,9 +76,16 @@ TEMPLATE: list[Path] = []
 
 
 @pytest.fixture(scope="session", autouse=True)
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, digits: ImageDataset) -> Path:
     """The store that `filled` copies: a run of 24 architectures, their accuracies, a search."""
-    TEMPLATE[:] = [store_by_commands(tmp_path_factory.mktemp("bad-input"))[0]]
+    folder = tmp_path_factory.mktemp("bad-input")
+    (folder / "archs.txt").write_text("\n".join(ARCHS))
+    store = Store(str(folder / "store"))
+    size: dict[str, Any] = {"channels": 4, "cells": 1, "batch_size": 16}
+    plan = make_plan(store, runs.SPACE, digits, architectures=folder / "archs.txt", chunk_size=4, **size)
+    runs.fill(store, plan)
+    add_accuracies_and_a_search(folder / "store")
+    TEMPLATE[:] = [folder / "store"]
     return TEMPLATE[0]
 
 
@@ -274,9 +292,9 @@ CASES = [
     case("a condition that leaves nothing", 2, "needs at least 2", *SEARCH, "--where", "params < 1"),
     case("a signal that no architecture has", 2, "after 13 epochs", *SEARCH, "--epochs", "13"),
     case("an option without a value", 2, "no new NAME=VALUE", *SEARCH, "--option", "draws"),
-    case("trainings set for a table", 2, "trains nothing: leave out --recipe-option, --lr, --threads",
+    case("trainings set for a table", 2, "trains nothing ... leave out --recipe-option, --lr, --threads",
          *SEARCH, "--lr", "0.1", "--threads", 2, "--recipe-option", "cutout=3"),
-    case("trainings set for a comparison of a table", 2, "trains nothing: leave out --image-size ... --oracle train",
+    case("trainings set for a comparison of a table", 2, "trains nothing ... leave out --image-size ... --oracle train",
          "compare", "nasbench201", "--methods", "hnas", "--image-size", 8),
     case("trainings set for a saved search", 2, "as the search was begun: leave out --batch-size",
          "search", "--resume", "0123456789", "--batch-size", 8),

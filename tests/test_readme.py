@@ -28,6 +28,7 @@ from tests.support.stores import make_store
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = "hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1 --workers 1"
 
 IMPORTS = re.findall(r"^\$ (hnas import .*)$", README.split("\n## Import\n")[1].split("\n## ")[0], re.M)
 
@@ -58,8 +59,9 @@ def run(command: str, store: Path, *, merged: bool = False, **variables: str) ->
 
 
 def masked(text: str) -> str:
-    """The text with what a machine's speed and chance decide taken out: numbers, names of searches, architectures."""
-    text = re.sub(r"search [0-9a-f]{10}\b", "search ID", text)
+    """The text with what a machine and chance decide taken out: numbers, names of searches, architectures."""
+    text = re.sub(r"(search |latency-)[0-9a-f]{8,10}\b", r"\1ID", text)
+    text = re.sub(r"^(device +)[^,]+", r"\1CPU", text, flags=re.M)
     text = re.sub(r"\|[a-z_0-9~|+]+\|", "ARCH", text)
     text = re.sub(r"[-+]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "#", text)
     text = re.sub(r"# min # s|# h # min|# s\b", "TIME", text)
@@ -95,7 +97,7 @@ def test_the_demo_runs_what_the_readme_shows_and_shows_its_own_rows_only():
 
 
 def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
-    run("hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1", tmp_path / "store")
+    run(SMALL, tmp_path / "store")
     page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
     cells = search_spaces["nasbench201"].sample(6, seed=3)
     (tmp_path / "list.txt").write_text("\n".join(cells))
@@ -105,23 +107,26 @@ def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
     latencies = "".join(f"{arch},{number}\n" for number, arch in enumerate(measured))
     (tmp_path / "hw-nas-bench-cifar10.csv").write_text(f"arch,pixel3_latency\n{latencies}")
     for command, _ in shown:
-        run(command, tmp_path / "store")
+        run(f"{command} --workers 1" if " precompute " in command else command, tmp_path / "store")
     assert (tmp_path / "pool.parquet").exists()
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
 def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
-    """With two seeds in place of twenty, whose numbers are others."""
+    """With two seeds in place of twenty, whose numbers are others, and fewer passes for a latency."""
+    shorter = {"--seeds 20": "--seeds 2", "hnas latency": "hnas latency --repeats 5"}
     for name in ("hp12-validation", "three-data-sets-200-epochs", "hw-nas-bench-cifar10"):
         file = Path(os.environ["HNAS_TEST_DATA"], "nasbench201", f"{name}.csv")
         (tmp_path / file.name).symlink_to(file)
-    run("hnas precompute nasbench201 --dataset digits --sample 8 --channels 4 --cells 1", tmp_path / "store")
+    run(SMALL, tmp_path / "store")
     page = (ROOT / "docs/search.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(# train\.py\n.*?)^```", page, re.M | re.S)
     (tmp_path / "train.py").write_text(program)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command, output in commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S)):
-        shown = run(command.replace("--seeds 20", "--seeds 2"), tmp_path / "store", merged=True, PATH=path)
+        for part, other in shorter.items():
+            command = command.replace(part, other)
+        shown = run(command, tmp_path / "store", merged=True, PATH=path)
         if output and " compare " not in command:
             # What a slow machine tells on the way is not shown.
             shown = re.sub(r"^measuring: .*\n", "", shown, flags=re.M)
@@ -231,7 +236,7 @@ def test_the_commands_on_cifar10_run_in_small(tmp_path: Path):
     quiet = [command for command, _ in commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))]
     assert [command.split()[1] for command in quiet] == ["precompute", "import", "correlate", "search", "compare"]
     for command in quiet:
-        small = " --architectures three.txt --channels 4 --cells 1" if " precompute " in command else ""
+        small = " --architectures three.txt --channels 4 --cells 1 --workers 1" if " precompute " in command else ""
         assert run(command + small, tmp_path / "store", HNAS_DATA=str(data))
 
 

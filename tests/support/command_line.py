@@ -110,7 +110,6 @@ def store_by_commands(folder: Path) -> tuple[Path, Outcome]:
     """A store with a run of 24 architectures, their accuracies and a search; and how `precompute --quiet` went."""
     place = folder / "store"
     (folder / "archs.txt").write_text("\n".join(ARCHS))
-    (folder / "made-up.csv").write_text(accuracies())
     with socket.socket() as taken:
         # Another program on the dashboard's port must not disturb.
         try:
@@ -123,10 +122,16 @@ def store_by_commands(folder: Path) -> tuple[Path, Outcome]:
             *("--workers", 1, "--quiet", "--store", place),
         )
     assert computed.status == 0, computed.err
+    add_accuracies_and_a_search(place)
+    return place, computed
+
+
+def add_accuracies_and_a_search(place: Path) -> None:
+    """What follows in a store after `precompute`."""
+    (place.parent / "made-up.csv").write_text(accuracies())
     for arguments in (
-        ("import", "csv", folder / "made-up.csv"),
+        ("import", "csv", place.parent / "made-up.csv"),
         ("search", "nasbench201", "--queries", 3, "--quiet"),
     ):
         done = hnas(*arguments, "--store", place)
         assert done.status == 0, done.err
-    return place, computed
