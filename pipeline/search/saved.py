@@ -51,8 +51,8 @@ def open_search(
     """
     settings, history = read_search(store, name)
     if parallel is not None:
-        check_limits(settings.queries, settings.budget, parallel)
         settings = replace(settings, parallel=parallel)
+    check_limits(settings.queries, settings.budget, settings.parallel)  # before so many workers are started
     if settings.oracle == "table" and settings.signal is None:  # saved by a version that did not keep it
         signal = signal_of_views(connection, settings.space, canonical_dataset(settings.dataset), settings.accuracy)
         settings = replace(settings, signal=signal)

@@ -19,6 +19,7 @@ _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
     "space": (str,), "run": (str,), "dataset": (str,), "metric": (str,), "oracle": (str,), "accuracy": (str,),
     "queries": (int,), "t": (int, float), "acquisition": (str,), "seed": (int,), "runs": (list,), "method": (str,),
     "signal": (dict,), "budget": (int, float), "where": (str,), "options": (dict,), "training": (dict,),
+    "parallel": (int,),
 }  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def _shown(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: settings.get(name) for name in _SEARCH_SETTINGS},
         "method": settings.get("method") or "hnas",
+        "parallel": settings.get("parallel", 1),
         "epochs": training.get("epochs", signal.get("epochs")),
         "source": signal.get("source"),
         "condition": settings.get("where"),

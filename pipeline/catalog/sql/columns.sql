@@ -58,7 +58,7 @@ CREATE TABLE empty.searches (
     settings STRUCT(
         space VARCHAR, run VARCHAR, dataset VARCHAR, method VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
         epochs INTEGER, source VARCHAR, queries INTEGER, budget DOUBLE, condition VARCHAR, recipe VARCHAR,
-        t DOUBLE, acquisition VARCHAR, options VARCHAR, seed BIGINT, runs VARCHAR[]
+        t DOUBLE, acquisition VARCHAR, options VARCHAR, seed BIGINT, parallel INTEGER, runs VARCHAR[]
     )
 );
 CREATE TABLE empty.comparisons (
@@ -66,6 +66,6 @@ CREATE TABLE empty.comparisons (
     methods STRUCT(
         space VARCHAR, run VARCHAR, dataset VARCHAR, method VARCHAR, metric VARCHAR, oracle VARCHAR, accuracy VARCHAR,
         epochs INTEGER, source VARCHAR, queries INTEGER, budget DOUBLE, condition VARCHAR, recipe VARCHAR,
-        t DOUBLE, acquisition VARCHAR, options VARCHAR, seed BIGINT, runs VARCHAR[]
+        t DOUBLE, acquisition VARCHAR, options VARCHAR, seed BIGINT, parallel INTEGER, runs VARCHAR[]
     )[]
 );

@@ -20,7 +20,7 @@ from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.cluster.connection import connected
 from hnas.pipeline.search.progress import TrainingBar
 from hnas.pipeline.search.request import StartedSearch, new_search
-from hnas.pipeline.search.saved import open_search
+from hnas.pipeline.search.saved import open_search, queries_table
 from hnas.pipeline.search.session import run_search
 from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.search.training import Trainer
@@ -116,6 +116,8 @@ def test_a_table_says_what_side_by_side_would_take_and_a_saved_search_may_go_on_
     assert whole.elapsed is not None
     assert whole.elapsed < 0.45 * whole.cost
     connection = connect(table)
+    shown = connection.sql(f"SELECT parallel FROM searches WHERE search = '{whole.search}'").fetchall()
+    assert shown == [(4,)]
     columns = connection.sql(f"SELECT asked, asks, elapsed FROM queries WHERE search = '{whole.search}'").fetchall()
     assert columns == [(query.asked, query.asks, query.elapsed) for query in whole.queries]
     assert sorted(asked for asked, *_ in columns) == list(range(1, 13))
@@ -132,6 +134,15 @@ def test_a_table_says_what_side_by_side_would_take_and_a_saved_search_may_go_on_
 def test_one_at_a_time_is_saved_as_before_there_was_another_way(table: Store) -> None:
     assert "parallel" not in request(table, training=None, parallel=1).settings.as_dict()
     assert request(table, training=None, parallel=3).settings.as_dict()["parallel"] == 3
+
+
+def test_a_saved_search_of_too_many_at_a_time_starts_no_workers(table: Store) -> None:
+    content = {"id": "many", "created": "2026-01-01T00:00:00+00:00"}
+    settings = request(table, training=None, parallel=3).settings.as_dict() | {"parallel": 10**6}
+    table.write_json({**content, "settings": settings}, "searches", "many", "search.json")
+    table.write_table(queries_table([]), "searches", "many", "queries.parquet")
+    with pytest.raises(UsageError, match="1000000 evaluations at a time cannot be"):
+        open_search(connect(table), table, "many")
 
 
 def test_trainings_side_by_side_share_the_cores() -> None:
