@@ -386,7 +386,7 @@ def rm(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A run, a search, a comparison, an imported source, or a model's folder.",
+            help="A run, a search, a comparison, a supernet, an imported source, or a model's folder.",
             autocompletion=completion.removable,
         ),
     ],
