@@ -81,10 +81,10 @@ class Signs:
     def patterns(self) -> Tensor:
         """The number of distinct patterns, a float64 scalar, NaN where a ReLU's samples were not in order."""
         words = torch.cat(self._words, 1)
-        order = words[-1].argsort()
+        last, order = words[-1].sort()
         for word in words[:-1].flip(0):
             order = order[word[order].argsort(stable=True)]
-        words = words[:, order]
+        words = words[:, order] if len(words) > 1 else last[None]
         count = (words[:, 1:] != words[:, :-1]).any(0).sum().double() + bool(self._units)
         return count if self._ordered else count * torch.nan
 
