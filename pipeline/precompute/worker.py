@@ -142,8 +142,8 @@ def measure_all(
 
     All are queued before the first result is read, so that a GPU has work while the host builds the next network. The
     seconds are those of building and queueing, plus an equal share of the wait for the results: together, the time of
-    the call. On the CPU, where queueing is computing, each row has its own time. Scores with passes of their own wait
-    for the device.
+    the call. On the CPU, where queueing is computing, each row has its own, the processor's. Scores with passes of
+    their own wait for the device.
 
     Unless `metrics`, only the scores are computed, to the last bit the same.
     """
@@ -151,25 +151,26 @@ def measure_all(
     shared = {key: cast("SharedScore", score) for key, score in wanted.items() if score.shared}
     own = {key: cast("OwnScore", score) for key, score in wanted.items() if not score.shared}
     needs = sorted({name for score in shared.values() for name in score.needs})
+    clock = _clock(batch.images)
     pending: list[Pending | PendingStatistics] = []
     seconds: list[float] = []
     rows: list[dict[str, float]] = []
     for arch in architectures:
-        begun = time.perf_counter()
+        begun = clock()
         with _naming(arch):
             network = _network(job, arch, batch.images)
             if metrics:
                 pending.append(queue_metrics(network, *batch[:2], ntk=job.settings.ntk, statistics=needs))
             elif shared:
                 pending.append(queue_statistics(network, *batch[:2], needs, ntk=job.settings.ntk))
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(clock() - begun)
         rows.append(_own_scores(job, arch, network, batch, own))
-    begun = time.perf_counter()
+    begun = clock()
     results = []
     for arch, queued in zip(architectures, pending, strict=bool(pending)):
         with _naming(arch):
             results.append(queued.result())
-    share = (time.perf_counter() - begun) / max(1, len(results))
+    share = (clock() - begun) / max(1, len(results))
     seconds = [own + share for own in seconds]
     for arch, row, found, spent in zip(architectures, rows, results, seconds, strict=False):
         seen = found.statistics if isinstance(found, Metrics) else found
@@ -177,6 +178,11 @@ def measure_all(
             with _naming(arch, _called(key)):
                 row |= stored_row(key, score.columns, score(seen), spent)
     return Measured([found for found in results if isinstance(found, Metrics)], seconds, rows)
+
+
+def _clock(images: torch.Tensor) -> Callable[[], float]:
+    """What tells the seconds: on the CPU this thread's, so that others at work on the machine do not count."""
+    return time.thread_time if images.device.type == "cpu" else time.perf_counter
 
 
 def _called(key: str) -> str:
@@ -211,12 +217,13 @@ def _own_scores(
     """The numbers of the scores with passes of their own, and their seconds, by their names in a part."""
     build = partial(_network, job, arch, batch.images)
     subject = Subject(network, *batch, build=build, seed=job.settings.seed)
+    clock = _clock(batch.images)
     found: dict[str, float] = {}
     for key, score in own.items():
-        begun = time.perf_counter()
+        begun = clock()
         with _naming(arch, _called(key)):
             numbers = score(subject)
-            found |= stored_row(key, score.columns, numbers, time.perf_counter() - begun)
+            found |= stored_row(key, score.columns, numbers, clock() - begun)
     return found
 
 
