@@ -86,7 +86,7 @@ def test_an_interrupt_while_workers_start_ends_the_command_at_once(tmp_path, num
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_batch_system_s_or_a_closed_terminal_s_signal_to_all_processes_keeps_what_finished(tmp_path, number):
     parts = (tmp_path / "store" / "runs").glob
-    command = precompute_command(tmp_path / "store", "--sample=90", "--workers=2", "--chunk-size=1", "--quiet")
+    command = precompute_command(tmp_path / "store", "--sample=90", "--workers=1", "--chunk-size=1", "--quiet")
     with running(*command) as process:
         wait_until(lambda: len(list(parts("*/metrics/*.parquet"))) > 2, process)
         sentence = ended(process, lambda: os.killpg(process.pid, number))

@@ -248,7 +248,7 @@ def test_of_two_precomputes_one_is_killed_and_the_other_finishes_the_whole(store
 
 
 def test_what_a_killed_precompute_was_at_is_done_by_the_next_one(store, small_plan, listed, expected):
-    command = precompute_command(store.root, f"--architectures={listed}", "--workers=2")
+    command = precompute_command(store.root, f"--architectures={listed}", "--workers=1")
     with running(*command) as process:
         wait_until(lambda: finished_parts(store) >= 3, process)
         os.kill(process.pid, signal.SIGKILL)

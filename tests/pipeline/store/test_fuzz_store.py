@@ -16,7 +16,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_changes_no_output_without_a_word(template, kind):
-    assert fuzz(template, kind, count=3, seed=1) == []
+    assert fuzz(template, kind, count=2, seed=1) == []
 
 
 @pytest.mark.parametrize(
