@@ -564,7 +564,7 @@ def test_a_comparison_whose_first_search_fails_leaves_nothing(store, monkeypatch
         raise HnasError("the table has no accuracy of it")
 
     before = snapshot(store.root)
-    monkeypatch.setattr(RunPool, "evaluate", refuse)
+    monkeypatch.setattr(RunPool, "__call__", refuse)
     with pytest.raises(HnasError, match="the table has no accuracy of it"):
         made(store, asked(store, "hnas:trace,random"))
     assert snapshot(store.root) == before
