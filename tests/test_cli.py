@@ -190,7 +190,7 @@ def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) ->
             raise KeyboardInterrupt
         return evaluate(self, arch)
 
-    with mock.patch.object(RunPool, "evaluate", interrupted):
+    with mock.patch.object(RunPool, "__call__", interrupted):
         broken = hnas(*arguments)
     assert (broken.status, broken.out) == (1, "")
     assert broken.last.startswith("hnas: interrupted")
