@@ -113,8 +113,8 @@ def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
 def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
-    """With two seeds in place of twenty, whose numbers are others, and fewer passes for a latency."""
-    shorter = {"--seeds 20": "--seeds 2", "hnas latency": "hnas latency --repeats 5"}
+    """With two seeds in place of twenty, whose numbers are others, one process, and fewer passes for a latency."""
+    shorter = {"--seeds 20": "--seeds 2 --workers 1", "hnas latency": "hnas latency --repeats 5"}
     for name in ("hp12-validation", "three-data-sets-200-epochs", "hw-nas-bench-cifar10"):
         file = Path(os.environ["HNAS_TEST_DATA"], "nasbench201", f"{name}.csv")
         (tmp_path / file.name).symlink_to(file)
@@ -135,7 +135,7 @@ def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
     rivals = (ROOT / "docs/paper.md").read_text(encoding="utf-8").split("\n## Beside its rivals\n")[1]
     (block,) = re.findall(r"^```bash\n(.*?)^```", rivals, re.M | re.S)
     shown = "".join(
-        run(command.replace("--seeds 20", "--seeds 1"), tmp_path / "store")
+        run(command.replace("--seeds 20", "--seeds 1 --workers 1"), tmp_path / "store")
         for command in block.replace("\\\n", "").splitlines()
     )
     for method in ("top:flops", "top:params", "regressor", "regressor:forest"):
