@@ -37,7 +37,7 @@ from metrics import SPACES, batch, timed
 from hnas import compute_metrics, search_spaces
 from hnas.devices import numerics
 from hnas.metrics import ENGINE_VERSION
-from hnas.pipeline.precompute.worker import Job, batch_tensors, measure, measure_all, prepare_process
+from hnas.pipeline.precompute.worker import Job, Tensors, batch_tensors, measure, measure_all, prepare_process
 from hnas.pipeline.store.run import RunSettings
 
 CHUNK = 16
@@ -80,10 +80,10 @@ def live_cells() -> list[str]:
     return list(classes.values())
 
 
-def in_chunks(job: Job, architectures: Sequence[str], images: torch.Tensor, labels: torch.Tensor) -> None:
+def in_chunks(job: Job, architectures: Sequence[str], batch: Tensors) -> None:
     """Measure them as a worker does."""
     for start in range(0, len(architectures), CHUNK):
-        measure_all(job, architectures[start : start + CHUNK], images, labels)
+        measure_all(job, architectures[start : start + CHUNK], batch)
 
 
 def settle(device: str) -> None:
@@ -134,19 +134,19 @@ def space_line(name: str, options: argparse.Namespace, images: Any, labels: Any)
     from hnas.metrics import queue_metrics
 
     job = job_for(name, options)
-    on_device = batch_tensors(job, images, labels)
+    on_device = batch_tensors(job, (images, labels))
     architectures = chosen(name, options.networks, options.seed)
-    measure(job, architectures[0], *on_device)
+    measure(job, architectures[0], on_device)
     network = search_spaces[name].network(
         architectures[0], classes=10, channels=job.settings.channels, cells=job.settings.cells, seed=0
     )
     network = network.to(options.device)
     settle(options.device)
     with counting_waits(options.device) as waits:
-        queue_metrics(network, *on_device)
+        queue_metrics(network, *on_device[:2])
     if options.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = timed(lambda: in_chunks(job, architectures, *on_device))
+    seconds = timed(lambda: in_chunks(job, architectures, on_device))
     return (
         f"{name}: {rate(len(architectures), seconds)} over {len(architectures)} networks; {memory(options.device)}; "
         f"{waits}"
@@ -161,10 +161,10 @@ def rate(count: int, seconds: float) -> str:
 def serve(job: Job, architectures: list[str], images: Any, labels: Any, start: Any, finished: Any) -> None:
     """One of several processes: get ready, wait for the others, work."""
     prepare_process(job.device)
-    on_device = batch_tensors(job, images, labels)
-    measure(job, architectures[0], *on_device)
+    on_device = batch_tensors(job, (images, labels))
+    measure(job, architectures[0], on_device)
     start.wait(START_SECONDS)
-    in_chunks(job, architectures, *on_device)
+    in_chunks(job, architectures, on_device)
     finished.put(len(architectures))
 
 
@@ -190,8 +190,8 @@ def with_processes(count: int, job: Job, architectures: list[str], images: Any, 
 
 def with_streams(count: int, job: Job, architectures: list[str], images: Any, labels: Any) -> float:
     """Seconds in which one process with `count` threads, each with its own CUDA stream, measures all architectures."""
-    on_device = batch_tensors(job, images, labels)
-    measure(job, architectures[0], *on_device)
+    on_device = batch_tensors(job, (images, labels))
+    measure(job, architectures[0], on_device)
     settle(job.device)
 
     def share(index: int) -> None:
@@ -199,7 +199,7 @@ def with_streams(count: int, job: Job, architectures: list[str], images: Any, la
         if job.device == "cuda":
             stream = torch.cuda.stream(torch.cuda.Stream())
         with stream:
-            in_chunks(job, architectures[index::count], *on_device)
+            in_chunks(job, architectures[index::count], on_device)
 
     with ThreadPoolExecutor(count) as pool:
         return timed(lambda: list(pool.map(share, range(count))))
@@ -209,9 +209,9 @@ def live_line(job: Job, options: argparse.Namespace, images: Any, labels: Any) -
     """The time for all live cells of NAS-Bench-201, and the cells that were computed for it."""
     every = live_cells()
     cells = every if options.all else random.Random(options.seed).sample(every, min(options.networks, len(every)))
-    on_device = batch_tensors(job, images, labels)
-    measure(job, cells[0], *on_device)
-    seconds = timed(lambda: in_chunks(job, cells, *on_device))
+    on_device = batch_tensors(job, (images, labels))
+    measure(job, cells[0], on_device)
+    seconds = timed(lambda: in_chunks(job, cells, on_device))
     whole = seconds / len(cells) * len(every)
     source = "all computed" if options.all else f"extrapolated from {len(cells)} drawn at random"
     return f"the {len(every):,} live cells of NAS-Bench-201: {whole:.0f} s by one process, {source}", cells
@@ -219,7 +219,7 @@ def live_line(job: Job, options: argparse.Namespace, images: Any, labels: Any) -
 
 def authors_line(published: dict[str, authors.Measure], job: Job, cells: list[str], images: Any, labels: Any) -> str:
     """The authors' functions and ours in plain steps, each network with the fastest of three rounds."""
-    on_device = batch_tensors(job, images, labels)
+    on_device = batch_tensors(job, (images, labels))
     ours, theirs, apart = 0.0, 0.0, []
     for arch in cells:
         network = search_spaces["nasbench201"].network(
@@ -233,13 +233,13 @@ def authors_line(published: dict[str, authors.Measure], job: Job, cells: list[st
             settle(job.device)
 
         def own(network: torch.nn.Module = network) -> None:
-            compute_metrics(network, *on_device)
+            compute_metrics(network, *on_device[:2])
 
         def published_ones(network: torch.nn.Module = network) -> None:
-            authors.all_of(published, network, *on_device)
+            authors.all_of(published, network, *on_device[:2])
             settle(job.device)
 
-        apart.append(authors.differences(published, network, *on_device))
+        apart.append(authors.differences(published, network, *on_device[:2]))
         rounds = [[timed(call) for call in (step, own, published_ones)] for _ in range(3)]
         plain, own_time, their_time = (min(values) for values in zip(*rounds, strict=True))
         ours += own_time / plain / len(cells)

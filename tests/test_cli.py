@@ -140,7 +140,7 @@ def test_json_of_search_has_the_promised_shape(store: Path) -> None:
     done = hnas("search", "nasbench201", "--queries", 7, "--seed", 5, "--json", "--store", store)
     assert done.status == 0, done.err
     found = json.loads(done.out)
-    assert list(found) == ["search", "method", "metric", "signal", "cost", "best", "test", "queries"]
+    assert list(found) == ["search", "method", "metric", "signal", "cost", "elapsed", "best", "test", "queries"]
     assert list(found["best"]) == ["arch", "performance", "mu", "nu", "query"]
     assert [list(query) for query in found["queries"]] == [
         ["query", "mu", "nu", "arch", "objective", "performance", "seconds", "cost"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from hnas.allocator import most_held
+
 
 def peak_memory() -> int:
     """The most bytes that this process has held."""
+    if known := most_held():
+        return known
     try:
         import resource
     except ImportError:  # Windows, where psutil knows it

@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("search nasbench201 --t half", ["--t takes a number, not 'half'"]),
         ("precompute nasbench201 --dataset digits --seed", ["--seed needs a value after it"]),
         ("info --json=3", ["--json takes no value"]),
-        ("info extra more", ["`hnas info` takes no further argument", "'extra more'"]),
+        ("info best extra more", ["`hnas info` takes no further argument", "'extra more'"]),
         ("sql SELECT 1", ["`hnas sql` takes no further argument", "'1'", "quote"]),
     ],
 )  # fmt: skip

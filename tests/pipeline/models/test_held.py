@@ -82,7 +82,7 @@ def test_a_model_that_is_being_written_stays(folder: Path, store: Store):
         del search
         remove_held(store, held)
         assert not place.exists()
-    with pytest.raises(UsageError, match="has no run, search, comparison, model or source"):
+    with pytest.raises(UsageError, match="has no run, search, comparison, model, supernet or source"):
         find_removable(store, "mine")
 
 
