@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hnas.allocator import keep_freed_memory
 from hnas.devices import choose_device
 from hnas.errors import UsageError
 from hnas.optim.methods.registry import make_method, methods
@@ -45,6 +46,7 @@ class Looking:
         progress: Callable[[int], Progress | None],
     ) -> None:
         assert settings.images is not None
+        keep_freed_memory()  # as a trainer does
         self._dataset = open_dataset(settings.images)
         self._store, self._device, self._progress = store, choose_device(device), progress
         self._threads = threads

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hnas.allocator import keep_freed_memory
 from hnas.devices import choose_device
 from hnas.optim.evaluations import Evaluation, Query
 from hnas.pipeline.catalog.signals import Signal
@@ -68,6 +69,7 @@ class Trainer:
         progress: Callable[[int], Progress | None] = lambda epochs: None,
         notice: Callable[[str], None] = lambda sentence: None,
     ) -> None:
+        keep_freed_memory()  # each step takes the memory of the one before, also where Dask would have it given back
         dataset = open_dataset(settings.images, image_size=settings.image_size)
         self._recipe, self._recipe_name = recipe_of(settings, dataset), settings.recipe
         self._space, self._seed = space, seed
