@@ -589,7 +589,23 @@ def search(
         image_size=image_size,
     )
     if resume is not None:
-        started = open_search(connection, place, resume, parallel=parallel)
+        if warm_start:
+            raise UsageError("--warm-start is for the beginning of a search, which --resume goes on with; leave it out")
+        name, argument = method_of(method, metric=metric, by=by)
+        usual = {"method": "hnas", "t": 1.0, "acquisition": "ei", "seed": 0}
+        asked = {"method": name, "t": t, "acquisition": acquisition, "seed": seed}
+        started = open_search(
+            connection,
+            place,
+            resume,
+            parallel=parallel,
+            space=space,
+            metric=argument,
+            queries=queries,
+            budget=budget,
+            where=condition(where, max_params=max_params, max_flops=max_flops),
+            **{setting: value for setting, value in asked.items() if value != usual[setting]},
+        )
     elif space is not None:
         name, argument = method_of(method, metric=metric, by=by)
         started = new_search(

@@ -14,13 +14,13 @@ from hnas.optim.methods.protocol import Proposal
 
 
 class Evaluation(NamedTuple):
-    """The performance of an architecture in percent, and the seconds that a budget is charged for it.
+    """The performance of an architecture in percent, and the seconds that a budget is charged for it: else its time.
 
     `output` and `exit_status` are how a program ended that evaluated it, to be kept beside the query.
     """
 
     performance: float
-    cost: float
+    cost: float | None = None
     output: str | None = None
     exit_status: int | None = None
 

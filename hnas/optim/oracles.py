@@ -95,12 +95,14 @@ class PythonOracle:
         self._function = function
         self._options = {name: value for name, value in given.items() if name in named} | dict(options or {})
 
-    def __call__(self, arch: str, epochs: int | None = None) -> float | Evaluation:
+    def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
         """See `Oracle`."""
         options = self._options if epochs is None else {**self._options, "epochs": epochs}
         try:
             answer = self._function(arch, **options)
-            found = Evaluation(*answer) if isinstance(answer, Evaluation) else float(answer)
+            found = answer if isinstance(answer, Evaluation) else Evaluation(answer)
+            performance = float(found.performance)
+            cost = 0.0 if found.cost is None else float(found.cost)
         except (Exception, SystemExit) as error:
             if isinstance(error, EvaluationError):
                 raise
@@ -108,11 +110,10 @@ class PythonOracle:
             raise EvaluationError(
                 f"the oracle raised {type(error).__name__}{f': {reason:.300}' if reason else ''}"
             ) from error
-        performance, cost = (found.performance, found.cost) if isinstance(found, Evaluation) else (found, 0.0)
         if not math.isfinite(performance) or not 0 <= cost < math.inf:
             what = f"the performance {performance}" if not math.isfinite(performance) else f"a cost of {cost} seconds"
             raise EvaluationError(f"the oracle answered with {what}; a finite number is needed")
-        return found
+        return found._replace(performance=performance, cost=None if found.cost is None else cost)
 
 
 def name_of(function: Callable[..., Any]) -> str:

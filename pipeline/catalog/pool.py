@@ -196,7 +196,8 @@ class RunPool:
     def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
         """See `hnas.optim.evaluations.Continuing`."""
         found = self.evaluate(arch, epochs)
-        return found if since == 0 else found._replace(cost=found.cost - self.evaluate(arch, since).cost)
+        before = 0.0 if since == 0 else self.evaluate(arch, since).cost
+        return found._replace(cost=(found.cost or 0.0) - (before or 0.0))
 
     __call__ = evaluate
 

@@ -11,6 +11,7 @@ from hnas.errors import HnasError, UsageError
 from hnas.models.programs import onnx_program, torch_program
 from hnas.pipeline.io.aside import write_file
 from hnas.pipeline.io.printable import printable
+from hnas.pipeline.models.folder import RECORD, WEIGHTS
 from hnas.pipeline.models.loading import load
 
 Format = Literal["pt2", "onnx"]
@@ -32,6 +33,8 @@ def export(folder: str | os.PathLike[str], format: Format | None = None, output:
         output = place.with_name(f"{place.name}.{chosen}")
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"{printable(output)} cannot be a file: its folder must exist, and no folder have its name")
+    if output.resolve() in [Path(folder).resolve() / name for name in (RECORD, WEIGHTS)]:
+        raise UsageError(f"{printable(output)} is a part of the model; name another file")
     model = load(folder)
     info = model.info
     metadata = {

@@ -63,12 +63,26 @@ class ModelInfo:
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> None:
-    """Raise `UsageError` unless `folder` can take a model: its parent exists, and it is new, empty, or a model's."""
+    """Raise `UsageError` unless `folder` can take a model: its parent exists, and it is new, empty, or only a model."""
     place = _place(folder)
     if not place.parent.is_dir():
         raise UsageError(f"the model {printable(place)} lies in a folder that does not exist; create its parent first")
-    if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or (place / RECORD).is_file())):
+    found = {file.name for file in place.iterdir()} if place.is_dir() else set()
+    if place.exists() and not (place.is_dir() and (not found or (place / RECORD).is_file())):
         raise UsageError(f"{printable(place)} exists and is no model of hnas; name a folder that is new, or remove it")
+    if not found:
+        return
+    # The folder is replaced as a whole, and nobody else's file may go with it.
+    if others := sorted(found - {RECORD, WEIGHTS}):
+        raise UsageError(
+            f"{printable(place / others[0])} is no part of a model; move it elsewhere before its folder is replaced"
+        )
+    try:
+        read_info(place)
+    except UsageError:
+        raise
+    except HnasError:  # a damaged model is replaced as well
+        pass
 
 
 def save_model(

@@ -64,7 +64,7 @@ def remove_held(store: Store, held: Held) -> None:
 def model_record(folder: str) -> dict[str, Any]:
     """What is to be known of the model in `folder`, its weights checked. Raises what `read_model` raises."""
     info, state = read_model(folder)
-    place = place_of(folder)
+    place = place_of(str(Path(folder).expanduser().resolve()))
     return {
         "folder": folder, **asdict(info), "parameters": sum(tensor.numel() for tensor in state.values()),
         "bytes": place.bytes, "busy": "yes" if place.busy else "no",

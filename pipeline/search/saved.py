@@ -43,13 +43,19 @@ SCHEMA = pa.schema(
 
 
 def open_search(
-    connection: duckdb.DuckDBPyConnection, store: Store, name: str, *, parallel: int | None = None
+    connection: duckdb.DuckDBPyConnection, store: Store, name: str, *, parallel: int | None = None, **asked: object
 ) -> StartedSearch:
     """A saved search to go on with, from now on with `parallel` evaluations at a time where that is given.
 
-    Raises `UsageError` where there is none of that name.
+    Raises `UsageError` where there is none of that name, and where other settings are `asked` for that are not its own.
     """
     settings, history = read_search(store, name)
+    for setting, value in asked.items():
+        if value is not None and value != (begun := getattr(settings, setting)):
+            raise UsageError(
+                f"the search {name} was begun with {setting} {begun}, not {value!r:.200}, and goes on so; leave that "
+                "out, or start a new search, which makes no training again"
+            )
     if parallel is not None:
         settings = replace(settings, parallel=parallel)
     check_limits(settings.queries, settings.budget, settings.parallel)  # before so many workers are started

@@ -134,6 +134,10 @@ def run_search(
     def hold() -> None:
         busy = f"another process works on the search {name}; stop it, or wait for its end"
         held.append(stack.enter_context(locked(store, "searches", name, busy=busy)))
+        if started.name is not None:
+            stored = store.read_table(["query"], "searches", name, "queries.parquet").num_rows
+            if stored != len(saved):  # to save those known here would lose the others
+                raise HnasError(f"another process went on with the search {name} meanwhile; resume it again")
 
     def save_query(query: Query) -> None:
         if not saved:

@@ -90,4 +90,6 @@ def test_an_output_that_contradicts_the_format_or_cannot_be_is_refused(tmp_path:
     for form, output in (("onnx", tmp_path / "x.pt2"), ("pt2", tmp_path), ("pt2", tmp_path / "gone/x")):
         with pytest.raises(UsageError, match=r"--output|cannot be a file"):
             export(tmp_path / "model", form, output)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is a part of the model"):
+        export(tmp_path / "model", "pt2", tmp_path / "model/weights.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -103,6 +103,18 @@ def test_a_model_takes_the_place_of_a_model_and_of_nothing_else(copy: Path, tmp_
             with pytest.raises(UsageError, match=r"name a folder|create its parent"):
                 refused(tmp_path / place)
     assert (tmp_path / "photos/cat.png").exists()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/model.json").write_text('{"format": "layers-model"}')
+    (copy / "notes.txt").write_text("mine")
+    for place, words in ((tmp_path / "foreign", "no record of hnas"), (copy, "notes.txt is no part of a model")):
+        for refused in (check_model_folder, made.save):
+            with pytest.raises(UsageError, match=words):
+                refused(place)
+    assert (copy / "notes.txt").read_text() == "mine"
+    (copy / "notes.txt").unlink()
+    (copy / "weights.safetensors").unlink()
+    made.save(copy, provenance={"seed": 8})  # in place of a damaged one
+    assert hnas.load(copy).info.provenance["seed"] == 8
 
 
 def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_model_s_folder_is_listed_asked_for_and_removed_alone(folder: Path, tm
     assert "notes.txt is no part of a model" in hnas("rm", folder, "--yes", *beside).err
     (folder / "notes.txt").unlink()
     (tmp_path / "link").symlink_to(folder)
+    assert json.loads(hnas("info", tmp_path / "link", "--json").out)["bytes"] == size
     assert "is a link" in hnas("rm", tmp_path / "link", "--yes", *beside).err
     (tmp_path / "photos").mkdir()
     assert hnas("rm", tmp_path / "photos", "--yes", *beside).status == 2

@@ -358,6 +358,8 @@ def test_an_installed_function_takes_options_and_epochs() -> None:
         (None, "raised TypeError"),
         ("text", "raised ValueError"),
         (Evaluation(5.0, -1.0), "a cost of -1.0 seconds"),
+        (Evaluation(None, 1.0), "raised TypeError"),
+        (Evaluation(5.0, "a day"), "raised ValueError"),
     ],
 )
 def test_an_answer_that_is_no_number_fails_the_evaluation(answer: object, words: str) -> None:

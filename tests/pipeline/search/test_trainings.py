@@ -329,6 +329,29 @@ def test_evaluate_saves_its_network_also_when_the_store_knows_its_accuracy(tmp_p
     assert load(folders[1]).info.accuracies["test_accuracy"] == record["test_accuracy"]
 
 
+def test_a_search_that_went_on_meanwhile_loses_no_query(tmp_path: Path):
+    store = make_store(tmp_path, architectures=12)
+    connection = connect(store)
+    settings = new_search(connection, space="nasbench201", dataset="digits", queries=4)
+
+    def stop(query: Query) -> None:
+        if query.query == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(HnasError, match="interrupted: 2 of 4"):
+        run_search(store, connection, settings, on_query=stop)
+    (name,) = store.names("searches")
+    both = [open_search(connection, store, name) for _ in range(2)]
+    whole = run_search(store, connection, both[0])
+    with pytest.raises(HnasError, match=f"went on with the search {name} meanwhile; resume it again"):
+        run_search(store, connection, both[1])
+    assert run_search(store, connection, open_search(connection, store, name)).queries == whole.queries
+    for asked, words in (({"queries": 9}, "begun with queries 4, not 9"), ({"space": "darts"}, "begun with space nas")):
+        with pytest.raises(UsageError, match=words):
+            open_search(connection, store, name, **asked)
+    assert open_search(connection, store, name, queries=4, space="nasbench201").name == name
+
+
 def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
     store = make_store(tmp_path, architectures=12)
     connection = connect(store)

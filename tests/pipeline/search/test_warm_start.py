@@ -49,6 +49,8 @@ def test_a_search_begins_by_another_data_set_and_goes_on_when_that_is_gone(store
     store.write_table(store.read_table(None, *file.parts[-3:]).slice(0, 2), *file.parts[-3:])
     assert hnas("rm", "other", "--yes", *place).status == 0
     again = hnas("search", "--resume", name, "--json", *place)
+    assert "leave it out" in hnas("search", "--resume", name, "--warm-start", "other.csv", *place).last
+    assert "begun with queries" in hnas("search", "--resume", name, "--queries", "999", *place).last
     assert archs(again.out) == archs(done.out)
     assert "warm.parquet" not in hnas("check", *place).out
     warm = file.with_name("warm.parquet")
