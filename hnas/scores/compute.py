@@ -14,6 +14,7 @@ from hnas.metrics.statistics import Statistics
 from hnas.scores.protocol import Build, OwnScore, SharedScore, Subject
 from hnas.scores.registry import scores as registry
 from hnas.scores.registry import scores_named
+from hnas.scores.undisturbed import left_alone
 
 
 def compute_metrics(
@@ -92,5 +93,6 @@ def own_scores(names: Collection[str], subject: Subject) -> dict[str, float]:
     for name in names:
         score = registry[name]
         if not score.shared:
-            numbers |= cast("OwnScore", score)(subject)
+            with left_alone(subject):
+                numbers |= cast("OwnScore", score)(subject)
     return numbers

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hnas.errors import HnasError
 from hnas.metrics import ops  # noqa: F401  (registers the operations)
 from hnas.metrics.inputs import checked_network, told
 from hnas.metrics.layers import Layers, Modules
@@ -20,6 +21,7 @@ from hnas.metrics.passes import BackwardPass
 from hnas.metrics.randomness import Forward, Generators, moved, settled
 from hnas.metrics.recorder import OPERATIONS, Recorder
 from hnas.metrics.state import measuring
+from hnas.scores.protocol import Subject
 
 
 @contextmanager
@@ -38,6 +40,22 @@ def undisturbed(network: nn.Module, images: Tensor) -> Iterator[Modules]:
         finally:
             generators.drawn = moved(before, generators.state())
             generators.put_back()
+
+
+@contextmanager
+def left_alone(subject: Subject) -> Iterator[None]:
+    """Raises `HnasError` where what is done within changes weights, images or modes, which later scores would see."""
+    before = _state_of(subject)
+    yield
+    if _state_of(subject) != before:
+        raise HnasError("it changed the network's weights or modes or the images, which a score leaves as they were")
+
+
+def _state_of(subject: Subject) -> list[tuple[int, int] | bool]:
+    given = [subject.images, subject.labels, *(subject.further or ()), *subject.network.parameters()]
+    # A tensor counts its changes in place, but for one of torch.inference_mode.
+    counted: list[tuple[int, int] | bool] = [(id(each), each._version) for each in given if not each.is_inference()]
+    return counted + [module.training for module in subject.network.modules()]
 
 
 def forward(modules: Modules, images: Tensor, recorder: type[Recorder] = Recorder) -> Forward:

@@ -49,10 +49,10 @@ class TrainingImages:
         parts = []
         for part in stratified_split(self.labels.cpu().numpy(), 0.5, seed):
             order = torch.from_numpy(part)[torch.randperm(len(part), generator=generator)]
-            parts.append(self.chosen(order[: most // 2] if most else order))
+            parts.append(order[: most // 2] if most else order)
         if min(map(len, parts)) < 2:
             raise UsageError("a supernet is trained on one half of the images and judged on the other; give 4 at least")
-        return parts[0], parts[1]
+        return self.chosen(parts[0]), self.chosen(parts[1])
 
     def batches(self, order: Tensor, size: int, generator: torch.Generator, normalise: Normalise) -> Iterator[Batch]:
         """The images in `order` (k,), `size` at a time, flipped and cropped at random; not a last one that is alone."""

@@ -136,7 +136,9 @@ def make_plan(
     classes: dict[str, str] = {}
     for arch, canonical in requested:
         classes.setdefault(canonical, arch)
-    wanted = score_columns(scores, taken=[*space.describe(requested[0][0]), *_own_columns(store)])
+    recorded = recorded_scores(run, run.read_record()) if scores and run.recorded else []
+    taken = [*space.describe(requested[0][0]), *_own_columns(store)]
+    wanted = score_columns(scores, taken, recorded)
     further = None
     having = Scored()
     if wanted:

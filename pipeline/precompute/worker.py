@@ -31,6 +31,7 @@ from hnas.pipeline.store.scores import FURTHER, has_part, part_name, stored_row,
 from hnas.pipeline.store.store import Store, digest
 from hnas.scores.protocol import OwnScore, Score, SharedScore, Subject
 from hnas.scores.registry import scores
+from hnas.scores.undisturbed import left_alone
 from hnas.spaces import search_spaces
 
 Images = tuple[np.ndarray, np.ndarray]
@@ -181,8 +182,12 @@ def measure_all(
 
 
 def _clock(images: torch.Tensor) -> Callable[[], float]:
-    """What tells the seconds: on the CPU this thread's, so that others at work on the machine do not count."""
-    return time.thread_time if images.device.type == "cpu" else time.perf_counter
+    """What tells the seconds: on the CPU this thread's, so that others at work on the machine do not count.
+
+    Where torch computes in several threads that would miss the others.
+    """
+    alone = images.device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if alone else time.perf_counter
 
 
 def _called(key: str) -> str:
@@ -215,14 +220,20 @@ def _own_scores(
     job: Job, arch: str, network: nn.Module, batch: Tensors, own: Mapping[str, OwnScore]
 ) -> dict[str, float]:
     """The numbers of the scores with passes of their own, and their seconds, by their names in a part."""
+    if not own:
+        return {}
     build = partial(_network, job, arch, batch.images)
-    subject = Subject(network, *batch, build=build, seed=job.settings.seed)
+    # Copies, since the images serve all networks of this process, and a score may be anybody's.
+    images, labels = batch.images.clone(), batch.labels.clone()
+    further = None if batch.further is None else (batch.further[0].clone(), batch.further[1].clone())
+    subject = Subject(network, images, labels, further, build, job.settings.seed)
     clock = _clock(batch.images)
     found: dict[str, float] = {}
     for key, score in own.items():
         begun = clock()
         with _naming(arch, _called(key)):
-            numbers = score(subject)
+            with left_alone(subject):
+                numbers = score(subject)
             found |= stored_row(key, score.columns, numbers, clock() - begun)
     return found
 

@@ -32,6 +32,8 @@ FOLDER, FURTHER = "scores", "further.npz"
 FURTHER_IMAGES = 128
 _SECONDS = re.compile(rf"({COLUMN_NAME.pattern})_seconds@([0-9]{{1,9}})")
 _MOST = 1000
+#: The highest version of a score: nine digits, as `_SECONDS` reads them.
+MOST_VERSION = 999_999_999
 
 
 @dataclass(frozen=True, order=True)
@@ -159,7 +161,7 @@ def _parsed(listed: Mapping[str, Any]) -> Iterator[ScoreColumns]:
         if not all(COLUMN_NAME.fullmatch(text) for text in names) or len(set(columns)) < len(columns) or not columns:
             raise ValueError(key)
         made = ScoreColumns(name, int(version), tuple(columns))
-        if made.key != key or made.version < 0:
+        if made.key != key or not 0 <= made.version <= MOST_VERSION:
             raise ValueError(key)
         yield made
 

@@ -38,12 +38,56 @@ class Wrong:
 
 class Taken:
     columns, version, shared = ("kappa",), 1, False
+
+class Weightier:
+    columns, version, shared = ("weight",), 1, False
+
+class Seconds:
+    columns, version, shared = ("spread_seconds",), 1, False
+
+class Empty:
+    columns, version, shared = (), 1, False
+
+class Below:
+    columns, version, shared = ("below",), -1, False
+
+class Words:
+    columns, version, shared = ("words",), "one", False
+
+class Silent:
+    columns, shared = ("silent",), False
+
+class Needy:
+    columns, version, shared, needs = ("needy",), 1, True, ("nothing",)
+
+class Rude:
+    columns, version, shared = ("rude",), 1, False
+
+    def __call__(self, subject):
+        subject.images.zero_()
+        return {"rude": 0.0}
+
+class Ruder:
+    columns, version, shared = ("ruder",), 1, False
+
+    def __call__(self, subject):
+        subject.network.eval()
+        return {"ruder": 0.0}
 '''
 ENTRY_POINTS = """[hnas.scores]
 spread = foreign_scores:Spread
 weight = foreign_scores:Weight
 wrong = foreign_scores:Wrong
 taken = foreign_scores:Taken
+weightier = foreign_scores:Weightier
+seconds = foreign_scores:Seconds
+empty = foreign_scores:Empty
+below = foreign_scores:Below
+words = foreign_scores:Words
+silent = foreign_scores:Silent
+needy = foreign_scores:Needy
+rude = foreign_scores:Rude
+ruder = foreign_scores:Ruder
 """
 
 

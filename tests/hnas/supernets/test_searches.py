@@ -250,6 +250,8 @@ def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], 
 
 def test_images_that_cannot_be_halved_are_refused() -> None:
     with pytest.raises(UsageError, match="give 4 at least"):
+        tiny_images().halves(seed=0, most=1)
+    with pytest.raises(UsageError, match="give 4 at least"):
         DARTS(tiny_images(2, classes=1), DARTS.recipe_class(**SMALL), seed=0, device=CPU)
     with pytest.raises(UsageError, match="the network has 2 classes"):
         TrainingImages(tiny_images().images, tiny_images().labels, 2, (0.5,) * 3, (0.5,) * 3)

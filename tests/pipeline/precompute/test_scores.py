@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from scipy.stats import rankdata
 
 from hnas.errors import HnasError
@@ -24,7 +25,7 @@ from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.precompute.chunking import Budget
 from hnas.pipeline.precompute.claims import Claims
 from hnas.pipeline.precompute.plan import Plan
-from hnas.pipeline.precompute.worker import Chunk, _score, run_chunk
+from hnas.pipeline.precompute.worker import Chunk, _clock, _score, run_chunk
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.run import Run
@@ -234,6 +235,46 @@ def test_a_score_that_cannot_be_stored_or_computed_is_told(store, small_plan):
     plan = small_plan(store, sample=2, scores=["wrong"])
     with pytest.raises(HnasError, match=r"the score wrong of \|.* could not be computed: 'a file of its own'"):
         fill(store, plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("empty", "has columns \\(\\); a tuple of one name or more is needed"),
+        ("below", "has version -1; a whole number from 0"),
+        ("words", "has version 'one'; a whole number from 0"),
+        ("silent", "has version None; a whole number from 0"),
+        ("needy", r"has needs \('nothing',\); some of .*agreements"),
+        ("seconds", "names that end in _seconds are those of what scores cost"),
+    ],
+)
+def test_a_score_whose_record_could_not_be_read_again_is_refused_before_anything_is_written(
+    store, small_plan, name, reason
+):
+    with pytest.raises(HnasError, match=reason):
+        small_plan(store, sample=2, scores=[name])
+    assert not Path(store.root).exists()
+
+
+def test_a_score_does_not_mix_its_numbers_with_those_of_another_in_the_run(whole, small_plan):
+    with pytest.raises(HnasError, match=r"name that is taken \(the run has one of the score weight"):
+        small_plan(whole, sample=2, scores=["weightier"])
+
+
+@pytest.mark.parametrize("name", ["rude", "ruder"])
+def test_a_score_that_changes_what_it_is_given_is_told_and_spoils_nothing(plain, store, small_plan, name):
+    with pytest.raises(HnasError, match=rf"the score {name} of \|.* it changed the network's weights or modes"):
+        fill(store, small_plan(store, sample=SAMPLE, scores=[name]))
+    fill(store, small_plan(store, sample=SAMPLE))  # in the same process, with its images in memory
+    assert exact_table(store, run_of(store)) == exact_table(plain, run_of(plain))
+
+
+def test_seconds_are_the_thread_s_only_where_torch_computes_in_one(monkeypatch):
+    clocks = {}
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        clocks[threads] = _clock(torch.zeros(1))
+    assert clocks == {1: time.thread_time, 2: time.perf_counter}
 
 
 # --- SQL
