@@ -162,9 +162,12 @@ def training_settings(
     from hnas.training import recipe_named
 
     changed = assignments(recipe_option, "--recipe-option", "cutout=16")
+    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+    for name, value in given.items():
+        if value is not None and changed.get(name, value) != value:
+            raise UsageError(f"{name} is {value} by its option and {changed[name]} by --recipe-option; give it once")
     if recipe is None and usual_epochs is not None:
         changed.setdefault("epochs", usual_epochs)
-    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
     whole = recipe_named(recipe or "nasbench201", changed | {name: n for name, n in given.items() if n is not None})
     rest = {name: value for name, value in changed.items() if name not in given}
     return TrainingSettings(

@@ -14,6 +14,7 @@ from torch import nn
 
 from hnas.allocator import keep_freed_memory
 from hnas.devices import choose_device
+from hnas.errors import UsageError
 from hnas.optim.evaluations import Evaluation, Query
 from hnas.pipeline.catalog.signals import Signal
 from hnas.pipeline.images import ImageDataset, open_dataset
@@ -295,7 +296,15 @@ class Trainer:
 
 
 def recipe_of(settings: TrainingSettings, dataset: ImageDataset) -> Recipe:
-    """The recipe that `settings` ask for; images are mirrored where that is not asked for and keeps their class."""
+    """The recipe that `settings` ask for; images are mirrored where that is not asked for and keeps their class.
+
+    Raises `UsageError` where its cutout leaves nothing of an image.
+    """
     options: dict[str, object] = {"epochs": settings.epochs, "batch_size": settings.batch_size, "lr": settings.lr}
     recipe = recipe_named(settings.recipe, options | settings.options)
+    if recipe.cutout >= 2 * dataset.size:
+        raise UsageError(
+            f"a cutout of {recipe.cutout} pixels leaves nothing of images of {dataset.size} x {dataset.size}; "
+            f"--recipe-option cutout={dataset.size // 2} blacks out a quarter, 0 nothing"
+        )
     return recipe if "flip" in settings.options else replace(recipe, flip=recipe.flip and dataset.flip)

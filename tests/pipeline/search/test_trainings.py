@@ -258,9 +258,14 @@ def test_recipes_and_sizes_are_asked_for_on_the_command_line_and_said(tmp_path: 
     assert ", recipe darts" in done.err
     assert "1 epoch of 1,500 images in batches of 96" in done.err
     assert json.loads(done.out)["valid_accuracy"] is None
-    wrong = hnas("evaluate", CONVOLUTION, *small, "--recipe", "darts", "--recipe-option", "epochs=1")
-    assert wrong.status == 2
-    assert "has no drop path" in wrong.err
+    for option, words in (
+        (("--recipe-option", "cutout=3"), "has no drop path"),
+        (("--recipe-option", "cutout=16"), "a cutout of 16 pixels leaves nothing of images of 8 x 8"),
+        (("--epochs", "2"), "epochs is 2 by its option and 1 by --recipe-option; give it once"),
+    ):
+        wrong = hnas("evaluate", CONVOLUTION, *small, "--recipe", "darts", "--recipe-option", "epochs=1", *option)
+        assert wrong.status == 2
+        assert words in wrong.err
     wrong = hnas("evaluate", CONVOLUTION, *small, "--recipe-option", "speed=1")
     assert (wrong.status, wrong.err.startswith("hnas: the field of a recipe 'speed' is unknown; choose from")) == (
         2,
