@@ -245,8 +245,10 @@ def _naming(arch: str, what: str = "the metrics") -> Iterator[None]:
         yield
     except HnasError as error:
         raise type(error)(f"{what} of {arch} could not be computed: {error}") from error
-    except Exception as error:  # a score may be anybody's
+    except (Exception, SystemExit) as error:  # a score may be anybody's
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, SystemExit):
+            reason = f"it ends the process, with {reason}"
         raise HnasError(f"{what} of {arch} could not be computed: {reason}") from error
 
 

@@ -36,6 +36,12 @@ class Wrong:
     def __call__(self, subject):
         raise KeyError("a file of its own")
 
+class Quits:
+    columns, version, shared = ("quits",), 1, False
+
+    def __call__(self, subject):
+        raise SystemExit(3)
+
 class Taken:
     columns, version, shared = ("kappa",), 1, False
 
@@ -78,6 +84,7 @@ ENTRY_POINTS = """[hnas.scores]
 spread = foreign_scores:Spread
 weight = foreign_scores:Weight
 wrong = foreign_scores:Wrong
+quits = foreign_scores:Quits
 taken = foreign_scores:Taken
 weightier = foreign_scores:Weightier
 seconds = foreign_scores:Seconds

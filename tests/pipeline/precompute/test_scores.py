@@ -232,9 +232,9 @@ def store_made_up(run: Run, chunk: Chunk) -> list[tuple[str, str]]:
 def test_a_score_that_cannot_be_stored_or_computed_is_told(store, small_plan):
     with pytest.raises(HnasError, match="its column kappa has a name that is taken"):
         small_plan(store, sample=2, scores=["taken"])
-    plan = small_plan(store, sample=2, scores=["wrong"])
-    with pytest.raises(HnasError, match=r"the score wrong of \|.* could not be computed: 'a file of its own'"):
-        fill(store, plan)
+    for name, reason in (("wrong", "'a file of its own'"), ("quits", "it ends the process, with 3")):
+        with pytest.raises(HnasError, match=rf"the score {name} of \|.* could not be computed: {reason}"):
+            fill(store, small_plan(store, sample=2, scores=[name]))
 
 
 @pytest.mark.parametrize(
