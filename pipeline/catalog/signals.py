@@ -39,7 +39,7 @@ class Signal:
             raise unknown("the accuracy", str(self.accuracy), COLUMNS)
 
     def __str__(self) -> str:
-        after = "" if self.epochs is None else f" after {self.epochs} epochs"
+        after = "" if self.epochs is None else f" after {self.epochs} epoch{'' if self.epochs == 1 else 's'}"
         on_the_way = "" if self.of is None else f" of {self.of}"
         words = self.accuracy.replace("valid_", "validation ").replace("_", " ")
         return f"{words}{after}{on_the_way} on {self.dataset} ({printable(self.source)})"

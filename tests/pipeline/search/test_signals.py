@@ -70,6 +70,7 @@ def pool_of(store: Store, signal: Signal | None, where: str | None = None) -> Ru
 def test_the_shortest_training_with_a_validation_accuracy_guides_and_the_longest_test_is_reported(store):
     connection = connect(store)
     assert choose_signal(connection, "nasbench201", "digits") == Signal("valid_accuracy", "short", "digits", 12)
+    assert str(Signal("valid_accuracy", "short", "digits", 1)) == "validation accuracy after 1 epoch on digits (short)"
     assert reported(connection, "nasbench201") == [
         Signal("test_accuracy", "long", "cifar100", 200),
         Signal("test_accuracy", "long", "digits", 200),
