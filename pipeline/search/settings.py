@@ -164,7 +164,7 @@ def training_settings(
     changed = assignments(recipe_option, "--recipe-option", "cutout=16")
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
     for name, value in given.items():
-        if value is not None and changed.get(name, value) != value:
+        if value is not None and name in changed and changed[name] != value:
             raise UsageError(f"{name} is {value} by its option and {changed[name]} by --recipe-option; give it once")
     if recipe is None and usual_epochs is not None:
         changed.setdefault("epochs", usual_epochs)

@@ -30,11 +30,13 @@ def locked(store: Store, *folder: str, name: str = ".lock", busy: str | None = N
     with store.writing(path):
         store.fs.makedirs(store.path(*folder), exist_ok=True)
         lock = FileLock(path, poll_interval=_POLL)
-        try:
-            lock.acquire(blocking=busy is None)
-        except Timeout:
-            raise HnasError(busy or "") from None
     try:
+        # Within: an interrupt may come when the lock is taken and nobody has been told.
+        with store.writing(path):
+            try:
+                lock.acquire(blocking=busy is None)
+            except Timeout:
+                raise HnasError(busy or "") from None
         yield
     finally:
-        lock.release()
+        lock.release(force=True)

@@ -125,7 +125,9 @@ def test_a_table_says_what_side_by_side_would_take_and_a_saved_search_may_go_on_
     for parallel in (None, 6):
         saved = open_search(connection, table, whole.search, parallel=parallel)
         assert saved.settings.parallel == (parallel or 4)
-        again = run_search(table, connection, replace(saved, history=saved.history[:5]))
+        early = saved.history[:5]
+        table.write_table(queries_table(early), "searches", whole.search, "queries.parquet")
+        again = run_search(table, connection, replace(saved, history=early))
         assert [replace(query, seconds=0, own_seconds=0) for query in again.queries[:5]] == steps[:5]
         assert len(again.queries) == 12
         assert ([query.arch for query in again.queries] == [query.arch for query in whole.queries]) or parallel
