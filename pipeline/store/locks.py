@@ -27,12 +27,11 @@ def locked(store: Store, *folder: str, name: str = ".lock", busy: str | None = N
     path = store.path(*folder, name)
     store.refuse_links(*folder, name)
     store.check_there()
-    with store.writing(path):
-        store.fs.makedirs(store.path(*folder), exist_ok=True)
-        lock = FileLock(path, poll_interval=_POLL)
+    lock = FileLock(path, poll_interval=_POLL)
     try:
         # Within: an interrupt may come when the lock is taken and nobody has been told.
         with store.writing(path):
+            store.fs.makedirs(store.path(*folder), exist_ok=True)
             try:
                 lock.acquire(blocking=busy is None)
             except Timeout:
