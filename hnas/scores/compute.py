@@ -88,11 +88,9 @@ def shared_scores(names: Collection[str], seen: Statistics) -> dict[str, float]:
 
 
 def own_scores(names: Collection[str], subject: Subject) -> dict[str, float]:
-    """The columns of those of the scores that have passes of their own."""
+    """The columns of the scores of these names, which have passes of their own."""
     numbers: dict[str, float] = {}
     for name in names:
-        score = registry[name]
-        if not score.shared:
-            with left_alone(subject):
-                numbers |= cast("OwnScore", score)(subject)
+        with left_alone(subject):
+            numbers |= cast("OwnScore", registry[name])(subject)
     return numbers
