@@ -1023,7 +1023,6 @@ def sql(
     """
     from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.console.query import run_query
-    from hnas.pipeline.console.shell import run_shell
     from hnas.pipeline.console.sinks import output_format, written_text
     from hnas.pipeline.console.streams import warn
 
@@ -1032,6 +1031,8 @@ def sql(
         raise UsageError("--output needs a QUERY whose result to write")
     connection = connect(_store(store, existing=True), _tables())
     if query is None:
+        from hnas.pipeline.console.shell import run_shell
+
         run_shell(connection, format=written_as, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         return
     rows = run_query(connection, query, format=written_as, output=output)

@@ -221,7 +221,8 @@ def _columns(
     With `runs`, the run's group, of their means on the architectures that all of them have.
     """
     pool = RunPool(connection, run, runs)
-    kinds = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {pool.table}").fetchall()}
+    rows = connection.sql(f"FROM {pool.table}")
+    kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
     costs = {f"{name}_seconds" for name in pool.columns}  # of scores
     static = [name for name in pool.columns if name not in COLUMNS and name not in costs and kinds[name] in _NUMERIC]
     wanted = [*COLUMNS, *static]

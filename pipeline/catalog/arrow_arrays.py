@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hnas.errors import HnasError
 from hnas.pipeline.io.checksums import GRAM_KEPT, metadata_of
@@ -73,11 +72,9 @@ def _kept_matrices(run: Run) -> set[int]:
     rows: set[int] = set()
     for name in run.parts():
         if GRAM_KEPT in metadata_of(run.store.verified(*run.place("metrics", name))):
-            rows |= set(
-                run.read_part(["ntk_row", "status"], name)
-                .filter(pc.field("status") != "nonfinite")["ntk_row"]
-                .to_pylist()
-            )
+            columns = run.read_part(["ntk_row", "status"], name).to_pydict()
+            pairs = zip(columns["ntk_row"], columns["status"], strict=True)
+            rows |= {row for row, status in pairs if status != "nonfinite"}
     return rows
 
 

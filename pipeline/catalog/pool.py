@@ -58,8 +58,7 @@ class RunPool:
             connection.execute(made, {**names, "runs": list(runs)})
         else:
             connection.execute(sql("run_pool", table=pool), {**names, "run": run})
-        described = connection.execute(f"DESCRIBE {pool}").fetchall()
-        self.columns = [name for name, *_ in described]
+        self.columns = connection.sql(f"FROM {pool}").columns
         self._look_up(performances, signal)
         condition = "TRUE" if where is None else self._condition(where, pool)
         made = sql("pool_rows", table=self.table, pool=pool, signal=performances, where=condition)
@@ -74,7 +73,7 @@ class RunPool:
     def _condition(self, where: str, pool: str) -> str:
         check_expression(self._connection, where, self.columns, "--where")
         with _computing(f"--where {where!r:.200} cannot be computed"):
-            kind = self._connection.execute(f"DESCRIBE SELECT ({where}\n) FROM {pool}").fetchall()[0][1]
+            kind = str(self._connection.sql(f"SELECT ({where}\n) FROM {pool}").types[0])
         if kind != "BOOLEAN":
             raise UsageError(f"--where {where!r:.200} is {kind.lower()}, no condition; an example is params < 1e6")
         return f"{where}\n"

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from itertools import groupby
 from string import Template
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.pipeline.catalog.arrow_arrays import ARRAYS, ArrayRows
+from hnas.pipeline.catalog.definitions import Definition, LazyConnection, names_in, statements
 from hnas.pipeline.catalog.score_columns import means, score_views
 from hnas.pipeline.catalog.table_files import Addresses, Check, File, Records, quoted
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, dataset_name, squeezed_dataset
@@ -31,10 +32,9 @@ from hnas.pipeline.store.run import Run, RunSettings, runs_of
 from hnas.pipeline.store.shipped_tables import runs_beside
 from hnas.pipeline.store.store import Store
 
-_SETTINGS = {
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # A table name must never resolve to a variable of this program.
     "python_enable_replacements": False,
-    "enable_progress_bar": False,
     # Extensions are code, and a query that needs one should not fetch it on its own.
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -59,7 +59,7 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     """An in-memory DuckDB connection with the store's views. The store is read, never written.
 
     Of the stores `also`, such as `hnas.pipeline.store.shipped_tables.shipped_tables()`, it has the runs that the store
-    does not have itself.
+    does not have itself. Each view is made when a statement first names it, over the files that were there on opening.
 
     Raises `HnasError` where the store is of another version or a run's settings are damaged. Other damage is found by
     the statement that comes to it: see `hnas.pipeline.catalog.table_files.told`.
@@ -70,39 +70,94 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     for record in records:
         place = runs[record["id"]].store
         record["place"] = "store" if place is store else place.location
-    connection = duckdb.connect(":memory:")
-    for name, value in _SETTINGS.items():
-        connection.execute(f"SET {name} = {str(value).lower()}")
-    connection.begin()  # some sixty statements, of which each would be a transaction of its own
+    connection = duckdb.connect(":memory:", config=_SETTINGS)
+    connection.execute("SET enable_progress_bar = false; CREATE SCHEMA empty; CREATE SCHEMA files")
+    making = _Making(connection)
     own = imported_columns(store)
     scores = score_views({record["id"]: record["scores"] for record in records}, [name for _, name in own])
-    connection.execute(sql("columns", scores=scores.stored))
-    connection.execute(_dataset_macro())
-    connection.execute(_own_columns(own))
+    making.add(sql("columns", scores=scores.stored))
+    making.add(_dataset_macro())
+    making.add(_own_columns(own))
     addresses = Addresses(connection)
-    checks = []
     for name, (column, found) in _table_files(store, runs.values()).items():
         read = sql("read_files", files=addresses.literal(found)) if found else ""
         if name == "compared":
             found = [*found, *_lost(store)]
-        checks.append(_create(connection, name, Check(column, found), read))
+        making.add_files(name, Check(column, found), read)
     for name, imported in imported_files(store).items():
         check = Check("arch", [File(store, file.parts) for file in imported])
-        checks.append(_create(connection, name, check, _imported(store, addresses, imported)))
-    _create_records(connection, "runs", lambda: records)
-    _create_records(connection, "searches", lambda: search_records(store))
-    _create_records(connection, "comparisons", lambda: comparison_records(store))
+        making.add_files(name, check, _imported(store, addresses, imported))
+    making.add_records("runs", lambda: records)
+    making.add_records("searches", lambda: search_records(store))
+    making.add_records("comparisons", lambda: comparison_records(store))
     for name, array in ARRAYS.items():
-        _create_arrays(connection, [runs[record["id"]] for record in records], name, array)
-    connection.execute(sql("own_views", values="".join(f', any_value("{name}") AS "{name}"' for _, name in own)))
-    connection.execute(sql("scores", **scores.names))
+        making.add_arrays([runs[record["id"]] for record in records], name, array)
+    making.add(sql("own_views", values="".join(f', any_value("{name}") AS "{name}"' for _, name in own)))
+    making.add(sql("scores", **scores.names))
     for name in ("macros", "spectrum", "averages", "views"):
-        connection.execute(sql(name))
-    connection.execute(sql("mean_pool", means=means(scores.columns)))
-    connection.commit()
-    for check in checks:
-        check.armed = True
-    return connection
+        making.add(sql(name))
+    making.add(sql("mean_pool", means=means(scores.columns)))
+    # It has all that DuckDB's own class has, which cannot be derived from.
+    return cast("duckdb.DuckDBPyConnection", LazyConnection(connection, making.definitions, making.checks))
+
+
+class _Making:
+    """The definitions of a connection in their order, and the checks of files among them."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self.definitions: list[Definition] = []
+        self.checks: list[Check] = []
+
+    def _add(self, name: str, text: str, create: Callable[[], object]) -> None:
+        self.definitions.append(Definition(name, names_in(text), create))
+
+    def add(self, text: str) -> None:
+        """What the statements of `text` create."""
+        for name, statement in statements(text):
+            self._add(name, statement, partial(self._connection.execute, statement))
+
+    def add_files(self, name: str, check: Check, read: str) -> None:
+        """The view `files.<name>` of what `read` gives, beside its `check`."""
+
+        def create() -> None:
+            self._connection.register(f"_check_{name}", check)
+            try:
+                self._connection.execute(text)
+            except duckdb.Error as error:
+                check.verify()
+                reason = str(error).splitlines()[0]
+                raise HnasError(
+                    f"the {name} of the store cannot be read: {reason}; restore or remove that file"
+                ) from error
+
+        text = sql("files", name=name, read=read)
+        self.checks.append(check)
+        self._add(f"files.{name}", text, create)
+
+    def add_records(self, name: str, read: Callable[[], list[dict[str, Any]]]) -> None:
+        """The view `files.<name>` of the records that `read` gives, in the columns of `empty.<name>`."""
+
+        def create() -> None:
+            schema = self._connection.sql(f"FROM empty.{name}").to_arrow_table().schema
+            self._connection.register(f"_{name}", Records(schema, read))
+            self._connection.execute(sql("records", name=name))
+
+        self._add(f"files.{name}", f"empty.{name}", create)
+
+    def add_arrays(self, runs: Sequence[Run], name: str, array: str) -> None:
+        """The view `files.<name>` over an array of all runs, none of which is read here."""
+        # Elsewhere a look costs a request, and an array that is not there has no rows either way.
+        having = [run for run in runs if not run.store.local or run.exists("ntk.zarr", array)]
+        named = [(run.name, f"_{name}_{run.name}") for run in having]
+        branches = "".join(sql("array_of_run", array=array, run=run, source=source) for run, source in named)
+
+        def create() -> None:
+            for run, (_, source) in zip(having, named, strict=True):
+                self._connection.register(source, ArrayRows(run, array))
+            self._connection.execute(sql("arrays", name=name, branches=branches))
+
+        self._add(f"files.{name}", f"empty.{name}", create)
 
 
 def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, list[File]]]:
@@ -154,18 +209,6 @@ def _lost(store: Store) -> list[File]:
     ]
 
 
-def _create(connection: duckdb.DuckDBPyConnection, name: str, check: Check, read: str) -> Check:
-    """Make the view `files.<name>` of what `read` gives, beside its `check`."""
-    connection.register(f"_check_{name}", check)
-    try:
-        connection.execute(sql("files", name=name, read=read))
-    except duckdb.Error as error:
-        check.verify()
-        reason = str(error).splitlines()[0]
-        raise HnasError(f"the {name} of the store cannot be read: {reason}; restore or remove that file") from error
-    return check
-
-
 def _imported(store: Store, addresses: Addresses, imported: list[ImportedFile]) -> str:
     """The branches of imported rows: one for each source, whose name is a constant in it."""
     branches = ""
@@ -185,24 +228,6 @@ def _own_columns(own: list[tuple[str, str]]) -> str:
 def _dataset_macro() -> str:
     known, squeezed = (", ".join(map(quoted, names)) for names in (KNOWN, map(squeezed_dataset, KNOWN)))
     return sql("datasets", known=known, squeezed=squeezed)
-
-
-def _create_records(connection: duckdb.DuckDBPyConnection, name: str, read: Callable[[], list[dict[str, Any]]]) -> None:
-    schema = connection.sql(f"FROM empty.{name}").to_arrow_table().schema
-    connection.register(f"_{name}", Records(schema, read))
-    connection.execute(sql("records", name=name))
-
-
-def _create_arrays(connection: duckdb.DuckDBPyConnection, runs: Sequence[Run], name: str, array: str) -> None:
-    """The view `files.<name>` over an array of all runs, none of which is read here."""
-    branches = ""
-    for run in runs:
-        # Elsewhere a look costs a request, and an array that is not there has no rows either way.
-        if not run.store.local or run.exists("ntk.zarr", array):
-            source = f"_{name}_{run.name}"
-            connection.register(source, ArrayRows(run, array))
-            branches += sql("array_of_run", array=array, run=run.name, source=source)
-    connection.execute(sql("arrays", name=name, branches=branches))
 
 
 def check_complete(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *, partial: bool = False) -> None:

@@ -70,7 +70,8 @@ def run_query(
     # A table name must never resolve to a variable of this program, nor a progress bar mix with the result on standard
     # output (DuckDB turns one on where Python runs without a script). In an aborted transaction nothing can be set.
     with contextlib.suppress(duckdb.Error):
-        connection.execute("SET python_enable_replacements = false; SET enable_progress_bar = false")
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute("SET enable_progress_bar = false")
 
     rows = 0
     with open_sink(output, stdout, format) if shown else contextlib.nullcontext(stdout) as sink:

@@ -1,8 +1,5 @@
 -- The columns that each kind of file has, as empty tables: a store without such files shows views without rows,
 -- and a column that only newer files hold reads as NULL in older ones.
-CREATE SCHEMA empty;
-CREATE SCHEMA files;
-
 CREATE TABLE empty.architectures (
     arch VARCHAR, canonical VARCHAR, params BIGINT, flops BIGINT, filename VARCHAR
 );
