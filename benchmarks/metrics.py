@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import authors
@@ -42,11 +43,17 @@ def batch(data: str | None, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(drawn.images), torch.from_numpy(drawn.labels)
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    begun = time.perf_counter()
+def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of one call by `clock`."""
+    begun = clock()
     call()
-    return time.perf_counter() - begun
+    return clock() - begun
+
+
+def step(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """A plain training step: forward, cross entropy and backward, without the update."""
+    F.cross_entropy(network(images), labels).backward()
+    network.zero_grad(set_to_none=True)
 
 
 def networks(name: str, count: int, seed: int) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -89,22 +96,14 @@ def main() -> None:
         ratios, seconds, their_ratios, apart = [], [], [], []
         print("step_ms  metrics_ms  ratio  " + ("authors_ms  ratio  " if published else "") + "architecture")
         for arch, network in networks(name, options.networks, options.seed):
-
-            def step(network: torch.nn.Module = network) -> None:
-                F.cross_entropy(network(images), labels).backward()
-                network.zero_grad(set_to_none=True)
-
-            def metrics(network: torch.nn.Module = network) -> None:
-                compute_metrics(network, images, labels)
-
-            def theirs(network: torch.nn.Module = network) -> dict[str, float]:
-                return authors.all_of(published, network, images, labels)
-
-            step()
-            metrics()
-            calls = [step, metrics]
+            calls: list[Callable[[], object]] = [
+                partial(step, network, images, labels),
+                partial(compute_metrics, network, images, labels),
+            ]
+            for call in calls:
+                call()
             if published:
-                calls.append(theirs)
+                calls.append(partial(authors.all_of, published, network, images, labels))
                 apart.append(authors.differences(published, network, images, labels))
             rounds = [[timed(call) for call in calls] for _ in range(options.repeats)]
             plain, full, *rest = (min(values) for values in zip(*rounds, strict=True))

@@ -10,29 +10,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
-from metrics import SPACES, batch, networks, spread
+from metrics import SPACES, batch, networks, spread, step, timed
 
 from hnas import compute_metrics
 from hnas.allocator import keep_freed_memory
 from hnas.scores.registry import scores
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of the processor that one call takes."""
-    begun = time.process_time()
-    call()
-    return time.process_time() - begun
-
-
-def step(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """A plain training step: forward, cross entropy and backward, without the update."""
-    F.cross_entropy(network(images), labels).backward()
-    network.zero_grad(set_to_none=True)
 
 
 def main() -> None:
@@ -61,7 +46,9 @@ def main() -> None:
                 calls[what] = partial(compute_metrics, network, images, labels, scores=names)
             for call in calls.values():
                 call()
-            rounds = [{what: timed(call) for what, call in calls.items()} for _ in range(options.repeats)]
+            rounds = [
+                {what: timed(call, time.process_time) for what, call in calls.items()} for _ in range(options.repeats)
+            ]
             best = {what: min(times[what] for times in rounds) for what in calls}
             for what in asked:
                 added[what].append((best[what] - best["columns"]) / best["step"])

@@ -9,47 +9,27 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.errors import UsageError, did_you_mean
 from hnas.optim.algorithm import Evaluation, EvaluationError
+from hnas.registry import Registry
 
 ENTRY_POINT_GROUP = "hnas.oracles"
 
 
-class Oracles(Mapping[str, Callable[..., Any]]):
-    """The installed oracles by name, those of the entry-point group `hnas.oracles`: functions, or classes of them.
-
-    One is imported when it is asked for. `oracles[name]` raises `UsageError` for an unknown name.
-    """
-
-    def _targets(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        targets = self._targets()
-        if name not in targets:
-            known = ["table", "train", "table,train", *sorted(targets)]
-            raise UsageError(
-                f"there is no oracle {name!r:.200}; choose from {', '.join(known)}, or give a command, such as "
-                f"'command: python train.py {{arch}}'{did_you_mean(name, known)}"
-            )
-        try:
-            found: Callable[..., Any] = targets[name].load()
-        except Exception as error:
-            raise HnasError(f"the oracle {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._targets()))
-
-    def __len__(self) -> int:
-        return len(self._targets())
+class _Oracles(Registry[Callable[..., Any]]):
+    def _unknown(self, name: str) -> UsageError:
+        known = ["table", "train", "table,train", *self]
+        return UsageError(
+            f"there is no oracle {name!r:.200}; choose from {', '.join(known)}, or give a command, such as "
+            f"'command: python train.py {{arch}}'{did_you_mean(name, known)}"
+        )
 
 
-oracles = Oracles()
+#: The installed oracles by name: functions, or classes of them. See `hnas.registry.Registry` for what is raised.
+oracles = _Oracles(ENTRY_POINT_GROUP, "oracle", {})
 
 
 def installed_oracle(

@@ -91,6 +91,11 @@ def own_scores(names: Collection[str], subject: Subject) -> dict[str, float]:
     """The columns of the scores of these names, which have passes of their own."""
     numbers: dict[str, float] = {}
     for name in names:
-        with left_alone(subject):
-            numbers |= cast("OwnScore", registry[name])(subject)
+        numbers |= own_score(cast("OwnScore", registry[name]), subject)
     return numbers
+
+
+def own_score(score: OwnScore, subject: Subject) -> dict[str, float]:
+    """The columns of a score with passes of its own, whatever it does to the subject."""
+    with left_alone(subject):
+        return score(subject)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.errors import UsageError, did_you_mean
 from hnas.metrics.columns import COLUMNS
+from hnas.registry import Registry
 
 if TYPE_CHECKING:
     from hnas.scores.protocol import Score
 
 ENTRY_POINT_GROUP = "hnas.scores"
 
-# The built-in scores work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
     "epe_nas": "hnas.scores.epe_nas:EPENAS",
     "fisher": "hnas.scores.fisher:Fisher",
@@ -35,46 +33,12 @@ _BUILT_IN = {
     "zico": "hnas.scores.zico:ZiCo",
 }
 
-_OWN = {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _BUILT_IN.items()}
-
 # Scores of the field that every run has anyway, as metrics or as columns that its space tells of an architecture.
 _ALWAYS = (*COLUMNS, "flops", "params")
 
 
-class Scores(Mapping[str, "Score"]):
-    """The scores by name: the built-in ones and those of the entry-point group `hnas.scores`.
-
-    A score is imported and made when it is asked for. `scores[name]` raises `UsageError` for an unknown name.
-    """
-
-    def _targets(self) -> dict[str, EntryPoint]:
-        installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-        return installed | _OWN
-
-    def __getitem__(self, name: str) -> Score:
-        # Looking through what is installed takes milliseconds, as much as a score of a network.
-        targets = _OWN if name in _OWN else self._targets()
-        if name not in targets:
-            raise UsageError(
-                f"there is no score {name!r}; installed are: {', '.join(sorted(targets))}{did_you_mean(name, targets)}"
-            )
-        try:
-            made: Score = targets[name].load()()
-        except Exception as error:
-            raise HnasError(f"score {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
-        return made
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._targets()))
-
-    def __len__(self) -> int:
-        return len(self._targets())
-
-    def __contains__(self, name: object) -> bool:
-        return name in _OWN or name in self._targets()
-
-
-scores = Scores()
+#: The scores by name, an object made anew each time. See `hnas.registry.Registry` for what is raised.
+scores: Registry[Score] = Registry(ENTRY_POINT_GROUP, "score", _BUILT_IN, made=True)
 
 
 def scores_named(text: str) -> list[str]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
-from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.errors import HnasError, UsageError
+from hnas.registry import Registry
 from hnas.spaces.protocols import Cache, Cached, SearchSpace, Tabulated
 
 ENTRY_POINT_GROUP = "hnas.spaces"
 
-# The built-in spaces work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
     "darts": "hnas.spaces.darts.space:DARTS",
     "nasbench101": "hnas.spaces.nasbench101.space:NASBench101",
@@ -20,56 +17,29 @@ _BUILT_IN = {
 }
 
 
-class SearchSpaces(Mapping[str, SearchSpace]):
+class SearchSpaces(Registry[SearchSpace]):
     """The installed search spaces by name: the built-in ones and those of the entry-point group `hnas.spaces`.
 
-    A space is imported and made when it is first asked for. `spaces[name]` raises `UsageError` for an unknown name.
+    A space is imported and made when it is first asked for. See `hnas.registry.Registry` for what is raised.
     """
 
     def __init__(self) -> None:
-        self._made: dict[str, SearchSpace] = {}
+        super().__init__(ENTRY_POINT_GROUP, "search space", _BUILT_IN, made=True)
+        self._spaces: dict[str, SearchSpace] = {}
         self.cache: Cache | None = None
 
-    def _targets(self) -> dict[str, EntryPoint]:
-        installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-        return installed | {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _BUILT_IN.items()}
-
     def __getitem__(self, name: str) -> SearchSpace:
-        if name not in self._made:
-            targets = self._targets()
-            if name not in targets:
-                known = ", ".join(sorted(targets))
-                raise UsageError(
-                    f"there is no search space {name!r}; installed are: {known}{did_you_mean(name, targets)}"
-                )
-            try:
-                self._made[name] = targets[name].load()()
-            except Exception as error:
-                raise HnasError(f"search space {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
+        if name not in self._spaces:
+            self._spaces[name] = super().__getitem__(name)
             self.keep_in(self.cache)
-        return self._made[name]
+        return self._spaces[name]
 
     def keep_in(self, cache: Cache | None) -> None:
         """Have all spaces keep in `cache` what they work out once."""
         self.cache = cache
-        for space in self._made.values():
+        for space in self._spaces.values():
             if isinstance(space, Cached):
                 space.cache = cache
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The space of that name, or `default` where there is none."""
-        if name not in self:
-            return default
-        return self[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._targets()))
-
-    def __len__(self) -> int:
-        return len(self._targets())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._targets()
 
 
 search_spaces = SearchSpaces()

@@ -29,9 +29,9 @@ from hnas.pipeline.store.claim_log import standing
 from hnas.pipeline.store.run import Run, RunSettings
 from hnas.pipeline.store.scores import FURTHER, has_part, part_name, stored_row, write_part
 from hnas.pipeline.store.store import Store, digest
+from hnas.scores.compute import own_score
 from hnas.scores.protocol import OwnScore, Score, SharedScore, Subject
 from hnas.scores.registry import scores
-from hnas.scores.undisturbed import left_alone
 from hnas.spaces import search_spaces
 
 Images = tuple[np.ndarray, np.ndarray]
@@ -232,8 +232,7 @@ def _own_scores(
     for key, score in own.items():
         begun = clock()
         with _naming(arch, _called(key)):
-            with left_alone(subject):
-                numbers = score(subject)
+            numbers = own_score(score, subject)
             found |= stored_row(key, score.columns, numbers, clock() - begun)
     return found
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from hnas.errors import HnasError, UsageError, did_you_mean
+from hnas.errors import UsageError
 from hnas.optim.methods.protocol import Method, Parallel
 from hnas.optim.pools import Pool
+from hnas.registry import Registry
 
 ENTRY_POINT_GROUP = "hnas.methods"
 
-# The built-in methods work from a checkout as well, where no entry point is installed.
 _BUILT_IN = {
     "authors": "hnas.optim.methods.authors:Authors",
     "best-of": "hnas.optim.methods.best_of:BestOf",
@@ -43,40 +41,8 @@ _BUILT_IN = {
 }
 
 
-class Methods(Mapping[str, type[Method]]):
-    """The search methods by name: the built-in ones and those of the entry-point group `hnas.methods`.
-
-    A method is imported when it is first asked for. `methods[name]` raises `UsageError` for an unknown name.
-    """
-
-    def _targets(self) -> dict[str, EntryPoint]:
-        installed = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-        return installed | {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _BUILT_IN.items()}
-
-    def __getitem__(self, name: str) -> type[Method]:
-        targets = self._targets()
-        if name not in targets:
-            raise UsageError(
-                f"there is no search method {name!r}; installed are: {', '.join(sorted(targets))}"
-                f"{did_you_mean(name, targets)}"
-            )
-        try:
-            found: type[Method] = targets[name].load()
-        except Exception as error:
-            raise HnasError(f"search method {name!r} ({targets[name].value}) cannot be loaded: {error}") from error
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._targets()))
-
-    def __len__(self) -> int:
-        return len(self._targets())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._targets()
-
-
-methods = Methods()
+#: The classes of search methods by name. See `hnas.registry.Registry` for what is raised.
+methods: Registry[type[Method]] = Registry(ENTRY_POINT_GROUP, "search method", _BUILT_IN)
 
 
 def parallel_of(name: str) -> Parallel:

@@ -27,7 +27,7 @@ def test_the_pages_score_of_another_package_is_computed(monkeypatch: pytest.Monk
     page: dict[str, Any] = {}
     exec(BLOCKS[1], page)
     monkeypatch.setattr(EntryPoint, "load", lambda point: page["Units"])
-    monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("units", "my_package:Units", group)])
+    monkeypatch.setattr("hnas.registry.entry_points", lambda group: [EntryPoint("units", "my_package:Units", group)])
     network = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     assert compute_metrics(network, torch.randn(4, 6), torch.arange(4) % 3, scores="units").scores == {"units": 5.0}
 

@@ -49,7 +49,7 @@ def test_a_score_of_another_package_is_found_by_its_entry_point(monkeypatch: pyt
         EntryPoint("ours", "tests.hnas.scores.test_registry:Foreign", registry.ENTRY_POINT_GROUP),
         EntryPoint("broken", "tests.hnas.scores.nowhere:Foreign", registry.ENTRY_POINT_GROUP),
     ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr("hnas.registry.entry_points", lambda group: points)
     assert scores["ours"].columns == ("ours",)
     assert "ours" in scores_named("all")
     with pytest.raises(HnasError, match=r"score 'broken' .* cannot be loaded"):

@@ -65,7 +65,8 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
     def pretend(**targets: str) -> SearchSpaces:
         points = EntryPoints(EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in targets.items())
         others = EntryPoints([EntryPoint("stranger", "nowhere:Nothing", "another.group")])
-        monkeypatch.setattr(registry, "entry_points", lambda **wanted: EntryPoints([*points, *others]).select(**wanted))
+        installed = EntryPoints([*points, *others])
+        monkeypatch.setattr("hnas.registry.entry_points", lambda **wanted: installed.select(**wanted))
         spaces = SearchSpaces()
         monkeypatch.setattr(registry, "search_spaces", spaces)
         return spaces
