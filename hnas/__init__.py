@@ -19,7 +19,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hnas.errors import HnasError, UsageError
     from hnas.metrics import Metrics
-    from hnas.optim.algorithm import Evaluation, EvaluationError, Query, Search, search
+    from hnas.optim.algorithm import Evaluation, EvaluationError, Query, Search, best, search
+    from hnas.optim.methods.protocol import Proposal
     from hnas.optim.objective import objective
     from hnas.optim.pools import ArrayPool
     from hnas.pipeline.models import load
@@ -35,11 +36,13 @@ __all__ = [
     "EvaluationError",
     "HnasError",
     "Metrics",
+    "Proposal",
     "Query",
     "Recipe",
     "Search",
     "SearchSpace",
     "UsageError",
+    "best",
     "compute_metrics",
     "initialise",
     "load",
@@ -59,7 +62,9 @@ _HOMES = {
     "ArrayPool": "hnas.optim.pools",
     "Evaluation": "hnas.optim.algorithm",
     "EvaluationError": "hnas.optim.algorithm",
+    "Proposal": "hnas.optim.methods.protocol",
     "Query": "hnas.optim.algorithm",
+    "best": "hnas.optim.algorithm",
     "Search": "hnas.optim.algorithm",
     "search": "hnas.optim.algorithm",
     "SearchSpace": "hnas.spaces",
@@ -76,3 +81,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hnas' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -199,7 +199,7 @@ def search(
     Raises `UsageError` for impossible settings and pools, `HnasError` where the history is not of this search, and what
     the oracle raises.
 
-    >>> from hnas import ArrayPool, search
+    >>> from hnas import ArrayPool, best, search
     >>> pool = ArrayPool(["a", "b", "c"], {"trace": [1.0, 2.0, 3.0], "kappa": [10.0, 20.0, 40.0]})
     >>> queries = search(pool, {"a": 90.1, "b": 92.5, "c": 91.3}.__getitem__, queries=3, seed=0)
     >>> best(queries).arch, best(queries).performance

@@ -32,6 +32,11 @@ def objective(metric: Array, kappa: Array, *, mu: float, nu: float, t: float = 1
 
     `inf` where κ is infinite or not positive, or M is zero or not a number. The authors' own program uses t = 1/2.
     Raises `UsageError` unless t > 0.
+
+    >>> import numpy as np
+    >>> from hnas import objective
+    >>> objective(np.array([2.0, 2.0, 0.0]), np.array([8.0, np.inf, 1.0]), mu=1.0, nu=3.0)
+    array([ 5., inf, inf])
     """
     check_exponent(t)
     m = np.abs(metric)

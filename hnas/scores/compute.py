@@ -54,6 +54,19 @@ def compute_metrics(
 
     Raises `UsageError` for a network, images or labels that cannot be measured and for an unknown score, with the
     reason in one sentence, and `HnasError` with torch's own where the network fails on the images.
+
+    >>> import torch
+    >>> from hnas import compute_metrics, initialise
+    >>> network = initialise(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), seed=0)
+    >>> images = torch.eye(4, 12).view(4, 3, 2, 2)
+    >>> metrics = compute_metrics(network, images, torch.tensor([0, 0, 1, 1]), scores="naswot")
+    >>> metrics.ntk
+    tensor([[2., 1., 0., 0.],
+            [1., 2., 0., 0.],
+            [0., 0., 2., 1.],
+            [0., 0., 1., 2.]], dtype=torch.float64)
+    >>> round(metrics.kappa, 6), sorted(metrics.columns())[:3], list(metrics.scores)
+    (3.0, ['grad_norm', 'grad_norm_l2', 'grasp'], ['naswot'])
     """
     names = scores_named(scores if isinstance(scores, str) else ",".join(scores)) if scores else []
     metrics = queue_metrics(network, images, labels, ntk, needs(names)).result()

@@ -21,6 +21,11 @@ class SearchSpaces(Registry[SearchSpace]):
     """The installed search spaces by name: the built-in ones and those of the entry-point group `hnas.spaces`.
 
     A space is imported and made when it is first asked for. See `hnas.registry.Registry` for what is raised.
+
+    >>> from hnas import search_spaces
+    >>> space = search_spaces["nasbench201"]
+    >>> space.size, space.canonical("|none~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|none~2|")
+    (15625, 'y=0')
     """
 
     def __init__(self) -> None:

@@ -65,6 +65,16 @@ def train(
             recipe, a bad mean or std, a negative seed.
         DivergedError: the loss or a weight stopped being finite.
         HnasError: the checkpoint is that of another network.
+
+    >>> import torch
+    >>> from hnas import Recipe, initialise, train
+    >>> network = initialise(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), seed=0)
+    >>> images = torch.arange(8).remainder(2).mul(255).to(torch.uint8).view(8, 1, 1, 1).expand(8, 3, 4, 4)
+    >>> labels = torch.arange(8).remainder(2)
+    >>> recipe = Recipe(epochs=20, batch_size=4, crop=False)
+    >>> result = train(network, images, labels, mean=[0.5] * 3, std=[0.5] * 3, recipe=recipe, seed=0)
+    >>> result.train_accuracy, len(result.curve)
+    (100.0, 20)
     """
     start = time.perf_counter()
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]

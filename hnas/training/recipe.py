@@ -24,6 +24,10 @@ class Recipe:
     auxiliary: the weight of the loss of a second classifier, which the network returns beside its logits.
     mixed: bfloat16 where torch's autocast has it, on GPUs only.
     valid: the share of the training images that is held out for validation, by whoever splits them: `train` does not.
+
+    >>> from hnas import Recipe
+    >>> Recipe(epochs=12, flip=False).lr
+    0.1
     """
 
     epochs: int = 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from hnas import HnasError, UsageError
-from hnas.optim import algorithm
 from hnas.optim.algorithm import Search, best, search
 from hnas.optim.evaluations import Evaluation, Query
 from hnas.optim.methods.hnas import HNAS
@@ -464,11 +462,6 @@ def test_the_first_points_are_those_of_scipy(n: int, d: int, seed: int) -> None:
 
     expected = qmc.LatinHypercube(d=d, rng=np.random.default_rng(seed)).random(n)
     assert np.array_equal(latin_hypercube(n, d, np.random.default_rng(seed)), expected)
-
-
-def test_the_example_of_search_runs() -> None:
-    done = doctest.testmod(algorithm)
-    assert (done.failed, done.attempted > 0) == (0, True)
 
 
 # The front of two objectives.
