@@ -7,7 +7,7 @@ from hnas.pipeline.console import exit as ending
 # isort: split
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -573,27 +573,27 @@ def search(
     own = own_oracle(oracle, oracle_option or (), timeout=oracle_timeout, epochs=epochs)
     place = _store(store)
     connection = connect(place, _tables())
+    trained: dict[str, Any] = {
+        "recipe": recipe,
+        "recipe_option": recipe_option or (),
+        "batch_size": batch_size,
+        "lr": lr,
+        "threads": threads,
+        "channels": channels,
+        "cells": cells,
+        "image_size": image_size,
+    }
     training = training_of_search(
-        oracle,
-        dataset,
-        save=save is not None,
-        resumed=resume is not None,
-        recipe=recipe,
-        recipe_option=recipe_option or (),
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        threads=threads,
-        channels=channels,
-        cells=cells,
-        image_size=image_size,
+        oracle, dataset, epochs=epochs, save=save is not None, resumed=resume is not None, **trained
     )
+    settings = options_of(option or []) | ({"minimise": minimise} if minimise is not None else {})
     if resume is not None:
         if warm_start:
             raise UsageError("--warm-start is for the beginning of a search, which --resume goes on with; leave it out")
         name, argument = method_of(method, metric=metric, by=by)
-        usual = {"method": "hnas", "t": 1.0, "acquisition": "ei", "seed": 0}
+        usual = {"method": "hnas", "t": 1.0, "acquisition": "ei", "seed": 0, "average": False, "options": {}}
         asked = {"method": name, "t": t, "acquisition": acquisition, "seed": seed}
+        asked |= {"average": average, "options": settings}
         started = open_search(
             connection,
             place,
@@ -604,6 +604,11 @@ def search(
             queries=queries,
             budget=budget,
             where=condition(where, max_params=max_params, max_flops=max_flops),
+            run=run,
+            accuracy=accuracy,
+            source=source,
+            trained={"epochs": epochs, "dataset": dataset, **trained},
+            final=save is not None,
             **{setting: value for setting, value in asked.items() if value != usual[setting]},
         )
     elif space is not None:
@@ -629,7 +634,7 @@ def search(
             t=t,
             acquisition=acquisition,
             seed=seed,
-            options=options_of(option or []) | ({"minimise": minimise} if minimise is not None else {}),
+            options=settings,
             parallel=1 if parallel is None else parallel,
         )
     else:
@@ -656,6 +661,8 @@ def search(
             prepared = prepare(
                 connection, started.settings, oracle=evaluate, known=started.known, device=device, partial=partial
             )
+            for remark in prepared.pool.remarks():
+                warn(remark)
             print(dry_run_text(started, *prepared.estimate()))
             return
         result = run_search(
@@ -764,6 +771,7 @@ def compare(
     from hnas.pipeline.comparison.request import new_comparison
     from hnas.pipeline.comparison.results import Results
     from hnas.pipeline.comparison.specs import parse_specs
+    from hnas.pipeline.console.streams import warn
     from hnas.pipeline.io.figure_files import check_figure
     from hnas.pipeline.io.terminal_tables import terminal_width
     from hnas.pipeline.search.oracles import own_oracle
@@ -813,7 +821,7 @@ def compare(
     )
     with space_cache(place):
         if dry_run:
-            work = open_comparison(place, connection, comparison, device=device, partial=partial)
+            work = open_comparison(place, connection, comparison, device=device, partial=partial, notice=warn)
             todo = missing(place, comparison)
             print(estimate_text(comparison, work, todo, workers=workers, cluster=scheduler is not None))
             return
@@ -829,6 +837,7 @@ def compare(
                 device=device,
                 partial=partial,
                 progress=reporter,
+                notice=warn,
             )
         finally:
             reporter.close()

@@ -23,8 +23,8 @@ class UsageError(HnasError):
 
 def check_seed(seed: int, name: str = "seed") -> None:
     """Raise `UsageError`, which calls the number by `name`, unless 0 ≤ seed < 2⁶³."""
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"{name} {seed} cannot be; give a number from 0 to 2**63 - 1")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"{name} {seed!r:.100} cannot be; give a whole number from 0 to 2**63 - 1")
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -238,6 +238,11 @@ def search(
 
 def check_limits(queries: int | None, budget: float | None, parallel: int = 1) -> None:
     """Raise `UsageError` unless a search with these limits makes at least one query and ends."""
+    for name, value in (("parallel", parallel), ("queries", queries)):
+        if value is not None and not isinstance(value, int):
+            raise UsageError(f"{name} is {value!r:.100}; give a whole number")
+    if budget is not None and not isinstance(budget, int | float):
+        raise UsageError(f"budget is {budget!r:.100}; give a number of seconds")
     if not 1 <= parallel <= MOST_PARALLEL:
         raise UsageError(f"{parallel} evaluations at a time cannot be; ask for 1 to {MOST_PARALLEL}")
     if queries is None and budget is None:

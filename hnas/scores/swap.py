@@ -3,8 +3,8 @@
 `s_iu` is 1 where unit u is active for image i, else 0. At most the number of units, and at most 2ᵐ. NaN for a network
 without a ReLU or as `naswot`.
 
-Regularised SWAP is `swap exp(−(params − μ)² / σ)` with μ and σ chosen for a space: in SQL
-`swap * exp(-(params - mu) ** 2 / sigma)`.
+Regularised SWAP is `swap exp(−(params − μ)² / σ)` with μ and σ chosen for a space: `swap_regularised(swap, params, mu,
+sigma)` in SQL. The program counts parameters in thousands.
 
 Source: Peng, Song, Fayek, Ciesielski, Chang, "SWAP-NAS: Sample-Wise Activation Patterns for Ultra-fast NAS", ICLR 2024,
 definition 3.2. Its program has 16 images, averages 32 initialisations, and counts ReLUs of feature maps only, so not

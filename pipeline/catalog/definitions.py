@@ -117,6 +117,10 @@ class LazyConnection:
             for position in wanted:
                 self._definitions[position].create()
                 self._left.discard(position)
+        except duckdb.Error:
+            for check in self._checks:  # a file whose columns are of other types than the views compute with
+                check.verify()
+            raise
         finally:
             for check in self._checks:
                 check.armed = True

@@ -14,8 +14,9 @@ from typing import Any
 import duckdb
 
 from hnas.errors import UsageError, did_you_mean
+from hnas.scores.registry import scores
 
-# Functions of one row, and macros over ranks among all; the last are the operators LIKE and ILIKE.
+# Functions of one row, and macros, two over ranks among all; the last are the operators LIKE and ILIKE.
 _SCALAR = frozenset(
     (
         *(
@@ -34,6 +35,7 @@ _SCALAR = frozenset(
             "pow",
             "rank_share",
             "round",
+            "swap_regularised",
         ),
         *("round", "sign", "sqrt", "isfinite", "isinf", "isnan", "length", "lower", "upper", "contains", "starts_with"),
         *("regexp_matches", "~~", "!~~", "~~*", "!~~*"),
@@ -91,10 +93,12 @@ def check_expression(
             if len(path) != 1 or path[0].lower() not in known:
                 column = ".".join(path)
                 named_in = "" if column == expression else f" named by {quoted}"
-                raise UsageError(
-                    f"the pool has no column {column!r:.100}{named_in}; it has {', '.join(columns)}"
-                    f"{did_you_mean(column, columns)}"
+                mend = (
+                    f"; the run's `hnas precompute` with --scores {column} computes it"
+                    if column in scores
+                    else did_you_mean(column, columns)
                 )
+                raise UsageError(f"the pool has no column {column!r:.100}{named_in}; it has {', '.join(columns)}{mend}")
             named = True
         elif node["class"] not in _CLASSES:
             raise UsageError(f"{quoted} has a part that is no column, number or comparison; write one over the columns")
@@ -111,7 +115,7 @@ def check_expression(
 
 
 def _names() -> list[str]:
-    return sorted(name for name in _SCALAR if name.isalnum())
+    return sorted(name for name in _SCALAR if name.isidentifier())
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

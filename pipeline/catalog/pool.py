@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -24,6 +25,8 @@ from hnas.pipeline.store.run import run_or_mean
 from hnas.spaces import search_spaces
 from hnas.spaces.protocols import Recalling, SearchSpace
 
+#: The mean of the stored matrices: what `RunPool.column` may be asked for, no column, since reading them takes long.
+GRAM_MEAN = "gram_mean"
 # Each pool has temporary tables of its own, which no other pool of the connection names.
 _numbers = itertools.count(1)
 
@@ -53,7 +56,7 @@ class RunPool:
         pool, performances, self.table = f"run_pool_{number}", f"signal_{number}", f"pool_rows_{number}"
         names = {"space": self.space_name, "dataset": found[0][1] if found else None}
         if runs:
-            scores = [name for (name,) in connection.execute("FROM files.score_columns").fetchall()]
+            scores = [name for (name,) in connection.execute("SELECT name FROM files.score_columns").fetchall()]
             made = sql("mean_run_pool", table=pool, means=means(scores))
             connection.execute(made, {**names, "runs": list(runs)})
         else:
@@ -120,6 +123,8 @@ class RunPool:
 
     def column(self, expression: str) -> Array:
         """The numbers (n,) of an SQL expression over the pool's columns; see `Pool`."""
+        if expression == GRAM_MEAN and expression not in self.columns:
+            return self._gram_means
         if expression not in self._values:
             self._check(expression)
             query = f"SELECT ({expression}\n)::DOUBLE AS value FROM {self.table} ORDER BY id"
@@ -127,6 +132,36 @@ class RunPool:
                 values = self._connection.execute(query).fetchnumpy()["value"]
             self._values[expression] = _filled(values)
         return self._values[expression]
+
+    @cached_property
+    def _gram_means(self) -> Array:
+        """The means (n,) of the stored matrices, or of those over runs, read only where they are asked for."""
+        runs = list(self._runs) or [self._run]
+        kept = "SELECT count(*) FROM files.grams WHERE list_contains(?, run)"
+        if not self._connection.execute(kept, [runs]).fetchall()[0][0]:
+            raise UsageError(
+                f"{self} keeps no Gram matrices, and so has no {GRAM_MEAN}; `hnas precompute` with --keep-gram keeps "
+                "them"
+            )
+        made = sql("gram_means", rows=self.table)
+        return _filled(self._connection.execute(made, {"runs": runs}).fetchnumpy()["value"])
+
+    def remarks(self) -> list[str]:
+        """A sentence for each score that a column was asked for by, and that some of the candidates lack.
+
+        NaN is a score too, of a network that has no other.
+        """
+        scores = self._connection.execute("SELECT name, score FROM files.score_columns").fetchall()
+        named = " ".join([*self._values, *(text for key in self._candidates for text in key if text)])
+        asked = [(column, score) for column, score in scores if re.search(rf"\b{column}\b", named)]
+        counted = ", ".join(["count(*)", *(f"count({column})" for column, _ in asked)])
+        size, *known = self._connection.execute(f"SELECT {counted} FROM {self.table}").fetchall()[0]
+        return [
+            f"{size - count:,} of the {size:,} candidates lack the score {column}, and come last or not at all; the "
+            f"run's `hnas precompute` with --scores {score} computes it"
+            for (column, score), count in zip(asked, known, strict=True)
+            if count < size and column != f"{score}_seconds"
+        ]
 
     def minimiser(self, metric: str, limited: str | None = None) -> DuckDBMinimiser:
         """See `Pool`; `metric` and `limited` are SQL expressions too."""

@@ -30,6 +30,7 @@ def score_views(asked: Mapping[str, Sequence[ScoreColumns]], own: Collection[str
     rows = [(run, score) for run, found in sorted(asked.items()) for score in sorted(found)]
     newest = {score.name: score for score in sorted(score for _, score in rows)}  # of a name the highest comes last
     shown: dict[str, str] = {}
+    of = {column: score.name for score in newest.values() for column in (*score.columns, score.seconds)}
     for score in newest.values():
         for column in (*score.columns, score.seconds):
             if column not in own and column not in _TAKEN:
@@ -39,6 +40,7 @@ def score_views(asked: Mapping[str, Sequence[ScoreColumns]], own: Collection[str
         "source": "files" if rows else "empty",  # where there are none, no statement pays for looking
         "values": "".join(f', any_value("{name}")::DOUBLE AS "{column}"' for column, name in shown.items()),
         "columns": ", ".join(map(quoted, shown)),
+        "of": ", ".join(quoted(of[column]) for column in shown),
         "runs": ", ".join(quoted(run) for run, _ in rows),
         "names": ", ".join(quoted(score.name) for _, score in rows),
         "versions": ", ".join(str(score.version) for _, score in rows),

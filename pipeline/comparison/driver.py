@@ -71,14 +71,19 @@ def open_comparison(
     *,
     device: str = "auto",
     partial: bool = False,
+    notice: Callable[[str], None] = lambda sentence: None,
 ) -> Opened:
     """The pool of a comparison, after each of its methods was found to be one that the pool can serve.
 
-    Raises `UsageError` where one is not, and what `hnas.pipeline.search.prepared.prepare` raises. Writes nothing.
+    `notice` gets a sentence for each score that a part of the pool lacks. Writes nothing.
+
+    Raises `UsageError` where one is not, and what `hnas.pipeline.search.prepared.prepare` raises.
     """
     work = Opened(_job(store, comparison, device, partial), store, connection, comparison.known)
     for k in range(len(comparison.methods)):
         work.prepared(k)
+    for remark in work.pool.remarks():
+        notice(remark)
     return work
 
 
@@ -104,19 +109,21 @@ def compare(
     device: str = "auto",
     partial: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
+    notice: Callable[[str], None] = lambda sentence: None,
     task: Callable[[Job, Part], int] = run_part,
 ) -> Opened:
     """Make the searches of `comparison` that the store lacks, and return its pool.
 
     `workers` local processes (default: one for each core, or GPU where trainings use them), or the cluster at the
-    `scheduler` address. `partial` allows a run that is unfinished; `task` is what a worker does with a part.
+    `scheduler` address. `partial` and `notice` are those of `open_comparison`; `task` is what a worker does with a
+    part.
 
     Raises `UsageError` for a method that the pool cannot serve, and `HnasError` where the scheduler does not answer, a
     search fails, or the user interrupts; the parts that finished stay.
     """
     check_workers(workers, scheduler)
     certificates.check(scheduler)
-    work = open_comparison(store, connection, comparison, device=device, partial=partial)
+    work = open_comparison(store, connection, comparison, device=device, partial=partial, notice=notice)
     if not missing(store, comparison):
         return work
     store.prepare()

@@ -2,7 +2,7 @@
 
 Such a folder is called `.<name>.<random>.part` and locked as long as its process lives; one without a lock is what a
 killed process left, and goes with the next folder that is written to that place. Whoever is going to write a folder
-again holds it meanwhile, so that nobody removes it.
+again holds it meanwhile, so that nobody removes it, or writes it too.
 """
 
 from __future__ import annotations
@@ -50,25 +50,27 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 class Hold:
-    """Holds a folder for as long as this object lives, once there is one: see `in_use`."""
+    """Holds a folder, there or not yet, until it is closed: see `in_use`. At most one process does so at a time.
+
+    What holds it is an empty folder beside it, as one that is being filled. Raises `BlockingIOError` where it is in
+    use, `OSError` where its parent cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._handle = folder, -1
-        self.renew()
+        parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(parent, fcntl.LOCK_EX)  # of two that begin at once one sees the other
+            if in_use(folder):
+                raise BlockingIOError(folder)
+            self._handle, self._aside = _create(folder)
+        finally:
+            os.close(parent)
 
-    def renew(self) -> None:
-        """Hold the folder that has taken the place of the one that was there."""
-        self._release()
-        with contextlib.suppress(OSError):
-            self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-    def _release(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-        self._handle = -1
-
-    __del__ = _release
+    def close(self) -> None:
+        """Give the folder free."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        os.close(self._handle)
 
 
 def in_use(folder: Path) -> bool:

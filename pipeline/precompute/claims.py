@@ -19,7 +19,7 @@ from hnas.pipeline.precompute.worker import Chunk
 from hnas.pipeline.store.claim_log import Drivers, Log, logged
 from hnas.pipeline.store.ntk_arrays import Blocks
 from hnas.pipeline.store.run import Part, Run
-from hnas.pipeline.store.scores import has_part, part_name, scored
+from hnas.pipeline.store.scores import forget_scores, has_part, part_name, scored
 
 # Blocks that `ntk.zarr` gets at a time: making it longer rewrites its metadata, not its content.
 _ROOM = 64
@@ -83,8 +83,11 @@ class Claims:
             self._joined = True
             self._refresh()
 
-    def leave(self, *, clean: bool) -> None:
-        """Give up what is not stored. The last command of a run drops unused rows and, if all went well, the logs."""
+    def leave(self, *, clean: bool, failed: bool = False) -> None:
+        """Give up what is not stored. The last command of a run drops unused rows and, if all went well, the logs.
+
+        Where it `failed` it takes back what was asked of scores that no class has: they may not be computable at all.
+        """
         with self._run.locked():
             if stands := self._joined and self._drivers.stands():
                 for chunk in list(self._mine.values()):
@@ -95,6 +98,8 @@ class Claims:
             if clean and stands and self.commands == 1:
                 self._arrays.trim(self._end)
                 self._drivers.forget()
+            if failed and stands and self.commands == 1:
+                forget_scores(self._run, self._keys)
 
     # --- chunks
 
@@ -295,7 +300,7 @@ def joined(claims: Claims) -> Iterator[Claims]:
     try:
         claims.join()
         yield claims
-    except BaseException:
-        claims.leave(clean=False)
+    except BaseException as error:
+        claims.leave(clean=False, failed=isinstance(error, HnasError))
         raise
     claims.leave(clean=True)

@@ -69,6 +69,8 @@ def confirmed_oracle(settings: SearchSettings, oracle: str, own: OwnOracle | Non
     Raises `UsageError` where the settings, which may be a store's, name another one.
     """
     if settings.own is None and own is None:
+        if oracle not in ("table", settings.oracle):  # the first is what it is where none is given
+            raise refused(settings)
         return None
     saved = settings.own
     if saved is None or own is None or settings.oracle != oracle or replace(saved, timeout=own.timeout) != own:
@@ -90,7 +92,9 @@ def refused(settings: SearchSettings) -> UsageError:
 
 
 def function_oracle(function: Callable[..., Any], epochs: int | None) -> tuple[str, OwnOracle]:
-    """How the settings of a search name a function that a program gave."""
+    """How the settings of a search name a function that a program gave. Raises `UsageError` for `epochs` below 1."""
+    if epochs is not None and not (isinstance(epochs, int) and epochs >= 1):
+        raise UsageError(f"epochs is {epochs!r:.100}; give a whole number from 1")
     return f"{_FUNCTION}{name_of(function)}", OwnOracle(epochs=epochs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,9 +13,9 @@ import pyarrow as pa
 from hnas.errors import HnasError, UsageError, did_you_mean
 from hnas.optim.algorithm import Query, check_limits
 from hnas.pipeline.catalog.signals import signal_of_views
-from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.io.dataset_names import canonical_dataset, dataset_name
 from hnas.pipeline.search.request import StartedSearch
-from hnas.pipeline.search.settings import SearchSettings
+from hnas.pipeline.search.settings import SearchSettings, assignments
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.warm_starts import read_known
 
@@ -43,19 +43,40 @@ SCHEMA = pa.schema(
 
 
 def open_search(
-    connection: duckdb.DuckDBPyConnection, store: Store, name: str, *, parallel: int | None = None, **asked: object
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    name: str,
+    *,
+    parallel: int | None = None,
+    trained: Mapping[str, Any] | None = None,
+    final: bool = False,
+    **asked: object,
 ) -> StartedSearch:
     """A saved search to go on with, from now on with `parallel` evaluations at a time where that is given.
 
-    Raises `UsageError` where there is none of that name, and where other settings are `asked` for that are not its own.
+    Raises `UsageError` where there is none of that name, and where settings are `asked` for that are not its own, or
+    `trained` ones that are not those of its trainings: `epochs`, `dataset`, and options of `training_settings`. Where
+    it makes none, these belong to the `final` training, of a model to save. What is None is not asked for.
     """
     settings, history = read_search(store, name)
-    for setting, value in asked.items():
-        if value is not None and value != (begun := getattr(settings, setting)):
-            raise UsageError(
-                f"the search {name} was begun with {setting} {begun}, not {value!r:.200}, and goes on so; leave that "
-                "out, or start a new search, which makes no training again"
-            )
+    begun = {
+        **vars(settings),
+        "source": None if settings.signal is None else settings.signal.source,
+        "average": bool(settings.runs),
+    }
+    wanted = [(option, value, begun[option]) for option, value in asked.items()]
+    if settings.training is not None or not final:
+        wanted += _of_trainings(settings, trained or {})
+    for option, value, own in wanted:
+        if value is None or value == own or (option == "run" and settings.run.startswith(str(value))):
+            continue
+        option = option.replace("_", " ")
+        none = own is None or own is False or own == {}
+        begun_so = f"without {option}," if none else f"with {option} {own}, not {value!r:.200},"
+        raise UsageError(
+            f"the search {name} was begun {begun_so} and goes on so; leave that out, or start a new search, which "
+            "makes no training again"
+        )
     if parallel is not None:
         settings = replace(settings, parallel=parallel)
     check_limits(settings.queries, settings.budget, settings.parallel)  # before so many workers are started
@@ -64,6 +85,44 @@ def open_search(
         settings = replace(settings, signal=signal)
     known = None if settings.warm is None else read_known(store, settings.warm.digest, "searches", name)
     return StartedSearch(settings, name, tuple(history), known)
+
+
+def _begun(settings: SearchSettings) -> dict[str, object]:
+    """What a search was begun with, by the names of the command line's options."""
+    guided = settings.training or settings.signal or settings.own
+    return {
+        **vars(settings),
+        **({} if settings.training is None else vars(settings.training)),
+        "oracle": settings.oracle,
+        "options": settings.options,
+        "dataset": canonical_dataset(settings.dataset),
+        "epochs": None if guided is None else guided.epochs,
+        "source": None if settings.signal is None else settings.signal.source,
+        "average": bool(settings.runs),
+    }
+
+
+def _shown(begun: object) -> str:
+    if isinstance(begun, dict):
+        return ", ".join(f"{name}={value}" for name, value in begun.items()) or "none"
+    return "none" if begun is None else str(begun)
+
+
+def _of_trainings(settings: SearchSettings, trained: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
+    """Each option of trainings that was given, its value, and what the search has of it."""
+    guided = settings.training or settings.signal
+    begun: dict[str, Any] = {"epochs": None if guided is None else guided.epochs}
+    if settings.training is not None:
+        begun = {**settings.training.options, **vars(settings.training)}
+    for option, value in trained.items():
+        if option == "dataset":
+            name = None if value is None else canonical_dataset(dataset_name(value))
+            yield option, name, canonical_dataset(settings.dataset)
+        elif option == "recipe_option":
+            for changed, to in assignments(value, "--recipe-option", "cutout=16").items():
+                yield changed, to, begun.get(changed)
+        elif option != "epochs" or settings.own is None:  # an oracle of one's own is given again with its epochs
+            yield option, value, begun.get(option)
 
 
 def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:

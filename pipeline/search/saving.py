@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hnas.errors import HnasError
 from hnas.pipeline.io.aside import Hold
+from hnas.pipeline.io.printable import printable
 from hnas.pipeline.models.folder import check_model_folder, read_info, save_model
 
 if TYPE_CHECKING:
@@ -27,14 +28,23 @@ class Keeper:
 
     It is written before the store has the training, so that one that is killed between the two is finished again. A
     network that the store answers for without its weights is trained once more when it wins. Raises `UsageError` where
-    the folder can take no model.
+    the folder can take no model, `HnasError` where another search keeps its own there.
     """
 
     def __init__(
         self, folder: str, trainer: Trainer, provenance: dict[str, Any], history: Sequence[Query] = ()
     ) -> None:
         check_model_folder(folder)
-        self._hold = Hold(Path(folder).expanduser())  # nobody removes it meanwhile
+        try:
+            self._hold = Hold(Path(folder).expanduser().resolve())  # nobody removes it meanwhile
+        except BlockingIOError as error:
+            raise HnasError(
+                f"another search keeps its model in {printable(folder)}; name another folder, or wait for its end"
+            ) from error
+        except OSError as error:
+            raise HnasError(
+                f"the model {printable(folder)} cannot be written ({error.strerror}): name another folder"
+            ) from error
         self._folder, self._trainer, self._provenance = folder, trainer, provenance
         self._best = max((_rank(q.epochs, q.performance) for q in history if q.failure is None), default=None)
         trainer.on_trained = self._trained
@@ -69,7 +79,10 @@ class Keeper:
             curve=[asdict(epoch) for epoch in result.curve],
             provenance={**self._provenance, "training": self._trainer.identity(arch, epochs)},
         )
-        self._hold.renew()
+
+    def close(self) -> None:
+        """Give the folder free."""
+        self._hold.close()
 
 
 def _rank(epochs: int | None, performance: float) -> tuple[float, float]:

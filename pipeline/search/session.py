@@ -116,6 +116,8 @@ def run_search(
         notice=notice,
         partial=partial,
     )
+    for remark in prepared.pool.remarks():
+        notice(remark)
     name = started.name or uuid.uuid4().hex[:10]
     keeper = None
     if save is not None:
@@ -127,7 +129,6 @@ def run_search(
             lambda training: trainer_of(connection, settings, training, store, device, progress, notice),
             started.history,
         )
-    on_start(prepared.size)
     saved = list(started.history)
     held: list[None] = []
 
@@ -159,6 +160,7 @@ def run_search(
             keeper.told(query)
 
     try:
+        on_start(prepared.size)
         with ExitStack() as stack:
             if started.name is not None and settings.queries is not None and len(saved) < settings.queries:
                 hold()
@@ -181,6 +183,9 @@ def run_search(
         raise HnasError(
             f"interrupted: {len(saved)}{of} queries are saved; `hnas search --resume {name}` goes on"
         ) from None
+    finally:
+        if keeper is not None:
+            keeper.close()
     tables = reported(connection, settings.space)
     found = test_accuracies(connection, settings.space, tables, [best(done).arch])
     test = {dataset: value for dataset, values in found.items() for value in values.values()}

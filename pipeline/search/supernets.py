@@ -62,7 +62,7 @@ class Looking:
         return self._read
 
     def check(self, settings: SearchSettings, pool: RunPool, *, whole: bool) -> None:
-        """Raise `UsageError` for options that cannot be, and with `whole` where the pool lacks a possible result."""
+        """Raise `UsageError` for what cannot be, and with `whole` where the pool lacks a possible result."""
         method = make_method(settings.spec, pool, seed=settings.seed, **settings.method_options)
         size = None if pool.space is None else pool.space.size
         if whole and getattr(method, "needs_images", False) and size is not None and len(pool) < size:
@@ -70,6 +70,8 @@ class Looking:
                 f"the method {settings.method} may end with any of the {size:,} architectures of {settings.space}, and "
                 f"{pool} has {len(pool):,} with what is asked for; search all of them, or with --oracle train"
             )
+        if hasattr(method, "search"):
+            self._begun(settings, pool)  # it may refuse the images: before the store has a place for its state
 
     @contextmanager
     def given(self, settings: SearchSettings) -> Iterator[dict[str, Any]]:
@@ -85,12 +87,16 @@ class Looking:
 
     def estimate(self, settings: SearchSettings, pool: RunPool) -> float:
         """Seconds that the search takes, from a step of it."""
+        with torch_threads(training_threads(self._asked(settings))):
+            return float(self._begun(settings, pool).estimate())
+
+    def _begun(self, settings: SearchSettings, pool: RunPool) -> Any:
+        """The search of the method at its beginning."""
         method: Any = make_method(
             settings.spec, pool, seed=settings.seed, images=self.images(), device=self._device,
             **settings.method_options,
         )  # fmt: skip
-        with torch_threads(training_threads(self._asked(settings))):
-            return float(method.search().estimate())
+        return method.search()
 
     def _asked(self, settings: SearchSettings) -> int | None:
         asked = settings.options.get("threads", self._threads)

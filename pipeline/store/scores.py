@@ -181,6 +181,17 @@ def record_scores(run: Run, wanted: Sequence[ScoreColumns], further: Batch | Non
         run.write_record({**record, **more})
 
 
+def forget_scores(run: Run, keys: Iterable[str]) -> None:
+    """Take those of the scores `keys` out of the run's record of which no class has one. Under the run's lock."""
+    record = run.read_record()
+    having = scored(run).classes
+    never = {key for key in keys if key in record.get("scores", {}) and not having.get(key)}
+    if never:
+        run.write_record(
+            {**record, "scores": {key: columns for key, columns in record["scores"].items() if key not in never}}
+        )
+
+
 def check_further(run: Run, record: Mapping[str, Any], further: Batch | None) -> None:
     """Raise `HnasError` where the run's scores are those of other images than `further`."""
     found = None if further is None else further.digest

@@ -31,7 +31,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,6 +49,8 @@ STORE_VERSION = 1
 DEFAULT_STORE = "data/store"
 # The column whose values give the parts in a folder their names; see `digest`.
 _NAMED_BY = {"metrics": "canonical", "requests": "arch", "architectures": "arch"}
+# The columns of a run's parts that hold text; all others of these folders hold numbers.
+_TEXTS = {"metrics": ("canonical", "status"), "scores": ("canonical",)}
 # Files within files: what such an address reads is named by the content of a file, and nothing can be renamed in them.
 _NO_STORES = frozenset(
     {"zip", "tar", "reference", "libarchive", "ftp", "http", "https", "data", "git", "github", "dir"}
@@ -319,6 +321,8 @@ class Store:
             sealed = verify_parquet(content, "/".join(parts))
             if not sealed and (column := _NAMED_BY.get(parts[-2] if parts[0] == "runs" else parts[0])):
                 _verify_name(content, column, parts[-1])
+            if parts[0] == "runs" and parts[-2] in _TEXTS:
+                _verify_kinds(content, _TEXTS[parts[-2]])
         except DamagedError as error:
             raise self._damaged(str(error), *parts) from error
         return content, sealed
@@ -388,6 +392,20 @@ def _verify_name(content: bytes, column: str, name: str) -> None:
         raise DamagedError(reason_of(error)) from error
     if name != f"{named}.parquet":
         raise DamagedError(f"its rows are those of {named}.parquet")
+
+
+def _verify_kinds(content: bytes, texts: Collection[str]) -> None:
+    """Raise `DamagedError` unless the columns `texts` of a part hold text, and its others numbers."""
+    try:
+        columns = pq.read_schema(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(reason_of(error)) from error
+    for column in columns:
+        number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        if not (text if column.name in texts else number):
+            kind = "text" if column.name in texts else "numbers"
+            raise DamagedError(f"its column {printable(column.name)} has values of type {column.type}, not {kind}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,6 +14,9 @@ The argument names another column, which any of them ranks by: `naswot:zico`. A 
 scores of the draws took, `<column>_seconds` of each where the pool has that column, as often as it was drawn. Of draws
 with the same score the first comes first; those without a score come last.
 
+Without a column `knas` that method ranks by `gram_mean`, the same number from matrices that a run has kept, where the
+pool has that; nobody knows what these took.
+
 KNAS' program looks the accuracy up at epoch 20 of the training of 200; it is asked for where the signal is a longer
 training whose curves the table has, else the signal itself guides.
 
@@ -24,6 +27,7 @@ Sources: Mellor, Turner, Storkey, Crowley, ICML 2021 (program score_networks.py)
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -46,11 +50,15 @@ class _Scored(Program):
     name: ClassVar[str]
 
     def __init__(self, pool: Pool, argument: str | None, seed: int, draws: int) -> None:
-        column = argument or self.name
+        column = argument or self.column_of(pool)
         self._pool, self._score = pool, values(pool, column)
         self._draws = np.random.default_rng(seed).integers(len(pool.archs), size=whole("draws", draws))
         self._seconds = float(np.nansum(_seconds(pool, column)[self._draws]))
         super().__init__()
+
+    def column_of(self, pool: Pool) -> str:
+        """The column that the method ranks by where no other is named."""
+        return self.name
 
     def _ranked(self) -> Positions:
         """The positions of the draws, the highest score first, each once."""
@@ -111,6 +119,16 @@ class KNAS(_Scored):
         self._k = whole("k", k)
         short = whole("after", after)
         self._epochs = short if epochs is not None and short < epochs and pool_knows(pool, short) else None
+
+    def column_of(self, pool: Pool) -> str:
+        """See `_Scored`."""
+        with suppress(UsageError):
+            pool.column(self.name)
+            return self.name
+        with suppress(UsageError):
+            pool.column("gram_mean")
+            return "gram_mean"
+        return self.name
 
     def steps(self) -> Generator[Proposal, float, None]:
         """See `Program`."""

@@ -18,3 +18,8 @@ CREATE MACRO rank_share(x) AS
 -- ln(rank / n), 0 for the highest: AZ-NAS (Lee, Ham, CVPR 2024) aggregates columns by the sum of theirs.
 CREATE MACRO log_rank(x) AS
     ln(rank_share(x));
+
+-- Regularised SWAP, swap exp(-(params - mu)^2 / sigma) (Peng et al., ICLR 2024): mu and the square root of sigma are in the unit of
+-- `params`.
+CREATE MACRO swap_regularised(swap, params, mu, sigma) AS
+    swap * exp(-pow(params - mu, 2) / sigma);

@@ -11,9 +11,9 @@ SELECT
     unnest([$runs]::VARCHAR[]) AS run, unnest([$names]::VARCHAR[]) AS score, unnest([$versions]::INTEGER[]) AS version,
     unnest([$used]::BOOLEAN[]) AS used, unnest([$counted]::VARCHAR[]) AS stored;
 
--- The columns of scores in the views.
+-- The columns of scores in the views, and the score that each is of.
 CREATE VIEW files.score_columns AS
-SELECT unnest([$columns]::VARCHAR[]) AS name;
+SELECT unnest([$columns]::VARCHAR[]) AS name, unnest([$of]::VARCHAR[]) AS score;
 
 -- The mean of a score over runs, as in `mean_pool`: none where one of them lacks it.
 CREATE MACRO mean_score(score, run) AS

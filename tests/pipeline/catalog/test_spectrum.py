@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from hnas.errors import HnasError, UsageError
 from hnas.metrics import spectrum
+from hnas.optim.algorithm import Search
 from hnas.pipeline.catalog.arrow_arrays import ArrayRows
+from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.console.query import run_query, view_names
 from hnas.pipeline.console.shell import list_columns
@@ -146,6 +148,39 @@ def test_the_views_agree_with_the_array_code_on_a_real_run(with_gram):
         agree(found[name], score(stacked))
     agree(found["gram_mean"], spectrum.gram_mean(np.stack([grams[canonical] for canonical in found["canonical"]])))
     assert np.isinf(found["kappa_p5"]).any()
+
+
+@pytest.mark.parametrize("ntk", ["summed", "exact"])
+def test_knas_without_its_column_ranks_by_the_mean_of_the_kept_matrices_which_is_the_same(tmp_path, small_plan, ntk):
+    store = Store(str(tmp_path / "store"))
+    run = fill(store, small_plan(store, sample=8, ntk=ntk), keep_gram=True)
+
+    def proposed() -> list[tuple[str, float | None]]:
+        method = Search(RunPool(connect(store), run), "knas", seed=0, draws=5, k=4)
+        found = []
+        while (proposal := method.ask()) is not None:
+            found.append((proposal.arch, proposal.objective))
+            method.tell(proposal, 50.0)
+        return found
+
+    pool = RunPool(connect(store), run)
+    means, before = pool.column("gram_mean"), proposed()
+    with pytest.raises(UsageError, match="no column 'knas'"):
+        pool.column("knas")
+    fill(store, small_plan(store, sample=8, ntk=ntk, scores=["knas"]))
+    np.testing.assert_allclose(means, RunPool(connect(store), run).column("knas"), rtol=1e-12)
+    assert [arch for arch, _ in before] == [arch for arch, _ in proposed()]
+    assert 1 < len(before) <= 4
+
+
+def test_a_run_without_matrices_has_no_mean_of_them_and_knas_asks_for_its_column(with_gram):
+    store, run, without = with_gram
+    pool = RunPool(connect(store), without)
+    with pytest.raises(UsageError, match=r"keeps no Gram matrices, and so has no gram_mean; .* with --keep-gram"):
+        pool.column("gram_mean")
+    with pytest.raises(UsageError, match=r"no column 'knas'.*with --scores knas computes it"):
+        Search(pool, "knas", seed=0)
+    assert np.isfinite(RunPool(connect(store), run).column("gram_mean")).all()
 
 
 def test_the_columns_trace_and_kappa_are_scores_of_the_spectrum(with_gram):

@@ -80,7 +80,7 @@ def test_a_model_that_is_being_written_stays(folder: Path, store: Store):
         search = aside.Hold(place)  # one that is going to write it
         with pytest.raises(HnasError, match="is being written"):
             remove_held(store, held)
-        del search
+        search.close()
         remove_held(store, held)
         assert not place.exists()
     with pytest.raises(UsageError, match="has no run, search, comparison, model, supernet or source"):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,13 +25,15 @@ from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.precompute.chunking import Budget
 from hnas.pipeline.precompute.claims import Claims
-from hnas.pipeline.precompute.plan import Plan
+from hnas.pipeline.precompute.plan import Plan, record_request
 from hnas.pipeline.precompute.worker import Chunk, _clock, _score, run_chunk
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.scores import scored
 from hnas.pipeline.store.store import Store
+from hnas.spaces import search_spaces
+from tests.support.command_line import hnas
 from tests.support.contents import snapshot
 from tests.support.foreign_scores import install
 from tests.support.processes import precompute_command, run_command, running, wait_until
@@ -237,6 +240,26 @@ def test_a_score_that_cannot_be_stored_or_computed_is_told(store, small_plan):
             fill(store, small_plan(store, sample=2, scores=[name]))
 
 
+def test_a_score_that_always_fails_is_not_asked_for_ever_after(finished, small_plan):
+    run = Run(finished, run_of(finished))
+    fill(finished, small_plan(finished, sample=8, scores=["weight"]))
+    with pytest.raises(HnasError, match="the score wrong of"):
+        fill(finished, small_plan(finished, sample=8, scores=["weight", "wrong"]))
+    assert run.read_record()["scores"] == {"weight@1": ["weight"]}
+    assert [row["score"] for row in store_info(connect(finished))["scores"]] == ["weight"]
+    assert not any("wrong" in remark for remark in check_store(finished).remarks)
+
+
+def test_a_score_that_fails_for_some_keeps_what_others_have_of_it(finished, small_plan):
+    run = Run(finished, run_of(finished))
+    first, second = (small_plan(finished, sample=SAMPLE, scores=names) for names in (["weight"], ["wrong"]))
+    record_request(finished, search_spaces["nasbench201"], second)
+    with claims_of(finished, first):  # another command at work, which may store one yet
+        with pytest.raises(HnasError, match="the score wrong of"):
+            fill(finished, second)
+        assert set(run.read_record()["scores"]) == {"weight@1", "wrong@1"}
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -277,6 +300,28 @@ def test_seconds_are_the_thread_s_only_where_torch_computes_in_one(monkeypatch):
     assert clocks == {1: time.thread_time, 2: time.perf_counter}
 
 
+@pytest.mark.parametrize(("folder", "column"), [("scores", "weight@1"), ("metrics", "trace"), ("metrics", "canonical")])
+def test_a_part_that_was_written_anew_with_values_of_another_kind_is_told_with_its_name(
+    finished, small_plan, folder, column
+):
+    fill(finished, small_plan(finished, sample=SAMPLE, scores=["weight"]))
+    run = Run(finished, run_of(finished))
+    name = finished.files(*run.place(folder))[0]
+    table = finished.read_table(None, *run.place(folder, name))
+    other: list[Any] = list(range(len(table))) if column == "canonical" else ["high"] * len(table)
+    finished.write_table(
+        table.set_column(table.column_names.index(column), column, pa.array(other)), *run.place(folder, name)
+    )
+    kind = "int64, not text" if column == "canonical" else "string, not numbers"
+    told = rf"{folder}/{name}.*its column {column} has values of type {kind}; delete it"
+    store = Store(finished.root)
+    with pytest.raises((HnasError, duckdb.Error), match=told):
+        connect(store).execute(f"FROM {folder}")
+    with pytest.raises(HnasError, match=told):
+        small_plan(store, sample=SAMPLE, scores=["weight"])
+    assert [finding.path for finding in check_store(store).damaged] == [run.path(folder, name)]
+
+
 # --- SQL
 
 
@@ -299,6 +344,36 @@ def test_scores_are_columns_of_the_views_and_of_a_search_s_pool(whole):
     columns = pool.column("spread"), -pool.column("weight")
     shares = [rankdata(column) / len(pool) for column in columns]
     np.testing.assert_allclose(combined, np.log(shares[0]) + np.log(shares[1]))
+
+
+def test_regularised_swap_is_a_macro_of_sql_and_of_expressions(whole):
+    text = "swap_regularised(spread, params / 1000, 800, 2e5)"
+    connection = connect(whole)
+    rows = connection.execute(f"SELECT spread, params, {text} FROM pool ORDER BY arch").fetchall()
+    spread, params, regularised = np.array(rows, dtype=float).T
+    expected = spread * np.exp(-((params / 1000 - 800) ** 2) / 2e5)
+    assert len(set(expected)) > 2
+    np.testing.assert_allclose(regularised, expected, rtol=1e-12)
+    np.testing.assert_allclose(RunPool(connection, run_of(whole)).column(text), expected, rtol=1e-12)
+
+
+def test_a_search_by_a_score_that_a_part_of_the_pool_has_says_what_computes_the_rest(finished, small_plan):
+    fill(finished, small_plan(finished, sample=8, scores=["weight"]))
+    connection = connect(finished)
+    having, size = connection.execute("SELECT count(weight), count(*) FROM pool").fetchall()[0]
+    assert 0 < having < size
+    told = f"{size - having} of the {size} candidates lack the score weight, and come last or not at all; the run's"
+    given = ("--oracle", "command: echo {arch} 5", "--queries", 1, "--store", finished.root)
+    for method in ("naswot:weight", "best-of:-weight", "top:abs(weight)", "hnas:weight"):
+        done = hnas("search", "nasbench201", "--method", method, *given)
+        assert told in done.err, method
+        assert "--scores weight computes it" in done.err
+    assert "lack" not in hnas("search", "nasbench201", "--method", "top:params", *given).err
+    assert told in hnas("search", "nasbench201", "--method", "naswot:weight", "--dry-run", *given).err
+    compared = ("compare", "nasbench201", "--methods", "naswot:weight,top:weight", "--seeds", 1, "--workers", 1)
+    assert hnas(*compared, *given).err.count(told) == 1
+    done = hnas("search", "nasbench201", "--method", "naswot", *given)
+    assert (done.status, "with --scores naswot computes it" in done.last) == (2, True)
 
 
 def test_correlate_has_the_scores_and_counts_the_rows_without_one(whole):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shlex
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from hnas.pipeline.search.commands import KEPT, CommandOracle, parse_command
 from hnas.pipeline.search.oracles import own_oracle
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import Outcome, hnas
+from tests.support.contents import snapshot
 from tests.support.stores import make_store
 
 ODD = "|a~0|+(b)'\"$HOME `id`;{seed} é"
@@ -365,6 +368,25 @@ def test_an_installed_function_takes_options_and_epochs() -> None:
 def test_an_answer_that_is_no_number_fails_the_evaluation(answer: object, words: str) -> None:
     with pytest.raises(EvaluationError, match=words):
         PythonOracle(lambda arch: answer, seed=0, dataset="digits")("a")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"queries": 2.5}, "queries is 2.5; give a whole number"),
+        ({"queries": "3"}, "queries is '3'; give a whole number"),
+        ({"budget": "100"}, "budget is '100'; give a number of seconds"),
+        ({"seed": 0.5}, "seed 0.5 cannot be; give a whole number"),
+        ({"epochs": 0}, "epochs is 0; give a whole number from 1"),
+        ({"epochs": 1.5}, "epochs is 1.5; give a whole number from 1"),
+    ],
+    ids=str,
+)
+def test_a_limit_of_another_type_is_refused_in_a_sentence(store: Store, limits: dict[str, Any], words: str) -> None:
+    before = snapshot(store.root)
+    with pytest.raises(UsageError, match=re.escape(words)):
+        package.search_store("nasbench201", length, store=store.root, **limits)
+    assert snapshot(store.root) == before
 
 
 def test_a_python_function_searches_a_store_and_the_search_goes_on(store: Store) -> None:

@@ -184,7 +184,7 @@ def test_a_network_that_no_memory_holds_is_told():
 
 def test_an_impossible_seed_is_named_by_its_own_option(tmp_path):
     done = hnas("precompute", "nasbench201", *SMALL[:2], "--batch-seed", "-1", "--store", tmp_path)
-    assert (done.status, done.err) == (2, "hnas: --batch-seed -1 cannot be; give a number from 0 to 2**63 - 1\n")
+    assert (done.status, done.err) == (2, "hnas: --batch-seed -1 cannot be; give a whole number from 0 to 2**63 - 1\n")
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size"])

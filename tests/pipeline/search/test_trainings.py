@@ -37,6 +37,7 @@ from hnas.pipeline.store.trainings import FOLDER, Trainings, trained_sources
 from hnas.spaces import search_spaces
 from hnas.training import DivergedError
 from tests.support.command_line import ARCHS, CONVOLUTION, hnas
+from tests.support.contents import snapshot
 from tests.support.processes import HNAS, running, wait_until
 from tests.support.stores import make_store
 
@@ -49,6 +50,15 @@ TRAINING = TrainingSettings(epochs=2, batch_size=256, lr=0.1, threads=1, images=
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return make_store(tmp_path, architectures=12, accuracies=False)
+
+
+@pytest.fixture(scope="module")
+def looked_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+    """A store with a search of three queries of a table, and its name."""
+    store = make_store(tmp_path_factory.mktemp("looked-up"), architectures=12)
+    connection = connect(store)
+    result = run_search(store, connection, new_search(connection, space="nasbench201", dataset="digits", queries=3))
+    return store, result.search
 
 
 @pytest.fixture
@@ -65,10 +75,16 @@ def made() -> Iterator[list[int]]:
         yield epochs
 
 
-def searched(store: Store, training: TrainingSettings = TRAINING, save: str | None = None, **options) -> SearchResult:
+def searched(
+    store: Store,
+    training: TrainingSettings = TRAINING,
+    save: str | None = None,
+    on_query: Callable[[Query], None] = lambda query: None,
+    **options,
+) -> SearchResult:
     connection = connect(store)
     started = new_search(connection, space="nasbench201", dataset="digits", training=training, **options)
-    return run_search(store, connection, started, save=save)
+    return run_search(store, connection, started, save=save, on_query=on_query)
 
 
 def trainer(store: Store, training: TrainingSettings = TRAINING, **options) -> Trainer:
@@ -357,6 +373,52 @@ def test_a_search_that_went_on_meanwhile_loses_no_query(tmp_path: Path):
     assert open_search(connection, store, name, queries=4, space="nasbench201").name == name
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--epochs", 9], "begun with epochs 10, not 9"),
+        (["--run", "0123456789"], "begun with run "),
+        (["--source", "mine"], "begun with source csv, not 'mine'"),
+        (["--accuracy", "test_accuracy"], "begun with accuracy valid_accuracy, not 'test_accuracy'"),
+        (["--dataset", "cifar10"], "begun with dataset digits, not 'cifar10'"),
+        (["--average"], "begun without average, and goes on so"),
+        (["--option", "draws=5"], "begun without options, and goes on so"),
+        (["--oracle", "train"], "goes on with --oracle table"),
+    ],
+    ids=lambda value: value[0].strip("-") if isinstance(value, list) else "",
+)
+def test_a_resumed_search_refuses_options_that_are_not_its_own(looked_up: tuple[Store, str], given, words):
+    store, name = looked_up
+    before = snapshot(store.root)
+    done = hnas("search", "--resume", name, *given, "--store", store.root)
+    assert (done.status, done.out) == (2, "")
+    assert words in done.last
+    assert snapshot(store.root) == before
+
+
+def test_a_resumed_search_takes_the_options_that_it_was_begun_with(looked_up: tuple[Store, str]):
+    store, name = looked_up
+    (run,) = store.names("runs")
+    own = ("--run", run[:6], "--accuracy", "valid_accuracy", "--dataset", "digits", "--seed", 0, "--source", "csv")
+    assert hnas("search", "--resume", name, *own, "--store", store.root).status == 0
+
+
+def test_a_resumed_search_refuses_trainings_that_are_not_its_own(tmp_path: Path):
+    store = make_store(tmp_path, architectures=12)
+    options = ("--oracle", "train", "--epochs", 1, "--batch-size", 64, "--threads", 1)
+    begun = hnas("search", "nasbench201", *options, "--queries", 1, "--method", "random", "--json", "--store", tmp_path)
+    resume = ("search", "--resume", json.loads(begun.out)["search"], "--store", tmp_path, "--oracle", "train")
+    assert hnas(*resume, *options[2:]).status == 0
+    for given, words in (
+        (("--epochs", 2), "begun with epochs 1, not 2"),
+        (("--lr", 0.5), "begun with lr 0.1, not 0.5"),
+        (("--recipe-option", "cutout=4"), "begun without cutout, and goes on so"),
+    ):
+        done = hnas(*resume, *given)
+        assert (done.status, words in done.last) == (2, True), done
+    assert len(store.names("searches")) == 1
+
+
 def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
     store = make_store(tmp_path, architectures=12)
     connection = connect(store)
@@ -383,6 +445,27 @@ def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
     assert not any("searches" in finding.path for finding in check_store(store).damaged)
     remove(store, find_held(store, result.search))
     assert store.names("searches") == []
+
+
+def test_two_searches_do_not_keep_their_models_in_one_folder(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    store = make_store(tmp_path / "store", architectures=12, accuracies=False)
+    model = tmp_path / "model"
+    told: list[str] = []
+
+    def meanwhile(query: Query) -> None:
+        if query.query == 1:
+            with pytest.raises(HnasError, match=r"another search keeps its model in .*model; name another") as no:
+                searched(store, queries=1, save=str(model), seed=1)
+            told.append(str(no.value))
+            searched(store, queries=1, save=str(tmp_path / "other"), seed=1)
+
+    result = searched(store, queries=2, save=str(model), on_query=meanwhile)
+    assert len(told) == 1
+    assert load(model).info.provenance["search"] == result.search
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["model", "other", "store"]
+    again = searched(store, queries=1, save=str(model), seed=1)  # the folder is free again
+    assert load(model).info.provenance["search"] == again.search
 
 
 class Killed(BaseException):
