@@ -102,7 +102,7 @@ def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
     cells = search_spaces["nasbench201"].sample(6, seed=3)
     (tmp_path / "list.txt").write_text("\n".join(cells))
     shown = commands(re.findall(r"^```console\n(.*?)^```", page, re.M | re.S))
-    assert len(shown) == 16
+    assert len(shown) == 18
     measured = dict.fromkeys([*cells, *search_spaces["nasbench201"].sample(8, seed=0)])
     latencies = "".join(f"{arch},{number}\n" for number, arch in enumerate(measured))
     (tmp_path / "hw-nas-bench-cifar10.csv").write_text(f"arch,pixel3_latency\n{latencies}")
