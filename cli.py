@@ -60,6 +60,9 @@ AverageOption = Annotated[
     bool, typer.Option("--average", help="Average over all runs that differ from it in seed and batch only.")
 ]
 PartialOption = Annotated[bool, typer.Option("--partial", help="Take an unfinished run as far as it is.")]
+InitOption = Annotated[
+    Literal["torch", "he", "published"], typer.Option("--init", help="The distribution of the initial weights.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Seed.")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
 ChannelsOption = Annotated[
@@ -249,6 +252,7 @@ def precompute(
     channels: ChannelsOption = None,
     cells: CellsOption = None,
     image_size: ImageSizeOption = None,
+    init: InitOption = "torch",
     ntk: Annotated[Literal["summed", "exact"], typer.Option("--ntk", help="How the NTK is formed.")] = "summed",
     keep_gram: Annotated[
         bool, typer.Option("--keep-gram", help="Keep the NTK matrices too, not only spectra.")
@@ -306,6 +310,7 @@ def precompute(
             channels=channels,
             cells=cells,
             ntk=ntk,
+            init=init,
             chunk_size=chunk_size,
             scores=[] if scores is None else scores_named(scores),
             also=_tables(),
@@ -870,6 +875,7 @@ def evaluate(
     channels: ChannelsOption = None,
     cells: CellsOption = None,
     image_size: ImageSizeOption = None,
+    init: InitOption = "torch",
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -915,6 +921,7 @@ def evaluate(
             arch,
             training,
             space=space,
+            init=init,
             seed=seed,
             device=device,
             store=place,

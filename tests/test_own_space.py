@@ -57,6 +57,14 @@ def test_an_installed_package_s_space_goes_through_every_command(installed: Path
     assert len(rows.splitlines()) == 9
     assert re.fullmatch(r"(\dx\d-\dx\d-\dx\d,\d+,ok\n?)+", rows.partition("\n")[2])
 
+    # It draws torch's weights itself; others are drawn after it.
+    assert "2 computed now" in run(installed, store, *precompute, "--sample", "2", "--workers", "1", "--init", "he")
+    query = "SELECT init, count(DISTINCT snip) FROM runs JOIN metrics USING (run) GROUP BY init ORDER BY init"
+    assert run(installed, store, "sql", query, "--format", "csv").splitlines()[1:] == ["he,2", "torch,8"]
+    twice = "SELECT arch FROM pool GROUP BY arch HAVING count(DISTINCT snip) = 2"
+    query = f"SELECT count(*) FROM ({twice})"
+    assert run(installed, store, "sql", query, "--format", "csv").splitlines()[1:] == ["2"]
+
 
 def test_a_malformed_architecture_of_the_package_is_refused_in_its_words(installed: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"

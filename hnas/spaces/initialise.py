@@ -2,7 +2,16 @@
 
 A layer's weights depend on nothing else: not on the layers drawn before it, the worker, the order of architectures.
 Networks that have a layer of one kind at one position share its weights (common random numbers), which takes the
-initialisation's noise out of the comparison between them.
+initialisation's noise out of the comparison between them. With n the numbers of one output's weights (fan-in), k the
+positions of a kernel and C' the output channels, the initialisations are
+
+    torch        weights and biases of Conv and Linear uniform in ±1/√n, PyTorch's default
+    he           weights normal, mean 0, standard deviation √(2/n); biases 0
+    published    Conv weights normal, √(2/(k C')), Linear weights normal, 0.01; biases 0; batch norm 1 and 0
+
+`he` is Kaiming normal initialisation by fan-in with ReLU's gain √2, of the classifier too (He, Zhang, Ren, Sun,
+"Delving Deep into Rectifiers", ICCV 2015). `published` is what the program of the HNAS paper draws for NAS-Bench-101
+(`_initialize_weights` in foresight/models/nasbench1.py of shuyao95/HNAS). The two scale the same normal numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +21,11 @@ from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hnas.errors import unknown
+
+INITIALISATIONS = ("torch", "he", "published")
 
 
 class Conv2d(nn.Conv2d):
@@ -28,12 +42,12 @@ class Linear(nn.Linear):
         """Leave the weights as allocated; see `Conv2d`."""
 
 
-def initialise(network: nn.Module, seed: int) -> nn.Module:
+def initialise(network: nn.Module, seed: int, init: str = "torch") -> nn.Module:
     """Draw every Conv and Linear layer's weights in place, and return the network.
 
-    PyTorch's default distribution, which the NAS benchmarks train from: weights and biases uniform in
-    `±1/√fan_in`. The key is `seed`, the module's qualified name in `network`, and the shape of its weight; the stream
-    is torch's own generator on the CPU, so a network is the same on every device.
+    `init` is one of `INITIALISATIONS`; see the module's docstring. The key is `seed`, the module's qualified name in
+    `network`, and the shape of its weight; the stream is torch's own generator on the CPU, so a network is the same on
+    every device. Raises `UsageError` for another `init`.
 
     >>> import torch
     >>> from hnas import initialise
@@ -41,16 +55,41 @@ def initialise(network: nn.Module, seed: int) -> nn.Module:
     >>> torch.equal(first.weight, second.weight), bool(first.weight.abs().max() <= 1 / 4**0.5)
     (True, True)
     """
+    if init not in INITIALISATIONS:
+        raise unknown("the initialisation", init, INITIALISATIONS)
     with torch.no_grad():
         for name, module in network.named_modules():
             if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
                 shape = "x".join(map(str, module.weight.shape))
                 generator = torch.Generator().manual_seed(_key(f"{seed}/{name}/{shape}"))
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                _uniform(module.weight, bound, generator)
-                if module.bias is not None:
-                    _uniform(module.bias, bound, generator)
+                if init == "torch":
+                    bound = 1 / math.sqrt(module.weight[0].numel())
+                    _uniform(module.weight, bound, generator)
+                    if module.bias is not None:
+                        _uniform(module.bias, bound, generator)
+                else:
+                    _normal(module.weight, _deviation(module, init), generator)
+                    if module.bias is not None:
+                        module.bias.zero_()
+            elif init == "published" and isinstance(module, _BatchNorm) and module.affine:
+                module.weight.fill_(1)
+                module.bias.zero_()
     return network
+
+
+def redrawn(network: nn.Module, seed: int, init: str) -> nn.Module:
+    """`network`, as its space made it with `seed`, initialised by `init`: for `torch` it stays as the space drew it."""
+    return network if init == "torch" else initialise(network, seed, init)
+
+
+def _deviation(module: nn.Module, init: str) -> float:
+    """The standard deviation of a layer's weights (C', C, ...) where they are normal."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    if init == "published" and isinstance(module, nn.Linear):
+        return 0.01
+    # The published program counts all output channels, also of a convolution in groups.
+    return math.sqrt(2 / (weight[0] if init == "he" else weight[:, 0]).numel())
 
 
 def _uniform(target: Tensor, bound: float, generator: torch.Generator) -> None:
@@ -58,6 +97,14 @@ def _uniform(target: Tensor, bound: float, generator: torch.Generator) -> None:
         return
     drawn = torch.empty(target.shape, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
     target.copy_(drawn.uniform_(-bound, bound, generator=generator))
+
+
+def _normal(target: Tensor, deviation: float, generator: torch.Generator) -> None:
+    if target.is_meta:
+        return
+    # Drawn in float64: torch's float32 normals differ in the last digit between processors, as their vectors do.
+    drawn = torch.empty(target.shape, dtype=torch.float64, device="cpu")
+    target.copy_(drawn.normal_(0, deviation, generator=generator))
 
 
 def _key(text: str) -> int:

@@ -38,6 +38,7 @@ from hnas.pipeline.store.scores import (
 from hnas.pipeline.store.shipped_tables import find_run
 from hnas.pipeline.store.store import Store
 from hnas.spaces import SearchSpace, definition_of
+from hnas.spaces.initialise import redrawn
 
 MAX_BATCH = 4096
 # Rows of a block of `ntk.zarr` where chunks have no size of their own: small, for a chunk takes whole blocks.
@@ -94,6 +95,7 @@ def make_plan(
     channels: int | None = None,
     cells: int | None = None,
     ntk: str = "summed",
+    init: str = "torch",
     chunk_size: int | None = None,
     scores: Sequence[str] = (),
     also: Sequence[Store] = (),
@@ -101,7 +103,8 @@ def make_plan(
     """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space, and their `scores`.
 
     Rows that the run has in one of the stores `also`, which are only read, count as the store's own where it has none.
-    `seed` draws the weights and the sample, `batch_seed` (default: the same) the images of the batch.
+    `seed` draws the weights and the sample, `batch_seed` (default: the same) the images of the batch. `init` says from
+    which distribution weights are drawn.
 
     The file `named` means the space's own named architectures, where it has some and there is no such file.
 
@@ -119,7 +122,7 @@ def make_plan(
     check_seed(batch_seed, "--batch-seed")
     store.check_version()
     batch = training_batch(dataset, batch_size, batch_seed)
-    settings = _settings(space, batch, dataset, seed, channels, cells, ntk)
+    settings = _settings(space, batch, dataset, seed, channels, cells, ntk, init)
     requested = tuple((arch, space.canonical(arch)) for arch in _requested(space, sample, architectures, seed))
     # A network of the asked size must exist and take the images before workers start: the first one tells.
     network = space.network(
@@ -129,6 +132,7 @@ def make_plan(
         cells=settings.cells,
         seed=seed,
     )
+    network = redrawn(network, seed, init)
     with torch.no_grad():
         network(torch.from_numpy(batch.images[:2]))
     run = find_run(store, settings.id, also)
@@ -187,6 +191,7 @@ def _settings(
     channels: int | None,
     cells: int | None,
     ntk: str,
+    init: str,
 ) -> RunSettings:
     return RunSettings(
         space=space.name,
@@ -201,6 +206,7 @@ def _settings(
         ntk=ntk,
         dtype="float32",
         engine=ENGINE_VERSION,
+        init=init,
     )
 
 

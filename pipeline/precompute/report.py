@@ -24,7 +24,8 @@ def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: 
     size = row_bytes * lacking["metrics"] + sum(_SCORE_BYTES * lacking[score.key] for score in plan.scores)
     rows = [
         ["run", settings.id],
-        ["space", f"{settings.space}, {settings.channels} channels, {settings.cells} cells, seed {settings.seed}"],
+        ["space", f"{settings.space}, {settings.channels} channels, {settings.cells} cells"],
+        ["weights", f"{settings.init}, seed {settings.seed}"],
         ["batch", f"{m} images of {settings.dataset}, {settings.image_size} x {settings.image_size}: {settings.batch}"],
         ["asked for", f"{len(plan.requested):,} architectures, {plan.done + len(plan.todo):,} canonical"],
         ["in the store", f"{plan.done:,}"],

@@ -33,6 +33,7 @@ from hnas.scores.compute import own_score
 from hnas.scores.protocol import OwnScore, Score, SharedScore, Subject
 from hnas.scores.registry import scores
 from hnas.spaces import search_spaces
+from hnas.spaces.initialise import redrawn
 
 Images = tuple[np.ndarray, np.ndarray]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -197,7 +198,8 @@ def _called(key: str) -> str:
 def _network(job: Job, arch: str, images: torch.Tensor, **sizes: int) -> nn.Module:
     settings = job.settings
     standard = {name: getattr(settings, name) for name in ("classes", "channels", "cells", "seed")}
-    network = search_spaces[settings.space].network(arch, **{**standard, **sizes})
+    made = {**standard, **sizes}
+    network = redrawn(search_spaces[settings.space].network(arch, **made), made["seed"], settings.init)
     # Drawn on the CPU whatever the device, for the same weights everywhere; to a GPU without waiting for the networks
     # before it. The memory is pageable, so that the driver has copied it aside when a call returns.
     return network.to(device=images.device, dtype=images.dtype, non_blocking=True)

@@ -25,6 +25,7 @@ def evaluate(
     training: TrainingSettings,
     *,
     space: str | None = None,
+    init: str = "torch",
     seed: int = 0,
     device: str = "auto",
     store: Store | None = None,
@@ -36,8 +37,9 @@ def evaluate(
 
     Without another in the settings the network has the size that the benchmark reports: 36 channels and 20 cells in
     DARTS, 128 and 3 in NAS-Bench-101.
-    `space` is found by trying where it is not given. `on_start` is called with the size of the training before it
-    begins, `save` is a folder for its model. Raises `UsageError`, and `DivergedError` where it diverges.
+    `space` is found by trying where it is not given, `init` is the distribution of the initial weights. `on_start` is
+    called with the size of the training before it begins, `save` is a folder for its model. Raises `UsageError`, and
+    `DivergedError` where it diverges.
     """
     check_seed(seed, "--seed")
     chosen = search_spaces[space] if space is not None else space_of(arch)
@@ -47,6 +49,7 @@ def evaluate(
         training,
         channels=channels,
         cells=cells,
+        init=init,
         seed=seed,
         device=device,
         store=store,

@@ -219,6 +219,7 @@ def trainer_of(
         training,
         channels=run.channels,
         cells=run.cells,
+        init=run.init,
         seed=settings.seed,
         device=device,
         store=store,

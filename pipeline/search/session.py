@@ -167,7 +167,7 @@ def run_search(
             elsewhere = None
             if cluster is not None and not prepared.looks_up:
                 run = pick_run(connection, run=settings.run).settings
-                size = None if prepared.trainer is None else (run.channels, run.cells)
+                size = None if prepared.trainer is None else (run.channels, run.cells, run.init)
                 elsewhere = stack.enter_context(cluster.executor(prepared.oracle, store, settings, size))
             done = prepared.run(started.history, save_query, elsewhere)
         if keeper is not None:

@@ -26,6 +26,7 @@ from hnas.pipeline.search.settings import TrainingSettings
 from hnas.pipeline.store.store import Store
 from hnas.pipeline.store.trainings import Trainings
 from hnas.spaces import SearchSpace
+from hnas.spaces.initialise import redrawn
 from hnas.threads import torch_threads, training_threads
 from hnas.training import (
     Checkpoint,
@@ -46,8 +47,8 @@ class Trainer:
     """Trains architectures of a space on one data set, each from the same seed and on the same split.
 
     Images are mirrored only where a mirror image keeps its class. `channels` and `cells` are the networks' size unless
-    the settings have another. In `store` trainings are kept, and found. `progress` gives the callback for a training of
-    so many epochs, or None.
+    the settings have another, `init` is the distribution of their initial weights. In `store` trainings are kept, and
+    found. `progress` gives the callback for a training of so many epochs, or None.
 
     Called with an architecture it serves a search as its oracle; with `alike` it answers with what the store has of
     that architecture on the same scale, from whatever seed and device. A training that diverges is then told to
@@ -62,6 +63,7 @@ class Trainer:
         *,
         channels: int,
         cells: int,
+        init: str = "torch",
         seed: int = 0,
         device: str = "auto",
         store: Store | None = None,
@@ -73,7 +75,7 @@ class Trainer:
         keep_freed_memory()  # each step takes the memory of the one before, also where Dask would have it given back
         dataset = open_dataset(settings.images, image_size=settings.image_size)
         self._recipe, self._recipe_name = recipe_of(settings, dataset), settings.recipe
-        self._space, self._seed = space, seed
+        self._space, self._init, self._seed = space, init, seed
         self._asked = settings.channels is not None or settings.cells is not None
         self._network = {
             "classes": len(dataset.classes),
@@ -128,6 +130,8 @@ class Trainer:
             "recipe": recipe,
             "version": _VERSION,
         }
+        if self._init != "torch":  # named as before there was a choice
+            scale["init"] = self._init
         exact = {"device": self._device.type, "threads": self._threads if self._device.type == "cpu" else None}
         exact |= {"mixed": True} if mixed else {}
         return Trainings(
@@ -147,8 +151,8 @@ class Trainer:
                 arch, classes=size["classes"], channels=size["channels"], layers=size["cells"],
                 auxiliary=recipe.auxiliary > 0, drop_path=0.0, seed=self._seed,
             )  # fmt: skip
-            return network
-        return self._space.network(arch, **size, seed=self._seed)
+            return redrawn(network, self._seed, self._init)
+        return redrawn(self._space.network(arch, **size, seed=self._seed), self._seed, self._init)
 
     def _count(self, arch: str) -> int:
         return sum(p.numel() for p in self._built(arch).parameters() if p.requires_grad)

@@ -53,12 +53,12 @@ class Cluster:
 
     @contextmanager
     def executor(
-        self, oracle: Oracle, store: Store, settings: SearchSettings, size: tuple[int, int] | None
+        self, oracle: Oracle, store: Store, settings: SearchSettings, size: tuple[int, int, str] | None
     ) -> Iterator[tuple[Executor, Oracle]]:
         """An executor for `settings.parallel` evaluations at a time, and the `oracle` as it is to be called there.
 
-        Where evaluations are trainings, `size` is that of the run's networks: channels and cells. Each worker then has
-        a trainer of its own, made once.
+        Where evaluations are trainings, `size` has the channels, cells and initialisation of the run's networks. Each
+        worker then has a trainer of its own, made once.
         """
         topic = f"hnas-{uuid.uuid4().hex[:10]}"
         if size is not None:
@@ -87,6 +87,7 @@ class RemoteTrainer:
     settings: str
     channels: int
     cells: int
+    init: str
     device: str
     topic: str
 
@@ -148,6 +149,7 @@ def _trainer(job: RemoteTrainer) -> tuple[Trainer, _Reported]:
         settings.training,
         channels=job.channels,
         cells=job.cells,
+        init=job.init,
         seed=settings.seed,
         device=job.device,
         store=store,

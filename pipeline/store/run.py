@@ -1,6 +1,7 @@
 """Runs: the settings that determine a table of metrics, the name that they give it, and the files that hold it.
 
-A field of `RunSettings` is part of a run's name: it is for what determines the numbers, and a new one renames all runs.
+A field of `RunSettings` is part of a run's name: it is for what determines the numbers, and a new one renames all runs,
+unless it is left out of the name where it has the value that all runs had before.
 Where and how they were computed is `provenance`.
 """
 
@@ -38,7 +39,10 @@ _NO_ARRAYS = (ValueError, OSError, EOFError, KeyError, MemoryError, NotImplement
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that determines the numbers of a run. Equal settings are one run, on whatever machine."""
+    """Everything that determines the numbers of a run. Equal settings are one run, on whatever machine.
+
+    `init` is one of `hnas.spaces.initialise.INITIALISATIONS`; records from before there was a choice lack it.
+    """
 
     space: str
     dataset: str
@@ -52,11 +56,15 @@ class RunSettings:
     ntk: str
     dtype: str
     engine: int
+    init: str = "torch"
 
     @property
     def id(self) -> str:
-        """The run's name: ten hexadecimal digits of a digest of the settings."""
-        return digest(json.dumps(asdict(self), sort_keys=True), size=5)
+        """The run's name: ten hexadecimal digits of a digest of the settings, of which `init` counts unless `torch`."""
+        named = asdict(self)
+        if self.init == "torch":
+            del named["init"]
+        return digest(json.dumps(named, sort_keys=True), size=5)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, as `run.json` has them."""

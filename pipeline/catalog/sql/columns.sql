@@ -46,7 +46,7 @@ CREATE TABLE empty.runs (
     id VARCHAR, created TIMESTAMP,
     settings STRUCT(
         space VARCHAR, dataset VARCHAR, batch VARCHAR, batch_size INTEGER, classes INTEGER, image_size INTEGER,
-        channels INTEGER, cells INTEGER, seed BIGINT, ntk VARCHAR, dtype VARCHAR, engine INTEGER
+        channels INTEGER, cells INTEGER, seed BIGINT, ntk VARCHAR, dtype VARCHAR, engine INTEGER, init VARCHAR
     ),
     place VARCHAR
 );

@@ -1,5 +1,5 @@
 SELECT
-    r.run, r.space, r.dataset, r.channels, r.cells, r.batch_size AS batch, r.seed, r.ntk,
+    r.run, r.space, r.dataset, r.channels, r.cells, r.batch_size AS batch, r.seed, r.init, r.ntk,
     coalesce(q.asked, 0) AS asked, coalesce(q.classes, 0) AS classes, coalesce(m.rows, 0) AS rows,
     CASE WHEN coalesce(m.rows, 0) < coalesce(q.classes, 0) THEN 'no' ELSE 'yes' END AS complete,
     coalesce(m.singular, 0) AS singular,

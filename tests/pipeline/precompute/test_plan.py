@@ -67,7 +67,7 @@ def test_a_dry_run_reports_and_writes_nothing_at_all(tmp_path):
     assert result.stderr == ""
     lines = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.stdout.splitlines()[:-1])
     assert re.fullmatch("[0-9a-f]{10}", lines["run"])
-    assert lines["space"] == "nasbench201, 4 channels, 1 cells, seed 0"
+    assert (lines["space"], lines["weights"]) == ("nasbench201, 4 channels, 1 cells", "torch, seed 0")
     assert re.fullmatch("8 images of digits, 8 x 8: [0-9a-f]{16}", lines["batch"])
     assert lines["asked for"] == "20 architectures, 19 canonical"
     assert lines["in the store"] == "0"
@@ -251,7 +251,9 @@ def test_equal_settings_are_one_run_wherever_they_are_planned(store, filled, sma
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"channels": 5}, {"cells": 2}, {"batch_size": 16}, {"ntk": "exact"}], ids=str
+    "change",
+    [{"seed": 1}, {"channels": 5}, {"cells": 2}, {"batch_size": 16}, {"ntk": "exact"}, {"init": "he"}],
+    ids=str,
 )
 def test_a_setting_that_changes_numbers_names_another_run(store, filled, small_plan, change):
     assert small_plan(store, sample=2, **change).settings.id != filled[1].settings.id
@@ -281,7 +283,7 @@ def test_every_setting_of_a_run_is_in_its_name(filled):
 def test_the_place_of_computation_is_no_setting(filled):
     names = set(RunSettings.__dataclass_fields__)
     assert not names & {"device", "workers", "chunk_size", "scheduler", "store", "host", "keep_gram"}
-    assert len(names) == 12
+    assert len(names) == 13
 
 
 @pytest.mark.skipif(choose_device("auto") == "cuda", reason="there is a CUDA device")
