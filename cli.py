@@ -1144,6 +1144,69 @@ def correlate(
 
 @app.command(
     epilog=_examples(
+        "hnas reproduce table1",
+        "hnas reproduce all --output paper.md --figures .",
+        "hnas reproduce table3 --format latex --seeds 100",
+    )
+)
+def reproduce(
+    what: Annotated[
+        Literal["table1", "table2", "table3", "figure1", "figure2", "all"],
+        typer.Argument(metavar="WHAT", help="table1, table2, table3, figure1, figure2 or all."),
+    ],
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="N", min=1, help="Searches of each method.  [20; 10 in figure2]"),
+    ] = None,
+    form: Annotated[
+        Literal["table", "markdown", "latex", "json"] | None,
+        typer.Option("--format", help="How to write the result.  [as FILE ends, else table]"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write to FILE: .txt, .md, .tex or .json.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", metavar="FILE", help="Draw the figure to FILE.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar="DIR", help="Draw a PDF of each into the folder DIR.")
+    ] = None,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Compute the paper's tables and figures now, beside the published numbers.
+
+    From what the store and the tables that ship hold. What is missing is named with the command that brings it. The
+    searches of table3 and figure2 are kept in the store, as `hnas compare` keeps them.
+    """
+    from hnas.threads import wait_without_spinning
+
+    wait_without_spinning()
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.io.terminal_tables import terminal_width
+    from hnas.pipeline.reproduction.driver import figure_paths, names_of, output_format, write
+    from hnas.pipeline.reproduction.driver import reproduce as compute
+    from hnas.pipeline.reproduction.report import written
+    from hnas.pipeline.store.space_cache import space_cache
+
+    names = names_of(what)
+    written_as = output_format(output, form)
+    drawn = figure_paths(names, figure, figures)
+    place = _store(store)
+    with space_cache(place):
+        found = compute(place, connect(place, _tables()), names, stderr=sys.stderr, seeds=seeds, quiet=quiet)
+    text = written(found, written_as, None if output is not None else terminal_width(sys.stdout))
+    if output is None:
+        print(text)
+    else:
+        write(output, text)
+    if drawn:
+        from hnas.pipeline.reproduction.figures import plot
+
+        for one in found:
+            plot(one, drawn[one.what])
+
+
+@app.command(
+    epilog=_examples(
         "hnas pareto nasbench201 --dataset cifar10 --minimise params --maximise test_accuracy",
         'hnas pareto nasbench201 --minimise flops,kappa --maximise trace --where "params < 1e6" --plot front.pdf',
     )

@@ -80,23 +80,63 @@ def _tied(values: NDArray[np.int64]) -> int:
 
 
 def _inversions(places: NDArray[np.int64]) -> int:
-    """The pairs of a permutation (n,) of 0 … n − 1 in which the larger comes first.
+    """The pairs of a permutation (n,) of 0 … n − 1 in which the larger comes first."""
+    return len(places) * (len(places) - 1) // 2 - int(_smaller_before(places).sum())
 
-    From the highest bit on, those that agree in all higher bits stand together in their order: where one with the bit
-    comes before one without, that is an inversion. Then each group is parted by the bit.
+
+def _smaller_before(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each entry of a permutation (n,) of 0 … n − 1 the number of smaller ones that come before it, (n,).
+
+    From the highest bit on, those that agree in all higher bits stand together in their order: each with the bit has
+    those without it that come before it, and no bit below tells these two apart. Then each group is parted by the bit.
     """
-    total = 0
+    places = places.astype(np.int32)
+    index = np.arange(len(places), dtype=np.int32)
+    owners, found = index, np.zeros(len(places), np.int64)
     for bit in range(max(len(places) - 1, 1).bit_length() - 1, -1, -1):
-        high = (places >> bit & 1).astype(np.int64)
+        high = places >> bit & 1
         start = places >> (bit + 1) << (bit + 1)
-        index = np.arange(len(places))
-        before = np.cumsum(high) - high  # those with the bit before it, in all groups
+        before = np.cumsum(high, dtype=np.int32) - high  # those with the bit before it, in all groups
         before -= before[start]
-        total += int(before[high == 0].sum())
-        parted = np.empty_like(places)
-        parted[np.where(high == 1, start + (1 << bit) + before, index - before)] = places
-        places = parted
-    return total
+        risen = np.flatnonzero(high)
+        smaller = index[risen] - start[risen] - before[risen]
+        found[owners[risen]] += smaller
+        parted = index - before
+        parted[risen] = start[risen] + (1 << bit) + before[risen]
+        moved_places, moved_owners = np.empty_like(places), np.empty_like(owners)
+        moved_places[parted], moved_owners[parted] = places, owners
+        places, owners = moved_places, moved_owners
+    return found
+
+
+def concordance(x: Array, y: Array) -> Array:
+    """For each row of x (n,) and y (n,) the rows that agree with it minus those that disagree, (n,); no NaN.
+
+    s_i = Σ_j sgn(x_i − x_j) sgn(y_i − y_j), so that Σ s_i / 2 is the numerator of `kendall`. With h the share of rows
+    below plus half of the equal ones and b that of rows below in both, equal ones counted half in each,
+    s_i = 4 b_i − 2 h_i(x) − 2 h_i(y) + n. Cost: O(n log n).
+    """
+    n = len(x)
+    a, b = _dense(x), _dense(y)
+    order = np.lexsort((-b, a))  # of equal x the larger y first, so that none of them counts as below
+    places = np.empty(n, np.int64)
+    places[np.lexsort((-np.arange(n), b[order]))] = np.arange(n)  # and of equal y the earlier
+    both = np.empty(n)
+    both[order] = _smaller_before(places)
+    below_x, equal_x = _below(a)
+    below_y, equal_y = _below(b)
+    below_pair, equal_pair = _below(a * n + b)  # in x, or in y where x is equal
+    within_x = below_pair - below_x
+    within_y = _below(b * n + a)[0] - below_y
+    both += 0.5 * (within_x + within_y) + 0.25 * equal_pair
+    return 4 * both - 2 * (below_x + equal_x / 2) - 2 * (below_y + equal_y / 2) + n
+
+
+def _below(values: NDArray[np.int64]) -> tuple[Array, Array]:
+    """For each value the number of smaller ones, and of equal ones, itself among them; both (n,)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    first = np.cumsum(counts) - counts
+    return first[inverse].astype(float), counts[inverse].astype(float)
 
 
 def known(*columns: Array) -> list[Array]:

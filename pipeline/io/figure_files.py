@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 _SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def check_figure(path: Path) -> None:
-    """Raise `UsageError` unless a figure can be written to `path`: a known suffix, a folder that exists."""
+def check_figure(path: Path, option: str = "--plot") -> None:
+    """Raise `UsageError` unless a figure can be written to `path`, which `option` names: a known suffix, a folder."""
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--plot {path} has no suffix that says how to draw; end it with {', '.join(_SUFFIXES)}")
+        raise UsageError(f"{option} {path} has no suffix that says how to draw; end it with {', '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
-        raise UsageError(f"--plot {path} lies in a folder that does not exist; create {path.parent} first")
+        raise UsageError(f"{option} {path} lies in a folder that does not exist; create {path.parent} first")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

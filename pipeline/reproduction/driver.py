@@ -1,0 +1,112 @@
+"""`hnas reproduce`: the tables and figures by name, and where they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import duckdb
+
+from hnas.errors import HnasError, UsageError, unknown
+from hnas.pipeline.comparison.progress import CompareReporter
+from hnas.pipeline.io.aside import write_file
+from hnas.pipeline.io.figure_files import check_figure
+from hnas.pipeline.io.progress import status
+from hnas.pipeline.reproduction import figure1, figure2, table1, table2, table3
+from hnas.pipeline.reproduction.report import FORMATS
+from hnas.pipeline.reproduction.results import Reproduction
+from hnas.pipeline.store.store import Store
+
+#: What can be reproduced, in the order of the paper.
+NAMES = ("table1", "table2", "table3", "figure1", "figure2")
+_COMPUTED: dict[str, Callable[[duckdb.DuckDBPyConnection], Reproduction]] = {
+    "table1": table1.compute,
+    "table2": table2.compute,
+    "figure1": figure1.compute,
+}
+#: Those made of searches, with how many of each method there are where nobody says.
+_SEARCHED = {"table3": (table3.compute, 20), "figure2": (figure2.compute, 10)}
+SUFFIXES = {".txt": "table", ".md": "markdown", ".tex": "latex", ".json": "json"}
+
+
+def names_of(what: str) -> tuple[str, ...]:
+    """The tables and figures that `what` names: one, or `all`. Raises `UsageError`."""
+    if what == "all":
+        return NAMES
+    if what not in NAMES:
+        raise unknown("what to reproduce", what, (*NAMES, "all"))
+    return (what,)
+
+
+def reproduce(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    names: Sequence[str],
+    *,
+    stderr: TextIO,
+    seeds: int | None = None,
+    quiet: bool = False,
+) -> list[Reproduction]:
+    """Compute the tables and figures `names`, and show on `stderr` how far it is unless `quiet`.
+
+    `seeds` are the searches of each method: 20 in Table 3 and 10 in Figure 2 by default.
+    """
+    found = []
+    for name in names:
+        if name in _SEARCHED:
+            compute, usual = _SEARCHED[name]
+            reporter = CompareReporter(stderr, quiet=quiet)
+            try:
+                found.append(compute(store, connection, seeds=seeds or usual, progress=reporter))
+            finally:
+                reporter.close()
+        else:
+            with status(stderr, f"computing {name}", quiet=quiet):
+                found.append(_COMPUTED[name](connection))
+    return found
+
+
+def write(output: Path, text: str) -> None:
+    """Write `text` to the file `output`, whole or not at all. Raises `HnasError` where it cannot be written."""
+    try:
+        write_file(output, lambda aside: aside.write_text(f"{text}\n", encoding="utf-8"))
+    except OSError as error:
+        raise HnasError(f"--output {output} cannot be written: {error.strerror or error}") from error
+
+
+def output_format(output: Path | None, form: str | None) -> str:
+    """The format of a result: the one asked for, else what the name of the file `output` says, else a table.
+
+    Raises `UsageError` where the file says another than the format, or none where none is asked for.
+    """
+    said = None if output is None else SUFFIXES.get(output.suffix.lower())
+    if form is not None and said not in (None, form):
+        raise UsageError(f"--output {output} ends as {said} does, and --format says {form}; drop one of the two")
+    if output is not None and form is None and said is None:
+        raise UsageError(
+            f"--output {output} does not say in its name how to write it; end it with {', '.join(SUFFIXES)}, or give "
+            f"--format {'|'.join(FORMATS)}"
+        )
+    return form or said or "table"
+
+
+def figure_paths(names: Sequence[str], figure: Path | None, figures: Path | None) -> dict[str, Path]:
+    """Where the figure of each of `names` is drawn: to `figure`, where that is one, or into the folder `figures`.
+
+    Raises `UsageError` where that cannot be.
+    """
+    if figure is not None and figures is not None:
+        raise UsageError("--figure names a file and --figures a folder; give one of the two")
+    if figure is not None and len(names) > 1:
+        raise UsageError(f"--figure {figure} is one file for {len(names)} figures; give --figures DIR")
+    paths = {}
+    if figure is not None:
+        paths = {names[0]: figure}
+    elif figures is not None:
+        if not figures.is_dir():
+            raise UsageError(f"--figures {figures} is no folder; make it first")
+        paths = {name: figures / f"{name}.pdf" for name in names}
+    for path in paths.values():
+        check_figure(path, "--figure")
+    return paths

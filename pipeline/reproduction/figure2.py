@@ -1,0 +1,77 @@
+"""Figure 2: test error of the incumbent against the search budget, of HNAS with the trace norm and its rivals.
+
+The paper draws the curves and prints no numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import duckdb
+import numpy as np
+
+from hnas.pipeline.comparison.curves import Curve
+from hnas.pipeline.comparison.driver import Progress
+from hnas.pipeline.reproduction import searches
+from hnas.pipeline.reproduction.published import DATASETS, FIGURE_2_BUDGETS
+from hnas.pipeline.reproduction.results import Reproduction, Row, Section, Value
+from hnas.pipeline.store.store import Store
+
+_METHODS = ("hnas:trace", "random", "rea", "reinforce", "zero-cost")
+
+
+def compute(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    seeds: int,
+    progress: Callable[[Progress], None],
+) -> Reproduction:
+    """Figure 2 with `seeds` searches of each method. The searches are kept in the store, as by `compare`."""
+    title = "Figure 2: test error (%) of the incumbent against the search budget (s)"
+    if (lack := searches.lacking(connection)) is not None:
+        return Reproduction("figure2", title, missing=(lack,))
+    methods = [f"{name}@{FIGURE_2_BUDGETS[-1]}s" for name in _METHODS]
+    results, _ = searches.made(store, connection, methods, seeds=seeds, progress=progress)
+    curves, by_queries = results.curves()
+    sections = []
+    for k, dataset in enumerate(results.datasets):
+        rows = tuple(
+            Row(name, tuple(_value(curve, k, budget, seeds) for budget in FIGURE_2_BUDGETS))
+            for name, curve in zip(_METHODS, curves, strict=True)
+        )
+        columns = tuple(f"{budget:,}" for budget in FIGURE_2_BUDGETS)
+        sections.append(Section(f"{dataset}, {seeds} searches of each method", dataset, "method", columns, rows))
+    sections.sort(key=lambda section: DATASETS.index(section.short) if section.short in DATASETS else len(DATASETS))
+    table = results.table()
+    notes = [f"{table.heading}.", "The interval is that of the mean, 1.96 standard errors to each side."]
+    notes += _claims(sections)
+    drawn = {
+        "curves": curves, "datasets": results.datasets, "optimum": 100 - results.optimum, "by_queries": by_queries,
+    }  # fmt: skip
+    return Reproduction("figure2", title, tuple(sections), notes=tuple(notes), drawn=drawn)
+
+
+def _value(curve: Curve, k: int, budget: float, seeds: int) -> Value | None:
+    """The mean error at a budget, None before each search has evaluated something."""
+    place = int(np.searchsorted(curve.budget, budget, side="right")) - 1
+    if place < 0 or np.isnan(curve.mean[place, k]):
+        return None
+    mean, error = float(curve.mean[place, k]), float(curve.error[place, k])
+    return Value(mean, mean - 1.96 * error, mean + 1.96 * error, of=seeds)
+
+
+def _claims(sections: list[Section]) -> list[str]:
+    """What the paper says of the curves: that HNAS is below all others at every budget."""
+    found = []
+    for section in sections:
+        ours, *others = [row.values for row in section.rows]
+        behind = [
+            column
+            for k, column in enumerate(section.columns)
+            if (own := ours[k]) is not None
+            and any(other[k] is not None and other[k].ours < own.ours for other in others)
+        ]
+        told = f"is not at {', '.join(behind)} s" if behind else "is, as the paper has it"
+        found.append(f"HNAS below all others at every budget on {section.short}: it {told}.")
+    return found

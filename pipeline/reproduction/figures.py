@@ -1,0 +1,122 @@
+"""Drawings of reproductions, of a size and with letters that a page of two columns takes.
+
+A table is drawn as points with intervals beside the published numbers, Figure 1 as clouds, Figure 2 as `hnas compare`
+draws it.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hnas.pipeline.comparison.figures import plot_curves
+from hnas.pipeline.io.figure_files import save_figure
+from hnas.pipeline.reproduction.results import Reproduction, Section
+
+_OURS, _PUBLISHED = "#0072B2", "#D55E00"
+_STYLE: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8, "pdf.fonttype": 42, "svg.fonttype": "none"}
+
+
+def plot(found: Reproduction, path: Path) -> bool:
+    """Draw `found` to `path`; False where it has nothing to draw. Raises `HnasError` where it cannot be written."""
+    if not found.sections:
+        return False
+    if found.what == "figure2":
+        drawn = found.drawn
+        plot_curves(drawn["curves"], drawn["datasets"], drawn["optimum"], path, by_queries=drawn["by_queries"])
+        return True
+    with rc_context(_STYLE):
+        figure = _clouds(found) if found.what == "figure1" else _beside(found)
+        save_figure(figure, path)
+    return True
+
+
+def _beside(found: Reproduction) -> Figure:
+    """A panel for each column that has published numbers: ours with interval or spread, the published as diamonds."""
+    shown = [(section, _printed(section)) for section in found.sections]
+    shown = [(section, columns) for section, columns in shown if columns]
+    width = max(len(columns) for _, columns in shown)
+    heights = [0.5 + 0.17 * len(section.rows) for section, _ in shown]
+    figure = Figure(figsize=(1.2 + 1.55 * width, 0.5 + sum(heights)), layout="constrained")
+    grid = figure.subplots(len(shown), width, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for (section, columns), panels in zip(shown, grid, strict=True):
+        names = [row.name for row in section.rows]
+        for place, panel in enumerate(panels):
+            if place >= len(columns):
+                panel.set_visible(False)
+                continue
+            _points(panel, section, columns[place])
+            panel.set_title(section.columns[columns[place]])
+            panel.set_yticks(range(len(names)), names if place == 0 else [])
+            panel.set_ylim(len(names) - 0.4, -0.6)
+        if len(shown) > 1:
+            panels[0].set_ylabel(section.short)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _printed(section: Section) -> list[int]:
+    """The columns that have a published number with digits behind the point, or a spread: those worth a panel."""
+    return [
+        k
+        for k in range(len(section.columns))
+        if any(
+            row.values[k] and (v := row.values[k]) and v.published is not None and (v.low or v.spread)
+            for row in section.rows
+        )
+    ]
+
+
+def _points(panel: Axes, section: Section, column: int) -> None:
+    for place, row in enumerate(section.rows):
+        value = row.values[column]
+        if value is None:
+            continue
+        low, high = value.low, value.high
+        if low is None or high is None:
+            low, high = value.ours - (value.spread or 0.0), value.ours + (value.spread or 0.0)
+        label = "ours" if place == 0 else None
+        panel.plot([low, high], [place, place], color=_OURS, linewidth=1.2, solid_capstyle="butt")
+        panel.plot(value.ours, place, "o", color=_OURS, markersize=3.5, label=label)
+        if value.published is not None:
+            spread = value.published_spread or 0.0
+            ends = [value.published - spread, value.published + spread]
+            panel.plot(ends, [place + 0.25] * 2, color=_PUBLISHED, linewidth=0.8, solid_capstyle="butt")
+            label = "published" if place == 0 else None
+            panel.plot(
+                value.published, place + 0.25, "D", color=_PUBLISHED, markersize=3, markerfacecolor="white", label=label
+            )
+    panel.grid(color="0.92", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _clouds(found: Reproduction) -> Figure:
+    """For each space each pair of metrics as a cloud on logarithmic axes, with ρ above it."""
+    pairs = list(combinations(next(iter(found.drawn.values())), 2))
+    figure = Figure(figsize=(1.45 * len(pairs), 1.7 * len(found.sections)), layout="constrained")
+    grid = figure.subplots(len(found.sections), len(pairs), squeeze=False)
+    for section, panels in zip(found.sections, grid, strict=True):
+        columns = found.drawn[section.short]
+        for (x, y), row, panel in zip(pairs, section.rows, panels, strict=True):
+            seen = (columns[x] > 0) & (columns[y] > 0)
+            panel.plot(
+                np.log10(columns[x][seen]), np.log10(columns[y][seen]), ".", color=_OURS, markersize=1, alpha=0.25,
+                markeredgewidth=0, rasterized=True,
+            )  # fmt: skip
+            value = row.values[0]
+            panel.set_title("" if value is None else f"ρ = {value.ours:.2f}")
+            panel.set_xlabel(f"log₁₀ {x}")
+            panel.set_ylabel(f"log₁₀ {y}")
+            panel.tick_params(labelsize=6)
+            panel.spines[["top", "right"]].set_visible(False)
+        panels[0].annotate(
+            section.short, (-0.62, 0.5), xycoords="axes fraction", rotation=90, va="center", fontweight="bold"
+        )
+    return figure

@@ -1,0 +1,197 @@
+"""Reproductions as people and as programs read them: a terminal's table, Markdown, LaTeX, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hnas.pipeline.io.printable import printable
+from hnas.pipeline.io.terminal_tables import table
+from hnas.pipeline.reproduction.results import Missing, Reproduction, Section, Value
+
+FORMATS = ("table", "markdown", "latex", "json")
+
+_MARKS = {"reached": "✓", "within": "≈", "not reached": "✗", "not printed": ""}
+_LEGEND = (
+    "in brackets: the published number; ✓ at least as good as printed, ≈ the printed number lies in the interval, ✗ "
+    "not reached, for the reason below; no mark: not judged"
+)
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+_LATEX |= {
+    "±": r"$\pm$", "✓": r"$\surd$", "≈": r"$\approx$", "✗": r"$\times$", "−": "$-$", "≤": r"$\le$", "≥": r"$\ge$",
+    "ρ": r"$\rho$", "τ": r"$\tau$", "κ": r"$\kappa$", "μ": r"$\mu$", "ν": r"$\nu$", "θ": r"$\theta$",
+    "ᵀ": r"$^{\mathsf{T}}$", "Θ": r"$\Theta$", "₀": r"$_0$", "σ": r"$\sigma$", "η": r"$\eta$", "·": r"$\cdot$",
+    "×": r"$\times$", "½": r"$\frac{1}{2}$", "²": "$^2$", "<": "$<$", ">": "$>$", "|": r"$|$",
+}  # fmt: skip
+
+
+def written(found: Sequence[Reproduction], form: str, width: int | None = None) -> str:
+    """The reproductions in one of `FORMATS`; a terminal's table is `width` wide."""
+    if form == "json":
+        return json.dumps({"reproductions": [_object(one) for one in found]}, indent=2, allow_nan=False)
+    if form == "table":
+        return "\n\n\n".join(_text(one, width) for one in found)
+    return "\n\n".join({"markdown": _markdown, "latex": _latex}[form](one) for one in found)
+
+
+def _text(found: Reproduction, width: int | None) -> str:
+    blocks = [found.title]
+    for section in found.sections:
+        rows = [_head(section, remarks=True)]
+        rows += [[row.name, *map(_short, row.values), *_remark(section, row.remark)] for row in section.rows]
+        lines = [*_broken([section.heading], width), _terminal_table(section, rows, width)]
+        blocks.append("\n".join(lines))
+        uncertain = [row for row in section.rows if any(value and value.low is not None for value in row.values)]
+        if uncertain:
+            rows = [_head(section, remarks=False), *([row.name, *map(_interval, row.values)] for row in uncertain)]
+            blocks.append("\n".join(["95 % intervals", _terminal_table(section, rows, width)]))
+    told = (_told(found), [_missing(one) for one in found.missing], found.notes)
+    blocks += ["\n".join(_broken(sentences, width)) for sentences in told if sentences]
+    return "\n\n".join(blocks)
+
+
+def _head(section: Section, *, remarks: bool) -> list[str]:
+    return [section.first, *section.columns, *(["remark"] if remarks and _remarked(section) else [])]
+
+
+def _remarked(section: Section) -> bool:
+    return any(row.remark for row in section.rows)
+
+
+def _remark(section: Section, text: str) -> list[str]:
+    return [text] if _remarked(section) else []
+
+
+def _terminal_table(section: Section, rows: list[list[str]], width: int | None) -> str:
+    shown = [[printable(cell) for cell in row] for row in rows]
+    texts = [True, *[False] * len(section.columns), *[True] * (len(rows[0]) - len(section.columns) - 1)]
+    return table(shown, texts=texts, width=width, remedy="`--format markdown` has all")
+
+
+def _broken(sentences: Sequence[str], width: int | None) -> list[str]:
+    lines = [printable(sentence) for sentence in sentences]
+    return lines if width is None else [part for line in lines for part in textwrap.wrap(line, width)]
+
+
+def _told(found: Reproduction) -> list[str]:
+    """The legend, and each number that is not reached with its reason; those of one reason together."""
+    values = [value for section in found.sections for row in section.rows for value in row.values if value]
+    if all(value.verdict == "not printed" for value in values):
+        return ["the paper prints none of these numbers"] if values else []
+    by_reason: dict[str, list[str]] = {}
+    for section in found.sections:
+        for row in section.rows:
+            for column, value in zip(section.columns, row.values, strict=True):
+                if value and value.verdict == "not reached":
+                    where = f"{row.name} {column}" + (f" ({section.short})" if len(found.sections) > 1 else "")
+                    by_reason.setdefault(value.reason, []).append(where)
+    return [_LEGEND, *(f"✗ {', '.join(names)}: {reason}" for reason, names in by_reason.items())]
+
+
+def _missing(missing: Missing) -> str:
+    commands = " and ".join(f"`{command}`" for command in missing.commands)
+    return f"missing: {missing.what}; {commands} brings it, which takes {missing.takes}"
+
+
+def _markdown(found: Reproduction) -> str:
+    blocks = [f"## {found.title}"]
+    for section in found.sections:
+        lines = [_head(section, remarks=True), ["---"] * len(_head(section, remarks=True))]
+        lines += [[row.name, *map(_whole, row.values), *_remark(section, row.remark)] for row in section.rows]
+        body = [f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+        blocks.append(f"{printable(section.heading)}:\n\n" + "\n".join(body))
+    sentences = [*_told(found), *(_missing(one) for one in found.missing), *found.notes]
+    if sentences:
+        blocks.append("\n".join(f"* {printable(sentence)}" for sentence in sentences))
+    return "\n\n".join(blocks)
+
+
+def _latex(found: Reproduction) -> str:
+    """A `tabular` for each section with rules of `booktabs`; what is said beside it as comments."""
+    lines = [f"% {printable(sentence)}" for sentence in (found.title, *_told(found), *found.notes)]
+    lines += [f"% {printable(_missing(one))}" for one in found.missing]
+    for section in found.sections:
+        head = _head(section, remarks=True)
+        remarks = "l" * (len(head) - len(section.columns) - 1)
+        lines += ["", f"% {printable(section.heading)}"]
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(section.columns)}{remarks}}}", r"\toprule", _latex_line(head)]
+        lines += [r"\midrule"]
+        lines += [
+            _latex_line([row.name, *map(_whole, row.values), *_remark(section, row.remark)]) for row in section.rows
+        ]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines)
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells) + r" \\"
+
+
+def _object(found: Reproduction) -> dict[str, Any]:
+    """One object: a record for each value, what is missing, the notes; what there is none of is null."""
+    return {
+        "what": found.what,
+        "title": found.title,
+        "values": [
+            {
+                "table": section.heading,
+                "row": row.name,
+                "column": column,
+                **{name: _finite(number) for name, number in asdict(value).items() if name != "digits"},
+                "deviation": _finite(value.deviation),
+                "reason": value.reason or None,
+            }
+            for section in found.sections
+            for row in section.rows
+            for column, value in zip(section.columns, row.values, strict=True)
+            if value is not None
+        ],
+        "missing": [asdict(one) for one in found.missing],
+        "notes": list(found.notes),
+    }
+
+
+def _finite(number: Any) -> Any:
+    """JSON has no infinity."""
+    return str(number) if isinstance(number, float) and not math.isfinite(number) else number
+
+
+def _number(value: Value, number: float) -> str:
+    return f"{number:,.{value.digits}f}"
+
+
+def _short(value: Value | None) -> str:
+    """`0.70 ± 0.02 (0.75) ≈`: ours, its spread, what is published and the verdict."""
+    if value is None:
+        return ""
+    return " ".join(filter(None, (_ours(value), _published(value), _MARKS[value.verdict])))
+
+
+def _whole(value: Value | None) -> str:
+    """The same with the interval."""
+    if value is None:
+        return ""
+    return " ".join(filter(None, (_ours(value), _interval(value), _published(value), _MARKS[value.verdict])))
+
+
+def _ours(value: Value) -> str:
+    spread = "" if value.spread is None else f" ± {_number(value, value.spread)}"
+    return _number(value, value.ours) + spread
+
+
+def _interval(value: Value | None) -> str:
+    if value is None or value.low is None or value.high is None:
+        return ""
+    return f"[{_number(value, value.low)}, {_number(value, value.high)}]"
+
+
+def _published(value: Value) -> str:
+    if value.published is None:
+        return ""
+    spread = "" if value.published_spread is None else f" ± {_number(value, value.published_spread)}"
+    return f"({_number(value, value.published)}{spread})"

@@ -1,0 +1,78 @@
+"""The searches behind Table 3 and Figure 2: comparisons as `hnas compare` makes and keeps them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import duckdb
+
+from hnas.errors import HnasError, UsageError
+from hnas.pipeline.catalog.signals import choose_signal
+from hnas.pipeline.comparison.driver import Progress, compare
+from hnas.pipeline.comparison.request import Comparison, new_comparison
+from hnas.pipeline.comparison.results import Results
+from hnas.pipeline.comparison.specs import parse_specs
+from hnas.pipeline.comparison.worker import Opened
+from hnas.pipeline.reproduction.measured import DATASET, lacking_accuracies, lacking_run
+from hnas.pipeline.reproduction.results import Missing
+from hnas.pipeline.store.comparisons import stored_parts
+from hnas.pipeline.store.store import Store
+
+SPACE = "nasbench201"
+#: What guides the searches: the validation accuracy after so many epochs.
+SIGNAL_EPOCHS = 12
+
+
+def new(connection: duckdb.DuckDBPyConnection, methods: Sequence[str], *, seeds: int) -> Comparison:
+    """The comparison of `methods`, each a text such as `rea@12000s`; without a budget of its own it has 20 queries."""
+    specs = parse_specs(",".join(methods))
+    options = {"space": SPACE, "dataset": DATASET, "epochs": SIGNAL_EPOCHS, "oracle": "table"}
+    return new_comparison(connection, specs, seeds=seeds, queries=20, **options)
+
+
+def command(methods: Sequence[str], seeds: int) -> str:
+    """The `hnas compare` that makes the same comparison."""
+    listed = shlex.quote(",".join(methods))
+    return f"hnas compare {SPACE} --dataset {DATASET} --epochs {SIGNAL_EPOCHS} --seeds {seeds} --methods {listed}"
+
+
+def lacking(connection: duckdb.DuckDBPyConnection) -> Missing | None:
+    """What searches of the table need and the store lacks: a run of the space, or accuracies to guide and to report."""
+    try:
+        new(connection, ["random"], seeds=1)
+    except HnasError:
+        runs = "SELECT count(*) FROM runs WHERE space = ? AND canonical_dataset(dataset) = ?"
+        found = connection.execute(runs, [SPACE, DATASET]).fetchall()[0][0]
+        return lacking_accuracies(SPACE) if found else lacking_run(SPACE)
+    try:
+        reports = choose_signal(connection, SPACE, DATASET, accuracy="test_accuracy")
+    except UsageError:
+        reports = None
+    return lacking_accuracies(SPACE) if reports is None else None
+
+
+def made(
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    methods: Sequence[str],
+    *,
+    seeds: int,
+    progress: Callable[[Progress], None],
+) -> tuple[Results, Opened]:
+    """The searches of `methods`, those that the store lacks made now and stored, and what they were made with.
+
+    Raises what `hnas.pipeline.comparison.driver.compare` raises.
+    """
+    comparison = new(connection, methods, seeds=seeds)
+    work = compare(store, connection, comparison, progress=progress)
+    return Results(store, connection, comparison, work), work
+
+
+def kept(store: Store, connection: duckdb.DuckDBPyConnection, method: str, work: Opened) -> Results | None:
+    """The searches of `method` that somebody has made with `command`, of the seeds from 0 on, or None."""
+    comparison = new(connection, [method], seeds=1)
+    seeds = {seed for part in stored_parts(store, comparison.name) for seed in part.seeds}
+    count = next(seed for seed in range(len(seeds) + 1) if seed not in seeds)
+    return Results(store, connection, replace(comparison, seeds=count), work) if count else None
