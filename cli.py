@@ -1151,8 +1151,8 @@ def correlate(
 )
 def reproduce(
     what: Annotated[
-        Literal["table1", "table2", "table3", "figure1", "figure2", "all"],
-        typer.Argument(metavar="WHAT", help="table1, table2, table3, figure1, figure2 or all."),
+        Literal["table1", "table2", "table3", "figure1", "figure2", "figure3", "theorems", "all"],
+        typer.Argument(metavar="WHAT", help="table1 to table3, figure1 to figure3, theorems, or all."),
     ],
     seeds: Annotated[
         int | None,

@@ -13,17 +13,19 @@ from hnas.pipeline.comparison.progress import CompareReporter
 from hnas.pipeline.io.aside import write_file
 from hnas.pipeline.io.figure_files import check_figure
 from hnas.pipeline.io.progress import status
-from hnas.pipeline.reproduction import figure1, figure2, table1, table2, table3
+from hnas.pipeline.reproduction import figure1, figure2, table1, table2, table3, theory
 from hnas.pipeline.reproduction.report import FORMATS
 from hnas.pipeline.reproduction.results import Reproduction
 from hnas.pipeline.store.store import Store
 
 #: What can be reproduced, in the order of the paper.
-NAMES = ("table1", "table2", "table3", "figure1", "figure2")
+NAMES = ("table1", "table2", "table3", "figure1", "figure2", "figure3", "theorems")
 _COMPUTED: dict[str, Callable[[duckdb.DuckDBPyConnection], Reproduction]] = {
     "table1": table1.compute,
     "table2": table2.compute,
     "figure1": figure1.compute,
+    "figure3": theory.architectures,
+    "theorems": theory.theorems,
 }
 #: Those made of searches, with how many of each method there are where nobody says.
 _SEARCHED = {"table3": (table3.compute, 20), "figure2": (figure2.compute, 10)}

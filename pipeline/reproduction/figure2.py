@@ -65,13 +65,16 @@ def _claims(sections: list[Section]) -> list[str]:
     """What the paper says of the curves: that HNAS is below all others at every budget."""
     found = []
     for section in sections:
-        ours, *others = [row.values for row in section.rows]
+        ours, *others = [[_error(value) for value in row.values] for row in section.rows]
         behind = [
             column
             for k, column in enumerate(section.columns)
-            if (own := ours[k]) is not None
-            and any(other[k] is not None and other[k].ours < own.ours for other in others)
+            if not np.isnan(ours[k]) and any(other[k] < ours[k] for other in others)
         ]
-        told = f"is not at {', '.join(behind)} s" if behind else "is, as the paper has it"
-        found.append(f"HNAS below all others at every budget on {section.short}: it {told}.")
+        told = f"it is not at {', '.join(behind)} s" if behind else "so it is, as the paper has it"
+        found.append(f"HNAS below all others at every budget on {section.short}: {told}.")
     return found
+
+
+def _error(value: Value | None) -> float:
+    return np.nan if value is None or value.ours is None else value.ours

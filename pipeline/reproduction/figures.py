@@ -6,6 +6,7 @@ draws it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 
 from hnas.pipeline.comparison.figures import plot_curves
 from hnas.pipeline.io.figure_files import save_figure
-from hnas.pipeline.reproduction.results import Reproduction, Section
+from hnas.pipeline.reproduction.results import Reproduction, Row, Section
 
 _OURS, _PUBLISHED = "#0072B2", "#D55E00"
 _STYLE: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8, "pdf.fonttype": 42, "svg.fonttype": "none"}
@@ -32,14 +33,15 @@ def plot(found: Reproduction, path: Path) -> bool:
         plot_curves(drawn["curves"], drawn["datasets"], drawn["optimum"], path, by_queries=drawn["by_queries"])
         return True
     with rc_context(_STYLE):
-        figure = _clouds(found) if found.what == "figure1" else _beside(found)
-        save_figure(figure, path)
+        kinds = {"figure1": _clouds, "figure3": _topologies, "theorems": _ratios}
+        save_figure(kinds.get(found.what, _beside)(found), path)
     return True
 
 
 def _beside(found: Reproduction) -> Figure:
     """A panel for each column that has published numbers: ours with interval or spread, the published as diamonds."""
-    shown = [(section, _printed(section)) for section in found.sections]
+    sections = [replace(section, rows=tuple(filter(_computed, section.rows))) for section in found.sections]
+    shown = [(section, _printed(section)) for section in sections]
     shown = [(section, columns) for section, columns in shown if columns]
     width = max(len(columns) for _, columns in shown)
     heights = [0.5 + 0.17 * len(section.rows) for section, _ in shown]
@@ -58,40 +60,47 @@ def _beside(found: Reproduction) -> Figure:
         if len(shown) > 1:
             panels[0].set_ylabel(section.short)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    named = dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
+def _computed(row: Row) -> bool:
+    return any(value is not None and value.ours is not None for value in row.values)
+
+
 def _printed(section: Section) -> list[int]:
-    """The columns that have a published number with digits behind the point, or a spread: those worth a panel."""
-    return [
-        k
-        for k in range(len(section.columns))
-        if any(
-            row.values[k] and (v := row.values[k]) and v.published is not None and (v.low or v.spread)
-            for row in section.rows
-        )
-    ]
+    """The columns with published numbers that are no plain counts: those whose values have an interval or a spread."""
+    found = []
+    for k in range(len(section.columns)):
+        values = [value for row in section.rows if (value := row.values[k]) is not None]
+        if any(v.published is not None and (v.low is not None or v.spread is not None) for v in values):
+            found.append(k)
+    return found
 
 
 def _points(panel: Axes, section: Section, column: int) -> None:
     for place, row in enumerate(section.rows):
         value = row.values[column]
-        if value is None:
+        if value is None or value.ours is None:
             continue
         low, high = value.low, value.high
         if low is None or high is None:
             low, high = value.ours - (value.spread or 0.0), value.ours + (value.spread or 0.0)
-        label = "ours" if place == 0 else None
         panel.plot([low, high], [place, place], color=_OURS, linewidth=1.2, solid_capstyle="butt")
-        panel.plot(value.ours, place, "o", color=_OURS, markersize=3.5, label=label)
+        panel.plot(value.ours, place, "o", color=_OURS, markersize=3.5, label="ours")
         if value.published is not None:
             spread = value.published_spread or 0.0
             ends = [value.published - spread, value.published + spread]
             panel.plot(ends, [place + 0.25] * 2, color=_PUBLISHED, linewidth=0.8, solid_capstyle="butt")
-            label = "published" if place == 0 else None
             panel.plot(
-                value.published, place + 0.25, "D", color=_PUBLISHED, markersize=3, markerfacecolor="white", label=label
+                value.published,
+                place + 0.25,
+                "D",
+                color=_PUBLISHED,
+                markersize=3,
+                markerfacecolor="white",
+                label="published",
             )
     panel.grid(color="0.92", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
@@ -119,4 +128,42 @@ def _clouds(found: Reproduction) -> Figure:
         panels[0].annotate(
             section.short, (-0.62, 0.5), xycoords="axes fraction", rotation=90, va="center", fontweight="bold"
         )
+    return figure
+
+
+def _topologies(found: Reproduction) -> Figure:
+    """Figure 3: boxes and arrows, the formula above and the kernel below."""
+    figure = Figure(figsize=(5.6, 2.0), layout="constrained")
+    panels = figure.subplots(1, len(found.drawn), squeeze=False)[0]
+    for panel, drawn in zip(panels, found.drawn.values(), strict=True):
+        places = {node.name: (node.x, node.y) for node in drawn.nodes}
+        for source, target in drawn.edges:
+            style = {"arrowstyle": "-|>", "color": "0.35", "shrinkA": 13, "shrinkB": 13, "linewidth": 0.8}
+            panel.annotate("", places[target], places[source], arrowprops=style)
+        for node in drawn.nodes:
+            box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": _OURS, "linewidth": 0.9}
+            panel.text(node.x, node.y, node.label, ha="center", va="center", fontsize=9, bbox=box)
+        panel.set_xlim(-0.5, max(x for x, _ in places.values()) + 0.5)
+        panel.set_ylim(-1.6, 1.6)
+        panel.set_title(f"{drawn.name}: {drawn.formula}", fontsize=9)
+        panel.text(0.5, 0.0, drawn.kernel, ha="center", va="bottom", transform=panel.transAxes, fontsize=9)
+        panel.axis("off")
+    return figure
+
+
+def _ratios(found: Reproduction) -> Figure:
+    """What is measured of each statement as a share of what it may be at most."""
+    rows = found.sections[0].rows
+    values = [value for row in rows for value in row.values if value]
+    shares = [value.ours / value.published for value in values if value.ours is not None and value.published]
+    figure = Figure(figsize=(5.2, 0.6 + 0.22 * len(rows)), layout="constrained")
+    panel = figure.add_subplot()
+    panel.plot(shares, range(len(rows)), "o", color=_OURS, markersize=4)
+    panel.axvline(1.0, color=_PUBLISHED, linestyle="--", linewidth=0.9)
+    panel.set_yticks(range(len(rows)), [row.name for row in rows])
+    panel.set_ylim(len(rows) - 0.4, -0.6)
+    panel.set_xscale("log")
+    panel.set_xlabel("measured / at most")
+    panel.grid(color="0.92", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
     return figure

@@ -15,7 +15,7 @@ from hnas.pipeline.reproduction.results import Missing, Reproduction, Section, V
 
 FORMATS = ("table", "markdown", "latex", "json")
 
-_MARKS = {"reached": "✓", "within": "≈", "not reached": "✗", "not printed": ""}
+_MARKS = {"reached": "✓", "within": "≈", "not reached": "✗"}
 _LEGEND = (
     "in brackets: the published number; ✓ at least as good as printed, ≈ the printed number lies in the interval, ✗ "
     "not reached, for the reason below; no mark: not judged"
@@ -82,7 +82,7 @@ def _told(found: Reproduction) -> list[str]:
     """The legend, and each number that is not reached with its reason; those of one reason together."""
     values = [value for section in found.sections for row in section.rows for value in row.values if value]
     if all(value.verdict == "not printed" for value in values):
-        return ["the paper prints none of these numbers"] if values else []
+        return ["not printed: the paper shows these numbers in a picture only"] if values else []
     by_reason: dict[str, list[str]] = {}
     for section in found.sections:
         for row in section.rows:
@@ -94,8 +94,8 @@ def _told(found: Reproduction) -> list[str]:
 
 
 def _missing(missing: Missing) -> str:
-    commands = " and ".join(f"`{command}`" for command in missing.commands)
-    return f"missing: {missing.what}; {commands} brings it, which takes {missing.takes}"
+    commands = ", then ".join(f"`{command}`" for command in missing.commands)
+    return f"missing: {missing.what}; get it with {commands}, which takes {missing.takes}"
 
 
 def _markdown(found: Reproduction) -> str:
@@ -142,7 +142,7 @@ def _object(found: Reproduction) -> dict[str, Any]:
                 "table": section.heading,
                 "row": row.name,
                 "column": column,
-                **{name: _finite(number) for name, number in asdict(value).items() if name != "digits"},
+                **{name: _finite(number) for name, number in asdict(value).items() if name != "form"},
                 "deviation": _finite(value.deviation),
                 "reason": value.reason or None,
             }
@@ -162,24 +162,26 @@ def _finite(number: Any) -> Any:
 
 
 def _number(value: Value, number: float) -> str:
-    return f"{number:,.{value.digits}f}"
+    return f"{number:,{value.form}}"
 
 
 def _short(value: Value | None) -> str:
     """`0.70 ± 0.02 (0.75) ≈`: ours, its spread, what is published and the verdict."""
     if value is None:
         return ""
-    return " ".join(filter(None, (_ours(value), _published(value), _MARKS[value.verdict])))
+    return " ".join(filter(None, (_ours(value), _published(value), _MARKS.get(value.verdict, ""))))
 
 
 def _whole(value: Value | None) -> str:
     """The same with the interval."""
     if value is None:
         return ""
-    return " ".join(filter(None, (_ours(value), _interval(value), _published(value), _MARKS[value.verdict])))
+    return " ".join(filter(None, (_ours(value), _interval(value), _published(value), _MARKS.get(value.verdict, ""))))
 
 
 def _ours(value: Value) -> str:
+    if value.ours is None:
+        return ""
     spread = "" if value.spread is None else f" ± {_number(value, value.spread)}"
     return _number(value, value.ours) + spread
 

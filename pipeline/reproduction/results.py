@@ -5,6 +5,9 @@ The verdict on a value with a published counterpart p, at the digits that p is p
 - reached: at least as good as p; of a correlation, of p's sign and at least p's magnitude;
 - within: not that, but p lies in the interval of the value;
 - not reached: neither; a reason says why.
+
+Where there is none, the number is not printed; where we have none, not computed; where ours is of other networks than
+the paper's, not comparable.
 """
 
 from __future__ import annotations
@@ -15,17 +18,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-Verdict = Literal["reached", "within", "not reached", "not printed"]
+Verdict = Literal["reached", "within", "not reached", "not printed", "not computed", "not comparable"]
 
 
 @dataclass(frozen=True)
 class Value:
-    """One number: ours with its 95 % interval (`low`, `high`) and its `spread` over `of` seeds, and the published one.
+    """One number: ours, its 95 % interval (`low`, `high`), its `spread` over `of` seeds, and the published one.
 
-    `digits` are those behind the point that are shown. `reason` explains a number that is not reached.
+    `ours` is None where it was not computed. `form` is how numbers are shown. `reason` explains what is not reached.
     """
 
-    ours: float
+    ours: float | None
     low: float | None = None
     high: float | None = None
     spread: float | None = None
@@ -34,12 +37,12 @@ class Value:
     published_spread: float | None = None
     verdict: Verdict = "not printed"
     reason: str = ""
-    digits: int = 2
+    form: str = ".2f"
 
     @property
     def deviation(self) -> float | None:
         """Ours minus the published number."""
-        return None if self.published is None else self.ours - self.published
+        return None if self.ours is None or self.published is None else self.ours - self.published
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ SIGNAL_EPOCHS = 12
 def new(connection: duckdb.DuckDBPyConnection, methods: Sequence[str], *, seeds: int) -> Comparison:
     """The comparison of `methods`, each a text such as `rea@12000s`; without a budget of its own it has 20 queries."""
     specs = parse_specs(",".join(methods))
-    options = {"space": SPACE, "dataset": DATASET, "epochs": SIGNAL_EPOCHS, "oracle": "table"}
-    return new_comparison(connection, specs, seeds=seeds, queries=20, **options)
+    return new_comparison(
+        connection, specs, seeds=seeds, queries=20, space=SPACE, dataset=DATASET, epochs=SIGNAL_EPOCHS, oracle="table"
+    )
 
 
 def command(methods: Sequence[str], seeds: int) -> str:

@@ -19,7 +19,7 @@ from hnas.pipeline.analysis.ranks import spearman
 from hnas.pipeline.images import ImageDataset, open_dataset, training_batch
 from hnas.pipeline.reproduction.measured import DATASET
 from hnas.pipeline.reproduction.published import TABLE_2
-from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value, equal_verdict
+from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value, Verdict, equal_verdict
 from hnas.spaces import search_spaces
 from hnas.spaces.darts.published import depth, genotype, width
 
@@ -83,8 +83,8 @@ def _stored(connection: duckdb.DuckDBPyConnection) -> _Numbers | None:
             trace, kappa = (
                 {name: np.array([numbers[name][k] for numbers in whole]) for name in TABLE_2} for k in (0, 1)
             )
-            size = f"{channels} channels and {cells} cells, {batch} images of {dataset}"
-            what = f"{_count(len(whole))} of {size}, from the store"
+            told = f"{channels} channels and {cells} cells, {batch} images of {dataset}"
+            what = f"{_count(len(whole))} of {told}, from the store"
             return _Numbers(trace, kappa, what, (dataset, channels, cells, batch) == (DATASET, 16, 5, 64))
     return None
 
@@ -110,7 +110,8 @@ def _measured() -> _Numbers:
         f"measured now, {_SEEDS} initialisations of {_SMALL['channels']} channels and {_SMALL['cells']} cells, "
         f"{_BATCH} images of {dataset.name}, where the paper's networks are larger: compare their order"
     )
-    return _Numbers(*({name: np.array(values) for name, values in of.items()} for of in (trace, kappa)), what, False)
+    arrays = [{name: np.array(values) for name, values in of.items()} for of in (trace, kappa)]
+    return _Numbers(arrays[0], arrays[1], what, full=False)
 
 
 def _images() -> ImageDataset:
@@ -123,8 +124,8 @@ def _images() -> ImageDataset:
 def _row(name: str, found: _Numbers) -> Row:
     cell, published = genotype(name).normal, TABLE_2[name]
     told = [
-        Value(width(cell), published=published.width, verdict=_exact(width(cell), published.width), digits=1),
-        Value(depth(cell), published=published.depth, verdict=_exact(depth(cell), published.depth), digits=0),
+        Value(width(cell), published=published.width, verdict=_exact(width(cell), published.width), form=".1f"),
+        Value(depth(cell), published=published.depth, verdict=_exact(depth(cell), published.depth), form=".0f"),
         _number(found.trace[name], published.trace, found),
         _number(found.kappa[name], published.kappa, found),
     ]
@@ -132,7 +133,7 @@ def _row(name: str, found: _Numbers) -> Row:
     return Row(published.name, tuple(told), remark)
 
 
-def _exact(ours: float, published: float) -> str:
+def _exact(ours: float, published: float) -> Verdict:
     return "reached" if ours == published else "not reached"
 
 
@@ -141,11 +142,19 @@ def _number(values: Array, published: tuple[float, float], found: _Numbers) -> V
     mean, spread = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
     theirs, deviation = published
     if not found.full:
-        return Value(mean, spread=spread, of=len(values), published=theirs, published_spread=deviation, digits=0)
+        return Value(
+            mean,
+            spread=spread,
+            of=len(values),
+            published=theirs,
+            published_spread=deviation,
+            verdict="not comparable",
+            form=".0f",
+        )
     margin = 2 * float(np.hypot(spread or 0.0, deviation))
     verdict = equal_verdict(mean, theirs, mean - margin, mean + margin, digits=0)
     reason = "" if verdict != "not reached" else "depends on the cell's operations, which the paper does not print"
-    return Value(mean, None, None, spread, len(values), theirs, deviation, verdict, reason, digits=0)
+    return Value(mean, None, None, spread, len(values), theirs, deviation, verdict, reason, form=".0f")
 
 
 def _order(found: _Numbers) -> list[str]:

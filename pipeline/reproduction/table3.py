@@ -21,7 +21,7 @@ from hnas.pipeline.comparison.results import Results
 from hnas.pipeline.comparison.table import Cell
 from hnas.pipeline.reproduction import searches
 from hnas.pipeline.reproduction.published import DATASETS, TABLE_3, Rival
-from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value, accuracy_verdict
+from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value, Verdict, accuracy_verdict
 from hnas.pipeline.store.store import Store
 
 _COLUMNS = (*DATASETS, "cost (s)")
@@ -32,9 +32,9 @@ _TABULAR = {
 }
 #: Those that rank by a score, which a store may lack, and how long all scores of the space take.
 _SCORED = {
-    "naswot": ("naswot", "at most 1 h 30 min of two cores"),
-    "gradsign": ("gradsign", "half an hour of two cores"),
-    "knas": ("knas", "at most 1 h 30 min of two cores"),
+    "naswot": (("naswot",), "at most 1 h 30 min of two cores"),
+    "gradsign": (("gradsign",), "half an hour of two cores"),
+    "knas": (("knas", "gram_mean"), "at most 1 h 30 min of two cores"),
 }
 #: Searches of supernets or at images, and how long one takes; see docs/paper.md.
 _LOOKING = {
@@ -54,6 +54,9 @@ _REASONS = {
     **dict.fromkeys(("hnas:grad_norm", "hnas:snip", "hnas:trace"), _REASON_OF_HNAS),
 }
 _REASON = "the published rule over this table, guided by this signal: see docs/paper.md, Beside its rivals"
+
+_NOT: Verdict = "not computed"
+_OTHER: Verdict = "not comparable"  # the paper's costs are of another table of seconds
 
 
 def compute(
@@ -95,11 +98,11 @@ def _beside(connection: duckdb.DuckDBPyConnection, methods: dict[str, str]) -> l
     settings = searches.new(connection, ["random"], seeds=1).methods[0]
     pool = RunPool(connection, settings.run, signal=settings.signal)
     missing = []
-    for name, (score, takes) in _SCORED.items():
-        if score in pool.columns and not np.isnan(pool.column(f'"{score}"')).any():
+    for name, (scores, takes) in _SCORED.items():
+        if any(score in pool.columns and not np.isnan(pool.column(f'"{score}"')).any() for score in scores):
             methods[name] = name
         else:
-            call = f"hnas precompute {searches.SPACE} --dataset {settings.dataset} --scores {score}"
+            call = f"hnas precompute {searches.SPACE} --dataset {settings.dataset} --scores {scores[0]}"
             missing.append(Missing(f"the score of {TABLE_3[name].name}", (call,), takes))
     if pool.knows(1):
         methods["bohb"] = "bohb@12000s"
@@ -124,7 +127,7 @@ def _rows(names: list[str], results: Results) -> dict[str, Row]:
 def _row(name: str, cells: list[Cell | None], cost: float | None, seeds: int | None, results: Results) -> Row:
     rival, by_dataset = TABLE_3[name], dict(zip(results.datasets, cells, strict=True))
     values = [_value(name, rival, k, by_dataset.get(dataset), seeds) for k, dataset in enumerate(DATASETS)]
-    spent = None if cost is None else Value(cost, of=seeds, published=rival.cost, digits=0)
+    spent = None if cost is None else Value(cost, of=seeds, published=rival.cost, verdict=_OTHER, form=".0f")
     return Row(rival.name, (*values, spent))
 
 
@@ -145,8 +148,9 @@ def _value(name: str, rival: Rival, k: int, cell: Cell | None, seeds: int | None
 
 def _unknown(rival: Rival) -> Row:
     """A row that was not computed: the published numbers alone."""
-    shown = [
-        "" if accuracy is None else f"{accuracy[0]:.2f}" + ("" if accuracy[1] is None else f" ± {accuracy[1]:.2f}")
+    values = [
+        None if accuracy is None else Value(None, published=accuracy[0], published_spread=accuracy[1], verdict=_NOT)
         for accuracy in rival.accuracies
     ]
-    return Row(rival.name, (None,) * len(_COLUMNS), f"not computed; published: {' / '.join(shown)}")
+    cost = None if rival.cost is None else Value(None, published=rival.cost, verdict=_NOT, form=".0f")
+    return Row(rival.name, (*values, cost), "not computed")

@@ -1,0 +1,34 @@
+"""The paper's theorems and Figure 3, as `hnas.theory` checks and describes them. They need no store."""
+
+from __future__ import annotations
+
+import duckdb
+
+from hnas.pipeline.reproduction.results import Reproduction, Row, Section, Value, Verdict
+from hnas.theory import checks, figure3
+
+
+def theorems(_: duckdb.DuckDBPyConnection) -> Reproduction:
+    """Each statement with what is measured of it on small networks in float64, and the bound that it may not pass."""
+    rows = []
+    for check in checks():
+        verdict: Verdict = "reached" if check.holds else "not reached"
+        reason = "" if check.holds else f"it does not hold: {check.statement}"
+        measured = Value(check.measured, published=check.bound, verdict=verdict, reason=reason, form=".3g")
+        rows.append(Row(f"{check.source}: {check.name}", (measured,), f"{check.statement}; {check.quantity}"))
+    notes = (
+        "In brackets: what the measured number may be at most, if the statement holds. Derived: what the paper does "
+        "not print and is derived here.",
+    )
+    section = Section("measured now, in float64", "theorems", "statement", ("measured",), tuple(rows))
+    return Reproduction("theorems", "The theorems, numerically", (section,), notes=notes)
+
+
+def architectures(_: duckdb.DuckDBPyConnection) -> Reproduction:
+    """Figure 3: the wide and the deep architecture, with their formulas and kernels as LaTeX has them."""
+    drawn = figure3()
+    rows = tuple(Row(one.name, (), f"{one.formula}, {one.kernel}") for one in drawn)
+    section = Section("of the same parameters", "figure 3", "architecture", (), rows)
+    notes = ("--figure FILE draws them; `hnas reproduce theorems` measures both kernels.",)
+    title = "Figure 3: a wide and a deep architecture"
+    return Reproduction("figure3", title, (section,), notes=notes, drawn={one.name: one for one in drawn})

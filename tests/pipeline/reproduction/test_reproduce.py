@@ -1,0 +1,205 @@
+"""`hnas reproduce`: what it prints of the shipped tables with the benchmarks' accuracies, and of nothing at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hnas.pipeline.reproduction.published import TABLE_1, TABLE_2, TABLE_3
+from hnas.pipeline.reproduction.report import written
+from hnas.pipeline.reproduction.results import (
+    Missing,
+    Reproduction,
+    Row,
+    Section,
+    Value,
+    accuracy_verdict,
+    correlation_verdict,
+)
+from hnas.spaces.darts.published import depth, genotype, width
+from tests.support.command_line import hnas
+from tests.support.places import SHIPPED
+
+pytestmark = pytest.mark.slow
+
+DATA = os.environ.get("HNAS_TEST_DATA", "")
+KEYS = {
+    "table", "row", "column", "ours", "low", "high", "spread", "of", "published", "published_spread", "verdict",
+    "reason", "deviation",
+}  # fmt: skip
+EVERYTHING = ["table1", "table2", "table3", "figure1", "figure2", "figure3", "theorems"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """By name what `reproduce all` computes with one search of each method, and the folder of its figures."""
+    if not DATA:
+        pytest.skip("HNAS_TEST_DATA does not name the folder of real data")
+    folder = tmp_path_factory.mktemp("reproduce")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HNAS_TABLES", str(SHIPPED))
+        patch.setenv("HNAS_STORE", str(folder / "store"))
+        for kind, name in (
+            ("csv", "nasbench201/hp12-validation.csv"),
+            ("csv", "nasbench201/three-data-sets-200-epochs.csv"),
+            ("parquet", "nasbench101/test-accuracy.parquet"),
+        ):
+            assert hnas("import", kind, Path(DATA, name), "--quiet").status == 0
+        done = hnas("reproduce", "all", "--seeds", 1, "--output", folder / "all.json", "--figures", folder, "--quiet")
+    assert done.status == 0, done.err
+    made = json.loads((folder / "all.json").read_text())["reproductions"]
+    assert [one["what"] for one in made] == EVERYTHING
+    return {one["what"]: one for one in made}, folder
+
+
+def value_of(one: dict[str, Any], row: str, column: str, table: str = "") -> dict[str, Any]:
+    (value,) = [v for v in one["values"] if (v["row"], v["column"]) == (row, column) and table in v["table"]]
+    return value
+
+
+def test_table_1_has_every_published_cell_of_both_spaces_reached_within_or_explained(found):
+    table = found[0]["table1"]
+    for space, metrics in TABLE_1.items():
+        for metric, numbers in metrics.items():
+            columns = ("realizable ρ", "realizable τ", "non-realizable ρ", "non-realizable τ")
+            for column, printed in zip(columns, numbers, strict=True):
+                value = value_of(table, metric, column, space)
+                assert value["published"] == printed
+                assert value["verdict"] in ("reached", "within") or value["reason"]
+                assert value["low"] < value["ours"] < value["high"]
+    for metric, rho in (("grad_norm", 0.64), ("snip", 0.64), ("grasp", 0.57), ("trace", 0.55)):
+        assert value_of(table, metric, "realizable ρ", "nasbench201")["ours"] == pytest.approx(rho, abs=0.006)
+    for metric, rho in (("grad_norm", -0.33), ("snip", -0.30), ("grasp_abs", -0.51), ("kappa", -0.46)):
+        assert value_of(table, metric, "realizable ρ", "nasbench101")["ours"] == pytest.approx(rho, abs=0.006)
+    assert value_of(table, "grasp", "realizable ρ", "nasbench101")["verdict"] == "not reached"
+    fitted, told = (
+        value_of(table, "snip", f"{c} ρ", "201")["ours"] for c in ("non-realizable", "told on the other half")
+    )
+    assert told < fitted
+    assert value_of(table, "params", "realizable ρ", "nasbench201")["ours"] == pytest.approx(0.75, abs=0.006)
+
+
+def test_table_3_computes_what_the_store_holds_and_names_what_brings_the_rest(found):
+    table = found[0]["table3"]
+    best = value_of(table, "optimum", "cifar10")
+    assert (round(best["ours"], 2), best["verdict"]) == (94.37, "reached")
+    assert value_of(table, "HNAS (trace)", "cifar10")["ours"] > 94.07
+    unknown = value_of(table, "DrNAS", "cifar10")
+    assert (unknown["ours"], unknown["published"], unknown["verdict"]) == (None, 93.98, "not computed")
+    assert {value["row"] for value in table["values"]} == {rival.name for rival in TABLE_3.values()}
+    assert all(missing["commands"] and missing["takes"] for missing in table["missing"])
+    assert any("--methods drnas" in missing["commands"][0] for missing in table["missing"])
+
+
+def test_figure_2_prints_no_published_number_and_its_errors_fall(found):
+    values = found[0]["figure2"]["values"]
+    assert {value["published"] for value in values} == {None}
+    assert {value["verdict"] for value in values} == {"not printed"}
+    errors = [v["ours"] for v in values if v["row"] == "hnas:trace" and v["table"].startswith("cifar10,")]
+    assert len(errors) == 10
+    assert errors[-1] < 6.0
+
+
+def test_every_value_has_the_same_fields_and_every_figure_is_drawn(found):
+    made, folder = found
+    for one in made.values():
+        assert set(one) == {"what", "title", "values", "missing", "notes"}
+        assert all(set(value) == KEYS for value in one["values"])
+        assert (folder / f"{one['what']}.pdf").stat().st_size > 3000
+
+
+def test_an_empty_store_gets_the_commands_that_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With no table, no accuracies and no images: what needs none of them is computed."""
+    monkeypatch.setenv("HNAS_DATA", str(tmp_path))
+    place = ("--store", tmp_path / "store", "--quiet")
+    done = hnas("reproduce", "all", *place, "--output", tmp_path / "all.md", "--figures", tmp_path)
+    assert done.status == 0, done.err
+    text = (tmp_path / "all.md").read_text()
+    assert "`hnas precompute nasbench201 --dataset cifar10`" in text
+    assert "images of digits" in text
+    assert text.count("## ") == len(EVERYTHING)
+    assert {path.stem for path in tmp_path.glob("*.pdf")} == {"table2", "figure3", "theorems"}
+    for command in re.findall(r"`(hnas [^`]*)`", text):
+        assert hnas(*command.split()[1:2], "--help").status == 0
+
+
+def test_width_and_depth_of_table_2_are_those_of_the_genotypes():
+    for name, cell in TABLE_2.items():
+        normal = genotype(name).normal
+        assert (width(normal), depth(normal), len(normal.nodes)) == (cell.width, cell.depth, cell.nodes)
+
+
+def test_the_figure_goes_to_a_file_for_one_and_to_a_folder_for_several(tmp_path: Path):
+    picture = tmp_path / "three.png"
+    assert hnas("reproduce", "figure3", "--store", tmp_path / "store", "--figure", picture).status == 0
+    assert Image.open(picture).width > 800
+    for arguments, told in (
+        (("all", "--figure", picture), "--figures DIR"),
+        (("figure3", "--figures", tmp_path / "none"), "no folder"),
+        (("figure3", "--figure", tmp_path / "a.gif"), "--figure"),
+        (("figure3", "--output", tmp_path / "a.csv"), "--format"),
+        (("figure3", "--output", tmp_path / "a.tex", "--format", "json"), "drop one"),
+        (("table9",), "table1"),
+    ):
+        done = hnas("reproduce", *arguments, "--store", tmp_path / "store")
+        assert done.status == 2
+        assert told in done.last
+
+
+def made_up() -> Reproduction:
+    values = (
+        Value(0.7049, 0.69, 0.72, 0.02, 4, 0.75, None, "not reached", "μ & ν_1 of 50 % {draws}"),
+        Value(None, published=93.9, published_spread=0.47, verdict="not computed"),
+        None,
+    )
+    rows = (Row("a|b_c", values, r"$\sum$ ~ ^ # \ "), Row("plain", (None, None, Value(-0.5, published=-0.25))))
+    section = Section("10 % of a_b", "short", "metric", ("ρ", "τ & more", "κ"), rows)
+    missing = (Missing("a_thing", ("hnas info", "hnas check"), "8 s"),)
+    return Reproduction("table1", "Table {1}", (section,), missing, ("a note: 5 % < 6 %",))
+
+
+def test_latex_is_balanced_and_escaped():
+    lines = [line for line in written([made_up()], "latex").splitlines() if line and not line.startswith("%")]
+    body = [line for line in lines if line.endswith(r"\\")]
+    assert len(body) == 3
+    for line in body:
+        bare = re.sub(r"\\textbackslash\{\}|\\text\w+\{\}|\\[&%$#_{}]", "", line.removesuffix(r"\\"))
+        assert bare.count("{") == bare.count("}")
+        assert bare.count("$") % 2 == 0
+        assert bare.count("&") == 4
+        assert not set(re.sub(r"\$[^$]*\$", "", bare)) & set("_^#~%")
+        assert bare.isascii()
+    assert lines[0].count("r") >= 3
+    assert "\n".join(lines).count(r"\begin") == "\n".join(lines).count(r"\end") == 1
+
+
+def test_markdown_keeps_its_columns_and_a_terminal_tells_the_reasons():
+    markdown = written([made_up()], "markdown")
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
+    text = written([made_up()], "table", 100)
+    assert "0.70 ± 0.02 (0.75) ✗" in text
+    assert "✗ a|b_c ρ: μ & ν_1" in text
+    assert "missing: a_thing; get it with `hnas info`, then `hnas check`, which takes 8 s" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("ours", "published", "verdict"),
+    [(0.64, 0.64, "reached"), (0.636, 0.64, "reached"), (-0.3, -0.25, "reached"), (0.3, -0.25, "not reached"),
+     (0.61, 0.64, "within"), (-0.9, 0.9, "not reached"), (0.2, 0.64, "not reached")],
+)  # fmt: skip
+def test_a_correlation_is_reached_with_the_published_sign_and_magnitude(ours: float, published: float, verdict: str):
+    assert correlation_verdict(ours, published, ours - 0.04, ours + 0.04) == verdict
+
+
+def test_an_accuracy_is_reached_from_its_printed_digits_on():
+    assert accuracy_verdict(93.936, 93.94, 93.9, 93.95) == "reached"
+    assert accuracy_verdict(93.91, 93.94, 93.9, 93.95) == "within"
+    assert accuracy_verdict(93.91, 93.94, 93.9, 93.93) == "not reached"
