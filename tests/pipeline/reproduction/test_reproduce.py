@@ -24,7 +24,7 @@ from hnas.pipeline.reproduction.results import (
 )
 from hnas.spaces.darts.published import depth, genotype, width
 from tests.support.command_line import hnas
-from tests.support.places import SHIPPED
+from tests.support.places import ROOT, SHIPPED
 
 pytestmark = pytest.mark.slow
 
@@ -117,10 +117,12 @@ def test_every_value_has_the_same_fields_and_every_figure_is_drawn(found):
 def test_an_empty_store_gets_the_commands_that_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With no table, no accuracies and no images: what needs none of them is computed."""
     monkeypatch.setenv("HNAS_DATA", str(tmp_path))
-    place = ("--store", tmp_path / "store", "--quiet")
-    done = hnas("reproduce", "all", *place, "--output", tmp_path / "all.md", "--figures", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^\$ hnas (reproduce .*)$", page, re.M)
+    done = hnas(*command.split(), "--store", tmp_path / "store", "--quiet")
     assert done.status == 0, done.err
-    text = (tmp_path / "all.md").read_text()
+    text = (tmp_path / "paper.md").read_text()
     assert "`hnas precompute nasbench201 --dataset cifar10`" in text
     assert "images of digits" in text
     assert text.count("## ") == len(EVERYTHING)
