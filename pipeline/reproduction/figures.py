@@ -70,11 +70,11 @@ def _computed(row: Row) -> bool:
 
 
 def _printed(section: Section) -> list[int]:
-    """The columns with published numbers that are no plain counts: those whose values have an interval or a spread."""
+    """The columns with published numbers that are no plain counts: those with an interval or a spread."""
     found = []
     for k in range(len(section.columns)):
         values = [value for row in section.rows if (value := row.values[k]) is not None]
-        if any(v.published is not None and (v.low is not None or v.spread is not None) for v in values):
+        if any(v.published is not None and {v.low, v.spread, v.published_spread} != {None} for v in values):
             found.append(k)
     return found
 
