@@ -847,7 +847,9 @@ def compare(
         finally:
             reporter.close()
         # Opened again, for what was trained meanwhile.
-        results = Results(place, connect(place, _tables()) if training else connection, comparison, work)
+        trained = None if work.first.trainer is None else work.first.trainer.signal
+        current = connect(place, _tables()) if training else connection
+        results = Results(place, current, comparison, work.pool, trained)
     print(written(results.table(), comparison, form, terminal_width(sys.stdout)))
     if plot is not None:
         from hnas.pipeline.comparison.figures import plot_curves
@@ -1284,6 +1286,57 @@ def pareto(
         write_records(found.records(), form, sys.stdout)
     if plot is not None:
         plot_front(found, plot)
+
+
+@app.command(
+    epilog=_examples("hnas report --output report.html", "hnas report --search a57a998ae7 --output search.html --open")
+)
+def report(
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="The HTML file to write.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="ID", help="Only this run.", autocompletion=completion.runs),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", metavar="ID", help="Only this search, and its run.", autocompletion=completion.searches
+        ),
+    ] = None,
+    comparison: Annotated[
+        str | None,
+        typer.Option(
+            "--comparison",
+            metavar="ID",
+            help="Only this comparison, and its run.",
+            autocompletion=completion.comparisons,
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a report to look at: one HTML file that opens offline in any browser.
+
+    Of the store: what it holds, its newest search, run and comparison. The charts tell the architecture under the
+    cursor and draw its cells.
+    """
+    if output is None:
+        raise UsageError("report needs --output FILE.html")
+    from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.io.progress import status
+    from hnas.pipeline.report.gather import gather
+    from hnas.pipeline.report.page import check_page, open_page, write_page
+    from hnas.pipeline.store.space_cache import space_cache
+
+    check_page(output)
+    place = _store(store, existing=True)
+    with space_cache(place), status(sys.stderr, "making the report", quiet=quiet):
+        found = gather(place, connect(place, _tables()), _tables(), run=run, search=search, comparison=comparison)
+        write_page(found, output)
+    print(f"written: {output}")
+    if show:
+        open_page(output)
 
 
 @app.command(

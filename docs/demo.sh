@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's way from images to a model: precompute, search with real trainings, predict, query. Run by `make demo`.
+# The README's way from images to a model: precompute, search with real trainings, predict, query, report. Run by `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p data/demo
@@ -21,4 +21,6 @@ show 'hnas search nasbench201 --dataset images --oracle train --queries 5 --epoc
 show 'hnas predict best new'
 show "hnas sql \"SELECT arch, trace, kappa, params FROM pool WHERE status = 'ok' ORDER BY kappa, arch LIMIT 5\""
 show 'hnas info'
+show 'hnas report --output report.html'
 printf '\nThe store is %s; every number above can be traced there.\n' "$HNAS_STORE"
+printf 'The report to look at is %s.\n' "$PWD/report.html"

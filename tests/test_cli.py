@@ -34,7 +34,7 @@ from tests.support.places import ROOT
 pytestmark = pytest.mark.slow
 
 COMMANDS = ("precompute", "import", "rm", "fetch", "search", "compare", "evaluate", "latency", "sql", "correlate")
-COMMANDS += ("pareto", "predict", "export", "show", "info", "check")
+COMMANDS += ("reproduce", "pareto", "report", "predict", "export", "show", "info", "check")
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ USUAL = {
     "sql": ("FROM runs",),
 }
 # What would take long, or change the shell of whoever runs the test.
-NEVER = {"--help", "-h", "--install-completion", "--oracle", "--scheduler", "--workers"}
+NEVER = {"--help", "-h", "--install-completion", "--open", "--oracle", "--scheduler", "--workers"}
 
 
 @pytest.fixture(scope="module")

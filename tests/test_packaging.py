@@ -100,12 +100,14 @@ def test_the_wheel_holds_hnas_and_no_other_name(installed):
     assert "hnas = hnas.cli:main" in entry.read_text()
 
 
-def test_the_wheel_holds_each_module_and_each_query_of_the_checkout(installed):
-    patterns = ("hnas/**/*.py", "pipeline/**/*.py", "pipeline/**/*.sql")
+def test_the_wheel_holds_each_module_query_and_asset_of_the_checkout(installed):
+    patterns = ("hnas/**/*.py", "pipeline/**/*.py", "pipeline/**/*.sql", "pipeline/report/assets/*")
     paths = [path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)]
     expected = {path if path.parts[0] == "hnas" else Path("hnas", path) for path in paths} | {Path("hnas/cli.py")}
     found = {
-        path.relative_to(installed) for pattern in ("hnas/**/*.py", "hnas/**/*.sql") for path in installed.glob(pattern)
+        path.relative_to(installed)
+        for pattern in ("hnas/**/*.py", "hnas/**/*.sql", "hnas/pipeline/report/assets/*")
+        for path in installed.glob(pattern)
     }
     assert found == expected
     assert not any(path.is_symlink() for path in installed.rglob("*"))

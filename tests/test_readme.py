@@ -79,7 +79,7 @@ def test_the_way_from_images_to_a_model_prints_what_the_readme_shows(tmp_path: P
             if output:
                 made.append(run(command, tmp_path / "store"))
                 assert masked(made[-1]) == masked(output), command
-    *_, labels, loaded, _ = made
+    *_, labels, loaded, _, _ = made
     right = [image == label for image, label in re.findall(r"^new/\d+-a-(\d)\.png +(\d) ", labels, re.M)]
     assert len(right) == 6
     assert sum(right) >= 5
@@ -92,7 +92,7 @@ def test_the_demo_runs_what_the_readme_shows_and_shows_its_own_rows_only():
     demo = (ROOT / "docs/demo.sh").read_text(encoding="utf-8")
     assert "\nexport HNAS_TABLES=\n" in demo
     shown = re.findall(r"^show '(hnas (?!info).*)'$", demo, re.M)
-    assert len(shown) == 3
+    assert len(shown) == 4
     assert all(f"\n$ {command}\n" in README for command in shown)
 
 

@@ -74,3 +74,10 @@ class GaussianProcess:
         # The library announces a point that it has seen on standard output, which belongs to results.
         with redirect_stdout(StringIO()):
             self._optimiser.register(params=dict(zip(self._names, point.tolist(), strict=True)), target=value)
+
+    def mean(self, points: Array) -> Array:
+        """The mean (k,) of the process at `points` (k, d), given all that was told: one value at least."""
+        space, process = self._optimiser.space, self._optimiser._gp
+        with self._threads.limit(limits=1, user_api="blas"):
+            means: Array = process.fit(space.params, space.target).predict(points)
+        return means

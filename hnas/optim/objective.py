@@ -91,6 +91,22 @@ class SearchRange:
         scale = self._median_ratio / penalty if penalty > 0 else 1.0
         return 10.0**log10_mu * scale, nu
 
+    def place(self, mu: float, nu: float) -> tuple[float, float]:
+        """The point (`log10_mu`, `nu_quantile`) that gives (μ, ν): the inverse of `point`.
+
+        Where several M² are equal, their middle stands for a ν that is the same.
+        """
+        n = len(self.squares)
+        low, high = (int(np.searchsorted(self.squares, nu, side=side)) for side in ("left", "right"))
+        if low < high:
+            quantile = (low + high - 1) / 2 / (n - 1)
+        else:
+            below = min(max(low - 1, 0), n - 2)
+            step = self.squares[below + 1] - self.squares[below]
+            quantile = (below + (nu - self.squares[below]) / step) / (n - 1)
+        quantile = float(min(max(quantile, 0.0), 1.0))
+        return float(np.log10(mu / self.point(0.0, quantile)[0])), quantile
+
     def _distance(self, nu: float, rank: int) -> float:
         """The `rank`-th smallest |M² − ν|, by bisection: the `rank` nearest of sorted numbers are neighbours."""
         low, high = 0, len(self.squares) - rank

@@ -53,6 +53,23 @@ class Optimiser:
         asked = len(self._seen) + len(pending)
         if asked < len(self._initial):
             return self._point(self._initial[asked])
+        process = self._begun()
+        return self._point(process.suggest([self._unit(point) for point in pending]))
+
+    def register(self, point: dict[str, float], value: float) -> None:
+        """Tell the value that was found at `point`."""
+        unit = self._unit(point)
+        self._seen.append((unit, value))
+        if self._process is not None:
+            self._process.register(unit, value)
+
+    def mean(self, points: Array) -> Array:
+        """The Gaussian process's mean (k,) at `points` (k, 2) of `BOUNDS`, in its order, given all that was told."""
+        order = [list(BOUNDS).index(name) for name in self._names]
+        return self._begun().mean((points[:, order] - self._low) / self._width)
+
+    def _begun(self) -> GaussianProcess:
+        """The process, which knows all that was told."""
         if self._process is None:
             from hnas.optim.gaussian_process import GaussianProcess
 
@@ -61,14 +78,7 @@ class Optimiser:
             )
             for unit, value in self._seen:
                 self._process.register(unit, value)
-        return self._point(self._process.suggest([self._unit(point) for point in pending]))
-
-    def register(self, point: dict[str, float], value: float) -> None:
-        """Tell the value that was found at `point`."""
-        unit = self._unit(point)
-        self._seen.append((unit, value))
-        if self._process is not None:
-            self._process.register(unit, value)
+        return self._process
 
     def _unit(self, point: dict[str, float]) -> Array:
         unit: Array = (np.array([point[name] for name in self._names]) - self._low) / self._width

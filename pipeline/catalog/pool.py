@@ -107,6 +107,16 @@ class RunPool:
             found.recall = self._definition
         return cast("SearchSpace | None", found)
 
+    @property
+    def definitions(self) -> dict[str, str]:
+        """What the static columns say that each architecture is, of those of which they say it."""
+        if not {"operations", "adjacency"} <= set(self.columns):
+            return {}
+        query = (
+            f"SELECT arch, operations || ':' || adjacency AS definition FROM {self.table} WHERE definition IS NOT NULL"
+        )
+        return dict(self._connection.execute(query).fetchall())
+
     def _definition(self, arch: str) -> str | None:
         """What the static columns say that an architecture is, or None where they do not."""
         query = f"SELECT operations || ':' || adjacency FROM {self.table} WHERE arch = ?"

@@ -74,7 +74,7 @@ def _terminal_table(rows: list[list[str]], texts: list[bool], width: int | None)
 
 def comparison_markdown(found: ComparisonTable) -> str:
     """The table in Markdown, intervals in brackets, the p-values of the data sets in one column."""
-    head, rows = _whole(found)
+    head, rows = table_of_all(found)
     lines = [head, ["---"] * len(head), *rows]
     body = [f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
     notes = [f"\n{printable(note)}" for note in (found.heading, *found.notes)]
@@ -83,7 +83,7 @@ def comparison_markdown(found: ComparisonTable) -> str:
 
 def comparison_latex(found: ComparisonTable) -> str:
     """The table in LaTeX with rules of `booktabs`, heading and notes as comments above it."""
-    head, rows = _whole(found)
+    head, rows = table_of_all(found)
     lines = [f"% {printable(line)}" for line in (found.heading, *found.notes)]
     k = len(found.datasets)
     lines += [rf"\begin{{tabular}}{{l{'r' * (k + 2)}ll{'r' * (len(head) - k - 5)}}}", r"\toprule"]
@@ -136,7 +136,7 @@ def comparison_json(found: ComparisonTable, name: str, methods: list[dict[str, A
     return json.dumps(content, indent=2)
 
 
-def _whole(found: ComparisonTable) -> tuple[list[str], list[list[str]]]:
+def table_of_all(found: ComparisonTable) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one table that has everything."""
     tested = _tested(found)
     head = ["method", *found.datasets, "cost (s)", "queries", "kind", "space", *(["p"] if tested else [])]

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from hnas.errors import HnasError, UsageError
 from hnas.optim.methods.registry import methods as known_methods
+from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal, reported, test_accuracies
 from hnas.pipeline.comparison.curves import Course, Curve, average
 from hnas.pipeline.comparison.request import Comparison
 from hnas.pipeline.comparison.statistics import Array
 from hnas.pipeline.comparison.table import ComparisonTable, Outcome, make_rows
-from hnas.pipeline.comparison.worker import Opened
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.comparisons import FOLDER, stored_parts
 from hnas.pipeline.store.run import run_or_mean
@@ -44,18 +44,26 @@ class Results:
     """The finished searches of a comparison, and the test accuracies (architectures, data sets) of what they found."""
 
     def __init__(
-        self, store: Store, connection: duckdb.DuckDBPyConnection, comparison: Comparison, work: Opened
+        self,
+        store: Store,
+        connection: duckdb.DuckDBPyConnection,
+        comparison: Comparison,
+        pool: RunPool,
+        own: Signal | None = None,
     ) -> None:
-        self._comparison, self._work = comparison, work
+        """Read what the searches over `pool` found. `own` are the test accuracies of their own trainings."""
+        self._comparison = comparison
         space = comparison.methods[0].space
-        self.archs = list(work.pool.archs)
+        self.archs = list(pool.archs)
         places = {arch: i for i, arch in enumerate(self.archs)}
         self.searches = [_read(store, comparison, k, places) for k in range(len(comparison.methods))]
-        manual = _manual(work.pool.space)
+        manual = _manual(pool.space)
         tables = reported(connection, space)
-        if work.first.trainer is not None and (own := work.first.trainer.signal) is not None:
+        if own is not None:
             # Of several scales of trainings that of this comparison.
             tables = [own if table.dataset == own.dataset and is_trained(table.source) else table for table in tables]
+        elif comparison.methods[0].training is not None:
+            tables = [table for table in tables if not is_trained(table.source)]
         known = test_accuracies(connection, space, tables, None)
         #: The accuracies that are reported; where the store has none of what won, the one that guided.
         self.tables: list[Signal] = []
@@ -138,13 +146,13 @@ class Results:
         return curves, by_queries
 
     def _heading(self) -> str:
-        settings, size = self._comparison.methods[0], self._work.first.size
+        settings = self._comparison.methods[0]
         where = f" under {settings.where}" if settings.where else ""
         guided = "trainings" if settings.own is None else printable(settings.oracle)
         guided = guided if settings.signal is None else str(settings.signal)
         seeds = self._comparison.seeds
         return (
-            f"{settings.space} on {settings.dataset}, {size.candidates:,} architectures of "
+            f"{settings.space} on {settings.dataset}, {len(self.archs):,} architectures of "
             f"{run_or_mean(settings.run, settings.runs)}{where}; {seeds} seed{'' if seeds == 1 else 's'}; "
             f"guided by {guided}"
         )

@@ -93,6 +93,14 @@ def searches(ctx: Any, incomplete: str) -> Words:
     return _beginning(incomplete, ((name, "") for name in names))
 
 
+def comparisons(ctx: Any, incomplete: str) -> Words:
+    """The comparisons of the store."""
+    place, names = _store(ctx), []
+    with contextlib.suppress(Exception):
+        names = place.names("comparisons") if place is not None else []
+    return _beginning(incomplete, ((name, "") for name in names))
+
+
 def removable(ctx: Any, incomplete: str) -> Words:
     """What `hnas rm` may take out of the store."""
     place, words = _store(ctx), []

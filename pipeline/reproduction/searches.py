@@ -68,7 +68,7 @@ def made(
     """
     comparison = new(connection, methods, seeds=seeds)
     work = compare(store, connection, comparison, progress=progress)
-    return Results(store, connection, comparison, work), work
+    return Results(store, connection, comparison, work.pool), work
 
 
 def kept(store: Store, connection: duckdb.DuckDBPyConnection, method: str, work: Opened) -> Results | None:
@@ -76,4 +76,4 @@ def kept(store: Store, connection: duckdb.DuckDBPyConnection, method: str, work:
     comparison = new(connection, [method], seeds=1)
     seeds = {seed for part in stored_parts(store, comparison.name) for seed in part.seeds}
     count = next(seed for seed in range(len(seeds) + 1) if seed not in seeds)
-    return Results(store, connection, replace(comparison, seeds=count), work) if count else None
+    return Results(store, connection, replace(comparison, seeds=count), work.pool) if count else None

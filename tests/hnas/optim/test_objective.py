@@ -210,3 +210,15 @@ def test_a_point_is_told_from_quantile_and_medians_as_numpy_has_them(
     assert nu == np.quantile(found, quantile)
     penalty = np.median(np.abs(found - nu) ** (2 * t))
     assert mu == (np.median(kappa / metric) / penalty if penalty > 0 else 1.0)
+
+
+@given(seed=st.integers(0, 1000), log10_mu=st.floats(-1.5, 1.5), q=st.floats(0, 1), t=st.sampled_from([0.5, 1.0, 2.0]))
+def test_the_place_of_a_proposal_is_the_point_that_gave_it(seed: int, log10_mu: float, q: float, t: float) -> None:
+    search_range = SearchRange.of(*pool(30, seed), t)
+    assert search_range.place(*search_range.point(log10_mu, q)) == pytest.approx((log10_mu, q), abs=1e-6)
+
+
+def test_where_squares_are_equal_their_middle_is_the_place_of_nu() -> None:
+    search_range = SearchRange.of(np.array([1.0, 2.0, 2.0, 2.0, 3.0]), np.full(5, 10.0))
+    for q in (0.25, 0.4, 0.75):
+        assert search_range.place(*search_range.point(0.3, q)) == pytest.approx((0.3, 0.5))

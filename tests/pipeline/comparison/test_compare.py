@@ -76,7 +76,8 @@ def asked(store: Store, methods: str = METHODS, *, seeds: int = 4, queries: int 
 def made(store: Store, comparison: Comparison, **options: object) -> Results:
     connection = connect(store)
     work = compare(store, connection, comparison, **{"workers": 1, **options})
-    return Results(store, connection, comparison, work)
+    trained = None if work.first.trainer is None else work.first.trainer.signal
+    return Results(store, connection, comparison, work.pool, trained)
 
 
 def rows(store: Store) -> list[tuple[object, ...]]:
@@ -213,7 +214,7 @@ def test_views_have_the_searches_of_a_comparison_beside_those_of_search(store):
         (name, ["hnas:trace@8", "random@8", "hnas:snip@6", "random@3000.0s"], 3, 12)
     ]
     last = "SELECT arch, spent FROM incumbents WHERE search = ? ORDER BY query DESC LIMIT 1"
-    ours = Results(store, connection, comparison, compare(store, connection, comparison)).searches[1][2]
+    ours = Results(store, connection, comparison, compare(store, connection, comparison).pool).searches[1][2]
     archs = made(store, comparison).archs
     assert connection.execute(last, [f"{name}-1-2"]).fetchall() == [
         (archs[ours.incumbents[-1]], pytest.approx(ours.cost[-1]))

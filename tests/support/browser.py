@@ -1,0 +1,69 @@
+"""A headless Chromium for tests of pages: the system's, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def chromium() -> str | None:
+    """The path of the system's Chromium, if there is one."""
+    return next((path for path in map(shutil.which, _NAMES) if path is not None), None)
+
+
+@dataclass
+class Visit:
+    """An open page, with what it wrote to the console as a warning or error, and the addresses that it asked for."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def draw_all(self) -> int:
+        """Scroll to each chart and wait until it is drawn; returns their number."""
+        charts = self.page.locator("[data-chart]")
+        for i in range(charts.count()):
+            charts.nth(i).scroll_into_view_if_needed()
+            self.page.wait_for_selector(f'[data-chart="{i}"][data-drawn]')
+        return int(charts.count())
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A browser. Skips the test where there is no Chromium."""
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    playwright = pytest.importorskip("playwright.sync_api")
+    # Chromium refuses its sandbox to root.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=path, args=options)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+@contextmanager
+def visit(running: Any, page: Path, *, width: int = 1280, scheme: str = "light") -> Iterator[Visit]:
+    """Open the file `page` in a window of `width` pixels."""
+    context = running.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    try:
+        found = Visit(context.new_page())
+        found.page.on("console", lambda told: told.type in ("error", "warning") and found.complaints.append(told.text))
+        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        found.page.on("request", lambda request: found.requests.append(request.url))
+        found.page.goto(page.resolve().as_uri())
+        yield found
+    finally:
+        context.close()
