@@ -9,7 +9,9 @@
     kappa     = λ_max(Θ₀) / λ_min(Θ₀), inf where Θ₀ is numerically singular
 
 Equation numbers: Shu, Dai, Wu, Low, "Unifying and Boosting Gradient-Based Training-Free Neural Architecture Search",
-NeurIPS 2022. The first of each pair is what the published experiments used, the second is the paper read literally.
+NeurIPS 2022. The first of each pair is what the published experiments used, the second follows the paper's
+equations, but for GraSP: eq. (3) has each sample's Hessian with that sample's gradient, |1/m Σ θᵀ H_i ∇ℓ_i|, and
+grasp_abs is the absolute value of the batch form.
 
 On an accelerator nothing is read back while a network is measured: `queue_metrics` puts all of it on the device's
 stream, and the one copy to the host is made by `Pending.result`, which a caller may delay until other networks are

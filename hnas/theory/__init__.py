@@ -1,9 +1,11 @@
 """The theory of HNAS, checked numerically on small networks in float64.
 
-    networks      fully connected networks as arrays, and their tangent kernel
-    connections   Theorem 1: three metrics bounded by the trace norm
-    topology      Theorem 3 and Figure 3: a wide and a deep architecture
-    statements    every statement beside what is measured of it
+    networks         fully connected networks as arrays, and their tangent kernel
+    connections      Theorem 1: three metrics bounded by the trace norm
+    descent          real gradient descent, and the training error that Θ₀ predicts
+    generalisation   Theorem 2 and its corollaries, with a fitted constant
+    topology         Theorem 3 and Figure 3: a wide and a deep architecture
+    statements       every statement beside what is measured of it
 
 Source: Shu, Dai, Wu, Low, NeurIPS 2022. What the paper does not print and is derived here says so.
 """

@@ -85,13 +85,13 @@ def connection(network: Dense, weights: tuple[Tensor, ...], x: Tensor, y: Tensor
 
 @dataclass(frozen=True)
 class Measured:
-    """A network of Theorem 1's study: its width, activation, loss and initialisation, and what was found."""
+    """A network of Theorem 1's study: its width, activation, loss and initialisation, and its metrics."""
 
     width: int
     activation: str
     loss: str
     initialisation: int
-    found: Connection
+    connection: Connection
 
 
 def study(

@@ -84,6 +84,17 @@ def deep_spread(n: int, depth: int) -> Spread:
     return Spread(math.sqrt(second[0] / mean**2 - 1), math.sqrt(second[1]) / mean)
 
 
+def deep_median_kappa(n: int, depth: int) -> float:
+    """The median of κ(Θ'₀) for two orthonormal inputs, to first order: (1 + ρ) / (1 − ρ), ρ = √(2 ln 2) σ.
+
+    σ is the standard deviation of Θ'₀(x, x') / (L nᴸ). As all rotations of X are equally likely, half the difference of
+    the diagonal entries has the same σ and is uncorrelated with it. Both are nearly normal, so the eigenvalues are
+    1 ± r with r of Rayleigh's distribution, whose median is √(2 ln 2) σ.
+    """
+    rho = math.sqrt(2 * math.log(2)) * deep_spread(n, depth).off_diagonal
+    return (1 + rho) / (1 - rho)
+
+
 def _second_moment(n: int, depth: int, inner: float) -> float:
     """E[Θ'₀(x, x')²] for unit x, x' with ⟨x, x'⟩² = `inner`."""
     q = n * (n + 2.0)

@@ -29,9 +29,9 @@ def test_the_metrics_are_those_of_a_double_backward_for_each_sample(activation, 
         gradients.append(torch.cat([a.detach().flatten() for a in g]))
         snip += sum(float((w * a).sum().detach()) for w, a in zip(weights, g, strict=True)) / 6
         grasp += sum(float((w * a).sum().detach()) for w, a in zip(weights, product, strict=True)) / 6
-    found = connection(network, tuple(w.detach() for w in weights), x, y, loss)
+    result = connection(network, tuple(w.detach() for w in weights), x, y, loss)
     expected = (float(torch.stack(gradients).mean(0).norm()), abs(snip), abs(grasp))
-    assert found.metrics == pytest.approx(expected, rel=1e-10)
+    assert result.metrics == pytest.approx(expected, rel=1e-10)
 
 
 def test_grasp_of_eq_3_is_not_the_hessian_of_the_batch_times_its_gradient():
@@ -51,13 +51,13 @@ def test_no_constant_can_be_smaller():
     network = Dense((4,), "linear")
     x = sphere(1, 4, 2)
     weights = ((1.0 - 0.5 * (1 - 1e-9)) * x.T,)
-    found = connection(network, weights, x, torch.ones(1, dtype=torch.float64), HUBER)
-    assert found.ratios == pytest.approx((1, 1, 1), abs=1e-8)
+    result = connection(network, weights, x, torch.ones(1, dtype=torch.float64), HUBER)
+    assert result.ratios == pytest.approx((1, 1, 1), abs=1e-8)
 
 
 def test_the_inequalities_hold_over_widths_activations_losses_and_initialisations():
-    found = study(seed=3, widths=(2, 6), initialisations=5)
-    assert len(found) == 2 * 2 * 2 * 5
-    ratios = torch.tensor([network.found.ratios for network in found])
+    networks = study(seed=3, widths=(2, 6), initialisations=5)
+    assert len(networks) == 2 * 2 * 2 * 5
+    ratios = torch.tensor([network.connection.ratios for network in networks])
     assert ratios.max() <= 1
     assert (ratios.amax(0) > 0.05).all()

@@ -6,23 +6,30 @@ import math
 import pytest
 
 from hnas import theory
-from hnas.theory import connections, statements, topology
+from hnas.theory import connections, descent, generalisation, statements, topology
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, theory.Check]:
+def by_name() -> dict[str, theory.Check]:
     return {check.name: check for check in theory.checks(seed=0)}
 
 
-def test_every_statement_holds(found: dict[str, theory.Check]):
-    assert [check.name for check in found.values() if not check.holds] == []
-    assert {check.source for check in found.values()} == {"Theorem 1", "Theorem 3", "derived"}
+def test_every_statement_holds(by_name: dict[str, theory.Check]):
+    assert [check.name for check in by_name.values() if not check.holds] == []
+    assert {check.source for check in by_name.values()} == {
+        "Theorem 1",
+        "Theorem 2",
+        "Corollary 1",
+        "Corollary 2",
+        "Theorem 3",
+        "derived",
+    }
 
 
-def test_another_seed_measures_other_numbers_and_the_same_seed_the_same(found: dict[str, theory.Check]):
+def test_another_seed_measures_other_numbers_and_the_same_seed_the_same(by_name: dict[str, theory.Check]):
     again = {check.name: check for check in statements._theorem3(0)}
     other = {check.name: check for check in statements._theorem3(1)}
-    assert all(found[name] == check for name, check in again.items())
+    assert all(by_name[name] == check for name, check in again.items())
     assert other["deep architecture"].measured != again["deep architecture"].measured
     assert all(check.holds for check in other.values())
 
@@ -56,3 +63,34 @@ def test_the_spread_fails_without_what_layers_share(monkeypatch: pytest.MonkeyPa
     )
     failed = [check.name for check in statements._theorem3(0) if not check.holds]
     assert failed == ["spread of the deep architecture", "κ of the deep architecture"]
+
+
+def test_theorem_2_fails_with_a_fifth_of_the_constant(monkeypatch: pytest.MonkeyPatch):
+    fit = generalisation.fit
+
+    def smaller(left, base, unit, fitting, testing):
+        whole = fit(left, base, unit, fitting, testing)
+        return generalisation.Fitted(
+            whole.constant / 5, left[testing], (base + whole.constant / 5 * unit[:, None])[testing]
+        )
+
+    monkeypatch.setattr(generalisation, "fit", smaller)
+    failed = {check.name for check in statements._theorem2(0) if not check.holds}
+    assert {"generalisation", "realizable"} <= failed
+
+
+def test_the_training_error_fails_with_another_step_size(monkeypatch: pytest.MonkeyPatch):
+    exact = descent.descend
+    monkeypatch.setattr(
+        generalisation, "descend", lambda *arguments, **settings: exact(*arguments, **settings, step=0.4)
+    )
+    run = generalisation.width_deviation(256, 0)
+    assert run < 0.01
+    monkeypatch.setattr(
+        generalisation,
+        "descend",
+        lambda *arguments, **settings: dataclasses.replace(
+            exact(*arguments, **settings), eta=1.1 * exact(*arguments).eta
+        ),
+    )
+    assert generalisation.width_deviation(256, 0) > 0.01
