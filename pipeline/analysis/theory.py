@@ -11,18 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hnas.pipeline.io.figure_files import check_figure, save_figure
-from hnas.theory import connections, descent, figure3, generalisation, topology
+from hnas.theory import connections, descent, generalisation, topology
 from hnas.theory.networks import Dense, condition_number
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
 def plot_theory(folder: Path) -> tuple[Path, ...]:
-    """Draw theorem1.svg, theorem2.svg, theorem3.svg and figure3.svg to `folder`, in some 20 s, and return their paths.
+    """Draw theorem1.svg, theorem2.svg and theorem3.svg to `folder`, in some 20 s, and return their paths.
 
     Raises `UsageError` where the folder does not exist, `HnasError` where writing fails.
     """
-    drawings = {"theorem1": _theorem1, "theorem2": _theorem2, "theorem3": _theorem3, "figure3": _figure3}
+    drawings = {"theorem1": _theorem1, "theorem2": _theorem2, "theorem3": _theorem3}
     paths = tuple(folder / f"{name}.svg" for name in drawings)
     for path, draw in zip(paths, drawings.values(), strict=True):
         check_figure(path)
@@ -115,24 +115,6 @@ def _theorem3() -> Figure:
     axes.set_xlabel("depth L")
     axes.set_ylabel("κ(Θ'₀), two inputs")
     axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def _figure3() -> Figure:
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
-    for axes, drawn in zip(figure.subplots(1, 2, width_ratios=(1, 1.4)), figure3(), strict=True):
-        places = {node.name: (node.x, node.y) for node in drawn.nodes}
-        for start, end in drawn.edges:
-            style = {"arrowstyle": "-|>", "color": "0.35", "shrinkA": 17, "shrinkB": 17, "linewidth": 1}
-            axes.annotate("", places[end], places[start], arrowprops=style)
-        for node in drawn.nodes:
-            matrix = node.name.startswith("W")
-            box = {"boxstyle": "round,pad=0.4", "facecolor": "#DCEBF7" if matrix else "white", "edgecolor": "0.35"}
-            axes.text(node.x, node.y, node.label, ha="center", va="center", fontsize=11, bbox=box)
-        axes.set_title(f"{drawn.name}: {drawn.formula},   {drawn.kernel}", fontsize=10)
-        axes.set_xlim(-0.4, max(node.x for node in drawn.nodes) + 0.4)
-        axes.set_ylim(-1.5, 1.5)
-        axes.axis("off")
     return figure
 
 

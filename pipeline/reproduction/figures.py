@@ -145,8 +145,10 @@ def _topologies(found: Reproduction) -> Figure:
             panel.text(node.x, node.y, node.label, ha="center", va="center", fontsize=9, bbox=box)
         panel.set_xlim(-0.5, max(x for x, _ in places.values()) + 0.5)
         panel.set_ylim(-1.6, 1.6)
-        panel.set_title(f"{drawn.name}: {drawn.formula}", fontsize=9)
-        panel.text(0.5, 0.0, drawn.kernel, ha="center", va="bottom", transform=panel.transAxes, fontsize=9)
+        # An SVG's text has no glyph of the mathematics fonts, in which a prime stands at the code of "0".
+        formula, kernel = (text.replace("'", "′") for text in (drawn.formula, drawn.kernel))
+        panel.set_title(f"{drawn.name}: {formula}", fontsize=9)
+        panel.text(0.5, 0.0, kernel, ha="center", va="bottom", transform=panel.transAxes, fontsize=9)
         panel.axis("off")
     return figure
 
