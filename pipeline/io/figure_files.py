@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ def check_figure(path: Path, option: str = "--plot") -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Draw `figure` to `path`. Raises `HnasError` where it cannot be written."""
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it tells of dates in matplotlib's own fonts
     try:
         figure.savefig(path, dpi=200)
     except OSError as error:

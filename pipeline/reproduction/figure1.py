@@ -17,6 +17,7 @@ from hnas.pipeline.reproduction.measured import measured
 from hnas.pipeline.reproduction.published import TABLE_1
 from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value
 
+_RESAMPLES = 400
 _METRICS = ("grad_norm", "snip", "grasp", "trace")
 
 
@@ -36,7 +37,7 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
         values: dict[tuple[str, str], tuple[Value, ...]] = {}
         for k, name in enumerate(_METRICS[:-1]):
             others = _METRICS[k + 1 :]
-            resampled = resample(classes, columns[name], [columns[other] for other in others])
+            resampled = resample(classes, columns[name], [columns[other] for other in others], resamples=_RESAMPLES)
             for j, other in enumerate(others):
                 values[name, other] = tuple(
                     Value(MEASURES[method](columns[name], columns[other]), *(interval(drawings[:, j]) or (None, None)))
@@ -49,6 +50,9 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
         )
         sections.append(Section(heading, space, "metrics", ("ρ", "τ"), rows))
         drawn[space] = columns
-    notes = ("The interval of 95 % is over architectures, of 1,000 resamples of classes. grasp is its absolute value.",)
+    notes = (
+        f"The interval of 95 % is over architectures, of {_RESAMPLES} resamples of classes; grasp is taken "
+        "by its absolute value.",
+    )
     title = "Figure 1: agreement of the metrics with each other"
     return Reproduction("figure1", title, tuple(sections), tuple(missing), notes if sections else (), drawn)

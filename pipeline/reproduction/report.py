@@ -16,17 +16,15 @@ from hnas.pipeline.reproduction.results import Missing, Reproduction, Section, V
 FORMATS = ("table", "markdown", "latex", "json")
 
 _MARKS = {"reached": "✓", "within": "≈", "not reached": "✗"}
-_LEGEND = (
-    "in brackets: the published number; ✓ at least as good as printed, ≈ the printed number lies in the interval, ✗ "
-    "not reached, for the reason below; no mark: not judged"
-)
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 _LATEX |= {
     "±": r"$\pm$", "✓": r"$\surd$", "≈": r"$\approx$", "✗": r"$\times$", "−": "$-$", "≤": r"$\le$", "≥": r"$\ge$",
     "ρ": r"$\rho$", "τ": r"$\tau$", "κ": r"$\kappa$", "μ": r"$\mu$", "ν": r"$\nu$", "θ": r"$\theta$",
     "ᵀ": r"$^{\mathsf{T}}$", "Θ": r"$\Theta$", "₀": r"$_0$", "σ": r"$\sigma$", "η": r"$\eta$", "·": r"$\cdot$",
-    "×": r"$\times$", "½": r"$\frac{1}{2}$", "²": "$^2$", "<": "$<$", ">": "$>$", "|": r"$|$",
+    "×": r"$\times$", "½": r"$\frac{1}{2}$", "∇": r"$\nabla$", "ℓ": r"$\ell$", "β": r"$\beta$", "‖": r"$\|$",
+    "Σ": r"$\Sigma$", "Π": r"$\Pi$", "√": r"$\surd$", "⁽": "$^($", "ⁱ": "$^i$", "⁾": "$^)$", "ᴸ": "$^L$", "ᵢ": "$_i$",
+    "…": r"\dots{}", "²": "$^2$", "<": "$<$", ">": "$>$", "|": r"$|$",
 }  # fmt: skip
 
 
@@ -90,7 +88,7 @@ def _told(found: Reproduction) -> list[str]:
                 if value and value.verdict == "not reached":
                     where = f"{row.name} {column}" + (f" ({section.short})" if len(found.sections) > 1 else "")
                     by_reason.setdefault(value.reason, []).append(where)
-    return [_LEGEND, *(f"✗ {', '.join(names)}: {reason}" for reason, names in by_reason.items())]
+    return [found.legend, *(f"✗ {', '.join(names)}: {reason}" for reason, names in by_reason.items())]
 
 
 def _missing(missing: Missing) -> str:

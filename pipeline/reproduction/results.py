@@ -77,9 +77,18 @@ class Missing:
     takes: str
 
 
+LEGEND = (
+    "in brackets: the published number; ✓ at least as good as printed, ≈ the printed number lies in the interval, ✗ "
+    "not reached, for the reason below; no mark: not judged"
+)
+
+
 @dataclass(frozen=True)
 class Reproduction:
-    """A table or figure of the paper, computed now. `drawn` has what its figure needs beyond the sections."""
+    """A table or figure of the paper, computed now.
+
+    `legend` says what brackets and marks mean, `drawn` has what its figure needs beyond the sections.
+    """
 
     what: str
     title: str
@@ -87,6 +96,7 @@ class Reproduction:
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
     drawn: Mapping[str, Any] = field(default_factory=dict)
+    legend: str = LEGEND
 
 
 def correlation_verdict(ours: float, published: float, low: float, high: float, digits: int = 2) -> Verdict:

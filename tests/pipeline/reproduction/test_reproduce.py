@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hnas.pipeline.reproduction import theory
 from hnas.pipeline.reproduction.published import TABLE_1, TABLE_2, TABLE_3
 from hnas.pipeline.reproduction.report import written
 from hnas.pipeline.reproduction.results import (
@@ -179,6 +180,14 @@ def test_latex_is_balanced_and_escaped():
         assert bare.isascii()
     assert lines[0].count("r") >= 3
     assert "\n".join(lines).count(r"\begin") == "\n".join(lines).count(r"\end") == 1
+
+
+def test_what_is_measured_of_theorems_is_plain_in_latex_too():
+    for what in (theory.theorems, theory.architectures):
+        found = what(None)
+        lines = [line for line in written([found], "latex").splitlines() if not line.startswith("%")]
+        assert all(line.isascii() for line in lines)
+    assert "Θ₀ = L n I" in written([found], "table")
 
 
 def test_markdown_keeps_its_columns_and_a_terminal_tells_the_reasons():
