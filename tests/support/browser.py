@@ -30,11 +30,15 @@ class Visit:
 
     def draw_all(self) -> int:
         """Scroll to each chart and wait until it is drawn; returns their number."""
-        charts = self.page.locator("[data-chart]")
-        for i in range(charts.count()):
-            charts.nth(i).scroll_into_view_if_needed()
-            self.page.wait_for_selector(f'[data-chart="{i}"][data-drawn]')
-        return int(charts.count())
+        count = int(self.page.locator("[data-chart]").count())
+        for i in range(count):
+            self.draw(i)
+        return count
+
+    def draw(self, chart: int) -> Any:
+        """Scroll to one chart, counted from 0, wait until it is drawn, and return it."""
+        self.page.locator("[data-chart]").nth(chart).scroll_into_view_if_needed()
+        return self.page.wait_for_selector(f'[data-chart="{chart}"][data-drawn]')
 
 
 @contextmanager

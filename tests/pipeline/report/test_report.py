@@ -331,10 +331,7 @@ def test_the_shipped_tables_load_and_draw_without_complaint(running, tmp_path, m
 
 def hovered(seen: Any, chart: int) -> Any:
     """Move over a chart in steps until a point is found, whose card is returned."""
-    place = seen.page.locator(f'[data-chart="{chart}"]')
-    place.scroll_into_view_if_needed()
-    seen.page.wait_for_selector(f'[data-chart="{chart}"][data-drawn]')
-    box = place.bounding_box()
+    box = seen.draw(chart).bounding_box()
     card = seen.page.locator("#card")
     for y in range(40, int(box["height"]) - 50, 14):
         for x in range(60, int(box["width"]) - 60, 14):
@@ -368,7 +365,7 @@ def test_hovering_a_point_shows_its_architecture_its_cell_and_its_numbers(writte
 def test_the_keyboard_goes_through_the_points_and_tells_them(written, running):
     data = data_of(written.read_text())
     with visit(running, written) as seen:
-        seen.draw_all()
+        seen.draw(next(k for k, spec in enumerate(data["charts"]) if spec["x"]["column"] == "|trace|"))
         slider = seen.page.get_by_role("slider", name="Go through the points of |trace|").first
         slider.focus()
         told = []
@@ -385,13 +382,12 @@ def test_the_keyboard_goes_through_the_points_and_tells_them(written, running):
 
 def test_light_and_dark_are_those_of_the_reader(written, running):
     with visit(running, written) as seen:
-        seen.draw_all()
-        charts = seen.page.locator('[data-chart="0"]')
+        chart = seen.draw(0)
         colour = "getComputedStyle(document.body).backgroundColor"
-        light = seen.page.evaluate(colour), charts.screenshot()
+        light = seen.page.evaluate(colour), chart.screenshot()
         seen.page.emulate_media(color_scheme="dark")
         seen.page.wait_for_timeout(200)
-        dark = seen.page.evaluate(colour), charts.screenshot()
+        dark = seen.page.evaluate(colour), chart.screenshot()
         assert light[0] != dark[0]
         assert light[1] != dark[1]
         assert seen.complaints == []
@@ -445,7 +441,7 @@ def test_a_hostile_name_shows_as_text(running, tmp_path):
     found = report(store, "--run", run, output=tmp_path / "report.html")
     assert found.read_text().count("</script>") == 3
     with visit(running, found) as seen:
-        seen.draw_all()
+        seen.draw(0)
         title = seen.page.title()
         assert HOSTILE_DATASET in seen.page.locator("main").inner_text()
         names = data_of(found.read_text())["sets"][f"run-{run}"]["names"]
