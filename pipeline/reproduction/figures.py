@@ -154,18 +154,20 @@ def _topologies(found: Reproduction) -> Figure:
 
 
 def _ratios(found: Reproduction) -> Figure:
-    """What is measured of each statement as a share of what it may be at most."""
+    """What is measured of each statement as a share of what it may be at most, zero and all below 10⁻⁶ at the edge."""
     rows = found.sections[0].rows
     values = [value for row in rows for value in row.values if value]
     shares = [value.ours / value.published for value in values if value.ours is not None and value.published]
     figure = Figure(figsize=(5.2, 0.6 + 0.22 * len(rows)), layout="constrained")
     panel = figure.add_subplot()
-    panel.plot(shares, range(len(rows)), "o", color=_OURS, markersize=4)
+    floor = 1e-6
+    panel.plot(np.maximum(shares, floor), range(len(rows)), "o", color=_OURS, markersize=4, clip_on=False)
     panel.axvline(1.0, color=_PUBLISHED, linestyle="--", linewidth=0.9)
     panel.set_yticks(range(len(rows)), [row.name for row in rows])
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.set_xscale("log")
-    panel.set_xlabel("measured / at most")
+    panel.set_xlim(left=floor)
+    panel.set_xlabel("measured / at most (less than 10⁻⁶ at the edge)")
     panel.grid(color="0.92", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     return figure
