@@ -59,7 +59,16 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "queries": ("searches/*/queries.parquet", ("queries",)),
     "comparison.json": ("comparisons/*/comparison.json", ("comparisons", "searches")),
     "compared": ("comparisons/*/*.parquet", ("comparisons", "searches", "queries")),
+    "supernet.json": ("supernets/*/supernet.json", ()),
+    "supernet states": ("supernets/*/state.checkpoint", ()),
 }
+# Supernets are read by the one command that trains them, and `hnas check` answers for the rest.
+_CHECKED = ("supernet.json", "supernet states")
+_SUPERNET = (
+    "search", "nasbench201", "--method", "darts", "--oracle", "command: printf '%s\\n5' {arch}", "--json", "-q",
+    *(f"--option={name}" for name in ("supernet_epochs=1", "channels=2", "cells=1", "batch_size=8", "most_images=16")),
+    "--option=threads=1",
+)  # fmt: skip
 _SIZE = ("--channels", "4", "--cells", "1", "--batch-size", "8")
 # Seconds after which a command hangs; on a busy machine a sound one takes several.
 _HANGS = 300
@@ -104,6 +113,8 @@ def hnas(*arguments: str) -> Outcome:
     if arguments[:2] == ("info", "--json") and text:
         # Bytes and dates of files are those of the damaged ones: no word is owed for them.
         text = json.dumps({name: rows for name, rows in json.loads(text).items() if name != "sizes"}, indent=2)
+    if arguments[: len(_SUPERNET)] == _SUPERNET and text:
+        text = json.loads(text)["best"]["arch"]  # the rest has a name and seconds of its own
     return Outcome(int(status or 0), text, err.getvalue())
 
 
@@ -112,7 +123,7 @@ def commands(kind: str, store: Path) -> Iterator[tuple[str, ...]]:
     for view in KINDS[kind][1]:
         yield ("sql", f"SELECT * FROM {view} ORDER BY ALL", "--format", "csv", "--store", str(store))
     yield ("info", "--json", "--store", str(store))
-    if kind not in ("gram", "proxies"):
+    if kind not in ("gram", "proxies", *_CHECKED):
         yield ("correlate", "--format", "csv", "--store", str(store))
     if kind in ("search.json", "queries"):
         yield ("search", "--resume", _search(store), "--json", "--store", str(store))
@@ -122,6 +133,9 @@ def commands(kind: str, store: Path) -> Iterator[tuple[str, ...]]:
     if kind in ("run.json", "scores", "further"):
         sample = ("precompute", "nasbench201", "--dataset", "digits", "--sample", "12", "--dry-run")
         yield (*sample, *_SIZE, "--scores", "l2_norm", "--store", str(store))
+    if kind in _CHECKED:
+        for seed in ("0", "1"):
+            yield (*_SUPERNET, "--seed", seed, "--store", str(store))
 
 
 def _search(store: Path) -> str:
@@ -242,6 +256,8 @@ def make_store(folder: Path) -> Path:
         _done(hnas("search", "nasbench201", "--queries", "4", "--seed", seed, "--json", "-q", "--store", store))
     methods = ("--methods", "hnas,random", "--queries", "3", "--seeds", "2", "--workers", "1", "-q")
     _done(hnas("compare", "nasbench201", *methods, "--store", store))
+    for seed in ("0", "1"):
+        _done(hnas(*_SUPERNET, "--seed", seed, "--store", store))
     return folder / "store"
 
 
@@ -270,6 +286,16 @@ def _difference(before: str, after: str) -> str:
     return f"{len(before)} and {len(after)} characters; {first[0][:150]!r} became {first[1][:150]!r}"
 
 
+def _other(path: Path, before: Path) -> bool:
+    """Whether a file is not what it was; that of a supernet's state may be gone, and white space of JSON may differ."""
+    if path.is_symlink() or not path.exists():
+        return path.is_symlink() or path.suffix == ".json"
+    one, two = path.read_bytes(), before.read_bytes()
+    with contextlib.suppress(ValueError, RecursionError):
+        return bool(json.loads(one) != json.loads(two))
+    return one != two
+
+
 def fuzz(template: Path, kind: str, count: int, seed: int, damages: tuple[str, ...] = tuple(DAMAGES)) -> list[str]:
     """The failures among `count` random damages of one kind of file of a copy of `template`."""
     random = Random(f"{seed} {kind}")
@@ -290,6 +316,11 @@ def fuzz(template: Path, kind: str, count: int, seed: int, damages: tuple[str, .
             files = sorted(place.glob(KINDS[kind][0]))
             path, damage = random.choice(files), random.choice(damages)
             DAMAGES[damage](path, files, random)
+            if kind in _CHECKED and _other(path, template / path.relative_to(place)):
+                checked = hnas("check", "--store", str(place))
+                named = str(path.parent) in checked.out
+                if checked.status != 1 or not named or verdict(checked, checked) is not None:
+                    failures.append(f"{kind} {number}, {damage} of {path.relative_to(place)}: check says {checked}")
             for command, before in reference.items():
                 if command[0] == "correlate" and number % _CORRELATES != _CORRELATES - 1:
                     continue

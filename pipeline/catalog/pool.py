@@ -64,7 +64,12 @@ class RunPool:
         self.columns = connection.sql(f"FROM {pool}").columns
         self._look_up(performances, signal)
         condition = "TRUE" if where is None else self._condition(where, pool)
-        made = sql("pool_rows", table=self.table, pool=pool, signal=performances, where=condition)
+        known = pool
+        if where is not None and (scores := self._scores()):
+            # NaN, a network that has no such score, is above all numbers in SQL, and would satisfy "naswot > 0".
+            known = ", ".join(f"nullif({name}, 'nan'::DOUBLE) AS {name}" for name, _ in scores)
+            known = f"(SELECT * REPLACE ({known}) FROM {pool})"
+        made = sql("pool_rows", table=self.table, pool=pool, known=known, signal=performances, where=condition)
         with _computing(f"--where {where!r:.200} cannot be computed"):
             connection.execute(made, {"any_performance": signal is None})
         for table in (pool, performances):
@@ -80,6 +85,11 @@ class RunPool:
         if kind != "BOOLEAN":
             raise UsageError(f"--where {where!r:.200} is {kind.lower()}, no condition; an example is params < 1e6")
         return f"{where}\n"
+
+    def _scores(self) -> list[tuple[str, str]]:
+        """The columns of scores, and the score that each is of."""
+        found = self._connection.execute("SELECT name, score FROM files.score_columns").fetchall()
+        return [(name, score) for name, score in found if name in self.columns]
 
     def _look_up(self, table: str, signal: Signal | None, epochs: int | None = None) -> None:
         _look_up(self._connection, table, self.space_name, signal or Signal("valid_accuracy", "", "", None), epochs)
@@ -161,9 +171,8 @@ class RunPool:
 
         NaN is a score too, of a network that has no other.
         """
-        scores = self._connection.execute("SELECT name, score FROM files.score_columns").fetchall()
         named = " ".join([*self._values, *(text for key in self._candidates for text in key if text)])
-        asked = [(column, score) for column, score in scores if re.search(rf"\b{column}\b", named)]
+        asked = [(column, score) for column, score in self._scores() if re.search(rf"\b{column}\b", named)]
         counted = ", ".join(["count(*)", *(f"count({column})" for column, _ in asked)])
         size, *known = self._connection.execute(f"SELECT {counted} FROM {self.table}").fetchall()[0]
         return [

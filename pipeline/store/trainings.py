@@ -142,7 +142,7 @@ class Trainings:
 
 
 class StoredState:
-    """The file that holds the state of a training on its way, behind a checksum."""
+    """The file that holds the state of a training on its way, behind a checksum of its place and content."""
 
     def __init__(self, store: Store, *parts: str) -> None:
         self._store, self._parts = store, parts
@@ -151,13 +151,19 @@ class StoredState:
         """The state, or None where there is none, or a damaged one: the training then begins anew."""
         with suppress(HnasError):
             content = self._store.read_bytes(*self._parts) if self._store.exists(*self._parts) else b""
-            if content[:_CHECKSUM] == _checksum(content[_CHECKSUM:]):
-                return content[_CHECKSUM:]
+            state = content[_CHECKSUM:]
+            # Older versions had the checksum of the content alone.
+            if content[:_CHECKSUM] in (_checksum(self._place + state), _checksum(state)):
+                return state
         return None
 
     def write(self, state: bytes) -> None:
         """Keep `state` in place of the last one, whole or not at all; after a loss of power perhaps neither."""
-        self._store.write_bytes(_checksum(state) + state, *self._parts, lasting=False)
+        self._store.write_bytes(_checksum(self._place + state) + state, *self._parts, lasting=False)
+
+    @property
+    def _place(self) -> bytes:
+        return "/".join(self._parts).encode()
 
 
 def is_trained(source: str) -> bool:

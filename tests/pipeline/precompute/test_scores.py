@@ -340,6 +340,8 @@ def test_scores_are_columns_of_the_views_and_of_a_search_s_pool(whole):
     )
     pool = RunPool(connection, run, where="spread > 0 AND NOT isnan(weight)")
     assert len(pool) == sum(not np.isnan(weight) for _, _, weight, _ in rows)
+    without = RunPool(connection, run, where="weight > -1e9")
+    assert without.archs == pool.archs, "a network without the score is above no number"
     combined = pool.column("log_rank(spread) + log_rank(-weight)")
     columns = pool.column("spread"), -pool.column("weight")
     shares = [rankdata(column) / len(pool) for column in columns]
