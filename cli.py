@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 
-# What Typer makes of a KeyboardInterrupt.
+# The status that Typer returns after a KeyboardInterrupt.
 _TYPERS_INTERRUPT = 130
 
 SpaceName = Annotated[
@@ -52,14 +52,12 @@ DatasetOption = Annotated[
 ]
 RunOption = Annotated[
     str | None,
-    typer.Option(
-        "--run", metavar="ID", help="The run to read.  [the newest that fits]", autocompletion=completion.runs
-    ),
+    typer.Option("--run", metavar="ID", help="The run to read.  [the newest match]", autocompletion=completion.runs),
 ]
 AverageOption = Annotated[
-    bool, typer.Option("--average", help="Average over all runs that differ from it in seed and batch only.")
+    bool, typer.Option("--average", help="Average over all runs that differ only in seed and batch.")
 ]
-PartialOption = Annotated[bool, typer.Option("--partial", help="Take an unfinished run as far as it is.")]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Accept an unfinished run.")]
 InitOption = Annotated[
     Literal["torch", "he", "published"], typer.Option("--init", help="The distribution of the initial weights.")
 ]
@@ -77,16 +75,19 @@ ImageSizeOption = Annotated[
 SpaceOption = Annotated[
     str | None,
     typer.Option(
-        "--space", metavar="SPACE", help="The space of ARCH.  [the one that takes it]", autocompletion=completion.spaces
+        "--space",
+        metavar="SPACE",
+        help="The space of ARCH.  [the first that accepts it]",
+        autocompletion=completion.spaces,
     ),
 ]
-ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a model that `--save` wrote.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+ModelFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A model folder written by `--save`.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress.")]
 TrainedChannelsOption = Annotated[
-    int | None, typer.Option("--channels", metavar="C", help="Channels of the networks trained.  [the run's]")
+    int | None, typer.Option("--channels", metavar="C", help="Channels of the trained networks.  [the run's]")
 ]
 TrainedCellsOption = Annotated[
-    int | None, typer.Option("--cells", metavar="N", help="Cells of the networks trained.  [the run's]")
+    int | None, typer.Option("--cells", metavar="N", help="Cells of the trained networks.  [the run's]")
 ]
 OracleOption = Annotated[
     str,
@@ -103,14 +104,14 @@ OracleOptionOption = Annotated[
 ]
 OracleTimeoutOption = Annotated[
     float | None,
-    typer.Option("--oracle-timeout", metavar="SECONDS", help="Stop a command of --oracle that takes longer."),
+    typer.Option("--oracle-timeout", metavar="SECONDS", help="Time limit for each command of --oracle."),
 ]
 WarmStartOption = Annotated[
     list[str] | None,
     typer.Option(
         "--warm-start",
         metavar="WHAT",
-        help="Known accuracies to begin by: SOURCE[:DATASET[:EPOCHS]] of the store, or a CSV file of arch,performance.",
+        help="Known accuracies to start from: SOURCE[:DATASET[:EPOCHS]] of the store, or a CSV of arch,performance.",
     ),
 ]
 EpochsOption = Annotated[
@@ -118,22 +119,22 @@ EpochsOption = Annotated[
 ]
 RecipeOption = Annotated[
     Literal["nasbench201", "nasbench101", "darts", "hnas-darts"] | None,
-    typer.Option("--recipe", help="How to train.  [that of evaluate's space; nasbench201 with 12 epochs]"),
+    typer.Option("--recipe", help="Training recipe.  [that of evaluate's space; nasbench201 with 12 epochs]"),
 ]
 RecipeOptionOption = Annotated[
     list[str] | None,
-    typer.Option("--recipe-option", metavar="NAME=VALUE", help="Another field of the recipe, such as cutout=16."),
+    typer.Option("--recipe-option", metavar="NAME=VALUE", help="A field of the recipe, such as cutout=16."),
 ]
 SaveOption = Annotated[
-    str | None, typer.Option("--save", metavar="DIR", help="Keep the trained network in a model folder.")
+    str | None, typer.Option("--save", metavar="DIR", help="Save the trained network to a model folder.")
 ]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images in a batch.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", help="Images per batch.")]
 TrainedBatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", metavar="N", help="Images in a batch of a training.  [the recipe's]")
+    int | None, typer.Option("--batch-size", metavar="N", help="Images per training batch.  [the recipe's]")
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", help="Threads of a training on the CPU.  [one for each core, 8 at most]"),
+    typer.Option("--threads", metavar="N", help="Threads of a training on the CPU.  [one per core, at most 8]"),
 ]
 SignalEpochsOption = Annotated[
     int | None,
@@ -149,34 +150,34 @@ AccuracyOption = Annotated[
     ),
 ]
 SourceOption = Annotated[
-    str | None, typer.Option("--source", metavar="NAME", help="The imported source.  [of the most architectures]")
+    str | None, typer.Option("--source", metavar="NAME", help="The imported source.  [the largest]")
 ]
 QueriesOption = Annotated[
     int | None, typer.Option("--queries", metavar="K", help="Architectures to evaluate.  [20 without --budget]")
 ]
 BudgetOption = Annotated[
     float | None,
-    typer.Option("--budget", metavar="SECONDS", help="End with the query whose training passes this many seconds."),
+    typer.Option("--budget", metavar="SECONDS", help="Stop after the query whose training exceeds this many seconds."),
 ]
 WhereOption = Annotated[
     str | None,
-    typer.Option("--where", metavar="SQL", help="Only architectures of which this holds, such as 'kappa < 100'."),
+    typer.Option("--where", metavar="SQL", help="Only architectures that satisfy a condition, such as 'kappa < 100'."),
 ]
 MaxParamsOption = Annotated[
-    float | None, typer.Option("--max-params", metavar="N", help="Only architectures of at most N parameters.")
+    float | None, typer.Option("--max-params", metavar="N", help="Only architectures with at most N parameters.")
 ]
 MaxFlopsOption = Annotated[
-    float | None, typer.Option("--max-flops", metavar="N", help="Only architectures of at most N multiply-adds.")
+    float | None, typer.Option("--max-flops", metavar="N", help="Only architectures with at most N multiply-adds.")
 ]
 LearningRateOption = Annotated[
-    float | None, typer.Option("--lr", metavar="X", help="Learning rate at the start.  [the recipe's]")
+    float | None, typer.Option("--lr", metavar="X", help="Initial learning rate.  [the recipe's]")
 ]
 
 ParallelOption = Annotated[
-    int | None, typer.Option("--parallel", metavar="N", help="Evaluations at a time; of a table, as if.  [1]")
+    int | None, typer.Option("--parallel", metavar="N", help="Evaluations at a time; simulated for a table.  [1]")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one for each core or GPU]")
+    int | None, typer.Option("--workers", metavar="N", help="Local worker processes.  [one per core or GPU]")
 ]
 SchedulerOption = Annotated[
     str | None,
@@ -186,7 +187,7 @@ TLSAuthorityOption = Annotated[
     Path | None, typer.Option("--tls-ca", metavar="FILE", help="The authority of a tls:// scheduler.  [Dask's own]")
 ]
 TLSCertificateOption = Annotated[
-    Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate to show it.  [Dask's own]")
+    Path | None, typer.Option("--tls-cert", metavar="FILE", help="The certificate to present to it.  [Dask's own]")
 ]
 TLSKeyOption = Annotated[
     Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key.  [in the file of the certificate]")
@@ -194,7 +195,7 @@ TLSKeyOption = Annotated[
 
 
 def _examples(*lines: str) -> str:
-    """The end of a command's help. The tests parse each example with this parser, and run those that are quick."""
+    """Return the end of a command's help. Tests parse every example with the parser, and run the quick ones."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
@@ -205,7 +206,7 @@ def _version(value: bool) -> None:
 
 
 def _store(named: str | None, *, existing: bool = False) -> Store:
-    """The store that a command line names, `existing` for a command that only reads. Raises `UsageError`."""
+    """Return the store to use; `existing` is for commands that only read. Raises `UsageError`."""
     from hnas.pipeline.store.shipped_tables import existing_store
     from hnas.pipeline.store.store import Store, store_location
 
@@ -213,7 +214,7 @@ def _store(named: str | None, *, existing: bool = False) -> Store:
 
 
 def _tables() -> list[Store]:
-    """The stores that are read along with it."""
+    """Return the shipped tables, which are read with every store."""
     from hnas.pipeline.store.shipped_tables import shipped_tables
 
     return shipped_tables()
@@ -224,9 +225,9 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; fits anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere.")] = False,
 ) -> None:
-    """Options of every command. `--debug` is taken by `main`."""
+    """Options of every command. `main` handles `--debug`."""
 
 
 @app.command(
@@ -242,18 +243,18 @@ def precompute(
         int | None, typer.Option("--sample", metavar="N", help="N architectures drawn uniformly.  [all]")
     ] = None,
     architectures: Annotated[
-        Path | None, typer.Option("--architectures", metavar="FILE", help="The architectures in FILE, one a line.")
+        Path | None, typer.Option("--architectures", metavar="FILE", help="The architectures in FILE, one per line.")
     ] = None,
     batch_size: BatchSizeOption = 64,
     seed: SeedOption = 0,
     batch_seed: Annotated[
-        int | None, typer.Option("--batch-seed", metavar="N", help="Seed of the batch's images.  [that of --seed]")
+        int | None, typer.Option("--batch-seed", metavar="N", help="Seed of the batch's images.  [same as --seed]")
     ] = None,
     channels: ChannelsOption = None,
     cells: CellsOption = None,
     image_size: ImageSizeOption = None,
     init: InitOption = "torch",
-    ntk: Annotated[Literal["summed", "exact"], typer.Option("--ntk", help="How the NTK is formed.")] = "summed",
+    ntk: Annotated[Literal["summed", "exact"], typer.Option("--ntk", help="How the NTK is computed.")] = "summed",
     keep_gram: Annotated[
         bool, typer.Option("--keep-gram", help="Keep the NTK matrices too, not only spectra.")
     ] = False,
@@ -265,21 +266,19 @@ def precompute(
     tls_key: TLSKeyOption = None,
     chunk_size: Annotated[
         int | None,
-        typer.Option(
-            "--chunk-size", metavar="N", help="Architectures a worker takes at a time.  [a minute's work, measured]"
-        ),
+        typer.Option("--chunk-size", metavar="N", help="Architectures per chunk of work.  [about a minute of work]"),
     ] = None,
     scores: Annotated[
         str | None,
-        typer.Option("--scores", metavar="NAMES", help="Further scores too: names between commas, or `all`.  [none]"),
+        typer.Option("--scores", metavar="NAMES", help="Additional scores, comma-separated, or `all`.  [none]"),
     ] = None,
     store: StoreOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Compute metrics into the store.
 
-    What the store has is never computed again: the same command goes on where an earlier one stopped.
+    Stored rows are never computed again: the same command continues where an earlier one stopped.
     """
     if dataset is None:
         raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
@@ -350,12 +349,13 @@ def import_(
     ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What the store calls its rows.  [after the file]")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="The name of its rows in the store.  [the file's]"),
     ] = None,
     store: StoreOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Import a benchmark's accuracies, or columns of one's own.
+    """Import a benchmark's accuracies, or your own columns.
 
     csv and parquet: a training a row, with arch, dataset, test_accuracy, ... columns: numbers of each architecture,
     such as latencies, in a .csv or .parquet file: arch, space and dataset where they matter, and any columns more.
@@ -395,8 +395,8 @@ def rm(
             autocompletion=completion.removable,
         ),
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Remove a run, a search, a comparison or an imported source from the store, or a model.
@@ -434,7 +434,7 @@ def fetch(
         typer.Argument(metavar="NAME", help="What to fetch, such as cifar10.", autocompletion=completion.fetchable),
     ],
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="The folder for it.  [$HNAS_DATA, else data/downloads]")
+        Path | None, typer.Option("--to", metavar="DIR", help="The target folder.  [$HNAS_DATA, else data/downloads]")
     ] = None,
     url: Annotated[
         str | None, typer.Option("--from", metavar="URL", help="A mirror of the file.  [where its authors publish it]")
@@ -493,7 +493,7 @@ def search(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option("--by", metavar="EXPR", help="What top and best-of rank by: the same as --metric."),
+        typer.Option("--by", metavar="EXPR", help="What top and best-of rank by; same as --metric."),
     ] = None,
     oracle: OracleOption = "table",
     oracle_option: OracleOptionOption = None,
@@ -512,7 +512,7 @@ def search(
     max_flops: MaxFlopsOption = None,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
     acquisition: Annotated[
-        Literal["ucb", "ei", "poi"], typer.Option("--acquisition", help="What proposes them.")
+        Literal["ucb", "ei", "poi"], typer.Option("--acquisition", help="The acquisition function.")
     ] = "ei",
     option: Annotated[
         list[str] | None,
@@ -528,7 +528,7 @@ def search(
         typer.Option(
             "--resume",
             metavar="ID",
-            help="Go on with a saved search, with its settings.",
+            help="Continue a saved search with its settings.",
             autocompletion=completion.searches,
         ),
     ] = None,
@@ -549,7 +549,7 @@ def search(
     tls_key: TLSKeyOption = None,
     save: SaveOption = None,
     store: StoreOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and evaluate nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cost, and evaluate nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -594,7 +594,7 @@ def search(
     settings = options_of(option or []) | ({"minimise": minimise} if minimise is not None else {})
     if resume is not None:
         if warm_start:
-            raise UsageError("--warm-start is for the beginning of a search, which --resume goes on with; leave it out")
+            raise UsageError("--warm-start is for new searches and cannot be combined with --resume; leave it out")
         name, argument = method_of(method, metric=metric, by=by)
         usual = {"method": "hnas", "t": 1.0, "acquisition": "ei", "seed": 0, "average": False, "options": {}}
         asked = {"method": name, "t": t, "acquisition": acquisition, "seed": seed}
@@ -702,13 +702,13 @@ def compare(
         typer.Option(
             "--methods",
             metavar="LIST",
-            help="NAME[:M][@BUDGET], with commas; a budget is queries, or seconds with an s behind.",
+            help="NAME[:M][@BUDGET], with commas between; a budget is queries, or seconds such as 12000s.",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Searches of each method.")] = 20,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Searches per method.")] = 20,
     reference: Annotated[
         str | None,
-        typer.Option("--reference", metavar="METHOD", help="The one others are tested against.  [the first hnas]"),
+        typer.Option("--reference", metavar="METHOD", help="The method to test others against.  [the first hnas]"),
     ] = None,
     oracle: OracleOption = "table",
     oracle_option: OracleOptionOption = None,
@@ -737,7 +737,7 @@ def compare(
     device: DeviceOption = "auto",
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="N", help="Threads of each training on the CPU, beside the others.  [1]"),
+        typer.Option("--threads", metavar="N", help="Threads of each training on the CPU.  [1]"),
     ] = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -746,13 +746,13 @@ def compare(
     tls_key: TLSKeyOption = None,
     form: Annotated[
         Literal["table", "markdown", "latex", "csv", "json"],
-        typer.Option("--format", help="How to write the result."),
+        typer.Option("--format", help="Output format."),
     ] = "table",
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw test error against the budget to FILE.")
     ] = None,
     store: StoreOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cost, and write nothing.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Compare search methods over many seeds.
@@ -846,7 +846,7 @@ def compare(
             )
         finally:
             reporter.close()
-        # Opened again, for what was trained meanwhile.
+        # Reopened to include what was trained meanwhile.
         trained = None if work.first.trainer is None else work.first.trainer.signal
         current = connect(place, _tables()) if training else connection
         results = Results(place, current, comparison, work.pool, trained)
@@ -866,7 +866,7 @@ def compare(
     )
 )
 def evaluate(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, as its space writes it.")],
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, in the notation of its space.")],
     dataset: DatasetOption = None,
     space: SpaceOption = None,
     epochs: EpochsOption = None,
@@ -954,19 +954,19 @@ def latency(
     device: DeviceOption = "auto",
     threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads on the CPU.")] = 1,
     repeats: Annotated[
-        int, typer.Option("--repeats", metavar="N", help="Forward passes of which the median counts.")
+        int, typer.Option("--repeats", metavar="N", help="Forward passes; their median is the latency.")
     ] = 20,
     channels: ChannelsOption = None,
     cells: CellsOption = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", metavar="N", help="Images of N x N pixels.  [those of the run]")
+        int | None, typer.Option("--image-size", metavar="N", help="Images of N x N pixels.  [the run's]")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="The column's name.  [such as latency_ms_cpu1_b1]")
     ] = None,
     seed: SeedOption = 0,
     store: StoreOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cost, and write nothing.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Measure how long a run's networks take on this machine.
@@ -1023,10 +1023,10 @@ def latency(
     )
 )
 def sql(
-    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="SQL.  [an interactive shell]")] = None,
+    query: Annotated[str | None, typer.Argument(metavar="[QUERY]", help="A query.  [an interactive shell]")] = None,
     form: Annotated[
         Literal["table", "csv", "json", "parquet"] | None,
-        typer.Option("--format", help="How to write the result.  [as FILE ends, else table]"),
+        typer.Option("--format", help="Output format.  [from FILE's suffix, else table]"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -1070,7 +1070,7 @@ def correlate(
         typer.Option(
             "--with",
             metavar="COLUMN",
-            help="Any column.  [test_accuracy, else valid_accuracy, where there is one]",
+            help="Any column.  [test_accuracy, else valid_accuracy, if there is one]",
             autocompletion=completion.columns,
         ),
     ] = None,
@@ -1079,7 +1079,7 @@ def correlate(
         typer.Option(
             "--given",
             metavar="COLUMNS",
-            help="What each column says of it beyond these, such as params,flops: partial correlations.",
+            help="Partial correlations given these columns, such as params,flops.",
             autocompletion=completion.columns,
         ),
     ] = None,
@@ -1087,7 +1087,7 @@ def correlate(
         Literal["spearman", "kendall"], typer.Option("--method", help="Rank correlation of each pair of columns.")
     ] = "spearman",
     epochs: Annotated[
-        int | None, typer.Option("--epochs", metavar="N", help="Epochs of the accuracies.  [as `hnas search` has them]")
+        int | None, typer.Option("--epochs", metavar="N", help="Epochs of the accuracies.  [as in `hnas search`]")
     ] = None,
     source: SourceOption = None,
     space: Annotated[
@@ -1099,9 +1099,7 @@ def correlate(
     average: AverageOption = False,
     partial: PartialOption = False,
     t: Annotated[float, typer.Option("--t", metavar="T", help="F(x) = |x|^(2t).")] = 1.0,
-    form: Annotated[
-        Literal["table", "csv", "json"], typer.Option("--format", help="How to write the result.")
-    ] = "table",
+    form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="Output format.")] = "table",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the correlations to FILE.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -1220,7 +1218,7 @@ def pareto(
     ] = None,
     minimise: Annotated[
         list[str] | None,
-        typer.Option("--minimise", metavar="COLUMNS", help="Columns or SQL expressions, commas between them."),
+        typer.Option("--minimise", metavar="COLUMNS", help="Columns or SQL expressions, comma-separated."),
     ] = None,
     maximise: Annotated[
         list[str] | None,
@@ -1231,7 +1229,7 @@ def pareto(
         typer.Option(
             "--search",
             metavar="ID",
-            help="Only what this search evaluated; `performance` is what it found.",
+            help="Only what this search evaluated; `performance` is its result.",
             autocompletion=completion.searches,
         ),
     ] = None,
@@ -1240,15 +1238,13 @@ def pareto(
     average: AverageOption = False,
     partial: PartialOption = False,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", metavar="N", help="Accuracies after N epochs.  [as a search]")
+        int | None, typer.Option("--epochs", metavar="N", help="Accuracies after N epochs.  [as in `hnas search`]")
     ] = None,
     source: SourceOption = None,
     where: WhereOption = None,
     max_params: MaxParamsOption = None,
     max_flops: MaxFlopsOption = None,
-    form: Annotated[
-        Literal["table", "csv", "json"], typer.Option("--format", help="How to write the result.")
-    ] = "table",
+    form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="Output format.")] = "table",
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the front to FILE.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -1346,9 +1342,7 @@ def predict(
     folder: ModelFolder,
     images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files, and folders of them.")],
     top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="The K most probable classes.")] = 1,
-    form: Annotated[
-        Literal["table", "csv", "json"], typer.Option("--format", help="How to write the result.")
-    ] = "table",
+    form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="Output format.")] = "table",
 ) -> None:
     """Label images with a saved model.
 
@@ -1378,13 +1372,13 @@ def predict(
 def export(
     folder: ModelFolder,
     form: Annotated[
-        Literal["pt2", "onnx"] | None, typer.Option("--format", help="The kind of program.  [as FILE ends, else pt2]")
+        Literal["pt2", "onnx"] | None, typer.Option("--format", help="Program format.  [from FILE's suffix, else pt2]")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="The file.  [DIR.pt2 or DIR.onnx beside DIR]")
     ] = None,
 ) -> None:
-    """Write a saved model as a program that other runtimes run.
+    """Export a saved model as a program for other runtimes.
 
     pt2: for `torch.export.load`, where torch is installed and hnas is not. onnx: for onnxruntime and others; needs
     `pip install 'hnas[onnx]'`. Both take uint8 pixels (n, 3, S, S) and normalise them themselves.
@@ -1401,7 +1395,7 @@ def export(
     )
 )
 def show(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, as its space writes it.")],
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture, in the notation of its space.")],
     space: SpaceOption = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw its cells to FILE.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -1431,12 +1425,12 @@ def show(
 @app.command(epilog=_examples("hnas info", "hnas info --json --store data/store"))
 def info(
     model: Annotated[
-        str | None, typer.Argument(metavar="[DIR]", help="The folder of a model that `--save` wrote.  [the store]")
+        str | None, typer.Argument(metavar="[DIR]", help="A model folder written by `--save`.  [the store]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Say what the store holds, or what a model is.
+    """Describe the store, or a model.
 
     Of a model's folder the weights are read too, and compared with their digest.
     """
@@ -1462,7 +1456,7 @@ def check(
     store: StoreOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Read all of the store, and say what is damaged and what mends it.
+    """Check the whole store, and report damage and how to repair it.
 
     Exit status 1 where anything is. Other commands verify only the files that they come to.
     """
@@ -1479,7 +1473,7 @@ def check(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage; an error is one sentence on standard error."""
+    """Run the command line and exit with 0 (success), 1 (failure) or 2 (usage error). Errors are one sentence."""
     from hnas.pipeline.console.streams import check_names, open_streams, results
 
     open_streams()
@@ -1493,7 +1487,7 @@ def main() -> None:
             if status == _TYPERS_INTERRUPT:
                 raise KeyboardInterrupt
         ending.leave(status or 0)
-    except SystemExit as done:  # of Typer, which has printed what completes a line
+    except SystemExit as done:  # from Typer, after shell completion
         ending.leave(done.code if isinstance(done.code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 1, debug)
@@ -1506,7 +1500,7 @@ def main() -> None:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """An error of the parser, a file, DuckDB, or one that nobody foresaw, as a sentence; and its exit status."""
+    """Return a sentence and an exit status for an error of the parser, a file or DuckDB, or an unexpected one."""
     from hnas.pipeline.console.parser_errors import is_parser_error, parser_sentence
 
     if is_parser_error(error):

@@ -254,7 +254,7 @@ NEEDS_MULTIPLE = "images of 6 pixels ... multiple of 4"
 
 CASES = [
     # usage
-    case("no such command", 2, "no command 'serch' ... did you mean 'search'?", "serch", process=True),
+    case("no such command", 2, "unknown command 'serch' ... did you mean 'search'?", "serch", process=True),
     case("no such option", 2, "no option --queriez; did you mean '--queries'", *SEARCH, "--queriez", 3),
     case("a word for a number", 2, "--batch-size takes a whole number, not 'many'", *SAMPLE, "--batch-size", "many"),
     case("an unknown choice", 2, "--ntk 'mean' ... summed", *SAMPLE, "--ntk", "mean"),
@@ -271,7 +271,7 @@ CASES = [
          "evaluate", CONVOLUTION.replace("nor_conv_1x1~1", "nor_conv_1x1~2"), *EVALUATE[2:]),
     case("a malformed architecture in a list", 2, "list.txt, line 3: ... 'nope' ... nor_conv_3x3",
          *ON_DIGITS, "--architectures", text("list.txt", f"# mine\n{CONVOLUTION}\n{UNKNOWN}\n")),
-    case("an empty list", 2, "list.txt is empty ... one a line",
+    case("an empty list", 2, "list.txt is empty ... one architecture per line",
          *ON_DIGITS, "--architectures", text("list.txt", "#\n")),
     case("a list that is no text", 2, "list.txt ... UTF-8", *ON_DIGITS, "--architectures", text("list.txt", b"\xff\0")),
     case("a list that does not exist", 2, "list.txt ... No such file", *ON_DIGITS, "--architectures", path("list.txt")),
@@ -291,12 +291,12 @@ CASES = [
     case("a condition that names no column", 2, "no column 'nope'", *SEARCH, "--where", "nope < 1"),
     case("a condition that leaves nothing", 2, "needs at least 2", *SEARCH, "--where", "params < 1"),
     case("a signal that no architecture has", 2, "after 13 epochs", *SEARCH, "--epochs", "13"),
-    case("an option without a value", 2, "no new NAME=VALUE", *SEARCH, "--option", "draws"),
+    case("an option without a value", 2, "must be a new NAME=VALUE", *SEARCH, "--option", "draws"),
     case("trainings set for a table", 2, "trains nothing ... leave out --recipe-option, --lr, --threads",
          *SEARCH, "--lr", "0.1", "--threads", 2, "--recipe-option", "cutout=3"),
     case("trainings set for a comparison of a table", 2, "trains nothing ... leave out --image-size ... --oracle train",
          "compare", "nasbench201", "--methods", "hnas", "--image-size", 8),
-    case("trainings set for a saved search", 2, "as the search was begun: leave out --batch-size",
+    case("trainings set for a saved search", 2, "continues the search as it was begun: leave out --batch-size",
          "search", "--resume", "0123456789", "--batch-size", 8),
     case("a recipe that holds nothing out", 2, "darts holds out no images ... valid=0.2",
          *SEARCH, "--oracle", "train", "--recipe", "darts", "--dry-run"),
@@ -313,12 +313,12 @@ CASES = [
     case("a text file", 2, "notes.txt ... .parquet", *ON, text("notes.txt", "hello"), store=absent),
     case("one class only", 2, "images ... one class only (class0)", *ON, class_folders(8), store=absent),
     case("mixed sizes", 2, "12x12 ... 8x8 ... --image-size", *ON, class_folders(8, 12), store=absent),
-    case("a truncated image", 1, "class0/0.png ... truncated ... whole image",
+    case("a truncated image", 1, "class0/0.png ... truncated ... complete image",
          *ON, class_folders(8, 8, change=lambda content: content[:-60]), store=absent),
     case("a text in an image's place", 1, "class0/0.png ... PNG",
          *ON, class_folders(8, 8, change=lambda content: b"hello"), store=absent),
-    case("truncated Parquet", 1, "images.parquet ... whole Parquet file", *ON, parquet(half), store=absent),
-    case("Parquet with damaged pages", 1, "images.parquet ... whole Parquet file",
+    case("truncated Parquet", 1, "images.parquet ... complete Parquet file", *ON, parquet(half), store=absent),
+    case("Parquet with damaged pages", 1, "images.parquet ... complete Parquet file",
          *ON, parquet(lambda content: content[:200] + b"\xff" * 100 + content[300:]), store=absent),
     case("Parquet without images", 2, "images.parquet has no image column ... picture",
          *ON, parquet(lambda content: content, column="picture"), store=absent),
@@ -329,17 +329,18 @@ CASES = [
     case("a class with a single image", 2, "class class0 has a single image ... 2",
          *EVALUATE, "--dataset", class_folders(8, 8, images=1)),
     # sizes
-    *(case(f"batch size {size}", 2, f"--batch-size {size} ... 2 ... 4096", *SAMPLE, "--batch-size", size)
+    *(case(f"batch size {size}", 2, f"--batch-size ... 2 ... 4096 ... {size}", *SAMPLE, "--batch-size", size)
       for size in (0, 1, 5000)),
-    case("a batch larger than the split", 2, "2000 images ... digits ... 1500", *SAMPLE, "--batch-size", 2000),
+    case("a batch larger than the split", 2, "batch ... digits ... 1500 ... 2000", *SAMPLE, "--batch-size", 2000),
     *(case(f"sample {n}", 2, f"cannot sample {n} of ... 1 to 15625", *ON_DIGITS, "--sample", n)
       for n in (0, -1, 20000)),
     *(case(f"channels {n}", 2, f"{n} channels ... 1 to 4096", *SAMPLE, "--channels", n) for n in (0, -1, 100000)),
     *(case(f"cells {n}", 2, f"{n} cells ... 1 to 4096", *SAMPLE, "--cells", n) for n in (0, 100000)),
     case("channels 0, trained", 2, "0 channels ... 1 to 4096", *EVALUATE, "--channels", 0),
-    case("chunk size 0", 2, "--chunk-size 0 ... 1", *SAMPLE, "--chunk-size", 0),
-    *(case(f"workers {n}", 2, f"--workers {n} ... 1 to 1024", *SAMPLE, "--workers", n) for n in (0, -1, 100000)),
-    *(case(f"image size {n}", 2, f"{n} ... 4 to 1024", *SAMPLE, "--image-size", n) for n in (3, 100000)),
+    case("chunk size 0", 2, "--chunk-size ... 1 ... 0", *SAMPLE, "--chunk-size", 0),
+    *(case(f"workers {n}", 2, f"--workers ... 1 and 1024 ... {n}", *SAMPLE, "--workers", n) for n in (0, -1, 100000)),
+    *(case(f"image size {n}", 2, f"image size ... 4 and 1024 ... {n}", *SAMPLE, "--image-size", n)
+      for n in (3, 100000)),
     case("epochs 0", 2, "epochs ... 0 ... at least 1", *EVALUATE, "--epochs", 0),
     case("batch size 1, trained", 2, "batch ... 1 ... at least 2", *EVALUATE, "--batch-size", 1),
     *(case(f"learning rate {lr}", 2, "lr ... above 0", *EVALUATE, "--lr", lr) for lr in ("0", "-1", "nan", "inf")),
@@ -356,17 +357,17 @@ CASES = [
          *SAMPLE, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1", store=absent),
     case("a scheduler that does not answer", 1, "no Dask scheduler answers at tcp://127.0.0.1:1 ... dask scheduler",
          *SAMPLE, "--scheduler", "tcp://127.0.0.1:1", store=absent),
-    *(case(f"the scheduler address {address!r}", 2, f"{address!r} is no address ... tcp://127.0.0.1:8786",
+    *(case(f"the scheduler address {address!r}", 2, f"{address!r} is not a valid address ... tcp://127.0.0.1:8786",
            *SAMPLE, "--scheduler", address) for address in ("here, please", "pigeon://a", "")),
     case("an unknown run", 2, "no run ... feed", "correlate", "--run", "feed"),
     case("an unknown run to search", 2, "no run ... feed", *SEARCH, "--run", "feed"),
-    case("an ambiguous run", 2, "fits 2 runs ... name one", "correlate", "--run", run_prefix, store=two_runs),
+    case("an ambiguous run", 2, "matches 2 runs ... name one", "correlate", "--run", run_prefix, store=two_runs),
     case("an unknown search", 2, "no search 'feed' ... FROM searches", "search", "--resume", "feed", process=True),
     case("a search outside the store", 2, "no search '../runs'", "search", "--resume", "../runs"),
     case("search without accuracies", 2, "accuracy ... hnas import", *SEARCH, store=without("imports")),
     case("search by an accuracy not imported", 2, "valid_accuracy ... hnas import", *SEARCH, "--accuracy",
          "valid_accuracy", store=without("imports")),
-    *(case(f"{name} on {what} store", 2, "no run ... hnas precompute", *READERS[name], store=store)
+    *(case(f"{name} on {what} store", 2, "no ... hnas precompute", *READERS[name], store=store)
       for name in ("correlate", "search") for what, store in (("an empty", empty), ("no", absent))),
     # stores
     *(case(f"{name} on a store that is a file", 2, "store' is a file ... folder", *arguments, store=a_file)
@@ -447,7 +448,7 @@ CASES = [
       for value in ("120", "-1", "nan", "inf")),
     case("accuracies as fractions", 2, "fractions ... percent, 0 to 100",
          *IMPORT, table("A,digits,0.9", "A,cifar10,0.8")),
-    case("no accuracy in a row", 2, "line 2 gives no accuracy", *IMPORT, table("A,digits,")),
+    case("no accuracy in a row", 2, "line 2 has no accuracy", *IMPORT, table("A,digits,")),
     case("no data set in a row", 2, "line 2 names no dataset", *IMPORT, table("A, ,90")),
     *(case(f"{name} {value}", 2, f"line 2: {name} is ... {value}",
            *IMPORT, table(f"A,digits,90,{value}", header=f"arch,dataset,test_accuracy,{name}"))
@@ -462,7 +463,7 @@ CASES = [
     case("a CSV in Latin-1", 2, "table.csv is not UTF-8 text",
          *IMPORT, text("table.csv", "arch,größe\n".encode("latin1"))),
     case("a CSV in UTF-16", 2, "table.csv is not UTF-8 text", *IMPORT, text("table.csv", "arch\n".encode("utf-16"))),
-    case("an open quote", 2, "table.csv is no valid CSV", *IMPORT, table('A,"digits,90')),
+    case("an open quote", 2, "table.csv is not valid CSV", *IMPORT, table('A,"digits,90')),
     case("a wrong CSV where there is no store", 2, "line 2", *IMPORT, table("A,digits,120"), store=absent),
     # machines
     pytest.param(

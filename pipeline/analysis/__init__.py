@@ -1,4 +1,4 @@
-"""`hnas correlate`: rank correlations of a run's columns, as numbers, text and a figure.
+"""`hnas correlate` and `hnas pareto`: rank correlations and fronts of a run's columns, as numbers, text and figures.
 
-Reads the catalog, writes no store.
+Reads the catalog and writes to no store.
 """

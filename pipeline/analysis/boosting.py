@@ -1,7 +1,7 @@
-"""The non-realizable column of Table 1: the (μ, ν) of eq. (7) whose −(7) ranks the architectures most like a target.
+"""The non-realizable column of Table 1: the (μ, ν) of eq. (7) for which −(7) ranks architectures most like a target.
 
-A grid over (log₁₀ μ, the quantile of ν), then finer ones around its best points, each half as wide as the one before.
-The ranks of the target are computed once, and rows with the same M and κ are one: a point costs a sort of the others.
+Searches a grid over (log₁₀ μ, quantile of ν), then finer grids around its best points, each half as wide as the last.
+The target is ranked once, and rows with the same M and κ are merged, so each point costs one sort of the distinct rows.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from hnas.errors import UsageError
 from hnas.optim.objective import Array, SearchRange, objective
 from hnas.pipeline.analysis.ranks import MEASURES, dot, known, ranks
 
-# μ in units of the ratio of the medians of the two terms of (7). A correlation counts all ranks, not the first alone:
-# its best μ may be a ten-thousandth of the one at which the terms weigh alike, where only the largest distances from ν
-# are felt.
+# μ in units of the ratio of the medians of the two terms of (7). A correlation counts all ranks, not only the first, so
+# its best μ may be 10⁻⁴ times the one at which the terms balance; then only the largest distances from ν matter.
 _LOG10_MU = np.linspace(-6.0, 3.0, 19)
 _QUANTILES = np.linspace(0.0, 1.0, 21)
-# Best points that are looked around, and how often.
+# Number of best points to refine, and of refinements.
 _STARTS, _ROUNDS = 2, 6
-# Steps of τ, which costs more, from the best point of ρ.
+# Refinements for τ, which is slower, starting at the best point for ρ.
 _TAU_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Boosted:
-    """Correlations of one metric with a target by one `method`: a cell of each half of Table 1.
+    """The correlations of one metric with a target by one `method`: a cell in each half of Table 1.
 
-    `realizable` is that of M itself, `non_realizable` that of −(7) at its best (μ, ν). NaN where there is none: values
-    that do not differ, or fewer than two architectures with a finite κ.
+    `realizable` is the correlation of M itself, `non_realizable` that of −(7) at its best (μ, ν). NaN where undefined:
+    constant values, or fewer than two architectures with a finite κ.
     """
 
     metric: str
@@ -45,14 +44,14 @@ class Boosted:
 
 
 def boosted(metric: str, m: Array, kappa: Array, target: Array, t: float) -> list[Boosted]:
-    """The row of `metric`, whose values are m (n,), by both methods.
+    """Return the row of `metric`, with values m (n,), for both methods.
 
-    τ is searched near the best ρ. Deterministic.
+    τ is maximised near the best point for ρ. Deterministic.
     """
     plain = {method: measure(m, target) for method, measure in MEASURES.items()}
     try:
         search_range = SearchRange.of(m, kappa, t)
-    except UsageError:  # too few architectures that (7) may propose
+    except UsageError:  # too few architectures with finite values of (7)
         return [Boosted(metric, method, value, *[np.nan] * 3) for method, value in plain.items()]
     fast = _Ranked(m, kappa, target, t)
     tried: dict[tuple[float, float], float] = {}
@@ -100,14 +99,14 @@ def _row(metric: str, method: str, plain: dict[str, float], value: float, point:
 
 
 def _around(place: tuple[float, float], width: float) -> Iterator[tuple[float, float]]:
-    """The eight neighbours of a point, at `width` steps of the grid."""
+    """Yield the eight neighbours of a point at a distance of `width` grid steps."""
     for right, up in product((-1, 0, 1), repeat=2):
         if (right, up) != (0, 0):
             yield _moved(place, right * width, up * width)
 
 
 def _across(place: tuple[float, float], width: float) -> Iterator[tuple[float, float]]:
-    """The four nearest of them."""
+    """Yield the four axis-aligned neighbours."""
     for right, up in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         yield _moved(place, right * width, up * width)
 
@@ -119,9 +118,9 @@ def _moved(place: tuple[float, float], right: float, up: float) -> tuple[float, 
 
 
 class _Ranked:
-    """Spearman's ρ of −(7) with a target, fast: rows of one M and κ share a rank, and other ties are not looked for.
+    """Fast Spearman's ρ of −(7) with a target. Rows with equal M and κ share a rank; other ties are ignored.
 
-    With w rows of rank r each and their target ranks summed to s, ρ = −Σ r s / √(Σ w r² Σ b²), all ranks centred.
+    For groups of w rows with rank r whose target ranks b sum to s, ρ = −Σ r s / √(Σ w r² Σ b²), all ranks centred.
     """
 
     def __init__(self, m: Array, kappa: Array, target: Array, t: float) -> None:
@@ -137,13 +136,13 @@ class _Ranked:
         self._counts, self._sums = counts[alive], sums[alive]
         n, last = len(b), int(counts[~alive].sum())
         self._middle = (n + 1) / 2
-        place = n - (last - 1) / 2 - self._middle  # the rank of all dead rows
+        place = n - (last - 1) / 2 - self._middle  # the common rank of all dead rows
         self._dead = (place * float(sums[~alive].sum()), last * place * place)
         self._norm = dot(b, b)
         self._t = t
 
     def spearman(self, mu: float, nu: float) -> float:
-        """ρ at (μ, ν), −2 where there is none."""
+        """Return ρ at (μ, ν), or −2 where undefined."""
         distance = np.abs(self._squares - nu)
         with np.errstate(over="ignore"):
             values = self._ratios + mu * (distance * distance if self._t == 1 else distance ** (2 * self._t))

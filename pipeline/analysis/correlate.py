@@ -1,7 +1,7 @@
-"""How metrics, κ, parameters, FLOPs and accuracies rank the architectures of a run: Table 1 and Figure 1.
+"""Rank correlations between metrics, κ, parameters, FLOPs and accuracies of a run: Table 1 and Figure 1.
 
-Rank correlations are taken over the pool's rows, dead architectures included: their κ is infinite and ranks last.
-A pair is compared on the rows where both values are known.
+Correlations are taken over the pool's rows, including dead architectures, whose κ is infinite and ranks last. A pair of
+columns is compared on the rows where both values are known.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from hnas.pipeline.store.schema import ACCURACIES
 #: The metrics of Table 1, in its order.
 TABLE_1 = ("grad_norm", "snip", "grasp", "trace")
 
-# The types of the columns that are correlated.
+# The column types that are correlated.
 _NUMERIC = ("BIGINT", "INTEGER", "DOUBLE", "FLOAT", "HUGEINT", "UBIGINT")
 
 
 @dataclass(frozen=True)
 class Partial:
-    """What the column `name` says of the target beyond the given ones, by one `method`, over the rows with a finite κ.
+    """The partial correlation of the column `name` with the target by one `method`, over the rows with a finite κ.
 
-    NaN where nothing is left of either.
+    NaN if the given columns determine either of them.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Partial:
 class Correlations:
     """Rank correlations over the `n` rows of a run: `matrix` (k, k) between the columns `names` (k), by `method`.
 
-    κ enters as it is, so that a negative number says that a small κ goes with a large value. `table_1` has both methods
-    for each metric, `partials` those for each column that is neither the target nor `given`.
+    κ is not negated, so a negative number means that a small κ goes with a large value. `table_1` has both methods for
+    each metric, `partials` those for each column that is neither the target nor `given`.
     """
 
     run: RunRow
@@ -63,27 +63,27 @@ class Correlations:
     table_1: list[Boosted]
     given: list[str] = field(default_factory=list)
     partials: list[Partial] = field(default_factory=list)
-    #: The rows with a finite κ, which the partial correlations are taken over.
+    #: The number of rows with a finite κ, over which partial correlations are taken.
     alive: int = 0
     #: The accuracies that were used.
     signals: list[Signal] = field(default_factory=list)
-    #: Those whose mean it is, `run` among them, and the number of architectures that only some of them have.
+    #: The averaged runs, including `run`, and the number of architectures that only some of them have.
     runs: list[str] = field(default_factory=list)
     left_out: int = 0
-    #: By column that is no accuracy, the rows without a value, where there are any.
+    #: Number of rows without a value, by column; accuracies and complete columns are omitted.
     missing: dict[str, int] = field(default_factory=dict)
 
     def records(self) -> list[dict[str, Any]]:
-        """One record for each pair, each cell of Table 1 and each partial correlation, for programs."""
+        """Return one record per pair, cell of Table 1 and partial correlation, for programs."""
         run = " ".join(self.runs) or self.run.name
 
         def record(
             method: str, kind: str, x: str, y: str | None, value: float, mu: float = np.nan, nu: float = np.nan
         ) -> dict[str, Any]:
             n = self.alive if kind == "partial" else self.n
-            told = {"run": run, "method": method, "n": n, "kind": kind, "x": x, "y": y, "value": _plain(value)}
+            common = {"run": run, "method": method, "n": n, "kind": kind, "x": x, "y": y, "value": _plain(value)}
             given = ",".join(self.given) if kind == "partial" else None
-            return {**told, "mu": _plain(mu), "nu": _plain(nu), "given": given}
+            return {**common, "mu": _plain(mu), "nu": _plain(nu), "given": given}
 
         pairs = [
             record(self.method, "pair", x, y, self.matrix[i, j])
@@ -93,8 +93,8 @@ class Correlations:
         ]
         for row in self.table_1:
             pairs.append(record(row.method, "realizable", row.metric, self.target, row.realizable))
-            found = (row.non_realizable, row.mu, row.nu)
-            pairs.append(record(row.method, "non_realizable", row.metric, self.target, *found))
+            best = (row.non_realizable, row.mu, row.nu)
+            pairs.append(record(row.method, "non_realizable", row.metric, self.target, *best))
         pairs += [record(row.method, "partial", row.name, self.target, row.value) for row in self.partials]
         return pairs
 
@@ -119,12 +119,13 @@ def correlate(
 ) -> Correlations:
     """Correlate the columns of a run with each other, and its metrics with the column `target`.
 
-    With `given` columns also what each other column says of the target beyond them. `epochs` and `source` choose the
-    accuracies, as for a search. With `average` they are those of the mean over all runs that differ from it in seed and
-    batch only, on the architectures that all of these have. `partial` allows a run that is unfinished. Without a
-    `target` it is the test accuracy, else the validation accuracy, where the pool has one. Raises `UsageError` for an
-    unknown method or column, a target without values, a run of fewer than three rows, a run that has no other to
-    average with, accuracies that the store does not have.
+    With `given` columns, also compute each other column's partial correlation with the target. `epochs` and `source`
+    select the accuracies, as for a search. With `average`, columns are means over all runs that differ only in seed and
+    batch, on the architectures that all of them have. `partial` allows an unfinished run. The default `target` is the
+    test accuracy, or the validation accuracy if the pool has no test accuracy.
+
+    Raises `UsageError` for an unknown method or column, a target without values, a run of fewer than three rows, a run
+    that has no others to average with, and accuracies that the store does not have.
     """
     if method not in MEASURES:
         raise unknown("the method", method, MEASURES)
@@ -141,7 +142,7 @@ def correlate(
     if target is None:
         target = next((name for name in ("test_accuracy", "valid_accuracy") if name in columns), None)
     if given and target is None:
-        raise UsageError("--given needs a column to correlate with; give --with COLUMN")
+        raise UsageError("--given requires a column to correlate with; give --with COLUMN")
     for name in (*([target] if target is not None else []), *given):
         if name not in columns:
             raise UsageError(
@@ -188,7 +189,7 @@ def _missing(column: Array) -> int:
 
 
 def _matrix(columns: list[Array], method: str) -> Array:
-    """The correlations (k, k) of k columns (n,) with each other."""
+    """Return the correlations (k, k) between k columns (n,)."""
     matrix = np.eye(len(columns))
     ranked = [ranks(column) if method == "spearman" and not np.isnan(column).any() else None for column in columns]
     for i, x in enumerate(columns):
@@ -200,39 +201,37 @@ def _matrix(columns: list[Array], method: str) -> Array:
 
 
 def _partials(columns: dict[str, Array], target: str, given: Sequence[str]) -> list[Partial]:
-    # A dead network has metrics of zero at any size: it would tell of itself, not of what a metric says beyond size.
+    # Dead networks have zero metrics at any size, so they would dominate what a metric says beyond size.
     alive = np.isfinite(columns["kappa"])
     columns = {name: column[alive] for name, column in columns.items()}
     others = [columns[name] for name in given]
-    found = []
+    partials = []
     for name in columns:
         if name != target and name not in given:
-            found.append(Partial(name, "spearman", partial_spearman(columns[name], columns[target], others)))
+            partials.append(Partial(name, "spearman", partial_spearman(columns[name], columns[target], others)))
             if len(given) == 1:
-                found.append(Partial(name, "kendall", partial_kendall(columns[name], columns[target], others[0])))
-    return found
+                partials.append(Partial(name, "kendall", partial_kendall(columns[name], columns[target], others[0])))
+    return partials
 
 
 def _columns(
     connection: duckdb.DuckDBPyConnection, run: str, runs: Sequence[str]
 ) -> tuple[dict[str, Array], list[str]]:
-    """The numeric columns of the run's pool that hold any value, each (n,) with NaN where one is missing; and the rows.
+    """Return the run's numeric columns that hold any value, each (n,) with NaN for missing values, and the rows.
 
-    With `runs`, the run's group, of their means on the architectures that all of them have.
+    With `runs`, the run's group, the columns are means on the architectures that all of them have.
     """
     pool = RunPool(connection, run, runs)
     rows = connection.sql(f"FROM {pool.table}")
     kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
     costs = {f"{name}_seconds" for name in pool.columns}  # of scores
     static = [name for name in pool.columns if name not in COLUMNS and name not in costs and kinds[name] in _NUMERIC]
-    wanted = [*COLUMNS, *static]
-    listed = ", ".join(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in wanted)
+    names = [*COLUMNS, *static]
+    listed = ", ".join(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in names)
     values = connection.execute(
         f"SELECT DISTINCT ON (arch) arch, {listed} FROM {pool.table} ORDER BY arch"
     ).fetchnumpy()
-    columns: dict[str, Array] = {
-        name: np.ma.filled(np.ma.asarray(values[name], dtype=float), np.nan) for name in wanted
-    }
+    columns: dict[str, Array] = {name: np.ma.filled(np.ma.asarray(values[name], dtype=float), np.nan) for name in names}
     kept = {name: column for name, column in columns.items() if name in COLUMNS or not np.isnan(column).all()}
     return kept, list(values["arch"])
 
@@ -240,8 +239,8 @@ def _columns(
 def _signals(
     connection: duckdb.DuckDBPyConnection, run: RunRow, target: str | None, epochs: int | None, source: str | None
 ) -> list[Signal]:
-    """The accuracies of the run's data set that fit `epochs` and `source`: a training accuracy comes with another."""
-    found, refused = [], None
+    """Return the accuracies of the run's data set that match `epochs` and `source`, apart from training accuracies."""
+    signals, refused = [], None
     dataset = canonical_dataset(run.settings.dataset)
     for accuracy in SIGNALS:
         try:
@@ -254,30 +253,30 @@ def _signals(
             refused = error
             continue
         if signal is not None:
-            found.append(signal)
-    if not found and (epochs is not None or source is not None):
+            signals.append(signal)
+    if not signals and (epochs is not None or source is not None):
         raise refused or UsageError(f"the store has no accuracies of {run.settings.space} on {dataset} to choose from")
-    return found
+    return signals
 
 
 def _accuracies(
     connection: duckdb.DuckDBPyConnection, space: str, signals: Sequence[Signal], archs: Sequence[str]
 ) -> dict[str, Array]:
-    """The accuracies (n,) of `archs` by each of the signals, and the training accuracy of the last one's trainings."""
-    wanted = {signal.accuracy: signal for signal in signals}
+    """Return the accuracies (n,) of `archs` by each signal, and the training accuracy of the last one's trainings."""
+    signal_of = {signal.accuracy: signal for signal in signals}
     if signals:
-        wanted["train_accuracy"] = signals[-1]
-    found: dict[str, Array] = {}
+        signal_of["train_accuracy"] = signals[-1]
+    columns: dict[str, Array] = {}
     for accuracy in ACCURACIES:
-        if (signal := wanted.get(accuracy)) is not None:
+        if (signal := signal_of.get(accuracy)) is not None:
             names = {"space": space, "dataset": signal.dataset, "source": signal.source, "epochs": signal.epochs}
             if signal.of is not None:
                 names |= {"epochs": signal.of, "epoch": signal.epochs}
-            made = "signal_of" if signal.of is None else "signal_on_the_way"
-            connection.execute(sql(made, table="correlated_accuracies", accuracy=accuracy), names)
+            query = "signal_of" if signal.of is None else "signal_on_the_way"
+            connection.execute(sql(query, table="correlated_accuracies", accuracy=accuracy), names)
             rows = connection.execute("SELECT arch, performance FROM correlated_accuracies").fetchall()
-            known = dict(rows)
-            column = np.array([known.get(arch, np.nan) for arch in archs], dtype=float)
+            values = dict(rows)
+            column = np.array([values.get(arch, np.nan) for arch in archs], dtype=float)
             if not np.isnan(column).all():
-                found[accuracy] = column
-    return found
+                columns[accuracy] = column
+    return columns

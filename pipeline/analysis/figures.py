@@ -1,4 +1,4 @@
-"""Figures of the paper's kind, drawn with matplotlib on any machine, without a screen."""
+"""Figures as in the paper, drawn with matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from hnas.pipeline.analysis.pareto import Front
 from hnas.pipeline.io.figure_files import check_figure, save_figure
 
 
-def plot_front(found: Front, path: Path) -> None:
-    """Each pair of objectives: all architectures grey, the front as a line; with more than two its points alone.
+def plot_front(front: Front, path: Path) -> None:
+    """Plot each pair of objectives: all architectures in grey, and the front, joined by a line if there is one pair.
 
-    Raises `UsageError` for a path that cannot hold a figure, `HnasError` where writing fails.
+    Raises `UsageError` for a path that cannot hold a figure, and `HnasError` if writing fails.
     """
     check_figure(path)
-    pairs = list(combinations(range(len(found.names)), 2))
+    pairs = list(combinations(range(len(front.names)), 2))
     figure = Figure(figsize=(4.2 * len(pairs), 3.6), layout="constrained")
     for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
-        axes.plot(found.everything[:, x], found.everything[:, y], ".", color="0.75", markersize=2, rasterized=True)
-        order = np.argsort(found.values[:, x], kind="stable")
-        line = "steps-post" if found.maximised[y] != found.maximised[x] else "steps-pre"
+        axes.plot(front.everything[:, x], front.everything[:, y], ".", color="0.75", markersize=2, rasterized=True)
+        order = np.argsort(front.values[:, x], kind="stable")
+        line = "steps-post" if front.maximised[y] != front.maximised[x] else "steps-pre"
         style = {"drawstyle": line, "linestyle": "-"} if len(pairs) == 1 else {"linestyle": "none"}
-        front = found.values[order]
-        axes.plot(front[:, x], front[:, y], marker="o", color="#D55E00", markersize=3, linewidth=1, **style)
-        axes.set_xlabel(_objective(found, x))
-        axes.set_ylabel(_objective(found, y))
+        points = front.values[order]
+        axes.plot(points[:, x], points[:, y], marker="o", color="#D55E00", markersize=3, linewidth=1, **style)
+        axes.set_xlabel(_objective(front, x))
+        axes.set_ylabel(_objective(front, y))
         axes.grid(color="0.92", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    run = found.run.settings
+    run = front.run.settings
     title = (
-        f"{run.space} on {run.dataset}, {len(found.everything):,} architectures\nhypervolume {found.hypervolume:.3f}"
+        f"{run.space} on {run.dataset}, {len(front.everything):,} architectures\nhypervolume {front.hypervolume:.3f}"
     )
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
 
 
-def _objective(found: Front, i: int) -> str:
-    return f"{found.names[i]} ({'higher' if found.maximised[i] else 'lower'} is better)"
+def _objective(front: Front, i: int) -> str:
+    return f"{front.names[i]} ({'higher' if front.maximised[i] else 'lower'} is better)"
 
 
 def plot_correlations(correlations: Correlations, path: Path) -> None:
-    """Figure 1: the rank correlation of every pair of columns as a coloured, numbered square.
+    """Draw Figure 1: the rank correlation of every pair of columns as a coloured square with its number.
 
-    Raises `UsageError` for a path that cannot hold a figure, `HnasError` where writing fails.
+    Raises `UsageError` for a path that cannot hold a figure, and `HnasError` if writing fails.
     """
     check_figure(path)
     names, matrix = correlations.names, correlations.matrix

@@ -1,9 +1,9 @@
-"""Pareto fronts over the columns of a pool, or over what searches evaluated, and their hypervolume.
+"""Pareto fronts over the columns of a pool, or over evaluated architectures, and their hypervolume.
 
-a dominates b where it is at least as good in every objective and better in one; the front is what nothing dominates. Of
-architectures with equal values the front has the first by name. The hypervolume is the share of a box that the front
-dominates; the box reaches from the worst to the best value of each objective in the pool, so that 1 would be a front
-with the best of everything, and fronts over one pool compare.
+a dominates b if it is at least as good in every objective and better in one; the front consists of all architectures
+that none dominates. Of architectures with equal values, the front has the first by name. The hypervolume is the share
+of a box that the front dominates. The box spans the worst to the best value of each objective in the pool, so 1 would
+be a front with the best of everything, and fronts over the same pool can be compared.
 
 Source: Zitzler and Thiele, PPSN 1998; computed by moocore (Fonseca, Paquete, López-Ibáñez, CEC 2006).
 """
@@ -26,16 +26,16 @@ from hnas.pipeline.catalog.signals import ACCURACIES, Signal, choose_signal
 from hnas.pipeline.catalog.views import RunRow, check_complete
 from hnas.pipeline.io.dataset_names import canonical_dataset
 
-#: The objective of what searches evaluated: their own performance.
+#: The objective of evaluated architectures: their performance in the search.
 PERFORMANCE = "performance"
 
 
 @dataclass(frozen=True)
 class Front:
-    """The front (k, d) of `n` rows in the objectives `names` (d), of which those of `maximised` (d) rise.
+    """The front (k, d) of `n` rows in the objectives `names` (d); `maximised` (d) says which are maximised.
 
-    `values` are in the order of the first objective, the best first. `everything` (n, d) are all rows. `signals` are
-    the accuracies among the objectives, `left_out` the rows where an objective is unknown.
+    `values` are sorted by the first objective, the best first. `everything` (n, d) holds all rows. `signals` are the
+    accuracies among the objectives, `left_out` counts the rows with an unknown objective.
     """
 
     run: RunRow
@@ -50,7 +50,7 @@ class Front:
     searches: list[str]
 
     def records(self) -> list[dict[str, Any]]:
-        """One record for each architecture of the front, for programs."""
+        """Return one record per architecture of the front, for programs."""
         return [
             {"arch": arch, **dict(zip(self.names, row, strict=True))}
             for arch, row in zip(self.archs, self.values.tolist(), strict=True)
@@ -70,26 +70,26 @@ def pareto(
     average: bool = False,
     partial: bool = False,
 ) -> Front:
-    """The front of a run's pool under `where`, or of the architectures that `searches` evaluated.
+    """Return the front of a run's pool under `where`, or of the architectures that `searches` evaluated.
 
-    An objective is a column of the pool, an SQL expression over them, an accuracy (of `epochs` and `source`, else those
-    of `choose_signal`), or with searches their `performance`. Raises `UsageError` for objectives that do not exist or
-    contradict each other, and where no row has all of them.
+    An objective is a column of the pool, an SQL expression over its columns, an accuracy (of `epochs` and `source`, by
+    default those of `choose_signal`), or with searches their `performance`. Raises `UsageError` for unknown or
+    contradictory objectives, and if no row has all of them.
     """
     names, maximised = [*minimise, *maximise], [False] * len(minimise) + [True] * len(maximise)
     if len(names) < 2:
-        raise UsageError("a front needs two objectives or more, such as --minimise params --maximise test_accuracy")
+        raise UsageError("a front needs at least two objectives, such as --minimise params --maximise test_accuracy")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{twice!r} is an objective twice; name each once, to minimise or to maximise")
     runs = group_of(connection, run.name) if average else []
     check_complete(connection, runs or [run.name], partial=partial)
     pool = RunPool(connection, run.name, runs, where=where)
     dataset = canonical_dataset(run.settings.dataset)
-    found = _performances(connection, searches)
+    performances = _performances(connection, searches)
     signals, columns = [], []
     for name in names:
         if name == PERFORMANCE and searches:
-            columns.append(_performance_of_all(connection, pool, searches[0], found))
+            columns.append(_performance_of_all(connection, pool, searches[0], performances))
         elif name in ACCURACIES:
             signal = choose_signal(connection, run.settings.space, dataset, accuracy=name, epochs=epochs, source=source)
             if signal is None:
@@ -101,11 +101,11 @@ def pareto(
         else:
             columns.append(pool.column(name))
     everything = np.column_stack(columns)
-    known = np.isfinite(everything).all(axis=1)
-    asked = known & np.array([arch in found for arch in pool.archs]) if searches else known
-    if not asked.any():
+    complete = np.isfinite(everything).all(axis=1)
+    chosen = complete & np.array([arch in performances for arch in pool.archs]) if searches else complete
+    if not chosen.any():
         raise UsageError(f"no architecture of {pool} has all of {', '.join(names)}")
-    rows = np.flatnonzero(asked)
+    rows = np.flatnonzero(chosen)
     points = everything[rows]
     front = np.flatnonzero(moocore.is_nondominated(points, maximise=maximised))
     front = front[np.argsort(points[front, 0] * (-1 if maximised[0] else 1), kind="stable")]
@@ -115,18 +115,18 @@ def pareto(
         maximised=maximised,
         archs=[pool.archs[rows[i]] for i in front],
         values=points[front],
-        hypervolume=hypervolume(points[front], everything[known], maximised),
+        hypervolume=hypervolume(points[front], everything[complete], maximised),
         everything=points,
-        left_out=int((~known).sum()),
+        left_out=int((~complete).sum()),
         signals=signals,
         searches=list(searches),
     )
 
 
 def hypervolume(front: Array, pool: Array, maximised: Sequence[bool]) -> float:
-    """The share of the box between the worst and the best of `pool` (n, d) that `front` (k, d) dominates, 0 to 1.
+    """Return the share of the box between the worst and the best of `pool` (n, d) that `front` (k, d) dominates.
 
-    An objective that does not vary in the pool has no part in it.
+    Objectives that do not vary in the pool are ignored.
     """
     sign = np.where(maximised, -1.0, 1.0)
     low, high = (pool * sign).min(axis=0), (pool * sign).max(axis=0)
@@ -138,25 +138,25 @@ def hypervolume(front: Array, pool: Array, maximised: Sequence[bool]) -> float:
 
 
 def _performance_of_all(
-    connection: duckdb.DuckDBPyConnection, pool: RunPool, search: str, found: dict[str, float]
+    connection: duckdb.DuckDBPyConnection, pool: RunPool, search: str, evaluated: dict[str, float]
 ) -> Array:
-    """The performance (n,) of the pool's architectures by the signal of `search`, so that its box is the pool's.
+    """Return the performance (n,) of the pool's architectures by the signal of `search`, so that its box is the pool's.
 
-    What was trained is known of what was evaluated only.
+    For trained architectures, only evaluated performances are known.
     """
     query = "SELECT accuracy, source, dataset, epochs FROM searches WHERE search = ? AND source IS NOT NULL"
-    known = np.full(len(pool), np.nan)
+    performances = np.full(len(pool), np.nan)
     for accuracy, source, dataset, epochs in connection.execute(query, [search]).fetchall():
         at = canonical_dataset(dataset)
         signal = choose_signal(connection, pool.space_name, at, accuracy=accuracy, epochs=epochs, source=source)
         if signal is not None:
-            known = pool.accuracies(signal)
-    return np.array([found.get(arch, value) for arch, value in zip(pool.archs, known.tolist(), strict=True)])
+            performances = pool.accuracies(signal)
+    return np.array([evaluated.get(arch, value) for arch, value in zip(pool.archs, performances.tolist(), strict=True)])
 
 
 def _performances(connection: duckdb.DuckDBPyConnection, searches: Sequence[str]) -> dict[str, float]:
-    """What `searches` evaluated: the best performance of each architecture. Raises `UsageError` for an unknown one."""
-    found: dict[str, float] = {}
+    """Return the best performance of each evaluated architecture. Raises `UsageError` for an unknown search."""
+    best: dict[str, float] = {}
     for search in searches:
         rows = connection.execute("SELECT arch, max(performance) FROM queries WHERE search = ? GROUP BY arch", [search])
         performances = dict(rows.fetchall())
@@ -167,5 +167,5 @@ def _performances(connection: duckdb.DuckDBPyConnection, searches: Sequence[str]
                 f"{did_you_mean(search, names)}"
             )
         succeeded = {arch: value for arch, value in performances.items() if value is not None}
-        found |= {arch: max(value, found.get(arch, value)) for arch, value in succeeded.items()}
-    return found
+        best |= {arch: max(value, best.get(arch, value)) for arch, value in succeeded.items()}
+    return best

@@ -1,5 +1,5 @@
-"""A store as DuckDB sees it: views over its files, in `sql/*.sql`, and what commands ask of them. Nothing here writes.
+"""DuckDB views over the files of a store, defined in `sql/*.sql`, and the queries that commands make. Writes nothing.
 
-Change here what can be queried. A view's columns where no file has them yet stand in `sql/columns.sql`, the views
-themselves in `sql/views.sql`; `views.py` makes a connection, `table_files.py` checks files before a query reads them.
+Change here what can be queried. `sql/columns.sql` gives a view's columns when there are no files yet, `sql/views.sql`
+the views themselves. `views.py` opens a connection, `table_files.py` verifies files before a query reads them.
 """

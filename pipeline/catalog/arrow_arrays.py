@@ -1,7 +1,7 @@
-"""The arrays of `ntk.zarr` for DuckDB: each is an Arrow stream that opens its Zarr array when a query reads it.
+"""The arrays of `ntk.zarr` in DuckDB, as Arrow streams that open their Zarr array when a query reads them.
 
-DuckDB asks a registered object for its schema when a view is made, and for its rows when a query runs. A query that
-does not name the views over these arrays costs nothing, not even the import of Zarr.
+DuckDB asks a registered object for its schema when a view is created, and for its rows when a query runs. A query that
+does not use these views costs nothing, not even the import of Zarr.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from hnas.errors import HnasError
 from hnas.pipeline.io.checksums import GRAM_KEPT, metadata_of
 from hnas.pipeline.store.run import Run
 
-#: Elements of an array that one batch of rows holds: 8 MiB of float64.
+#: Number of array elements in one batch of rows: 8 MiB of float64.
 _BATCH = 2**20
 
 
 #: The views in the schema `files`, and the arrays of `ntk.zarr` behind them.
 ARRAYS = {"eigenvalues": "eigenvalues", "grams": "gram"}
-# Of one row: numbers, or lists of numbers.
+# The type of one row: a list of numbers, or nested lists.
 _TYPES = {"eigenvalues": pa.list_(pa.float64()), "gram": pa.list_(pa.list_(pa.float64()))}
 
 
 class ArrayRows:
     """The rows of an array of one run as (ntk_row, nested list), through Arrow's C stream interface.
 
-    Each stream reads the array anew, batch by batch, so memory is bounded and rows that were added are seen.
+    Each stream reads the array anew in batches, so memory is bounded and new rows are visible.
     """
 
     def __init__(self, run: Run, name: str) -> None:
@@ -46,7 +46,7 @@ class ArrayRows:
         stored = self._run.ntk
         lost = _kept_matrices(self._run) if self._name == "gram" else set()
         if not lost and not self._run.exists("ntk.zarr", self._name, "zarr.json"):
-            return  # a run without a row, or without --keep-gram
+            return  # a run without rows, or without --keep-gram
         array = stored.open(self._name)
         block = array.chunks[0]
         together = max(1, _BATCH // (block * int(np.prod(array.shape[1:]))))
@@ -55,7 +55,7 @@ class ArrayRows:
             values = stored.rows(array, start, start + count * block)
             places = np.arange(start, start + len(values), dtype=np.int32)
             if self._name == "gram":
-                # Of a row that was computed without --keep-gram, in a run that has matrices of others.
+                # Drop rows computed without --keep-gram, in a run that has matrices for others.
                 kept = ~np.isnan(values).all(axis=(1, 2))
                 places, values = places[kept], values[kept]
                 lost.difference_update(places.tolist())
@@ -68,7 +68,7 @@ class ArrayRows:
 
 
 def _kept_matrices(run: Run) -> set[int]:
-    """The rows whose matrices were kept when their parts were written."""
+    """Return the rows whose matrices were kept when their parts were written."""
     rows: set[int] = set()
     for name in run.parts():
         if GRAM_KEPT in metadata_of(run.store.verified(*run.place("metrics", name))):
@@ -79,7 +79,7 @@ def _kept_matrices(run: Run) -> set[int]:
 
 
 def _stretches(blocks: list[int], most: int) -> Iterator[tuple[int, int]]:
-    """Numbers in ascending order as (first, count) of those that follow each other, at most `most` together."""
+    """Yield runs of consecutive numbers in an ascending list as (first, count), each of at most `most` numbers."""
     first = count = 0
     for block in blocks:
         if count and (block != first + count or count == most):
@@ -93,7 +93,7 @@ def _stretches(blocks: list[int], most: int) -> Iterator[tuple[int, int]]:
 
 
 def _lists(values: np.ndarray) -> pa.Array:
-    """The rows of `values` (n, …) as lists of lists, without a copy of the numbers."""
+    """Return the rows of `values` (n, …) as nested lists, without copying the numbers."""
     nested = pa.array(values.reshape(-1))
     count = values.size
     for length in reversed(values.shape[1:]):

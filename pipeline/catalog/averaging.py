@@ -1,6 +1,6 @@
-"""Averages over runs that differ only in seed and batch: which runs they are, and which architectures all of them have.
+"""Averages over runs that differ only in seed and batch: finding the runs and the architectures they have in common.
 
-The means themselves are SQL: the view `mean_pool`, and `mean_run_pool.sql` for a search.
+The means themselves are computed in SQL: by the view `mean_pool`, and by `mean_run_pool.sql` for a search.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from hnas.pipeline.catalog.views import sql
 
 
 def group_of(connection: duckdb.DuckDBPyConnection, run: str) -> list[str]:
-    """The names of the runs that differ from `run` in seed and batch only and have rows, `run` among them, sorted.
+    """Return the runs with rows that differ from `run` only in seed and batch, including `run`, sorted.
 
-    Raises `UsageError` where there is no other to average with.
+    Raises `UsageError` if there is no other run to average with.
     """
-    found = [name for (name,) in connection.execute(sql("group_of_run"), {"run": run}).fetchall()]
-    if len(found) < 2 or run not in found:
+    names = [name for (name,) in connection.execute(sql("group_of_run"), {"run": run}).fetchall()]
+    if len(names) < 2 or run not in names:
         raise UsageError(
-            f"--average has nothing to average run {run} with: no other run in the store differs from it in seed and "
-            "batch only; the same `hnas precompute` with another --seed makes one"
+            f"--average has no other run to average with run {run}: no other run in the store differs from it only in "
+            "seed and batch; run the same `hnas precompute` with another --seed to create one"
         )
-    return found
+    return names
 
 
 def left_out(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> int:
-    """The number of architectures that some but not all of `runs` have: a mean over them leaves these out."""
+    """Return the number of architectures that some but not all of `runs` have, which a mean over them leaves out."""
     return int(connection.execute(sql("left_out"), {"runs": list(runs)}).fetchall()[0][0]) if runs else 0
 
 
 def check_runs(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> None:
-    """Raise `HnasError` where the store no longer has one of `runs`, whose mean a saved search goes on with."""
-    having = {name for (name,) in connection.execute("SELECT run FROM runs").fetchall()}
-    missing = [run for run in runs if run not in having]
+    """Raise `HnasError` if the store no longer has one of `runs`, over which a saved search averages."""
+    stored = {name for (name,) in connection.execute("SELECT run FROM runs").fetchall()}
+    missing = [run for run in runs if run not in stored]
     if missing:
         raise HnasError(
-            f"the search averages over the runs {', '.join(runs)}, and the store has no {', '.join(missing)} any more; "
-            "restore it, or begin a new search"
+            f"the search averages over the runs {', '.join(runs)}, but the store no longer has {', '.join(missing)}; "
+            "restore it, or start a new search"
         )

@@ -1,7 +1,7 @@
-"""The views and macros of a connection, each made when a statement first names it.
+"""The views and macros of a connection, each created when a statement first uses it.
 
-DuckDB binds a view when it is made, and all views together take four times as long to bind as a connection to open.
-Most statements name one or two.
+DuckDB binds a view when it is created, and binding all views takes four times as long as opening a connection. Most
+statements use one or two.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from hnas.pipeline.catalog.table_files import Check
 T = TypeVar("T")
 
 _CREATES = re.compile(r"^CREATE (?:TABLE|VIEW|MACRO) ([\w.]+)", re.MULTILINE)
-# What is no name in a definition: texts, such as paths of files, and comments.
+# The parts of a definition that contain no names: string literals, such as file paths, and comments.
 _NO_NAMES = re.compile(r"'(?:[^']|'')*'|--[^\n]*")
-# A statement that names all that it reads and changes no name, but for the tables of pools, which have their own.
+# A statement that names everything it reads and changes no name, except the tables of pools, which have unique names.
 _PLAIN = re.compile(
     r"(?:\s*--[^\n]*\n)*[\s(]*"
     r"(?:(?:select|from|with|values)\b"
@@ -29,7 +29,7 @@ _PLAIN = re.compile(
     r"|set\s(?:python_enable_replacements|enable_progress_bar)\b)",
     re.IGNORECASE,
 )
-# What lists tables and functions, or names them by a text.
+# Statements that list tables and functions, or refer to them by a string.
 _LISTS = re.compile(
     r";\s*\S|\b(?:query(?:_table)?\s*\(|(?:show|describe|summarize|information_schema)\b|(?:pragma|duckdb|pg|sqlite)_)",
     re.IGNORECASE,
@@ -38,7 +38,7 @@ _LISTS = re.compile(
 
 @dataclass(frozen=True)
 class Definition:
-    """A table, view or macro `name`: what `create` makes, once those of the `needs` that stand before it are made."""
+    """A table, view or macro `name`, created by `create` after those earlier definitions that it `needs`."""
 
     name: str
     needs: frozenset[str]
@@ -46,15 +46,15 @@ class Definition:
 
 
 def statements(text: str) -> Iterator[tuple[str, str]]:
-    """The CREATE statements in a text of SQL, each with the name of what it creates."""
+    """Yield the CREATE statements in SQL text, each with the name of what it creates."""
     starts = [*_CREATES.finditer(text)]
-    ends = [found.start() for found in starts[1:]] + [len(text)]
-    for found, end in zip(starts, ends, strict=True):
-        yield found[1], text[found.start() : end]
+    ends = [match.start() for match in starts[1:]] + [len(text)]
+    for match, end in zip(starts, ends, strict=True):
+        yield match[1], text[match.start() : end]
 
 
 def names_in(text: str) -> frozenset[str]:
-    """The words of a definition that may be names, in lower case."""
+    """Return the words of a definition that may be names, in lower case."""
     return _words(_NO_NAMES.sub(" ", text))
 
 
@@ -63,12 +63,12 @@ def _words(text: str) -> frozenset[str]:
 
 
 class LazyConnection:
-    """A DuckDB connection that makes what a statement names before it executes it: `definitions`, in an order in which
-    each stands behind those it needs.
+    """A DuckDB connection that creates what a statement uses before executing it.
 
-    A statement that may see or change all there is, such as SHOW TABLES or BEGIN, makes all of it first. So does one
-    that fails for a name that is not there, and is tried again: DuckDB's message then has its suggestions. Everything
-    but `execute` and `sql` is DuckDB's own.
+    `definitions` are ordered so that each comes after those it needs. A statement that may see or change everything,
+    such as SHOW TABLES or BEGIN, first creates all of them. So does a statement that fails for an unknown name; it is
+    then retried, so that DuckDB's message includes its suggestions. Everything except `execute` and `sql` is DuckDB's
+    own.
     """
 
     def __init__(
@@ -105,41 +105,41 @@ class LazyConnection:
             return function(query, *parameters)
 
     def make_all(self) -> None:
-        """Make all that is not made yet. Raises `HnasError` as `hnas.pipeline.catalog.views.connect` says."""
+        """Create everything not created yet. Raises `HnasError` as `hnas.pipeline.catalog.views.connect` does."""
         self._make(frozenset(_last(definition.name) for definition in self._definitions))
 
     def _make(self, names: frozenset[str]) -> None:
-        if not self._left or not (wanted := self._wanted(names)):
+        if not self._left or not (positions := self._positions_of(names)):
             return
-        for check in self._checks:  # only the statement itself comes to files
+        for check in self._checks:  # only the statement itself reads files
             check.armed = False
         try:
-            for position in wanted:
+            for position in positions:
                 self._definitions[position].create()
                 self._left.discard(position)
         except duckdb.Error:
-            for check in self._checks:  # a file whose columns are of other types than the views compute with
+            for check in self._checks:  # a file whose columns have other types than the views expect
                 check.verify()
             raise
         finally:
             for check in self._checks:
                 check.armed = True
 
-    def _wanted(self, names: frozenset[str]) -> list[int]:
-        """The definitions of these names that are not made, and those that they need, in their order."""
+    def _positions_of(self, names: frozenset[str]) -> list[int]:
+        """Return the definitions of these names that are not created yet, and those that they need, in order."""
         needed = set(names)
-        found = []
+        positions = []
         for position in sorted(self._left, reverse=True):
             definition = self._definitions[position]
             if _last(definition.name) in needed:
                 needed |= definition.needs
-                found.append(position)
-        return found[::-1]
+                positions.append(position)
+        return positions[::-1]
 
 
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-# What neither names a view nor changes what names mean.
+# Attributes that neither name a view nor change the meaning of names.
 _WITHOUT_NAMES = frozenset(("close", "description", "extract_statements", "interrupt", "register_filesystem"))

@@ -1,7 +1,7 @@
-"""SQL expressions over the columns of a pool: what `--by`, `--metric` and `--where` take, and a saved search holds.
+"""SQL expressions over the columns of a pool, for `--by`, `--metric` and `--where`, and in saved searches.
 
-A search in a store may be anybody's, so an expression is parsed before DuckDB evaluates it and consists of columns,
-constants, operators, CASE, CAST, windows and the functions below: none reads a file or a variable, none is random.
+A stored search may come from anyone, so an expression is parsed before DuckDB evaluates it. It may consist of columns,
+constants, operators, CASE, CAST, windows and the functions below, none of which reads files or variables or is random.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import duckdb
 from hnas.errors import UsageError, did_you_mean
 from hnas.scores.registry import scores
 
-# Functions of one row, and macros, two over ranks among all; the last are the operators LIKE and ILIKE.
+# Functions of one row, and macros, two of them over ranks of all rows; the last ones are the operators LIKE and ILIKE.
 _SCALAR = frozenset(
     (
         *(
@@ -41,7 +41,7 @@ _SCALAR = frozenset(
         *("regexp_matches", "~~", "!~~", "~~*", "!~~*"),
     )
 )
-# Functions of many rows, behind which OVER stands.
+# Aggregate functions, allowed with OVER.
 _WINDOW = frozenset(("avg", "sum", "min", "max", "count", "count_star", "median", "stddev", "quantile_cont"))
 _CLASSES = frozenset(
     (
@@ -54,15 +54,15 @@ _CLASSES = frozenset(
 def check_expression(
     connection: duckdb.DuckDBPyConnection, expression: str, columns: Collection[str], what: str
 ) -> str:
-    """`expression`, after it was found to be one SQL expression over `columns`. `what` names it in errors: `--where`.
+    """Return `expression` if it is one SQL expression over `columns`. `what` names it in errors: `--where`.
 
-    Raises `UsageError` where it is no SQL, names something else, or could do more than compute a value.
+    Raises `UsageError` if it is not SQL, uses other names, or could do more than compute a value.
     """
     if not expression.strip():
-        raise UsageError(f"{what} is empty; give one over {', '.join(columns)}")
+        raise UsageError(f"{what} is empty; give an expression over {', '.join(columns)}")
     quoted = f"{what} {expression!r:.200}"
     try:
-        # In brackets as it will stand, and without, where `a) OR (b` is no expression.
+        # Both in brackets, as it will be used, and without, so that `a) OR (b` is rejected.
         bare, parsed = (
             json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}"]).fetchall()[0][0])
             for text in (f"{expression}\n", f"({expression}\n)")
@@ -71,7 +71,7 @@ def check_expression(
         raise UsageError(f"{quoted} cannot be read as SQL; an example is params < 1e6") from error
     if parsed["error"] or bare["error"]:
         if expression in columns:
-            raise UsageError(f"{quoted} is a word of SQL as well; write it in double quotes, '\"{expression}\"'")
+            raise UsageError(f"{quoted} is also an SQL keyword; write it in double quotes, '\"{expression}\"'")
         reason = str((parsed if parsed["error"] else bare)["error_message"]).splitlines()[0]
         raise UsageError(f"{quoted} is not an SQL expression: {reason}; an example is params < 1e6")
     nodes = [statement["node"] for statement in parsed["statements"]]
@@ -89,8 +89,8 @@ def check_expression(
         name = str(node.get("function_name", "")).lower()
         if node["class"] == "COLUMN_REF":
             path = node["column_names"]
-            known = {column.lower() for column in columns}
-            if len(path) != 1 or path[0].lower() not in known:
+            names = {column.lower() for column in columns}
+            if len(path) != 1 or path[0].lower() not in names:
                 column = ".".join(path)
                 named_in = "" if column == expression else f" named by {quoted}"
                 mend = (
@@ -101,16 +101,18 @@ def check_expression(
                 raise UsageError(f"the pool has no column {column!r:.100}{named_in}; it has {', '.join(columns)}{mend}")
             named = True
         elif node["class"] not in _CLASSES:
-            raise UsageError(f"{quoted} has a part that is no column, number or comparison; write one over the columns")
+            raise UsageError(
+                f"{quoted} has a part other than columns, numbers and comparisons; write an expression over the columns"
+            )
         elif (node["class"] == "FUNCTION" and not node["is_operator"] and name not in _SCALAR) or (
             node["class"] == "WINDOW" and name not in _WINDOW and node["type"] == "WINDOW_AGGREGATE"
         ):
             over = f"; write {name}(…) OVER ()" if name in _WINDOW else ""
             raise UsageError(
-                f"{quoted} calls {name!r:.60}, which has no place in it{over or '; it may call ' + ', '.join(_names())}"
+                f"{quoted} calls {name!r:.60}, which is not allowed{over or '; it may call ' + ', '.join(_names())}"
             )
     if not named:
-        raise UsageError(f"{quoted} names no column of the pool; it has {', '.join(columns)}")
+        raise UsageError(f"{quoted} uses no column of the pool; it has {', '.join(columns)}")
     return expression
 
 
@@ -119,7 +121,7 @@ def _names() -> list[str]:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every expression in a parsed statement."""
+    """Yield every expression in a parsed statement."""
     if isinstance(tree, dict):
         if "class" in tree:
             yield tree
@@ -131,7 +133,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def condition(where: str | None, *, max_params: float | None = None, max_flops: float | None = None) -> str | None:
-    """The condition on the pool that `--where`, `--max-params` and `--max-flops` make together, or None."""
+    """Combine `--where`, `--max-params` and `--max-flops` into one condition on the pool, or None."""
     limits = (("params", max_params), ("flops", max_flops))
     for name, limit in limits:
         if limit is not None and not 0 < limit < math.inf:
@@ -140,25 +142,27 @@ def condition(where: str | None, *, max_params: float | None = None, max_flops: 
             )
     if where is not None and not where.strip():
         raise UsageError("--where is empty; an example is params < 1e6")
-    # A comment at the end of the user's own condition must not hide the others.
+    # Brackets and newline, because a comment at the end of the user's condition must not hide the others.
     parts = [f"({where}\n)" if any(limit is not None for _, limit in limits) else where] if where is not None else []
     return " AND ".join(parts + [f"{name} <= {limit:.17g}" for name, limit in limits if limit is not None]) or None
 
 
 def split_expressions(texts: Sequence[str]) -> list[str]:
-    """The expressions in lists with commas between them; commas in brackets or quotes belong to an expression.
+    """Split lists of expressions at their commas; commas in brackets or quotes belong to an expression.
 
-    Raises `UsageError` for brackets and quotes that do not close.
+    Raises `UsageError` for brackets and quotes that are not closed.
     """
-    found = []
+    expressions = []
     for text in texts:
         ends = [place for place, character in outside_brackets(text) if character == ","]
-        found += [text[a:b].strip() for a, b in zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)]
-    return found
+        expressions += [
+            text[a:b].strip() for a, b in zip([0, *(end + 1 for end in ends)], [*ends, len(text)], strict=True)
+        ]
+    return expressions
 
 
 def outside_brackets(text: str) -> Iterator[tuple[int, str]]:
-    """The characters of `text` that stand outside brackets and quotes, with their places. Raises `UsageError`."""
+    """Yield the characters of `text` outside brackets and quotes with their positions. Raises `UsageError`."""
     quote, opened = "", 0
     for place, character in enumerate(text):
         if quote:
@@ -169,7 +173,7 @@ def outside_brackets(text: str) -> Iterator[tuple[int, str]]:
             continue
         opened += (character in "([{") - (character in ")]}")
         if opened < 0:
-            raise UsageError(f"{text!r:.200} closes a bracket that nothing opens; remove it, or open it")
+            raise UsageError(f"{text!r:.200} closes a bracket that was never opened; remove it, or open it")
         if not opened and character not in ")]}":
             yield place, character
     if quote or opened:

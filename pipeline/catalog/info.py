@@ -1,4 +1,4 @@
-"""`hnas info`: what a store holds."""
+"""`hnas info`: the contents of a store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hnas.pipeline.catalog.views import sql
 
 
 def store_info(connection: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
-    """The runs with their rows and scores, what was imported, searches with winners, comparisons; newest first."""
+    """Return runs with rows and scores, imports, searches with their winners, and comparisons, the newest first."""
     sections = ("runs", "scores", "accuracies", "curves", "proxies", "columns", "searches", "comparisons")
     return {
         name: _rows(connection, sql(f"info_{name}", **({"counts": _counts(connection)} if name == "scores" else {})))
@@ -19,9 +19,11 @@ def store_info(connection: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str
 
 
 def _counts(connection: duckdb.DuckDBPyConnection) -> str:
-    """What counts the rows of each score of each version."""
-    found = connection.execute("SELECT DISTINCT score, version, stored FROM files.score_names ORDER BY ALL").fetchall()
-    return "".join("," + sql("score_count", score=name, version=str(version), column=of) for name, version, of in found)
+    """Return the SQL that counts the rows of each version of each score."""
+    scores = connection.execute("SELECT DISTINCT score, version, stored FROM files.score_names ORDER BY ALL").fetchall()
+    return "".join(
+        "," + sql("score_count", score=name, version=str(version), column=of) for name, version, of in scores
+    )
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The pool of a run, or of the mean of several, in DuckDB: eq. (7) is solved by a query."""
+"""The pool of a run, or of the mean of several runs, in DuckDB, where a query solves eq. (7)."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from hnas.pipeline.store.run import run_or_mean
 from hnas.spaces import search_spaces
 from hnas.spaces.protocols import Recalling, SearchSpace
 
-#: The mean of the stored matrices: what `RunPool.column` may be asked for, no column, since reading them takes long.
+#: The mean of the stored matrices, available from `RunPool.column`. It is not a column, because reading them is slow.
 GRAM_MEAN = "gram_mean"
-# Each pool has temporary tables of its own, which no other pool of the connection names.
+# Numbers for the temporary tables of pools, unique within the process.
 _numbers = itertools.count(1)
 
 
 class RunPool:
     """The architectures of a run that a search may evaluate: a `hnas.optim.pools.Pool` over DuckDB.
 
-    With `runs`, of which `run` is one, the columns are the means over them, of the architectures in all of them. With a
-    `signal` the candidates are those that have it, and `evaluate` looks it up; without one they are all. `where` is an
-    SQL condition over the columns. Raises `UsageError` for a condition that is none.
+    With `runs`, which includes `run`, the columns are means over these runs, for the architectures in all of them. With
+    a `signal`, the candidates are the architectures that have it, and `evaluate` looks it up; otherwise they are all
+    architectures. `where` is an SQL condition over the columns. Raises `UsageError` for an invalid condition.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class RunPool:
         where: str | None = None,
     ) -> None:
         self._connection, self._run, self._runs, self._signal = connection, run, runs, signal
-        asked = "SELECT space, canonical_dataset(dataset) FROM runs WHERE run = ?"
-        found = connection.execute(asked, [run]).fetchall()
-        self.space_name: str = found[0][0] if found else ""
+        query = "SELECT space, canonical_dataset(dataset) FROM runs WHERE run = ?"
+        rows = connection.execute(query, [run]).fetchall()
+        self.space_name: str = rows[0][0] if rows else ""
         number = next(_numbers)
         pool, performances, self.table = f"run_pool_{number}", f"signal_{number}", f"pool_rows_{number}"
-        names = {"space": self.space_name, "dataset": found[0][1] if found else None}
+        names = {"space": self.space_name, "dataset": rows[0][1] if rows else None}
         if runs:
             scores = [name for (name,) in connection.execute("SELECT name FROM files.score_columns").fetchall()]
             made = sql("mean_run_pool", table=pool, means=means(scores))
@@ -83,7 +83,7 @@ class RunPool:
         with _computing(f"--where {where!r:.200} cannot be computed"):
             kind = str(self._connection.sql(f"SELECT ({where}\n) FROM {pool}").types[0])
         if kind != "BOOLEAN":
-            raise UsageError(f"--where {where!r:.200} is {kind.lower()}, no condition; an example is params < 1e6")
+            raise UsageError(f"--where {where!r:.200} is {kind.lower()}, not a condition; an example is params < 1e6")
         return f"{where}\n"
 
     def _scores(self) -> list[tuple[str, str]]:
@@ -112,10 +112,10 @@ class RunPool:
     @property
     def space(self) -> SearchSpace | None:
         """See `Pool`."""
-        found: Any = search_spaces.get(self.space_name)
-        if isinstance(found, Recalling) and {"operations", "adjacency"} <= set(self.columns):
-            found.recall = self._definition
-        return cast("SearchSpace | None", found)
+        space: Any = search_spaces.get(self.space_name)
+        if isinstance(space, Recalling) and {"operations", "adjacency"} <= set(self.columns):
+            space.recall = self._definition
+        return cast("SearchSpace | None", space)
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -128,7 +128,7 @@ class RunPool:
         return dict(self._connection.execute(query).fetchall())
 
     def _definition(self, arch: str) -> str | None:
-        """What the static columns say that an architecture is, or None where they do not."""
+        """Return the definition of an architecture from the static columns, or None if they do not contain it."""
         query = f"SELECT operations || ':' || adjacency FROM {self.table} WHERE arch = ?"
         rows = self._connection.execute(query, [arch]).fetchall()
         return str(rows[0][0]) if rows and rows[0][0] is not None else None
@@ -142,20 +142,20 @@ class RunPool:
         return self._positions.get(arch)
 
     def column(self, expression: str) -> Array:
-        """The numbers (n,) of an SQL expression over the pool's columns; see `Pool`."""
+        """Return the values (n,) of an SQL expression over the pool's columns; see `Pool`."""
         if expression == GRAM_MEAN and expression not in self.columns:
             return self._gram_means
         if expression not in self._values:
             self._check(expression)
             query = f"SELECT ({expression}\n)::DOUBLE AS value FROM {self.table} ORDER BY id"
-            with _computing(f"the column {expression!r:.200} gives no numbers"):
+            with _computing(f"the column {expression!r:.200} does not give numbers"):
                 values = self._connection.execute(query).fetchnumpy()["value"]
             self._values[expression] = _filled(values)
         return self._values[expression]
 
     @cached_property
     def _gram_means(self) -> Array:
-        """The means (n,) of the stored matrices, or of those over runs, read only where they are asked for."""
+        """The means (n,) of the stored matrices, over all runs of an average. Read only on request."""
         runs = list(self._runs) or [self._run]
         kept = "SELECT count(*) FROM files.grams WHERE list_contains(?, run)"
         if not self._connection.execute(kept, [runs]).fetchall()[0][0]:
@@ -167,9 +167,9 @@ class RunPool:
         return _filled(self._connection.execute(made, {"runs": runs}).fetchnumpy()["value"])
 
     def remarks(self) -> list[str]:
-        """A sentence for each score that a column was asked for by, and that some of the candidates lack.
+        """Return a sentence for each requested score that some candidates lack.
 
-        NaN is a score too, of a network that has no other.
+        NaN counts as a score: that of a network without any other.
         """
         named = " ".join([*self._values, *(text for key in self._candidates for text in key if text)])
         asked = [(column, score) for column, score in self._scores() if re.search(rf"\b{column}\b", named)]
@@ -183,14 +183,14 @@ class RunPool:
         ]
 
     def minimiser(self, metric: str, limited: str | None = None) -> DuckDBMinimiser:
-        """See `Pool`; `metric` and `limited` are SQL expressions too."""
+        """See `Pool`; `metric` and `limited` may be SQL expressions."""
         key = (metric, limited)
         if key not in self._candidates:
             named = [expression for expression in key if expression is not None]
             for expression in named:
                 self._check(expression)
             table = f"candidates_{next(_numbers)}"
-            of = f"the column {' or '.join(f'{expression!r:.200}' for expression in named)} gives no numbers"
+            of = f"the column {' or '.join(f'{expression!r:.200}' for expression in named)} does not give numbers"
             limit = "0" if limited is None else f"{limited}\n"
             with _computing(of):
                 self._connection.execute(
@@ -215,11 +215,11 @@ class RunPool:
 
     @property
     def costs(self) -> Array:
-        """The seconds (n,) of each candidate's training, NaN where the source does not say."""
+        """The seconds (n,) of each candidate's training, NaN if the source does not record them."""
         return self._evaluations[1]
 
     def accuracies(self, signal: Signal) -> Array:
-        """The accuracy (n,) of each candidate by another signal, in percent, NaN where there is none."""
+        """Return the accuracy (n,) of each candidate by another signal, in percent, NaN if there is none."""
         table = f"signal_{next(_numbers)}"
         self._look_up(table, signal)
         rows = self._connection.execute(
@@ -229,28 +229,28 @@ class RunPool:
         return _filled(rows["performance"])
 
     def evaluate(self, arch: str, epochs: int | None = None) -> Evaluation:
-        """The oracle of a table: the accuracy of a candidate by the signal, and the seconds of its training, else 0.
+        """The table oracle: return a candidate's accuracy by the signal, and the seconds of its training, or 0.
 
-        `epochs` other than the signal's are looked up on the way of the same trainings. Raises `HnasError` where the
-        table does not have it.
+        `epochs` other than the signal's are looked up in the curves of the same trainings. Raises `HnasError` if the
+        table lacks the value.
         """
         assert self._signal is not None
         if epochs is None or epochs == self._signal.epochs:
             position = self.position(arch)
-            found = None if position is None else (self.performances[position], self.costs[position])
+            entry = None if position is None else (self.performances[position], self.costs[position])
         else:
-            found = self._after(epochs).get(arch)
-        if found is None:
+            entry = self._after(epochs).get(arch)
+        if entry is None:
             after = "" if epochs is None else f" after {epochs} epochs"
             raise HnasError(f"the table has no accuracy of {arch}{after} ({self._signal.source}); import one")
-        performance, cost = found
+        performance, cost = entry
         return Evaluation(float(performance), 0.0 if cost is None or math.isnan(cost) else float(cost))
 
     def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
         """See `hnas.optim.evaluations.Continuing`."""
-        found = self.evaluate(arch, epochs)
+        evaluation = self.evaluate(arch, epochs)
         before = 0.0 if since == 0 else self.evaluate(arch, since).cost
-        return found._replace(cost=(found.cost or 0.0) - (before or 0.0))
+        return evaluation._replace(cost=(evaluation.cost or 0.0) - (before or 0.0))
 
     __call__ = evaluate
 
@@ -262,14 +262,14 @@ class RunPool:
             self._connection.execute(f"DROP TABLE {table}")
             if not rows:
                 raise HnasError(
-                    f"{self._signal} has no curves with epoch {epochs}; `hnas import nats-bench` brings curves, and "
+                    f"{self._signal} has no curves with epoch {epochs}; `hnas import nats-bench` imports curves, and "
                     "--oracle train trains"
                 )
             self._others[epochs] = {arch: (performance, cost) for arch, performance, cost in rows}
         return self._others[epochs]
 
     def knows(self, epochs: int) -> bool:
-        """Whether accuracies after `epochs` can be had: the table's curves have that epoch, or trainings are made."""
+        """Whether accuracies after `epochs` are available: the curves have that epoch, or trainings are made."""
         if self._signal is None:
             return True
         with suppress(HnasError):
@@ -277,7 +277,7 @@ class RunPool:
         return False
 
     def smallest_and_largest(self) -> tuple[str, ...]:
-        """The candidates of the fewest and the most parameters; the first of all where nobody knows."""
+        """Return the candidates with the fewest and the most parameters; the first of all if these are unknown."""
         if "params" in self.columns:
             params = self.column("params")
             if not np.isnan(params).all():
@@ -289,7 +289,7 @@ class RunPool:
 
 
 def known_accuracies(connection: duckdb.DuckDBPyConnection, space: str, signal: Signal) -> dict[str, float]:
-    """The accuracy of each architecture of `space` that `signal` has, in percent, by name."""
+    """Return the accuracy, in percent, of each architecture of `space` that `signal` has, by name."""
     table = f"signal_{next(_numbers)}"
     _look_up(connection, table, space, signal)
     rows = connection.execute(f"SELECT arch, performance FROM {table} ORDER BY arch").fetchall()
@@ -300,7 +300,7 @@ def known_accuracies(connection: duckdb.DuckDBPyConnection, space: str, signal: 
 def _look_up(
     connection: duckdb.DuckDBPyConnection, table: str, space: str, signal: Signal, epochs: int | None = None
 ) -> None:
-    """Make `table` of arch, performance and cost by `signal`, or after fewer `epochs` of the same trainings."""
+    """Create `table` of arch, performance and cost by `signal`, or after fewer `epochs` of the same trainings."""
     name, of, at = "signal_of", signal.epochs, None
     if signal.of is not None or epochs is not None:
         name, of, at = "signal_on_the_way", signal.of or signal.epochs, epochs or signal.epochs
@@ -341,19 +341,19 @@ class DuckDBMinimiser:
     def take(self, arch: str) -> None:
         """See `Minimiser`."""
         position = self._pool.position(arch)
-        assert position is not None  # what `solve` found is of the pool
+        assert position is not None  # `solve` returns architectures of the pool
         self._taken.append(int(self._pool.classes[position]))
 
 
 def _filled(values: Any) -> Array:
-    """A column of numbers, NaN where it is NULL."""
+    """Return a column of numbers with NaN in place of NULL."""
     filled: Array = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
     return filled
 
 
 @contextmanager
 def _computing(what: str) -> Iterator[None]:
-    """Tell an expression that DuckDB cannot compute as the user's mistake: `what`, and the reason."""
+    """Convert DuckDB's errors in computing an expression to a `UsageError`: `what`, and the reason."""
     try:
         yield
     except (
@@ -366,9 +366,9 @@ def _computing(what: str) -> Iterator[None]:
 
 
 def _distance(bound: float, mu: float, t: float) -> float:
-    """|M² − ν| at which the second term of (7) alone reaches `bound`, and a little more, for the rounding of powers."""
+    """Return |M² − ν| at which the second term of (7) alone reaches `bound`, plus a margin for rounding of powers."""
     share = bound / mu if mu > 0 else math.inf
-    if share < 1e-290:  # where powers underflow
+    if share < 1e-290:  # powers would underflow
         return math.inf
     try:
         return float(share ** (1 / (2 * t)) * (1 + 1e-9))

@@ -1,4 +1,4 @@
-"""The result of `hnas info` as people and as programs read it, and what the reports on averages share."""
+"""The result of `hnas info` as text and JSON, and common lines of reports on averages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hnas.pipeline.io.terminal_tables import table
 
 
 def info_text(place: str, held: dict[str, list[dict[str, Any]]], width: int | None = None) -> str:
-    """What a store holds, as tables."""
+    """Return the contents of a store as tables."""
     lines = [f"store {printable(place)}"]
     for name, rows in held.items():
         lines += ["", name]
@@ -24,7 +24,7 @@ def info_text(place: str, held: dict[str, list[dict[str, Any]]], width: int | No
 
 
 def info_json(held: dict[str, list[dict[str, Any]]]) -> str:
-    """What a store holds, for programs."""
+    """Return the contents of a store as JSON."""
     return json.dumps(held, indent=2)
 
 
@@ -35,5 +35,5 @@ def _cell(value: Any) -> str:
 
 
 def left_out_lines(count: int) -> list[str]:
-    """How many architectures a mean over runs leaves out, where there are any."""
+    """Return how many architectures a mean over runs leaves out, if any."""
     return [f"left out: {count:,} architectures that are not in all of these runs"] if count else []

@@ -1,4 +1,4 @@
-"""The columns of scores in the views: of each score the newest version that a run of the store was asked for."""
+"""The columns of scores in the views: for each score the newest version requested of any run in the store."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _TAKEN = frozenset((*TAKEN, *COLUMNS, *SCHEMAS["accuracies"].names))
 
 @dataclass(frozen=True)
 class ScoreViews:
-    """What the SQL files need of the scores: pieces of SQL, all of plain names and numbers."""
+    """The pieces of SQL that the SQL files need for scores, made only of plain names and numbers."""
 
     #: The columns of the parts, for an empty table.
     stored: str
     #: The columns of the views.
     columns: list[str]
-    #: What `scores.sql` is made with.
+    #: The substitutions in `scores.sql`.
     names: dict[str, str]
 
 
 def score_views(asked: Mapping[str, Sequence[ScoreColumns]], own: Collection[str]) -> ScoreViews:
-    """The pieces for the scores that each run was `asked` for. A column that the pool has of its `own` is not shown."""
-    rows = [(run, score) for run, found in sorted(asked.items()) for score in sorted(found)]
-    newest = {score.name: score for score in sorted(score for _, score in rows)}  # of a name the highest comes last
+    """Return the SQL for the requested scores of each run. A column that the pool has of its `own` takes precedence."""
+    rows = [(run, score) for run, scores in sorted(asked.items()) for score in sorted(scores)]
+    newest = {score.name: score for score in sorted(score for _, score in rows)}  # the highest version comes last
     shown: dict[str, str] = {}
     of = {column: score.name for score in newest.values() for column in (*score.columns, score.seconds)}
     for score in newest.values():
@@ -37,7 +37,7 @@ def score_views(asked: Mapping[str, Sequence[ScoreColumns]], own: Collection[str
                 shown.setdefault(column, score.stored(column))
     stored = {score.stored(column) for _, score in rows for column in (*score.columns, score.seconds)}
     names = {
-        "source": "files" if rows else "empty",  # where there are none, no statement pays for looking
+        "source": "files" if rows else "empty",  # without scores, no statement has to look for them
         "values": "".join(f', any_value("{name}")::DOUBLE AS "{column}"' for column, name in shown.items()),
         "columns": ", ".join(map(quoted, shown)),
         "of": ", ".join(quoted(of[column]) for column in shown),
@@ -51,5 +51,5 @@ def score_views(asked: Mapping[str, Sequence[ScoreColumns]], own: Collection[str
 
 
 def means(columns: Sequence[str]) -> str:
-    """Their means over runs, `s` the table of the scores and `m` that of the metrics."""
+    """Return SQL for means over runs; `s` is the table of scores, `m` that of metrics."""
     return "".join(f', mean_score(s."{column}", m.run) AS "{column}"' for column in columns)

@@ -1,8 +1,8 @@
-"""The files behind the catalog's views, and their checks.
+"""The files behind the catalog's views, and their verification.
 
-DuckDB asks an Arrow stream for its schema whenever it binds a statement that reads it. So a stream without rows stands
-beside the files of each table in its view: asked for its schema, it verifies the files first, and a statement over
-damaged files fails before it has read a row. Statements that do not come to a table cost nothing for it.
+DuckDB asks an Arrow stream for its schema whenever it binds a statement that reads the stream. Each view therefore
+includes, next to the files of its table, an empty stream that verifies the files when asked for its schema. A statement
+over damaged files thus fails before it reads a row, and statements that do not use a table pay nothing for it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from hnas.pipeline.store.store import Store
 
 @dataclass(frozen=True)
 class File:
-    """A file of a store, by its parts below the root."""
+    """A file of a store, by its path parts below the root."""
 
     store: Store
     parts: tuple[str, ...]
 
 
 class Check:
-    """An Arrow stream without rows that verifies `files` when it is asked for its schema, once `armed`."""
+    """An empty Arrow stream that verifies `files` when it is asked for its schema, once it is `armed`."""
 
     def __init__(self, column: str, files: list[File]) -> None:
         self.armed = False
@@ -45,13 +45,13 @@ class Check:
         return pa.RecordBatchReader.from_batches(self._schema, []).__arrow_c_stream__()
 
     def verify(self) -> None:
-        """Verify the files now. Raises `HnasError` for the first that is damaged."""
+        """Verify the files now. Raises `HnasError` for the first damaged one."""
         for file in self._files:
             file.store.verify(*file.parts)
 
 
 class Records:
-    """The rows that `read` gives, in `schema`, read anew for each statement that comes to them."""
+    """The rows returned by `read`, in `schema`, read anew for each statement that uses them."""
 
     def __init__(self, schema: pa.Schema, read: Callable[[], list[dict[str, Any]]]) -> None:
         self._schema, self._read = schema, read
@@ -65,7 +65,7 @@ class Records:
 
 
 class _Rooted(DirFileSystem):  # type: ignore[misc, unused-ignore]
-    """The files of a store by their paths below its root, each of which is a name and never a pattern."""
+    """The files of a store by their paths below its root, which are always names, never patterns."""
 
     cachable = False
 
@@ -81,10 +81,10 @@ class _Rooted(DirFileSystem):  # type: ignore[misc, unused-ignore]
 
 
 class Addresses:
-    """The addresses under which a connection reads files.
+    """Addresses under which a connection reads files.
 
-    DuckDB takes `*`, `?` and `[` of a local path for a pattern, and has no way to write a backslash beside one;
-    elsewhere it needs the store's own file system. Both are read through a file system whose root is the store.
+    DuckDB reads `*`, `?` and `[` in a local path as a pattern and has no escape for them; other stores need their
+    own file system. In both cases, files are read through a file system whose root is the store.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -92,7 +92,7 @@ class Addresses:
         self._protocols: dict[int, str] = {}
 
     def literal(self, files: Iterable[File]) -> str:
-        """The files as a list literal of SQL."""
+        """Return the files as an SQL list literal."""
         return f"[{', '.join(quoted(self._address(file)) for file in files)}]"
 
     def _address(self, file: File) -> str:
@@ -107,14 +107,14 @@ class Addresses:
 
 
 def told(error: Exception) -> HnasError | None:
-    """The error of this package that DuckDB passes on in its own, or None where there is none in it.
+    """Return the hnas error inside an error of DuckDB, or None.
 
-    What a check or an array behind a view raises reaches the caller of a statement inside a `duckdb.Error`.
+    DuckDB wraps what a check or an array behind a view raises in a `duckdb.Error`.
     """
     found = re.search(r" failed: (?:Unknown error|\w*HnasError): (.*)", str(error))
     return HnasError(found[1].partition(". Detail: ")[0]) if found else None
 
 
 def quoted(text: str) -> str:
-    """`text` as a literal of SQL."""
+    """Return `text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,9 +1,9 @@
 """DuckDB over a store: the views `runs, architectures, requests, metrics, accuracies, mean_accuracies, curves, proxies,
-pool, mean_pool, spectra, grams, scores, searches, queries, incumbents, comparisons` and the macros, `objective` among
-them, made when a connection opens. The SQL is in `pipeline/catalog/sql/*.sql`.
+pool, mean_pool, spectra, grams, scores, searches, queries, incumbents, comparisons` and the macros, including
+`objective`, on one connection. The SQL is in `pipeline/catalog/sql/*.sql`.
 
-Each view reads a list of files, verified before a statement reads them (`hnas.pipeline.catalog.table_files`). Nothing
-is inferred from where a store lies, and nothing from the user's own settings of DuckDB.
+Each view reads a list of files, which are verified before a statement reads them (`hnas.pipeline.catalog.table_files`).
+Nothing depends on the store's location or on the user's DuckDB settings.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from hnas.pipeline.store.store import Store
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # A table name must never resolve to a variable of this program.
     "python_enable_replacements": False,
-    # Extensions are code, and a query that needs one should not fetch it on its own.
+    # Extensions are code, so a query must not download one implicitly.
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
-    # Nor are secrets used that lie in the user's home.
+    # Ignore secrets in the user's home.
     "allow_persistent_secrets": False,
 }
 
 
 def sql(name: str, /, **names: str) -> str:
-    """The SQL file `name`, with `$name` replaced where names are given."""
+    """Return the SQL file `name`, with each `$name` replaced if names are given."""
     text = _text(name)
     return Template(text).substitute(names) if names else text
 
@@ -56,13 +56,13 @@ def _text(name: str) -> str:
 
 
 def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB connection with the store's views. The store is read, never written.
+    """Return an in-memory DuckDB connection with the store's views. The store is read, never written.
 
-    Of the stores `also`, such as `hnas.pipeline.store.shipped_tables.shipped_tables()`, it has the runs that the store
-    does not have itself. Each view is made when a statement first names it, over the files that were there on opening.
+    It includes those runs of the stores `also`, such as `hnas.pipeline.store.shipped_tables.shipped_tables()`, that the
+    store itself lacks. Each view is created when a statement first uses it, over the files that existed on opening.
 
-    Raises `HnasError` where the store is of another version or a run's settings are damaged. Other damage is found by
-    the statement that comes to it: see `hnas.pipeline.catalog.table_files.told`.
+    Raises `HnasError` if the store has another version or a run's settings are damaged. Other damage is reported by the
+    statement that reads it: see `hnas.pipeline.catalog.table_files.told`.
     """
     store.check_version()
     runs = {run.name: run for run in runs_of(store)} | runs_beside(store, also)
@@ -79,11 +79,11 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     making.add(_dataset_macro())
     making.add(_own_columns(own))
     addresses = Addresses(connection)
-    for name, (column, found) in _table_files(store, runs.values()).items():
-        read = sql("read_files", files=addresses.literal(found)) if found else ""
+    for name, (column, listed) in _table_files(store, runs.values()).items():
+        read = sql("read_files", files=addresses.literal(listed)) if listed else ""
         if name == "compared":
-            found = [*found, *_lost(store)]
-        making.add_files(name, Check(column, found), read)
+            listed = [*listed, *_lost(store)]
+        making.add_files(name, Check(column, listed), read)
     for name, imported in imported_files(store).items():
         check = Check("arch", [File(store, file.parts) for file in imported])
         making.add_files(name, check, _imported(store, addresses, imported))
@@ -97,12 +97,12 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     for name in ("macros", "spectrum", "averages", "views"):
         making.add(sql(name))
     making.add(sql("mean_pool", means=means(scores.columns)))
-    # It has all that DuckDB's own class has, which cannot be derived from.
+    # It offers everything that DuckDB's own class does, from which one cannot derive.
     return cast("duckdb.DuckDBPyConnection", LazyConnection(connection, making.definitions, making.checks))
 
 
 class _Making:
-    """The definitions of a connection in their order, and the checks of files among them."""
+    """The definitions of a connection in order, and the checks of files among them."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
@@ -113,12 +113,12 @@ class _Making:
         self.definitions.append(Definition(name, names_in(text), create))
 
     def add(self, text: str) -> None:
-        """What the statements of `text` create."""
+        """Add what the statements of `text` create."""
         for name, statement in statements(text):
             self._add(name, statement, partial(self._connection.execute, statement))
 
     def add_files(self, name: str, check: Check, read: str) -> None:
-        """The view `files.<name>` of what `read` gives, beside its `check`."""
+        """Add the view `files.<name>` of what `read` selects, with its `check`."""
 
         def create() -> None:
             self._connection.register(f"_check_{name}", check)
@@ -136,7 +136,7 @@ class _Making:
         self._add(f"files.{name}", text, create)
 
     def add_records(self, name: str, read: Callable[[], list[dict[str, Any]]]) -> None:
-        """The view `files.<name>` of the records that `read` gives, in the columns of `empty.<name>`."""
+        """Add the view `files.<name>` of the records returned by `read`, with the columns of `empty.<name>`."""
 
         def create() -> None:
             schema = self._connection.sql(f"FROM empty.{name}").to_arrow_table().schema
@@ -146,14 +146,14 @@ class _Making:
         self._add(f"files.{name}", f"empty.{name}", create)
 
     def add_arrays(self, runs: Sequence[Run], name: str, array: str) -> None:
-        """The view `files.<name>` over an array of all runs, none of which is read here."""
-        # Elsewhere a look costs a request, and an array that is not there has no rows either way.
-        having = [run for run in runs if not run.store.local or run.exists("ntk.zarr", array)]
-        named = [(run.name, f"_{name}_{run.name}") for run in having]
+        """Add the view `files.<name>` over an array of all runs, without reading any."""
+        # On a remote store each check costs a request, and a missing array has no rows anyway.
+        present = [run for run in runs if not run.store.local or run.exists("ntk.zarr", array)]
+        named = [(run.name, f"_{name}_{run.name}") for run in present]
         branches = "".join(sql("array_of_run", array=array, run=run, source=source) for run, source in named)
 
         def create() -> None:
-            for run, (_, source) in zip(having, named, strict=True):
+            for run, (_, source) in zip(present, named, strict=True):
                 self._connection.register(source, ArrayRows(run, array))
             self._connection.execute(sql("arrays", name=name, branches=branches))
 
@@ -161,9 +161,9 @@ class _Making:
 
 
 def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, list[File]]]:
-    """The files of each table, and a text column of it."""
+    """Return the files of each table, and one of its text columns."""
     described = dict.fromkeys([store, *(run.store for run in runs)])
-    found = {
+    tables = {
         "architectures": (
             "arch",
             [
@@ -178,13 +178,13 @@ def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, li
             [
                 File(store, ("searches", search, "queries.parquet"))
                 for search in store.folders("searches")
-                # One that is lost is missed when it is read: a search is saved with its first query.
+                # A missing file is reported when it is read: a search is saved with its first query.
                 if store.exists("searches", search, "search.json")
                 or store.exists("searches", search, "queries.parquet")
             ],
         ),
     }
-    found["compared"] = (
+    tables["compared"] = (
         "arch",
         [
             File(store, (COMPARISONS, comparison, part.name))
@@ -193,15 +193,15 @@ def _table_files(store: Store, runs: Collection[Run]) -> dict[str, tuple[str, li
         ],
     )
     for name, column in (("requests", "arch"), ("metrics", "canonical"), ("scores", "canonical")):
-        found[name] = (
+        tables[name] = (
             column,
             [File(run.store, run.place(name, file)) for run in runs for file in run.store.files(*run.place(name))],
         )
-    return found
+    return tables
 
 
 def _lost(store: Store) -> list[File]:
-    """The parts of comparisons that are gone: statements over the others say so, and `compare` makes them again."""
+    """Return the missing parts of comparisons, so that statements over the others report them."""
     return [
         File(store, (COMPARISONS, comparison, name))
         for comparison in store.folders(COMPARISONS)
@@ -210,7 +210,7 @@ def _lost(store: Store) -> list[File]:
 
 
 def _imported(store: Store, addresses: Addresses, imported: list[ImportedFile]) -> str:
-    """The branches of imported rows: one for each source, whose name is a constant in it."""
+    """Return the branches of imported rows: one per source, with the source's name as a constant."""
     branches = ""
     for (source, spelled), listed in groupby(imported, lambda file: (file.source, file.spelled)):
         dataset = "canonical_dataset(dataset)" if spelled else "dataset"
@@ -220,7 +220,7 @@ def _imported(store: Store, addresses: Addresses, imported: list[ImportedFile]) 
 
 
 def _own_columns(own: list[tuple[str, str]]) -> str:
-    """The table of the columns of one's own, each (source, name), and their names; a name is a plain identifier."""
+    """Return SQL for the table of user columns, each given as (source, name); names are plain identifiers."""
     sources, names = (", ".join(quoted(pair[i]) for pair in own) for i in (0, 1))
     return sql("own_columns", columns="".join(f', "{name}" DOUBLE' for _, name in own), sources=sources, names=names)
 
@@ -231,16 +231,16 @@ def _dataset_macro() -> str:
 
 
 def check_complete(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], *, partial: bool = False) -> None:
-    """Raise `HnasError` where one of `runs` lacks rows that it was asked for, unless `partial` allows it.
+    """Raise `HnasError` if one of `runs` lacks requested rows, unless `partial` allows it.
 
-    The most expensive networks are computed first, so what an unfinished run has is no sample of what it will have.
+    The most expensive networks are computed first, so the rows of an unfinished run are not a representative sample.
     """
     for run in () if partial else runs:
         rows, classes = connection.execute(sql("completeness"), [run]).fetchall()[0]
         if rows < classes:
             raise HnasError(
                 f"run {run} is unfinished: {rows:,} of {classes:,} classes are computed, the most expensive first; "
-                "the same `hnas precompute` finishes it, --run names another, and --partial takes what is there"
+                "the same `hnas precompute` finishes it, --run names another, and --partial uses what is there"
             )
 
 
@@ -259,12 +259,11 @@ def pick_run(
     space: str | None = None,
     dataset: str | None = None,
 ) -> RunRow:
-    """The run that a command works on: the one named, else the newest that fits.
+    """Return the run that a command works on: the named one, or the newest that matches.
 
-    The store's own runs come before those of tables, of which that of seed 0 is taken, whatever other seeds there are.
-    A run that has no metrics yet, since its `precompute` has just begun or was stopped, gives way to those that have.
-    `dataset` is a name or the path of one, as `precompute` takes it.
-    Raises `UsageError` where none fits, or the named one does not exist.
+    The store's own runs come before those of tables, of which seed 0 comes first. A run without metrics, whose
+    `precompute` has just begun or was stopped, comes after those with metrics. `dataset` is a name or the path of a
+    data set, as for `precompute`. Raises `UsageError` if none matches, or the named one does not exist.
     """
     name = None if dataset is None else canonical_dataset(dataset_name(dataset))
     rows = connection.execute(
@@ -275,24 +274,26 @@ def pick_run(
         "created DESC, run",
         {"run": run, "space": space, "dataset": name},
     )
-    found = [RunRow(run, RunSettings(**settings)) for run, settings in rows.fetchall()]
-    if run is not None and len(found) > 1:
-        raise UsageError(f"--run {run} fits {len(found)} runs: {', '.join(row.name for row in found)}; name one")
-    if not found:
-        wanted = " ".join(
+    matches = [RunRow(run, RunSettings(**settings)) for run, settings in rows.fetchall()]
+    if run is not None and len(matches) > 1:
+        raise UsageError(
+            f"--run {run} matches {len(matches)} runs: {', '.join(row.name for row in matches)}; name one of them"
+        )
+    if not matches:
+        request = " ".join(
             f"{what} {value}" for what, value in (("run", run), ("space", space), ("dataset", dataset)) if value
         )
         hint = _meant(connection, run=run, space=space, dataset=name)
         raise UsageError(
-            f"the store has no run{' with ' + wanted if wanted else ''}; `hnas precompute` makes one{hint}"
+            f"the store has no run{' with ' + request if request else ''}; `hnas precompute` makes one{hint}"
         )
-    return found[0]
+    return matches[0]
 
 
 def _meant(connection: duckdb.DuckDBPyConnection, **wanted: str | None) -> str:
-    """A hint at the run, space or data set of the store that is spelled nearly as the one asked for."""
+    """Return a hint at a run, space or data set of the store with a similar name."""
     for column, value in wanted.items():
-        known = [str(found) for (found,) in connection.execute(f"SELECT DISTINCT {column} FROM runs").fetchall()]
-        if value is not None and value not in known and (hint := did_you_mean(value, sorted(known))):
+        names = [str(name) for (name,) in connection.execute(f"SELECT DISTINCT {column} FROM runs").fetchall()]
+        if value is not None and value not in names and (hint := did_you_mean(value, sorted(names))):
             return hint
     return ""

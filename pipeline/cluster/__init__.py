@@ -1,4 +1,4 @@
-"""Dask, for every command that spreads work: local worker processes or a cluster that exists, behind one client.
+"""Dask for every command that distributes work: local worker processes, or an existing cluster, behind one client.
 
-Change here how workers are started, guarded and reached. What they compute, and where it is stored, is not known here.
+This package starts, secures and reaches workers. It does not know what they compute or where results are stored.
 """

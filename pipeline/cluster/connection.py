@@ -1,4 +1,4 @@
-"""Dask: local worker processes, or a cluster that exists, behind one client."""
+"""Connection to Dask: local worker processes, or an existing cluster, behind one client."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NO_CERTIFICATES = Certificates()
 
 
 def check_workers(workers: int | None, scheduler: str | None) -> None:
-    """Raise `UsageError` where so many local `workers` cannot be, or a `scheduler` is named beside them."""
+    """Raise `UsageError` for an invalid number of local `workers`, or if a `scheduler` is given as well."""
     if workers is not None and not 1 <= workers <= 1024:
-        raise UsageError(f"--workers {workers} cannot be; give 1 to 1024")
+        raise UsageError(f"--workers must be between 1 and 1024, got {workers}")
     if workers is not None and scheduler is not None:
         raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
 
@@ -32,10 +32,10 @@ def check_workers(workers: int | None, scheduler: str | None) -> None:
 def connected(
     workers: int | None, scheduler: str | None, device: str, certificates: Certificates = _NO_CERTIFICATES
 ) -> Iterator[Client]:
-    """A client of `workers` local processes for `device`, or of the cluster at the `scheduler` address.
+    """Yield a client of `workers` local processes for `device`, or of the cluster at the `scheduler` address.
 
-    Raises `HnasError` where no scheduler answers within 10 seconds or it refuses the `certificates`, and where local
-    workers cannot be started; `UsageError` for what is no address.
+    Raises `HnasError` if no scheduler answers within 10 s, if it rejects the `certificates`, or if local workers cannot
+    be started, and `UsageError` for an invalid address.
     """
     certificates.check(scheduler)
     with ExitStack() as stack:
@@ -52,7 +52,7 @@ def _local_client(workers: int, visible: list[str]) -> Iterator[Client]:
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         scratch = stack.enter_context(scratch_folder())
-        # Not only while they start: a worker that takes a lost one's place reads the settings of that moment.
+        # In force for the whole session: a replacement for a lost worker reads the settings at that moment.
         stack.enter_context(dask.config.set(settings(scratch)))
         try:
             cluster = stack.enter_context(_closing(_start(lambda: local_cluster(workers, visible))))
@@ -73,23 +73,25 @@ def _remote_client(scheduler: str, certificates: Certificates) -> Client:
     except (OSError, TimeoutError) as error:
         raise HnasError(
             f"no Dask scheduler answers at {scheduler} within 10 seconds; start one with `dask scheduler` and give its "
-            "tcp:// address, or its tls:// address where it demands certificates"
+            "tcp:// address, or its tls:// address if it requires certificates"
         ) from error
     except ValueError as error:
-        raise UsageError(f"--scheduler {scheduler!r} is no address; give one such as tcp://127.0.0.1:8786") from error
+        raise UsageError(
+            f"--scheduler {scheduler!r} is not a valid address; give one such as tcp://127.0.0.1:8786"
+        ) from error
     except RuntimeError as error:
-        raise HnasError(f"Dask does not connect to {scheduler}: {str(error).strip().splitlines()[0]}") from error
+        raise HnasError(f"cannot connect to Dask at {scheduler}: {str(error).strip().splitlines()[0]}") from error
 
 
 def _start(make: Callable[[], Any]) -> Any:
-    """The cluster that `make` starts, in a thread of its own: an interrupt ends the start, whatever it waits for.
+    """Return the cluster that `make` starts, in a separate thread so that an interrupt ends a start that hangs.
 
-    A terminal sends Ctrl-C and its own end to every process of the command. The workers are not to hear of them, for
-    ending them is the driver's part: they inherit the signals that this thread blocks, as do those that take a lost
-    one's place, which descend from it too.
+    A terminal sends Ctrl-C and its hang-up to every process of the command. Workers must not receive them, because the
+    driver ends the workers. They inherit this thread's blocked signals, as do their replacements, which also descend
+    from it.
     """
     before = set(active_children())
-    # `multiprocessing` has a process beside them, whose start unblocks Ctrl-C in the thread that first needs it.
+    # The resource tracker of `multiprocessing` unblocks Ctrl-C in the thread that starts it, so start it here.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -106,7 +108,7 @@ def _start(make: Callable[[], Any]) -> Any:
     try:
         return outcome.result()
     except KeyboardInterrupt:
-        # A worker that dies while it starts has Dask give up the cluster and close what there is of it.
+        # When a worker dies during the start, Dask gives up the cluster and closes what exists of it.
         while not outcome.done():
             for process in set(active_children()) - before:
                 process.kill()
@@ -118,9 +120,9 @@ def _start(make: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _closing(server: Any) -> Iterator[Any]:
-    """Close it at the end; a failure to do so, such as a timeout on a busy machine, hides nothing of what went before.
+    """Close the server at the end. A failure to close, such as a timeout on a busy machine, must not hide an error.
 
-    Local workers that it leaves end with this process.
+    Local workers that are left over end with this process.
     """
     try:
         yield server
@@ -131,9 +133,9 @@ def _closing(server: Any) -> Iterator[Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A worker that goes away is reported by what becomes of its chunk, not by a log of the network layer."""
-    known = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "tornado")]
-    loggers = [logging.getLogger(name) for name in ("asyncio", "distributed", *known)]
+    """Silence Dask's loggers: a lost worker is reported by what happens to its chunk."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "tornado")]
+    loggers = [logging.getLogger(name) for name in ("asyncio", "distributed", *names)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)

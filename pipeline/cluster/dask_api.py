@@ -1,4 +1,4 @@
-"""Dask, imported in one place: importing it reads the user's configuration, which may be one that it refuses."""
+"""The only place that imports Dask, because importing it reads the user's configuration, which may be invalid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ except ImportError:
 except Exception as error:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     raise HnasError(
-        f"Dask refuses its configuration: {reason}; mend that file, or the DASK_ variable of the environment"
+        f"Dask rejects its configuration: {reason}; correct that file, or the DASK_ environment variable"
     ) from error
 
 __all__ = [

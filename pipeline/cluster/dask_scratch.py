@@ -1,7 +1,7 @@
-"""The folder for what Dask writes beside the work: this user's alone, and removed whatever ends the command.
+"""The folder for Dask's temporary files: private to this user, and removed however the command ends.
 
-Dask's default is one folder in $TMPDIR for all users, which its processes put before everything else on the path that
-Python imports from: whoever made it first could have them import code.
+By default Dask uses one folder in $TMPDIR for all users and puts it first on its processes' import path, so whoever
+creates that folder first could make them import code.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _PREFIX = "hnas-dask-"
 
 @contextmanager
 def scratch_folder() -> Iterator[str]:
-    """A new folder in $TMPDIR, locked as long as it is used; those of commands that were killed are removed first.
+    """Yield a new folder in $TMPDIR, locked while in use, after removing those of killed commands.
 
-    Raises `HnasError` where there is no place for it.
+    Raises `HnasError` if it cannot be created.
     """
     try:
         _sweep(Path(tempfile.gettempdir()))
         folder, lock = _locked_folder()
     except OSError as error:
         raise HnasError(
-            f"no folder for temporary files can be made: {error.strerror or error}; set TMPDIR to one with some space"
+            f"cannot create a folder for temporary files: {error.strerror or error}; set TMPDIR to one with free space"
         ) from error
     try:
         yield folder
@@ -40,21 +40,21 @@ def scratch_folder() -> Iterator[str]:
 
 
 def _locked_folder() -> tuple[str, int]:
-    """A folder that nobody else can enter, and the open file that holds its lock."""
+    """Create a folder that other users cannot enter, and return it with the open file that holds its lock."""
     while True:
         folder = tempfile.mkdtemp(prefix=_PREFIX)
         lock = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks: nobody can lock it to sweep it either
+        with suppress(OSError):  # on a file system without locks nobody can lock it to sweep it either
             fcntl.flock(lock, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
-            # Another command may have swept it between the two calls.
+            # Another command may have swept the folder between the two calls.
             if os.path.samestat(os.fstat(lock), os.lstat(folder)):
                 return folder, lock
         os.close(lock)
 
 
 def _sweep(place: Path) -> None:
-    """Remove the folders in `place` that this user's commands left behind, whose locks ended with them."""
+    """Remove the folders in `place` that this user's ended commands left behind: their locks are free."""
     for folder in place.glob(_PREFIX + "*"):
         with suppress(OSError):
             if folder.is_symlink() or folder.lstat().st_uid != os.getuid():

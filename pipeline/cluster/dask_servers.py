@@ -1,6 +1,6 @@
-"""Dask's servers as a local cluster has them: none listens for anybody who has not the cluster's certificate.
+"""Dask servers for a local cluster, none of which serves clients without the cluster's certificate.
 
-A module of its own, for each worker process imports it before it has anything to do.
+A separate module, because every worker process imports it before anything else.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from hnas.pipeline.cluster.dask_api import Nanny, Worker
 
 
 class QuietWorker(Worker):  # type: ignore[misc, unused-ignore]
-    """A worker without the HTTP server that Dask gives each, which knows neither TLS nor passwords."""
+    """A worker without Dask's HTTP server, which supports neither TLS nor passwords."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None:
-        """Start none."""
+        """Start no HTTP server."""
 
 
 class QuietNanny(Nanny):  # type: ignore[misc, unused-ignore]
-    """Starts a `QuietWorker` in a process of its own, and another where that one dies."""
+    """Starts a `QuietWorker` in its own process, and restarts it if it dies."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, worker_class=QuietWorker, **options)

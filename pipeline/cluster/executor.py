@@ -1,4 +1,4 @@
-"""The processes of a cluster as a `concurrent.futures.Executor`, and what they tell while they work."""
+"""A cluster as a `concurrent.futures.Executor`, with messages from running tasks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def cluster_executor(
     topic: str,
     listen: Callable[[dict[str, Any]], None],
 ) -> Iterator[Executor]:
-    """An executor of `workers` local processes for `device`, or of the cluster at the `scheduler` address.
+    """Yield an executor of `workers` local processes for `device`, or of the cluster at the `scheduler` address.
 
-    Each worker calls `prepare` before its first task; `listen` is called, in another thread, with what tasks `report`
-    under the `topic`. A task whose worker is lost is done by another one. Raises what `connected` raises, and
-    `HnasError` where a task lost its worker again and again.
+    Each worker calls `prepare` before its first task. `listen` is called in another thread with the messages that tasks
+    `report` under `topic`. If a worker is lost, another one repeats its task. Raises the errors of `connected`, and
+    `HnasError` if a task loses its worker repeatedly.
     """
     with (
         connected(None if scheduler else workers, scheduler, device, certificates) as client,
@@ -43,13 +43,13 @@ def cluster_executor(
             yield executor
         except KilledWorker as error:
             raise HnasError(
-                f"an evaluation was lost with its worker {error.allowed_failures + 1} times, as happens for lack of "
-                "memory; evaluate fewer at a time; what finished is stored"
+                f"an evaluation lost its worker {error.allowed_failures + 1} times, often for lack of memory; "
+                "evaluate fewer at a time; finished evaluations are stored"
             ) from error
         finally:
             client.unsubscribe_topic(topic)
 
 
 def report(topic: str, message: dict[str, Any]) -> None:
-    """Tell the command that submitted the task of this process something, numbers and texts, under its `topic`."""
+    """Send numbers and texts under `topic` from the running task to the command that submitted it."""
     get_worker().log_event(topic, message)

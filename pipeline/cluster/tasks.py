@@ -1,4 +1,4 @@
-"""Tasks on a cluster: who works on them, who went away, which of them finished."""
+"""Tasks on a cluster: counting workers, noticing lost ones, and waiting for results."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Any
 from hnas.errors import HnasError
 from hnas.pipeline.cluster.dask_api import Client, Future
 
-# Seconds that `next_finished` waits, after which a command looks at what others left.
+# Seconds that `next_finished` waits before a command looks at what other commands left.
 _LOOK = 1.0
 
 
 def count_workers(client: Client) -> int:
-    """The threads of all workers, once there is one.
+    """Return the number of threads of all workers, once there is at least one worker.
 
-    Raises `HnasError` where none comes within a minute, or the scheduler is gone.
+    Raises `HnasError` if none joins within a minute, or the scheduler is gone.
     """
     try:
         client.wait_for_workers(1, timeout=60)
         threads: dict[str, int] = client.nthreads()
     except TimeoutError:
         raise HnasError(
-            "the Dask scheduler has no worker, and none came within 60 seconds; start `dask worker`"
+            "the Dask scheduler has no worker, and none joined within 60 seconds; start `dask worker`"
         ) from None
     except OSError as error:
-        raise HnasError(f"the Dask scheduler is gone: {error}; what finished is stored") from error
+        raise HnasError(f"the Dask scheduler is gone: {error}; finished work is stored") from error
     return max(1, sum(threads.values()))
 
 
 def lost_workers(client: Client, prefix: str) -> list[str]:
-    """A list to which the address of each worker is added that goes away with tasks in work whose key has `prefix`."""
+    """Return a list that grows by the address of each worker lost while it processes tasks with the key `prefix`."""
     lost: list[str] = []
 
     def note(event: tuple[float, dict[str, Any]]) -> None:
-        _, said = event
-        in_work = any(str(key).startswith(prefix) for key in said.get("processing-tasks", ()))
-        if in_work and said.get("action") == "remove-worker" and not said.get("expected"):
-            lost.append(str(said.get("worker")))
+        _, message = event
+        in_work = any(str(key).startswith(prefix) for key in message.get("processing-tasks", ()))
+        if in_work and message.get("action") == "remove-worker" and not message.get("expected"):
+            lost.append(str(message.get("worker")))
 
     client.subscribe_topic("all", note)
     return lost
 
 
 def next_finished(finished: SimpleQueue[Future]) -> Iterator[Future]:
-    """The futures that finished, after the first of them or a second."""
+    """Yield the finished futures: waits for the first of them, but at most one second."""
     try:
         yield finished.get(timeout=_LOOK)
         while True:

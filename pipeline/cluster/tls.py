@@ -1,4 +1,4 @@
-"""Certificates for the connection to a scheduler: those of the command line, else those of Dask's configuration."""
+"""Certificates for the connection to a scheduler, from the command line or from Dask's configuration."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hnas.pipeline.cluster.dask_api import Security, dask, parse_address, parse_
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files: the authority that signed the scheduler's certificate, and this command's certificate with its key.
+    """PEM files: the authority that signed the scheduler's certificate, and this command's certificate and key.
 
-    What is None is taken from Dask's configuration. The key may be in the file of the certificate.
+    Files that are None are taken from Dask's configuration. The key may be in the certificate's file.
     """
 
     ca: Path | None = None
@@ -24,16 +24,16 @@ class Certificates:
 
     @property
     def given(self) -> bool:
-        """Whether any of them is."""
+        """Whether any file is given."""
         return any((self.ca, self.cert, self.key))
 
     def check(self, scheduler: str | None) -> None:
-        """Raise `UsageError` for files that cannot be read, or without a scheduler to show them to."""
+        """Raise `UsageError` for files that cannot be read, or if there is no scheduler to use them with."""
         for option, path in (("--tls-ca", self.ca), ("--tls-cert", self.cert), ("--tls-key", self.key)):
             if path is None:
                 continue
             if scheduler is None:
-                raise UsageError(f"{option} belongs to --scheduler: local workers make certificates of their own")
+                raise UsageError(f"{option} requires --scheduler; local workers create their own certificates")
             try:
                 path.read_bytes()
             except OSError as error:
@@ -41,10 +41,10 @@ class Certificates:
                     f"{option} {path} cannot be read: {error.strerror or error}; give a file in PEM form"
                 ) from error
         if self.key is not None and self.cert is None:
-            raise UsageError("--tls-key needs --tls-cert, the certificate that it belongs to")
+            raise UsageError("--tls-key requires --tls-cert, the certificate that it belongs to")
 
     def security(self) -> Security | None:
-        """What Dask's client takes for them, or None where none is given: then it looks in its configuration."""
+        """Return the files as Dask's `Security`; None if none is given, so that Dask uses its configuration."""
         if not self.given:
             return None
         files: dict[str, str | None] = {}
@@ -56,22 +56,22 @@ class Certificates:
 
 
 def complete_address(address: str, certificates: Certificates) -> str:
-    """`address`, of the scheme tls:// where it has none and there are certificates. Raises `UsageError` for another."""
+    """Prefix `address` with tls:// if it has no scheme and there are certificates. Raises `UsageError` otherwise."""
     if not certificates.given:
         return address
     if "://" not in address:
         return f"tls://{address}"
     if not address.startswith("tls://"):
-        raise UsageError(f"--scheduler {address} takes no certificates; give its tls:// address, or no --tls options")
+        raise UsageError(f"--scheduler {address} uses no certificates; give its tls:// address, or no --tls options")
     return address
 
 
 def await_greeting(address: str, security: Security | None) -> None:
-    """Return once the scheduler at `address` has sent a byte: it speaks first, and `Client` waits for ever.
+    """Wait until the scheduler at `address` has sent a byte: schedulers speak first, and `Client` would wait forever.
 
-    Raises `OSError` where it cannot be reached or keeps silent for 10 seconds, `ValueError` for what is no address,
-    `HnasError` where the two do not accept each other's certificates, `UsageError` where there are none. Of other
-    schemes than tcp:// and tls:// nothing is known here.
+    Raises `OSError` if the scheduler cannot be reached or stays silent for 10 s, `ValueError` for an invalid address,
+    `HnasError` if the two sides reject each other's certificates, and `UsageError` if certificates are missing. Only
+    tcp:// and tls:// addresses are checked.
     """
     scheme, place = parse_address(address, strict=False)
     if scheme not in ("tcp", "tls"):
@@ -86,15 +86,15 @@ def await_greeting(address: str, security: Security | None) -> None:
             _read(plain)
             return
         try:
-            # A scheduler refuses this command's certificate after the handshake, when it is read from.
+            # A scheduler rejects this command's certificate only after the handshake, at the first read.
             with context.wrap_socket(plain) as connection:
                 _read(connection)
         except ssl.SSLError as error:
             if error.reason == "WRONG_VERSION_NUMBER":
                 raise HnasError(f"the scheduler at {address} does not speak TLS; give its tcp:// address") from error
             raise HnasError(
-                f"the scheduler at {address} and this command do not accept each other's certificates "
-                f"({error.reason or error}); both must be signed by the authority that the other one has"
+                f"the scheduler at {address} and this command reject each other's certificates "
+                f"({error.reason or error}); each must be signed by the authority that the other one trusts"
             ) from error
 
 
@@ -104,12 +104,12 @@ def _context(security: Security) -> ssl.SSLContext:
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or error
         raise UsageError(
-            f"the certificates for --scheduler cannot be used: {reason}; --tls-ca, --tls-cert and --tls-key take files "
-            "in PEM form, the key that of the certificate"
+            f"the certificates for --scheduler cannot be used: {reason}; --tls-ca, --tls-cert and --tls-key must be "
+            "files in PEM form, with the key of the certificate"
         ) from error
     if context is None:
         raise UsageError(
-            "a scheduler at a tls:// address needs certificates: give --tls-ca, --tls-cert and --tls-key, or set "
+            "a scheduler at a tls:// address requires certificates: give --tls-ca, --tls-cert and --tls-key, or set "
             "distributed.comm.tls in Dask's configuration"
         )
     return context

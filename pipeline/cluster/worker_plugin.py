@@ -1,4 +1,4 @@
-"""Has all workers of a cluster do something before their first task, those that join or start again later too."""
+"""Runs a function in every worker of a cluster before its first task, also in workers that join or restart later."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from hnas.errors import HnasError
 from hnas.pipeline.cluster.dask_api import Client, Worker, WorkerPlugin
 
-# The scheduler gives up a worker whose connection is lost within moments.
+# The scheduler drops a worker with a lost connection within moments.
 _TRIES, _PAUSE = 10, 0.2
 
 
 class Preparation(WorkerPlugin):  # type: ignore[misc, unused-ignore]
-    """Prepares the process of a worker before it takes its first task."""
+    """Prepares a worker process before its first task."""
 
     def __init__(self, prepare: Callable[[], None]) -> None:
         self._prepare = prepare
@@ -26,15 +26,15 @@ class Preparation(WorkerPlugin):  # type: ignore[misc, unused-ignore]
 
 @contextmanager
 def prepared(client: Client, prepare: Callable[[], None], name: str) -> Iterator[None]:
-    """Have each worker of `client` call `prepare`, under a `name` of the command's own, until the end.
+    """Make each worker of `client` call `prepare`, registered under a `name` unique to the command, until the end.
 
-    Raises `HnasError` where one of them cannot be.
+    Raises `HnasError` if `prepare` fails in a worker.
     """
     try:
         _prepare(client, prepare, name)
         yield
     finally:
-        # Whatever happened: a worker that cannot load what the scheduler has for it does not start any more.
+        # Always unregister: a worker that cannot load a plugin of the scheduler can no longer start.
         with suppress(Exception):  # the cluster is gone
             client.unregister_worker_plugin(name)
 
@@ -44,7 +44,7 @@ def _prepare(client: Client, prepare: Callable[[], None], name: str) -> None:
         try:
             client.register_plugin(Preparation(prepare), name=name)
             return
-        except OSError:  # of a worker that is lost meanwhile: it needs none, but hides what others answered
+        except OSError:  # a worker was lost in the meantime, which hides the others' answers
             time.sleep(_PAUSE)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,6 +1,5 @@
-"""`hnas compare`: methods side by side on one signal, many seeds each, as numbers, text and a figure.
+"""`hnas compare`: methods side by side on one signal, with many seeds each, as numbers, text and a figure.
 
-Change here what a comparison says and how its searches are spread. `specs.py` reads what is asked for, `statistics.py`
-and `table.py` make Table 3 of the paper of what was found, `curves.py` Figure 2; `report.py` and `figures.py`
-show them.
+`specs.py` parses the request. `driver.py` and `worker.py` run the searches. `statistics.py` and `table.py` compute
+Table 3 of the paper from the results, `curves.py` Figure 2; `report.py` and `figures.py` show them.
 """

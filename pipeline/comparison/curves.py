@@ -1,7 +1,7 @@
-"""The incumbent against the budget: Figure 2 of the paper as numbers.
+"""The incumbent against the budget: the numbers behind Figure 2 of the paper.
 
-The incumbent of a search at a point of its budget is the best architecture by the signal that it had evaluated by then;
-the curve shows the test error of it. Searches of one method are averaged at common points of the budget.
+The incumbent of a search at a point of its budget is the best architecture, by the signal, evaluated so far; the curve
+shows its test error. Searches of one method are averaged at common points of the budget.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _POINTS = 200
 
 @dataclass(frozen=True)
 class Course:
-    """One search: cost up to and with each query (queries,), in seconds or queries, and the errors of its incumbents.
+    """One search: cumulative cost after each query (queries,), in seconds or queries, and errors of its incumbents.
 
-    `errors` (queries, data sets): test error in percent, NaN where the store has no test accuracy of the incumbent.
+    `errors` (queries, data sets): test error in percent, NaN if the store has no test accuracy of the incumbent.
     """
 
     spent: Array
@@ -29,7 +29,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Curve:
-    """One method: `budget` (points,), at each the `mean` and standard `error` over seeds, (points, data sets)."""
+    """One method: `budget` (points,), and the `mean` and standard `error` over seeds, each (points, data sets)."""
 
     method: str
     budget: Array
@@ -38,9 +38,9 @@ class Curve:
 
 
 def average(method: str, courses: Sequence[Course], *, by_queries: bool) -> Curve:
-    """The mean of searches, from the point where each has evaluated something to the end of the longest.
+    """Average searches from the point where each has evaluated something to the end of the longest.
 
-    A search that ended keeps its last incumbent. The standard error is s/√n with s of the sample, 0 for one search.
+    A finished search keeps its last incumbent. The standard error is s/√n with the sample deviation s, 0 for n = 1.
     """
     start, end = max(course.spent[0] for course in courses), max(course.spent[-1] for course in courses)
     budget = np.arange(start, end + 1.0) if by_queries else np.linspace(start, end, _POINTS)

@@ -1,6 +1,6 @@
-"""The searches of a comparison: those that the store lacks are made in this process, or on Dask, part by part.
+"""Runs the missing searches of a comparison, part by part, in this process or on Dask.
 
-A small comparison is done before workers would have started, so this process begins and hands the rest over.
+A small comparison is finished before workers would have started, so this process begins and hands over the rest.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from hnas.pipeline.store.warm_starts import write_known
 from hnas.spaces import search_spaces
 from hnas.threads import wait_without_spinning
 
-# Searches in a part, unless there are so many seeds that the parts of a method would be more than twenty.
+# Searches per part, unless the seeds of a method would then need more than twenty parts.
 _BLOCK, _MOST_PARTS = 5, 20
 # Seconds of work in this process before workers are started for the rest, which takes about as long.
 _ALONE = 3.0
-# Seconds between two records of the parts that are made.
+# Seconds between two updates of the record of finished parts.
 _RECORD_EVERY = 2.0
 _NO_CERTIFICATES = Certificates()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a comparison is: searches `done` of `total`, of which `already` were stored before.
+    """The progress of a comparison: searches `done` of `total`, of which `already` were stored before.
 
-    `lost` are the addresses of workers that went away with searches in work.
+    `lost` are the addresses of workers that disappeared during searches.
     """
 
     done: int
@@ -59,7 +59,7 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds left at the rate so far, or None before the first part and after the last."""
+        """Seconds left at the current rate; None before the first part and after the last."""
         made = self.done - self.already
         return (self.total - self.done) * self.seconds / made if 0 < made < self.total - self.already else None
 
@@ -73,11 +73,11 @@ def open_comparison(
     partial: bool = False,
     notice: Callable[[str], None] = lambda sentence: None,
 ) -> Opened:
-    """The pool of a comparison, after each of its methods was found to be one that the pool can serve.
+    """Return the opened pool of a comparison after checking that it can serve each of the methods.
 
-    `notice` gets a sentence for each score that a part of the pool lacks. Writes nothing.
+    `notice` receives a sentence for each score that a part of the pool lacks. Writes nothing.
 
-    Raises `UsageError` where one is not, and what `hnas.pipeline.search.prepared.prepare` raises.
+    Raises `UsageError` if it cannot, and the errors of `hnas.pipeline.search.prepared.prepare`.
     """
     work = Opened(_job(store, comparison, device, partial), store, connection, comparison.known)
     for k in range(len(comparison.methods)):
@@ -88,7 +88,7 @@ def open_comparison(
 
 
 def missing(store: Store, comparison: Comparison) -> list[Part]:
-    """The parts that the store lacks, the first of each method first: they tell the most of the time that is left."""
+    """Return the parts that the store lacks, the first of each method first, for a better estimate of the time left."""
     stored = stored_parts(store, comparison.name)
     parts: list[Part] = []
     for k, settings in enumerate(comparison.methods):
@@ -114,12 +114,12 @@ def compare(
 ) -> Opened:
     """Make the searches of `comparison` that the store lacks, and return its pool.
 
-    `workers` local processes (default: one for each core, or GPU where trainings use them), or the cluster at the
+    Uses `workers` local processes (default: one per core, or per GPU if trainings use them), or the cluster at the
     `scheduler` address. `partial` and `notice` are those of `open_comparison`; `task` is what a worker does with a
     part.
 
-    Raises `UsageError` for a method that the pool cannot serve, and `HnasError` where the scheduler does not answer, a
-    search fails, or the user interrupts; the parts that finished stay.
+    Raises `UsageError` for a method that the pool cannot serve, and `HnasError` if the scheduler does not answer, a
+    search fails, or the user interrupts; finished parts stay.
     """
     check_workers(workers, scheduler)
     certificates.check(scheduler)
@@ -131,7 +131,7 @@ def compare(
     lost: list[str] = []
     done, total = 0, comparison.searches
     try:
-        # Another command that makes the same comparison waits, and finds everything made.
+        # A second command making the same comparison waits, and then finds everything done.
         with locked(store, FOLDER, comparison.name):
             if comparison.known is not None:
                 write_known(store, comparison.known, FOLDER, comparison.name)
@@ -148,7 +148,7 @@ def compare(
                         recorded = time.monotonic()
                     progress(Progress(done, total, already, time.perf_counter() - begun, tuple(lost)))
             finally:
-                # Workers of a cluster may outlive the command, and what they store needs the record.
+                # Workers of a cluster may outlive the command, and their results need the record.
                 if scheduler is None and set(store.names(FOLDER, comparison.name)) <= {RECORD, WARM, ".lock"}:
                     for name in store.names(FOLDER, comparison.name):
                         if name != ".lock":
@@ -157,8 +157,8 @@ def compare(
                     _record(store, comparison)
     except KeyboardInterrupt:
         raise HnasError(
-            f"interrupted: {done} of {total} searches are stored in comparison {comparison.name}; the same command "
-            "goes on from there"
+            f"interrupted: {done} of {total} searches are stored in comparison {comparison.name}; run the same command "
+            "again to resume"
         ) from None
     finally:
         if store.names(FOLDER, comparison.name) == [".lock"]:
@@ -173,7 +173,7 @@ def _job(store: Store, comparison: Comparison, device: str, partial: bool) -> Jo
 
 
 def _record(store: Store, comparison: Comparison) -> None:
-    """Say what the comparison is, of how many seeds at most, and which parts it has, unless that is said already."""
+    """Write the comparison's settings, maximum number of seeds, and parts, unless they are already recorded."""
     place = (FOLDER, comparison.name, RECORD)
     before = store.read_json(*place) if store.exists(*place) else {}
     content = {
@@ -196,7 +196,7 @@ def _made(
     task: Callable[[Job, Part], int],
     lost: list[str],
 ) -> Iterator[int]:
-    """Have all parts made; yields the number of searches of each as it is stored, 0 where a worker was `lost`."""
+    """Make all parts; yields the number of searches of each part as it is stored, and 0 when a worker is `lost`."""
     job, trained = work.job, work.settings[0].evaluates
     count = workers or (default_workers(job.device) if scheduler is None else 0)
     left = list(todo)
@@ -242,7 +242,7 @@ def _on_cluster(
                 lost[:] = gone
                 yield 0
     finally:
-        # On a cluster that lives on, they would be made for nobody.
+        # On a cluster that lives on, they would otherwise be computed for nobody.
         client.cancel(list(running.values()))
 
 
@@ -253,9 +253,9 @@ def _result(future: Future) -> int:
         raise
     except KilledWorker as error:
         raise HnasError(
-            f"searches were lost with their worker {error.allowed_failures + 1} times, as happens for lack of memory; "
-            "use fewer --workers; what finished is stored"
+            f"searches lost their worker {error.allowed_failures + 1} times, often for lack of memory; "
+            "use fewer --workers; finished searches are stored"
         ) from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HnasError(f"a search failed on its worker: {reason}; what finished is stored") from error
+        raise HnasError(f"a search failed on its worker: {reason}; finished searches are stored") from error

@@ -1,4 +1,4 @@
-"""What a comparison would take, measured on a little of it: `hnas compare --dry-run`."""
+"""Estimates the cost of a comparison from a small part of it, for `hnas compare --dry-run`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hnas.pipeline.store.comparisons import Part
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of all processes together, least and most; the seconds that budgets are charged; bytes of a process."""
+    """Minimum and maximum seconds of all processes together, the cost charged to budgets, and bytes per process."""
 
     seconds: tuple[float, float]
     cost: tuple[float, float]
@@ -30,9 +30,9 @@ class Estimate:
 
 
 def estimate(work: Opened, todo: Sequence[Part]) -> Estimate:
-    """What making the parts `todo` takes: from a search of each method, or a step of the smallest and largest training.
+    """Estimate the parts `todo` from one search of each method, or one step of the smallest and largest training.
 
-    Writes nothing. Raises what a search raises.
+    Writes nothing. Raises the errors of a search.
     """
     counts = Counter(dict.fromkeys(range(len(work.settings)), 0))
     for part in todo:
@@ -62,7 +62,7 @@ def estimate(work: Opened, todo: Sequence[Part]) -> Estimate:
 
 
 def _trainings(work: Opened, k: int, least: float, most: float) -> tuple[float, float]:
-    """The seconds of training of one search of the method `k`, where a training takes `least` to `most`."""
+    """Return the training seconds of one search of method `k`, if a training takes `least` to `most`."""
     settings = work.settings[k]
     if settings.queries is None:
         if settings.budget is None:
@@ -75,8 +75,8 @@ def _trainings(work: Opened, k: int, least: float, most: float) -> tuple[float, 
 def estimate_text(
     comparison: Comparison, work: Opened, todo: Sequence[Part], *, workers: int | None = None, cluster: bool = False
 ) -> str:
-    """What a comparison would take, with so many local `workers` or the default, or one worker of a `cluster`."""
-    found = estimate(work, todo)
+    """Describe the cost of a comparison with `workers` local workers, the default, or one worker of a `cluster`."""
+    estimated = estimate(work, todo)
     if workers is None:
         trained = work.settings[0].evaluates
         workers = 1 if cluster else default_workers(work.job.device if trained else "cpu")
@@ -84,7 +84,7 @@ def estimate_text(
     settings = comparison.methods[0]
     by = settings.signal or f"{settings.training.epochs if settings.training else 0} epochs of training"
     by = by if settings.own is None else settings.oracle
-    share = tuple(value / max(1, min(workers, len(todo))) for value in found.seconds)
+    share = tuple(value / max(1, min(workers, len(todo))) for value in estimated.seconds)
     known = settings.own is None
     takes = f"about {_range(share)}" if known else "unknown: an oracle of one's own takes what it takes,"
     rows = [
@@ -94,10 +94,12 @@ def estimate_text(
         ],
         ["searches", f"{count:,} to make, {comparison.searches - count:,} are stored"],
         ["time", f"{takes} with {workers} worker{'' if workers == 1 else 's'}"],
-        ["memory", f"about {found.memory / 2**30:.1f} GiB in each"],
+        ["memory", f"about {estimated.memory / 2**30:.1f} GiB in each"],
     ]
     if known:
-        rows.append(["cost", f"about {_range(found.cost)} of training, {'real' if settings.training else 'looked up'}"])
+        rows.append(
+            ["cost", f"about {_range(estimated.cost)} of training, {'real' if settings.training else 'looked up'}"]
+        )
     return described(rows) + "\nnothing was written"
 
 

@@ -1,4 +1,4 @@
-"""Figure 2 of the paper: test error of the incumbent against the budget, a panel for each data set."""
+"""Figure 2 of the paper: test error of the incumbent against the budget, with one panel per data set."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hnas.pipeline.comparison.curves import Curve
 from hnas.pipeline.comparison.statistics import Array
 from hnas.pipeline.io.figure_files import save_figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; lines beyond them change their dashes.
+# Okabe and Ito's colours, distinguishable with colour blindness; further lines differ in their dashes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-# Letters that stay letters in PDF and SVG, of a size that a page of two columns leaves readable.
+# Text stays text in PDF and SVG, at a size that is readable in a two-column page.
 _STYLE: dict[Any, Any] = {"font.size": 9, "axes.titlesize": 9, "pdf.fonttype": 42, "svg.fonttype": "none"}
-# A panel shows the errors from this share of the longest budget on: what the first queries hit would dwarf the rest.
+# Each panel's y-range covers errors from this share of the longest budget on; the first queries would dwarf the rest.
 _SHOWN_FROM = 0.08
 
 
@@ -30,7 +30,7 @@ def plot_curves(
 ) -> None:
     """Draw `curves` to `path`: means as lines, standard errors as bands, the `optimum` (data sets,) error dashed.
 
-    Raises `HnasError` where `path` cannot be written.
+    Raises `HnasError` if `path` cannot be written.
     """
     legend_rows = (len(curves) + 4) // 4
     with rc_context(_STYLE):
@@ -67,7 +67,7 @@ def _draw(panel: Axes, curve: Curve, k: int, index: int, *, by_queries: bool) ->
 
 
 def _limits(curves: Sequence[Curve], k: int, optimum: float) -> tuple[float | None, float | None]:
-    """The lowest and highest error that the panel of data set k shows, with a margin; None where all are unknown."""
+    """Return the lowest and highest error shown for data set k, with a margin; None if all are unknown."""
     begin = _SHOWN_FROM * max(curve.budget[-1] for curve in curves)
     seen = [curve.mean[(curve.budget >= begin) | (curve.budget == curve.budget[-1]), k] for curve in curves]
     errors = np.concatenate([*seen, [optimum]])

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class CompareReporter(Reporter):
-    """Progress of a comparison: searches made, and the time left."""
+    """Progress of a comparison: searches done, and the time left."""
 
     _last = -LOG_EVERY
     _lost = 0
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the comparison is."""
+        """Show the progress of the comparison."""
         if self._quiet:
             return
-        lines = [f"lost the worker {lost}: what it was at is done again" for lost in progress.lost[self._lost :]]
+        lines = [f"lost the worker {lost}: its searches will be repeated" for lost in progress.lost[self._lost :]]
         self._lost = len(progress.lost)
         if self._stderr.isatty():
             bar = self._bar or self._start(

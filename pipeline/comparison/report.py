@@ -1,4 +1,4 @@
-"""A comparison as people and as programs read it: a terminal's table, Markdown, LaTeX, CSV, JSON."""
+"""A comparison as a terminal table, Markdown, LaTeX, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def written(found: ComparisonTable, comparison: Comparison, form: str, width: int | None = None) -> str:
-    """The comparison in one of `FORMATS`; a terminal's table is `width` wide, and says where its searches are."""
+    """Return the comparison in one of `FORMATS`; a terminal's table is `width` wide and says how to see searches."""
     if form == "json":
         return comparison_json(found, comparison.name, [asdict(settings) for settings in comparison.methods])
     if form != "table":
@@ -32,7 +32,7 @@ def written(found: ComparisonTable, comparison: Comparison, form: str, width: in
 
 
 def comparison_text(found: ComparisonTable, width: int | None = None) -> str:
-    """Table 3's form for a terminal, below it what a reader needs to believe it; `width` cuts both."""
+    """Return Table 3 for a terminal, followed by intervals, tests and notes; `width` limits both."""
     rows = [["method", *found.datasets, "cost s", "queries", "kind", "space"]]
     rows += [[row.method, *map(_mean, row.cells), *_costs(row), row.kind, row.applicable] for row in found.rows]
     texts = [True, *[False] * (len(found.datasets) + 2), True, True]
@@ -41,7 +41,7 @@ def comparison_text(found: ComparisonTable, width: int | None = None) -> str:
 
 
 def _belief(found: ComparisonTable, width: int | None) -> list[str]:
-    """Intervals of the means and p-values, a row for each method that has any."""
+    """Return confidence intervals of means and p-values, one row per method that has any."""
     uncertain = [row for row in found.rows if any(cell and cell.interval for cell in row.cells)]
     if not uncertain:
         return []
@@ -58,7 +58,7 @@ def _belief(found: ComparisonTable, width: int | None) -> list[str]:
 
 
 def _broken(sentences: Sequence[str], width: int | None) -> list[str]:
-    """Sentences as lines that a terminal of that `width` does not break."""
+    """Wrap sentences to the `width` of a terminal."""
     lines = [printable(sentence) for sentence in sentences]
     return lines if width is None else [part for line in lines for part in textwrap.wrap(line, width)]
 
@@ -73,7 +73,7 @@ def _terminal_table(rows: list[list[str]], texts: list[bool], width: int | None)
 
 
 def comparison_markdown(found: ComparisonTable) -> str:
-    """The table in Markdown, intervals in brackets, the p-values of the data sets in one column."""
+    """Return the table in Markdown, with intervals in brackets and the p-values of all data sets in one column."""
     head, rows = table_of_all(found)
     lines = [head, ["---"] * len(head), *rows]
     body = [f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
@@ -82,7 +82,7 @@ def comparison_markdown(found: ComparisonTable) -> str:
 
 
 def comparison_latex(found: ComparisonTable) -> str:
-    """The table in LaTeX with rules of `booktabs`, heading and notes as comments above it."""
+    """Return the table in LaTeX with the rules of `booktabs`, and heading and notes as comments above it."""
     head, rows = table_of_all(found)
     lines = [f"% {printable(line)}" for line in (found.heading, *found.notes)]
     k = len(found.datasets)
@@ -92,7 +92,7 @@ def comparison_latex(found: ComparisonTable) -> str:
 
 
 def comparison_records(found: ComparisonTable) -> list[dict[str, Any]]:
-    """A record for each method and data set, for programs; what there is none of is None."""
+    """Return one record per method and data set; missing values are None."""
     return [
         {
             "method": row.method,
@@ -114,7 +114,7 @@ def comparison_records(found: ComparisonTable) -> list[dict[str, Any]]:
 
 
 def comparison_csv(found: ComparisonTable) -> str:
-    """The records as CSV with a header."""
+    """Return the records as CSV with a header."""
     out = io.StringIO()
     records = comparison_records(found)
     writer = csv.DictWriter(out, fieldnames=list(records[0]), lineterminator="\n")
@@ -124,7 +124,7 @@ def comparison_csv(found: ComparisonTable) -> str:
 
 
 def comparison_json(found: ComparisonTable, name: str, methods: list[dict[str, Any]]) -> str:
-    """One object: the comparison's name, the settings of its methods, the records, the notes."""
+    """Return one JSON object: the comparison's name, the settings of its methods, the records, the notes."""
     content = {
         "comparison": name,
         "heading": found.heading,
@@ -137,7 +137,7 @@ def comparison_json(found: ComparisonTable, name: str, methods: list[dict[str, A
 
 
 def table_of_all(found: ComparisonTable) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of one table that has everything."""
+    """Return the header and rows of one table with all values."""
     tested = _tested(found)
     head = ["method", *found.datasets, "cost (s)", "queries", "kind", "space", *(["p"] if tested else [])]
     rows = []
@@ -163,7 +163,7 @@ def _interval(cell: Cell | None) -> str:
 
 
 def _p(cell: Cell | None) -> str:
-    """Three digits: 0.0123, 0.123, and <0.0001."""
+    """Format a p-value: 0.012, 0.12, or <0.0001."""
     if cell is None or cell.p is None:
         return ""
     return "<0.0001" if cell.p < 1e-4 else f"{cell.p:.2g}"

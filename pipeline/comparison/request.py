@@ -1,4 +1,4 @@
-"""What a comparison is asked for: settings of a search for each method, the seeds, and the reference of the tests."""
+"""A comparison request: the settings of a search for each method, the seeds, and the reference of the tests."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MOST_SEEDS = 10_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """Searches to make: of each method, with its settings for seed 0, those of the seeds 0 to `seeds` − 1.
+    """The searches to make: for each method, given by its settings for seed 0, those with seeds 0 to `seeds` − 1.
 
-    `labels` are the methods as they were asked for, `reference` is one of them. A method that does not vary is searched
-    with seed 0 alone. `known` are the performances of a warm start.
+    `labels` are the methods as requested; `reference` is one of them. A deterministic method is searched only with seed
+    0. `known` holds the performances of a warm start.
     """
 
     labels: tuple[str, ...]
@@ -35,20 +35,20 @@ class Comparison:
 
     @cached_property
     def name(self) -> str:
-        """A digest of what determines the searches: more seeds, or another reference, are the same comparison."""
+        """A digest of everything that determines the searches; the number of seeds and the reference do not count."""
         return comparison_name({"methods": [settings.as_dict() for settings in self.methods]})
 
     def varies(self, k: int) -> bool:
-        """Whether the method `k` depends on the seed."""
+        """Return whether method `k` depends on the seed."""
         return known_methods[self.methods[k].method].varies
 
     def seeds_of(self, k: int) -> int:
-        """The number of searches of the method `k`."""
+        """Return the number of searches of method `k`."""
         return self.seeds if self.varies(k) else 1
 
     @property
     def searches(self) -> int:
-        """The number of all searches."""
+        """The total number of searches."""
         return sum(self.seeds_of(k) for k in range(len(self.methods)))
 
 
@@ -63,13 +63,13 @@ def new_comparison(
     training: TrainingSettings | None = None,
     **options: Any,
 ) -> Comparison:
-    """A comparison of the methods `specs`; those without a budget of their own have `queries` and `budget`.
+    """Return a comparison of the methods `specs`; those without their own budget get `queries` and `budget`.
 
-    `options` are those of `hnas.pipeline.search.request.new_search`. Raises `UsageError` for what does not exist or
-    does not fit.
+    `options` are those of `hnas.pipeline.search.request.new_search`. Raises `UsageError` for unknown or inconsistent
+    arguments.
     """
     if not 1 <= seeds <= _MOST_SEEDS:
-        raise UsageError(f"--seeds {seeds} cannot be; give 1 to {_MOST_SEEDS:,}")
+        raise UsageError(f"--seeds must be between 1 and {_MOST_SEEDS:,}, got {seeds}")
     for spec in specs:
         known_methods[spec.name]  # raises
     begun = new_search(
@@ -95,14 +95,14 @@ def new_comparison(
     return Comparison(labels, tuple(made), seeds, _reference(reference, specs, labels), begun.known)
 
 
-def _reference(wanted: str | None, specs: Sequence[MethodSpec], labels: Sequence[str]) -> str:
-    """The label of the method that others are tested against: the wanted one, else the first HNAS, else the first."""
-    if wanted is None:
+def _reference(requested: str | None, specs: Sequence[MethodSpec], labels: Sequence[str]) -> str:
+    """Return the label of the method that others are tested against: the requested, first HNAS, or first one."""
+    if requested is None:
         return next((label for spec, label in zip(specs, labels, strict=True) if spec.name == "hnas"), labels[0])
     for spec, label in zip(specs, labels, strict=True):
-        if wanted.strip() in (label, str(spec), spec.method, label.partition("@")[0]):
+        if requested.strip() in (label, str(spec), spec.method, label.partition("@")[0]):
             return label
     raise UsageError(
-        f"--reference {wanted!r:.100} is none of the methods compared; it is one of {', '.join(labels)}"
-        f"{did_you_mean(wanted, labels)}"
+        f"--reference {requested!r:.100} is not one of the compared methods; choose from {', '.join(labels)}"
+        f"{did_you_mean(requested, labels)}"
     )

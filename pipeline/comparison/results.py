@@ -1,4 +1,4 @@
-"""What the searches of a comparison found, read from the store: Table 3 and the curves of Figure 2."""
+"""The results of a comparison's searches, read from the store: Table 3 and the curves of Figure 2."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Found:
-    """One search: the incumbents after each query, places in `Results.archs`, and the cost so far, both (queries,).
+    """One search: the incumbents after each query, as indices into `Results.archs`, and cumulative cost, (queries,).
 
-    `failed` is the number of its evaluations that failed, `elapsed` the seconds that they take, several at a time.
+    `failed` counts its failed evaluations; `elapsed` is the time of its evaluations in seconds, given parallelism.
     """
 
     incumbents: Indices
@@ -41,7 +41,7 @@ class Found:
 
 
 class Results:
-    """The finished searches of a comparison, and the test accuracies (architectures, data sets) of what they found."""
+    """The finished searches of a comparison, and test accuracies (architectures, data sets) of their results."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Results:
         pool: RunPool,
         own: Signal | None = None,
     ) -> None:
-        """Read what the searches over `pool` found. `own` are the test accuracies of their own trainings."""
+        """Read the results of searches over `pool`. `own` holds the test accuracies of their own trainings."""
         self._comparison = comparison
         space = comparison.methods[0].space
         self.archs = list(pool.archs)
@@ -60,12 +60,12 @@ class Results:
         manual = _manual(pool.space)
         tables = reported(connection, space)
         if own is not None:
-            # Of several scales of trainings that of this comparison.
+            # Of several scales of trainings, report the one of this comparison.
             tables = [own if table.dataset == own.dataset and is_trained(table.source) else table for table in tables]
         elif comparison.methods[0].training is not None:
             tables = [table for table in tables if not is_trained(table.source)]
         known = test_accuracies(connection, space, tables, None)
-        #: The accuracies that are reported; where the store has none of what won, the one that guided.
+        #: The reported accuracies; if the store has none for the winners, the accuracies that guided the searches.
         self.tables: list[Signal] = []
         columns = []
         for table in tables:
@@ -90,7 +90,7 @@ class Results:
             self.manual = {name: values for name, values in trained.items() if not np.isnan(values).any()}
 
     def _guiding(self, store: Store) -> Array:
-        """What guided the searches: the performance (architectures,) of what they evaluated, else NaN."""
+        """Return the performance (architectures,) that guided the searches, NaN for architectures not evaluated."""
         values = np.full(len(self.archs), np.nan)
         places = {arch: i for i, arch in enumerate(self.archs)}
         for part in stored_parts(store, self._comparison.name):
@@ -101,13 +101,13 @@ class Results:
 
     @property
     def optimum(self) -> Array:
-        """The best accuracy (data sets,) of all candidates, NaN where none is known."""
+        """The best accuracy (data sets,) of all candidates, NaN if none is known."""
         known = np.where(np.isnan(self.accuracies).all(axis=0), np.nan, 0.0)
         best: Array = known + np.fmax.reduce(self.accuracies, axis=0)
         return best
 
     def table(self) -> ComparisonTable:
-        """Table 3 of the paper."""
+        """Return Table 3 of the paper."""
         outcomes = [
             Outcome(
                 label,
@@ -131,7 +131,7 @@ class Results:
         return any(found.cost[-1] > 0 for searches in self.searches for found in searches)
 
     def curves(self) -> tuple[list[Curve], bool]:
-        """Figure 2 of the paper; whether the budget is counted in queries, as where no method has one in seconds."""
+        """Return the curves of Figure 2, and whether the budget is in queries because no method has one in seconds."""
         by_queries = not self._costs_known or all(settings.budget is None for settings in self._comparison.methods)
         curves = []
         for label, searches in zip(self._comparison.labels, self.searches, strict=True):
@@ -162,16 +162,16 @@ class Results:
         by_table: dict[tuple[str, int | None], list[str]] = {}
         for table in self.tables:
             by_table.setdefault((table.source, table.epochs), []).append(table.dataset)
-        told = [
+        sources = [
             f"{', '.join(datasets)} after {epochs} epochs ({printable(source)})"
             if epochs is not None
             else f"{', '.join(datasets)} ({printable(source)})"
             for (source, epochs), datasets in by_table.items()
         ]
         notes.append(
-            f"Reported: test accuracy of the winner in percent, {'; '.join(told)}; mean ± deviation over seeds (of the "
-            "population), none where all seeds give the same."
-            if told
+            f"Reported: test accuracy of the winner in percent, {'; '.join(sources)}; mean ± deviation over seeds (of "
+            "the population), none where all seeds give the same."
+            if sources
             else "The store has no test accuracies: the performance that guided the searches is reported."
         )
         if (parallel := self._comparison.methods[0].parallel) > 1:
@@ -196,16 +196,16 @@ class Results:
 
 
 def _manual(space: SearchSpace | None) -> dict[str, str]:
-    """The architectures of the literature that have names, as tables spell them."""
+    """Return the named architectures of the literature by their keys."""
     if space is None or not isinstance(space, Named):
         return {}
     return {name: key_of(space, arch) for name, arch in space.named().items()}
 
 
 def _read(store: Store, comparison: Comparison, k: int, places: dict[str, int]) -> list[Found]:
-    """The searches of the method `k` in the order of their seeds. Raises `HnasError` where one is missing."""
-    wanted = range(comparison.seeds_of(k))
-    parts = [p for p in stored_parts(store, comparison.name) if p.k == k and p.first < len(wanted)]
+    """Return the searches of method `k` in the order of their seeds. Raises `HnasError` if one is missing."""
+    seeds_requested = range(comparison.seeds_of(k))
+    parts = [p for p in stored_parts(store, comparison.name) if p.k == k and p.first < len(seeds_requested)]
     columns = ["seed", "arch", "performance", "cost", "epochs"]
     if comparison.methods[k].parallel > 1:
         columns.append("elapsed")
@@ -217,12 +217,12 @@ def _read(store: Store, comparison: Comparison, k: int, places: dict[str, int]) 
             start, stop = np.searchsorted(seeds, [seed, seed + 1])
             if start < stop:
                 found[seed] = _found(table.slice(start, stop - start), places)
-    if lacking := [seed for seed in wanted if seed not in found]:
+    if lacking := [seed for seed in seeds_requested if seed not in found]:
         raise HnasError(
-            f"comparison {comparison.name} has lost searches of {comparison.labels[k]}, that of seed {lacking[0]} "
-            "among them; the same command makes them again"
+            f"comparison {comparison.name} has lost searches of {comparison.labels[k]}, including seed {lacking[0]}; "
+            "the same command makes them again"
         )
-    return [found[seed] for seed in wanted]
+    return [found[seed] for seed in seeds_requested]
 
 
 def _found(queries: pa.Table, places: dict[str, int]) -> Found:
@@ -230,7 +230,7 @@ def _found(queries: pa.Table, places: dict[str, int]) -> Found:
         archs = np.array([places[arch] for arch in queries["arch"].to_pylist()])
     except KeyError as error:
         raise UsageError(
-            f"the comparison evaluated {error.args[0]}, which is no candidate any more; the store has changed, so "
+            f"the comparison evaluated {error.args[0]}, which is no longer a candidate; the store has changed, so "
             "remove the comparison and make it again"
         ) from None
     epochs = np.nan_to_num(queries["epochs"].to_numpy(zero_copy_only=False).astype(float), nan=np.inf)
@@ -242,7 +242,7 @@ def _found(queries: pa.Table, places: dict[str, int]) -> Found:
 
 
 def incumbents(epochs: Array, performance: Array) -> Indices:
-    """The place (queries,) of the best query so far: of the longest training, then of the best, then the earliest."""
+    """Return the index (queries,) of the best query so far: longest training first, then best, then earliest."""
     keys = list(zip(epochs.tolist(), performance.tolist(), strict=True))
     best, so_far = 0, []
     for place, key in enumerate(keys):

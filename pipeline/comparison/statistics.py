@@ -1,9 +1,9 @@
-"""What a reader needs to believe a mean over seeds: its deviation, an interval, and a test against a rival.
+"""Uncertainty of a mean over seeds: its deviation, a confidence interval, and a test against a reference.
 
-- deviation: that of the population, √(Σ (x − x̄)² / n), as numpy's `std` and the published programs have it;
-- interval: 95 %, the percentiles 2.5 and 97.5 of the means of 10,000 resamples of the seeds (percentile bootstrap);
-- test: Mann and Whitney's U, two-sided, of two independent samples, p-values adjusted by Holm's method over all rivals
-  of one data set: p₍ᵢ₎' = max_{j≤i} min(1, (k − j + 1) p₍ⱼ₎) of the k sorted p-values.
+- deviation: that of the population, √(Σ (x − x̄)² / n), as in numpy's `std` and the published programs;
+- interval: 95 %, the 2.5 and 97.5 percentiles of the means of 10,000 resamples of the seeds (percentile bootstrap);
+- test: two-sided Mann–Whitney U test of two independent samples, p-values adjusted by Holm's method over all rivals on
+  one data set: p₍ᵢ₎' = max_{j≤i} min(1, (k − j + 1) p₍ⱼ₎) for the k sorted p-values.
 
 Efron, "Bootstrap methods: another look at the jackknife", 1979. Mann and Whitney, 1947. Holm, "A simple sequentially
 rejective multiple test procedure", 1979.
@@ -20,13 +20,13 @@ from scipy.stats import mannwhitneyu
 
 Array = NDArray[np.float64]
 
-#: The fewest seeds of which an interval or a test is given.
+#: Minimum number of seeds for an interval or a test.
 FEWEST = 3
 _RESAMPLES = 10_000
 
 
 def bootstrap_interval(values: Array) -> tuple[float, float] | None:
-    """The interval of the mean of `values` (n,), the same for the same values; None for fewer than three."""
+    """Return the interval of the mean of `values` (n,), deterministically; None for fewer than three values."""
     n = len(values)
     if n < FEWEST:
         return None
@@ -36,13 +36,13 @@ def bootstrap_interval(values: Array) -> tuple[float, float] | None:
 
 @lru_cache(maxsize=4)
 def _weights(n: int) -> Array:
-    """How often each of n values is drawn in each resample, (10,000, n): for one n the same, so computed once."""
+    """Return how often each of n values is drawn in each resample, (10,000, n); the same for equal n, so cached."""
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
     return drawn.astype(np.float64)
 
 
 def mann_whitney(reference: Array, rival: Array) -> float | None:
-    """The two-sided p-value of `reference` (n,) against `rival` (m,); None where either has fewer than three values."""
+    """Return the two-sided p-value of `reference` (n,) against `rival` (m,); None if either has fewer than 3 values."""
     if min(len(reference), len(rival)) < FEWEST:
         return None
     if np.ptp(np.concatenate([reference, rival])) == 0:
@@ -51,7 +51,7 @@ def mann_whitney(reference: Array, rival: Array) -> float | None:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p-values, in the order of `p`; a test that was not made counts for none and stays None."""
+    """Return Holm's adjusted p-values in the order of `p`; None stands for a test not made, which does not count."""
     made = sorted((value, place) for place, value in enumerate(p) if value is not None)
     adjusted: list[float | None] = [None] * len(p)
     largest = 0.0

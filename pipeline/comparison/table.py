@@ -1,4 +1,4 @@
-"""Table 3 of the paper, made of what the searches of a comparison found."""
+"""Table 3 of the paper, computed from the results of a comparison's searches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hnas.pipeline.comparison.statistics import Array, bootstrap_interval, holm,
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the searches of one method found.
+    """The results of one method's searches.
 
-    `reported` (seeds, data sets): the test accuracy in percent of each winner, NaN where the store has none. `cost`
-    (seeds,): the seconds of its evaluations, NaN where they are not known. `queries` (seeds,): their number. A method
-    that does not `vary` finds the same with every seed.
+    `reported` (seeds, data sets): the test accuracy of each winner in percent, NaN if the store has none. `cost`
+    (seeds,): the seconds of its evaluations, NaN if unknown. `queries` (seeds,): their number. A method that does not
+    `vary` gives the same result with every seed.
     """
 
     method: str
@@ -32,7 +32,7 @@ class Outcome:
 class Cell:
     """A method on a data set: mean and deviation over seeds in percent, interval of the mean, adjusted p-value.
 
-    What there is none of is None: the deviation of one seed, the interval and the test of a method that does not vary.
+    Undefined values are None: the deviation of one seed; the interval and the test of a deterministic method.
     """
 
     mean: float
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; a `cell` is None where the store has no test accuracy of a winner on that data set."""
+    """A row of the table; a `cell` is None if the store lacks the test accuracy of a winner on that data set."""
 
     method: str
     cells: tuple[Cell | None, ...]
@@ -56,9 +56,9 @@ class Row:
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """Rows by method in the order asked for, before them manual architectures, after them the optimum.
+    """Rows by method in the requested order, preceded by manual architectures and followed by the optimum.
 
-    `heading` says what was compared with which signal, `notes` what a reader has to know to read the numbers right.
+    `heading` says what was compared by which signal; `notes` explain how to read the numbers.
     """
 
     heading: str
@@ -75,10 +75,10 @@ def make_rows(
     manual: Mapping[str, Array] | None = None,
     optimum: Array | None = None,
 ) -> tuple[Row, ...]:
-    """The rows of the table: architectures by hand, `outcomes`, and the best of the whole table on each data set.
+    """Return the rows of the table: manual architectures, `outcomes`, and the best value on each data set.
 
-    `reference` is the method that each other is tested against. `manual` and `optimum` hold the accuracies on each data
-    set, NaN where there is none.
+    `reference` is the method that all others are tested against. `manual` and `optimum` hold the accuracies on each
+    data set, NaN if unknown.
     """
     by_method = {outcome.method: outcome for outcome in outcomes}
     tested = by_method.get(reference) if reference is not None else None
@@ -93,7 +93,7 @@ def make_rows(
 
 
 def _p_values(outcomes: Sequence[Outcome], reference: Outcome | None, k: int) -> list[float | None]:
-    """Adjusted p-values of each outcome against the reference on data set k."""
+    """Return adjusted p-values of each outcome against the reference on data set k."""
     return holm([_p_value(reference, outcome, k) for outcome in outcomes])
 
 

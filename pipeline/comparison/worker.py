@@ -1,7 +1,7 @@
-"""What a process does for a comparison: it opens the store and makes the pool once, then searches part by part.
+"""The work of a process for a comparison: it opens the store and pool once, then searches part by part.
 
-A part is written when all its searches are done, in one rename, so that a process that dies leaves nothing that counts.
-Where queries are trainings, a part is one search, saved after each of them, and goes on from there.
+A part is written by a single rename when all its searches are done, so a process that dies leaves nothing that counts.
+If queries are trainings, a part is one search, which is saved after every query and resumes from there.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from hnas.spaces import search_spaces
 
 @dataclass(frozen=True)
 class Job:
-    """What the parts of one comparison have in common: where, its name, and the settings of its methods as JSON.
+    """The common settings of a comparison's parts: the store, the name, and the settings of its methods as JSON.
 
-    `token` names the command, which a worker of a cluster may outlive: the store of another may hold other accuracies.
+    `token` names the command. A worker on a cluster may outlive it, and the accuracies in the store may then differ.
     """
 
     store: str
@@ -48,7 +48,7 @@ class Job:
 
 
 class Opened:
-    """A store with the pool of one comparison."""
+    """A store opened with the pool of one comparison."""
 
     def __init__(
         self,
@@ -82,17 +82,17 @@ class Opened:
         )
 
     def prepared(self, k: int, seed: int = 0) -> Prepared:
-        """The search of the method `k` with `seed`. Raises what `hnas.pipeline.search.prepared.prepare` raises."""
-        if self.settings[k].evaluates and seed:  # with the seed
+        """Return the search of method `k` with `seed`. Raises the errors of `hnas.pipeline.search.prepared.prepare`."""
+        if self.settings[k].evaluates and seed:  # the oracle depends on the seed
             return self._prepared(replace(self.settings[k], seed=seed), self.pool)
         if k not in self._prepared_methods:
             self._prepared_methods[k] = self._prepared(self.settings[k], self.pool)
         return replace(self._prepared_methods[k], settings=replace(self.settings[k], seed=seed))
 
     def run(self, part: Part, on_query: Callable[[], None] = lambda: None) -> None:
-        """Make the searches of `part` and store them. Raises what a search raises."""
-        found = [self._searched(part, seed, on_query) for seed in part.seeds]
-        self.store.write_table(pa.concat_tables(found), FOLDER, self.job.comparison, part.name)
+        """Make the searches of `part` and store them. Raises the errors of a search."""
+        tables = [self._searched(part, seed, on_query) for seed in part.seeds]
+        self.store.write_table(pa.concat_tables(tables), FOLDER, self.job.comparison, part.name)
         if self.settings[part.k].evaluates:
             remove_file(self.store, FOLDER, self.job.comparison, part.partial)
 
@@ -107,7 +107,7 @@ class Opened:
                 self.store.write_table(self._table(part.k, seed, saved), FOLDER, self.job.comparison, part.partial)
             on_query()
 
-        # One thread each: sums that are split otherwise would lead a search elsewhere, and processes fill the machine.
+        # One thread each: splitting sums differently would change the search, and processes already fill the machine.
         with threadpool_limits(1):
             return self._table(part.k, seed, prepared.run(history, save))
 
@@ -124,16 +124,16 @@ class Opened:
         return table.add_column(0, "search", [[name] * len(queries)]).add_column(1, "seed", [seeds])
 
 
-# A worker may have several threads, and the connection is for one.
+# A worker may have several threads, but a connection is for one thread.
 _one_at_a_time = threading.Lock()
 
 
 @lru_cache(maxsize=1)
 def opened(job: Job) -> Opened:
-    """The store and the pool of a job, opened once for this process."""
+    """Return the store and pool of a job, opened once per process."""
     store = Store(job.store)
     store.check_version()
-    search_spaces.keep_in(StoreCache(store))  # read only: what the driver's space worked out is not worked out again
+    search_spaces.keep_in(StoreCache(store))  # read only: reuses what the driver's space has computed
     connection = connect(store, shipped_tables())
     connection.execute("SET threads = 1")
     warm = SearchSettings.from_dict(json.loads(job.methods)[0]).warm
@@ -142,7 +142,7 @@ def opened(job: Job) -> Opened:
 
 
 def run_part(job: Job, part: Part) -> int:
-    """Make and store one part; returns the number of its searches. Done twice, it stores the same."""
+    """Make and store one part, and return the number of its searches. Idempotent."""
     with _one_at_a_time:
         opened(job).run(part)
     return len(part.seeds)

@@ -1,4 +1,4 @@
-"""What `cli` needs to talk: streams, signals, completion, the parser's errors, and `hnas sql` from statement to file.
+"""Terminal support for `cli`: streams, signals, completion, parser errors, and `hnas sql` from statement to file.
 
-Reads the catalog and the names in a store, never what other rooms compute; each room renders its own results.
+Uses the catalog and the names in a store, but no results of other packages; each package renders its own results.
 """

@@ -1,6 +1,6 @@
-"""Words that a shell's Tab completes: spaces, metrics, data sets, and what the store at hand has. Loads no torch.
+"""Tab completion: spaces, metrics, data sets, and the contents of the current store. Does not load torch.
 
-A store that cannot be read completes nothing: this is no place for complaints.
+A store that cannot be read completes to nothing, because completion must not print errors.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ if TYPE_CHECKING:
 Words = list[tuple[str, str]]
 
 _STATIC = ("params", "flops")
-# As many runs are looked into for their descriptions.
+# Maximum number of runs that are read for their descriptions.
 _MOST_RUNS = 200
 
 
 def spaces(incomplete: str) -> Words:
-    """The installed search spaces."""
+    """Complete the installed search spaces."""
     from hnas.spaces import search_spaces
 
     return _beginning(incomplete, ((name, "") for name in search_spaces))
 
 
 def metrics(incomplete: str) -> Words:
-    """The metrics that a search may use."""
+    """Complete the metrics that a search can use."""
     from hnas.metrics.columns import COLUMNS
 
     return _beginning(incomplete, ((name, "") for name in COLUMNS if name != "kappa"))
 
 
 def methods(incomplete: str) -> Words:
-    """The installed search methods."""
+    """Complete the installed search methods."""
     from hnas.optim.methods.registry import methods as installed
 
     return _beginning(incomplete, ((name, "") for name in installed))
 
 
 def oracles(incomplete: str) -> Words:
-    """The oracles that are built in and installed."""
+    """Complete the built-in and installed oracles."""
     from hnas.optim.oracles import oracles as installed
 
     return _beginning(incomplete, ((name, "") for name in ("table", "train", "table,train", *installed)))
 
 
 def accuracies(incomplete: str) -> Words:
-    """The accuracies that can guide a search."""
+    """Complete the accuracies that can guide a search."""
     return _beginning(incomplete, (("valid_accuracy", ""), ("test_accuracy", "")))
 
 
 def columns(incomplete: str) -> Words:
-    """The columns that others can be correlated with."""
+    """Complete the columns that can be correlated."""
     from hnas.metrics.columns import COLUMNS
 
     return _beginning(incomplete, ((f"{part}_accuracy", "") for part in ("test", "valid", "train"))) + _beginning(
@@ -61,23 +61,23 @@ def columns(incomplete: str) -> Words:
 
 
 def fetchable(incomplete: str) -> Words:
-    """What `hnas fetch` knows."""
+    """Complete the sources of `hnas fetch`."""
     from hnas.pipeline.io.fetch import SOURCES
 
     return _beginning(incomplete, ((name, "") for name in SOURCES))
 
 
 def datasets(ctx: Any, incomplete: str) -> Words:
-    """The data sets known by name, and those of the store's runs."""
-    known = {"digits": "", "cifar10": "", "cifar100": "", "imagenet16-120": ""}
-    known |= {
+    """Complete the named data sets and those of the store's runs."""
+    names = {"digits": "", "cifar10": "", "cifar100": "", "imagenet16-120": ""}
+    names |= {
         settings["dataset"]: "" for settings in _settings(ctx).values() if isinstance(settings.get("dataset"), str)
     }
-    return _beginning(incomplete, known.items())
+    return _beginning(incomplete, names.items())
 
 
 def runs(ctx: Any, incomplete: str) -> Words:
-    """The runs of the store and of the tables read along with it, with what they are of."""
+    """Complete the runs of the store and of the attached tables, with a description."""
     described = {
         run: f"{settings.get('space')} on {settings.get('dataset')}, seed {settings.get('seed')}"
         for run, settings in _settings(ctx).items()
@@ -86,7 +86,7 @@ def runs(ctx: Any, incomplete: str) -> Words:
 
 
 def searches(ctx: Any, incomplete: str) -> Words:
-    """The saved searches of the store."""
+    """Complete the saved searches of the store."""
     place, names = _store(ctx), []
     with contextlib.suppress(Exception):
         names = place.names("searches") if place is not None else []
@@ -102,7 +102,7 @@ def comparisons(ctx: Any, incomplete: str) -> Words:
 
 
 def removable(ctx: Any, incomplete: str) -> Words:
-    """What `hnas rm` may take out of the store."""
+    """Complete what `hnas rm` can remove from the store."""
     place, words = _store(ctx), []
     with contextlib.suppress(Exception):
         if place is not None:
@@ -117,7 +117,7 @@ def _beginning(incomplete: str, words: Any) -> Words:
 
 
 def _store(ctx: Any) -> Store | None:
-    """The store that the command line names so far."""
+    """Return the store given on the command line so far."""
     with contextlib.suppress(Exception):
         from hnas.pipeline.store.store import Store, store_location
 
@@ -126,8 +126,8 @@ def _store(ctx: Any) -> Store | None:
 
 
 def _settings(ctx: Any) -> dict[str, dict[str, Any]]:
-    """The settings of each run of the store and of the tables read along with it."""
-    place, found = _store(ctx), {}
+    """Return the settings of each run in the store and in the attached tables."""
+    place, settings = _store(ctx), {}
     with contextlib.suppress(Exception):
         from hnas.pipeline.store.run import runs_of
         from hnas.pipeline.store.shipped_tables import runs_beside, shipped_tables
@@ -135,5 +135,5 @@ def _settings(ctx: Any) -> dict[str, dict[str, Any]]:
         runs = [*runs_of(place), *runs_beside(place, shipped_tables()).values()] if place is not None else []
         for run in runs[:_MOST_RUNS]:
             with contextlib.suppress(Exception):
-                found[run.name] = run.read_record()["settings"]
-    return found
+                settings[run.name] = run.read_record()["settings"]
+    return settings

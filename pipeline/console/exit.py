@@ -1,7 +1,7 @@
-"""How the command's process ends: by signals as by itself, with its exit status and at most one sentence.
+"""How the command's process ends, by a signal or on its own: with its exit status and at most one sentence.
 
-`cli` imports this module before any other, so that an interrupt is told while the others are imported, which takes
-seconds. Only the command's own process is changed by the import: not a program that imports `cli`, and no worker.
+`cli` imports this module first, so that an interrupt is reported during the other imports, which take seconds. The
+import affects only the command's own process, not a program that imports `cli`, nor a worker.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-# A terminal sends the first, batch systems the second, and a terminal that is closed the third.
+# Sent by a terminal on Ctrl-C, by batch systems, and by a terminal that closes.
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 _IMPORT = "<frozen importlib._bootstrap>"
 
@@ -22,12 +22,12 @@ _status = 1
 
 
 def raise_interrupts() -> None:
-    """From now on the signals that end a command raise KeyboardInterrupt; those that are ignored stay so."""
+    """Make the signals that end a command raise KeyboardInterrupt from now on; ignored signals stay ignored."""
     _handle(_interrupt)
 
 
 def ignore_interrupts() -> None:
-    """From now on they do nothing, where this is the command's own process: it is at its end."""
+    """Ignore these signals from now on if this is the command's own process, which is about to end."""
     if _COMMAND:
         _handle(signal.SIG_IGN)
 
@@ -40,7 +40,7 @@ def leave(status: int) -> NoReturn:
 
 
 def say(sentence: str) -> None:
-    """Write a line to standard error, which may be a terminal that is gone."""
+    """Write a line to standard error, which may be a closed terminal."""
     from hnas.pipeline.io.printable import printable
 
     with suppress(OSError, ValueError):
@@ -54,7 +54,7 @@ def _handle(handler: signal.Handlers | object) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # Modules of other packages catch what is raised while they are imported, and go on or say something else.
+    # Other packages may catch an exception raised during their import and go on, or replace it.
     while frame is not None:
         if frame.f_code.co_filename == _IMPORT:
             _end_now(number, frame)
@@ -68,11 +68,11 @@ def _end_now(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _skip_destructors() -> None:
-    """End the process here, after everything that Python runs at its exit.
+    """End the process here, after everything that Python runs at exit.
 
-    What follows would be the destructors of global objects of C++ libraries. Arrow's pools still have threads then
-    (`std::thread`: two in a debugger at the end of a precomputation), and where one outlives its object, the process
-    aborts with "terminate called without an active exception" after all is done. Nothing that Arrow offers ends them.
+    The destructors of global C++ objects would follow. Arrow's thread pools still have threads at that point
+    (`std::thread`: two in a debugger at the end of a precomputation). If one outlives its object, the process aborts
+    with "terminate called without an active exception" after all its work is done, and Arrow has no call to stop them.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
@@ -87,6 +87,6 @@ def _is_command() -> bool:
 
 _COMMAND = _is_command()
 if _COMMAND:
-    # Registered before all others, it runs after them.
+    # Registered before all others, so it runs after them.
     atexit.register(_skip_destructors)
     _handle(_end_now)

@@ -1,4 +1,4 @@
-"""Run SQL on a DuckDB connection and write its result as a table, CSV, JSON or Parquet.
+"""Runs SQL on a DuckDB connection and writes its result as a table, CSV, JSON or Parquet.
 
 Rows stream in batches, so memory does not grow with the result; a table keeps only the rows that it shows.
 """
@@ -46,29 +46,29 @@ def run_query(
     stdout: TextIO | None = None,
     max_rows: int | None = None,
 ) -> int:
-    """Execute every statement of `sql` and write the last result (`table`: each) to `output` or `stdout`.
+    """Execute every statement of `sql` and write the last result (for `table`: each result) to `output` or `stdout`.
 
-    `max_rows` cuts the results, but for Parquet; None means tables of 40 rows on a terminal and all rows elsewhere.
-    `output` appears whole or not at all: a query that fails leaves an existing file as it was.
-    Statements that only change something (CREATE, SET, INSERT without RETURNING) write nothing. A reader that closes
-    the pipe early ends the work quietly. Ctrl-C interrupts the query and raises KeyboardInterrupt.
+    `max_rows` limits the rows of each result, except for Parquet; None means 40 rows for tables on a terminal and all
+    rows elsewhere. `output` is written atomically: if a query fails, an existing file is unchanged.
+    Statements that only change something (CREATE, SET, INSERT without RETURNING) write nothing. If the reader of a pipe
+    closes it early, the work ends quietly. Ctrl-C interrupts the query and raises KeyboardInterrupt.
 
-    Returns the number of rows in the results that were written, those cut from a table included.
+    Returns the number of rows in the written results, including those cut from a table.
 
-    Raises `UsageError` where the SQL does not parse or names what is not there, for an unknown format, for Parquet to
-    a terminal and for a folder that does not exist; `HnasError` where execution or writing fails.
+    Raises `UsageError` for SQL that does not parse or refers to unknown names, an unknown format, Parquet to a
+    terminal, and a folder that does not exist; `HnasError` if execution or writing fails.
     """
     stdout = stdout or sys.stdout
     if format not in FORMATS:
-        raise UsageError(f"unknown format {format!r}: the formats are {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
     statements = _parse(connection, sql)
     shown = [number for number, statement in enumerate(statements) if statement.gives_rows]
     if format != "table":
         shown = shown[-1:]
     if output is not None and not shown:
-        raise UsageError(f"no statement of the query gives a result to write to {output}")
-    # A table name must never resolve to a variable of this program, nor a progress bar mix with the result on standard
-    # output (DuckDB turns one on where Python runs without a script). In an aborted transaction nothing can be set.
+        raise UsageError(f"no statement of the query returns a result to write to {output}")
+    # A table name must never resolve to a variable of this program, and a progress bar must not mix with the result
+    # (DuckDB enables one if Python runs without a script). In an aborted transaction, settings cannot be changed.
     with contextlib.suppress(duckdb.Error):
         connection.execute("SET python_enable_replacements = false")
         connection.execute("SET enable_progress_bar = false")
@@ -87,9 +87,9 @@ def run_query(
 
 
 def view_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The views and tables that a query can name, sorted; empty where the connection cannot answer.
+    """Return the views and tables that a query can name, sorted; empty if the connection cannot answer.
 
-    Names with an underscore in front are the catalog's own, such as the arrays behind `spectra`.
+    Names that begin with an underscore are internal to the catalog, such as the arrays behind `spectra`.
     """
     with contextlib.suppress(duckdb.Error):
         return [name for (name,) in connection.sql("SHOW TABLES").fetchall() if not name.startswith("_")]
@@ -104,7 +104,7 @@ def _write(
     sink: Any,
     max_rows: int | None,
 ) -> int:
-    """Write one result, batch by batch; returns its number of rows."""
+    """Write one result batch by batch and return its number of rows."""
     types = list(zip(relation.columns, relation.types, strict=True))
     if format == "parquet":
         reader = _call(connection, statement, partial(relation.to_arrow_reader, _ROW_GROUP_ROWS))
@@ -121,7 +121,7 @@ def _write(
 
 
 class _First:
-    """The first `limit` rows of some batches, all where it is None; `rows` counts every row that there was."""
+    """The first `limit` rows of some batches (all if None); `rows` counts every row."""
 
     def __init__(self, batches: Iterator[Batch], limit: int | None) -> None:
         self._batches, self._limit = batches, limit
@@ -136,7 +136,7 @@ class _First:
 
 
 def _exhaust(relation: duckdb.DuckDBPyRelation) -> None:
-    """Run a statement to its end: a SELECT whose rows nobody sees may still fail or draw from a sequence."""
+    """Run a statement to its end: a SELECT whose rows are not shown may still fail or draw from a sequence."""
     for _ in relation.to_arrow_reader(_BATCH_ROWS):
         pass
 
@@ -155,7 +155,7 @@ def _parse(connection: duckdb.DuckDBPyConnection, sql: str) -> list[_Statement]:
     for statement in parsed:
         if statement.named_parameters and statement.type != duckdb.StatementType.PREPARE:
             names = ", ".join(f"${name}" for name in sorted(statement.named_parameters))
-            raise UsageError(f"the query leaves parameters open ({names}): write their values in their place")
+            raise UsageError(f"the query has unbound parameters ({names}); write values in their place")
         start = max(sql.find(statement.query, end), end)
         end = start + len(statement.query)
         select = statement.type == duckdb.StatementType.SELECT
@@ -164,7 +164,7 @@ def _parse(connection: duckdb.DuckDBPyConnection, sql: str) -> list[_Statement]:
 
 
 def _gives_rows(statement: Any) -> bool:
-    """Whether a statement has a result beyond the count of rows that it changed."""
+    """Return whether a statement has a result other than the number of changed rows."""
     expected = statement.expected_result_type
     if duckdb.ExpectedResultType.QUERY_RESULT not in expected:
         return False
@@ -175,9 +175,9 @@ def _gives_rows(statement: Any) -> bool:
 
 
 def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement: _Statement | None = None) -> HnasError:
-    """DuckDB's error as one sentence: its first line, the place, and what would be right.
+    """Convert DuckDB's error to one sentence: its first line, the position, and what would be right.
 
-    Without a `statement` it comes from parsing.
+    Without a `statement`, the error comes from parsing.
     """
     first, *details = str(error).splitlines() or [type(error).__name__]
     if (own := told(error)) is not None:
@@ -186,12 +186,12 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement:
     wrong_sql = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
     if extension := re.search(r"requires the extension (\w+)|exists in the (\w+) extension", message):
         name = extension[1] or extension[2]
-        return HnasError(f"{message}; hnas loads none on its own, begin the query with `INSTALL {name}; LOAD {name};`")
+        return HnasError(f"{message}; hnas loads no extensions: begin the query with `INSTALL {name}; LOAD {name};`")
     if statement is not None and not wrong_sql:
         return HnasError(message)
     line = 0
     if statement is not None:
-        # connection.sql leaves the place out; EXPLAIN executes nothing, and its error has it.
+        # connection.sql omits the position; EXPLAIN executes nothing, and its error includes the position.
         line = statement.line - 1
         try:
             connection.execute(f"EXPLAIN\n{statement.text}")
@@ -209,19 +209,19 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement:
 
 
 def _nearest(message: str, candidates: str) -> str:
-    """Those of DuckDB's candidates that are near the name in its message; all of them where none is."""
-    known = re.findall(r'"([^"]*)"', candidates)
+    """Return those of DuckDB's candidates that resemble the name in its message, or all if none does."""
+    names = re.findall(r'"([^"]*)"', candidates)
     quoted = re.search(r'"([^"]*)"', message)
-    near = closest(quoted[1], [name.rpartition(".")[2] for name in known]) if quoted else []
+    near = closest(quoted[1], [name.rpartition(".")[2] for name in names]) if quoted else []
     return " or ".join(f'"{name}"' for name in near) or candidates
 
 
 def _place(details: list[str], skipped_lines: int) -> str:
-    """` (line L, column C)` out of DuckDB's `LINE L: text` with carets below; empty where there is none."""
+    """Return ` (line L, column C)` from DuckDB's `LINE L: text` with a caret below; empty if there is none."""
     for text, carets in pairwise(details):
         if match := re.match(r"LINE (\d+): (.*)", text):
             place = f"line {int(match[1]) + skipped_lines}"
-            # DuckDB cuts long lines and counts tabs and wide characters its own way: then the line alone is right.
+            # DuckDB cuts long lines and counts tabs and wide characters differently; then only the line is right.
             if match[2].isascii() and "\t" not in text and not match[2].startswith("..."):
                 place += f", column {carets.index('^') - match.start(2) + 1}"
             return f" ({place})"
@@ -229,16 +229,16 @@ def _place(details: list[str], skipped_lines: int) -> str:
 
 
 def _call(connection: duckdb.DuckDBPyConnection, statement: _Statement, call: Callable[[], T]) -> T:
-    """Call into DuckDB so that Ctrl-C interrupts it, and with its errors as ours.
+    """Call into DuckDB, making Ctrl-C interrupt it, and convert its errors.
 
-    DuckDB keeps the thread that waits for rows inside C, where Python cannot handle a signal: another thread waits.
+    DuckDB keeps the thread that waits for rows inside C, where Python cannot handle a signal, so another thread waits.
     """
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(call)
         try:
             return future.result()
         except KeyboardInterrupt:
-            # An interrupt before the query has begun is lost, so it is repeated until the query ends.
+            # An interrupt before the query has started is lost, so repeat it until the query ends.
             while not future.done():
                 connection.interrupt()
                 wait([future], timeout=0.05)
@@ -248,6 +248,6 @@ def _call(connection: duckdb.DuckDBPyConnection, statement: _Statement, call: Ca
 
 
 def _read(connection: duckdb.DuckDBPyConnection, statement: _Statement, reader: Any) -> Iterator[Any]:
-    """The record batches of a reader."""
+    """Yield the record batches of a reader."""
     while (batch := _call(connection, statement, lambda: next(reader, None))) is not None:
         yield batch

@@ -1,4 +1,4 @@
-"""The interactive SQL shell of `hnas sql`: lines from a terminal or a script become statements and dot commands."""
+"""The interactive SQL shell of `hnas sql`: statements and dot commands from a terminal or a script."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ A statement ends with a semicolon and may take several lines.
 .schema [VIEW]             their columns and types
 .format [table|csv|json]   how results are written
 .rows [N|all]              how many rows of a result are shown
-.timer on|off              tell how long each statement took
+.timer on|off              show how long each statement took
 .quit                      leave (so does Ctrl-D)
 Tab completes; Ctrl-C clears the line or interrupts a running query.
 """
 _ALL_ROWS = sys.maxsize
-# Characters of one statement of a script: more come from a file that is no script, or that never ends.
+# Maximum number of characters in a statement: more come from a file that is not a script, or that never ends.
 _LONGEST_STATEMENT = 2**24
 DOT_COMMANDS = (".help", ".tables", ".schema", ".format", ".rows", ".timer", ".quit")
 
-# Whole strings, quoted names, dollar quotes and comments; then an opening mark without its end; then the semicolon.
+# Complete strings, quoted names, dollar quotes and comments; then an opening mark without its end; then the semicolon.
 _TOKEN = re.compile(
     r"""(?P<comment>--[^\n]*|/\*.*?\*/)
     | \b[eE]'(?:\\.|''|[^'\\])*' | '(?:''|[^'])*' | "(?:""|[^"])*" | (?P<tag>\$\w*\$).*?(?P=tag)
@@ -65,10 +65,10 @@ def run_shell(
 ) -> None:
     """Read statements and dot commands until the end of `stdin` or `.quit`, and write each result to `stdout`.
 
-    At a terminal an error is one line on `stderr`, and the shell goes on. A script (`stdin` is no terminal) stops at
-    its first error: `HnasError` or `UsageError`, with the line in the script where DuckDB names one.
+    On a terminal, an error is one line on `stderr` and the shell continues. A script (`stdin` is not a terminal) stops
+    at its first `HnasError` or `UsageError`, with the line in the script if DuckDB reports one.
 
-    Raises `UsageError` for a format that is not one of table, csv, json: Parquet files do not follow one another.
+    Raises `UsageError` for a format other than table, csv and json: Parquet files cannot be concatenated.
     """
     shell = _Shell(connection, stdout, stderr)
     shell.set_format(format)
@@ -79,7 +79,7 @@ def run_shell(
 
 
 def split_statements(text: str) -> tuple[list[str], str]:
-    """The complete statements of `text`, each with its semicolon and what precedes it, and the unfinished rest."""
+    """Return the complete statements of `text`, each with its semicolon and leading text, and the unfinished rest."""
     statements, start = [], 0
     for token in _TOKEN.finditer(text):
         if token["open"]:
@@ -91,12 +91,12 @@ def split_statements(text: str) -> tuple[list[str], str]:
 
 
 def is_blank(text: str) -> bool:
-    """Whether `text` holds nothing but spaces, comments and semicolons."""
+    """Return whether `text` holds nothing but spaces, comments and semicolons."""
     return not _TOKEN.sub(lambda token: "" if token["comment"] or token["end"] else token[0], text).strip()
 
 
 class _Shell:
-    """What one session remembers: the output format and whether to tell times."""
+    """The state of a session: output format, row limit, and timer."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, stdout: TextIO, stderr: TextIO) -> None:
         self._connection = connection
@@ -104,10 +104,10 @@ class _Shell:
         self._stderr = stderr
         self._format: Format = "table"
         self._timer = False
-        self._rows: int | None = None  # as many as `run_query` shows
+        self._rows: int | None = None  # None: the default of `run_query`
 
     def talk(self) -> None:
-        """Converse at a terminal until Ctrl-D or `.quit`."""
+        """Run the shell on a terminal until Ctrl-D or `.quit`."""
         completer = SqlCompleter(self._connection)
         if self._stdout.isatty():
             self._rows = TERMINAL_ROWS
@@ -119,7 +119,7 @@ class _Shell:
             history=_history(),
             completer=completer,
             key_bindings=_enter_at_the_end(),
-            # Where results go into a file, the prompt must not.
+            # If results are redirected to a file, the prompt must not go there.
             output=None if self._stdout.isatty() or not self._stderr.isatty() else create_output(self._stderr),
         )
         while True:
@@ -133,13 +133,13 @@ class _Shell:
                 if not self._obey(text):
                     return
             except KeyboardInterrupt:
-                self._tell("interrupted")
+                self._print_line("interrupted")
             except HnasError as error:
-                self._tell(f"error: {' '.join(str(error).split())}")
+                self._print_line(f"error: {' '.join(str(error).split())}")
             completer.forget()
 
     def follow(self, script: TextIO) -> None:
-        """Execute a script line by line; the first error ends it."""
+        """Execute a script line by line until its first error."""
         pending, first_line = "", 0
         for number, line in enumerate(iter(lambda: script.readline(_LONGEST_STATEMENT), "")):
             if not pending:
@@ -167,13 +167,13 @@ class _Shell:
     def set_format(self, name: str) -> None:
         if name not in SHELL_FORMATS:
             raise UsageError(
-                f"the shell cannot write {name!r}: its formats are {', '.join(SHELL_FORMATS)}"
+                f"the shell cannot write {name!r}; choose from {', '.join(SHELL_FORMATS)}"
                 f"{did_you_mean(name, SHELL_FORMATS)}"
             )
         self._format = cast(Format, name)
 
     def _obey(self, text: str) -> bool:
-        """Carry out a dot command or SQL; False where the shell is to end."""
+        """Execute a dot command or SQL; return False to end the shell."""
         if text.lstrip().startswith("."):
             return self._dot(text.split())
         statements, rest = split_statements(text)
@@ -184,11 +184,11 @@ class _Shell:
         return True
 
     def _execute(self, statement: str, line: int) -> None:
-        """Run one statement, whose text begins on `line` (from 0) of the input."""
+        """Run one statement whose text begins on `line` (from 0) of the input."""
         if is_blank(statement):
             return
         began = time.perf_counter()
-        # Empty lines stand for those above, so that an error names the line of the input.
+        # Empty lines replace the preceding input, so that an error reports the right line.
         rows = run_query(
             self._connection,
             "\n" * line + statement,
@@ -197,9 +197,9 @@ class _Shell:
             max_rows=self._rows,
         )
         if self._rows is not None and rows > self._rows and self._format != "table":
-            self._tell(f"{rows - self._rows:,} more rows ({rows:,} in all); .rows all shows them")
+            self._print_line(f"{rows - self._rows:,} more rows ({rows:,} in all); .rows all shows them")
         if self._timer:
-            self._tell(f"{time.perf_counter() - began:.3f} s")
+            self._print_line(f"{time.perf_counter() - began:.3f} s")
 
     def _dot(self, words: list[str]) -> bool:
         match [word.rstrip(";") for word in words]:
@@ -225,27 +225,27 @@ class _Shell:
                 self._timer = state == "on"
             case _:
                 hint = did_you_mean(words[0], DOT_COMMANDS)
-                raise UsageError(f"unknown command {' '.join(words)!r}: .help lists the commands{hint}")
+                raise UsageError(f"unknown command {' '.join(words)!r}; .help lists the commands{hint}")
         self._stdout.flush()
         return True
 
     def _schema(self, name: str) -> None:
-        """The columns of one view, or of every view where `name` is empty."""
+        """Print the columns of one view, or of every view if `name` is empty."""
         views = list_columns(self._connection)
         if name and name not in views:
-            raise UsageError(f"there is no view {name!r}: the views are {', '.join(views)}{did_you_mean(name, views)}")
+            raise UsageError(f"unknown view {name!r}; choose from {', '.join(views)}{did_you_mean(name, views)}")
         for view in [name] if name else views:
             width = max(map(len, (column for column, _ in views[view])))
             self._stdout.write(f"{view}\n")
             self._stdout.writelines(f"  {column.ljust(width)}  {kind}\n" for column, kind in views[view])
 
-    def _tell(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         self._stderr.write(f"{printable(line)}\n")
         self._stderr.flush()
 
 
 def list_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[str, str]]]:
-    """The columns (name, type) of every view and table, in their order."""
+    """Return the columns (name, type) of every view and table, in order."""
     views: dict[str, list[tuple[str, str]]] = {}
     rows = connection.sql(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() "
@@ -257,20 +257,20 @@ def list_columns(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[
 
 
 def _history() -> History:
-    """The history file, `$HNAS_HISTORY` or one under ~/.local/state; in memory where it cannot be written."""
+    """Return the history file, `$HNAS_HISTORY` or one under ~/.local/state; in memory if it cannot be written."""
     try:
         named = os.environ.get("HNAS_HISTORY")
         path = Path(named) if named else Path.home() / ".local" / "state" / "hnas" / "sql_history"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
             pass
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: no home directory
         return InMemoryHistory()
     return FileHistory(str(path))
 
 
 def _enter_at_the_end() -> KeyBindings:
-    """Enter sends a finished statement, a dot command or nothing at all; otherwise it begins a line."""
+    """Make Enter submit a complete statement, a dot command or empty input, and otherwise begin a new line."""
     bindings = KeyBindings()
 
     @bindings.add("enter")
@@ -286,18 +286,18 @@ def _enter_at_the_end() -> KeyBindings:
 
 
 class SqlCompleter(Completer):
-    """Completes names of columns and views, SQL keywords, and dot commands at the start of the input."""
+    """Completes column and view names, SQL keywords, and dot commands at the start of the input."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._names: tuple[dict[str, list[str]], list[str]] | None = None
 
     def forget(self) -> None:
-        """Look the names up again: a statement may have changed them."""
+        """Forget the names, which a statement may have changed."""
         self._names = None
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
-        """Columns and views before keywords; after `view.` the columns of that view."""
+        """Yield columns and views before keywords; after `view.`, the columns of that view."""
         before = document.text_before_cursor
         if re.fullmatch(r"\s*\.\w*", before):
             typed = before.strip()

@@ -1,4 +1,4 @@
-"""Where the result of a query goes: a file whose name says what is in it, or standard output."""
+"""The destination of a query's result: standard output, or a file whose suffix determines the format."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hnas.pipeline.console.streams import discard
 
 Format = Literal["table", "csv", "json", "parquet"]
 
-#: What the end of a file's name says about its content.
+#: The format for each file suffix.
 SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".json": "json", ".txt": "table"}
-# Names of contents that hnas does not write.
+# Suffixes of formats that hnas does not write.
 _OTHER_SUFFIXES = (
     *(".gz", ".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z"),
     *(".tsv", ".tab", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".feather", ".arrow", ".orc", ".avro"),
@@ -26,56 +26,56 @@ _OTHER_SUFFIXES = (
 
 
 def output_format(output: Path | None, format: Format | None) -> Format:  # noqa: A002
-    """The format of a result that goes to `output`: the one asked for, else what the file's name says.
+    """Return the format of a result written to `output`: `format` if given, or the one of the file's suffix.
 
-    Raises `UsageError` where the name says something else than the format, or nothing and none is asked for.
+    Raises `UsageError` if the suffix contradicts `format`, or neither determines a format.
     """
     if output is None:
         return format or "table"
     suffix = output.suffix.lower()
-    said = SUFFIXES.get(suffix)
-    asked = format or said
+    suffix_format = SUFFIXES.get(suffix)
+    chosen = format or suffix_format
     advice = f"end it with {', '.join(SUFFIXES)} (a table)"
     if suffix in _OTHER_SUFFIXES:
-        raise UsageError(f"--output {output} ends with {suffix}, which hnas does not write; {advice}")
-    if asked is None:
-        raise UsageError(f"--output {output} does not say in its name how to write it; {advice}, or give --format")
-    if format is not None and said not in (None, format):
-        raise UsageError(f"--output {output} ends as {said} does, and --format says {format}; drop one of the two")
-    return asked
+        raise UsageError(f"--output {output} ends in {suffix}, which hnas does not write; {advice}")
+    if chosen is None:
+        raise UsageError(f"--output {output} has no suffix that determines the format; {advice}, or give --format")
+    if format is not None and suffix_format not in (None, format):
+        raise UsageError(f"--output {output} ends in {suffix}, but --format is {format}; drop one of the two")
+    return chosen
 
 
 @contextlib.contextmanager
 def open_sink(output: Path | None, stdout: TextIO, format: Format) -> Iterator[Any]:  # noqa: A002
-    """The open file that a result is written to: bytes for Parquet, text otherwise."""
+    """Yield the open file that a result is written to: bytes for Parquet, text otherwise."""
     binary, drawn = format == "parquet", format == "table"
     if output is not None:
         with _file(output, binary) as file:
             yield file
         return
     if binary and (stdout.isatty() or not hasattr(stdout, "buffer")):
-        raise UsageError("Parquet is binary: name a file with --output, or send standard output to one")
+        raise UsageError("Parquet is binary; name a file with --output, or redirect standard output to one")
     try:
         stdout.flush()
         with contextlib.nullcontext() if binary or drawn else _exact(stdout):
             yield stdout.buffer if binary else stdout
             stdout.flush()
     except BrokenPipeError:
-        # `| head` has seen enough.
+        # The reader, such as `| head`, has closed the pipe.
         discard(stdout)
     except OSError as error:
         discard(stdout)
         raise HnasError(f"cannot write to standard output: {error.strerror or error}") from error
     except UnicodeEncodeError as error:
         raise HnasError(
-            f"standard output is {error.encoding} and cannot hold {error.object[error.start]!r}: "
+            f"standard output is {error.encoding} and cannot hold {error.object[error.start]!r}; "
             "set PYTHONIOENCODING=utf-8 or use --output"
         ) from error
 
 
 @contextlib.contextmanager
 def _exact(stdout: TextIO) -> Iterator[None]:
-    """Data are refused where the encoding lacks a character: an escape in its place would be another value."""
+    """Reject characters that the encoding lacks: an escape would change the data."""
     if not isinstance(stdout, io.TextIOWrapper):
         yield
         return
@@ -89,12 +89,12 @@ def _exact(stdout: TextIO) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _file(output: Path, binary: bool) -> Iterator[Any]:
-    """`output`, written aside and renamed when complete; pipes and devices (/dev/null) are written as they are."""
+    """Open `output` for atomic writing by a rename; pipes and devices (/dev/null) are written directly."""
     target = output.resolve()
     if target.is_dir():
-        raise UsageError(f"{output} is a folder: --output names a file")
+        raise UsageError(f"{output} is a folder; --output must name a file")
     if not target.parent.is_dir():
-        raise UsageError(f"the folder {output.parent} of --output does not exist: make it first")
+        raise UsageError(f"the folder {output.parent} of --output does not exist; create it first")
     device = target.exists() and not target.is_file()
     aside = target if device else target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -113,5 +113,5 @@ def _file(output: Path, binary: bool) -> Iterator[Any]:
 
 
 def written_text(rows: int, output: Path) -> str:
-    """How many rows of a result are in which file."""
+    """Return how many rows were written to which file."""
     return f"{rows:,} {'row' if rows == 1 else 'rows'} written to {output}"

@@ -1,4 +1,4 @@
-"""The standard streams of a command, and the names that reach it from outside: closed, full, or not UTF-8."""
+"""The standard streams of a command, and its arguments, where they are closed, full, or not UTF-8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hnas.pipeline.io.printable import is_text, printable
 
 
 class _Results(io.FileIO):
-    """Standard output. Its refusals to take more are sentences, told from those of other files by their type."""
+    """Standard output. A failed write raises `HnasError`, to tell it from failures of other files."""
 
     def write(self, data: Any) -> int:
         try:
@@ -26,7 +26,7 @@ class _Results(io.FileIO):
 
 
 class _Remarks(io.FileIO):
-    """Standard error. A remark that a full disk refuses is lost, and the work goes on."""
+    """Standard error. A message that cannot be written, as on a full disk, is lost and the work continues."""
 
     def write(self, data: Any) -> int:
         try:
@@ -38,14 +38,14 @@ class _Remarks(io.FileIO):
 
 
 def open_streams() -> None:
-    """Make the standard streams usable in whatever state the shell left them.
+    """Make the standard streams usable, whatever state the shell left them in.
 
-    A closed stream gets /dev/null in its place, so that no file opened later takes its number: reading ends at once,
-    results are refused as on a full disk, remarks are lost. Text that an encoding lacks is escaped. Streams that a
-    caller has put in place of the process's own stay as they are.
+    A closed stream is replaced by /dev/null, so that no file opened later gets its number. Then reading ends at once,
+    writing results fails as on a full disk, and messages are lost. Characters that the encoding lacks are escaped.
+    Streams that a caller has substituted stay as they are.
     """
     if sys.stdin is None:
-        sys.stdin = open(_null(0, os.O_RDONLY), closefd=False)  # noqa: SIM115 (open as long as the process lives)
+        sys.stdin = open(_null(0, os.O_RDONLY), closefd=False)  # noqa: SIM115 (stays open for the process's lifetime)
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text(_Results(_number(sys.stdout, 1, os.O_RDONLY), "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -64,7 +64,7 @@ def _text(raw: io.FileIO, stream: TextIO | None, *, lines: bool = False) -> io.T
 
 
 def _null(number: int, flags: int) -> int:
-    """A descriptor of /dev/null: `number`, unless another file has that already."""
+    """Return a descriptor of /dev/null: `number`, unless another file already has it."""
     opened = os.open(os.devnull, flags)
     with contextlib.suppress(OSError):
         os.fstat(number)
@@ -76,9 +76,10 @@ def _null(number: int, flags: int) -> int:
 
 @contextlib.contextmanager
 def results() -> Iterator[None]:
-    """Write what a command prints to its end. Raises `HnasError` where standard output refuses it.
+    """Write all output of a command. Raises `HnasError` if standard output cannot be written.
 
-    `BrokenPipeError` passes: the reader has seen enough. Afterwards nothing is left that Python would write at exit.
+    `BrokenPipeError` passes through: the reader has closed the pipe. Afterwards nothing is left for Python to write at
+    exit.
     """
     try:
         try:
@@ -96,7 +97,7 @@ def results() -> Iterator[None]:
 
 
 def discard(stream: TextIO) -> None:
-    """Send what `stream` still buffers nowhere: Python would try to write it at exit, and complain."""
+    """Drop what `stream` still buffers, which Python would otherwise try to write at exit, and complain."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -104,16 +105,16 @@ def discard(stream: TextIO) -> None:
 
 
 def check_names(arguments: Sequence[str]) -> None:
-    """Raise `UsageError` for an argument, or a variable HNAS_*, that is not text.
+    """Raise `UsageError` for an argument, or an HNAS_* variable, that is not text.
 
-    Such a name of a file can neither be stored nor handed to DuckDB.
+    Such a file name can be neither stored nor passed to DuckDB.
     """
     named = {f"the argument {_shown(argument)}": argument for argument in arguments}
     named |= {f"${name} ({_shown(value)})": value for name, value in os.environ.items() if name.startswith("HNAS_")}
     for what, text in named.items():
         if not is_text(text):
             encoding = sys.getfilesystemencoding()
-            advice = "rename what it names" if encoding == "utf-8" else "set PYTHONUTF8=1, or rename what it names"
+            advice = "rename the file" if encoding == "utf-8" else "set PYTHONUTF8=1, or rename the file"
             raise UsageError(f"{what} is not {encoding.upper()} text; {advice}")
 
 
@@ -122,5 +123,5 @@ def _shown(name: str) -> str:
 
 
 def warn(text: str) -> None:
-    """A remark for people, on standard error."""
+    """Print a message for people to standard error."""
     print(printable(text, lines=True), file=sys.stderr, flush=True)

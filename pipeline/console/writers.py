@@ -1,12 +1,12 @@
-"""Write rows as a table, CSV, JSON or Parquet.
+"""Writes rows as a table, CSV, JSON or Parquet.
 
-DuckDB itself turns every value into text, column by column, in the query that is read (`as_text`): it knows each of
-its types (infinite timestamps, 128-bit integers, time zones) and its floats round-trip. Python only quotes and aligns.
-`COPY … TO` would do so for queries alone, not for INSERT … RETURNING or PRAGMA; its Parquet rounds 128-bit integers,
-each sum of integers among them, to doubles, and its CSV has blank lines for NULL and lists that no parser reads.
+DuckDB converts every value to text, column by column, in the query itself (`as_text`): it knows all its types (infinite
+timestamps, 128-bit integers, time zones), and its floats round-trip. Python only quotes and aligns. `COPY … TO` is no
+alternative: it works for queries, but not for INSERT … RETURNING or PRAGMA; its Parquet rounds 128-bit integers,
+including every sum of integers, to doubles; and its CSV has blank lines for NULL and lists that no parser reads.
 
-Non-finite numbers: `inf`, `-inf`, `nan` in tables and CSV. JSON has no such numbers, so there they are the strings
-"inf", "-inf", "nan", inside lists and structs too. CSV holds lists and structs as JSON.
+Non-finite numbers are `inf`, `-inf`, `nan` in tables and CSV. JSON has no such numbers, so they become the strings
+"inf", "-inf", "nan", also inside lists and structs. CSV holds lists and structs as JSON.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _INTEGERS = {f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "smal
 _EXACT = {*_INTEGERS, "integer", "uinteger", "bignum", "decimal"}
 _NESTED = {"list", "array", "struct", "map", "union", "variant"}
 _TIMES = {"timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone"}
-# Arrow holds these in ways that lose what they mean, or Parquet has no place for them.
+# Arrow representations of these types lose their meaning, or Parquet cannot store them.
 _NOT_IN_PARQUET = {"interval", "union", "variant", "bit", "uhugeint", "bignum", "time with time zone"}
 
 Batch = list[list[str | None]]
 
 
 class Column(NamedTuple):
-    """A result column: its name, and how its text is to be read: exact (a number), float, boolean, nested or text."""
+    """A result column: its name and kind of text, one of exact (a number), float, boolean, nested and text."""
 
     name: str
     kind: str
 
     @classmethod
     def of(cls, name: str, duckdb_type: Any) -> Column:
-        """The column of a DuckDB type."""
+        """Return the column for a DuckDB type."""
         type_name = duckdb_type.id
         if type_name in _NESTED or str(duckdb_type) == "JSON":
             return cls(name, "nested")
@@ -56,15 +56,15 @@ class Column(NamedTuple):
 
 
 def as_text(position: int, duckdb_type: Any, *, iso_times: bool) -> str:
-    """The SQL expression of column `position` (from 1) as text; NULL stays NULL.
+    """Return the SQL expression of column `position` (from 1) as text; NULL stays NULL.
 
-    `iso_times` writes timestamps as ISO 8601 has them, with a `T` and minutes in the offset.
+    `iso_times` writes timestamps in ISO 8601, with a `T` and minutes in the offset.
     """
     value = f"#{position}"
     text = f"CAST({value} AS VARCHAR)"
     kind = Column.of("", duckdb_type).kind
     if kind == "float":
-        return f"CASE WHEN isnan({value}) THEN 'nan' ELSE {text} END"  # a negative NaN is '-nan' otherwise
+        return f"CASE WHEN isnan({value}) THEN 'nan' ELSE {text} END"  # otherwise a negative NaN becomes '-nan'
     if kind == "nested":
         return f"CAST(to_json({value}) AS VARCHAR)"
     if iso_times and duckdb_type.id in _TIMES:
@@ -78,7 +78,7 @@ _JSON_STRING_OR_NON_FINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:Infinity|inf|
 
 
 def _valid_json(text: str) -> str:
-    """DuckDB's JSON with its bare Infinity and NaN as strings, as everywhere else in this module."""
+    """Turn the bare Infinity and NaN in DuckDB's JSON into strings, as elsewhere in this module."""
 
     def quoted(match: re.Match[str]) -> str:
         token = match[0]
@@ -90,7 +90,7 @@ def _valid_json(text: str) -> str:
 
 
 def write_csv(columns: list[Column], batches: Iterable[Batch], sink: TextIO) -> int:
-    """RFC 4180 quoting, lines that end in a bare newline; NULL is empty, an empty string is `""`."""
+    """Write CSV with RFC 4180 quoting and bare newlines; NULL is empty, an empty string is `""`."""
 
     def field(text: str | None) -> str:
         if text is None:
@@ -99,7 +99,7 @@ def write_csv(columns: list[Column], batches: Iterable[Batch], sink: TextIO) -> 
             return '"' + text.replace('"', '""') + '"'
         return text
 
-    # A blank line would be no row at all to most readers.
+    # Most readers do not count a blank line as a row.
     null = '""' if len(columns) == 1 else ""
     sink.write(",".join(field(column.name) for column in columns) + "\n")
     rows = 0
@@ -114,7 +114,7 @@ def write_csv(columns: list[Column], batches: Iterable[Batch], sink: TextIO) -> 
 
 
 def write_json(columns: list[Column], batches: Iterable[Batch], sink: TextIO) -> int:
-    """One array, one object a line; where names repeat, the later ones get a suffix (`a_1`)."""
+    """Write one array with one object per line; repeated names get a suffix (`a_1`)."""
 
     def value(kind: str, text: str | None) -> str:
         if text is None:
@@ -142,7 +142,7 @@ def write_json(columns: list[Column], batches: Iterable[Batch], sink: TextIO) ->
 def write_parquet(
     columns: list[tuple[str, Any]], schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: IO[bytes]
 ) -> int:
-    """A row group for each batch, types as they are; `columns` are the names and DuckDB types.
+    """Write one row group per batch with unchanged types; `columns` lists names and DuckDB types.
 
     Raises `UsageError` for a type that Parquet cannot hold.
     """
@@ -165,11 +165,11 @@ def write_parquet(
 
 
 def _no_parquet_type(name: str, duckdb_type: str) -> UsageError:
-    return UsageError(f'Parquet has no type for column "{name}" ({duckdb_type}): cast it, for example to VARCHAR')
+    return UsageError(f'Parquet has no type for column "{name}" ({duckdb_type}); cast it, for example to VARCHAR')
 
 
 def _unique(names: list[str]) -> list[str]:
-    """The names, with a suffix where one comes again: a, a_1, a_2."""
+    """Return the names, with suffixes for repeated ones: a, a_1, a_2."""
     unique: list[str] = []
     for name in names:
         candidate, again = name, 0
@@ -181,10 +181,10 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, max_rows: int | None) -> int:
-    """Aligned columns, numbers to the right, floats with six significant digits.
+    """Write aligned columns, numbers right-aligned, floats with six significant digits.
 
-    A terminal gets 40 rows unless `max_rows` says otherwise, colours, and text columns cut where that makes the table
-    fit; anything else gets whole cells and, without `max_rows`, all rows.
+    A terminal gets colours, 40 rows unless `max_rows` is given, and text columns cut to fit its width. Anything else
+    gets complete cells and, without `max_rows`, all rows.
     """
     terminal = Console(file=sink) if sink.isatty() else None
     if max_rows is None and terminal is not None:
@@ -202,7 +202,7 @@ def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, m
     names = tuple(printable(column.name, lines=True).replace("\n", " ") for column in columns)
     widths = [max(map(_width, cells)) for cells in zip(names, *shown, strict=True)]
     if terminal is not None:
-        # Numbers are never cut, their headers are.
+        # Numbers are never cut, but their headers are.
         numbers = [max(map(_width, cells), default=0) for cells in zip(*shown, strict=True)] or [0] * len(widths)
         least = [
             min(wide, max(LEAST_TEXT, 0 if column.kind in ("text", "nested") else number))
@@ -213,7 +213,7 @@ def write_table(columns: list[Column], batches: Iterable[Batch], sink: TextIO, m
     unicode = _can_encode("─…", sink)
 
     def lines(row: tuple[str | None, ...], style: str = "") -> Iterator[str]:
-        """The lines of a row: more than one where a text has line breaks (EXPLAIN draws its plan that way)."""
+        """Yield the lines of a row: several if a text has line breaks (EXPLAIN draws its plan that way)."""
         for parts in zip_longest(*(("NULL" if cell is None else cell).split("\n") for cell in row), fillvalue=""):
             padded = []
             for column, cell, part, width in zip(columns, row, parts, widths, strict=False):

@@ -1,8 +1,9 @@
-"""Image data sets, opened lazily, and the one batch that every architecture of a run is measured on.
+"""Image data sets that read pixels on demand, and the batch on which every architecture of a run is measured.
 
-A new layout is a module here that `opening` tries. What a batch holds is part of a run's name, so it never changes.
+To add a layout, write a module here and let `opening` try it. The content of a batch is part of a run's name, so it
+must never change.
 
-dataset = open_dataset("cifar10")                  # or "digits", or any path in a layout it knows
+dataset = open_dataset("cifar10")                  # or "digits", or a path in any known layout
 batch = training_batch(dataset, size=64, seed=0)   # decodes 64 images, not 50,000
 batch.images.shape                                 # (64, 3, 32, 32)
 """

@@ -1,8 +1,8 @@
-"""CIFAR-10's and CIFAR-100's own Python batches, which are pickles: read without running what they ask for.
+"""CIFAR-10's and CIFAR-100's Python batches, which are pickles, read without running anything that they ask for.
 
-A pickle is a program that calls what it names. The few names that such a file contains are answered with stand-ins
-that only remember what they are given, everything else is refused: a file gets neither at Python's functions nor at
-numpy's own unpickling, whose C code trusts the state of a dtype.
+A pickle is a program that calls what it names. Here the few names that occur in such a file resolve to stand-ins that
+only remember their arguments, and everything else is refused. A file can reach neither Python's functions nor numpy's
+own unpickling, whose C code trusts the state of a dtype.
 """
 
 from __future__ import annotations
@@ -46,13 +46,12 @@ _LAYOUTS = (
 
 
 def read_folder(folder: Path) -> StoredDataset | None:
-    """None where neither `folder` nor the subfolder that CIFAR's archive unpacks to holds two or more of the files.
+    """Return the data set; None if neither `folder` nor the subfolder of CIFAR's archive holds two or more batch files.
 
     Keeps the pixels in memory: 150 MB for the training split of either data set.
 
-    Raises:
-        UsageError: some batches are there and others are missing.
-        HnasError: a batch is truncated, asks for anything but numpy arrays, or holds something else than images.
+    Raises `UsageError` if some batches are missing, and `HnasError` if a batch is truncated, asks for anything but
+    numpy arrays, or holds something other than images.
     """
     for layout in _LAYOUTS:
         needed = (*layout.train, layout.test, layout.meta)
@@ -63,16 +62,16 @@ def read_folder(folder: Path) -> StoredDataset | None:
 
 
 def find_files(folder: Path, archive: str, needed: tuple[str, ...], title: str) -> Path | None:
-    """`folder` or its subfolder `archive`, whichever has all files that are `needed`; None where neither has two.
+    """Return `folder` or its subfolder `archive`, whichever holds all `needed` files; None if neither holds two.
 
-    Two of them, because a file may well be called train, or meta, in a folder of another layout. Raises `UsageError`
-    where some are missing.
+    One file is not enough, because a folder of another layout may hold a file called train or meta. Raises `UsageError`
+    if some files are missing.
     """
     for place in (folder, folder / archive):
         missing = [name for name in needed if not (place / name).is_file()]
         if len(needed) - len(missing) >= 2:
             if missing:
-                raise UsageError(f"{printable(place)} lacks {', '.join(missing)}: {title} {', '.join(needed)}.")
+                raise UsageError(f"{printable(place)} lacks {', '.join(missing)}; {title} {', '.join(needed)}")
             return place
     return None
 
@@ -82,7 +81,7 @@ def _read(folder: Path, layout: _Layout) -> StoredDataset:
     names = _entry(load_batch(meta), layout.names, meta)
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
         raise HnasError(
-            f"{printable(meta)} holds no list of class names under {layout.names.decode()}: get the file again."
+            f"{printable(meta)} holds no list of class names under {layout.names.decode()}; get the file again"
         )
     classes = tuple(name.decode("utf-8", errors="replace") for name in names)
     train = _split(folder, layout.train, layout)
@@ -96,9 +95,7 @@ def _split(folder: Path, names: tuple[str, ...], layout: _Layout) -> StoredSplit
         batch = load_batch(path)
         data = numbers(_entry(batch, b"data", path))
         if not are_images(data, _SIDE):
-            raise HnasError(
-                f"{printable(path)} has something else than uint8 rows of {3 * _SIDE**2} pixels: get the file again."
-            )
+            raise HnasError(f"{printable(path)} must hold uint8 rows of {3 * _SIDE**2} pixels; get the file again")
         targets = checked_labels(numbers(_entry(batch, layout.labels, path)), len(data), path)
         files.append((printable(path), count))
         count += len(data)
@@ -108,49 +105,48 @@ def _split(folder: Path, names: tuple[str, ...], layout: _Layout) -> StoredSplit
 
 
 def are_images(data: np.ndarray | None, side: int) -> TypeGuard[np.ndarray]:
-    """Whether `data` (n, 3 side²) holds uint8 rows of pixels."""
+    """Return whether `data` (n, 3 side²) holds uint8 rows of pixels."""
     return data is not None and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3 * side**2
 
 
 def checked_labels(labels: np.ndarray | None, count: int, path: Path) -> np.ndarray:
-    """`labels` (count,). Raises `HnasError` unless they are whole numbers, one for each image."""
+    """Return `labels` (count,). Raises `HnasError` unless they are integers, one for each image."""
     if labels is None or labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise HnasError(
-            f"{printable(path)} has not one integer label for each of its {count} images: get the file again."
+            f"{printable(path)} must hold one integer label for each of its {count} images; get the file again"
         )
     return labels
 
 
 def _entry(batch: dict[Any, Any], key: bytes, path: Path) -> Any:
     if key not in batch:
-        raise HnasError(f"{printable(path)} has no entry {key.decode()}: a file of CIFAR's Python batches is needed.")
+        raise HnasError(f"{printable(path)} has no entry {key.decode()}; give a file of CIFAR's Python batches")
     return batch[key]
 
 
 def load_batch(path: Path) -> dict[Any, Any]:
-    """The dictionary that a batch or meta file holds, with keys in bytes, as Python 2 wrote them.
+    """Return the dictionary in a batch or meta file; its keys are bytes, as Python 2 wrote them.
 
-    Raises:
-        HnasError: the file is no whole pickle of a dictionary, or asks for any global but the few that build numpy
-            arrays (which is refused without importing or calling it).
+    Raises `HnasError` if the file is not a complete pickle of a dictionary, or asks for any global other than the few
+    that build numpy arrays. Such a global is neither imported nor called.
     """
     try:
         with path.open("rb") as file:
             batch = _ArrayUnpickler(file, path).load()
     except (HnasError, OSError):
         raise
-    except Exception as error:  # a pickle program can fail in any way that Python can
+    except Exception as error:  # a damaged pickle can raise anything
         raise HnasError(
-            f"{printable(path)} is not a whole pickle ({printable(str(error)) or type(error).__name__}): "
-            "a file of CIFAR's Python batches is needed; get it again."
+            f"{printable(path)} is not a complete pickle ({printable(str(error)) or type(error).__name__}); "
+            "get the file of CIFAR's Python batches again"
         ) from error
     if not isinstance(batch, dict):
-        raise HnasError(f"{printable(path)} holds no dictionary: a file of CIFAR's Python batches is needed.")
+        raise HnasError(f"{printable(path)} holds no dictionary; give a file of CIFAR's Python batches")
     return batch
 
 
 class _Dtype:
-    """Stands in for numpy.dtype: `code` is its type and size, such as u1."""
+    """Stands in for numpy.dtype; `code` is type and size, such as u1."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else code
@@ -173,17 +169,17 @@ def _reconstruct(*_: object) -> _Array:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    # What protocol 2 calls to write bytes. Other codecs could expand without bound, or import modules.
+    # Protocol 2 writes bytes as a call of this function. Other codecs could expand without bound or import modules.
     if encoding != "latin1":
         raise ValueError(f"the encoding {encoding}")
     return text.encode("latin1")
 
 
 def numbers(value: object) -> np.ndarray | None:
-    """The array that a batch holds as an array or a list; None where it is neither, or not of whole numbers."""
+    """Return the array given as an array or list in a batch; None if it is neither, or does not hold integers."""
     try:
         if isinstance(value, list):
-            # Nothing but numbers: lists of one list over and over, some bytes in a pickle, could unfold without end.
+            # Integers only: nested references to one list, a few bytes in a pickle, could expand without bound.
             return np.array(value) if all(type(item) is int for item in value) else None
         if not isinstance(value, _Array) or value.dtype.code[0] not in "iu":
             return None
@@ -202,7 +198,7 @@ _GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-# Python's own unpickler: the one in C makes room for 2³¹ memories where some bytes of a file ask for it.
+# The pure-Python unpickler: the C one allocates a memo of 2³¹ slots if a few bytes of a file ask for it.
 class _ArrayUnpickler(pickle._Unpickler):
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="bytes")
@@ -213,6 +209,6 @@ class _ArrayUnpickler(pickle._Unpickler):
             return _GLOBALS[module, name]
         except KeyError:
             raise HnasError(
-                f"{printable(self.path)} asks for {printable(f'{module}.{name}')}, which was refused and not run: "
-                "only the numpy arrays of CIFAR's Python batches are read from a pickle."
+                f"{printable(self.path)} asks for {printable(f'{module}.{name}')}, which was refused and not run; "
+                "hnas reads only the numpy arrays of CIFAR's Python batches from a pickle"
             ) from None

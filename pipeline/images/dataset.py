@@ -1,4 +1,4 @@
-"""A data set in memory's view: labels now, pixels when asked for; its normalisation; the batch of a run."""
+"""An image data set: labels in memory, pixels on demand, normalisation, and the batch of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hnas.pipeline.io.checksums import batch_digest
 
 Triple = tuple[float, float, float]
 
-# Mean and standard deviation in grey levels 0..255, as NAS-Bench-201 trains with.
+# Mean and standard deviation in grey levels 0..255, as in NAS-Bench-201's training.
 _NORMALISATION: dict[str, tuple[Triple, Triple]] = {
     "cifar10": ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
     "cifar100": ((129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
@@ -27,7 +27,7 @@ _COLOUR_PROBES = 16
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split: `labels` int64 (n,), each in 0..classes-1, and images of size x size pixels read on demand."""
+    """One split: `labels` int64 (n,), each in 0..classes-1, and images of size × size pixels, read on demand."""
 
     labels: Labels
     source: Source
@@ -38,17 +38,16 @@ class Split:
         return len(self.labels)
 
     def images(self, indices: NDArray[np.integer]) -> Pixels:
-        """uint8 (k, 3, size, size) in the order of `indices` (k,). Nothing else is decoded, and nothing is kept.
+        """Return uint8 (k, 3, size, size) in the order of `indices` (k,). Decodes nothing else and caches nothing.
 
-        Cost: from Parquet, reading each row group that holds one of the rows, so ask for many rows at once.
+        Cost: from Parquet, each row group that holds one of the rows is read, so ask for many rows at once.
 
-        Raises:
-            UsageError: an index outside 0..n-1, or an image of another size where no size was asked for.
-            HnasError: an image that cannot be read.
+        Raises `UsageError` for an index outside 0..n-1, or an image of another size if no image size was set, and
+        `HnasError` for an image that cannot be read.
         """
         rows: Indices = np.asarray(indices, dtype=np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            raise UsageError(f"The images asked for run from {rows.min()} to {rows.max()}: 0 to {len(self) - 1} exist.")
+            raise UsageError(f"image indices must be 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}")
         images = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
         for slot, (row, stored) in enumerate(zip(rows.tolist(), self.source.read(rows), strict=True)):
             pixels = decode(stored, partial(self.source.where, row))
@@ -57,7 +56,7 @@ class Split:
             if pixels.shape != images.shape[1:]:
                 raise UsageError(
                     f"{self.source.where(row)} has {pixels.shape[2]}x{pixels.shape[1]} pixels where the first image "
-                    f"has {self.size}x{self.size}: pass --image-size to bring all images to one size."
+                    f"has {self.size}x{self.size}; pass --image-size to bring all images to one size"
                 )
             images[slot] = pixels
         return images
@@ -65,7 +64,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """A data set for classification; images are `size` x `size`, `classes` are in label order."""
+    """A data set for classification. Images have `size` × `size` pixels; `classes` are in label order."""
 
     name: str
     classes: tuple[str, ...]
@@ -82,8 +81,8 @@ class ImageDataset:
     def std(self) -> Triple:
         """Standard deviation of each channel, in units of pixel / 255, at least one grey level.
 
-        Known for CIFAR and ImageNet16-120; otherwise computed once over at most 10,000 evenly spaced images of the
-        training split, on first use.
+        A constant for CIFAR and ImageNet16-120. Otherwise computed on first use over at most 10,000 evenly spaced
+        images of the training split.
         """
         return self._moments[1]
 
@@ -94,10 +93,9 @@ class ImageDataset:
 
     @cached_property
     def flip(self) -> bool:
-        """Whether a horizontal mirror keeps an image's class: colour photographs yes, grey digits no.
+        """Whether a horizontal flip preserves an image's class: true for colour photographs, false for grey digits.
 
-        Where the name does not tell, a data set counts as photographs if any of 16 evenly spaced training images has
-        colour.
+        A data set with an unknown name counts as photographs if any of 16 evenly spaced training images has colour.
         """
         if self.name in _NORMALISATION:
             return True
@@ -107,7 +105,7 @@ class ImageDataset:
     def normalise(self, images: Pixels) -> NDArray[np.float32]:
         """(pixel / 255 - mean) / std: uint8 (k, 3, H, W) -> float32 of that shape.
 
-        Computed in float64 for the 256 grey levels and rounded once, so it is the same to the bit on any machine.
+        Computed in float64 for the 256 grey levels and rounded once, so the result is bit-identical on any machine.
         """
         levels = np.arange(256) / 255
         result = np.empty(images.shape, dtype=np.float32)
@@ -119,7 +117,7 @@ class ImageDataset:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """`images` float32 (m, 3, H, W), normalised; `labels` int64 (m,); `digest`, 16 hexadecimal digits of both."""
+    """`images` float32 (m, 3, H, W), normalised; `labels` int64 (m,); `digest`, a 16-digit hexadecimal hash of both."""
 
     images: NDArray[np.float32]
     labels: Labels
@@ -127,24 +125,23 @@ class Batch:
 
 
 def training_batch(dataset: ImageDataset, size: int, seed: int) -> Batch:
-    """`size` distinct images of the training split, drawn uniformly; the same for the same arguments anywhere.
+    """Draw `size` distinct images of the training split uniformly, the same everywhere for the same arguments.
 
-    A smaller batch with the same seed is the beginning of a larger one.
+    A smaller batch with the same seed is a prefix of a larger one.
 
-    Raises:
-        UsageError: size < 1, size larger than the split, or a negative seed.
-        HnasError: one of the images cannot be read.
+    Raises `UsageError` if `size` is less than 1 or larger than the split, or `seed` is negative, and `HnasError` if
+    one of the images cannot be read.
     """
     count = len(dataset.train)
     if not 1 <= size <= count:
-        raise UsageError(f"A batch of {size} images cannot be drawn from {dataset.name}: it takes 1 to {count}.")
+        raise UsageError(f"the batch size for {dataset.name} must be between 1 and {count}, got {size}")
     return _batch(dataset, shuffled(count, seed)[:size])
 
 
 def further_batch(dataset: ImageDataset, size: int, seed: int, *, beside: int) -> Batch | None:
-    """The `size` images that follow the batch of `beside` images of the same seed, or as many as there are.
+    """Return the `size` images that follow the batch of `beside` images with the same seed, or as many as are left.
 
-    None where the batch has all. Raises as `training_batch`.
+    None if the batch holds all images. Raises the errors of `training_batch`.
     """
     rows = shuffled(len(dataset.train), seed)[beside : beside + size]
     return _batch(dataset, rows) if len(rows) else None
@@ -157,29 +154,26 @@ def _batch(dataset: ImageDataset, rows: Indices) -> Batch:
 
 
 def shuffled(count: int, seed: int) -> Indices:
-    """A permutation (count,) of 0..count-1.
+    """Return a permutation (count,) of 0..count-1.
 
-    Sorts PCG64's raw words, which numpy keeps the same for ever; what `Generator.permutation` makes of them may
-    change with a numpy release.
-
-    Raises:
-        UsageError: a negative seed.
+    Sorts PCG64's raw words, which numpy guarantees to stay the same; `Generator.permutation` may change with a numpy
+    release. Raises `UsageError` for a negative seed.
     """
     if seed < 0:
-        raise UsageError(f"The seed {seed} is negative: seeds are 0 or larger.")
+        raise UsageError(f"the seed must be at least 0, got {seed}")
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable").astype(np.int64)
 
 
 def _evenly_spaced(count: int, most: int) -> Indices:
-    taken = min(count, most)
-    return np.arange(taken, dtype=np.int64) * count // taken
+    picked = min(count, most)
+    return np.arange(picked, dtype=np.int64) * count // picked
 
 
 def _channel_moments(split: Split) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of each channel in grey levels, the latter at least 1."""
+    """Return mean and standard deviation of each channel in grey levels, the latter at least 1."""
     rows = _evenly_spaced(len(split), _MOST_IMAGES)
     chunk = max(1, _MOST_BYTES // (3 * split.size**2))
-    # Counts of grey levels are integers: the result does not depend on chunks or on the order of a sum.
+    # Grey-level counts are integers, so the result does not depend on chunks or on the order of a sum.
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(rows), chunk):
         images = split.images(rows[start : start + chunk])

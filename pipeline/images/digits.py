@@ -1,4 +1,4 @@
-"""Handwritten digits that ship with scikit-learn: 1,797 grey images of 8 x 8 pixels, no download."""
+"""The handwritten digits that ship with scikit-learn: 1,797 grey images of 8 × 8 pixels, no download."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SPLIT_SEED = 0
 
 
 def read_digits() -> StoredDataset:
-    """1,500 training and 297 test images (3, 8, 8), each class in both in the same proportion.
+    """Return 1,500 training and 297 test images (3, 8, 8) with equal class proportions.
 
-    Grey 0..16 becomes 0..255, the same in all three channels.
+    Grey levels 0..16 become 0..255, the same in all three channels.
     """
-    # The file behind `sklearn.datasets.load_digits`, without scikit-learn's import: that takes as long as torch's.
+    # The file of `sklearn.datasets.load_digits`, read without importing scikit-learn, which takes as long as torch.
     file = str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz"))
     stored = np.loadtxt(file, dtype=np.int64, delimiter=",")
     grey, labels = stored[:, :-1].reshape(-1, 8, 8), stored[:, -1]
@@ -33,7 +33,7 @@ def read_digits() -> StoredDataset:
 
 
 def _stratified(labels: Labels, size: int) -> np.ndarray:
-    """`size` sorted rows with the class proportions of `labels`, rounded by largest remainder."""
+    """Return `size` sorted rows with the class proportions of `labels`, rounded by largest remainder."""
     counts = np.bincount(labels)
     exact = counts * size / len(labels)
     quotas = np.floor(exact).astype(np.int64)

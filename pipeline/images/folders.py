@@ -16,13 +16,13 @@ from hnas.pipeline.io.input_files import regular_file
 from hnas.pipeline.io.printable import printable
 
 _MOST_BYTES = 2**28
-# Pictures that are not decoded: to pass them over would make another data set of a folder.
+# Formats that are not decoded. Skipping such files silently would change the data set.
 _FOREIGN = (".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".exr", ".dng", ".svg")
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A source with one image a file. The paths are text: there may be millions."""
+    """A source with one image per file. Paths are text, since there may be millions."""
 
     paths: tuple[str, ...]
 
@@ -35,26 +35,26 @@ class ImageFiles:
 
 
 def read_image_file(path: str) -> bytes:
-    """The bytes of an image file. Raises `HnasError` where it cannot be read, or is too large to be one."""
+    """Return the bytes of an image file. Raises `HnasError` if it cannot be read, or is too large to be an image."""
     try:
         file = Path(path)
         regular_file(file, "an image file")
         if file.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{printable(path)} has more than {_MOST_BYTES:,} bytes: make it smaller.")
+            raise UsageError(f"{printable(path)} has more than {_MOST_BYTES:,} bytes; make it smaller")
         return file.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise HnasError(f"{printable(path)} cannot be read ({reason}): a readable image file is needed.") from error
+        raise HnasError(f"{printable(path)} cannot be read ({reason}); give a readable image file") from error
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is called like an image, of a format that is read or not."""
+    """Return whether a file has an image suffix, of a supported format or not."""
     return os.path.splitext(name)[1].lower() in (*SUFFIXES, *_FOREIGN)  # noqa: PTH122 (there may be millions)
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """What is in a folder, by name and sorted; hidden files left out. `fault` is why it can be no class folder."""
+    """The content of a folder, sorted by name, without hidden files; `fault` is why it cannot be a class folder."""
 
     path: Path
     folders: tuple[str, ...]
@@ -75,54 +75,53 @@ class _Folder:
 
 
 def read_folder(folder: Path) -> StoredDataset | None:
-    """None where `folder` holds no class folders. Classes and files are sorted by name.
+    """Return the data set; None if `folder` has no class folders. Classes and files are sorted by name.
 
-    Raises:
-        UsageError: a class folder without images, with folders or with files in it that are no images; a class that
-            only the test split has; folders that are called like splits and are none, or two for one split.
+    Raises `UsageError` for a class folder that is empty or holds subfolders or files other than images; for a class
+    that only the test split has; and for folders named like a split that are none, or two folders for the same split.
     """
     root = _scan(folder)
     shown = root.shown
-    # A class may be called train: a split has folders in it, a class has images.
+    # A class may be called train: a split contains folders, a class contains images.
     named = {name: _scan(folder / name) for name in root.folders if role(name)}
-    splits = by_role({name: found for name, found in named.items() if found.folders}, shown)
+    splits = by_role({name: inner for name, inner in named.items() if inner.folders}, shown)
     train = splits.pop(TRAIN, None)
     if train is not None:
         if not splits:
             _no_other_split(root)
         classes = train.subfolders
     else:
-        for found in splits.values():
-            if found.holds_classes:
-                raise UsageError(f"{found.shown} is a split, but {shown} has no training split beside it: add train.")
+        for inner in splits.values():
+            if inner.holds_classes:
+                raise UsageError(f"{inner.shown} is a split, but {shown} has no training split; add a folder train")
         classes = root.subfolders
         _no_split_among(classes, shown)
-    if not any(found.images for found in classes):
+    if not any(inner.images for inner in classes):
         return None
-    names = tuple(found.path.name for found in classes)
+    names = tuple(inner.path.name for inner in classes)
     tests = [splits[meant].subfolders for meant in (TEST, VALIDATION) if train is not None and meant in splits]
-    return StoredDataset(names, _split(classes, names), tuple(_split(found, names) for found in tests))
+    return StoredDataset(names, _split(classes, names), tuple(_split(inner, names) for inner in tests))
 
 
 def _no_other_split(root: _Folder) -> None:
-    """Raise `UsageError` where a folder beside the training split holds classes, and no name says which split it is."""
+    """Raise `UsageError` if a folder next to the training split holds classes but is not named like a split."""
     for name in root.folders:
         if role(name) is None and _scan(root.path / name).holds_classes:
             raise UsageError(
-                f"{root.shown} holds class folders in {printable(name)}, which is no name of a split: call it test or "
-                "validation, or move it elsewhere."
+                f"{root.shown} holds class folders in {printable(name)}, whose name is not that of a split; call it "
+                "test or validation, or move it elsewhere"
             )
 
 
 def _no_split_among(classes: list[_Folder], shown: str) -> None:
-    """Raise `UsageError` where images that are not sorted into classes would become a class called test."""
-    named = [found for found in classes if found.images and looks_like_a_split(found.path.name)]
-    # A train may be a class among others; what is called test or val is none.
-    alone = [found for found in named if role(found.path.name) != TRAIN or len(named) == len(classes)]
+    """Raise `UsageError` if images that are not sorted into classes would become a class called test."""
+    named = [inner for inner in classes if inner.images and looks_like_a_split(inner.path.name)]
+    # train may be one class among others, but test or val is never a class.
+    alone = [inner for inner in named if role(inner.path.name) != TRAIN or len(named) == len(classes)]
     if alone:
         raise UsageError(
-            f"{alone[0].shown} is called like a split and holds images without class folders: in a folder called "
-            f"{KNOWN}, put them into a folder for each class; rename it if it is a class, or move it out of {shown}."
+            f"{alone[0].shown} is named like a split but holds images without class folders; in a folder called "
+            f"{KNOWN}, put images into one folder per class; rename it if it is a class, or move it out of {shown}"
         )
 
 
@@ -132,16 +131,16 @@ def _split(class_folders: list[_Folder], names: tuple[str, ...]) -> StoredSplit:
     for folder in class_folders:
         if folder.path.name not in names:
             raise UsageError(
-                f"{folder.shown} is a class of the test split only: its images need a folder in the training split too."
+                f"{folder.shown} is a class of the test split only; add a folder of that class to the training split"
             )
         if folder.fault:
             raise UsageError(folder.fault)
         if folder.folders:
             nested = printable(folder.path / folder.folders[0])
-            raise UsageError(f"{nested} is a folder inside a class folder: put its images right into {folder.shown}.")
+            raise UsageError(f"{nested} is a folder inside a class folder; put its images directly into {folder.shown}")
         if not folder.images:
             raise UsageError(
-                f"The class folder {folder.shown} holds no images: remove it or add {', '.join(SUFFIXES)} files."
+                f"the class folder {folder.shown} holds no images; remove it or add {', '.join(SUFFIXES)} files"
             )
         paths += [os.path.join(folder.path, name) for name in folder.images]  # noqa: PTH118 (there may be millions)
         labels += [names.index(folder.path.name)] * len(folder.images)
@@ -160,7 +159,7 @@ def _scan(folder: Path) -> _Folder:
             elif suffix in SUFFIXES:
                 images.append(entry.name)
                 if not entry.is_file():
-                    faults.append(f"{printable(entry.path)} is no regular file: an image file is needed.")
+                    faults.append(f"{printable(entry.path)} is not a regular file; give an image file")
             elif suffix in _FOREIGN:
-                faults.append(f"{printable(entry.path)} has a format that is not read: convert it to PNG or JPEG.")
+                faults.append(f"{printable(entry.path)} has an unsupported format; convert it to PNG or JPEG")
     return _Folder(folder, tuple(sorted(folders)), tuple(sorted(images)), min(faults, default=None))

@@ -1,7 +1,7 @@
 """ImageNet16-120: the first 120 classes of ImageNet at 16 × 16 pixels, from the files of downsampled ImageNet.
 
-The files are pickles like CIFAR's, and read in the same safe way. Labels run from 1 to 1000; NAS-Bench-201 trains on
-the first 120 of them and tests on the validation file.
+The files are pickles like CIFAR's and are read just as safely. Labels run from 1 to 1000; NAS-Bench-201 trains on the
+first 120 of them and tests on the validation file.
 
 Source: Chrabaszcz, Loshchilov and Hutter, "A Downsampled Variant of ImageNet as an Alternative to the CIFAR datasets",
 2017; Dong and Yang, "NAS-Bench-201", ICLR 2020.
@@ -27,13 +27,12 @@ _TEST = "val_data"
 
 
 def read_folder(folder: Path) -> StoredDataset | None:
-    """None where neither `folder` nor a subfolder ImageNet16 holds two or more of the files.
+    """Return the data set; None if neither `folder` nor a subfolder ImageNet16 holds two or more of the files.
 
     Keeps the pixels of the 120 classes in memory, 116 MB, and reads one file of 98 MB at a time.
 
-    Raises:
-        UsageError: some files are there and others are missing.
-        HnasError: a file is truncated, asks for anything but numpy arrays, or holds something else than images.
+    Raises `UsageError` if some files are missing, and `HnasError` if a file is truncated, asks for anything but numpy
+    arrays, or holds something other than images.
     """
     place = find_files(folder, FOLDER, (*_TRAIN, _TEST), "ImageNet16 is")
     if place is None:
@@ -50,13 +49,11 @@ def _split(folder: Path, names: tuple[str, ...]) -> StoredSplit:
         data = numbers(batch.get("data"))
         if not are_images(data, _SIDE):
             raise HnasError(
-                f"{printable(path)} has no uint8 rows of {3 * _SIDE**2} pixels under data: get the file again."
+                f"{printable(path)} has no uint8 rows of {3 * _SIDE**2} pixels under data; get the file again"
             )
         targets = checked_labels(numbers(batch.get("labels")), len(data), path)
         if len(targets) and not 1 <= int(targets.min()) <= int(targets.max()) <= 1000:
-            raise HnasError(
-                f"{printable(path)} has labels outside 1 to 1000: a file of downsampled ImageNet is needed."
-            )
+            raise HnasError(f"{printable(path)} has labels outside 1 to 1000; give a file of downsampled ImageNet")
         kept = targets <= CLASSES
         files.append((printable(path), count))
         count += int(kept.sum())

@@ -1,4 +1,4 @@
-"""`open_dataset`: find a data set, recognise its layout, check its labels and its image size."""
+"""`open_dataset`: finds a data set, recognises its layout, and checks its labels and image size."""
 
 from __future__ import annotations
 
@@ -28,24 +28,23 @@ _SIZES = (4, 1024)
 
 
 def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
-    """The data set that `spec` names, with its labels read and no image decoded but the first.
+    """Open the data set that `spec` names: read its labels, and decode no image but the first.
 
-    `spec` is `digits` (ships with scikit-learn), `cifar10`, `cifar100` or `imagenet16-120` (a folder of that name
-    under $HNAS_DATA, else data/downloads, where `hnas fetch` puts it), in any spelling such as `CIFAR-10`, or a path:
-    Hugging Face Parquet, class folders, CIFAR's or ImageNet16's Python batches, told apart by their content. A path's
-    data set is named after its folder, or its file without the suffix, in lower case.
+    `spec` is `digits` (ships with scikit-learn); `cifar10`, `cifar100` or `imagenet16-120`, in any spelling such as
+    `CIFAR-10` (a folder of that name under $HNAS_DATA or data/downloads, where `hnas fetch` puts it); or a path to
+    Hugging Face Parquet, class folders, or CIFAR's or ImageNet16's Python batches, recognised by their content. A data
+    set given by path is named after its folder, or after its file without the suffix, in lower case.
 
-    With `image_size` every image becomes image_size x image_size pixels (bilinear); without it they must all be
-    square and of one size, which is checked on each image as it is read.
+    With `image_size`, every image is resized to image_size × image_size pixels (bilinear). Without it, all images must
+    be square and of one size, which is checked whenever an image is read.
 
-    Raises:
-        UsageError: an unknown name, a path that does not exist or holds none of these layouts, one class only,
-            `image_size` outside 4..1024, or a first image that is not square where no `image_size` is given.
-        HnasError: a file that cannot be read, or labels other than 0..classes-1 in a training split.
+    Raises `UsageError` for an unknown name, a path that does not exist or has none of these layouts, a single class,
+    an `image_size` outside 4..1024, or a first image that is not square if no `image_size` is given. Raises `HnasError`
+    for a file that cannot be read, or training labels other than 0..classes-1.
     """
     smallest, largest = _SIZES
     if image_size is not None and not smallest <= image_size <= largest:
-        raise UsageError(f"The image size {image_size} is out of bounds: it takes {smallest} to {largest} pixels.")
+        raise UsageError(f"the image size must be between {smallest} and {largest} pixels, got {image_size}")
     spec = _known_name(spec)
     if spec == "digits":
         return _dataset("digits", read_digits(), image_size, "digits")
@@ -53,23 +52,23 @@ def open_dataset(spec: str, *, image_size: int | None = None) -> ImageDataset:
         path = _located(spec)
         name = _utf8(dataset_name(str(path)), path)
         stored = _read(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~name where there is no such user
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~name for an unknown user
         reason = getattr(error, "strerror", None) or error
         raise HnasError(
-            f"The data set {printable(spec)} cannot be read ({reason}): a readable file or folder is needed."
+            f"the data set {printable(spec)} cannot be read ({reason}); give a readable file or folder"
         ) from error
     return _dataset(name, stored, image_size, printable(path))
 
 
 def _known_name(spec: str) -> str:
-    """The name of a data set that `spec` is another spelling of, unless something lies at that path; else `spec`."""
+    """Return the canonical name if `spec` is a spelling of it and no file lies at that path; otherwise `spec`."""
     name = canonical_dataset(spec)
-    known = name in ("digits", *NAMED)
-    return name if known and (spec == name or not Path(spec).exists()) else spec
+    recognised = name in ("digits", *NAMED)
+    return name if recognised and (spec == name or not Path(spec).exists()) else spec
 
 
 def data_folder() -> Path:
-    """The folder that holds data sets under their names: $HNAS_DATA, else data/downloads."""
+    """Return the folder that holds data sets by name: $HNAS_DATA or data/downloads."""
     return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_DATA).expanduser()
 
 
@@ -78,8 +77,8 @@ def _utf8(name: str, path: Path) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"{printable(path)} has a name that is not UTF-8, and its data set would be called so: rename it, or give "
-            "a link to it."
+            f"{printable(path)} has a name that is not UTF-8, so its data set would have that name too; rename it, or "
+            "give a link to it"
         ) from error
     return name
 
@@ -90,15 +89,15 @@ def _located(spec: str) -> Path:
         if where.is_dir():
             return where
         raise UsageError(
-            f"The data set {spec} was not found: there is no folder {printable(where)}; `hnas fetch {spec}` gets it, "
-            f"or put it at ${DATA_VARIABLE}/{spec} as {_LAYOUTS}, or give its path instead of its name."
+            f"the data set {spec} was not found: there is no folder {printable(where)}; run `hnas fetch {spec}`, "
+            f"put it at ${DATA_VARIABLE}/{spec} as {_LAYOUTS}, or give its path instead of its name"
         )
-    path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would rename what a link names)
+    path = Path(os.path.abspath(Path(spec).expanduser()))  # noqa: PTH100 (resolve() would replace a link's name)
     if not spec or not path.exists():
         raise UsageError(
-            f"There is no data set at {printable(spec) or 'an empty path'}: "
-            f"give digits, {', '.join(NAMED)}, or the path of a file or folder that exists"
-            f"{did_you_mean(spec, ('digits', *NAMED)) or '.'}"
+            f"there is no data set at {printable(spec) or 'an empty path'}; "
+            f"give digits, {', '.join(NAMED)}, or the path of an existing file or folder"
+            f"{did_you_mean(spec, ('digits', *NAMED))}"
         )
     regular_file(path, "a file or a folder with a data set")
     return path
@@ -108,25 +107,25 @@ def _read(path: Path) -> StoredDataset:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return parquet.read_file(path)
-        raise UsageError(f"{printable(path)} is a file but not a .parquet file: a data set is one of {_LAYOUTS}.")
+        raise UsageError(f"{printable(path)} is not a .parquet file; a data set is one of {_LAYOUTS}")
     for read in (parquet.read_folder, cifar.read_folder, imagenet16.read_folder, folders.read_folder):
         stored = read(path)
         if stored is not None:
             return stored
-    raise UsageError(f"{printable(path)} holds no data set in a known layout: it takes {_LAYOUTS}.")
+    raise UsageError(f"{printable(path)} holds no data set in a known layout, one of {_LAYOUTS}")
 
 
 def _dataset(name: str, stored: StoredDataset, image_size: int | None, where: str) -> ImageDataset:
     train = stored.train
     if not len(train.labels):
-        raise UsageError(f"{where} has no training images: at least one of each class is needed.")
+        raise UsageError(f"{where} has no training images; give at least one of each class")
     classes = stored.classes or _numbered(train)
     _check_range(train, classes)
     present = np.unique(train.labels)
     if len(present) < 2:
         raise UsageError(
-            f"{where} has training images of one class only ({printable(classes[int(present[0])])}): "
-            "two or more are needed."
+            f"{where} has training images of one class only ({printable(classes[int(present[0])])}); "
+            "give two or more classes"
         )
     test = next((split for split in stored.tests if len(split.labels) and (split.labels != -1).any()), None)
     if test is not None:
@@ -143,14 +142,14 @@ def _dataset(name: str, stored: StoredDataset, image_size: int | None, where: st
 
 
 def _numbered(train: StoredSplit) -> tuple[str, ...]:
-    """Names 0..K-1 for labels that the files do not name; then every one of them must occur."""
+    """Return the names 0..K-1 for classes that the files do not name; then every label must occur."""
     present = np.unique(train.labels[train.labels >= 0])
     gaps = np.flatnonzero(present != np.arange(len(present)))
     if len(gaps):
         row = _first(train.labels == present[gaps[0]])
         raise HnasError(
-            f"{train.source.where(row)} has the label {present[gaps[0]]} while no training image has {gaps[0]}: "
-            "labels must be 0 to K-1 without gaps."
+            f"{train.source.where(row)} has the label {present[gaps[0]]} but no training image has {gaps[0]}; "
+            "labels must be 0 to K-1 without gaps"
         )
     return tuple(str(label) for label in range(len(present)))
 
@@ -160,9 +159,9 @@ def _check_range(split: StoredSplit, classes: tuple[str, ...]) -> None:
     if wrong.any():
         row = _first(wrong)
         label = int(split.labels[row])
-        found = "has no label (null or -1)" if label == -1 else f"has the label {label}"
+        problem = "has no label (null or -1)" if label == -1 else f"has the label {label}"
         right = f"0 to {len(classes) - 1}, one of {len(classes)} classes" if classes else "0 or larger"
-        raise HnasError(f"{split.source.where(row)} {found}: labels must be {right}.")
+        raise HnasError(f"{split.source.where(row)} {problem}; labels must be {right}")
 
 
 def _first(mask: np.ndarray) -> int:
@@ -175,7 +174,7 @@ def _first_size(train: StoredSplit) -> int:
     smallest, largest = _SIZES
     if height != width or not smallest <= height <= largest:
         raise UsageError(
-            f"{train.source.where(0)} has {width}x{height} pixels where a square of {smallest} to {largest} is needed: "
-            "pass --image-size to bring all images to one size."
+            f"{train.source.where(0)} has {width}x{height} pixels; it must be a square of {smallest} to {largest} "
+            "pixels: pass --image-size to bring all images to one size"
         )
     return int(height)

@@ -1,4 +1,4 @@
-"""Parquet as the Hugging Face hub lays out image data sets: an image and a label column, sharded or not."""
+"""Image data sets in the Hugging Face hub's Parquet layout: an image and a label column, sharded or not."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from hnas.pipeline.io.printable import printable
 
 _IMAGES = ("img", "image")
 _LABELS = ("label", "fine_label", "labels")
-# ImageNet-21k has 14 million. A Parquet file of some bytes can describe, and really hold, 10^12 equal labels.
+# ImageNet-21k has 14 million rows. A Parquet file of a few bytes can hold 10^12 equal labels.
 _MOST_ROWS = 10**8
 _MOST_GROUP_BYTES = 2**33
 
 
 @dataclass(frozen=True, eq=False)
 class ParquetRows:
-    """A source over the rows of several files. `leaf` is the Parquet column that holds the encoded images."""
+    """A source over the rows of several files. `leaf` is the Parquet column with the encoded images."""
 
     files: tuple[Path, ...]
     leaf: str
-    starts: NDArray[np.int64]  # first row of each row group, counted over all files
-    groups: tuple[tuple[int, int], ...]  # file, and row group in it, of each entry of `starts`
+    starts: NDArray[np.int64]  # first row of each row group, counted across all files
+    groups: tuple[tuple[int, int], ...]  # file and row group for each entry of `starts`
 
     def where(self, index: int) -> str:
         file, _ = self.groups[self._group(np.array([index]))[0]]
@@ -44,11 +44,11 @@ class ParquetRows:
         return f"{printable(self.files[file])}, row {index - first}"
 
     def read(self, indices: Indices) -> Iterator[bytes]:
-        """The images' encoded bytes, reading no column but theirs, and each row group once.
+        """Yield the encoded images, reading only their column and each row group once.
 
-        Holds one row group's bytes at a time beside those that were asked for.
+        Holds the bytes of one row group at a time, besides the requested images.
         """
-        found: list[bytes | None] = [None] * len(indices)
+        encoded: list[bytes | None] = [None] * len(indices)
         owner = self._group(indices)
         for file, owners in groupby(np.unique(owner).tolist(), key=lambda entry: self.groups[entry][0]):
             with _open(self.files[file]) as reader:
@@ -57,10 +57,10 @@ class ParquetRows:
                     column = table.column(0)
                     for slot in np.flatnonzero(owner == entry).tolist():
                         cell = column[int(indices[slot] - self.starts[entry])].as_py()
-                        found[slot] = cell["bytes"] if isinstance(cell, dict) else cell
-        for index, value in zip(indices.tolist(), found, strict=True):
+                        encoded[slot] = cell["bytes"] if isinstance(cell, dict) else cell
+        for index, value in zip(indices.tolist(), encoded, strict=True):
             if value is None:
-                raise HnasError(f"{self.where(index)} has no image bytes: they must be in the file, not beside it.")
+                raise HnasError(f"{self.where(index)} has no image bytes; they must be in the file, not next to it")
             yield value
 
     def _group(self, indices: Indices) -> NDArray[np.int64]:
@@ -68,24 +68,23 @@ class ParquetRows:
 
 
 def read_file(path: Path) -> StoredDataset:
-    """A single Parquet file: a training split only.
+    """Read a single Parquet file as a training split.
 
-    Raises:
-        UsageError: it lacks an image or a label column, or these have another type.
-        HnasError: it is truncated or no Parquet file at all.
+    Raises `UsageError` if it lacks an image or label column, or these have the wrong type, and `HnasError` if it is
+    truncated or not a Parquet file.
     """
     split, classes = _split((path,), TRAIN)
     return StoredDataset(classes, split, ())
 
 
 def read_folder(folder: Path) -> StoredDataset | None:
-    """None where neither `folder`, nor its data/ or only subfolder with a training split, holds Parquet files.
+    """Return the data set; None if there are no Parquet files in `folder`, its data/ or its only training subfolder.
 
-    A split is files that its name begins or ends (`train-00000-of-00002.parquet`), or a folder of its name.
+    A split consists of files whose names begin or end with its name (`train-00000-of-00002.parquet`), or of a folder of
+    that name.
 
-    Raises:
-        UsageError: no file is of the training split, a shard is missing, two names mean one split; and as `read_file`.
-        HnasError: as `read_file`.
+    Raises `UsageError` if there is no training split, a shard is missing, or two names mean the same split, and the
+    errors of `read_file`.
     """
     place = place_of(folder)
     if place is None:
@@ -95,7 +94,7 @@ def read_folder(folder: Path) -> StoredDataset | None:
     if not train:
         names = ", ".join(printable(path.name) for path in files_in(place)[:3]) or ", ".join(splits)
         raise UsageError(
-            f"{printable(place)} has Parquet files ({names}) but none named train-*.parquet: name a file by its path."
+            f"{printable(place)} has Parquet files ({names}) but none named train-*.parquet; give the path of one file"
         )
     if not splits:
         _no_other_split(place)
@@ -105,23 +104,23 @@ def read_folder(folder: Path) -> StoredDataset | None:
         test, named = _split(splits[name], name)
         if named is not None and classes is not None and named != classes:
             raise HnasError(
-                f"{printable(splits[name][0])} names other classes than {printable(train[0])}: "
-                "labels must mean the same in both."
+                f"{printable(splits[name][0])} has other class names than {printable(train[0])}; "
+                "labels must mean the same in both"
             )
         tests.append(test)
     return StoredDataset(classes, stored, tuple(tests))
 
 
 def _no_other_split(place: Path) -> None:
-    """Raise `UsageError` where a file beside the training split holds images, and no name says of which split."""
+    """Raise `UsageError` if a file next to the training split holds images but is not named like a split."""
     for path in files_in(place):
         if split_of(path) is None:
             with _open(path) as reader:
                 names = reader.schema_arrow.names
             if set(names) & set(_IMAGES) and set(names) & set(_LABELS):
                 raise UsageError(
-                    f"{printable(path)} holds images, but its name tells no split: call it test-… or "
-                    "validation-…, or move it elsewhere."
+                    f"{printable(path)} holds images, but its name contains no split; call it test-… or "
+                    "validation-…, or move it elsewhere"
                 )
 
 
@@ -146,37 +145,37 @@ def _split(paths: tuple[Path, ...], name: str) -> tuple[StoredSplit, tuple[str, 
             named = _class_names(reader.schema_arrow, column)
         if file and named != classes:
             raise HnasError(
-                f"{printable(path)} names other classes than {printable(paths[0])}: the shards of a split must agree."
+                f"{printable(path)} has other class names than {printable(paths[0])}; the shards of a split must agree"
             )
         classes = named
     if len(columns) > 1:
         raise HnasError(
             f"{printable(paths[0].parent)} has shards of the split {name} with different columns "
-            f"({', '.join(sorted({name for pair in columns for name in pair}))}): the shards of a split must agree."
+            f"({', '.join(sorted({name for pair in columns for name in pair}))}); the shards of a split must agree"
         )
     source = ParquetRows(paths, leaf, np.array(starts, dtype=np.int64), tuple(groups))
     return StoredSplit(np.concatenate(labels), source), classes
 
 
 def _check_size(metadata: Any, leaves: tuple[str, str], before: int, path: Path) -> None:
-    """Raise `UsageError` where the file describes more than can be read: it may be small, and compressed well."""
+    """Raise `UsageError` if the file unpacks to more than can be read: a small file may be highly compressed."""
     rows = before
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         chunks = [group.column(place) for place in range(group.num_columns)]
         read = [chunk for chunk in chunks if chunk.path_in_schema in leaves]
         rows += max((chunk.num_values for chunk in read), default=0)
         if rows > _MOST_ROWS:
-            raise UsageError(f"{printable(path)} describes {rows:,} rows: {_MOST_ROWS:,} are the most of a split.")
+            raise UsageError(f"{printable(path)} has {rows:,} rows; a split has at most {_MOST_ROWS:,}")
         size = max((chunk.total_uncompressed_size for chunk in read), default=0)
         if size > _MOST_GROUP_BYTES:
             raise UsageError(
-                f"{printable(path)} has a row group of {size:,} bytes, which are read at once: "
-                "write it with smaller row groups."
+                f"{printable(path)} has a row group of {size:,} bytes, which must be read at once; "
+                "write it with smaller row groups"
             )
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str]:
-    """The Parquet leaf of the encoded images, and the name of the label column."""
+    """Return the Parquet leaf of the encoded images and the name of the label column."""
     image = _pick(schema, _IMAGES, "image", path)
     label = _pick(schema, _LABELS, "label", path)
     kind = schema.field(image).type
@@ -184,28 +183,28 @@ def _columns(schema: Any, path: Path) -> tuple[str, str]:
     content = kind.field("bytes").type if nested else kind
     if not (pa.types.is_binary(content) or pa.types.is_large_binary(content)):
         raise UsageError(
-            f"{printable(path)} has {kind} in its column {image}: "
-            "it must be struct<bytes: binary, path: string> or binary."
+            f"{printable(path)} has {kind} in its column {image}; "
+            "it must be struct<bytes: binary, path: string> or binary"
         )
     if not pa.types.is_integer(schema.field(label).type):
         raise UsageError(
-            f"{printable(path)} has {schema.field(label).type} in its column {label}: labels must be integers."
+            f"{printable(path)} has {schema.field(label).type} in its column {label}; labels must be integers"
         )
     return f"{image}.bytes" if nested else image, label
 
 
 def _pick(schema: Any, names: tuple[str, ...], what: str, path: Path) -> str:
-    found = next((name for name in names if name in schema.names), None)
-    if found is None:
+    column = next((name for name in names if name in schema.names), None)
+    if column is None:
         raise UsageError(
-            f"{printable(path)} has no {what} column: one of {', '.join(names)} is needed, and it has "
-            f"{printable(', '.join(schema.names[:20]))}."
+            f"{printable(path)} has no {what} column; it needs one of {', '.join(names)}, and has "
+            f"{printable(', '.join(schema.names[:20]))}"
         )
-    return found
+    return column
 
 
 def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
-    """The class names in the schema's `huggingface` metadata; None where it has none, or has another shape."""
+    """Return the class names in the schema's `huggingface` metadata; None if absent or malformed."""
     try:
         names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -222,5 +221,5 @@ def _open(path: Path) -> Iterator[Any]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise HnasError(
-            f"{printable(path)} cannot be read as Parquet ({printable(reason)}): a whole Parquet file is needed."
+            f"{printable(path)} cannot be read as Parquet ({printable(reason)}); give a complete Parquet file"
         ) from error

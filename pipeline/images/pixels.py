@@ -1,4 +1,4 @@
-"""From what a layout stores of an image (an encoded file, or pixels) to uint8 pixels of shape (3, H, W)."""
+"""Sources of images, and their conversion to uint8 pixels of shape (3, H, W)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SUFFIXES = (
 
 
 class Source(Protocol):
-    """Where the images of a split come from. It holds paths or arrays, no open file, so it can be pickled."""
+    """Source of a split's images. Holds paths or arrays but no open files, so it can be pickled."""
 
     def where(self, index: int) -> str:
-        """The image's file, or file and row (counted from 0), for messages."""
+        """Return the image's file, or file and row (counted from 0), for messages."""
 
     def read(self, indices: Indices) -> Iterator[bytes | Pixels]:
-        """One item for each index, in their order: an encoded image file, or pixels (3, H, W)."""
+        """Yield one item per index, in order: an encoded image file, or pixels (3, H, W)."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredSplit:
-    """A split as a layout finds it: labels (n,), not validated yet, -1 where a row has none."""
+    """A split as read from a layout: labels (n,), not validated yet, -1 for unlabelled rows."""
 
     labels: Labels
     source: Source
@@ -42,7 +42,7 @@ class StoredSplit:
 
 @dataclass(frozen=True, eq=False)
 class StoredDataset:
-    """What a layout's reader returns. `classes` is None where the files do not name them.
+    """The result of a layout's reader. `classes` is None if the files do not name the classes.
 
     `tests` are the candidates for the test split in order of preference (test, then validation).
     """
@@ -54,7 +54,7 @@ class StoredDataset:
 
 @dataclass(frozen=True, eq=False)
 class PixelRows:
-    """A source whose pixels (n, 3, H, W) are in memory; `files` are its parts, each with its first row."""
+    """A source with its pixels (n, 3, H, W) in memory; `files` lists its parts, each with its first row."""
 
     pixels: Pixels
     files: tuple[tuple[str, int], ...]
@@ -68,10 +68,9 @@ class PixelRows:
 
 
 def decode(stored: bytes | Pixels, where: Callable[[], str]) -> Pixels:
-    """Pixels (3, H, W) in RGB, upright, over white; see `hnas.pipeline.images.decoding`.
+    """Decode to upright RGB pixels (3, H, W), composited over white; see `hnas.pipeline.images.decoding`.
 
-    Raises:
-        HnasError: the bytes are no whole image of a known format, or 8-bit RGB does not hold what they hold.
+    Raises `HnasError` if the bytes are not a complete image of a known format, or 8-bit RGB cannot represent it.
     """
     if isinstance(stored, np.ndarray):
         return stored
@@ -83,7 +82,7 @@ def decode(stored: bytes | Pixels, where: Callable[[], str]) -> Pixels:
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
-    """Pixels (3, size, size) of pixels (3, H, W), bilinear; an aspect ratio other than 1 is squeezed."""
+    """Resize pixels (3, H, W) to (3, size, size), bilinear, without keeping the aspect ratio."""
     if pixels.shape == (3, size, size):
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))

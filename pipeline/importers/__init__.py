@@ -1,10 +1,10 @@
-"""Importers of benchmark files. Each is a small module that yields rows of the common tables, a batch at a time.
+"""Importers of benchmark files. Each is a small module that yields rows of the common tables, one batch at a time.
 
-A new importer is a module here with a function from (path, progress) to rows of `hnas.pipeline.store.schema`, named in
-`IMPORTERS`, in the `Literal` of `import` in cli.py, in the table of docs/store.md and in `KINDS` of the hostile files'
-test; its data sets go into `hnas.pipeline.io.dataset_names.KNOWN`, and a space of `hnas.spaces` must know its
-architectures. The rows go to files aside, which take their places in the store when the importer came to its end
-without a fault.
+To add an importer, write a module here with a function from (path, progress) to rows of `hnas.pipeline.store.schema`.
+Name it in `IMPORTERS`, in the `Literal` of `import` in cli.py, in the table of docs/store.md and in `KINDS` of the
+test of hostile files. Add its data sets to `hnas.pipeline.io.dataset_names.KNOWN`; a space of `hnas.spaces` must know
+its architectures. The rows are written to temporary files, which move into the store only once the importer has
+finished without an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.manifests import TABLES, Manifest, manifest_names, read_manifest
 from hnas.pipeline.store.store import Store
 
-#: The importers by the kind of their files, as module and function: a command loads the one that it needs.
+#: The importers by kind of file, as module:function. A command loads only the one that it needs.
 IMPORTERS = {
     "csv": "hnas.pipeline.importers.csv:read_csv",
     "parquet": "hnas.pipeline.importers.parquet:read_parquet",
@@ -37,18 +37,18 @@ IMPORTERS = {
     "suite-zero": "hnas.pipeline.importers.suite_zero:read_suite_zero",
 }
 
-# A part of what an import is known by: a new number makes the same file be read again.
+# Part of the content digest: a new number makes hnas read the same file again.
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file holds: rows of each table, architectures in all of them; and whether the store changed.
+    """The result of an import: the number of rows of each table and of architectures, and whether the store changed.
 
-    `rows` are those of accuracies, or of the columns of one's own `columns`.
+    `rows` counts accuracies, or for user columns the rows of `columns`.
 
-    `source` is what the store calls it, `replaced` says that it had other rows of it before. `datasets` are those of
-    its rows, by space; empty for what older versions imported.
+    `source` is the name of the file in the store; `replaced` is true if the store had other rows of that source before.
+    `datasets` lists the data sets of the rows by space; it is empty for imports by older versions.
     """
 
     rows: int
@@ -78,14 +78,15 @@ def import_accuracies(
 ) -> Imported:
     """Read the file at `path` with the importer `kind`, and store its accuracies, curves and proxies.
 
-    The file becomes a source of its own, called `name` or after itself. A file is known by its name: importing it again
-    changes nothing, importing a changed file of that name replaces its rows in all tables, at once. `progress` is told
-    how much of the file is read. Columns of one's own may not have the names of those in `also`, the stores that are
-    read along with this one. Raises `UsageError` for an unknown kind and for every fault of the file, named with
-    its place, and `HnasError` where it is interrupted or the store cannot be written; then the store is as it was.
+    The file becomes a source of its own, called `name` or named after the file. Files are identified by name: importing
+    the same file again changes nothing, and importing a changed file of that name replaces its rows in all tables
+    atomically. `progress` receives how much of the file has been read. User columns must not share a name with a column
+    of `also`, the stores read together with this one. Raises `UsageError` for an unknown kind and for any error in the
+    file, with its position, and `HnasError` on an interrupt or if the store cannot be written. After an error the store
+    is unchanged.
     """
     if kind not in IMPORTERS:
-        raise UsageError(f"there is no importer {kind!r}; choose from {', '.join(IMPORTERS)}")
+        raise UsageError(f"unknown importer {kind!r}; choose from {', '.join(IMPORTERS)}")
     store.check_version()
     content = content_digest(path, f"{kind} {_VERSION}")
     file, stem = printable(path.absolute().name), printable(path.absolute().stem)
@@ -95,9 +96,9 @@ def import_accuracies(
     files = older.files if older else {}
     source = choose_source(store, manifests, kind, file, stem, wanted=name, older=files.values())
     before = next((manifest for manifest in manifests if manifest.source == source), None)
-    known = before or older
-    if known is not None and content and known.content == content and _is_there(store, known):
-        return _imported(known, kind, changed=False)
+    stored = before or older
+    if stored is not None and content and stored.content == content and _is_there(store, stored):
+        return _imported(stored, kind, changed=False)
     with TableWriters(store, source, kind, file, content) as writers:
         try:
             for rows in _load(kind)(path, progress):
@@ -109,21 +110,21 @@ def import_accuracies(
             manifest = writers.finish(_replaces(store, files.values(), before))
         except KeyboardInterrupt:
             raise HnasError(f"interrupted: nothing of {printable(str(path))} was imported") from None
-        if known is not None and writers.unchanged(known.files):
-            return _imported(known, kind, changed=False)
+        if stored is not None and writers.unchanged(stored.files):
+            return _imported(stored, kind, changed=False)
         store.prepare()
         writers.keep(manifest, before)
-    return _imported(manifest, kind, changed=True, replaced=known is not None)
+    return _imported(manifest, kind, changed=True, replaced=stored is not None)
 
 
 def _replaces(store: Store, files: Iterable[tuple[str, ...]], before: Manifest | None) -> list[str]:
-    """The older files that a new manifest replaces, with those that the one before it replaced and could not remove."""
+    """Return the older files that a new manifest replaces, and those its predecessor replaced but could not remove."""
     kept = [path for path in before.replaces if store.exists(*path.split("/"))] if before else []
     return sorted({"/".join(parts) for parts in files} | set(kept))
 
 
-def _is_there(store: Store, known: Manifest | OlderImport) -> bool:
-    return all(store.exists(*parts) for parts in known.files.values())
+def _is_there(store: Store, stored: Manifest | OlderImport) -> bool:
+    return all(store.exists(*parts) for parts in stored.files.values())
 
 
 def _load(kind: str) -> Importer:
@@ -131,17 +132,17 @@ def _load(kind: str) -> Importer:
     return cast(Importer, getattr(import_module(module), function))
 
 
-def _imported(known: Manifest | OlderImport, kind: str, *, changed: bool, replaced: bool = False) -> Imported:
-    rows, curves, proxies, columns = (known.rows.get(table, 0) for table in TABLES)
-    datasets = known.datasets if isinstance(known, Manifest) else {}
+def _imported(stored: Manifest | OlderImport, kind: str, *, changed: bool, replaced: bool = False) -> Imported:
+    rows, curves, proxies, columns = (stored.rows.get(table, 0) for table in TABLES)
+    datasets = stored.datasets if isinstance(stored, Manifest) else {}
     return Imported(
         rows or columns,
         curves,
         proxies,
-        known.columns if isinstance(known, Manifest) else [],
-        known.architectures,
+        stored.columns if isinstance(stored, Manifest) else [],
+        stored.architectures,
         changed,
-        known.source,
+        stored.source,
         kind,
         replaced=replaced,
         datasets=datasets,

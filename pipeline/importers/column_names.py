@@ -1,4 +1,4 @@
-"""The names that columns of one's own may not have: those that architectures, metrics and accuracies have already."""
+"""Names that user columns must not have, because architectures, metrics or accuracies have them already."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _OF_ROWS = ("space", "arch", "dataset")
 
 
 def check_names(stores: Iterable[Store], batch: pa.RecordBatch, others: Iterable[Manifest], path: Path) -> None:
-    """Raise `UsageError` where a column of `batch`, read from `path`, has a name that something else has.
+    """Raise `UsageError` if a column of `batch`, read from `path`, has a name that is already taken.
 
-    That is a column of a store's own tables, a static column of a space or a score in `stores`, or a column of another
-    source.
+    Taken names are the columns of a store's own tables, the static columns of a space, the scores in `stores`, and the
+    columns of other sources.
     """
     stores = list(stores)
     sources = {name: f"the source {manifest.source}" for manifest in others for name in manifest.columns}
@@ -37,29 +37,29 @@ def check_names(stores: Iterable[Store], batch: pa.RecordBatch, others: Iterable
     for name in batch.schema.names:
         if name not in _OF_ROWS and (holder := (taken | sources).get(name)):
             remedy = ", or remove that source with `hnas rm`" if name in sources else ""
-            raise UsageError(f"{path} has a column {name}, and so has {holder}; give it another name{remedy}")
+            raise UsageError(f"{path} has a column {name}, but so does {holder}; give it another name{remedy}")
 
 
 def _scores(stores: Iterable[Store]) -> Iterator[tuple[str, str]]:
-    """The columns of scores in the stores, each with a run that has it."""
+    """Yield each score column in the stores with a run that has it."""
     for run in (run for store in stores for run in runs_of(store)):
-        with suppress(HnasError):  # a damaged record is told by those that read the run
+        with suppress(HnasError):  # the commands that read the run report a damaged record
             for score in recorded_scores(run, run.read_record() if run.recorded else {}):
                 yield from ((column, run.name) for column in (*score.columns, score.seconds))
 
 
 def _static(stores: Iterable[Store], batch: pa.RecordBatch) -> set[str]:
-    """The static columns of the architectures in the stores and of the spaces of the batch."""
-    found: set[str] = set()
+    """Return the static columns of the architectures in the stores and of the spaces in the batch."""
+    names: set[str] = set()
     for store, space in ((place, space) for place in stores for space in place.folders("architectures")):
-        for name in store.files("architectures", space)[:1]:
+        for file_name in store.files("architectures", space)[:1]:
             with (
                 suppress(OSError, pa.ArrowException),
-                store.fs.open(store.path("architectures", space, name), "rb") as file,
+                store.fs.open(store.path("architectures", space, file_name), "rb") as file,
             ):
-                found.update(pq.read_schema(file).names)
-    for name in batch["space"].unique().to_pylist():
-        arch = batch["arch"][batch["space"].index(name).as_py()].as_py()
-        with suppress(HnasError):  # a key taken by its form, which is none, is told when all are read
-            found.update(search_spaces[name].describe(arch))
-    return found - set(_OF_ROWS)
+                names.update(pq.read_schema(file).names)
+    for space_name in batch["space"].unique().to_pylist():
+        arch = batch["arch"][batch["space"].index(space_name).as_py()].as_py()
+        with suppress(HnasError):  # a malformed key passes here; it is reported once all rows are read
+            names.update(search_spaces[space_name].describe(arch))
+    return names - set(_OF_ROWS)

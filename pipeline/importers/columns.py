@@ -1,8 +1,8 @@
-"""Columns of one's own: numbers of architectures, such as latencies, from a CSV or Parquet file.
+"""User columns: numbers per architecture, such as latencies, from a CSV or Parquet file.
 
-Columns: `arch`; `space`, else it is the one that takes the first architecture; `dataset`, where the numbers are true of
-one data set only; every other column is a number, empty where it is not known. A row for each architecture and data
-set. A name is a letter a to z, then letters, digits and underscores.
+Columns: `arch`; optionally `space` (by default the space that accepts the first architecture) and `dataset` (if the
+numbers hold for one data set only). Every other column holds numbers and is empty where the value is unknown. There is
+one row per architecture and data set. Column names are a letter a to z, then letters, digits and underscores.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hnas.pipeline.store.manifests import COLUMN_NAME
 
 
 def read_columns(path: Path, advance: Advance) -> Iterator[Rows]:
-    """Its rows in batches. Raises `UsageError` with the line or row of the first fault."""
+    """Yield the rows of the file in batches. Raises `UsageError` with the line or row of the first error."""
     if path.suffix.lower() == ".parquet":
         return read_parquet(path, advance, OwnColumns)
     if path.suffix.lower() not in (".csv", "") and path.is_file():
-        raise UsageError(f"{path} ends in neither .csv nor .parquet; give a file of columns that does")
+        raise UsageError(f"{path} must end in .csv or .parquet")
     return read_csv(path, advance, OwnColumns)
 
 
@@ -35,7 +35,7 @@ class OwnColumns(GatheredRows):
 
     table = "columns"
     key = ("space", "arch", "dataset")
-    same = "the same architecture and dataset; a column has one number of each"
+    same = "the same architecture and dataset; a column has one number for each"
 
     def __init__(self, path: Path, unit: str) -> None:
         super().__init__(path, unit)
@@ -43,7 +43,7 @@ class OwnColumns(GatheredRows):
 
     @property
     def schema(self) -> pa.Schema:
-        """`space, arch, dataset`, null where the numbers are true of all data sets, and the columns."""
+        """`space, arch, dataset` (null where the numbers hold for all data sets) and the user's columns."""
         return pa.schema([*((name, pa.string()) for name in TEXT), *((name, pa.float64()) for name in self._names)])
 
     @property
@@ -59,10 +59,10 @@ class OwnColumns(GatheredRows):
             needed = "arch" if "arch" not in header else "of numbers besides arch"
             raise UsageError(f"{self._path} has no column {needed}; its header is {shown}")
         if len(set(header)) < len(header):
-            raise UsageError(f"{self._path} has a column twice; its header is {shown}")
+            raise UsageError(f"{self._path} has the same column twice; its header is {shown}")
         odd = next((name for name in self._names if not COLUMN_NAME.fullmatch(name)), None)
         if odd is not None:
             raise UsageError(
-                f"{self._path} has a column {odd!r:.120}, which is no plain name; write a letter a to z, then letters, "
-                "digits and underscores, at most 60 in all, such as edgegpu_latency"
+                f"{self._path} has a column {odd!r:.120}; a column name must be a letter a to z, then letters, digits "
+                "and underscores, at most 60 in all, such as edgegpu_latency"
             )

@@ -1,5 +1,5 @@
-"""Accuracies from a CSV file: one training a line, in the columns of `hnas.pipeline.importers.training_rows`; and other
-rows of architectures."""
+"""CSV files of architectures: accuracies, one training per line, with the columns of
+`hnas.pipeline.importers.training_rows`; and user columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hnas.pipeline.importers.training_rows import Trainings
 
 
 def read_csv(path: Path, advance: Advance, gatherer: Callable[[Path, str], GatheredRows] = Trainings) -> Iterator[Rows]:
-    """Its rows in batches. Raises `UsageError` with the line of the first fault."""
+    """Yield the rows of the file in batches. Raises `UsageError` with the line of the first error."""
     try:
         file, size = open_input(path, "give a CSV file")
         with file:
@@ -32,16 +32,16 @@ def read_csv(path: Path, advance: Advance, gatherer: Callable[[Path, str], Gathe
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start}); give a CSV file") from error
     except csv.Error as error:
-        raise UsageError(f"{path} is no valid CSV: {error}") from error
+        raise UsageError(f"{path} is not valid CSV: {error}") from error
 
 
-#: The longest line, in characters; an architecture of NAS-Bench-101 with its matrix takes some hundred.
+#: The longest line, in characters. An architecture of NAS-Bench-101 with its matrix takes a few hundred.
 LONGEST = 2**17
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
 
 
 def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
-    """The lines of the file, none of which is without end."""
+    """Yield the lines of the file, each of bounded length."""
     number = 0
     while line := text.readline(LONGEST + 1):
         number += 1
@@ -53,7 +53,7 @@ def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _check_separator(path: Path, header: str) -> None:
-    """Raise `UsageError` where a header of one column is one of several, with something else than commas between."""
+    """Raise `UsageError` if a one-column header is really several columns separated by something other than commas."""
     for separator, name in _SEPARATORS.items():
         names = [name.strip().strip('"') for name in header.split(separator)]
         if len(names) > 1 and "arch" in names:
@@ -66,13 +66,13 @@ def _read(path: Path, text: io.TextIOWrapper, gathered: GatheredRows) -> Iterato
     if not any(header):
         raise UsageError(f"{path} is empty; its first line must name columns such as arch,dataset,epochs,test_accuracy")
     gathered.check_header(header)
-    for numbers, records, fault in _batches(path, header, lines):
+    for numbers, records, error in _batches(path, header, lines):
         if records:
             columns = (pa.array([field.strip() for field in column]) for column in zip(*records, strict=True))
             gathered.add(numbers, dict(zip(header, columns, strict=True)))
-        if fault is not None:
-            gathered.settle()  # a line before it may have another
-            raise fault
+        if error is not None:
+            gathered.settle()  # an earlier line may have an error of its own
+            raise error
         if len(records) == BATCH:
             yield gathered.rows()
     gathered.finish()
@@ -83,11 +83,11 @@ def _read(path: Path, text: io.TextIOWrapper, gathered: GatheredRows) -> Iterato
 def _batches(
     path: Path, header: list[str], lines: Any
 ) -> Iterator[tuple[list[int], list[list[str]], Exception | None]]:
-    """The records of `lines`, a reader of `csv`, with the numbers of their lines; the last batch has the fault that
+    """Yield the records of the `csv` reader `lines` with their line numbers, and with the last batch the error that
     ended it."""
     numbers: list[int] = []
     records: list[list[str]] = []
-    fault: Exception | None = None
+    problem: Exception | None = None
     try:
         for record in lines:
             if not record:
@@ -102,5 +102,5 @@ def _batches(
                 yield numbers, records, None
                 numbers, records = [], []
     except (UsageError, OSError, UnicodeDecodeError, csv.Error) as error:
-        fault = error
-    yield numbers, records, fault
+        problem = error
+    yield numbers, records, problem

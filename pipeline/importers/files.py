@@ -1,4 +1,4 @@
-"""The file that is imported: a digest of its content, and how it is opened without waiting for ever."""
+"""The imported file: a digest of its content, and opening it without blocking forever."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import BinaryIO
 from hnas.errors import UsageError
 from hnas.pipeline.io.input_files import other_kind
 
-#: Seconds that a pipe may take until something is written to it.
+#: Seconds to wait for the first byte of a pipe.
 PATIENCE = 60.0
 
 
 def content_digest(path: Path, kind: str) -> str:
-    """A digest of the file, or of the files in the folder, and of `kind`.
+    """Return a digest of `kind` and of the file, or of the files in the folder.
 
-    Empty where it cannot be told, as for a pipe, which can be read only once: then the rows themselves are compared.
+    Empty where no digest can be taken, as for a pipe, which can be read only once; then the rows are compared instead.
     """
     hashed = hashlib.blake2b(kind.encode(), digest_size=16)
     try:
@@ -31,7 +31,7 @@ def content_digest(path: Path, kind: str) -> str:
                 _add(hashed, file)
         else:
             return ""
-    except OSError:  # the importer says what is wrong with it
+    except OSError:  # the importer reports what is wrong with the file
         return ""
     return hashed.hexdigest()
 
@@ -43,21 +43,21 @@ def _add(hashed: hashlib.blake2b, path: Path) -> None:
 
 
 def open_input(path: Path, advice: str) -> tuple[BinaryIO, int]:
-    """The file or pipe at `path`, open at its beginning, and its size: 0 for a pipe, which cannot tell where it is.
+    """Open the file or pipe at `path` and return it with its size, 0 for a pipe, which cannot report its position.
 
-    Raises `UsageError` where it cannot be read, for a device, which may never end, and a pipe that nobody writes to.
+    Raises `UsageError` if it cannot be read, for a device, which may never end, and for a pipe that nobody writes to.
     """
     try:
         mode = path.stat().st_mode
         kind = None if stat.S_ISFIFO(mode) else other_kind(mode)
         if kind is not None:
             raise UsageError(f"{path} is {kind}, which may never end; {advice}")
-        # A pipe would keep its opener waiting for a writer.
+        # Without O_NONBLOCK, opening a pipe waits for a writer.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=2**20)
         os.set_blocking(file.fileno(), True)
         if stat.S_ISFIFO(mode) and not select.select([file], [], [], PATIENCE)[0]:
             file.close()
-            raise UsageError(f"{path} is a pipe that nothing is written to ({PATIENCE:g} s); {advice}")
+            raise UsageError(f"{path} is a pipe that nobody has written to for {PATIENCE:g} s; {advice}")
         return file, os.fstat(file.fileno()).st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error

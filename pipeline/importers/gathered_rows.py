@@ -1,7 +1,7 @@
-"""Rows of architectures, a batch at a time, as CSV and Parquet files list them: the checks that all such files share.
+"""Rows of architectures from CSV and Parquet files, a batch at a time, and the checks that these files share.
 
-A batch whose columns are plainly right is taken whole (`hnas.pipeline.importers.whole_columns`); any other goes row by
-row, which takes unusual spellings and says what is wrong with the first faulty row.
+A batch whose columns are plainly valid is taken as a whole (`hnas.pipeline.importers.whole_columns`). Any other batch
+is read row by row, which accepts unusual spellings and reports what is wrong with the first faulty row.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hnas.pipeline.importers.whole_columns import first_repeated, numbers_of, te
 from hnas.pipeline.io.dataset_names import stored_dataset
 from hnas.spaces import SearchSpace, Tabulated, key_of, search_spaces, space_of, space_of_form
 
-#: Rows that an importer gathers before it yields them.
+#: Number of rows that an importer gathers before it yields them.
 BATCH = 2**15
-#: The columns that hold text.
+#: The text columns.
 TEXT = ("space", "arch", "dataset")
 
 _REMEMBERED = 1000
@@ -37,11 +37,11 @@ Limits = tuple[float, float]
 class GatheredRows(ABC):
     """Checks the rows of the file `path` and gathers them into rows of `table`.
 
-    `unit` is what the file consists of: a line, a row. Every method raises `UsageError` naming the place of a fault. It
-    remembers what tells each row from the others, to find repeated ones.
+    `unit` is the file's unit, "line" or "row". Every method raises `UsageError` with the position of an error. The
+    object remembers the key of each row, to find repeated ones.
     """
 
-    #: The table that the rows are of, the columns that tell its rows apart, and how a repeated row is explained.
+    #: The table, the columns that identify a row, and the explanation of a repeated row.
     table: ClassVar[str]
     key: ClassVar[tuple[str, ...]]
     same: ClassVar[str]
@@ -50,7 +50,7 @@ class GatheredRows(ABC):
         self._path, self._unit = path, unit
         self._waiting: list[pa.RecordBatch] = []
         self._remembered: list[pa.RecordBatch] = []
-        # The keys that were taken by their form alone, by the space in whose table they are yet to be found.
+        # Keys accepted by their form alone, by the space whose table must still be searched for them.
         self._by_form: dict[str, list[pa.Array]] = {}
         self._spaces: dict[str, SearchSpace] = {}
         self._datasets: dict[str, str] = {}
@@ -64,27 +64,27 @@ class GatheredRows(ABC):
     @property
     @abstractmethod
     def limits(self) -> Mapping[str, Limits]:
-        """The columns of numbers, with the least and the greatest that each may hold."""
+        """The number columns, each with its smallest and largest allowed value."""
 
     @abstractmethod
     def check_header(self, header: list[str]) -> None:
-        """`header` has the columns that are needed, each once, and no others."""
+        """Raise `UsageError` unless `header` has every required column, each once, and no unknown ones."""
 
     def faulty(self, batch: pa.RecordBatch) -> bool:
-        """Whether a row of the batch has a fault that no column shows alone; `row_fault` says which."""
+        """Return whether a row of the batch has an error that no single column shows; `row_fault` says which."""
         return False
 
     def row_fault(self, values: Mapping[str, object]) -> str | None:
-        """What is wrong with the numbers of one row together."""
+        """Return what is wrong with the combination of numbers in one row, or None."""
         return None
 
     def taken(self, batch: pa.RecordBatch) -> None:  # noqa: B027 (few need it)
-        """Hear of each batch that was taken."""
+        """Take note of an accepted batch."""
 
     def add(self, numbers: Sequence[int], columns: Mapping[str, pa.Array]) -> None:
-        """Take the lines or rows `numbers`, at least one, in ascending order.
+        """Add the lines or rows `numbers`, at least one, in ascending order.
 
-        Numbers come as such or as text, null or "" where nothing is known.
+        Number columns may hold numbers or text; null and "" mean unknown.
         """
         batch = self._whole(columns)
         if batch is not None:
@@ -101,14 +101,14 @@ class GatheredRows(ABC):
                     gathered[name].append(value)
         except UsageError:
             self._remember(numbers[: len(gathered["arch"])], self._record_batch(gathered))
-            self.settle()  # a row before this one may repeat another
+            self.settle()  # an earlier row may repeat another
             raise
         self._remember(numbers, self._record_batch(gathered))
 
     def _whole(self, columns: Mapping[str, pa.Array]) -> pa.RecordBatch | None:
-        """The rows of a batch of one space whose columns are right as they stand; None where any has to be looked at.
+        """Return a batch of a single space whose columns are valid as they are, or None if its rows must be checked.
 
-        Keys of a space that has them in a table are taken by their form here, and looked up together in `settle`.
+        In a space with a table, keys are accepted here by their form, and `settle` looks them up together.
         """
         try:
             archs = texts_of(columns["arch"])
@@ -119,15 +119,15 @@ class GatheredRows(ABC):
             by_form = isinstance(space, Tabulated) and pc.all(pc.match_substring_regex(archs, space.key_form)).as_py()
             if not by_form:
                 archs = _mapped(archs, lambda arch: key_of(space, arch))
-            made: dict[str, pa.Array] = {"space": pa.repeat(name, len(archs)), "arch": archs}
+            arrays: dict[str, pa.Array] = {"space": pa.repeat(name, len(archs)), "arch": archs}
             if "dataset" in columns:
-                made["dataset"] = _mapped(texts_of(columns["dataset"]), self._dataset)
+                arrays["dataset"] = _mapped(texts_of(columns["dataset"]), self._dataset)
             for field in self.schema:
-                if field.name in columns and field.name not in made:
-                    made[field.name] = numbers_of(columns[field.name], field.type, self.limits[field.name])
-                made.setdefault(field.name, pa.nulls(len(archs), field.type))
-            batch = pa.RecordBatch.from_pydict(made, schema=self.schema)
-        except (UsageError, ValueError, TypeError, pa.ArrowException):  # whatever it is, the row itself says it
+                if field.name in columns and field.name not in arrays:
+                    arrays[field.name] = numbers_of(columns[field.name], field.type, self.limits[field.name])
+                arrays.setdefault(field.name, pa.nulls(len(archs), field.type))
+            batch = pa.RecordBatch.from_pydict(arrays, schema=self.schema)
+        except (UsageError, ValueError, TypeError, pa.ArrowException):  # reading row by row reports the reason
             return None
         if self.faulty(batch):
             return None
@@ -135,17 +135,17 @@ class GatheredRows(ABC):
             self._by_form.setdefault(name, []).append(archs)
         return batch
 
-    def _space_of_all(self, given: pa.Array | None, archs: pa.Array) -> str | None:
-        """The one space of a batch, None where its rows name several or it has to be worked out."""
-        if given is not None:
-            names = texts_of(given).unique().to_pylist()
+    def _space_of_all(self, spaces: pa.Array | None, archs: pa.Array) -> str | None:
+        """Return the only space of a batch; None if its rows name several, or if it has to be inferred row by row."""
+        if spaces is not None:
+            names = texts_of(spaces).unique().to_pylist()
             return names[0].strip() or None if len(names) == 1 else None
         if self._guessed is None:
             self._guessed = space_of_form(archs[0].as_py())
         return self._guessed
 
     def _row(self, number: int, row: Mapping[str, object]) -> dict[str, object]:
-        """One line or row, by the columns of the table."""
+        """Return one line or row as a dictionary with the columns of the table."""
         where = self._where(number)
         arch, dataset = str(row["arch"] or "").strip(), str(row.get("dataset") or "").strip()
         name = str(row.get("space") or self._guessed or "").strip()
@@ -156,7 +156,7 @@ class GatheredRows(ABC):
         space = self._spaces[name]
         arch = _at(where, lambda spelling: key_of(space, spelling), arch)
         if "dataset" in row and not dataset:
-            raise UsageError(f"{where} names no dataset; write one such as cifar10")
+            raise UsageError(f"{where} names no dataset; write one, such as cifar10")
         try:
             stored = self._dataset(dataset) if "dataset" in row else None
         except ValueError as error:
@@ -174,13 +174,13 @@ class GatheredRows(ABC):
         return f"{self._path}, {self._unit} {number}"
 
     def _dataset(self, name: str) -> str:
-        """`name` as stores spell it, remembered. Raises `ValueError` for one that no store can have."""
+        """Return `name` in the spelling of stores, memoised. Raises `ValueError` if no store can have that name."""
         if name in self._datasets:
             return self._datasets[name]
-        found = stored_dataset(name)
+        spelled = stored_dataset(name)
         if len(self._datasets) < _REMEMBERED:
-            self._datasets[name] = found
-        return found
+            self._datasets[name] = spelled
+        return spelled
 
     def _remember(self, numbers: Sequence[int], batch: pa.RecordBatch) -> None:
         if batch.num_rows:
@@ -190,9 +190,9 @@ class GatheredRows(ABC):
             self.taken(batch)
 
     def settle(self) -> None:
-        """Check what only all rows until now tell: none comes twice, and keys taken by their form are in the table.
+        """Run the checks that need all rows so far: no row is repeated, and keys accepted by form are in the table.
 
-        Raises `UsageError` for the first row of which that is not so.
+        Raises `UsageError` for the first row that fails.
         """
         if not self._remembered:
             return
@@ -211,7 +211,7 @@ class GatheredRows(ABC):
             space, key = unknown[number]
             where = self._where(number)
             if self._guessed == space.name and number == rows["number"][0].as_py():
-                _at(where, space_of, key)  # says what every space objects to
+                _at(where, space_of, key)  # reports what every space objects to
             _at(where, lambda spelling: key_of(space, spelling), key)
         if repeated is not None:
             raise UsageError(f"{self._where(repeated[0])} repeats {self._unit} {repeated[1]}: {self.same}")
@@ -220,13 +220,13 @@ class GatheredRows(ABC):
         return sum(batch.num_rows for batch in self._waiting)
 
     def rows(self) -> Rows:
-        """What was added since the last call."""
+        """Return the rows added since the last call."""
         table = pa.Table.from_batches(self._waiting, self.schema).combine_chunks()
         self._waiting = []
         return Rows(self.table, next(iter(table.to_batches()), self._record_batch({})))
 
     def finish(self) -> None:
-        """The file as a whole is right: it has rows, and none of them twice."""
+        """Check the file as a whole: it has rows, and none is repeated."""
         self.settle()
         if not self._remembered:
             raise UsageError(f"{self._path} has a header but no rows")
@@ -237,36 +237,34 @@ class GatheredRows(ABC):
 
 
 def _mapped(texts: pa.Array, function: Callable[[str], str]) -> pa.Array:
-    """`function` of each text, called once for each that differs."""
+    """Apply `function` to each text, calling it once per distinct text."""
     encoded = texts.dictionary_encode()
     return pa.array([function(text) for text in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
 
 
 def _at(where: str, call: Callable[[str], T], argument: str) -> T:
-    """`call(argument)`, with the place in the file before its complaint."""
+    """Return `call(argument)`, putting the position in the file before its error message."""
     try:
         return call(argument)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _number(given: object, name: str, where: str, kind: pa.DataType, limits: Limits) -> float | None:
-    if given is None or given == "":
+def _number(raw: object, name: str, where: str, kind: pa.DataType, limits: Limits) -> float | None:
+    if raw is None or raw == "":
         return None
     whole = pa.types.is_integer(kind)
-    take: Callable[..., float] = int if whole else float
+    convert: Callable[..., float] = int if whole else float
     try:
-        value = take(given)
-        # Python takes 9_3 for 93.
-        if "_" in given if isinstance(given, str) else whole and value != given:
+        value = convert(raw)
+        # Python reads 9_3 as 93.
+        if "_" in raw if isinstance(raw, str) else whole and value != raw:
             raise ValueError
     except (ValueError, TypeError, OverflowError):
-        comma = "; write a decimal point" if isinstance(given, str) and _DECIMAL_COMMA.fullmatch(given) else ""
-        raise UsageError(
-            f"{where}: {name} is {given!r:.120}, which is no {'whole ' if whole else ''}number{comma}"
-        ) from None
+        comma = "; write a decimal point" if isinstance(raw, str) and _DECIMAL_COMMA.fullmatch(raw) else ""
+        raise UsageError(f"{where}: {name} is {raw!r:.120}, not a {'whole ' if whole else ''}number{comma}") from None
     low, high = limits
     if not low <= value <= high or math.isinf(value):
-        wanted = "finite, or empty where it is not known" if low == -math.inf else f"between {low:g} and {high:g}"
-        raise UsageError(f"{where}: {name} is {given}; it must {'be' if low == -math.inf else 'lie'} {wanted}")
+        expected = "finite, or empty if unknown" if low == -math.inf else f"between {low:g} and {high:g}"
+        raise UsageError(f"{where}: {name} is {raw}; it must be {expected}")
     return value

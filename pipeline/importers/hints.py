@@ -1,4 +1,4 @@
-"""What an import tells besides its counts: that accuracies are of data sets of which the store has no run."""
+"""Hints after an import: the store has no run on the data sets of the imported accuracies."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from hnas.pipeline.store.store import Store
 
 
 def hints(store: Store, done: Imported, also: Iterable[Store] = ()) -> list[str]:
-    """A sentence for each space of what was imported whose runs have none of its data sets.
+    """Return one sentence per imported space whose runs have none of the imported data sets.
 
-    Where people wrote the file, one such data set is enough: it may be misspelled. A store without runs gives none, for
-    there the accuracies came first.
+    If people wrote the file, a single such data set is enough, since it may be misspelled. A store without runs gives
+    no hints, because there the accuracies came first.
     """
     runs = _datasets_of_runs(store, also)
-    said = []
+    sentences = []
     for space, names in sorted(done.datasets.items()) if runs else ():
-        having = runs.get(space, set())
-        missing = {name for name in names if name not in {canonical_dataset(found) for found in having}}
+        present = runs.get(space, set())
+        missing = {name for name in names if name not in {canonical_dataset(stored) for stored in present}}
         if len(missing) < len(names):
-            # Beside accuracies on the run's own data set, which are found, those on another known one are reported.
+            # If some rows match the run's data set, other known data sets are not worth a hint.
             missing = missing - set(KNOWN) if done.kind in WRITTEN else set()
         if missing:
-            said.append(missing_datasets(space, missing, having))
-    return said
+            sentences.append(missing_datasets(space, missing, present))
+    return sentences
 
 
 def _datasets_of_runs(store: Store, also: Iterable[Store]) -> dict[str, set[str]]:
-    """By space, the data sets of the runs of the store and of those read along with it."""
-    found: dict[str, set[str]] = {}
-    with suppress(HnasError):  # a damaged run is told by whoever reads it
+    """Return the data sets, by space, of the runs in the store and in the stores read together with it."""
+    datasets: dict[str, set[str]] = {}
+    with suppress(HnasError):  # the commands that read the run report its damage
         for run in (*runs_of(store), *runs_beside(store, also).values()):
             if run.recorded:
                 settings = run.read_record().get("settings")
                 if isinstance(settings, dict):
-                    found.setdefault(str(settings.get("space")), set()).add(str(settings.get("dataset")))
-    return found
+                    datasets.setdefault(str(settings.get("space")), set()).add(str(settings.get("dataset")))
+    return datasets

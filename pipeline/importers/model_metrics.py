@@ -25,7 +25,7 @@ def message_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="model_metrics.proto", package="nasbench", syntax="proto2")
     evaluation = file.message_type.add(name="EvaluationData")
     for number, name in enumerate(NUMBERS, start=1):
-        # Read as NaN where it is absent: the default, 0, would be an accuracy.
+        # Read a missing number as NaN: the default, 0, would be a valid accuracy.
         evaluation.field.add(
             name=name, number=number, type=kind.TYPE_DOUBLE, label=kind.LABEL_OPTIONAL, default_value="nan"
         )
@@ -49,14 +49,15 @@ _ModelMetrics = message_class()
 
 
 def read_evaluations(content: bytes) -> list[Evaluation]:
-    """The evaluations of a serialised `ModelMetrics`, in the order of training; NaN for numbers that are absent.
+    """Return the evaluations of a serialised `ModelMetrics` message in the order of training, with NaN where a number
+    is missing.
 
-    Raises `ValueError` if it is none.
+    Raises `ValueError` if `content` is not such a message.
     """
     try:
         message = _ModelMetrics.FromString(content)
     except DecodeError as error:
-        raise ValueError("no ModelMetrics message") from error
+        raise ValueError("not a ModelMetrics message") from error
     return [
         (e.current_epoch, e.training_time, e.train_accuracy, e.validation_accuracy, e.test_accuracy)
         for e in message.evaluation_data

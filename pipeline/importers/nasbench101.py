@@ -1,8 +1,8 @@
 """NAS-Bench-101 from its own files, `nasbench_only108.tfrecord` and `nasbench_full.tfrecord`, without TensorFlow.
 
-A record is a training: the JSON list `[module hash, epochs, adjacency, operations, metrics]`, in which the metrics are
-a base64 `ModelMetrics` message with an evaluation before training, one halfway and one at its end. The trainings of
-one cell for one number of epochs are told apart by `seed`: 0, 1, 2 in the order of the file.
+Each record is one training: the JSON list `[module hash, epochs, adjacency, operations, metrics]`. The metrics are a
+base64 `ModelMetrics` message with one evaluation before training, one halfway through and one at the end. Repeated
+trainings of a cell for the same number of epochs are numbered by `seed`: 0, 1, 2 in file order.
 
 Source: Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture Search", ICML 2019.
 """
@@ -28,28 +28,28 @@ from hnas.pipeline.importers.protocol import Advance, Rows
 from hnas.pipeline.importers.tfrecord import Record, place, read_records
 from hnas.pipeline.store.schema import SCHEMAS
 
-#: Cells of the space, and the numbers of epochs that they were trained for.
+#: The number of cells in the space, and the numbers of epochs that they were trained for.
 CELLS = 423_624
 EPOCHS = (4, 12, 36, 108)
 
-# Trainings that are gathered before their rows are yielded.
+# Number of trainings gathered before their rows are yielded.
 _BATCH = 2**15
 
 _OPERATIONS = re.compile(r"input(,(conv1x1-bn-relu|conv3x3-bn-relu|maxpool3x3)){0,5},output")
 _HASH = re.compile(r"[0-9a-f]{32}")
-# The adjacency matrix of n vertices, row by row: nothing on the diagonal and below it.
+# The strictly upper triangular adjacency matrix of n vertices, row by row.
 _ADJACENCY = {n: re.compile("".join("0" * (i + 1) + f"[01]{{{n - 1 - i}}}" for i in range(n))) for n in range(2, 8)}
 _MOST_EDGES = 9
 
-#: Tells the module hash of `operations:adjacency`, as `NASBench101.key` does.
+#: Computes the module hash of `operations:adjacency`, as `NASBench101.key` does.
 Key = Callable[[str], str]
 
 
 def read_nasbench101(path: Path, advance: Advance, *, key: Key | None = None) -> Iterator[Rows]:
-    """Its trainings in `accuracies`, and what was measured before their ends in `curves`; accuracies in percent.
+    """Yield trainings as rows of `accuracies`, earlier evaluations as rows of `curves`; accuracies in percent.
 
-    The hash of each new cell is compared with `key` of it, where a `key` is given. Raises `UsageError` with the record
-    and the byte of the first fault.
+    With `key`, the hash of each new cell is compared with `key` of the cell. Raises `UsageError` with the record and
+    byte of the first error.
     """
     try:
         file, size = open_input(path, "give NAS-Bench-101's TFRecord file")
@@ -69,11 +69,11 @@ def read_nasbench101(path: Path, advance: Advance, *, key: Key | None = None) ->
 
 
 class _Trainings:
-    """Checks records and gathers them into rows. It remembers the hash of each cell, with its trainings so far."""
+    """Checks records and gathers them into rows; remembers the hash of each cell and its number of trainings."""
 
     def __init__(self, path: Path, key: Key | None) -> None:
         self._path, self._key = path, key
-        # The trainings so far of each cell by its hash: sixteen bits for each number of epochs.
+        # The number of trainings of each cell, by hash: 16 bits for each number of epochs.
         self.cells: dict[bytes, int] = {}
         self._clear()
 
@@ -86,7 +86,7 @@ class _Trainings:
         return len(self._places)
 
     def add(self, record: Record) -> None:
-        """Take a record. Raises `UsageError` where it is no training of a NAS-Bench-101 cell."""
+        """Add a record. Raises `UsageError` if it is not a training of a NAS-Bench-101 cell."""
         try:
             training = self._read(record.content)
         except ValueError as error:
@@ -95,13 +95,13 @@ class _Trainings:
         self._trainings.append(training)
 
     def _read(self, content: bytes) -> tuple[str, int, int]:
-        """Hash, epochs and seed of a training, whose evaluations are kept. Raises `ValueError` saying what is off."""
+        """Return hash, epochs and seed of a training and keep its evaluations. Raises `ValueError` with the reason."""
         try:
             row = json.loads(content)
         except (ValueError, RecursionError):
             raise ValueError("it is not JSON; a record of NAS-Bench-101 is a JSON list") from None
         if not (isinstance(row, list) and len(row) == 5):
-            raise ValueError("it is no list of hash, epochs, adjacency, operations and metrics")
+            raise ValueError("it is not a list of hash, epochs, adjacency, operations and metrics")
         name, epochs, adjacency, operations, metrics = row
         if not (isinstance(name, str) and _HASH.fullmatch(name)):
             raise ValueError(f"the module hash is {shown(name)}; it must be 32 hexadecimal digits")
@@ -114,23 +114,23 @@ class _Trainings:
         return name, epochs, self._seed(name, epochs, f"{operations}:{adjacency}")
 
     def _seed(self, name: str, epochs: int, cell: str) -> int:
-        known = bytes.fromhex(name)
-        before = self.cells.get(known)
+        hashed = bytes.fromhex(name)
+        before = self.cells.get(hashed)
         if before is None:
             if len(self.cells) == CELLS:
-                raise ValueError(f"it is of one more cell than the {CELLS:,} of NAS-Bench-101")
+                raise ValueError(f"it adds a cell to the {CELLS:,} of NAS-Bench-101; get the file again")
             if self._key is not None and self._key(cell) != name:
                 raise ValueError(f"the module hash {name} is not that of its cell {cell}")
             before = 0
         shift = 16 * EPOCHS.index(epochs)
         seed = before >> shift & 0xFFFF
         if seed == 0xFFFF:
-            raise ValueError(f"it is one more training of the cell {name} than can be numbered")
-        self.cells[known] = before + (1 << shift)
+            raise ValueError(f"the cell {name} has more than {0xFFFF:,} trainings; get the file again")
+        self.cells[hashed] = before + (1 << shift)
         return seed
 
     def rows(self) -> Iterator[Rows]:
-        """The rows of what was added since the last call."""
+        """Yield the rows of the records added since the last call."""
         if not self._places:
             return
         counts = np.fromiter(map(len, self._evaluations), np.int64, len(self))
@@ -164,7 +164,7 @@ class _Trainings:
         self._clear()
 
     def _check(self, numbers: npt.NDArray[np.float64], owners: npt.NDArray[np.int64]) -> None:
-        """The numbers are such as trainings have, those of all records of a batch at once."""
+        """Check the ranges of all numbers of a batch at once."""
         most = np.array([1e6, np.inf, 1, 1, 1])
         wrong = ~((numbers >= 0) & (numbers <= most) & np.isfinite(numbers))
         if wrong.any():
@@ -172,17 +172,17 @@ class _Trainings:
             where = place(self._path, *self._places[owners[row]])
             number = 1 + row - int(np.searchsorted(owners, owners[row]))
             value = numbers[row, column]
-            found = "nan or missing" if np.isnan(value) else f"{value:g}"
+            shown_as = "nan or missing" if np.isnan(value) else f"{value:g}"
             raise UsageError(
-                f"{where}, evaluation {number}: {NUMBERS[column]} is {found}; it must be a finite number, at least 0"
+                f"{where}, evaluation {number}: {NUMBERS[column]} is {shown_as}; it must be a finite number, at least 0"
                 f"{' and at most 1' if column > 1 else ''}"
             )
         ends = np.flatnonzero(np.diff(owners, append=len(self)))
         for record, epoch in enumerate(np.rint(numbers[ends, 0])):
             if epoch != self._trainings[record][1]:
                 raise UsageError(
-                    f"{place(self._path, *self._places[record])}: its last evaluation is of epoch {epoch:g}, and its "
-                    f"training of {self._trainings[record][1]} epochs; the record is not whole"
+                    f"{place(self._path, *self._places[record])}: its last evaluation is at epoch {epoch:g} of a "
+                    f"training of {self._trainings[record][1]} epochs; the record is incomplete"
                 )
 
 
@@ -192,20 +192,22 @@ def _check_cell(adjacency: object, operations: object) -> None:
         raise ValueError(f"its operations are {shown(operations)}; NAS-Bench-101 has input, up to five layers, output")
     n = operations.count(",") + 1
     if not (isinstance(adjacency, str) and _ADJACENCY[n].fullmatch(adjacency)):
-        raise ValueError(f"its adjacency is {shown(adjacency)}, no upper triangular matrix of {n} x {n} digits 0 and 1")
+        raise ValueError(
+            f"its adjacency is {shown(adjacency)}; it must be an upper triangular {n} x {n} matrix of digits 0 and 1"
+        )
     if adjacency.count("1") > _MOST_EDGES:
         raise ValueError(f"its cell has {adjacency.count('1')} edges; NAS-Bench-101 has at most {_MOST_EDGES}")
 
 
 def _evaluations(metrics: object) -> list[Evaluation]:
-    """The evaluations of base64 metrics. Raises `ValueError` where there is none."""
+    """Return the evaluations of base64 metrics. Raises `ValueError` if there are none."""
     if not isinstance(metrics, str):
-        raise ValueError("its metrics are no text")
+        raise ValueError("its metrics are not text")
     try:
-        # Some encoders break lines.
-        found = read_evaluations(a2b_base64(metrics.replace("\n", ""), strict_mode=True))
+        # Some encoders insert line breaks.
+        evaluations = read_evaluations(a2b_base64(metrics.replace("\n", ""), strict_mode=True))
     except ValueError as error:
-        raise ValueError(f"its metrics are no ModelMetrics message in base64: {error}") from None
-    if not found:
+        raise ValueError(f"its metrics are not a ModelMetrics message in base64: {error}") from None
+    if not evaluations:
         raise ValueError("its metrics have no evaluation")
-    return found
+    return evaluations

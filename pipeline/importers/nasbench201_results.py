@@ -1,7 +1,7 @@
-"""Rows from the results that NAS-Bench-201 and NATS-Bench keep of an architecture: the same dictionaries in both.
+"""Rows from the results that NAS-Bench-201 and NATS-Bench keep of an architecture, in the same dictionaries.
 
-Of a training they have the accuracy on the training set and on one or more sets for evaluation after each epoch, or
-after the last alone. `dataset` and the accuracies of a row are what the benchmarks' own `get_more_info` says of them:
+For each training they record the accuracy on the training set and on one or more evaluation sets, after each epoch or
+only after the last. `dataset` and the accuracies of a row are those that the benchmarks' own `get_more_info` returns:
 
 | `dataset` | trained on | `valid_accuracy` | `test_accuracy` |
 | --- | --- | --- | --- |
@@ -12,11 +12,10 @@ after the last alone. `dataset` and the accuracies of a row are what the benchma
 | `cifar100-ori-test` | the training of `cifar100` | | `ori-test`: the whole test set |
 | `imagenet16-120-ori-test` | the training of `imagenet16-120` | | `ori-test`: the whole test set |
 
-So a search on cifar10 finds the validation accuracy to search by and the test accuracy to report, as the benchmarks'
-papers do. A seed that was only trained on the half has a row of `cifar10` with nothing but its validation accuracy, so
-that means over seeds are the benchmarks' own. `seconds` is the time of training alone, summed over the epochs. Rows
-that repeat a training (`-ori-test`, and those with nothing but a validation accuracy) leave it out, and the training
-accuracy too.
+Thus a search on cifar10 uses the validation accuracy and reports the test accuracy, as in the benchmarks' papers. A
+seed trained only on the half has a `cifar10` row with just its validation accuracy, so that means over seeds equal the
+benchmarks' own. `seconds` is the training time alone, summed over the epochs. Rows that repeat a training (`-ori-test`,
+and those with just a validation accuracy) leave out the time and the training accuracy.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from hnas.pipeline.store.schema import SCHEMAS
 from hnas.spaces.nasbench201.cell import parse_arch
 
 _HALF = "cifar10-valid"
-#: Their name in the store, and the sets that the accuracies are measured on.
+#: The name of each data set in the store, and the sets that its accuracies are measured on.
 _DATASETS = {
     _HALF: (_HALF, "x-valid", "ori-test"),
     "cifar10": ("cifar10", "", "ori-test"),
@@ -48,9 +47,9 @@ _DATASETS = {
 _WHOLE = "ori-test"
 _MEASURES = ("train_accuracy", "valid_accuracy", "test_accuracy", "seconds")
 _LONGEST = 10_000
-# Above it an integer is not a float.
+# Above this, an integer may not be exact as a float.
 _MOST = 2**53
-#: Rows of a batch of curves, at least: some 30 architectures.
+#: Minimum number of curve rows in a batch: about 30 architectures.
 _BATCH = 2**16
 
 #: One value after each epoch, None where it was not measured.
@@ -69,32 +68,32 @@ class _Training(NamedTuple):
 
 
 class Trials:
-    """Gathers what a benchmark file at `path` says of each architecture, and hands it out as rows of the tables."""
+    """Gathers the results of each architecture in the benchmark file at `path` and returns them as rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: The architecture strings so far, by the numbers that the benchmark gives them.
+        #: The architecture strings so far, by their numbers in the benchmark.
         self.archs: dict[int, str] = {}
         self._seen: set[str] = set()
         self._gathered: list[_Training] = []
         self._rows = 0
 
     def add(self, index: object, results: object, file: Path | None = None) -> None:
-        """`results` has a dictionary for each length of training: `ArchResults.state_dict()`. They are from `file`.
+        """Add an architecture. `results`, read from `file`, has an `ArchResults.state_dict()` per number of epochs.
 
-        Raises `UsageError` for an architecture that came before, or that is none of the topology space, and where
-        something is missing or is no result.
+        Raises `UsageError` for an architecture that is repeated or not of the topology space, and for missing or
+        invalid results.
         """
         where = f"{file or self.path}, architecture {_shown(index)}"
         if type(index) is not int or index < 0 or index in self.archs:
-            raise UsageError(f"{where}: architectures have one number each, from 0; get the file again")
+            raise UsageError(f"{where}: each architecture must have its own number, from 0; get the file again")
         if not isinstance(results, dict) or not results:
             raise UsageError(f"{where} has no results; get the file again")
         archs = {_entry(state, "arch_str", str, where) for state in results.values()}
         arch = min(archs)
         check_architecture(arch, where)
         if len(archs) > 1 or arch in self._seen:
-            raise UsageError(f"{where} and another one are both {arch}; get the file again")
+            raise UsageError(f"{where} repeats the architecture {arch}; get the file again")
         self.archs[index] = arch
         self._seen.add(arch)
         trainings: dict[tuple[str, int, int], _Training] = {}
@@ -113,7 +112,7 @@ class Trials:
         entries: Generator[tuple[Any, Any], None, Any],
         check: Callable[[object, object], None] = lambda index, results: None,
     ) -> Generator[Rows, None, Any]:
-        """Add all `entries` of an unpickled file, each after `check`, and return what the file holds besides them."""
+        """Add all `entries` of an unpickled file, calling `check` on each, and return what else the file holds."""
         while True:
             try:
                 index, results = next(entries)
@@ -124,7 +123,7 @@ class Trials:
             yield from self.rows()
 
     def rows(self, *, last: bool = False) -> Iterator[Rows]:
-        """The rows of what was added since, once there are enough of them for a batch, or where this is the `last`."""
+        """Yield the rows added since the last call, once they fill a batch or if this is the `last` call."""
         if not self._gathered or (self._rows < _BATCH and not last):
             return
         gathered, self._gathered, self._rows = self._gathered, [], 0
@@ -159,25 +158,25 @@ class Trials:
             arrays["epoch"] = pa.array(epochs, schema.field("epoch").type)
         for name, values in zip(_MEASURES, columns, strict=True):
             arrays[name] = array = pa.array(values, pa.float64())
-            # A mean of percentages may be above 100 by its last digits.
+            # Rounding may lift a mean of percentages slightly above 100.
             top = np.finfo(float).max if name == "seconds" else 100.001
             good = pc.fill_null(pc.and_(pc.greater_equal(array, 0.0), pc.less_equal(array, top)), True)
             if not pc.all(good, min_count=0).as_py():
                 at = pc.index(good, False).as_py()
                 odd = trainings[repeated[at].as_py()]
                 raise UsageError(
-                    f"{self.path}: a {name} of {odd.arch} on {odd.dataset} is {array[at]}, which is none; "
+                    f"{self.path}: the {name} of {odd.arch} on {odd.dataset} is {array[at]}, out of range; "
                     "get the file again"
                 )
         return Rows(table, pa.record_batch([arrays[name] for name in schema.names], schema))
 
 
 def check_architecture(arch: str, where: str) -> None:
-    """Raise `UsageError` unless `arch` is one of the topology space, saying where it is not."""
+    """Raise `UsageError`, starting with `where`, unless `arch` is in the topology space."""
     if re.fullmatch(r"\d+(:\d+)+", arch):
         raise UsageError(
-            f"{where} is {arch!r:.80}, of NATS-Bench's size space; only its topology space is read: give a file whose "
-            "name begins with NATS-tss"
+            f"{where} is {arch!r:.80}, from NATS-Bench's size space; hnas reads only the topology space: give a file "
+            "whose name begins with NATS-tss"
         )
     try:
         parse_arch(arch)
@@ -186,7 +185,7 @@ def check_architecture(arch: str, where: str) -> None:
 
 
 def check_names(archs: dict[int, str], names: object, path: Path) -> None:
-    """Raise `UsageError` unless `archs` are what the benchmark's list `names` calls them."""
+    """Raise `UsageError` unless the benchmark's list `names` agrees with `archs`."""
     if not isinstance(names, list) or not names:
         raise UsageError(f"{path} has no list of architectures, meta_archs; get the file again")
     for index, arch in archs.items():
@@ -197,26 +196,26 @@ def check_names(archs: dict[int, str], names: object, path: Path) -> None:
 
 def _trainings(state: Any, arch: str, where: str) -> list[_Training]:
     results = _entry(state, "all_results", dict, where)
-    found = []
+    trainings = []
     halves: dict[tuple[int, int], _Training] = {}
     for dataset, seeds in _entry(state, "dataset_seed", dict, where).items():
         if dataset not in _DATASETS:
-            raise UsageError(f"{where} has results on {_shown(dataset)}; known are {', '.join(_DATASETS)}")
+            raise UsageError(f"{where} has results on {_shown(dataset)}; expected one of {', '.join(_DATASETS)}")
         if not isinstance(seeds, list):
             raise UsageError(f"{where} has no list of seeds for {dataset}; get the file again")
         for seed in seeds:
             at = f"{where} on {dataset} with seed {_shown(seed)}"
             if type(seed) is not int or not 0 <= seed < 2**63 or (dataset, seed) not in results:
                 raise UsageError(f"{at} has no results; get the file again")
-            made = _training(results[dataset, seed], arch, dataset, seed, at)
-            found += made
+            rows = _training(results[dataset, seed], arch, dataset, seed, at)
+            trainings += rows
             if dataset == _HALF:
-                halves[made[0].epochs, seed] = made[0]
-    return _with_validation(found, halves)
+                halves[rows[0].epochs, seed] = rows[0]
+    return _with_validation(trainings, halves)
 
 
 def _with_validation(trainings: list[_Training], halves: dict[tuple[int, int], _Training]) -> list[_Training]:
-    """`trainings`, those on cifar10 with the validation accuracies of those on its half, and the halves left over."""
+    """Return `trainings`, cifar10 with the validation accuracies of its half, and then the unmatched halves."""
     whole = []
     for training in trainings:
         if training.dataset == "cifar10":
@@ -231,19 +230,19 @@ def _with_validation(trainings: list[_Training], halves: dict[tuple[int, int], _
 
 
 def _training(result: Any, arch: str, dataset: str, seed: int, where: str) -> list[_Training]:
-    """The rows of one training, a `ResultsCount.state_dict()`."""
+    """Return the rows of one training, a `ResultsCount.state_dict()`."""
     epochs = _entry(result, "epochs", int, where)
     if not 1 <= epochs <= _LONGEST:
-        raise UsageError(f"{where} was trained for {epochs} epochs; 1 to {_LONGEST} can be read")
+        raise UsageError(f"{where} was trained for {epochs} epochs; expected 1 to {_LONGEST}")
     train = _entry(result, "train_acc1es", dict, where)
     evaluated = _entry(result, "eval_acc1es", dict, where)
     times = result.get("train_times")
     if times is not None and not isinstance(times, dict):
-        raise UsageError(f"{where} has no times of training by epoch; get the file again")
+        raise UsageError(f"{where} has no training times by epoch; get the file again")
     for measured in (train, evaluated, times or {}):
         values = measured.values()
         if not set(map(type, values)) <= {float, int} or (values and not max(map(abs, values)) <= _MOST):
-            raise UsageError(f"{where} has a result that is no number; get the file again")
+            raise UsageError(f"{where} has a result that is not a number; get the file again")
     if times and min(times.values()) < 0:
         raise UsageError(f"{where} has an epoch that took {min(times.values())} seconds; get the file again")
     name, valid, test = _DATASETS[dataset]
@@ -278,7 +277,7 @@ def _keys(name: str, epochs: int) -> tuple[str, ...]:
 
 
 def _shown(value: object) -> str:
-    # The text of a list that holds itself many times over would never end.
+    # A list that holds itself many times over would print without end.
     return f"{value!r:.120}" if type(value) in (int, str) else type(value).__name__
 
 

@@ -1,8 +1,8 @@
 """NATS-Bench's topology space: the folder NATS-tss-v1_0-3ffb9-simple, or the one file NATS-tss-v1_0-3ffb9.pickle.pbz2.
 
-The folder holds `meta.pickle.pbz2` and a file for each architecture, `000000.pickle.pbz2` and so on, the one file all
-of them. The folder that ends in `-full` has the trained weights besides, which are read over. `trials` says what
-becomes of the results.
+The folder holds `meta.pickle.pbz2` and one file per architecture, `000000.pickle.pbz2` and so on; the single file holds
+all of them. The folder that ends in `-full` also has the trained weights, which are skipped. `nasbench201_results`
+turns the results into rows.
 
 Source: Dong, Liu, Musial and Gabrys, "NATS-Bench: Benchmarking NAS Algorithms for Architecture Topology and Size",
 TPAMI 2021.
@@ -28,12 +28,10 @@ _ENDING = ".pickle.pbz2"
 
 
 def read_nats_bench(path: Path, advance: Advance) -> Iterator[Rows]:
-    """The rows of the folder or file at `path`. `advance` is told of files of the folder, or of bytes of the file.
+    """Yield the rows of the folder or file at `path`. `advance` receives the files or bytes read.
 
-    A folder may hold some of the architectures. Needs memory for a batch of rows, whatever the size of the benchmark.
-
-    Raises:
-        UsageError: it is neither, holds another space, or is damaged.
+    A folder may hold only some of the architectures. Memory is bounded by one batch of rows, whatever the size of the
+    benchmark. Raises `UsageError` if `path` is neither, holds another space, or is damaged.
     """
     return _read_folder(path, advance) if path.is_dir() else _read_file(path, advance)
 
@@ -51,7 +49,7 @@ def _read_folder(folder: Path, advance: Advance) -> Iterator[Rows]:
                 raise UsageError(f"{folder} has architecture {index} twice: {files[index].name} and {file.name}")
             files[index] = file
     if not files:
-        raise UsageError(f"{folder} has no file of an architecture, such as 000000{_ENDING}; copy them beside its meta")
+        raise UsageError(f"{folder} has no architecture files such as 000000{_ENDING}; copy them next to its meta file")
     trials = Trials(folder)
     for done, (index, file) in enumerate(sorted(files.items()), start=1):
         trials.add(index, _load(file), file)
@@ -65,7 +63,7 @@ def _read_file(path: Path, advance: Advance) -> Iterator[Rows]:
     names = _names((yield from trials.read(unpickle(partial(_open, path, advance), _BENCHMARK, "arch2infos"))), path)
     if not trials.archs:
         raise UsageError(
-            f"{path} holds no architecture; give NATS-tss-v1_0-3ffb9{_ENDING}, or the folder beside its meta"
+            f"{path} holds no architectures; give NATS-tss-v1_0-3ffb9{_ENDING}, or the folder with its meta file"
         )
     check_names(trials.archs, names, path)
     yield from trials.rows(last=True)

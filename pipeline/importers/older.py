@@ -1,4 +1,4 @@
-"""What older versions imported of a file: a Parquet file in each table, which says in its footer what it is of."""
+"""Imports by older versions: one Parquet file per table, with its origin in the footer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NOTE = b"hnas.import"
 
 @dataclass(frozen=True)
 class OlderImport:
-    """The files of an import by table, and the source that they are read as.
+    """The files of an import by table, and the name of the source that they are read as.
 
-    `content` is the digest of what was imported, empty where the files do not agree on it.
+    `content` is the digest of the imported file; it is empty where the files disagree on it.
     """
 
     source: str
@@ -29,18 +29,18 @@ class OlderImport:
 
 
 def older_import(store: Store, kind: str, file: str, stem: str, replaced: set[str]) -> OlderImport | None:
-    """What the store has of `file` from before there were manifests, or None; `stem` is the file's readable stem."""
+    """Return what the store holds of `file` from before manifests, or None. `stem` is the file's readable stem."""
     name = f"{stem}-{digest(file, size=4)}.parquet"
     listed = older_files(store, replaced)
-    found = {t: f for t in TABLES for f in listed[t] if f.parts == (t, kind, name)}
-    if not found:
+    older = {t: f for t in TABLES for f in listed[t] if f.parts == (t, kind, name)}
+    if not older:
         return None
-    files = {table: file.parts for table, file in found.items()}
+    files = {table: file.parts for table, file in older.items()}
     notes = [_read_note(store, parts) for parts in files.values()]
     note = notes[0]
     if note is None or any(other != note for other in notes) or set(note[1]) != set(files):
         note = ("", {}, 0)
-    return OlderImport(next(iter(found.values())).source, files, *note)
+    return OlderImport(next(iter(older.values())).source, files, *note)
 
 
 def _read_note(store: Store, parts: tuple[str, ...]) -> tuple[str, dict[str, int], int] | None:
@@ -50,4 +50,4 @@ def _read_note(store: Store, parts: tuple[str, ...]) -> tuple[str, dict[str, int
         content, rows, architectures = note["content"], note["rows"], note["architectures"]
         return str(content), {str(table): int(count) for table, count in rows.items()}, int(architectures)
     except (KeyError, ValueError, TypeError, AttributeError, OSError, pa.ArrowException):
-        return None  # a still older hnas wrote it, or it is damaged: the import replaces it
+        return None  # written by a still older hnas, or damaged: the import replaces it

@@ -1,5 +1,5 @@
-"""Accuracies from a Parquet file: one training a row, in the columns of `hnas.pipeline.importers.training_rows`; and
-other rows of architectures."""
+"""Parquet files of architectures: accuracies, one training per row, with the columns of
+`hnas.pipeline.importers.training_rows`; and user columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hnas.pipeline.io.input_files import regular_file
 def read_parquet(
     path: Path, advance: Advance, gatherer: Callable[[Path, str], GatheredRows] = Trainings
 ) -> Iterator[Rows]:
-    """Its rows in batches. Raises `UsageError` with the row of the first fault, counted from 1."""
+    """Yield the rows of the file in batches. Raises `UsageError` with the row of the first error, counted from 1."""
     regular_file(path, needed="a Parquet file")
     try:
         with pq.ParquetFile(path) as file:
@@ -55,5 +55,5 @@ def _check_type(path: Path, field: pa.Field) -> None:
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (text if field.name in TEXT else number):
-        wanted = "text" if field.name in TEXT else "numbers"
-        raise UsageError(f"{path}: the column {field.name} has the type {field.type}; it must hold {wanted}")
+        expected = "text" if field.name in TEXT else "numbers"
+        raise UsageError(f"{path}: the column {field.name} has the type {field.type}; it must hold {expected}")

@@ -1,4 +1,4 @@
-"""What every importer yields: rows of the common tables, a batch at a time."""
+"""The interface of importers: batches of rows of the common tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyarrow as pa
 
 
 class Rows(NamedTuple):
-    """A batch of rows of the table `table`, a key of `hnas.pipeline.store.schema.SCHEMAS`, in its schema."""
+    """A batch of rows of the table `table`, a key of `hnas.pipeline.store.schema.SCHEMAS`, with that schema."""
 
     table: str
     batch: pa.RecordBatch
 
 
-#: Told how much of the file is read, in bytes or in files, and how much there is.
+#: Progress callback: the amount of the file read so far, in bytes or files, and the total.
 Advance = Callable[[int, int], None]
 
-#: An importer: reads a file or folder in order, in bounded memory. Raises `UsageError` for every fault of it.
+#: Reads a file or folder sequentially in bounded memory. Raises `UsageError` for any error in it.
 Importer = Callable[[Path, Advance], Iterator[Rows]]

@@ -1,4 +1,4 @@
-"""The result of `hnas import` as people read it."""
+"""The result of `hnas import` as text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hnas.pipeline.io.printable import printable
 
 
 def import_summary(done: Imported, path: Path) -> str:
-    """What an import did, and what the file holds."""
+    """Return what an import did and what the file holds, in one line."""
     state = "imported" if done.changed else "already in the store"
     more = "".join(
         f", {count:,} {what}"
-        for count, what in ((done.curves, "points of curves"), (done.proxies, "scores of proxies"))
+        for count, what in ((done.curves, "curve points"), (done.proxies, "proxy scores"))
         if count
     )
     counts = f"{done.rows:,} rows of {done.architectures:,} architectures{more}"
@@ -23,5 +23,5 @@ def import_summary(done: Imported, path: Path) -> str:
     else:
         more = ""
     name = "" if done.source in (done.kind, printable(path.absolute().stem)) else f", as the source {done.source}"
-    replaced = "; they replace its earlier rows" if done.replaced else ""
+    replaced = ", replacing its earlier rows" if done.replaced else ""
     return f"{state}: {counts} from {printable(str(path))}{name}{replaced}{more}"

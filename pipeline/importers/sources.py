@@ -1,4 +1,4 @@
-"""The name that a file is imported under: each file is a source of its own, so that none is averaged with another."""
+"""Source names: each imported file is its own source, so that no two files are averaged."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hnas.errors import UsageError
 from hnas.pipeline.store.manifests import SOURCE_NAME, Manifest, older_files
 from hnas.pipeline.store.store import Store, digest
 
-#: Files that people write, named after themselves; those of benchmarks are named after the benchmark.
+#: Kinds of files that people write, named after the file; a benchmark's files are named after the benchmark.
 WRITTEN = ("csv", "parquet", "columns")
 
 
 def readable(stem: str) -> str:
-    """`stem` in characters that every file system takes; older versions called their files so."""
+    """Return `stem` in characters that every file system accepts; older versions named their files this way."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
 
 
@@ -28,21 +28,21 @@ def choose_source(
     wanted: str | None = None,
     older: Collection[tuple[str, ...]] = (),
 ) -> str:
-    """The source that the file `file` is imported as: `wanted`, or what it was before, or a name that is free.
+    """Return the name of the source that the file `file` is imported as: `wanted`, its earlier name, or a free name.
 
-    That is the stem of the file, or the kind where it is a benchmark's. `older` are files that the import will replace.
-    Raises `UsageError` for a name that cannot be.
+    A free name is the stem of the file, or the kind for a benchmark's file. `older` lists files that the import will
+    replace. Raises `UsageError` for an invalid name.
     """
     taken = {manifest.source for manifest in manifests}
     if wanted is not None:
         if not SOURCE_NAME.fullmatch(wanted):
             raise UsageError(
-                f"the name {wanted!r:.120} cannot be that of a source: give 1 to 100 letters, digits, '.', "
-                "'_' and '-', the first a letter or digit"
+                f"the source name {wanted!r:.120} must be 1 to 100 letters, digits, '.', '_' and '-', the first "
+                "a letter or digit"
             )
         near = next((name for name in taken if name.lower() == wanted.lower() and name != wanted), None)
         if near is not None:
-            raise UsageError(f"the store has a source {near}; give that name, or one that differs in more than case")
+            raise UsageError(f"the store has a source {near}; give that name, or one that differs not only in case")
         return wanted
     before = sorted(m.source for m in manifests if (m.kind, m.file) == (kind, file))
     own = readable(stem).lstrip("._-")[:80] or kind

@@ -1,12 +1,12 @@
-"""NAS-Bench-Suite-Zero: validation accuracies and the scores of training-free proxies that its authors computed.
+"""NAS-Bench-Suite-Zero: validation accuracies, and the authors' scores of training-free proxies.
 
     {space: {dataset: {encoding: {proxy: value, ..., "val_accuracy": percent}}}}
 
-The files that its authors distribute have no level of spaces and tell a proxy as `{"score": value, "time": seconds}`;
-both forms of both are read. An encoding is a Python literal, which the space turns into an architecture.
+The distributed files lack the level of spaces and give a proxy as `{"score": value, "time": seconds}`; both forms of
+both are read. An encoding is a Python literal, which the space converts to an architecture.
 
-The number of epochs and the seed are not known. Where several encodings are one architecture, each has its rows: the
-first has no seed, the others have 1, 2, ... in the order of the file.
+The number of epochs and the seed are unknown. If several encodings describe the same architecture, each has its own
+rows: the first has no seed, the others have 1, 2, ... in file order.
 
 Source: Krishnakumar et al., "NAS-Bench-Suite-Zero: Accelerating Research on Zero Cost Proxies", NeurIPS 2022.
 """
@@ -31,12 +31,12 @@ from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.spaces import SearchSpace, key_of, search_spaces
 
-#: The spaces of the benchmark that this package may have, by its names and ours.
+#: The benchmark's names of the spaces, and the names of the corresponding spaces here.
 SPACES = {"nasbench101": "nasbench101", "nasbench201": "nasbench201", "nasbench301": "darts", "darts": "darts"}
 DATASETS = ("cifar10", "cifar100", "imagenet16-120", "svhn", "ninapro", "scifar100")
 
 _ACCURACY = "val_accuracy"
-_IDENTITY = "id"  # some files number their architectures
+_IDENTITY = "id"  # some files give their architectures a number
 _BATCH = 2**12
 _LONGEST = 2000
 
@@ -47,9 +47,9 @@ class _Space(Protocol):
 
 
 def read_suite_zero(path: Path, advance: Advance) -> Iterator[Rows]:
-    """Its validation accuracies as `accuracies`, its proxies as `proxies`.
+    """Yield validation accuracies as rows of `accuracies` and proxies as rows of `proxies`.
 
-    Raises `UsageError` with the space, data set and encoding of the first fault.
+    Raises `UsageError` with the space, data set and encoding of the first error.
     """
     reader = _Reader()
     try:
@@ -73,13 +73,13 @@ def read_suite_zero(path: Path, advance: Advance) -> Iterator[Rows]:
 
 
 class _Reader:
-    """Reads one file. `place` says where it is: names of the levels that it is in."""
+    """Reads one file. `place` lists the names of the nested levels at the current position."""
 
     def __init__(self) -> None:
         self.place: list[str] = []
         self.count = 0
         self._highest = 0.0
-        # How often each (space, data set, architecture) came, and where each encoding was.
+        # How often each (space, data set, architecture) has come, and each encoding seen.
         self._times: dict[tuple[str, str, str], int] = {}
         self._encodings: set[tuple[str, str, str]] = set()
         self._clear()
@@ -89,7 +89,7 @@ class _Reader:
         self._proxies: list[tuple[object, ...]] = []
 
     def read(self, stream: JSONStream) -> Iterator[Rows]:
-        """The rows of the whole file, in batches."""
+        """Yield the rows of the whole file in batches."""
         for name in self._inside(stream):
             if name in SPACES:
                 for dataset in self._inside(stream):
@@ -107,7 +107,7 @@ class _Reader:
             yield from self._rows()
 
     def _inside(self, stream: JSONStream) -> Iterator[str]:
-        """The members of the next object, each of them on `place` while it is worked on."""
+        """Yield the members of the next object, each of them on `place` while it is processed."""
         for name in stream.members():
             self.place.append(name if len(name) < 200 else name[:197] + "...")
             yield name
@@ -122,16 +122,16 @@ class _Reader:
 
     def _add(self, space: str, dataset: str, encoding: str, literal: object, entry: object) -> None:
         if not isinstance(entry, dict) or not entry:
-            raise ValueError("the entry is no object of proxies and val_accuracy")
+            raise ValueError("the entry is not an object of proxies and val_accuracy")
         reader = search_spaces.get(space)
         if not isinstance(reader, _Space):
-            raise ValueError(f"this hnas has no search space {space!r} that reads its encodings")
+            raise ValueError(f"hnas has no search space {space!r} that reads these encodings")
         try:
             arch = key_of(cast(SearchSpace, reader), reader.from_suite_zero(literal))
         except UsageError as error:
             raise ValueError(str(error)) from None
         if (space, dataset, encoding) in self._encodings:
-            raise ValueError("the encoding comes twice")
+            raise ValueError("the encoding appears twice")
         self._encodings.add((space, dataset, encoding))
         accuracy = _finite(entry.pop(_ACCURACY, None), _ACCURACY)
         if not 0 <= accuracy <= 100:
@@ -139,11 +139,15 @@ class _Reader:
         times = self._times.get((space, dataset, arch), 0)
         self._times[space, dataset, arch] = times + 1
         self._accuracies.append((space, arch, dataset, None, times or None, None, accuracy, None, None))
-        for proxy, told in entry.items():
+        for proxy, entered in entry.items():
             if proxy != _IDENTITY:
                 if not proxy or len(proxy) > LONGEST or printable(proxy) != proxy:
-                    raise ValueError(f"a proxy is called {shown(proxy)}; its name must be text of at most {LONGEST}")
-                score, seconds = (told.get("score"), told.get("time")) if isinstance(told, dict) else (told, None)
+                    raise ValueError(
+                        f"a proxy is called {shown(proxy)}; its name must be text of at most {LONGEST} characters"
+                    )
+                score, seconds = (
+                    (entered.get("score"), entered.get("time")) if isinstance(entered, dict) else (entered, None)
+                )
                 value = _number(score, proxy)
                 cost = None if seconds is None else _finite(seconds, f"the time of {proxy}")
                 if cost is not None and cost < 0:
@@ -165,38 +169,38 @@ class _Reader:
 
 def _literal(encoding: str) -> object:
     if len(encoding) > _LONGEST:
-        raise ValueError(f"the encoding has {len(encoding):,} characters; at most {_LONGEST:,} are read")
+        raise ValueError(f"the encoding has {len(encoding):,} characters; the limit is {_LONGEST:,}")
     try:
-        found = ast.literal_eval(encoding.strip())
+        literal = ast.literal_eval(encoding.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        found = None
-    if not isinstance(found, (tuple, list)):
-        raise ValueError("the encoding is no Python literal such as (4, 3, 3, 3, 2, 3)")
-    return found
+        literal = None
+    if not isinstance(literal, (tuple, list)):
+        raise ValueError("the encoding is not a Python literal such as (4, 3, 3, 3, 2, 3)")
+    return literal
 
 
 def _space_of(literal: object) -> str:
-    """The space whose encodings look like this one."""
+    """Return the space whose encodings look like this one."""
     if isinstance(literal, (tuple, list)):
         if len(literal) == 2 and all(isinstance(cell, (tuple, list)) for cell in literal):
             return "darts"
         if all(isinstance(number, int) for number in literal) and len(literal) in (6, 56):
             return "nasbench201" if len(literal) == 6 else "nasbench101"
     raise ValueError(
-        "the encoding is of no known space: NAS-Bench-101's has 56 numbers, NAS-Bench-201's 6, that of DARTS two cells"
+        "the encoding fits no known space: NAS-Bench-101's has 56 numbers, NAS-Bench-201's has 6, DARTS's two cells"
     )
 
 
 def _number(value: Any, what: str) -> float | None:
-    """`value`, None where it is not a number: some proxies failed."""
+    """Return `value`, or None if it is missing or NaN: some proxies failed."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{what} is {shown(value)}, which is no number")
+        raise ValueError(f"{what} is {shown(value)}, not a number")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{what} is beyond the range of numbers") from None
+        raise ValueError(f"{what} is too large for a float") from None
 
 
 def _finite(value: Any, what: str) -> float:

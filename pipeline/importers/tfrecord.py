@@ -2,7 +2,7 @@
 
     uint64 length | uint32 masked CRC-32C of the length | length bytes | uint32 masked CRC-32C of the bytes
 
-all little-endian. Masked: rotated right by 15 bits, plus 0xa282ead8.
+All integers are little-endian. A CRC is masked by rotating it right by 15 bits and adding 0xa282ead8.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import google_crc32c
 
 from hnas.errors import UsageError
 
-#: The longest record that is read; those of NAS-Bench-101 have some hundred bytes.
+#: The longest record that is read; records of NAS-Bench-101 have a few hundred bytes.
 LONGEST = 2**20
 
 _HEADER = struct.Struct("<QI")
@@ -24,7 +24,7 @@ _FOOTER = struct.Struct("<I")
 
 
 class Record(NamedTuple):
-    """A record: which one it is, counted from 1, the byte of the file that its frame begins at, and its content."""
+    """A record: its number, counted from 1, the byte of the file where its frame begins, and its content."""
 
     number: int
     offset: int
@@ -32,7 +32,7 @@ class Record(NamedTuple):
 
 
 def read_records(path: Path, file: BinaryIO) -> Iterator[Record]:
-    """The records of a TFRecord file, checked. Raises `UsageError` with the record and byte of the first fault."""
+    """Yield the records of a TFRecord file, verified. Raises `UsageError` with record and byte of the first error."""
     number, offset = 0, 0
     while header := file.read(_HEADER.size):
         number += 1
@@ -43,7 +43,7 @@ def read_records(path: Path, file: BinaryIO) -> Iterator[Record]:
             raise UsageError(_damaged(path, number, offset, "its length") if number > 1 else _foreign(path))
         if length > LONGEST:
             raise UsageError(
-                f"{place(path, number, offset)} has {length:,} bytes; a record of NAS-Bench-101 has some hundred"
+                f"{place(path, number, offset)} has {length:,} bytes; records of NAS-Bench-101 have a few hundred"
             )
         content = file.read(length)
         footer = file.read(_FOOTER.size)
@@ -56,23 +56,23 @@ def read_records(path: Path, file: BinaryIO) -> Iterator[Record]:
 
 
 def masked_crc(content: bytes) -> int:
-    """The checksum that frames hold."""
+    """Return the masked CRC-32C of `content`."""
     crc: int = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def place(path: Path, number: int, offset: int) -> str:
-    """How complaints name a record."""
+    """Return the position of a record for error messages."""
     return f"{path}, record {number} (byte {offset})"
 
 
 def _foreign(path: Path) -> str:
-    return f"{path} is no TFRecord file; give nasbench_only108.tfrecord or nasbench_full.tfrecord"
+    return f"{path} is not a TFRecord file; give nasbench_only108.tfrecord or nasbench_full.tfrecord"
 
 
 def _truncated(path: Path, number: int, offset: int) -> str:
-    return f"{place(path, number, offset)} is cut off; the file is not whole, so download it again"
+    return f"{place(path, number, offset)} is cut off; the file is incomplete, so download it again"
 
 
 def _damaged(path: Path, number: int, offset: int, what: str) -> str:
-    return f"{place(path, number, offset)} is damaged: the checksum of {what} does not fit; download the file again"
+    return f"{place(path, number, offset)} is damaged: the checksum of {what} does not match; download the file again"

@@ -1,8 +1,8 @@
-"""Trainings, a batch at a time, as CSV and Parquet files list them: one set of columns, and one set of checks.
+"""Rows of trainings from CSV and Parquet files: their columns and checks.
 
-Columns: `arch` and `dataset`, at least one of `train_accuracy`, `valid_accuracy`, `test_accuracy` in percent; `space`,
-`epochs`, `seed` and `seconds` where they are known. Without a `space` column it is the one that takes the first
-architecture.
+Columns: `arch` and `dataset`, at least one of `train_accuracy`, `valid_accuracy` and `test_accuracy` in percent, and
+optionally `space`, `epochs`, `seed` and `seconds`. Without a `space` column, the space is the one that accepts the
+first architecture.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Trainings(GatheredRows):
 
     table = "accuracies"
     key = ("space", "arch", "dataset", "epochs", "seed")
-    same = "the same architecture, dataset, epochs and seed; tell trainings apart by a seed column"
+    same = "the same architecture, dataset, epochs and seed; distinguish the trainings by a seed column"
     schema = SCHEMAS["accuracies"]
     limits: Mapping[str, Limits] = {"epochs": (1, 2**31 - 1), "seed": (0, 2**63 - 1), "seconds": (0.0, math.inf)} | (
         dict.fromkeys(ACCURACIES, (0.0, 100.0))
@@ -47,38 +47,38 @@ class Trainings(GatheredRows):
         if missing or not any(name in header for name in ACCURACIES):
             needed = f"{' and '.join(missing)}" if missing else f"one of {', '.join(ACCURACIES)}"
             raise UsageError(f"{self._path} has no column {needed}; its header is {','.join(header)[:200]}")
-        known = (*REQUIRED, *OPTIONAL)
-        unknown = [name for name in header if name not in known]
+        allowed = (*REQUIRED, *OPTIONAL)
+        unknown = [name for name in header if name not in allowed]
         if unknown or len(set(header)) < len(header):
-            what = f"a column {unknown[0]!r} that is not known" if unknown else "a column twice"
-            hint = did_you_mean(unknown[0], known) if unknown else ""
-            raise UsageError(f"{self._path} has {what}; the columns are {', '.join(known)}{hint}")
+            what = f"an unknown column {unknown[0]!r}" if unknown else "the same column twice"
+            hint = did_you_mean(unknown[0], allowed) if unknown else ""
+            raise UsageError(f"{self._path} has {what}; the columns are {', '.join(allowed)}{hint}")
 
     def faulty(self, batch: pa.RecordBatch) -> bool:
-        """Whether a training has no accuracy."""
+        """Return whether a training has no accuracy."""
         return bool(pc.any(reduce(pc.and_, (batch[name].is_null() for name in ACCURACIES))).as_py())
 
     def row_fault(self, values: Mapping[str, object]) -> str | None:
         """See `GatheredRows`."""
         if all(values[name] is None for name in ACCURACIES):
-            return f"gives no accuracy; fill at least one of {', '.join(ACCURACIES)}"
+            return f"has no accuracy; fill in at least one of {', '.join(ACCURACIES)}"
         return None
 
     def taken(self, batch: pa.RecordBatch) -> None:
         """Count the accuracies, for `finish`."""
         for name in ACCURACIES:
-            known = batch[name].is_valid()
-            count = known.true_count
+            valid = batch[name].is_valid()
+            count = valid.true_count
             if count:
                 self._counts[name] += count
                 self._highest[name] = max(self._highest[name], pc.max(batch[name]).as_py())
-                self._last_on[name] = batch["dataset"].filter(known)[-1].as_py()
+                self._last_on[name] = batch["dataset"].filter(valid)[-1].as_py()
 
     def finish(self) -> None:
-        """The file as a whole: there are rows, none twice, and they are percent."""
+        """Check the file as a whole: it has rows, none is repeated, and accuracies are in percent."""
         super().finish()
         for name in ACCURACIES:
-            # One value may be that low, but not 0.9 % of ten classes, where chance is 10 %.
+            # A single value may be this low, but not on ten classes, where chance is 10 %.
             alone = self._counts[name] == 1 and self._last_on[name] in TEN_CLASSES and self._highest[name] > 0
             if (self._counts[name] > 1 or alone) and self._highest[name] <= 1:
                 raise UsageError(

@@ -1,4 +1,4 @@
-"""Whole columns of a file: values that need no second look, in the types of the store; and repeated rows."""
+"""Whole columns of a file: conversion of plainly valid values to the store's types, and a search for repeated rows."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# What both Arrow and Python read as the same number: Arrow takes 0x10 besides, Python 1_0.
+# Spellings that Arrow and Python read as the same number. Arrow also accepts 0x10, Python also 1_0.
 _WHOLE, _DECIMAL = r"^[+-]?[0-9]{1,18}$", r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
-def texts_of(given: pa.Array) -> pa.Array:
-    """The texts of a column without outer blanks. Raises `ValueError` or one of Arrow's errors where one is missing."""
-    texts = pc.utf8_trim_whitespace(_decoded(given).cast(pa.string()))
+def texts_of(column: pa.Array) -> pa.Array:
+    """Return the texts of a column, stripped. Raises `ValueError` or an Arrow error if one is missing."""
+    texts = pc.utf8_trim_whitespace(_decoded(column).cast(pa.string()))
     if texts.null_count or pc.any(pc.equal(texts, "")).as_py():
         raise ValueError("a text is missing")
     return texts
 
 
-def numbers_of(given: pa.Array, kind: pa.DataType, limits: tuple[float, float]) -> pa.Array:
-    """Finite numbers of the type `kind` between `limits` out of numbers or text, null where nothing is known.
+def numbers_of(column: pa.Array, kind: pa.DataType, limits: tuple[float, float]) -> pa.Array:
+    """Convert numbers or text to finite numbers of type `kind` within `limits`; unknown values become null.
 
-    Raises `ValueError` or one of Arrow's errors where a value is not plainly such a number.
+    Raises `ValueError` or an Arrow error if a value is not plainly such a number.
     """
-    given = _decoded(given)
-    if pa.types.is_string(given.type):
-        given = pc.if_else(pc.equal(given, ""), None, given)
-        if not _all(pc.match_substring_regex(given, _DECIMAL if pa.types.is_floating(kind) else _WHOLE)):
-            raise ValueError("a text is no number")
-    elif pa.types.is_decimal(given.type):
+    column = _decoded(column)
+    if pa.types.is_string(column.type):
+        column = pc.if_else(pc.equal(column, ""), None, column)
+        if not _all(pc.match_substring_regex(column, _DECIMAL if pa.types.is_floating(kind) else _WHOLE)):
+            raise ValueError("a text is not a number")
+    elif pa.types.is_decimal(column.type):
         raise ValueError("Arrow does not round a decimal to the nearest double")
-    values = given.cast(kind)
+    values = column.cast(kind)
     low, high = limits
     if not _all(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))):
         raise ValueError("a number lies outside the limits")
@@ -41,8 +41,8 @@ def numbers_of(given: pa.Array, kind: pa.DataType, limits: tuple[float, float]) 
     return values
 
 
-def _decoded(given: pa.Array) -> pa.Array:
-    return given.dictionary_decode() if pa.types.is_dictionary(given.type) else given
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _all(flags: pa.Array) -> bool:
@@ -50,7 +50,7 @@ def _all(flags: pa.Array) -> bool:
 
 
 def first_repeated(rows: pa.Table, columns: Sequence[str]) -> tuple[int, int] | None:
-    """The `number` of the first row that has the values of an earlier one in all `columns`, and that one's; or None."""
+    """Return the `number` of the first row that equals an earlier one in all `columns`, and that row's, or None."""
     groups = rows.group_by(list(columns)).aggregate([("number", "min")])
     if groups.num_rows == rows.num_rows:
         return None

@@ -1,4 +1,4 @@
-"""The tables of one imported file on their way into the store: all of them, or none."""
+"""Writes the tables of one imported file into the store: all of them, or none."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.manifests import FOLDER, TABLES, Manifest, manifest_names, read_manifest, remove_file, sweep
 from hnas.pipeline.store.store import Aside, Store, digest
 
-#: Rows of a row group, and the most that wait in memory for each table.
+#: Rows per row group, and the most rows of a table that wait in memory.
 ROW_GROUP = 100_000
 
 
 class TableWriters:
-    """Writes the rows of the source `source`, the file `file` of the kind `kind`; `content` is a digest of the file.
+    """Writes the rows of the file `file` of kind `kind` as the source `source`; `content` is a digest of the file.
 
-    Files grow aside, in row groups, so that memory does not grow with them (but by some hundred bytes for each distinct
-    architecture, to count them). `keep` puts them into their places under new names, and then the manifest that lists
-    them; without it, nothing is left when the context ends.
-    Raises `HnasError` where the store cannot be written.
+    Rows go to temporary files in row groups, so memory does not grow with the file, apart from a few hundred bytes per
+    distinct architecture, needed to count them. `keep` moves the files into the store under new names, then writes the
+    manifest that lists them. Without `keep`, nothing is left when the context ends. Raises `HnasError` if the store
+    cannot be written.
     """
 
     def __init__(self, store: Store, source: str, kind: str, file: str, content: str) -> None:
         self._store = store
         self._source, self._kind, self._file, self._content = source, kind, file, content
-        # Rows of other content never take a place that a manifest may list; without a digest the name is a new one.
+        # New content never overwrites a file that a manifest may list; without a digest the name is random.
         name = digest(content, size=16) if content else uuid.uuid4().hex
         self._places = {table: (table, source, f"{name}.parquet") for table in TABLES}
         self._stack = ExitStack()
@@ -58,8 +58,8 @@ class TableWriters:
             self._flush(table, rest=False)
 
     def _flush(self, table: str, *, rest: bool) -> None:
-        """Write whole row groups of what waits, and the rest where `rest` says so."""
-        if not self._waiting[table]:  # the rows so far were whole row groups
+        """Write the complete row groups among the waiting rows; with `rest`, also what is left."""
+        if not self._waiting[table]:  # the rows so far filled whole row groups
             return
         rows = pa.Table.from_batches(self._waiting[table])
         with self._store.writing(self._store.path(*self._places[table])):
@@ -81,7 +81,7 @@ class TableWriters:
             self._columns = [name for name in schema.names if name not in ("space", "arch", "dataset")]
 
     def finish(self, replaces: list[str]) -> Manifest:
-        """Complete the files and return their manifest; `replaces` are older files of the same trainings."""
+        """Close the files and return their manifest; `replaces` lists older files of the same trainings."""
         for table in self._waiting:
             self._flush(table, rest=True)
         for table, writer in self._writers.items():
@@ -106,21 +106,21 @@ class TableWriters:
         )
 
     def unchanged(self, stored: Mapping[str, tuple[str, ...]]) -> bool:
-        """Whether the files `stored`, by table, have these rows already, in this order."""
+        """Return whether the files `stored`, by table, already hold these rows in this order."""
         return set(stored) == set(self._asides) and all(
             _same_rows(self._store, place, self._asides[table]) for table, place in stored.items()
         )
 
     def keep(self, manifest: Manifest, before: Manifest | None) -> None:
-        """Put the finished files into their places, and `manifest` into that of `before`, which replaces them at once.
+        """Move the finished files into the store and atomically replace the manifest `before` by `manifest`.
 
-        Raises `HnasError` where another import has taken the name of the source since `before` was read.
+        Raises `HnasError` if another import has taken the name of the source since `before` was read.
         """
         store, source = self._store, self._source
         with locked(store, FOLDER):
             if (read_manifest(store, source) if source in manifest_names(store) else None) != before:
                 raise HnasError(
-                    f"another command has imported the source {source} meanwhile; import {self._file} again"
+                    f"another command has imported the source {source} in the meantime; import {self._file} again"
                 )
             try:
                 for table, aside in self._asides.items():
@@ -132,25 +132,25 @@ class TableWriters:
                     if before is None or self._places[table] not in before.files.values():
                         remove_file(store, *self._places[table])
                 raise
-            # A store without locks may have another import under way, whose files are not listed yet.
+            # Without locks, another import may be under way whose files are not listed yet.
             sweep(store, source=None if store.local else source)
 
     def __enter__(self) -> TableWriters:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Drop what is not kept."""
+        """Delete the temporary files that were not kept."""
         self._stack.__exit__(*error)
 
 
 def _abandon(writer: pq.ParquetWriter) -> None:
-    """Close a writer whose file is dropped, or which is closed already."""
+    """Close a writer whose file is dropped, or that is closed already."""
     with suppress(OSError, pa.ArrowException):
         writer.close()
 
 
 def _same_rows(store: Store, place: tuple[str, ...], aside: Aside) -> bool:
-    """Whether two Parquet files hold the same rows, however they are cut into row groups."""
+    """Return whether two Parquet files hold the same rows, even if split into different row groups."""
     try:
         with (
             store.fs.open(store.path(*place), "rb") as file,
@@ -165,7 +165,7 @@ def _same_rows(store: Store, place: tuple[str, ...], aside: Aside) -> bool:
 
 
 def _aligned(left: Iterator[Any], right: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-    """Batches of two streams of the same length, cut at the same rows."""
+    """Yield batches of two streams of equal length, cut at the same rows."""
     a, b = next(left, None), next(right, None)
     while a is not None and b is not None:
         size = min(a.num_rows, b.num_rows)

@@ -1,4 +1,4 @@
-"""Files that users name, downloads, checksums, names of data sets, progress, and text that is safe and fits a terminal.
+"""Input files, downloads, checksums, data set names, progress, and text that is safe to print and fits a terminal.
 
-Knows no store, no torch and no other room.
+Independent of stores, torch and the other subpackages of `hnas.pipeline`.
 """

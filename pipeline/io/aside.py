@@ -1,8 +1,8 @@
-"""A folder that appears whole or not at all: filled under another name beside its place, then renamed.
+"""Atomic writing of folders and files: fill a temporary sibling, then rename it.
 
-Such a folder is called `.<name>.<random>.part` and locked as long as its process lives; one without a lock is what a
-killed process left, and goes with the next folder that is written to that place. Whoever is going to write a folder
-again holds it meanwhile, so that nobody removes it, or writes it too.
+A temporary folder is called `.<name>.<random>.part` and stays locked as long as its process lives. One without a lock
+is the remains of a killed process, and is deleted by the next write to the same place. A process that will write a
+folder again holds it in the meantime, so that no other process removes it or writes it too.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _SUFFIX = ".part"
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` by name into a new folder, and put it in the place of `folder`, which must be a full path.
+    """Write `files` by name into a new folder and move it to the absolute path `folder`.
 
-    Files are on the disk before anything is renamed. Where there is a folder, it is replaced by two renames, and stays
-    if the second one fails. Raises `OSError`; then nothing is left behind.
+    All files are synced to disk before the rename. An existing folder is replaced by two renames and is restored if the
+    second fails. Raises `OSError`; then nothing is left behind.
     """
     _sweep(folder)
     handle, aside = _create(folder)
@@ -40,7 +40,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a file under another name beside `path`, and rename it into place. Raises what it raises."""
+    """Let `write` create a temporary file next to `path`, then rename it into place. Raises the errors of `write`."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
         write(aside)
@@ -50,17 +50,17 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 class Hold:
-    """Holds a folder, there or not yet, until it is closed: see `in_use`. At most one process does so at a time.
+    """Holds a folder, whether it exists yet or not, until it is closed; see `in_use`. Only one process can at a time.
 
-    What holds it is an empty folder beside it, as one that is being filled. Raises `BlockingIOError` where it is in
-    use, `OSError` where its parent cannot be written.
+    The hold is an empty folder next to it, like one that is being filled. Raises `BlockingIOError` if the folder is in
+    use, and `OSError` if its parent cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(parent, fcntl.LOCK_EX)  # of two that begin at once one sees the other
+                fcntl.flock(parent, fcntl.LOCK_EX)  # if two begin at once, one sees the other
             if in_use(folder):
                 raise BlockingIOError(folder)
             self._handle, self._aside = _create(folder)
@@ -68,18 +68,18 @@ class Hold:
             os.close(parent)
 
     def close(self) -> None:
-        """Give the folder free."""
+        """Release the folder."""
         shutil.rmtree(self._aside, ignore_errors=True)
         os.close(self._handle)
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process writes `folder`, or holds it."""
+    """Return whether a process is writing or holding `folder`."""
     return any(map(_is_locked, [folder, *_parts(folder)]))
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, whole at once. Raises `OSError`."""
+    """Remove a folder atomically. Raises `OSError`."""
     aside = _name(folder)
     folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
@@ -97,7 +97,7 @@ def _is_locked(folder: Path) -> bool:
 
 def _exchange(folder: Path, aside: Path) -> None:
     try:
-        aside.rename(folder)  # where there is none, or an empty one
+        aside.rename(folder)  # succeeds if there is no folder, or an empty one
     except OSError:
         if not folder.is_dir() or not any(folder.iterdir()):
             raise
@@ -116,11 +116,11 @@ def _name(folder: Path) -> Path:
 
 
 def _create(folder: Path) -> tuple[int, Path]:
-    """A new folder that `_sweep` leaves alone as long as its descriptor is open."""
+    """Create a temporary folder that `_sweep` spares as long as its descriptor is open."""
     while True:
         aside = _name(folder)
         aside.mkdir()
-        with contextlib.suppress(FileNotFoundError):  # swept before it was locked
+        with contextlib.suppress(FileNotFoundError):  # swept before it could be locked
             handle = os.open(aside, os.O_RDONLY)
             if _lock(handle) and aside.exists():
                 return handle, aside
@@ -147,7 +147,7 @@ def _quoted(name: str) -> str:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open folder. False where another process holds it; a file system without locks has none to hold."""
+    """Lock an open folder. False if another process holds it; True on a file system without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,8 +1,8 @@
-"""Checksums that files carry in themselves, so that damage is found whenever a file is read.
+"""Embedded checksums, so that every read of a file detects damage.
 
-A Parquet file has two notes in its footer's metadata: `hnas.place`, its path below the store's root, and
-`hnas.checksum`, the CRC-32C of the whole file with the eight digits of the checksum itself read as zeros. A JSON
-object has a member `checksum` over the others. Files of older versions have neither, and are read without this check.
+A Parquet file has two entries in its footer's metadata: `hnas.place`, its path below the store's root, and
+`hnas.checksum`, the CRC-32C of the whole file with the eight digits of the checksum itself read as zeros. A JSON object
+has a member `checksum` over its other members. Files of older versions have neither and are read without this check.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 PLACE, CHECKSUM = b"hnas.place", b"hnas.checksum"
-#: The note of a part of `metrics` whose matrices are kept in `ntk.zarr`.
+#: The metadata key of a part of `metrics` whose matrices are kept in `ntk.zarr`.
 GRAM_KEPT = b"hnas.gram"
-# The value in the footer: the prefix tells it from other text there.
+# Prefix of the value in the footer, to tell it from other text there.
 _PREFIX, _UNSET = b"crc32c:", b"00000000"
 _BLOCK = 2**22
 
 
 class DamagedError(ValueError):
-    """The content of a file is not what was written there; the text says how that shows."""
+    """The content of a file is not what was written; the message gives the evidence."""
 
 
 def notes(place: str) -> dict[bytes, bytes]:
-    """The metadata for a Parquet file that will lie at `place`; `seal` fills in the checksum once it is written."""
+    """Return the metadata for a Parquet file destined for `place`; `seal` fills in the checksum after writing."""
     return {PLACE: place.encode(), CHECKSUM: _PREFIX + _UNSET}
 
 
 def parquet_bytes(table: pa.Table, place: str, more: dict[bytes, bytes] | None = None) -> bytes:
-    """A sealed Parquet file of `table` for `place`, with further metadata in `more`."""
-    table = table.replace_schema_metadata(None)  # a table that was read has the notes of its old file there
+    """Return `table` as a sealed Parquet file for `place`, with further metadata from `more`."""
+    table = table.replace_schema_metadata(None)  # drop the entries of the file that the table was read from
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
         writer.write_table(table)
@@ -49,7 +49,7 @@ def parquet_bytes(table: pa.Table, place: str, more: dict[bytes, bytes] | None =
 
 
 def seal(file: BinaryIO) -> None:
-    """Write the checksum into a Parquet file that has `notes`, which is open for reading and writing."""
+    """Write the checksum into a Parquet file that has `notes`; `file` is open for reading and writing."""
     size = file.seek(0, 2)
     tail_start = max(0, size - _BLOCK)
     file.seek(tail_start)
@@ -65,9 +65,9 @@ def seal(file: BinaryIO) -> None:
 
 
 def verify_parquet(content: bytes, place: str) -> bool:
-    """Check a Parquet file that lies at `place`; returns whether it has a checksum, which files of older versions lack.
+    """Check a Parquet file that lies at `place` and return whether it has a checksum; those of older versions do not.
 
-    Raises `DamagedError` where it is not what was written, or was written for another place.
+    Raises `DamagedError` if the content is not what was written, or was written for another place.
     """
     start = _digits(content)
     if start is None:
@@ -86,12 +86,12 @@ def verify_parquet(content: bytes, place: str) -> bool:
 
 
 def sealed_json(value: dict[str, Any]) -> dict[str, Any]:
-    """The same object with its checksum as the last member."""
+    """Return the object with its checksum as the last member."""
     return {**value, "checksum": _json_checksum(value)}
 
 
 def opened_json(value: dict[str, Any]) -> dict[str, Any]:
-    """The object without its checksum. Raises `DamagedError` where they do not match."""
+    """Return the object without its checksum. Raises `DamagedError` if the checksum does not match."""
     if "checksum" not in value:
         return value
     rest = {name: item for name, item in value.items() if name != "checksum"}
@@ -101,7 +101,7 @@ def opened_json(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def batch_digest(images: NDArray[np.float32], labels: NDArray[np.int64]) -> str:
-    """16 hexadecimal digits of a batch: images (m, 3, H, W), labels (m,)."""
+    """Return a 16-digit hexadecimal hash of a batch: images (m, 3, H, W), labels (m,)."""
     digest = blake2b(digest_size=8)
     digest.update(repr(images.shape).encode())
     digest.update(images.astype("<f4", copy=False).tobytes())
@@ -110,8 +110,8 @@ def batch_digest(images: NDArray[np.float32], labels: NDArray[np.int64]) -> str:
 
 
 def _digits(content: bytes | bytearray) -> int | None:
-    """The position of the eight digits in a Parquet file or the end of one, or None where it has no notes."""
-    # The footer's metadata is near the end, behind all pages: the last occurrence is not data.
+    """Return the position of the eight digits in the content or tail of a Parquet file; None if it has no checksum."""
+    # The footer's metadata comes after all pages, so the last occurrence is not data.
     key = content.rfind(CHECKSUM)
     start = content.find(_PREFIX, key) + len(_PREFIX) if key >= 0 else -1
     # Thrift puts a tag and a length between key and value.
@@ -119,12 +119,12 @@ def _digits(content: bytes | bytearray) -> int | None:
 
 
 def metadata_of(content: bytes) -> dict[bytes, bytes]:
-    """The key-value metadata of a Parquet file. Raises `DamagedError` where its footer cannot be read."""
+    """Return the key-value metadata of a Parquet file. Raises `DamagedError` if its footer cannot be read."""
     try:
-        found: dict[bytes, bytes] = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+        metadata: dict[bytes, bytes] = pq.read_metadata(pa.BufferReader(content)).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise DamagedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-    return found
+    return metadata
 
 
 def _hex(checksum: int) -> bytes:

@@ -1,7 +1,7 @@
-"""One file over HTTP, resumed from what is on disk, within bounds of time and size.
+"""Resumable download of one file over HTTP, with limits on time and size.
 
-Every byte that arrives is written at once, so a download that breaks goes on there, however little came. A connection
-is given up after 30 s of silence, after a minute with less than 1 kB a second, and after 6 hours in all.
+Every byte is written as it arrives, so a broken download resumes there, however little came. A connection is given up
+after 30 s of silence, after a minute below 1 kB/s, and after 6 h in total.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class DownloadError(Exception):
 
 
 def download(url: str, part: Path, progress: Progress) -> None:
-    """Bring `part` to the whole file at `url`, from the byte at which it ends.
+    """Complete the file `part` from `url`, starting at its current end.
 
-    A server that takes no ranges sends everything again: its bytes take the places of those that are there, none of
-    which are lost when it breaks off once more. Whether the content is right is for a checksum to tell. `progress` is
-    told bytes, there and in all. Raises `DownloadError`; `OSError` where `part` cannot be written.
+    A server without range support sends the whole file again. Its bytes overwrite the existing ones, so nothing is lost
+    if it breaks off again. This function does not verify the content; a checksum must. `progress` receives the number
+    of bytes present and in total. Raises `DownloadError`, or `OSError` if `part` cannot be written.
     """
     there = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}
@@ -43,7 +43,7 @@ def download(url: str, part: Path, progress: Progress) -> None:
     try:
         with requests.get(url, headers=headers, stream=True, timeout=(_CONNECT_SECONDS, _SILENT_SECONDS)) as answer:
             if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                return  # all of it is there
+                return  # the file is complete
             answer.raise_for_status()
             _receive(answer, part, _start(answer, there), progress)
     except (requests.RequestException, HTTPError) as error:
@@ -51,12 +51,12 @@ def download(url: str, part: Path, progress: Progress) -> None:
 
 
 def _start(answer: requests.Response, there: int) -> int:
-    """The place of the answer's first byte in the file."""
+    """Return the position in the file of the response's first byte."""
     if answer.status_code != requests.codes.partial_content:
         return 0
-    told = answer.headers.get("Content-Range", f"bytes {there}-")
-    if not told.startswith(f"bytes {there}-"):
-        raise DownloadError("the server sent another part of it than was asked for")
+    sent = answer.headers.get("Content-Range", f"bytes {there}-")
+    if not sent.startswith(f"bytes {there}-"):
+        raise DownloadError("the server sent another part of the file than the one requested")
     return there
 
 
@@ -64,7 +64,7 @@ def _receive(answer: requests.Response, part: Path, start: int, progress: Progre
     length = answer.headers.get("Content-Length", "")
     total = start + int(length) if length.isdecimal() else 0
     if total > _MOST_BYTES:
-        raise DownloadError(f"it would have {total:,} bytes, and no file that is fetched has so many")
+        raise DownloadError(f"it would have {total:,} bytes, more than the limit of {_MOST_BYTES:,}")
     done = marked = start
     began = since = time.monotonic()
     part.touch()
@@ -76,7 +76,7 @@ def _receive(answer: requests.Response, part: Path, start: int, progress: Progre
             progress(done, max(total, done))
             now = time.monotonic()
             if done > _MOST_BYTES:
-                raise DownloadError(f"it has more than {_MOST_BYTES:,} bytes, and no file that is fetched has so many")
+                raise DownloadError(f"it has more than {_MOST_BYTES:,} bytes, the limit of a download")
             if now - began > _MOST_SECONDS:
                 raise DownloadError(f"it took more than {_MOST_SECONDS / 3600:g} hours")
             if now - since > _SLOW_SECONDS:
@@ -89,7 +89,7 @@ def _receive(answer: requests.Response, part: Path, start: int, progress: Progre
 
 
 def _some(answer: requests.Response) -> bytes:
-    """What has arrived, at least a byte; nothing at the end, or where the connection breaks: the length tells which."""
+    """Return what has arrived, at least one byte; empty at the end, or if a response of known length breaks off."""
     try:
         return answer.raw.read1(_BLOCK, decode_content=False)
     except ProtocolError:
@@ -104,7 +104,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
         return f"no answer within {_SILENT_SECONDS} seconds"
     if isinstance(error, requests.TooManyRedirects):
-        return "the server sends from one address to the next without end"
+        return "the server redirects without end"
     if isinstance(error, requests.exceptions.InvalidSchema | requests.exceptions.MissingSchema):
         return "its address is neither http nor https"
     return "the server cannot be reached, or the connection broke"

@@ -1,6 +1,6 @@
-"""`hnas fetch`: data sets and benchmark files from where their authors publish them, checked against their checksums.
+"""`hnas fetch`: downloads data sets and benchmark files from their authors' sites and verifies their checksums.
 
-What has no stable direct link is not guessed at: the user is told where to get the file and what to check.
+For a source without a stable direct link, it explains where to get the file and what to check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hnas.pipeline.io.unpacking import unpack
 
 @dataclass(frozen=True)
 class Download:
-    """A file with a stable address. `checksum` is `algorithm:digest`; an archive is unpacked beside itself."""
+    """A file with a stable address. `checksum` is `algorithm:digest`; an archive is unpacked in its own folder."""
 
     url: str
     checksum: str
@@ -36,7 +36,7 @@ class Download:
 
 @dataclass(frozen=True)
 class ByHand:
-    """Files without a stable address: where to get them, and their MD5 by name where their authors publish it."""
+    """Files without a stable address: where to get them, and their MD5 by name if their authors publish it."""
 
     where: str
     checksums: dict[str, str]
@@ -84,16 +84,16 @@ SOURCES: dict[str, Download | ByHand] = {
 
 
 def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress = lambda done, total: None) -> Path:
-    """Get the source `name` into `folder`/`name`, and return where it lies: a file, or the folder of an archive.
+    """Download the source `name` to `folder`/`name` and return the path of the file, or the folder of an archive.
 
-    `url` takes the file from a mirror, with the same checksum. What is there already is checked, not fetched again, and
-    an interrupted download goes on where it stopped (see `hnas.pipeline.io.download`); `progress` is told bytes. Raises
-    `UsageError` for an unknown name, `HnasError` where the network or the disk fails, the checksum is wrong, or the
-    source has no stable address and its files are not there.
+    `url` names a mirror, verified with the same checksum. Existing files are verified but not downloaded again, and an
+    interrupted download resumes where it stopped (see `hnas.pipeline.io.download`); `progress` receives bytes. Raises
+    `UsageError` for an unknown name, and `HnasError` if the network or disk fails, the checksum is wrong, or the source
+    has no stable address and its files are missing.
     """
     if name not in SOURCES:
-        known = f"choose from {', '.join(SOURCES)}{did_you_mean(name, SOURCES)}"
-        raise UsageError(f"there is nothing to fetch called {name!r}; {known}")
+        choices = f"choose from {', '.join(SOURCES)}{did_you_mean(name, SOURCES)}"
+        raise UsageError(f"unknown source {name!r}; {choices}")
     source, place = SOURCES[name], folder / name
     if isinstance(source, ByHand):
         return _check(name, source, place)
@@ -122,12 +122,12 @@ def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress
         ) from error
     except DownloadError as error:
         raise HnasError(
-            f"{printable(address)} cannot be fetched: {error}; the same command goes on where it stopped, and --from "
-            "takes the file from elsewhere"
+            f"{printable(address)} cannot be downloaded: {error}; run the same command again to resume, or use --from "
+            "to download it from elsewhere"
         ) from error
     except ValueError as error:
         raise HnasError(
-            f"what {printable(address)} sent has not the checksum {source.checksum}, so it was thrown away; try "
+            f"the file from {printable(address)} does not have the checksum {source.checksum} and was deleted; try "
             "again, or another --from"
         ) from error
     except OSError as error:
@@ -136,7 +136,7 @@ def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress
 
 
 def _check(name: str, source: ByHand, place: Path) -> Path:
-    """`place`, where all files of a source without an address lie in it and are the right ones."""
+    """Return `place` if it holds all files of a source without an address, with the right checksums."""
     what = f"{name} has no stable direct link: get it from {source.where}"
     if not source.checksums:
         raise HnasError(f"{what}; `hnas import {name} PATH` reads it")
@@ -149,7 +149,7 @@ def _check(name: str, source: ByHand, place: Path) -> Path:
         )
     wrong = [file for file, md5 in source.checksums.items() if _md5(place / file) != md5]
     if wrong:
-        raise HnasError(f"in {place} the MD5 of {', '.join(wrong)} is not the published one; get them again")
+        raise HnasError(f"in {place}, the MD5 of {', '.join(wrong)} is not the published one; get the files again")
     return place
 
 

@@ -1,4 +1,4 @@
-"""Files that figures are drawn to."""
+"""Output files of figures."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_figure(path: Path, option: str = "--plot") -> None:
-    """Raise `UsageError` unless a figure can be written to `path`, which `option` names: a known suffix, a folder."""
+    """Raise `UsageError` unless `path`, given as `option`, has a supported suffix and its folder exists."""
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"{option} {path} has no suffix that says how to draw; end it with {', '.join(_SUFFIXES)}")
+        raise UsageError(f"{option} {path} must end in {', '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
-        raise UsageError(f"{option} {path} lies in a folder that does not exist; create {path.parent} first")
+        raise UsageError(f"{option} {path} is in a folder that does not exist; create {path.parent} first")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Draw `figure` to `path`. Raises `HnasError` where it cannot be written."""
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it tells of dates in matplotlib's own fonts
+    """Save `figure` to `path`. Raises `HnasError` if it cannot be written."""
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns about dates in matplotlib's own fonts
     try:
         figure.savefig(path, dpi=200)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files that a user names, checked before they are read: a pipe, a socket or a device may never end."""
+"""Checks of input files before they are read: a pipe, a socket or a device may never end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from hnas.errors import UsageError
 from hnas.pipeline.io.printable import printable
 
-# Where a shell puts what it redirects, as in `--architectures <(head -100 list.txt)`.
+# Paths that a shell uses for redirections, as in `--architectures <(head -100 list.txt)`.
 _OF_THE_SHELL = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
 def other_kind(mode: int) -> str | None:
-    """What a file of the mode `st_mode` is, where it is neither a regular file nor a folder."""
+    """Return the kind of a file with mode `st_mode` that is neither a regular file nor a folder; otherwise None."""
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     if stat.S_ISSOCK(mode):
@@ -22,11 +22,11 @@ def other_kind(mode: int) -> str | None:
 
 
 def regular_file(path: Path, needed: str = "a file", *, shell_pipe: bool = False) -> None:
-    """Raise `UsageError` where `path` is a pipe, a socket or a device, or a link to one.
+    """Raise `UsageError` if `path` is a pipe, a socket or a device, or a link to one.
 
-    `needed` says what would be right. Folders and paths that do not exist are left to whoever opens them. With
-    `shell_pipe`, a pipe that the shell made (`<(command)`, `/dev/stdin`) passes: the reader must then limit what it
-    reads.
+    `needed` says what would be right. Folders and missing paths pass; whoever opens them reports them. With
+    `shell_pipe`, a pipe made by the shell (`<(command)`, `/dev/stdin`) passes too; the caller must then limit how much
+    it reads.
     """
     try:
         mode = path.stat().st_mode

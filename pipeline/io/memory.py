@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Memory use of this process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from hnas.allocator import most_held
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held."""
-    if known := most_held():
-        return known
+    """Return the peak memory of this process in bytes."""
+    if peak := most_held():
+        return peak
     try:
         import resource
-    except ImportError:  # Windows, where psutil knows it
+    except ImportError:  # on Windows, psutil reports it
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)

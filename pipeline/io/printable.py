@@ -1,4 +1,4 @@
-"""Text from files and file names, made safe to print: nothing in it moves the cursor or reorders a terminal."""
+"""Makes text from files and file names safe to print: it can neither move the cursor nor reorder a terminal."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
-# Marks that change the direction of the text around them, and line breaks that few programs know.
+# Marks that change the direction of the surrounding text, and line breaks that few programs recognise.
 _REORDERING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _LINE_BREAKS = "\u2028\u2029"
 
 
 def _escape(code: int) -> str:
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is not UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return _SHORT.get(chr(code)) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
@@ -28,10 +28,10 @@ _ESCAPES_BUT_NEWLINE = {code: text for code, text in _ESCAPES.items() if code !=
 
 
 def printable(text: str | PurePath, *, lines: bool = False) -> str:
-    r"""A text or path with an escape such as `\x1b` for each character that a terminal would not show but obey.
+    r"""Return a text or path in which escapes such as `\x1b` replace all characters that control a terminal.
 
-    These are control characters, marks that reorder text, and surrogates: the bytes of file names that are not UTF-8,
-    which no UTF-8 stream takes. With `lines`, line feeds stay.
+    These are control characters, marks that reorder text, and surrogates, which stand for bytes of file names that are
+    not UTF-8 and cannot be written to a UTF-8 stream. With `lines`, line feeds stay.
     """
     text = str(text)
     if text.isascii() and text.isprintable():
@@ -40,7 +40,7 @@ def printable(text: str | PurePath, *, lines: bool = False) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether the name of a file holds no bytes that its encoding does not know."""
+    """Return whether a file name is valid text, without undecodable bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a line now and then in a log."""
+"""Progress on standard error: a bar on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-#: Seconds between two lines of progress in a log.
+#: Seconds between two progress lines in a log.
 LOG_EVERY = 30.0
 
 
 def duration(seconds: float) -> str:
-    """`8 s`, `3 min 20 s`, `1 h 05 min`: seconds for people."""
+    """Format seconds for people: `8 s`, `3 min 20 s`, `1 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 
 def clock() -> str:
-    """The time of day, as lines of a log begin."""
+    """Return the time of day that log lines begin with."""
     return time.strftime("%H:%M:%S")
 
 
@@ -50,14 +50,14 @@ class Reporter:
         return bar
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 class ReadingReporter(Reporter):
-    """Progress through a file."""
+    """Progress of reading a file."""
 
     def __init__(self, stderr: TextIO, *, quiet: bool, verb: str = "importing") -> None:
         super().__init__(stderr, quiet=quiet)
@@ -65,7 +65,7 @@ class ReadingReporter(Reporter):
         self._begun = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes, rows or files are read."""
+        """Show that `done` of `total` bytes, rows or files have been read."""
         if self._quiet or not total:
             return
         share, now = min(done / total, 1.0), time.monotonic()
@@ -79,7 +79,7 @@ class ReadingReporter(Reporter):
 
 
 def progress_bar(stderr: TextIO, *columns: ProgressColumn) -> Bar:
-    """A bar that goes away when it is done, with `columns` beside it."""
+    """Return a bar with `columns` next to it that disappears when it is done."""
     return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -92,7 +92,7 @@ def progress_bar(stderr: TextIO, *columns: ProgressColumn) -> Bar:
 
 @contextmanager
 def status(stderr: TextIO, text: str, *, quiet: bool = False) -> Iterator[None]:
-    """Say on a terminal what is being worked on, for as long as it takes, unless `quiet`."""
+    """Show on a terminal what is in progress, unless `quiet`."""
     if quiet or not stderr.isatty():
         yield
         return

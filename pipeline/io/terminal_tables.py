@@ -1,6 +1,6 @@
-"""Tables and lines that fit a terminal, or are cut with a hint. Where there is no terminal they stay whole.
+"""Tables and lines that fit a terminal, cut with a hint if necessary. Without a terminal they stay complete.
 
-The tables of `rich` would cut numbers too, down to a character, rather than leave columns out and name them.
+The tables of `rich` would cut numbers too, down to a single character, instead of omitting columns and naming them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from rich.cells import cell_len, set_cell_size
 
 _USUAL_WIDTH = 80
 
-#: Columns of text are not made narrower than this.
+#: The minimum width of a text column.
 LEAST_TEXT = 12
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """The width of the terminal that `stream` writes to, in characters ($COLUMNS wins), or None where it is none."""
+    """Return the width in characters of the terminal that `stream` writes to ($COLUMNS wins), or None without one."""
     if not stream.isatty():
         return None
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
+    variable = os.environ.get("COLUMNS", "")
+    if variable.isdecimal() and int(variable):
+        return int(variable)
     try:
         return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
     except (OSError, ValueError):
@@ -31,9 +31,9 @@ def terminal_width(stream: TextIO) -> int | None:
 
 
 def fitted(widths: Sequence[int], least: Sequence[int], available: int | None) -> list[int]:
-    """The widths of the leading columns that fit into `available` with two spaces between them.
+    """Return the widths of the leading columns that fit into `available`, separated by two spaces.
 
-    The widest shrink first, none below its `least`. One column is always left.
+    The widest shrink first, none below its `least`. At least one column remains.
     """
     if available is None:
         return list(widths)
@@ -55,22 +55,22 @@ def fitted(widths: Sequence[int], least: Sequence[int], available: int | None) -
 
 
 def cut(text: str, width: int, *, mark: str = "…") -> str:
-    """`text` in at most `width` columns, with a mark at its end where something is missing."""
+    """Return `text` cut to at most `width` columns, ending in a mark if anything is missing."""
     return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + mark
 
 
 def hidden_columns(shown: int, names: Sequence[str], remedy: str) -> str:
-    """The hint below a table that has only its first `shown` columns."""
+    """Return the hint below a table of which only the first `shown` columns are visible."""
     hidden = names[shown:]
     listed = ", ".join(hidden[:4]) + (", …" if len(hidden) > 4 else "")
     return f"… {len(hidden)} more {'column' if len(hidden) == 1 else 'columns'}, {remedy}: {listed}"
 
 
 def table(rows: list[list[str]], *, texts: Sequence[bool], width: int | None = None, remedy: str) -> str:
-    """Rows of cells as aligned text, the first of them the header; columns of `texts` are flush left.
+    """Format rows of cells, the first of them the header, as aligned text; columns of `texts` are left-aligned.
 
-    Where the table is wider than `width`, texts are cut, then the last columns are left out and named in a hint that
-    has the `remedy`.
+    If the table is wider than `width`, texts are cut; then the last columns are omitted and named in a hint with the
+    `remedy`.
     """
     columns = list(zip(*rows, strict=True))
     widths = [max(map(cell_len, cells)) for cells in columns]
@@ -91,7 +91,7 @@ def table(rows: list[list[str]], *, texts: Sequence[bool], width: int | None = N
 
 
 def described(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
-    """Pairs of a name and a text, one a line, broken at spaces where the terminal ends."""
+    """Format pairs of a name and a text, one per line, wrapped at spaces to the width of the terminal."""
     import textwrap
 
     lines = []

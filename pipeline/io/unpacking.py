@@ -1,4 +1,4 @@
-"""Archives, unpacked beside themselves: files below their own folder, nothing else, and not without bound."""
+"""Unpacks archives in their own folder, with limits on their content."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from hnas.pipeline.io.printable import printable
 
-# The largest archive, CIFAR's, has 186 MB in eight files.
+# The largest archive, CIFAR's, holds 186 MB in eight files.
 _MOST_BYTES = 2**32
 _MOST_MEMBERS = 100_000
 
 
 def unpack(file: str, action: str, _: object) -> None:
-    """Unpack a tar archive, unless all of it lies there; `action` is `fetch` where the archive was there before.
+    """Unpack a tar archive, unless its files are already there; `action` is `fetch` if the archive existed before.
 
-    Raises `tarfile.TarError` before anything is written where a member is a link or a device, would lie outside, or
-    where the archive unpacks to very much more than any that is meant.
+    Raises `tarfile.TarError` before writing anything if a member is a link or a device or would lie outside the folder,
+    or if the archive unpacks to far more than any supported one.
     """
     place = Path(file).parent
     with tarfile.open(file) as archive:
@@ -37,11 +37,11 @@ def _check(member: tarfile.TarInfo) -> None:
     if not (member.isreg() or member.isdir()):
         raise tarfile.TarError(f"its member {printable(member.name)} is neither a file nor a folder")
     if path.is_absolute() or ".." in path.parts:
-        raise tarfile.TarError(f"its member {printable(member.name)} would lie outside")
+        raise tarfile.TarError(f"its member {printable(member.name)} would lie outside the folder")
 
 
 def _unpacked(path: Path, member: tarfile.TarInfo) -> bool:
-    """Whether a member of an archive lies there, whole: unpacking may have been stopped half way."""
+    """Return whether a member of an archive is there and complete: unpacking may have been interrupted."""
     if member.isfile():
         return path.is_file() and path.stat().st_size == member.size
     return path.exists()

@@ -1,4 +1,4 @@
-"""`hnas latency`: how long the networks of a pool take on this machine, as a column of one's own.
+"""`hnas latency`: measures how long the networks of a pool take on this machine, and stores that as a user column.
 
-Rooms below it: `io`, `store`, `catalog`, whose pool chooses the networks, and `importers`, which writes the column.
+Uses `io`, `store`, `catalog` (whose pool selects the networks) and `importers` (which writes the column).
 """

@@ -1,4 +1,4 @@
-"""The result of `hnas latency` as people read it."""
+"""The result of `hnas latency` as text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hnas.pipeline.latency.timing import LatencySettings
 
 
 def pool_text(pool: LatencyPool) -> str:
-    """Which networks are measured."""
+    """Describe which networks are measured."""
     archs, classes = len(pool.archs), len(pool.order)
-    return f"{archs:,} architectures of {pool.space.name} on {pool.dataset}, {classes:,} networks that differ"
+    return f"{archs:,} architectures of {pool.space.name} on {pool.dataset}, {classes:,} distinct networks"
 
 
 def dry_run_text(settings: LatencySettings, pool: LatencyPool, todo: int, seconds: float) -> str:
-    """What a measurement would take."""
+    """Describe what a measurement would take."""
     rows = [
         ["networks", f"{pool_text(pool)}; {todo:,} to measure"],
         ["images", f"{settings.batch_size} of {pool.image_size} x {pool.image_size} pixels"],
@@ -29,7 +29,7 @@ def dry_run_text(settings: LatencySettings, pool: LatencyPool, todo: int, second
 
 
 def latency_text(result: LatencyResult) -> str:
-    """The column, its least, median and greatest value, and how far the machine drifted."""
+    """Return the column, its minimum, median and maximum, and the drift of the machine."""
     values, settings = list(result.latencies.values()), result.settings
     rows = [
         ["column", f"{settings.column}, of the source {settings.source}"],

@@ -1,10 +1,10 @@
-"""Latencies of a pool: which networks, what of them is measured, and the column that comes of it.
+"""A latency measurement: its pool of networks, the measured values, and the resulting column.
 
     latency/<source>-<digest of space and data set>/*.parquet   parts: canonical architectures and their ms
-    columns/<source>/*.parquet                                  the column, when all are measured
+    columns/<source>/*.parquet                                  the column, once all are measured
 
-Parts are saved every few seconds; when the last network is measured they become the column at once, as an import does,
-and are removed.
+Parts are saved every few seconds. When the last network is measured, they become the column atomically, as in an
+import, and are removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hnas.pipeline.store.store import Store, digest, reason_of
 from hnas.spaces import SearchSpace, search_spaces
 
 KIND = "latency"
-# Seconds between two parts, and between two looks at whether the machine drifts.
+# Seconds between two saved parts, and between two measurements of the machine's drift.
 _SAVE_EVERY, _REFERENCE_EVERY = 2.0, 60.0
 
 Progress = Callable[[int, int], None]
@@ -41,10 +41,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class LatencyPool:
-    """The architectures to measure, with the canonical form of each; networks of which size.
+    """The architectures to measure with their canonical forms, and the size of the networks.
 
-    `order` are the distinct canonical forms, shuffled, each with an architecture that stands for it; `references` some
-    of them, from the smallest to the largest, that are measured again and again.
+    `order` maps the distinct canonical forms, shuffled, to an architecture that represents each. `references` are a few
+    of them, from the smallest to the largest, that are measured repeatedly.
     """
 
     space: SearchSpace
@@ -61,8 +61,8 @@ class LatencyPool:
 class LatencyResult:
     """A measured pool: ms by canonical form, how many were measured now, and the drift of the references.
 
-    `drift` holds the least and the greatest change of a reference against its first measurement, as a share; None where
-    nothing was measured.
+    `drift` is the smallest and largest relative change of a reference since its first measurement; None if nothing was
+    measured.
     """
 
     settings: LatencySettings
@@ -83,23 +83,23 @@ def latency_pool(
     sample: int | None = None,
     seed: int = 0,
 ) -> LatencyPool:
-    """The architectures of a run for which `where` holds, or `sample` of them drawn uniformly, in an order by `seed`.
+    """Return a run's architectures that satisfy `where`, or `sample` of them drawn uniformly, in an order by `seed`.
 
-    Raises `UsageError` where there is no such run, or none of its architectures is left.
+    Raises `UsageError` if there is no such run, or none of its architectures remains.
     """
     search_spaces[space]
     check_seed(seed, "--seed")
     if sample is not None and sample < 1:
-        raise UsageError(f"--sample {sample} cannot be; give the number of architectures to draw")
+        raise UsageError(f"--sample must be at least 1, got {sample}")
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     if chosen.settings.space != space:
-        raise UsageError(f"run {chosen.name} is of {chosen.settings.space}, not of {space}; name another")
+        raise UsageError(f"run {chosen.name} is of {chosen.settings.space}, not of {space}; name another run")
     pool = RunPool(connection, chosen.name, where=where)
     if not len(pool):
         raise UsageError(f"run {chosen.name} has no architecture to measure{f' with {where:.200}' if where else ''}")
-    found = connection.execute(f"SELECT arch, canonical FROM {pool.table} ORDER BY id").fetchall()
+    rows = connection.execute(f"SELECT arch, canonical FROM {pool.table} ORDER BY id").fetchall()
     rng = np.random.default_rng(seed)
-    drawn = [found[i] for i in rng.permutation(len(found))[:sample]]
+    drawn = [rows[i] for i in rng.permutation(len(rows))[:sample]]
     order: dict[str, str] = {}
     for arch, canonical in drawn:
         order.setdefault(canonical, arch)
@@ -121,10 +121,10 @@ def latency_pool(
 
 
 class LatencySession:
-    """The measurement of a `pool` with `settings` on its way into `store`. Making one writes nothing.
+    """A measurement of `pool` with `settings`, to be stored in `store`. Creating it writes nothing.
 
-    `known` are the latencies that the store has, by canonical form. Raises `UsageError` where the column's name is
-    taken, also in the stores `also`, `HnasError` for a damaged part.
+    `known` holds the latencies already in the store, by canonical form. Raises `UsageError` if the column's name is
+    taken, in `store` or in the stores `also`, and `HnasError` for a damaged part.
     """
 
     def __init__(self, store: Store, settings: LatencySettings, pool: LatencyPool, also: Sequence[Store] = ()) -> None:
@@ -141,22 +141,22 @@ class LatencySession:
 
     @property
     def todo(self) -> list[str]:
-        """The canonical forms that are not measured yet: first the references, then the others as they are shuffled."""
+        """The canonical forms still to be measured: first the references, then the others in shuffled order."""
         return [c for c in dict.fromkeys((*self._pool.references, *self._pool.order)) if c not in self.known]
 
     def estimate(self) -> float:
-        """Seconds that the rest takes, by the references, measured here."""
+        """Estimate the seconds for the remaining networks from the references, which are measured here."""
         with undisturbed(self._settings):
-            self._measure(self._pool.references[0])  # the first call pays for the libraries' start
+            self._measure(self._pool.references[0])  # the first call includes the libraries' start-up
             begun = time.perf_counter()
             for canonical in self._pool.references:
                 self._measure(canonical)
             return (time.perf_counter() - begun) / len(self._pool.references) * len(self.todo)
 
     def run(self, progress: Progress) -> LatencyResult:
-        """Measure what is not known yet, and store the column. `progress` is told what of that is done.
+        """Measure the missing latencies and store the column. `progress` receives how many of them are done.
 
-        Raises `HnasError` where it is interrupted, where another command measures the same, or a network fails.
+        Raises `HnasError` on an interrupt, if another command measures the same column, or if a network fails.
         """
         self._store.prepare()
         busy = f"another latency measures {self._settings.column} of {self._pool.space.name} into this store; wait"
@@ -170,36 +170,36 @@ class LatencySession:
                 self._save(fresh)
                 have = len(self._pool.order.keys() & self.known.keys())
                 raise HnasError(
-                    f"interrupted: {have:,} of {len(self._pool.order):,} networks are measured and kept; the same "
-                    "command goes on"
+                    f"interrupted: {have:,} of {len(self._pool.order):,} networks are measured and kept; run the same "
+                    "command again to resume"
                 ) from None
             except (HnasError, MemoryError, RuntimeError):
                 self._save(fresh)
                 raise
             self._save(fresh)
             self._publish()
-            if self.known.keys() <= self._pool.order.keys():  # else parts have networks of a larger pool
+            if self.known.keys() <= self._pool.order.keys():  # otherwise parts hold networks of a larger pool
                 for name in (*self._store.files(*self._folder), ".lock"):
                     remove_file(self._store, *self._folder, name)
         latencies = {canonical: self.known[canonical] for canonical in self._pool.order}
         return LatencyResult(self._settings, self._pool, latencies, len(todo), drift)
 
     def _measure_all(self, todo: Sequence[str], fresh: dict[str, float], progress: Progress) -> tuple[float, float]:
-        """Measure `todo`; `fresh` has what is not saved. Returns the least and the greatest change of a reference."""
+        """Measure `todo`; `fresh` holds unsaved values. Returns the smallest and largest change of a reference."""
         changes = []
         with undisturbed(self._settings):
-            self._measure(todo[0])  # the first call pays for the libraries' start
-            saved = looked = time.monotonic()
+            self._measure(todo[0])  # the first call includes the libraries' start-up
+            saved = checked = time.monotonic()
             for done, canonical in enumerate(todo, start=1):
                 self.known[canonical] = fresh[canonical] = self._measure(canonical)
                 progress(done, len(todo))
                 if (now := time.monotonic()) - saved > _SAVE_EVERY:
                     self._save(fresh)
                     saved = now
-                if now - looked > _REFERENCE_EVERY or done == len(todo):
+                if now - checked > _REFERENCE_EVERY or done == len(todo):
                     again = [c for c in self._pool.references if c in self.known]
                     changes += [self._measure(c) / self.known[c] - 1 for c in again]
-                    looked = time.monotonic()
+                    checked = time.monotonic()
         return min(changes), max(changes)
 
     def _measure(self, canonical: str) -> float:
@@ -218,24 +218,24 @@ class LatencySession:
                 raise
             size = f"{pool.image_size} x {pool.image_size} pixels"
             raise HnasError(
-                f"the network {arch:.200} does not run on {size} ({reason_of(error)}); give another --image-size"
+                f"the network {arch:.200} does not run at {size} ({reason_of(error)}); give another --image-size"
             ) from error
 
     def _read(self) -> dict[str, float]:
-        """What the store has, of the column and of parts, by canonical form; the column by the pool's architectures."""
-        found: dict[str, float] = {}
+        """Return the stored latencies by canonical form, from the column (for this pool) and from parts."""
+        latencies: dict[str, float] = {}
         canonical = dict(zip(self._pool.archs, self._pool.canonicals, strict=True))
         before = self._before()
         if before is not None:
             for row in self._stored(before).to_pylist():
                 value = row[self._settings.column]
                 if row["arch"] in canonical and self._is_mine(row) and value is not None:
-                    found.setdefault(canonical[row["arch"]], value)
+                    latencies.setdefault(canonical[row["arch"]], value)
         parts = self._store.read_tables(["canonical", "ms"], *self._folder)
         if parts is not None:
             for name, ms in zip(parts["canonical"].to_pylist(), parts["ms"].to_pylist(), strict=True):
-                found.setdefault(name, ms)
-        return found
+                latencies.setdefault(name, ms)
+        return latencies
 
     def _is_mine(self, row: dict[str, object]) -> bool:
         return (row["space"], row["dataset"]) == (self._pool.space.name, self._pool.dataset)
@@ -248,26 +248,26 @@ class LatencySession:
         return self._store.read_table(None, *manifest.files["columns"])
 
     def _save(self, fresh: dict[str, float]) -> None:
-        """Store the part `fresh`, and empty it."""
+        """Store `fresh` as a part and empty it."""
         if fresh:
             part = pa.table({"canonical": list(fresh), "ms": pa.array(fresh.values(), pa.float64())})
             self._store.write_table(part, *self._folder, f"{digest(*fresh)}.parquet")
             fresh.clear()
 
     def _rows(self, latencies: dict[str, float]) -> pa.Table:
-        """Rows of the column, of the pool's architectures whose latency is there."""
+        """Return the rows of the column for the pool's architectures that have a latency."""
         pool = self._pool
-        having = [(a, latencies[c]) for a, c in zip(pool.archs, pool.canonicals, strict=True) if c in latencies]
+        measured = [(a, latencies[c]) for a, c in zip(pool.archs, pool.canonicals, strict=True) if c in latencies]
         columns = {
-            "space": pa.array([pool.space.name] * len(having), pa.string()),
-            "arch": pa.array([arch for arch, _ in having], pa.string()),
-            "dataset": pa.array([pool.dataset] * len(having), pa.string()),
-            self._settings.column: pa.array([ms for _, ms in having], pa.float64()),
+            "space": pa.array([pool.space.name] * len(measured), pa.string()),
+            "arch": pa.array([arch for arch, _ in measured], pa.string()),
+            "dataset": pa.array([pool.dataset] * len(measured), pa.string()),
+            self._settings.column: pa.array([ms for _, ms in measured], pa.float64()),
         }
         return pa.table(columns)
 
     def _publish(self) -> None:
-        """Put the column into the store, beside what the source has of other pools."""
+        """Write the column to the store, together with the source's rows of other pools."""
         settings, before, rows = self._settings, self._before(), self._rows(self.known)
         if before is not None:
             stored, measured = self._stored(before), set(self._pool.archs)

@@ -1,4 +1,4 @@
-"""The latency of one network: the median over repeated forward passes, in evaluation mode and without gradients."""
+"""The latency of one network: the median over repeated forward passes in evaluation mode without gradients."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from hnas.pipeline.store.manifests import COLUMN_NAME
 from hnas.pipeline.store.store import digest
 from hnas.threads import torch_threads, training_threads
 
-#: Passes before those that count: the first ones fill caches, and choose and compile kernels.
+#: Uncounted passes at the start, which fill caches and select and compile kernels.
 WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """What determines a latency besides the network: equal settings are one source of the store.
+    """Everything that determines a latency besides the network; equal settings form one source of the store.
 
-    `channels` and `cells` of None are the space's own, `image_size` of None is that of the run whose pool it is.
+    If `channels` or `cells` is None, the space's default applies; if `image_size` is None, that of the pool's run.
     `processor` is the model of the CPU or GPU, `torch` its version.
     """
 
@@ -51,7 +51,7 @@ class LatencySettings:
 
     @property
     def content(self) -> str:
-        """A digest of all of them."""
+        """A digest of all settings."""
         return digest(json.dumps(asdict(self), sort_keys=True), size=16)
 
     def __str__(self) -> str:
@@ -70,23 +70,22 @@ def latency_settings(
     cells: int | None = None,
     image_size: int | None = None,
 ) -> LatencySettings:
-    """The settings on this machine. The column is called `name`, or after them: `latency_ms_cpu1_b1`, then sizes given.
+    """Return the settings on this machine. The column is `name`, by default such as `latency_ms_cpu1_b1_s32`.
 
-    Raises `UsageError` for numbers and names that cannot be, `HnasError` where there is no such device.
+    Raises `UsageError` for invalid numbers and names, and `HnasError` if there is no such device.
     """
     for option, value, most in (
         ("batch-size", batch_size, 4096), ("repeats", repeats, 100_000), ("image-size", image_size, 4096),
     ):  # fmt: skip
         if value is not None and not 1 <= value <= most:
-            raise UsageError(f"--{option} {value} cannot be; give 1 to {most:,}")
+            raise UsageError(f"--{option} must be between 1 and {most:,}, got {value}")
     device, threads = choose_device(device), training_threads(threads)
     sizes = "".join(f"_{k}{v}" for k, v in (("c", channels), ("n", cells), ("s", image_size)) if v is not None)
     place = f"cpu{threads}" if device == "cpu" else device
     column = f"latency_ms_{place}_b{batch_size}{sizes}" if name is None else name
     if not COLUMN_NAME.fullmatch(column):
         raise UsageError(
-            f"--name {column!r:.120} cannot be that of a column; write a letter a to z, then letters, digits and "
-            "underscores, at most 60 in all"
+            f"--name {column!r:.120} must be a letter a to z, then letters, digits and underscores, at most 60 in all"
         )
     processor = _processor() if device == "cpu" else torch.cuda.get_device_name()
     return LatencySettings(
@@ -95,25 +94,26 @@ def latency_settings(
 
 
 def _processor() -> str:
-    """The model of the CPU, as far as the system says."""
+    """Return the model of the CPU, as reported by the system."""
     with suppress(OSError):
-        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M):
-            return found[1].strip()
+        if match := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M):
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 
 @contextmanager
 def undisturbed(settings: LatencySettings) -> Iterator[None]:
-    """Compute with the settings' threads inside, in full float32."""
+    """Compute inside with the settings' number of threads, in full float32."""
     use_float32(settings.device)
     with torch_threads(settings.threads):
         yield
 
 
 def milliseconds(network: nn.Module, images: Tensor, repeats: int) -> float:
-    """The median time in ms of `repeats` forward passes of `network` over `images`, after `WARM_UP` others.
+    """Return the median time in ms of `repeats` forward passes of `network` over `images`, after `WARM_UP` others.
 
-    On a GPU a pass ends when its kernels have. The network is left in evaluation mode on the device of `images`.
+    On a GPU, a pass ends when its kernels have finished. The network is left in evaluation mode on the device of
+    `images`.
     """
     network.eval().to(images.device)
     seconds = []

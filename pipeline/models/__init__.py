@@ -1,6 +1,6 @@
-"""Trained networks to take away: folders with weights, labels for images, programs for other runtimes, drawings.
+"""Trained models for use elsewhere: folders with weights, labels for images, programs for other runtimes, drawings.
 
-save_model("best", network, space="nasbench201", arch=arch, …)   # weights.safetensors and model.json, whole or not
+save_model("best", network, space="nasbench201", arch=arch, …)   # weights.safetensors and model.json, atomically
 model = load("best")                                             # a torch module in evaluation mode
 model.predict("photos/")[0].label
 """

@@ -1,4 +1,4 @@
-"""A saved model as a file for another runtime."""
+"""Exports a saved model for another runtime."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ FORMATS: tuple[Format, ...] = ("pt2", "onnx")
 
 
 def export(folder: str | os.PathLike[str], format: Format | None = None, output: Path | None = None) -> Path:  # noqa: A002
-    """Write the model in `folder` as `format` to `output`, beside the folder where it is None; returns its path.
+    """Write the model in `folder` as `format` to `output`, by default next to the folder, and return its path.
 
-    The format is the one that the name of `output` ends with, else `pt2`. Raises `UsageError` and `HnasError`: see
-    `load`; an output of another format, or that cannot be written; packages that ONNX needs and that are missing.
+    The format defaults to the suffix of `output`, then to `pt2`. Raises the errors of `load`; `UsageError` for an
+    `output` that contradicts the format or cannot be a file; and `HnasError` if it cannot be written, or packages for
+    ONNX are missing.
     """
-    said = next((known for known in FORMATS if output is not None and output.suffix.lower() == f".{known}"), None)
-    if format is not None and said not in (None, format):
-        raise UsageError(f"--output {output} ends as {said} does, and --format says {format}; drop one of the two")
-    chosen = format or said or "pt2"
+    suffix_format = next((name for name in FORMATS if output is not None and output.suffix.lower() == f".{name}"), None)
+    if format is not None and suffix_format not in (None, format):
+        raise UsageError(f"--output {output} ends in .{suffix_format}, but --format is {format}; drop one of the two")
+    chosen = format or suffix_format or "pt2"
     if output is None:
         place = Path(folder) if Path(folder).name not in ("", "..") else Path(folder).resolve()
         output = place.with_name(f"{place.name}.{chosen}")
     if output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"{printable(output)} cannot be a file: its folder must exist, and no folder have its name")
+        raise UsageError(f"{printable(output)} cannot be a file: its folder must exist, and it must not be a folder")
     if output.resolve() in [Path(folder).resolve() / name for name in (RECORD, WEIGHTS)]:
-        raise UsageError(f"{printable(output)} is a part of the model; name another file")
+        raise UsageError(f"{printable(output)} is part of the model; name another file")
     model = load(folder)
     info = model.info
     metadata = {

@@ -1,7 +1,7 @@
-"""A model's folder: `weights.safetensors`, tensors and nothing that runs, and `model.json`, all else.
+"""A model folder: `weights.safetensors`, which holds only tensors and no code, and `model.json` with everything else.
 
-`model.json` has a checksum of itself and the SHA-256 of the weights, so damage is told rather than loaded. Its members
-are those of `ModelInfo`, `format` and `version`, and `weights`: the bytes and the digest of the other file.
+`model.json` has a checksum of itself and the SHA-256 of the weights, so damage is detected before anything is loaded.
+Its members are those of `ModelInfo`, plus `format`, `version`, and `weights`: the size and digest of the other file.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 WEIGHTS, RECORD = "weights.safetensors", "model.json"
 FORMAT, VERSION = "hnas model", 1
-_MOST_BYTES = 2**28  # of the record
-_LARGEST_SIDE = 1024  # of images that data sets have
+_MOST_BYTES = 2**28  # of model.json
+_LARGEST_SIDE = 1024  # as for data sets
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """Everything about a trained network but its weights.
+    """Everything about a trained network except its weights.
 
-    `definition` is a spelling of `arch` that needs no table, `network` the kind of network (see
-    `hnas.pipeline.models.networks`). `mean` and `std` are those of each channel in units of pixel / 255, `image_size`
-    the side of the images in pixels. `recipe`, `accuracies` (percent) and `provenance` are by name; `curve` has a
-    record for each epoch.
+    `definition` is an encoding of `arch` that needs no table, `network` the kind of network (see
+    `hnas.pipeline.models.networks`). `mean` and `std` are per channel in units of pixel / 255, `image_size` is the side
+    of the images in pixels. `recipe`, `accuracies` (percent) and `provenance` are dictionaries; `curve` has one record
+    per epoch.
     """
 
     space: str
@@ -63,19 +63,19 @@ class ModelInfo:
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> None:
-    """Raise `UsageError` unless `folder` can take a model: its parent exists, and it is new, empty, or only a model."""
+    """Raise `UsageError` unless `folder` can hold a model: its parent exists, and it is new, empty or only a model."""
     place = _place(folder)
     if not place.parent.is_dir():
-        raise UsageError(f"the model {printable(place)} lies in a folder that does not exist; create its parent first")
-    found = {file.name for file in place.iterdir()} if place.is_dir() else set()
-    if place.exists() and not (place.is_dir() and (not found or (place / RECORD).is_file())):
-        raise UsageError(f"{printable(place)} exists and is no model of hnas; name a folder that is new, or remove it")
-    if not found:
+        raise UsageError(f"the model {printable(place)} is in a folder that does not exist; create its parent first")
+    files = {file.name for file in place.iterdir()} if place.is_dir() else set()
+    if place.exists() and not (place.is_dir() and (not files or (place / RECORD).is_file())):
+        raise UsageError(f"{printable(place)} exists and is not an hnas model; name a new folder, or remove it")
+    if not files:
         return
-    # The folder is replaced as a whole, and nobody else's file may go with it.
-    if others := sorted(found - {RECORD, WEIGHTS}):
+    # The folder is replaced as a whole, which must not delete any other file.
+    if others := sorted(files - {RECORD, WEIGHTS}):
         raise UsageError(
-            f"{printable(place / others[0])} is no part of a model; move it elsewhere before its folder is replaced"
+            f"{printable(place / others[0])} is not part of a model; move it elsewhere before its folder is replaced"
         )
     try:
         read_info(place)
@@ -102,16 +102,14 @@ def save_model(
     curve: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
 ) -> ModelInfo:
-    """Write the model folder `folder`, whole or not at all, and return what `model.json` says.
+    """Write the model folder `folder` atomically and return the content of `model.json`.
 
-    A model that is there is replaced. The versions of hnas and torch and the date are added to `provenance`; numbers
-    that are not finite become null. `network`, in whatever mode and on whatever device, must be one that the installed
-    space `space` builds of `arch` at this size: it is rebuilt and compared before anything is written, as float32.
+    An existing model is replaced. The versions of hnas and torch and the date are added to `provenance`; non-finite
+    numbers become null. `network`, in any mode and on any device, must be one that the installed space `space` builds
+    for `arch` at this size. Before anything is written, it is rebuilt as float32 and compared.
 
-    Raises:
-        UsageError: see `check_model_folder`; an unknown space, a malformed `arch`, another network, or
-            settings that cannot be.
-        HnasError: the folder cannot be written.
+    Raises `UsageError` in the cases of `check_model_folder`, and for an unknown space, a malformed `arch`, another
+    network, or invalid settings; `HnasError` if the folder cannot be written.
     """
     import torch
     from safetensors.torch import save
@@ -140,7 +138,7 @@ def save_model(
     try:
         info = _parsed(record)[0]
     except DamagedError as error:
-        raise UsageError(f"a model cannot be saved so: {error}") from error
+        raise UsageError(f"the model cannot be saved: {error}") from error
     text = json.dumps(sealed_json(record), indent=2) + "\n"
     place = _place(folder)
     try:
@@ -152,11 +150,10 @@ def save_model(
 
 
 def read_model(folder: str | os.PathLike[str]) -> tuple[ModelInfo, dict[str, Tensor]]:
-    """What `model.json` says and the weights, both checked against their digests. Nothing in the folder is run.
+    """Return the content of `model.json` and the weights, both checked against their digests. Runs nothing.
 
-    Raises:
-        UsageError: there is no folder, or it is no model's.
-        HnasError: a file is missing, damaged, or of a newer version.
+    Raises `UsageError` if the folder is missing or is not a model's, and `HnasError` if a file is missing, damaged, or
+    of a newer version.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -175,7 +172,7 @@ def read_model(folder: str | os.PathLike[str]) -> tuple[ModelInfo, dict[str, Ten
 
 
 def read_info(folder: str | os.PathLike[str]) -> ModelInfo:
-    """What `model.json` says, without a look at the weights. Raises what `read_model` raises."""
+    """Return the content of `model.json` without reading the weights. Raises the errors of `read_model`."""
     return _read_record(_existing(folder) / RECORD)[0]
 
 
@@ -187,18 +184,18 @@ def _existing(folder: str | os.PathLike[str]) -> Path:
 
 
 def _read_record(path: Path) -> tuple[ModelInfo, int, str]:
-    """The record, and the bytes and the digest of the weights."""
+    """Return the record, and the size and digest of the weights."""
     where = printable(path.parent)
     if not path.is_file():
-        raise UsageError(f"{where} has no {RECORD}, so it is no model of hnas; name a folder that `--save` wrote")
+        raise UsageError(f"{where} has no {RECORD}, so it is not an hnas model; name a folder that `--save` wrote")
     if path.stat().st_size > _MOST_BYTES:
         raise _damaged(path, f"it has more than {_MOST_BYTES:,} bytes")
     try:
         record = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "it is no JSON") from error
+        raise _damaged(path, "it is not JSON") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UsageError(f"{printable(path)} is no record of hnas; name a folder that `--save` wrote")
+        raise UsageError(f"{printable(path)} is not a record of hnas; name a folder that `--save` wrote")
     version = record.get("version")
     if isinstance(version, int) and version > VERSION:
         raise HnasError(f"{printable(path)} was written by a newer hnas (format {version}); update hnas")
@@ -211,10 +208,10 @@ def _read_record(path: Path) -> tuple[ModelInfo, int, str]:
 
 
 def _parsed(record: dict[str, Any]) -> tuple[ModelInfo, int, str]:
-    """The same of a record whose checksum is right. Raises `DamagedError` naming a member that cannot be."""
-    given, weights = dict(record), record.get("weights")
+    """Parse a record whose checksum is correct. Raises `DamagedError` naming an invalid member."""
+    members_read, weights = dict(record), record.get("weights")
     if isinstance(weights, dict):
-        given |= {f"weights.{name}": value for name, value in weights.items()}
+        members_read |= {f"weights.{name}": value for name, value in weights.items()}
     rules: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(("space", "arch", "definition", "network", "weights.sha256"), _is_text),
         **dict.fromkeys(("channels", "cells", "weights.bytes"), _is_count),
@@ -226,11 +223,11 @@ def _parsed(record: dict[str, Any]) -> tuple[ModelInfo, int, str]:
         "curve": lambda value: isinstance(value, list) and all(map(_is_dict, value)),
     }
     for name, holds in rules.items():
-        if not holds(given.get(name)):
-            raise DamagedError(f"its member {name} is missing or none that can be")
-    members: dict[str, Any] = {entry.name: given[entry.name] for entry in fields(ModelInfo)}
+        if not holds(members_read.get(name)):
+            raise DamagedError(f"its member {name} is missing or invalid")
+    members: dict[str, Any] = {entry.name: members_read[entry.name] for entry in fields(ModelInfo)}
     info = ModelInfo(**members | {name: tuple(members[name]) for name in ("classes", "mean", "std", "curve")})
-    return info, given["weights.bytes"], given["weights.sha256"]
+    return info, members_read["weights.bytes"], members_read["weights.sha256"]
 
 
 def _is_text(value: Any) -> bool:
@@ -251,7 +248,7 @@ def _is_triple(value: Any) -> bool:
 
 
 def _json(value: Any) -> Any:
-    """`value` as JSON holds it: dictionaries, lists, and null for numbers that are not finite."""
+    """Return `value` as JSON types: dictionaries, lists, and null for non-finite numbers."""
     if isinstance(value, Mapping):
         return {str(name): _json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

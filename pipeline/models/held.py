@@ -1,4 +1,4 @@
-"""`hnas rm` and `hnas info` of a model: one in the store's `models/`, or a folder anywhere that `--save` wrote."""
+"""`hnas rm` and `hnas info` for a model: one in the store's `models/`, or any folder that `--save` wrote."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FOLDER = "model folder"
 
 
 def find_removable(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
-    """What the store calls `name`, as `find_held` has it, else the model in the folder `name`.
+    """Return the thing called `name` in the store, as `find_held` does, or else the model in the folder `name`.
 
-    Raises `UsageError` where there is neither, and for a folder that holds anything but a model.
+    Raises `UsageError` if there is neither, and for a folder that holds anything but a model.
     """
     try:
         return find_held(store, name, also)
@@ -35,7 +35,7 @@ def find_removable(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
         raise UsageError(f"{printable(folder)} is a link; name the folder that it points to")
     if others := sorted({place.name for place in folder.iterdir()} - {RECORD, WEIGHTS}):
         raise UsageError(
-            f"{printable(folder / others[0])} is no part of a model; move it elsewhere before its folder goes"
+            f"{printable(folder / others[0])} is not part of a model; move it elsewhere before its folder is removed"
         )
     try:
         info = read_info(folder)
@@ -46,23 +46,23 @@ def find_removable(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
 
 
 def removed_places(store: Store, held: Held) -> list[Place]:
-    """The files and folders that go with `held`."""
+    """Return the files and folders that are removed with `held`."""
     return [place_of(held.name)] if held.kind == _FOLDER else footprint(store, held.kind, held.name)
 
 
 def remove_held(store: Store, held: Held) -> None:
-    """Remove `held`, whole at once. Raises `HnasError` where somebody works on it, or it cannot be removed."""
+    """Remove `held` atomically. Raises `HnasError` if it is in use or cannot be removed."""
     if held.kind != _FOLDER:
         remove(store, held)
         return
     folder = Path(held.name).resolve()
     if in_use(folder):
-        raise HnasError(f"{printable(folder)} is being written; wait for the end of the search, and remove it then")
+        raise HnasError(f"{printable(folder)} is being written; wait until the search has ended, then remove it")
     remove_folder(folder)
 
 
 def model_record(folder: str) -> dict[str, Any]:
-    """What is to be known of the model in `folder`, its weights checked. Raises what `read_model` raises."""
+    """Return a record of the model in `folder`, whose weights are checked. Raises the errors of `read_model`."""
     info, state = read_model(folder)
     place = place_of(str(Path(folder).expanduser().resolve()))
     return {
@@ -72,31 +72,31 @@ def model_record(folder: str) -> dict[str, Any]:
 
 
 def model_json(folder: str) -> str:
-    """The same for programs."""
+    """Return `model_record` as JSON."""
     return json.dumps(model_record(folder), indent=2)
 
 
 def model_text(folder: str) -> str:
-    """The same for people."""
-    found = model_record(folder)
-    made, classes = found["provenance"], found["classes"]
+    """Return `model_record` as text."""
+    record = model_record(folder)
+    provenance, classes = record["provenance"], record["classes"]
     accuracies = {
         name.removesuffix("_accuracy"): f"{value:.2f} %"
-        for name, value in found["accuracies"].items()
+        for name, value in record["accuracies"].items()
         if isinstance(value, int | float)
     }
-    recipe = {name: found["recipe"].get(name) for name in ("name", "epochs", "batch_size", "lr")}
+    recipe = {name: record["recipe"].get(name) for name in ("name", "epochs", "batch_size", "lr")}
     rows = [
         ["model", folder],
-        ["architecture", f"{found['arch']} of {found['space']}"],
-        ["size", f"channels {found['channels']}, cells {found['cells']}, {found['parameters']:,} numbers"],
+        ["architecture", f"{record['arch']} of {record['space']}"],
+        ["size", f"channels {record['channels']}, cells {record['cells']}, {record['parameters']:,} numbers"],
         ["classes", f"{len(classes)}: {', '.join(classes)}"],
-        ["images", f"{found['image_size']} x {found['image_size']} pixels"],
+        ["images", f"{record['image_size']} x {record['image_size']} pixels"],
         ["accuracies", ", ".join(f"{name} {value}" for name, value in accuracies.items()) or "none"],
         ["recipe", ", ".join(f"{name} {value}" for name, value in recipe.items())],
-        *([name, str(value)] for name, value in made.items()),
-        ["bytes", f"{found['bytes']:,}"],
+        *([name, str(value)] for name, value in provenance.items()),
+        ["bytes", f"{record['bytes']:,}"],
         ["complete", "yes: the weights are those of the record"],
-        ["busy", found["busy"]],
+        ["busy", record["busy"]],
     ]
     return described([[name, printable(value)] for name, value in rows])

@@ -1,4 +1,4 @@
-"""Images as `predict` takes them, each as uint8 pixels (3, S, S)."""
+"""The inputs of `predict`, each converted to uint8 pixels (3, S, S)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from hnas.pipeline.io.printable import printable
 
 
 class Input(NamedTuple):
-    """An image that is not decoded yet: its path where it has one, and what gives its pixels (3, H, W)."""
+    """An image that is not decoded yet: its path, if it has one, and a function that returns its pixels (3, H, W)."""
 
     path: str | None
     pixels: Callable[[], Pixels]
 
 
 def inputs(images: Any) -> Iterator[Input]:
-    """The images of a path, a folder, a Pillow image, an array or a tensor, or of any iterable of these.
+    """Yield the images of a path, a folder, a Pillow image, an array or a tensor, or of any iterable of these.
 
-    Raises `UsageError` for anything else, and where a folder holds no images.
+    Raises `UsageError` for anything else.
     """
     match images:
         case str() | os.PathLike():
@@ -43,33 +43,33 @@ def inputs(images: Any) -> Iterator[Input]:
             for image in images:
                 yield from inputs(image)
         case _:
-            raise UsageError(f"{type(images).__name__} is no image; give paths, Pillow images, arrays or tensors")
+            raise UsageError(f"{type(images).__name__} is not an image; give paths, Pillow images, arrays or tensors")
 
 
 def resized(image: Input, size: int) -> Pixels:
-    """Its pixels (3, size, size), squeezed where it is not square. Raises `HnasError` where it cannot be read."""
+    """Return pixels (3, size, size), without keeping the aspect ratio. Raises `HnasError` for unreadable images."""
     return resize(image.pixels(), size)
 
 
 def _of_path(path: str) -> Iterator[Input]:
-    path = os.path.expanduser(path)  # noqa: PTH111 - bytes that are no UTF-8 stay as they are
+    path = os.path.expanduser(path)  # noqa: PTH111 - bytes that are not UTF-8 stay as they are
     if not os.path.isdir(path):  # noqa: PTH112
         yield Input(path, partial(_of_file, path))
         return
-    found = False
+    any_image = False
     for folder, names, files in os.walk(path):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
             if is_picture(name) and not name.startswith("."):
-                found = True
+                any_image = True
                 file = os.path.join(folder, name)  # noqa: PTH118
                 yield Input(file, partial(_of_file, file))
-    if not found:
+    if not any_image:
         yield Input(path, partial(_of_empty, path))
 
 
 def _of_empty(path: str) -> Pixels:
-    raise HnasError(f"{printable(path)} holds no images: name image files, or a folder with some in it.")
+    raise HnasError(f"{printable(path)} holds no images; name image files, or a folder that contains some")
 
 
 def _of_file(path: str) -> Pixels:

@@ -1,8 +1,8 @@
-"""Where the nodes and edges of a graph are drawn: in layers from left to right, each node right of all that it reads.
+"""Layered layout of a graph: layers run from left to right, and every node is to the right of its inputs.
 
-An edge that passes a layer has a place of its own there, and so has the name of its operation, which stands on a layer
-between two of nodes: nothing is drawn over anything else. Places within a layer follow those of the neighbours
-(barycentres, as Sugiyama, Tagawa and Toda draw hierarchies), with as much straightness as their distance allows.
+An edge has its own place in every layer that it passes, and so does the name of its operation, in a layer between two
+layers of nodes, so nothing overlaps. Within a layer, places follow their neighbours (barycentres, as in Sugiyama,
+Tagawa and Toda's method), and are as straight as the minimum distance allows.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _SWEEPS = 24
 
 
 class Place(NamedTuple):
-    """A layer, from 0, and a height in units of one line of text, growing upward."""
+    """A layer, from 0, and a height in text lines, growing upward."""
 
     layer: int
     height: float
 
 
 class Route(NamedTuple):
-    """The places of an edge, from its source to its target; `named` is that of its operation's name."""
+    """The places of an edge from source to target; `named` is the place of its operation's name."""
 
     source: int
     target: int
@@ -34,20 +34,20 @@ class Route(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The place of each node, and the routes of the edges that carry something."""
+    """The place of each node, and the routes of all edges except those with no operation (`none`)."""
 
     nodes: tuple[Place, ...]
     routes: tuple[Route, ...]
 
 
 def layout(graph: CellGraph) -> Layout:
-    """Places for the nodes and edges of `graph`."""
+    """Return places for the nodes and edges of `graph`."""
     depth = [0] * len(graph.nodes)
     for source, target, _ in sorted(graph.edges, key=lambda edge: edge[1]):
         depth[target] = max(depth[target], depth[source] + 1)
     drawn = [edge for edge in graph.edges if edge[2] != NONE]
     step = 2 if any(operation for _, _, operation in drawn) else 1
-    # Vertices are the nodes, then a vertex for each layer that an edge passes.
+    # Vertices are the nodes, followed by one vertex per layer that an edge passes.
     layer_of = [step * d for d in depth]
     chains: list[list[int]] = []
     for source, target, _ in drawn:
@@ -81,27 +81,27 @@ def _heights(layer_of: list[int], chains: list[list[int]]) -> list[float]:
         forward = sweep % 2 == 0
         last = sweep >= _SWEEPS - 4
         for vertices in layers if forward else reversed(layers):
-            # The order first, from one side; then the distances, from both.
+            # First the order, from one side; in the last sweeps the distances, from both sides.
             sides = (left, right) if last else ((left,) if forward else (right,))
-            wanted = []
+            desired = []
             for vertex in vertices:
                 near = [heights[other] for side in sides for other in side[vertex]]
-                wanted.append(sum(near) / len(near) if near else heights[vertex])
+                desired.append(sum(near) / len(near) if near else heights[vertex])
             if not last:
-                order = sorted(range(len(vertices)), key=lambda i: -wanted[i])
+                order = sorted(range(len(vertices)), key=lambda i: -desired[i])
                 vertices[:] = [vertices[i] for i in order]
-                wanted = [wanted[i] for i in order]
-            _put(vertices, wanted, heights)
+                desired = [desired[i] for i in order]
+            _put(vertices, desired, heights)
     return heights
 
 
-def _put(vertices: list[int], wanted: list[float], heights: list[float]) -> None:
-    """Heights that fall by 1 or more from each of `vertices` to the next, nearest to `wanted` in squares.
+def _put(vertices: list[int], desired: list[float], heights: list[float]) -> None:
+    """Set heights that fall by at least 1 between consecutive `vertices` and minimise the squares to `desired`.
 
-    With h_i + i in place of h_i they must fall or stay: an isotonic regression, by pooling what rises.
+    With h_i + i in place of h_i they must be non-increasing: isotonic regression by pooling adjacent violators.
     """
     blocks: list[tuple[float, int]] = []
-    for i, height in enumerate(wanted):
+    for i, height in enumerate(desired):
         mean, size = height + i, 1
         while blocks and blocks[-1][0] < mean:
             other, count = blocks.pop()

@@ -1,4 +1,4 @@
-"""A saved model as a torch module."""
+"""Loads a saved model as a torch module."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hnas.spaces import search_spaces
 
 
 class Model(Classifier):
-    """A trained network: pixels (n, 3, S, S), uint8, to logits (n, classes), its normalisation included.
+    """A trained network with its normalisation: uint8 pixels (n, 3, S, S) to logits (n, classes).
 
-    `info` is everything that was saved beside the weights, `network` the bare network, which takes normalised images.
+    `info` is everything saved besides the weights; `network` is the bare network, which takes normalised images.
     """
 
     def __init__(self, network: nn.Module, info: ModelInfo) -> None:
@@ -34,14 +34,12 @@ class Model(Classifier):
         return self.info.classes
 
     def predict(self, images: Any) -> list[Prediction]:
-        """Label images: a path, a folder (with those in it), a Pillow image, an array, a tensor, or a list of these.
+        """Label images: a path, a folder, a Pillow image, an array, a tensor, or a list of these.
 
-        Arrays are uint8 as Pillow has them, (H, W), (H, W, 3) or (n, H, W, 3), tensors as torch has them, (3, H, W) or
-        (n, 3, H, W). Images of another size are resized (bilinear, squeezed where they are not square).
+        Arrays are uint8 in Pillow's layout, (H, W), (H, W, 3) or (n, H, W, 3); tensors in torch's, (3, H, W) or
+        (n, 3, H, W). Images of another size are resized (bilinear, without keeping the aspect ratio).
 
-        Raises:
-            UsageError: something that is no image.
-            HnasError: an image that cannot be read.
+        Raises `UsageError` for anything that is not an image, and `HnasError` for an image that cannot be read.
         """
 
         def fail(error: HnasError) -> None:
@@ -50,19 +48,18 @@ class Model(Classifier):
         return list(self.predict_each(images, fail))
 
     def predict_each(self, images: Any, unreadable: Callable[[HnasError], None]) -> Iterator[Prediction]:
-        """The same, one after the other; the error of an image that cannot be read goes to `unreadable`."""
+        """Yield the predictions one at a time; the error of an unreadable image goes to `unreadable`."""
         return predictions(self, self.classes, self.info.image_size, inputs(images), unreadable)
 
 
 def load(folder: str | os.PathLike[str]) -> Model:
-    """The model that `--save` or `save_model` wrote to `folder`, in evaluation mode, on the CPU.
+    """Load the model that `--save` or `save_model` wrote to `folder`, in evaluation mode, on the CPU.
 
-    Nothing in the folder is run: weights are tensors, the rest is JSON, and the network is built by the installed
-    search space.
+    Nothing in the folder is run: weights are tensors, the rest is JSON, and the installed search space builds the
+    network.
 
-    Raises:
-        UsageError: there is no such folder, it is no model's, or its search space is not installed.
-        HnasError: a file in it is damaged or foreign, or was written by a newer hnas.
+    Raises `UsageError` if the folder does not exist or is not a model's, or if its search space is not installed, and
+    `HnasError` if a file in it is damaged, foreign, or written by a newer hnas.
     """
     info, state = read_model(folder)
     kinds = dict(
@@ -75,7 +72,7 @@ def load(folder: str | os.PathLike[str]) -> Model:
         )
     )
     build = kinds.get(info.network)
-    # Compared before the network is built: what a foreign record asks for may not fit into memory.
+    # Compare shapes before building the network, because what a foreign record asks for may not fit into memory.
     if build is None or shapes_of(build) != shapes(state):
         where = printable(os.path.join(folder, WEIGHTS))  # noqa: PTH118
         raise HnasError(

@@ -1,4 +1,4 @@
-"""The networks that weights may belong to: those that a search space builds of one architecture."""
+"""The networks that weights may belong to: those that a search space builds for one architecture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shapes = dict[str, tuple[int, ...]]
 def networks(
     space: SearchSpace, arch: str, *, classes: int, channels: int, cells: int
 ) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
-    """Each kind of network of `arch`, by the name that is stored: `network`, then those of a final training, if any."""
+    """Yield each kind of network of `arch` with its stored name: `network`, then those of a final training, if any."""
     yield "network", partial(space.network, arch, classes=classes, channels=channels, cells=cells, seed=0)
     evaluation = getattr(space, "evaluation_network", None)
     if evaluation is not None:
@@ -29,14 +29,14 @@ def networks(
 
 
 def shapes(state: Mapping[str, Tensor]) -> Shapes:
-    """The shape of each tensor of a state by its name."""
+    """Return the shape of each tensor in a state dict by name."""
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def same_function(build: Callable[[], nn.Module], network: nn.Module, image_size: int) -> bool:
-    """Whether the network that `build` makes computes what `network` does, float32 on the CPU, with its weights.
+    """Return whether the network from `build`, with the weights of `network`, computes the same (float32, CPU).
 
-    Names and shapes do not tell: two kinds of one architecture may have the same, in another order of layers.
+    Names and shapes are not enough: two kinds of network may share them with their layers in another order.
     """
     import torch
 
@@ -47,14 +47,14 @@ def same_function(build: Callable[[], nn.Module], network: nn.Module, image_size
     rebuilt.load_state_dict(state)
     images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found, expected = (module.eval()(images) for module in (rebuilt, network))
-    return torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        actual, expected = (module.eval()(images) for module in (rebuilt, network))
+    return torch.allclose(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
-    """The same of the network that `build` makes, without memory for its weights where it can do without.
+    """Return the `shapes` of the network from `build`, if possible without allocating its weights.
 
-    Raises what `build` raises as `HnasError`.
+    Raises the `HnasError`s of `build`.
     """
     import torch
 
@@ -63,5 +63,5 @@ def shapes_of(build: Callable[[], nn.Module]) -> Shapes:
             return shapes(build().state_dict())
     except HnasError:
         raise
-    except Exception:  # a space of somebody else's, whose network looks at its weights
+    except Exception:  # a third-party space whose network looks at its weights
         return shapes(build().state_dict())

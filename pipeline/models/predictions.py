@@ -1,4 +1,4 @@
-"""Labels for images, a batch at a time."""
+"""Labels images in batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Prediction:
-    """The `probabilities` of an image's classes, in the order of `classes`; `image` is its path where it has one."""
+    """The class `probabilities` of an image, in the order of `classes`; `image` is its path, if it has one."""
 
     image: str | None
     classes: tuple[str, ...]
@@ -29,16 +29,16 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable class, the first of equals."""
+        """The most probable class, the first one on a tie."""
         return self.top(1)[0][0]
 
     @property
     def probability(self) -> float:
-        """Its probability."""
+        """The probability of `label`."""
         return self.top(1)[0][1]
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The `k` most probable classes with their probabilities, all where there are fewer."""
+        """Return the `k` most probable classes with their probabilities, or all if there are fewer."""
         order = sorted(range(len(self.classes)), key=lambda i: -self.probabilities[i])[:k]
         return [(self.classes[i], self.probabilities[i]) for i in order]
 
@@ -50,7 +50,7 @@ def predictions(
     images: Iterable[Input],
     unreadable: Callable[[HnasError], None],
 ) -> Iterator[Prediction]:
-    """The prediction of each image in turn, resized to `size`; one that cannot be read goes to `unreadable` instead."""
+    """Yield the prediction of each image, resized to `size`; errors of unreadable images go to `unreadable`."""
     waiting: list[tuple[str | None, Pixels]] = []
     for image in images:
         try:
@@ -67,6 +67,6 @@ def _labelled(
     classifier: Classifier, classes: tuple[str, ...], images: list[tuple[str | None, Pixels]]
 ) -> Iterator[Prediction]:
     if images:
-        found = classifier.probabilities(torch.from_numpy(np.ascontiguousarray([pixels for _, pixels in images])))
-        for (path, _), row in zip(images, found.tolist(), strict=True):
+        rows = classifier.probabilities(torch.from_numpy(np.ascontiguousarray([pixels for _, pixels in images])))
+        for (path, _), row in zip(images, rows.tolist(), strict=True):
             yield Prediction(path, classes, tuple(row))

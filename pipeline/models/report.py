@@ -1,4 +1,4 @@
-"""Labels of images as people and as programs read them."""
+"""Predictions as tables, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hnas.pipeline.models.predictions import Prediction
 
 
 def write_predictions(found: Iterable[Prediction], form: str, top: int, out: TextIO, width: int | None = None) -> int:
-    """A row for each image: its path, and its `top` labels with their probabilities, the most probable first.
+    """Write a row per image: its path, and its `top` labels with their probabilities, the most probable first.
 
-    The columns are `image, label, probability`, then `label_2, probability_2, …`. CSV goes out as it comes. Without an
-    image nothing is written. Returns the number of rows.
+    The columns are `image, label, probability`, then `label_2, probability_2, …`. CSV is written as predictions arrive.
+    Without any image, nothing is written. Returns the number of rows.
     """
     names = ["image", *(f"{name}{'' if k == 1 else f'_{k}'}" for k in range(1, top + 1) for name in _COLUMNS)]
     rows = ([_path(one), *(cell for pair in one.top(top) for cell in pair)] for one in found)
@@ -38,7 +38,7 @@ def write_predictions(found: Iterable[Prediction], form: str, top: int, out: Tex
 
 
 def unread_text(count: int, labelled: int) -> str:
-    """How many images have no label, and how many have one."""
+    """Return how many images have no label, and whether any has one."""
     if not labelled:
         return f"none of the {count:,} images could be read"
     return f"{count:,} {'image' if count == 1 else 'images'} could not be read; all others are labelled"
@@ -48,7 +48,7 @@ _COLUMNS = ("label", "probability")
 
 
 def _path(one: Prediction) -> str:
-    """The path as it is, or with escapes for bytes that no text holds."""
+    """Return the path, with escapes if it is not valid text."""
     path = one.image or ""
     return path if is_text(path) else printable(path)
 

@@ -1,4 +1,4 @@
-"""One architecture described: its sizes, its canonical form, its cells."""
+"""Describes one architecture: its sizes, its canonical form, its cells."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hnas.spaces import CellGraph, Drawn, definition_of, key_of, search_spaces, 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture: its key, its canonical form, the columns that its space has for it, and its cells.
+    """An architecture: its key, its canonical form, its static columns, and its cells.
 
-    `cells` is empty where the space has no drawing of them; then `graphs` is the graph of the whole network.
+    `cells` is empty if the space cannot draw its cells; then `graphs` is the graph of the whole network.
     """
 
     space: str
@@ -27,7 +27,7 @@ class Architecture:
 
     @property
     def graphs(self) -> Mapping[str, CellGraph]:
-        """What is drawn: the cells, else the network with one cell a stage, traced at 32 x 32 pixels."""
+        """The graphs to draw: the cells, or the network with one cell per stage, traced at 32 × 32 pixels."""
         if self.cells:
             return self.cells
         from hnas.models.network_graph import network_graph
@@ -38,7 +38,7 @@ class Architecture:
 
 
 def describe(arch: str, space: str | None = None) -> Architecture:
-    """The architecture `arch` of `space`, which is found by trying where it is not given. Raises `UsageError`."""
+    """Describe `arch` of `space`, by default the first space that accepts it. Raises `UsageError`."""
     chosen = search_spaces[space] if space is not None else space_of(arch)
     return Architecture(
         space=chosen.name,
@@ -50,11 +50,11 @@ def describe(arch: str, space: str | None = None) -> Architecture:
     )
 
 
-def architecture_text(found: Architecture, width: int | None = None) -> str:
-    """An architecture for people."""
-    rows = [("space", found.space), ("architecture", found.arch), ("canonical", found.canonical)]
-    rows += [(name, _value(value)) for name, value in found.columns.items() if value != ""]
-    for name, cell in found.cells.items():
+def architecture_text(architecture: Architecture, width: int | None = None) -> str:
+    """Return an architecture as text."""
+    rows = [("space", architecture.space), ("architecture", architecture.arch), ("canonical", architecture.canonical)]
+    rows += [(name, _value(value)) for name, value in architecture.columns.items() if value != ""]
+    for name, cell in architecture.cells.items():
         repeated = len(set(cell.nodes)) < len(cell.nodes)
         names = [f"{i} {node}" if repeated else node for i, node in enumerate(cell.nodes)]
         edges = (
@@ -68,14 +68,14 @@ def _value(value: float | str) -> str:
     return f"{value:,}" if isinstance(value, int | float) else value
 
 
-def architecture_json(found: Architecture) -> str:
-    """An architecture for programs."""
+def architecture_json(architecture: Architecture) -> str:
+    """Return an architecture as JSON."""
     record = {
-        "space": found.space,
-        "arch": found.arch,
-        "definition": found.definition,
-        "canonical": found.canonical,
-        "columns": dict(found.columns),
-        "cells": {name: cell._asdict() for name, cell in found.cells.items()},
+        "space": architecture.space,
+        "arch": architecture.arch,
+        "definition": architecture.definition,
+        "canonical": architecture.canonical,
+        "columns": dict(architecture.columns),
+        "cells": {name: cell._asdict() for name, cell in architecture.cells.items()},
     }
     return json.dumps(record, indent=2)

@@ -1,5 +1,5 @@
 """From a request to stored rows: the plan, the claims on it, its chunks, and the workers that compute them.
 
-Change here how work is planned, cut and handed out. What a row says is the business of `hnas.metrics`, and where it
-lies of `hnas.pipeline.store`. `driver.py` is the order of it all; `worker.py` knows no Dask, whose room is `cluster`.
+This package plans, splits and distributes work. `hnas.metrics` defines what a row contains, `hnas.pipeline.store` where
+it is stored. `driver.py` puts it all together. `worker.py` does not use Dask; that is the job of `cluster`.
 """

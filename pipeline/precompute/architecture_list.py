@@ -1,4 +1,4 @@
-"""Lists of architectures for `--architectures`: text with one a line, CSV with a column `arch`, programs and logs."""
+"""Lists of architectures for `--architectures`: text with one per line, CSV with a column `arch`, programs and logs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,17 @@ Numbered = tuple[int, str]
 
 
 def read_list(space: SearchSpace, path: Path) -> list[str]:
-    """The architectures that a file lists, by their keys, each once, in the order in which they come first.
+    """Return the keys of the architectures that a file lists, without repeats, in the order of first occurrence.
 
-    One a line, or over several lines where brackets are open; empty lines, and what follows `#` at the start of a line
-    or after a blank, are left out. Or CSV whose first line names a column `arch`; or, with the suffix .py or .log, a
-    program or a log in which the space finds them (`Printed`). UTF-8, or UTF-16 and UTF-32 with a byte order mark. The
-    path `named` means the space's own named architectures, where it has some and there is no such file.
+    The file is one of:
+
+    * text with one architecture per line, or over several lines while brackets are open; empty lines and comments (`#`
+      at the start of a line or after a blank) are ignored
+    * CSV whose first line names a column `arch`
+    * a program or log, with the suffix .py or .log, in which the space finds architectures (`Printed`)
+
+    The encoding is UTF-8, or UTF-16 or UTF-32 with a byte order mark. The path `named` means the space's own named
+    architectures, if it has some and there is no such file.
 
     Raises `UsageError` for a file that cannot be read, an empty list, and a malformed architecture, with its line.
     """
@@ -41,31 +46,33 @@ def read_list(space: SearchSpace, path: Path) -> list[str]:
         return [key_of(space, arch) for arch in space.named().values()]
     shown = printable(path)
     text = _read(path, shown)
-    found: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for number, arch in _entries(space, path, text):
         try:
-            found[_key(space, arch)] = None
+            keys[_key(space, arch)] = None
         except UsageError as error:
             raise UsageError(f"{shown}, line {number}: {error}") from error
-    if not found:
-        raise UsageError(f"the list of architectures {shown} is empty; give one a line")
-    return list(found)
+    if not keys:
+        raise UsageError(f"the list of architectures {shown} is empty; give one architecture per line")
+    return list(keys)
 
 
 def _read(path: Path, shown: str) -> str:
-    regular_file(path, "a text file with one architecture a line", shell_pipe=True)
+    regular_file(path, "a text file with one architecture per line", shell_pipe=True)
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
-            raise UsageError(f"the list of architectures {shown} has more than {_MOST_BYTES:,} bytes; give less")
+            raise UsageError(f"the list of architectures {shown} has more than {_MOST_BYTES:,} bytes; give fewer")
         text = content.decode(next((name for mark, name in _ENCODINGS if content.startswith(mark)), "utf-8"))
-        if "\0" in text:  # UTF-16 without its mark
-            raise ValueError("no text")
+        if "\0" in text:  # UTF-16 without a byte order mark
+            raise ValueError("not text")
         return text
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"the list of architectures {shown} cannot be read: {reason}; give one a line") from error
+        raise UsageError(
+            f"the list of architectures {shown} cannot be read: {reason}; give one architecture per line"
+        ) from error
 
 
 def _entries(space: SearchSpace, path: Path, text: str) -> Iterator[Numbered]:
@@ -87,7 +94,7 @@ def _of_csv(lines: list[str], column: int) -> Iterator[Numbered]:
 
 
 def _of_lines(lines: list[str]) -> Iterator[Numbered]:
-    """Architectures of one line, or of several where a bracket is open at the end of a line."""
+    """Yield architectures of one line, or of several lines while a bracket is open."""
     entry: list[str] = []
     depth = first = 0
     for number, line in enumerate(lines, start=1):
@@ -116,6 +123,6 @@ def _key(space: SearchSpace, arch: str) -> str:
 
 
 def _plain(arch: str) -> str:
-    """Without what a list in a program, or a remark, puts around an architecture: a comment, a comma, quotes."""
+    """Strip the comment, comma and quotes that surround an architecture in a program or a list."""
     text = arch.partition(" #")[0].strip().rstrip(",;").rstrip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

@@ -1,12 +1,12 @@
-"""How much work a chunk is: a number of networks that the user gave, or about a minute of a worker's time.
+"""Chunk sizes: a number of networks chosen by the user, or about a minute of one worker's time.
 
-Time is learnt from the chunks that finish. With relative costs c of networks and the seconds s that the last chunks
-took, a second does r = Σc / Σs, and a chunk is
+The speed is learnt from finished chunks. If the last chunks had relative network costs c and took s seconds, one second
+handles the cost r = Σc / Σs, and the next chunk satisfies
 
     c ≤ min(60 r, remaining cost / (4 · workers)),    networks ≤ 4 · the largest chunk measured so far
 
-The first term is for the run's middle, the second makes chunks smaller toward the end, so that all workers finish
-together, and the third keeps one odd network from misleading: the first chunks are one network each.
+The first term governs most of the run. The second makes chunks smaller toward the end, so that all workers finish
+together. The last bound limits the effect of one odd network: the first chunks hold one network each.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-#: Seconds of one worker's time that a chunk is meant to take.
+#: Target duration of a chunk, in seconds of one worker's time.
 CHUNK_SECONDS = 60.0
 _MOST = 4096
 _GROWTH = 4
 _SHARES = 4
 _REMEMBERED = 8
-# Tiny chunks are handed out several at a time, as one task of so many seconds: Dask takes some 4 ms for each task.
+# Tiny chunks are combined into one task of about this many seconds, because Dask needs some 4 ms per task.
 _TASK_SECONDS = 0.25
 _MOST_IN_TASK = 64
-# Seconds of work that wait for each worker, so that none idles between two tasks.
+# Seconds of queued work per worker, so that none idles between two tasks.
 _QUEUED_SECONDS = 2.0
 _MOST_QUEUED = 8
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the next chunk may take: networks, and their cost. Above `block` networks it takes whole blocks."""
+    """Limits of the next chunk: networks and summed cost. Above `block` networks it consists of whole blocks."""
 
     networks: int
     cost: float
@@ -39,7 +39,7 @@ class Budget:
 
 
 class ChunkSizes:
-    """The sizes of the chunks of one command: `fixed` networks, or measured ones, in whole `block`s."""
+    """The chunk sizes of one command: `fixed` networks, or sizes learnt from measurements in whole `block`s."""
 
     def __init__(self, fixed: int | None, block: int) -> None:
         self._fixed, self._block = fixed, block
@@ -47,13 +47,13 @@ class ChunkSizes:
         self._largest = 0
 
     def learn(self, networks: int, cost: float, seconds: float) -> None:
-        """A chunk of `networks` with that summed cost took a worker so many seconds."""
+        """Record that a chunk of `networks` with that summed cost took one worker so many seconds."""
         if seconds > 0:
             self._largest = max(self._largest, networks)
             self._measured.append((cost, seconds))
 
     def budget(self, remaining: float, workers: int) -> Budget:
-        """What the next chunk may take of the `remaining` cost, where `workers` share it."""
+        """Return the limits of the next chunk, given the `remaining` cost and the `workers` that share it."""
         if self._fixed is not None:
             return Budget(self._fixed, math.inf)
         if not self._measured:
@@ -64,13 +64,13 @@ class ChunkSizes:
 
     @property
     def together(self) -> int:
-        """The number of chunks that make a task: one, unless they are tiny."""
+        """The number of chunks in a task: one, unless chunks are tiny."""
         return max(1, min(_MOST_IN_TASK, math.floor(_TASK_SECONDS / self._seconds))) if self._measured else 1
 
     def in_flight(self, workers: int) -> int:
-        """The number of tasks that are handed out at a time: one each, and what keeps workers from idling between.
+        """Return the number of tasks to have in flight: one per worker, plus a queue that keeps workers busy.
 
-        One more than there are workers at least, which a worker that joins finds waiting.
+        At least one more than there are workers, so that a worker that joins finds a task.
         """
         queued = min(_QUEUED_SECONDS / (self._seconds * self.together), _MOST_QUEUED) if self._measured else 0
         return workers + max(1, math.floor(workers * queued))

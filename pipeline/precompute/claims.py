@@ -1,9 +1,11 @@
-"""The work of one `precompute` that is still to be claimed, in one run that several commands may fill at once.
+"""The remaining work of one `precompute`, in a run that several commands may fill at the same time.
 
-A class needs its metrics, and each of the scores that the command asks for; a chunk is classes that need the same.
+A class may need its metrics and any of the scores that the command asks for. A chunk is a set of classes that need the
+same.
 
-Every claim is made under the run's lock after reading what the others claimed since the last one, so its cost does not
-grow with the run. A command that ended, or whose process died, holds no claim: what it had not stored is free again.
+Every claim is made under the run's lock, after reading what other commands have claimed since the last one, so its cost
+does not grow with the run. A command that has ended, or whose process has died, holds no claims: its unstored work is
+free again.
 """
 
 from __future__ import annotations
@@ -21,17 +23,17 @@ from hnas.pipeline.store.ntk_arrays import Blocks
 from hnas.pipeline.store.run import Part, Run
 from hnas.pipeline.store.scores import forget_scores, has_part, part_name, scored
 
-# Blocks that `ntk.zarr` gets at a time: making it longer rewrites its metadata, not its content.
+# Number of blocks by which `ntk.zarr` grows: making it longer rewrites its metadata, not its content.
 _ROOM = 64
-# The bit of the metrics in what a class needs; the scores have the higher ones.
+# The bit for the metrics in a class's needs; the scores have the higher bits.
 _METRICS = 1
 
 
 class Claims:
-    """What the classes of `plan.todo` need, each piece free, held by a command, or done; the most expensive go first.
+    """The needs of the classes in `plan.todo`, each free, held by a command, or done. Expensive classes come first.
 
-    `computed` counts the classes that this command's chunks completed, `elsewhere` those of `plan.todo` that other
-    commands did, `free_cost` is the summed cost of what is free, `commands` the number of commands that live.
+    `computed` counts the classes completed by this command's chunks, `elsewhere` those of `plan.todo` completed by
+    other commands. `free_cost` is the summed cost of the free classes, `commands` the number of live commands.
     """
 
     def __init__(self, run: Run, plan: Plan, costs: Mapping[str, float], *, keep_gram: bool) -> None:
@@ -47,10 +49,10 @@ class Claims:
         self._index = {canonical: index for index, (canonical, _) in enumerate(self._todo)}
         self._keys = tuple(score.key for score in plan.scores)
         self._bits = {key: _METRICS << i for i, key in enumerate(self._keys, start=1)}
-        # By class, the pieces that it needs, and those of them that somebody holds.
+        # For each class, the bits that it needs, and those of them that some command holds.
         self._needs = [0] * len(self._todo)
         self._holds = [0] * len(self._todo)
-        # By what is free of them, the classes; one that has changed since is taken out when it comes up.
+        # Classes by their free bits. Outdated entries are dropped when they reach the top.
         self._heaps: dict[int, list[int]] = {}
         self._held = 0
         self._mine: dict[str, Chunk] = {}
@@ -63,30 +65,30 @@ class Claims:
     # --- beginning and end
 
     def join(self) -> None:
-        """Take part in the run, beside the commands that are at it."""
-        stored = self._run.stored(self._plan.stored, logged)  # most of it without keeping others waiting
-        having = scored(self._run, self._plan.scored)
+        """Join the run, alongside the commands that are working on it."""
+        stored = self._run.stored(self._plan.stored, logged)  # read most of it before taking the lock
+        scores_stored = scored(self._run, self._plan.scored)
         with self._run.locked():
             self._drivers.join()
             stored = self._run.stored(stored, logged)
-            having = scored(self._run, having)
+            scores_stored = scored(self._run, scores_stored)
             self._block = self._prepare(0)
             self._blocks = Blocks(stored.rows, self._block)
             self._end = max(stored.rows, default=-1) + 1
             for index, (canonical, _) in enumerate(self._todo):
-                needs = self._mask(having.lacking(self._keys, canonical))
+                needs = self._mask(scores_stored.lacking(self._keys, canonical))
                 needs |= 0 if canonical in stored.classes else _METRICS
                 self._change(index, needs, 0)
                 self.elsewhere += not needs
-            # What the ended ones claimed is stored, or free again.
+            # Claims of ended commands are already stored or released.
             self._ended = set(self._drivers.others()[1])
             self._joined = True
             self._refresh()
 
     def leave(self, *, clean: bool, failed: bool = False) -> None:
-        """Give up what is not stored. The last command of a run drops unused rows and, if all went well, the logs.
+        """Release what is not stored. The last command on a run drops unused rows and, after a clean end, the logs.
 
-        Where it `failed` it takes back what was asked of scores that no class has: they may not be computable at all.
+        If the command `failed`, it withdraws requests for scores that no class has, since they may not be computable.
         """
         with self._run.locked():
             if stands := self._joined and self._drivers.stands():
@@ -105,37 +107,37 @@ class Claims:
 
     @property
     def token(self) -> str:
-        """What names this command to its workers."""
+        """The name of this command in messages to its workers."""
         return self._drivers.token
 
     @property
     def block(self) -> int:
-        """The rows of a block of `ntk.zarr`."""
+        """The number of rows in a block of `ntk.zarr`."""
         return self._block
 
     @property
     def waiting(self) -> bool:
-        """Whether other commands hold what classes of the plan need."""
+        """Whether other commands hold anything that classes of the plan need."""
         return self._held > self._mine_held
 
     def claim(self, budget: Budget, count: int = 1) -> list[Chunk]:
-        """Claim up to `count` chunks, each within the budget, but one network at least; none where nothing is free.
+        """Claim up to `count` chunks, each of at least one network and within the budget; none if nothing is free.
 
-        Raises `HnasError` where another command took this one for dead, or began on an object store.
+        Raises `HnasError` if another command took this one for dead, or started on the same object store.
         """
         with self._run.locked():
             if not self._drivers.stands():
                 raise HnasError(
-                    f"another precompute took run {self._run.name} in {self._run.store.location} over; on an object "
-                    "store one works on a run at a time, elsewhere the file system must support locks"
+                    f"another precompute has taken over run {self._run.name} in {self._run.store.location}; on an "
+                    "object store only one can work on a run at a time, elsewhere the file system must support locks"
                 )
             self._refresh()
             chunks: list[Chunk] = []
             while len(chunks) < count:
-                taken, mask = self._take(budget)
-                if not taken:
+                picked, mask = self._take(budget)
+                if not picked:
                     break
-                members = tuple(self._todo[index] for index in taken)
+                members = tuple(self._todo[index] for index in picked)
                 row = self._blocks.take(len(members)) if mask & _METRICS else -1
                 chunks.append(Chunk(members, row, scores=tuple(key for key in self._keys if self._bits[key] & mask)))
             if chunks:
@@ -147,39 +149,39 @@ class Claims:
             return chunks
 
     def done(self, chunks: list[Chunk]) -> None:
-        """The chunks are stored."""
+        """Record that the chunks are stored."""
         for chunk in chunks:
             self._finished(chunk)
         self._drivers.done([chunk.name for chunk in chunks])
 
     def cost(self, chunk: Chunk) -> float:
-        """The summed cost of a chunk."""
+        """Return the summed cost of a chunk."""
         return sum(self._costs[self._index[canonical]] for canonical, _ in chunk.members)
 
     def _take(self, budget: Budget) -> tuple[list[int], int]:
-        """Classes of which the same is free, now held, and what that is."""
+        """Hold classes with the same free bits and return them with these bits."""
         mask = self._first_free()
         heap = self._heaps.get(mask, [])
-        taken: list[int] = []
+        picked: list[int] = []
         cost = 0.0
-        while heap and len(taken) < budget.networks:
+        while heap and len(picked) < budget.networks:
             index = heap[0]
             if self._free(index) != mask:
                 heapq.heappop(heap)
                 continue
             cost += self._costs[index]
-            if taken and cost > budget.cost:
+            if picked and cost > budget.cost:
                 break
             heapq.heappop(heap)
             self._hold(index, mask)
-            taken.append(index)
-        surplus = len(taken) % budget.block if len(taken) > budget.block else 0
-        for index in taken[len(taken) - surplus :]:
+            picked.append(index)
+        surplus = len(picked) % budget.block if len(picked) > budget.block else 0
+        for index in picked[len(picked) - surplus :]:
             self._release(index, mask)
-        return taken[: len(taken) - surplus], mask
+        return picked[: len(picked) - surplus], mask
 
     def _first_free(self) -> int:
-        """What is free of the most expensive class of which anything is; 0 where nothing is."""
+        """Return the free bits of the most expensive class that has any; 0 if there is none."""
         for mask, heap in list(self._heaps.items()):
             while heap and self._free(heap[0]) != mask:
                 heapq.heappop(heap)
@@ -202,7 +204,7 @@ class Claims:
         return sum(self._bits.get(key, 0) for key in keys)
 
     def _mask_of(self, claim: Part) -> int:
-        """What of it this command asks for too."""
+        """Return the bits of a claim that this command needs too."""
         return self._mask(claim.scores) | (_METRICS if claim.row >= 0 else 0)
 
     def _pieces(self, chunk: Chunk) -> int:
@@ -227,7 +229,7 @@ class Claims:
         self._change(index, self._needs[index], self._holds[index] & ~mask)
 
     def _finish(self, index: int, mask: int) -> bool:
-        """Whether that completes the class."""
+        """Clear bits of a class; return whether that completes it."""
         before = self._needs[index]
         self._change(index, before & ~mask, self._holds[index] & ~mask)
         return before != 0 and self._needs[index] == 0
@@ -240,7 +242,7 @@ class Claims:
         self._end = max(self._end, chunk.ntk_row + len(chunk.members) if mask & _METRICS else 0)
 
     def _stored(self, claim: Part) -> int:
-        """What of a claim is stored."""
+        """Return the bits of a claim that are stored."""
         stored = _METRICS if claim.row >= 0 and self._run.has_part(claim.name) else 0
         scores = bool(claim.scores) and has_part(self._run, part_name(claim.classes, claim.scores))
         return stored | (self._mask(claim.scores) if scores else 0)
@@ -248,10 +250,10 @@ class Claims:
     # --- other commands
 
     def _refresh(self) -> None:
-        """Learn what other commands claimed, stored, or left behind when they ended.
+        """Read what other commands have claimed, stored, or left behind when they ended.
 
-        Those that ended come first: what they held may be claimed by one that lives, never the other way round. Their
-        blocks of `ntk.zarr` stay taken for as long as this command works.
+        Ended commands come first: live commands may claim what ended ones held, never the other way round. Blocks of
+        ended commands in `ntk.zarr` stay occupied for as long as this command works.
         """
         living, ended = self._drivers.others()
         self.commands = 1 + len(living)
@@ -262,7 +264,7 @@ class Claims:
             self._follow(token, ended=False)
 
     def _bury(self, token: str) -> None:
-        """Take what a command that ended had stored for done, and free what else it held."""
+        """Mark what an ended command had stored as done, and free the rest of its claims."""
         self._ended.add(token)
         for claim in self._follow(token, ended=True).open.values():
             self._done_elsewhere(claim, self._stored(claim))
@@ -296,7 +298,7 @@ def _claim_of(chunk: Chunk) -> Part:
 
 @contextmanager
 def joined(claims: Claims) -> Iterator[Claims]:
-    """Join a run, and leave it at the end, whatever happens within."""
+    """Join a run, and leave it at the end, whatever happens."""
     try:
         claims.join()
         yield claims

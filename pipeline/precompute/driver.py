@@ -1,8 +1,8 @@
-"""Precomputation on Dask: carry out a plan with local worker processes or on any existing cluster.
+"""Carries out a precomputation plan on Dask, with local worker processes or on an existing cluster.
 
-Chunks are cut while the work goes on, the most expensive networks first. At most a few chunks a worker are in flight,
-whatever the size of the space; a chunk that is lost with its worker is given to another; everything that finished
-stays. Progress goes to a callback, never to a terminal.
+Chunks are cut during the work, the most expensive networks first. At most a few chunks per worker are in flight,
+whatever the size of the space. If a worker is lost, another one repeats its chunk; finished chunks stay stored.
+Progress goes to a callback, never to a terminal.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ from hnas.spaces import SearchSpace
 from hnas.threads import torch_threads
 
 _RETRIES = 3
-# Seconds between two looks at the workers of a cluster that grows.
+# Seconds between two counts of the workers of a growing cluster.
 _RECOUNT = 15.0
 _NO_CERTIFICATES = Certificates()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a precomputation is: rows of this command, and those it found done.
+    """The progress of a precomputation.
 
-    `done` of `total` rows are stored, by this command and those beside it; `already` were stored before. `lost` are the
-    addresses of workers that went away with rows in work.
+    `done` of `total` rows are stored, by this command and others running at the same time; `already` were stored
+    before. `lost` are the addresses of workers that disappeared while computing.
     """
 
     done: int
@@ -65,20 +65,20 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Rows a second so far."""
+        """Rows per second so far."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def left(self) -> float | None:
-        """Seconds left at this rate, or None before the first chunk."""
+        """Seconds left at this rate; None before the first chunk."""
         return (self.total - self.done) / self.rate if self.rate else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a precomputation did: the name of the `run`, the rows that it `computed`, and those that others did.
+    """The result of a precomputation: the name of the `run` and the number of rows that it `computed`.
 
-    `elsewhere` are rows of its plan that commands beside it stored.
+    `elsewhere` counts the rows of its plan that other commands stored in the meantime.
     """
 
     run: str
@@ -87,7 +87,7 @@ class Outcome:
 
 
 class InterruptedRunError(HnasError):
-    """The user stopped the work; what finished is stored."""
+    """The user interrupted the work; finished rows are stored."""
 
 
 def precompute(
@@ -105,14 +105,13 @@ def precompute(
 ) -> Outcome:
     """Carry out `plan`.
 
-    `workers` local processes with one thread each (default: one for each physical core, or for each GPU where the
-    device is CUDA; more share the GPUs in turn), or the cluster at the `scheduler` address, which may demand
-    `certificates`. Commands that work on one
-    run at once share its chunks; this one returns when all rows of its plan are stored, by whomever. `task` is what a
-    worker does with a chunk.
+    Uses `workers` local processes with one thread each (default: one per physical core, or one per GPU on CUDA; more
+    workers share the GPUs in turn), or the cluster at the `scheduler` address, which may require `certificates`.
+    Commands working on one run at the same time share its chunks; this one returns when all rows of its plan are
+    stored, by whichever command. `task` is what a worker does with a chunk.
 
-    Raises `HnasError` where the scheduler does not answer, a chunk fails, or the disk is full, `InterruptedRunError`
-    on Ctrl-C; the parts that finished stay.
+    Raises `HnasError` if the scheduler does not answer, a chunk fails, or the disk is full, and `InterruptedRunError`
+    on Ctrl-C; finished parts stay.
     """
     check_workers(workers, scheduler)
     if scheduler is None:
@@ -126,7 +125,7 @@ def precompute(
     used: set[Numerics] = set()
     try:
         with ExitStack() as stack:
-            # The cluster first: where none answers, nothing is written.
+            # Connect first: if no cluster answers, nothing is written.
             working = connected(workers, scheduler, device, certificates)
             client = stack.enter_context(working) if plan.todo or plan.repairs else None
             store.prepare()
@@ -150,7 +149,7 @@ def precompute(
         stored = plan.done + (claims.computed + claims.elsewhere if claims else 0)
         raise InterruptedRunError(
             f"interrupted: {stored} of {plan.done + len(plan.todo)} rows are stored in run {run.name}; "
-            "the same command goes on from there"
+            "run the same command again to resume"
         ) from None
     finally:
         if claims and begun is not None and claims.computed:
@@ -176,20 +175,20 @@ def _prefix(job: Job) -> str:
 
 
 def estimate(plan: Plan, *, device: str = "auto", networks: int = 3) -> float | None:
-    """Seconds that one worker needs for the plan, from `networks` of its architectures computed here; writes nothing.
+    """Estimate the seconds that one worker needs for the plan from `networks` networks computed here; write nothing.
 
-    None where nothing is left to do.
+    None if nothing is left to do.
     """
     if not plan.todo:
         return None
     job = Job("", plan.settings.id, plan.settings, device, keep_gram=False)
     use_float32(choose_device(device))
     batches = [plan.batch] if plan.further is None else [plan.batch, plan.further]
-    batch = batch_tensors(job, *((found.images, found.labels) for found in batches))
+    batch = batch_tensors(job, *((images.images, images.labels) for images in batches))
     step = max(1, len(plan.todo) // networks)
     chosen = plan.todo[::step][:networks]
     with torch_threads(1):
-        _measure(job, batch, plan, *chosen[0])  # the first call pays for the libraries' start
+        _measure(job, batch, plan, *chosen[0])  # the first call includes the libraries' start-up
         begun = time.perf_counter()
         for canonical, arch in chosen:
             _measure(job, batch, plan, canonical, arch)
@@ -219,16 +218,16 @@ def _results(
     used: set[Numerics],
     lost: list[str],
 ) -> Iterator[None]:
-    """Have all free chunks done, a bounded number of them at a time; yields when rows are stored or workers `lost`.
+    """Compute all free chunks, a bounded number at a time; yields when rows are stored or workers `lost`.
 
-    Adds to `used` what computed them.
+    Adds to `used` the numerics of the devices that computed them.
 
-    Ends when nothing is free and no other command holds any of it: what one that dies held is free again.
+    Ends when nothing is free and no other command holds any of it; the claims of a command that dies become free.
     """
     workers, counted = count_workers(client), time.monotonic()
     finished: SimpleQueue[Future] = SimpleQueue()
     running: dict[str, tuple[list[Chunk], Future]] = {}
-    known = claims.computed + claims.elsewhere, len(lost)
+    seen = claims.computed + claims.elsewhere, len(lost)
     while True:
         while len(running) < sizes.in_flight(workers):
             chunks = claims.claim(sizes.budget(claims.free_cost, workers * claims.commands), sizes.together)
@@ -248,15 +247,15 @@ def _results(
             for chunk, done in outcomes:
                 used |= {done.numerics} if done.numerics else set()
                 sizes.learn(done.rows, claims.cost(chunk), done.seconds)
-        if (now := (claims.computed + claims.elsewhere, len(lost))) != known:
-            known = now
+        if (now := (claims.computed + claims.elsewhere, len(lost))) != seen:
+            seen = now
             yield
         if time.monotonic() - counted > _RECOUNT:
             workers, counted = count_workers(client), time.monotonic()
 
 
 def _repair(client: Client, plan: Plan, job: Job, task: Callable[[Job, Chunk], Done]) -> None:
-    """Have the lost eigenvalues of stored rows computed again. Two commands that do so write the same."""
+    """Recompute the lost eigenvalues of stored rows. Two commands that do so write the same values."""
     keys = [f"hnas-{job.token}-repair-{chunk.part}" for chunk in plan.repairs]
     futures = [
         client.submit(run_chunks, task, job, [chunk], key=key, pure=False, retries=_RETRIES)
@@ -273,10 +272,10 @@ def _result(future: Future) -> list[Done]:
         raise
     except KilledWorker as error:
         raise HnasError(
-            f"a chunk was lost with its worker {error.allowed_failures + 1} times, as happens for lack of memory; "
-            "use fewer --workers or a smaller --batch-size; what finished is stored"
+            f"a chunk lost its worker {error.allowed_failures + 1} times, often for lack of memory; "
+            "use fewer --workers or a smaller --batch-size; finished rows are stored"
         ) from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HnasError(f"a chunk failed on its worker: {reason}; what finished is stored") from error
+        raise HnasError(f"a chunk failed on its worker: {reason}; finished rows are stored") from error
     return done

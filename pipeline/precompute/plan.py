@@ -1,6 +1,6 @@
-"""The plan of a precomputation: what was asked for, what the store already has, and what remains.
+"""The plan of a precomputation: what was requested, what the store already has, and what remains.
 
-A plan is data. It knows neither Dask nor progress bars, and making one writes nothing.
+A plan is plain data, independent of Dask and progress bars. Making one writes nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hnas.spaces import SearchSpace, definition_of
 from hnas.spaces.initialise import redrawn
 
 MAX_BATCH = 4096
-# Rows of a block of `ntk.zarr` where chunks have no size of their own: small, for a chunk takes whole blocks.
+# Rows per block of `ntk.zarr` if chunks have no fixed size. Small, because a chunk consists of whole blocks.
 _BLOCK = 8
 
 
@@ -49,12 +49,12 @@ _BLOCK = 8
 class Plan:
     """A precomputation to carry out.
 
-    `requested` are the architectures asked for with their canonical forms, in the order asked; `done` the number of
-    their classes of which the run already holds all, `todo` those that lack metrics or one of the `scores` asked for,
-    each with the definition of an architecture that stands for it. `repairs` are stored rows that have lost their
-    eigenvalues. `chunk_size` is None where the speed that is measured decides. `table` is the run in a read-only store,
-    where what is stored lies there. `scored` is what is stored of scores, `further` are the images beside the batch
-    that they are computed on, `lacking` the number of classes that lack the metrics, and each of the scores.
+    `requested` lists the requested architectures with their canonical forms, in the order of the request. `done` counts
+    their classes that the run has completely; `todo` lists those that lack metrics or a requested score, each with the
+    definition of a representative architecture. `repairs` are stored rows that have lost their eigenvalues.
+    `chunk_size` is None if the measured speed determines it. `table` is the run in a read-only store, if its rows are
+    there. `scored` says which scores are stored, `further` holds the images beside the batch that some scores use, and
+    `lacking` counts the classes that lack the metrics and each of the scores.
     """
 
     settings: RunSettings
@@ -73,12 +73,12 @@ class Plan:
 
     @property
     def most_chunks(self) -> int:
-        """The number of chunks where each is as large as it may be, or as small as it can be where that is measured."""
+        """An upper bound on the number of chunks; the largest possible one if their size is measured."""
         return -(-len(self.todo) // (self.chunk_size or 1))
 
     @property
     def block(self) -> int:
-        """Rows of a block of `ntk.zarr`, where this plan makes it."""
+        """The rows per block of `ntk.zarr`, if this plan creates it."""
         return self.chunk_size or _BLOCK
 
 
@@ -100,23 +100,21 @@ def make_plan(
     scores: Sequence[str] = (),
     also: Sequence[Store] = (),
 ) -> Plan:
-    """Plan the metrics of `sample` architectures, of those listed in a file, or of the whole space, and their `scores`.
+    """Plan the metrics and `scores` of `sample` architectures, of those listed in a file, or of the whole space.
 
-    Rows that the run has in one of the stores `also`, which are only read, count as the store's own where it has none.
-    `seed` draws the weights and the sample, `batch_seed` (default: the same) the images of the batch. `init` says from
-    which distribution weights are drawn.
+    Rows of the run in one of the read-only stores `also` count as the store's own if it has no such run. `seed` draws
+    the weights and the sample, `batch_seed` (default: `seed`) the images of the batch. `init` is the distribution that
+    weights are drawn from.
 
-    The file `named` means the space's own named architectures, where it has some and there is no such file.
+    The file `named` means the space's own named architectures, if it has some and there is no such file.
 
-    Raises `UsageError` for sizes that cannot be, an unreadable list, a space that cannot be enumerated, a data set
-    whose images or classes the networks do not take; `HnasError` for a store of another version or a damaged one.
+    Raises `UsageError` for invalid sizes, an unreadable list, a space that cannot be enumerated, and a data set whose
+    images or classes the networks do not accept; `HnasError` for a damaged store or one of another version.
     """
     if not 2 <= batch_size <= MAX_BATCH:
-        raise UsageError(
-            f"--batch-size {batch_size} cannot be; κ needs 2 samples at least, and {MAX_BATCH} is the most"
-        )
+        raise UsageError(f"--batch-size must be between 2 (κ needs two samples) and {MAX_BATCH}, got {batch_size}")
     if chunk_size is not None and chunk_size < 1:
-        raise UsageError(f"--chunk-size {chunk_size} cannot be; a chunk holds 1 architecture or more")
+        raise UsageError(f"--chunk-size must be at least 1, got {chunk_size}")
     check_seed(seed, "--seed")
     batch_seed = seed if batch_seed is None else batch_seed
     check_seed(batch_seed, "--batch-seed")
@@ -124,7 +122,7 @@ def make_plan(
     batch = training_batch(dataset, batch_size, batch_seed)
     settings = _settings(space, batch, dataset, seed, channels, cells, ntk, init)
     requested = tuple((arch, space.canonical(arch)) for arch in _requested(space, sample, architectures, seed))
-    # A network of the asked size must exist and take the images before workers start: the first one tells.
+    # The first network shows whether networks of this size exist and accept the images, before workers start.
     network = space.network(
         requested[0][0],
         classes=settings.classes,
@@ -142,29 +140,41 @@ def make_plan(
         classes.setdefault(canonical, arch)
     recorded = recorded_scores(run, run.read_record()) if scores and run.recorded else []
     taken = [*space.describe(requested[0][0]), *_own_columns(store)]
-    wanted = score_columns(scores, taken, recorded)
+    requested_scores = score_columns(scores, taken, recorded)
     further = None
-    having = Scored()
-    if wanted:
+    scores_stored = Scored()
+    if requested_scores:
         size = max(batch_size, FURTHER_IMAGES)
         further = further_batch(dataset, size, batch_seed, beside=batch_size)
-        having = scored(run)
+        scores_stored = scored(run)
         if run.recorded:
             check_further(run, run.read_record(), further)
-    keys = [score.key for score in wanted]
+    keys = [score.key for score in requested_scores]
     todo = tuple(
         (canonical, definition_of(space, arch))
         for canonical, arch in classes.items()
-        if canonical not in stored.classes or having.lacking(keys, canonical)
+        if canonical not in stored.classes or scores_stored.lacking(keys, canonical)
     )
     lacking = Counter("metrics" for canonical, _ in todo if canonical not in stored.classes)
-    lacking.update(key for canonical, _ in todo for key in having.lacking(keys, canonical))
+    lacking.update(key for canonical, _ in todo for key in scores_stored.lacking(keys, canonical))
     repairs = _repairs(Run(store, settings.id), space, stored)
     table = None if run.store is store else run
     done = len(classes) - len(todo)
     counts = tuple((what, lacking[what]) for what in ("metrics", *keys))
     return Plan(
-        settings, batch, requested, done, todo, chunk_size, stored, repairs, table, wanted, having, further, counts
+        settings,
+        batch,
+        requested,
+        done,
+        todo,
+        chunk_size,
+        stored,
+        repairs,
+        table,
+        requested_scores,
+        scores_stored,
+        further,
+        counts,
     )
 
 
@@ -173,7 +183,7 @@ def _own_columns(store: Store) -> list[str]:
 
 
 def _repairs(run: Run, space: SearchSpace, stored: Stored) -> tuple[Chunk, ...]:
-    """Chunks that compute the lost eigenvalues of stored rows again; a table beside the store is left alone."""
+    """Return chunks that recompute lost eigenvalues of stored rows; read-only tables are not repaired."""
     lost = run.lost(stored) if run.exists() else []
     named = {canonical: arch for arch, canonical in run.requests().items()} if lost else {}
     return tuple(
@@ -223,14 +233,15 @@ def _requested(space: SearchSpace, sample: int | None, architectures: Path | Non
 
 
 def adopted(store: Store, plan: Plan) -> Plan:
-    """Copy into `store` what the table of the plan has of its run, unless it has the run itself; returns the plan.
+    """Copy the plan's table into `store`, unless it already has the run; return the updated plan.
 
-    What is added then is added to the table's rows, which the store's own run hides. Raises as `pack` does.
+    New rows are then added to the table's rows, which the store's own run would otherwise hide. Raises the errors of
+    `pack`.
     """
     run = Run(store, plan.settings.id)
     if plan.table is None:
         return plan
-    with locked(store, "architectures", plan.settings.space):  # of two commands at once one copies it
+    with locked(store, "architectures", plan.settings.space):  # only one of two concurrent commands copies it
         if run.exists():
             return plan
         pack(plan.table, store, block=plan.block, whole=False)
@@ -238,9 +249,9 @@ def adopted(store: Store, plan: Plan) -> Plan:
 
 
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
-    """Write down the architectures of the plan: their static columns, and that this run was asked for them."""
+    """Record the plan's architectures: their static columns, and that this run was asked for them."""
     run = Run(store, plan.settings.id)
-    asked = run.requests()  # a damaged part is told before anything is written
+    asked = run.requests()  # raises for a damaged part before anything is written
     described = dict(plan.requested)
     if run.lost_parts(run.read_record()):
         described |= asked
@@ -253,14 +264,14 @@ def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:
 
 
 def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
-    """Whether the run has all that the plan asks for, and says so: then nothing is to be written, or locked."""
+    """Return whether the run already holds and records everything in the plan, so that nothing is written or locked."""
     run = Run(store, plan.settings.id)
     if plan.todo or plan.repairs or run.exists("drivers"):
         return False
-    wanted = {arch for arch, _ in plan.requested}
+    requested = {arch for arch, _ in plan.requested}
     for folder in (run.place("requests"), ("architectures", space.name)):
-        known = store.read_tables(["arch"], *folder)
-        if known is None or not wanted <= set(known["arch"].to_pylist()):
+        stored = store.read_tables(["arch"], *folder)
+        if stored is None or not requested <= set(stored["arch"].to_pylist()):
             return False
     if not run.exists("batch.npz") or not run.recorded:
         return False
@@ -270,17 +281,17 @@ def is_recorded(store: Store, space: SearchSpace, plan: Plan) -> bool:
 
 
 def relative_costs(store: Store, space: SearchSpace, plan: Plan) -> dict[str, float]:
-    """What the networks of `plan.todo` are expected to cost, by canonical form: 1 + F / mean F, F multiply-adds.
+    """Return the expected costs of the networks in `plan.todo` by canonical form: 1 + F / mean F, F multiply-adds.
 
-    F is the least among the known members of a class, at the benchmark's own size; the 1 is for what every network
-    costs. Needs `record_request`. Empty where the space has no column `flops`.
+    F is the minimum over the known members of a class, at the benchmark's own size. The 1 stands for the fixed cost of
+    any network. Requires `record_request`. Empty if the space has no column `flops`.
     """
     if not plan.todo or "flops" not in space.describe(plan.requested[0][0]):
         return {}
-    known = store.read_tables(["canonical", "flops"], "architectures", space.name)
-    if known is None:
+    stored = store.read_tables(["canonical", "flops"], "architectures", space.name)
+    if stored is None:
         return {}
-    least = known.group_by("canonical").aggregate([("flops", "min")])
+    least = stored.group_by("canonical").aggregate([("flops", "min")])
     mean = pc.mean(least["flops_min"]).as_py() or 1.0
     flops = dict(zip(least["canonical"].to_pylist(), least["flops_min"].to_pylist(), strict=True))
     return {canonical: 1.0 + (flops.get(canonical) or mean) / mean for canonical, _ in plan.todo}

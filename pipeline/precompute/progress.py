@@ -21,7 +21,7 @@ class PrecomputeReporter(Reporter):
     _lost = 0
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the work is."""
+        """Show the progress."""
         if self._quiet:
             return
         if self._stderr.isatty():
@@ -30,13 +30,13 @@ class PrecomputeReporter(Reporter):
             self._log(progress)
 
     def _news(self, progress: Progress) -> list[str]:
-        """Lines for what has happened since the last call beside the rows."""
+        """Return lines about events since the last call, other than finished rows."""
         lines = []
         if progress.already and not self._begun:
             rows = progress.already + progress.total
-            lines.append(f"{progress.already:,} of {rows:,} rows were there already")
+            lines.append(f"{progress.already:,} of {rows:,} rows were already there")
         self._begun = True
-        lines += [f"lost the worker {lost}: what it was at is done again" for lost in progress.lost[self._lost :]]
+        lines += [f"lost the worker {lost}: its chunk will be repeated" for lost in progress.lost[self._lost :]]
         self._lost = len(progress.lost)
         return lines
 
@@ -54,7 +54,7 @@ class PrecomputeReporter(Reporter):
         columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
         bar = self._bar or self._start(progress_bar(self._stderr, *columns), "metrics", progress.total, rate="")
         for line in self._news(progress):
-            # Above the bar, where it stays.
+            # Printed above the bar, where it stays visible.
             bar.console.print(line, highlight=False, markup=False)
         rate = f"{progress.rate:.2f}/s" if progress.done else "starting workers"
         bar.update(self._task, completed=progress.done, rate=rate)

@@ -1,4 +1,4 @@
-"""Results of `hnas precompute` as people read them."""
+"""Results of `hnas precompute` as text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from hnas.pipeline.precompute.driver import Outcome
     from hnas.pipeline.precompute.plan import Plan
 
-# Of a number of a score and the seconds it took, as Parquet compresses them.
+# Bytes of a score value and its seconds, as compressed by Parquet.
 _SCORE_BYTES = 12
 
 
 def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: bool, width: int | None = None) -> str:
-    """What `precompute` would do: the plan, the time on `workers` processes of this machine, and the bytes."""
+    """Describe what `precompute` would do: the plan, the time on `workers` processes of this machine, and the bytes."""
     settings = plan.settings
     m = settings.batch_size
     lacking = dict(plan.lacking)
@@ -40,7 +40,7 @@ def dry_run_text(plan: Plan, seconds: float | None, *, workers: int, keep_gram: 
 
 
 def _lacking_text(plan: Plan) -> str:
-    """How many of the classes lack the metrics, and each of the scores."""
+    """Return how many classes lack the metrics and each of the scores."""
     return ", ".join(f"{what.partition('@')[0]} {count:,}" for what, count in plan.lacking)
 
 
@@ -51,7 +51,7 @@ def _chunks_text(plan: Plan) -> str:
 
 
 def precompute_summary(plan: Plan, outcome: Outcome) -> str:
-    """What the run holds now, and how many rows this command computed, and others meanwhile."""
+    """Return what the run now holds, and how many rows this command and others have computed."""
     total = plan.done + len(plan.todo)
     return (
         f"run {plan.settings.id}: {total:,} canonical architectures stand for the {len(plan.requested):,} asked for; "

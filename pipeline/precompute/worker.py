@@ -1,7 +1,7 @@
-"""What a worker does: compute the metrics and scores of one chunk of canonical architectures, and write its parts.
+"""The work of a worker: compute the metrics and scores of a chunk of canonical architectures and write its parts.
 
-The chunk's scores and eigenvalues are written first and the part of its metrics last, in one rename: a part is the
-record that its rows are done, so a worker that dies leaves nothing else that counts. A chunk of scores alone has no
+A chunk's scores and eigenvalues are written first, and the part of its metrics last, by a single rename. The part is
+the record that its rows are done, so a worker that dies leaves nothing that counts. A chunk that has only scores has no
 other part.
 """
 
@@ -41,10 +41,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Job:
-    """What the chunks of one `precompute` have in common; sent with each of them.
+    """The common settings of all chunks of one `precompute`, sent with each of them.
 
-    `token` names the command, which a worker of a cluster may outlive: then another may have claimed its chunk.
-    `further` is the digest of the images beside the batch, empty where there are none.
+    `token` names the command. A worker on a cluster may outlive its command, and another command may then have claimed
+    its chunk. `further` is the digest of the images beside the batch, empty if there are none.
     """
 
     store: str
@@ -58,31 +58,31 @@ class Job:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A share of the work: (canonical, arch) pairs, the first of its rows in `ntk.zarr`, and the scores to compute.
+    """A share of the work: (canonical, arch) pairs, the first of their rows in `ntk.zarr`, and the scores to compute.
 
-    A chunk of scores alone, for classes whose metrics are stored, has −1 for its row. `spectra_only` is for rows that
-    are stored and have lost their eigenvalues: it writes these, and no part.
+    The row is −1 for a chunk of scores alone, whose classes have their metrics stored. With `spectra_only`, the rows
+    are stored but have lost their eigenvalues; such a chunk writes only these, no part.
     """
 
     members: tuple[tuple[str, str], ...]
     ntk_row: int
     spectra_only: bool = False
-    #: Their keys, `name@version`.
+    #: The scores' keys, `name@version`.
     scores: tuple[str, ...] = ()
 
     @property
     def part(self) -> str:
-        """The name of the part of its metrics: the same members, the same name."""
+        """The name of the part with its metrics; the same members give the same name."""
         return digest(*self._classes) + ".parquet"
 
     @property
     def scores_part(self) -> str:
-        """The name of the part of its scores."""
+        """The name of the part with its scores."""
         return part_name(self._classes, self.scores)
 
     @property
     def name(self) -> str:
-        """What names it among the chunks of a command."""
+        """Its unique name among the chunks of a command."""
         return self.part if self.ntk_row >= 0 else self.scores_part
 
     @property
@@ -92,9 +92,9 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Done:
-    """What a finished chunk tells the driver: the rows that are stored, none where its claim was revoked.
+    """The result of a chunk, for the driver: the number of stored rows, 0 if its claim was revoked.
 
-    `numerics` is None where nothing was computed.
+    `numerics` is None if nothing was computed.
     """
 
     rows: int
@@ -103,9 +103,9 @@ class Done:
 
 
 def prepare_process(device: str) -> None:
-    """Have this process compute as all workers do: in one thread and in full float32, keeping freed memory.
+    """Make this process compute as all workers do: with one thread, in full float32, and keeping freed memory.
 
-    Results do not depend on how a sum is split, and processes, not threads, fill the machine.
+    Results do not depend on how a sum is split, and processes rather than threads fill the machine.
     """
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -113,7 +113,7 @@ def prepare_process(device: str) -> None:
 
 
 class Tensors(NamedTuple):
-    """A run's batch on a device, and the images beside it, where there are any."""
+    """A run's batch on a device, and the images beside it, if any."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -121,10 +121,10 @@ class Tensors(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was computed of several architectures, each list in their order.
+    """The results for several architectures, each list in their order.
 
-    `seconds` are those of the metrics, or of the passes that scores share where there are none; `scores` have the
-    numbers by the names that they have in a part, with the seconds of each: of one that shares passes, those of all.
+    `seconds` are the times of the metrics, or without metrics those of the scores' shared passes. `scores` hold the
+    numbers by their names in a part, with the seconds of each; a score that shares passes counts all of them.
     """
 
     metrics: list[Metrics]
@@ -133,25 +133,25 @@ class Measured(NamedTuple):
 
 
 def measure(job: Job, arch: str, batch: Tensors, scores: Sequence[str] = ()) -> Metrics:
-    """The metrics of one architecture on the run's batch; and its scores, which are thrown away."""
+    """Return the metrics of one architecture on the run's batch; its scores are computed and discarded."""
     return measure_all(job, [arch], batch, scores).metrics[0]
 
 
 def measure_all(
     job: Job, architectures: Sequence[str], batch: Tensors, keys: Sequence[str] = (), *, metrics: bool = True
 ) -> Measured:
-    """The metrics of several architectures on the run's batch, their scores, and the seconds that each took.
+    """Return the metrics and scores of several architectures on the run's batch, and the seconds that each took.
 
-    All are queued before the first result is read, so that a GPU has work while the host builds the next network. The
-    seconds are those of building and queueing, plus an equal share of the wait for the results: together, the time of
-    the call. On the CPU, where queueing is computing, each row has its own, the processor's. Scores with passes of
-    their own wait for the device.
+    All networks are queued before the first result is read, so that a GPU has work while the host builds the next
+    network. The seconds are those of building and queueing, plus an equal share of the wait for the results, so they
+    add up to the time of the call. On the CPU, where queueing computes, each row has its own processor time. Scores
+    with passes of their own wait for the device.
 
-    Unless `metrics`, only the scores are computed, to the last bit the same.
+    Without `metrics`, only the scores are computed, bit-identical to those computed with metrics.
     """
-    wanted = {key: _score(key) for key in keys}
-    shared = {key: cast("SharedScore", score) for key, score in wanted.items() if score.shared}
-    own = {key: cast("OwnScore", score) for key, score in wanted.items() if not score.shared}
+    requested = {key: _score(key) for key in keys}
+    shared = {key: cast("SharedScore", score) for key, score in requested.items() if score.shared}
+    own = {key: cast("OwnScore", score) for key, score in requested.items() if not score.shared}
     needs = sorted({name for score in shared.values() for name in score.needs})
     clock = _clock(batch.images)
     pending: list[Pending | PendingStatistics] = []
@@ -174,18 +174,18 @@ def measure_all(
             results.append(queued.result())
     share = (clock() - begun) / max(1, len(results))
     seconds = [own + share for own in seconds]
-    for arch, row, found, spent in zip(architectures, rows, results, seconds, strict=False):
-        seen = found.statistics if isinstance(found, Metrics) else found
+    for arch, row, result, spent in zip(architectures, rows, results, seconds, strict=False):
+        seen = result.statistics if isinstance(result, Metrics) else result
         for key, score in shared.items():
             with _naming(arch, _called(key)):
                 row |= stored_row(key, score.columns, score(seen), spent)
-    return Measured([found for found in results if isinstance(found, Metrics)], seconds, rows)
+    return Measured([result for result in results if isinstance(result, Metrics)], seconds, rows)
 
 
 def _clock(images: torch.Tensor) -> Callable[[], float]:
-    """What tells the seconds: on the CPU this thread's, so that others at work on the machine do not count.
+    """Return a clock in seconds: on the CPU this thread's, so that other load on the machine does not count.
 
-    Where torch computes in several threads that would miss the others.
+    If torch computes in several threads, a thread's clock would miss the others, so wall time is used.
     """
     alone = images.device.type == "cpu" and torch.get_num_threads() == 1
     return time.thread_time if alone else time.perf_counter
@@ -200,20 +200,20 @@ def _network(job: Job, arch: str, images: torch.Tensor, **sizes: int) -> nn.Modu
     standard = {name: getattr(settings, name) for name in ("classes", "channels", "cells", "seed")}
     made = {**standard, **sizes}
     network = redrawn(search_spaces[settings.space].network(arch, **made), made["seed"], settings.init)
-    # Drawn on the CPU whatever the device, for the same weights everywhere; to a GPU without waiting for the networks
-    # before it. The memory is pageable, so that the driver has copied it aside when a call returns.
+    # Weights are drawn on the CPU so that they are the same on every device, and copied to a GPU without waiting for
+    # the previous networks. The memory is pageable, so the driver has made its own copy by the time a call returns.
     return network.to(device=images.device, dtype=images.dtype, non_blocking=True)
 
 
 @lru_cache(maxsize=256)
 def _score(key: str) -> Score:
-    """The score that a key names. Raises `HnasError` where this process has another version of it."""
+    """Return the score that a key names. Raises `HnasError` if this process has another version of it."""
     name, _, version = key.partition("@")
     score = scores[name]
     if score.version != int(version):
         raise HnasError(
-            f"the score {name} has version {score.version} on a worker, and version {version} where the command was "
-            "given; have all workers use the same hnas"
+            f"the score {name} has version {score.version} on a worker, but version {version} in the command; "
+            "install the same hnas on all workers"
         )
     return score
 
@@ -221,32 +221,32 @@ def _score(key: str) -> Score:
 def _own_scores(
     job: Job, arch: str, network: nn.Module, batch: Tensors, own: Mapping[str, OwnScore]
 ) -> dict[str, float]:
-    """The numbers of the scores with passes of their own, and their seconds, by their names in a part."""
+    """Return the numbers and seconds of the scores with passes of their own, by their names in a part."""
     if not own:
         return {}
     build = partial(_network, job, arch, batch.images)
-    # Copies, since the images serve all networks of this process, and a score may be anybody's.
+    # Copies, because the images serve all networks of this process, and a score may be third-party code.
     images, labels = batch.images.clone(), batch.labels.clone()
     further = None if batch.further is None else (batch.further[0].clone(), batch.further[1].clone())
     subject = Subject(network, images, labels, further, build, job.settings.seed)
     clock = _clock(batch.images)
-    found: dict[str, float] = {}
+    scores_found: dict[str, float] = {}
     for key, score in own.items():
         begun = clock()
         with _naming(arch, _called(key)):
             numbers = own_score(score, subject)
-            found |= stored_row(key, score.columns, numbers, clock() - begun)
-    return found
+            scores_found |= stored_row(key, score.columns, numbers, clock() - begun)
+    return scores_found
 
 
 @contextmanager
 def _naming(arch: str, what: str = "the metrics") -> Iterator[None]:
-    """What fails within is told with the architecture. Raises `HnasError`."""
+    """Re-raise errors as `HnasError` with the architecture's name."""
     try:
         yield
     except HnasError as error:
         raise type(error)(f"{what} of {arch} could not be computed: {error}") from error
-    except (Exception, SystemExit) as error:  # a score may be anybody's
+    except (Exception, SystemExit) as error:  # a score may be third-party code
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if isinstance(error, SystemExit):
             reason = f"it ends the process, with {reason}"
@@ -254,7 +254,7 @@ def _naming(arch: str, what: str = "the metrics") -> Iterator[None]:
 
 
 def batch_tensors(job: Job, *batches: Images) -> Tensors:
-    """The batch, and the images beside it where there are any, on the job's device in the run's precision."""
+    """Return the batch, and the images beside it if any, on the job's device in the run's precision."""
     device, dtype = choose_device(job.device), DTYPES[job.settings.dtype]
     on_device = [
         (torch.from_numpy(images).to(device, dtype), torch.from_numpy(labels).to(device)) for images, labels in batches
@@ -263,7 +263,7 @@ def batch_tensors(job: Job, *batches: Images) -> Tensors:
 
 
 def resident_batch(job: Job) -> Tensors:
-    """The run's images as `batch_tensors` gives them, read and moved to the device once for this process."""
+    """Return the `batch_tensors` of the run's images, read and moved to the device once per process."""
     return _resident_batch(replace(job, token="", keep_gram=False, device=choose_device(job.device)))
 
 
@@ -279,7 +279,7 @@ def _run_of(job: Job) -> Run:
 
 
 def run_chunk(job: Job, chunk: Chunk) -> Done:
-    """Compute and store one chunk. Done twice, it stores the same parts once; it stores none that nobody claims now."""
+    """Compute and store one chunk. Idempotent; stores nothing if no live command claims the chunk."""
     started = time.perf_counter()
     run = _run_of(job)
     metrics = chunk.spectra_only or (chunk.ntk_row >= 0 and not run.has_part(chunk.part))
@@ -287,7 +287,7 @@ def run_chunk(job: Job, chunk: Chunk) -> Done:
     if not metrics and not keys:
         return Done(len(chunk.members), 0.0)
     batch = resident_batch(job)
-    torch.set_num_threads(1)  # not only the process: oneDNN asks the thread that computes
+    torch.set_num_threads(1)  # not only per process: oneDNN asks the thread that computes
     measured = measure_all(job, [arch for _, arch in chunk.members], batch, keys, metrics=metrics)
     give_back_freed_memory()
     with standing(run, job.token) as stands:
@@ -310,7 +310,7 @@ def _write_metrics(run: Run, job: Job, chunk: Chunk, measured: Measured) -> None
 
 
 def run_chunks(task: Callable[[Job, Chunk], Done], job: Job, chunks: list[Chunk]) -> list[Done]:
-    """Do `task` with each of the chunks, which are one Dask task."""
+    """Run `task` on each of the chunks, which form one Dask task."""
     return [task(job, chunk) for chunk in chunks]
 
 

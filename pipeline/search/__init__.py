@@ -1,4 +1,4 @@
-"""`hnas search` and `hnas evaluate`: searches over stored runs, saved query by query, and trainings of architectures.
+"""`hnas search` and `hnas evaluate`: searches over stored runs, saved after every query, and trainings.
 
-Reads the catalog and images, writes `searches/` of the store, and its trainings; only what trains loads torch.
+Reads the catalog and images; writes `searches/` and trainings to the store. Only trainings load torch.
 """

@@ -1,10 +1,10 @@
-"""Commands as oracles: a process for each evaluation, whose last line on standard output is the performance.
+"""Commands as oracles: one process per evaluation, whose last line on standard output is the performance.
 
     command: python train.py --arch {arch} --epochs {epochs}
 
-The text is split into arguments as a shell would split it, then the placeholders `{arch}`, `{epochs}`, `{seed}` and
-`{dataset}` are filled in argument by argument: no shell sees an architecture, whose `|` and `(` it would obey.
-`{{word}}` stands for `{word}`.
+The text is split into arguments as a shell would split it. Then the placeholders `{arch}`, `{epochs}`, `{seed}` and
+`{dataset}` are filled in argument by argument, so no shell interprets the `|` and `(` of an architecture. `{{word}}`
+stands for the text `{word}`.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from hnas.pipeline.io.printable import printable
 PREFIX = "command:"
 PLACEHOLDERS = ("arch", "epochs", "seed", "dataset")
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")
-# Programs that run what the argument behind such an option says.
+# Programs that execute the argument after such an option.
 _INTERPRETER = re.compile(r"(ba|da|z|k|fi)?sh|python[\d.]*|perl|ruby|node")
 _PROGRAM_FOLLOWS = re.compile(r"-\w*[ce]")
 
 #: Bytes of a command's output that are kept.
 KEPT = 2000
-# Starts a command, and kills it where this process is killed.
+# Starts a command, and kills it if this process is killed.
 _WATCHED = str(Path(__file__).with_name("watched.py"))
-# Seconds that a command has to end after it was asked to.
+# Seconds that a command has to end after SIGTERM.
 _GRACE = 2.0
-# Bytes that are read of an output after the command has ended: a pipe holds no more of its own.
+# Bytes to read from an output after the command has ended; a pipe holds no more of the command's own output.
 _LEFT = 2**20
 
 
 @dataclass(frozen=True)
 class CommandOracle:
-    """Runs `words` for each evaluation, `timeout` seconds at most, with `values` for the placeholders but `arch`."""
+    """Runs `words` for each evaluation for at most `timeout` seconds; `values` fill the placeholders except `arch`."""
 
     words: tuple[str, ...]
     values: Mapping[str, str]
@@ -55,20 +55,20 @@ class CommandOracle:
 
     @property
     def takes_epochs(self) -> bool:
-        """Whether an evaluation may be of some epochs and no others."""
+        """Whether an evaluation can be for a given number of epochs."""
         return "epochs" in placeholders(self.words)
 
     def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
-        """The performance that the command prints for `arch`, and the seconds that it ran.
+        """Return the performance that the command prints for `arch`, and the seconds that it ran.
 
-        Raises `EvaluationError` where it cannot be started, fails, takes too long, or prints no number at the end.
+        Raises `EvaluationError` if it cannot be started, fails, takes too long, or does not end with a number.
         """
         values = {**self.values, "arch": arch} | ({} if epochs is None else {"epochs": str(epochs)})
-        words = [_PLACEHOLDER.sub(lambda found: _filled(found, values), word) for word in self.words]
+        words = [_PLACEHOLDER.sub(lambda match: _filled(match, values), word) for word in self.words]
         begun = time.monotonic()
         try:
             status, last, output = _run(words, self.timeout)
-        except (OSError, ValueError) as error:  # arguments that are too long, or have a zero byte
+        except (OSError, ValueError) as error:  # arguments that are too long or contain a NUL
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise EvaluationError(f"the command cannot be started: {reason}", time.monotonic() - begun) from error
         seconds = time.monotonic() - begun
@@ -80,20 +80,20 @@ class CommandOracle:
 
 
 def parse_command(text: str) -> tuple[str, ...]:
-    """The arguments of a text that begins with `command:`, placeholders not yet filled in.
+    """Return the arguments of a text that begins with `command:`, with placeholders not filled in yet.
 
-    Raises `UsageError` where it is no command, its program is not found, or it lacks `{arch}` or has others.
+    Raises `UsageError` for an invalid command, a program that is not found, a missing `{arch}`, or other placeholders.
     """
     try:
         words = tuple(shlex.split(text.removeprefix(PREFIX)))
     except ValueError as error:
-        raise UsageError(f"--oracle {printable(text)!r:.300} is no command: {str(error).lower()}") from error
-    found = placeholders(words)
-    for name in found:
+        raise UsageError(f"--oracle {printable(text)!r:.300} is not a command: {str(error).lower()}") from error
+    names = placeholders(words)
+    for name in names:
         if name not in PLACEHOLDERS:
             refusal = unknown("the placeholder", name, PLACEHOLDERS)
-            raise UsageError(f"{refusal}; {{{{{name}}}}} stands for the text {{{name}}}")
-    if "arch" not in found:
+            raise UsageError(f"{refusal}; write {{{{{name}}}}} for the text {{{name}}}")
+    if "arch" not in names:
         raise UsageError(
             "the command of --oracle does not say where the architecture goes; write {arch} there, such as 'command: "
             "python train.py {arch}'"
@@ -102,39 +102,39 @@ def parse_command(text: str) -> tuple[str, ...]:
         program = _INTERPRETER.fullmatch(Path(words[i]).name) and _PROGRAM_FOLLOWS.fullmatch(words[i + 1])
         if program and placeholders(words[i + 2 : i + 3]):
             raise UsageError(
-                f"{words[i]} {words[i + 1]} would run what an architecture is called; give it as an argument, such as "
+                f"{words[i]} {words[i + 1]} would execute the architecture's name; pass it as an argument, such as "
                 '\'command: sh -c "python train.py \\"\\$1\\"" sh {arch}\''
             )
     if shutil.which(words[0]) is None:
-        raise UsageError(f"the program {printable(words[0])!r:.200} of --oracle is not found, or cannot be run")
+        raise UsageError(f"the program {printable(words[0])!r:.200} of --oracle was not found or is not executable")
     return words
 
 
 def placeholders(words: tuple[str, ...]) -> set[str]:
-    """The names in braces."""
-    return {found[2] for word in words for found in _PLACEHOLDER.finditer(word) if found[2]}
+    """Return the names in braces."""
+    return {match[2] for word in words for match in _PLACEHOLDER.finditer(word) if match[2]}
 
 
-def _filled(found: re.Match[str], values: Mapping[str, str]) -> str:
-    return f"{{{found[1]}}}" if found[1] else values[found[2]]
+def _filled(match: re.Match[str], values: Mapping[str, str]) -> str:
+    return f"{{{match[1]}}}" if match[1] else values[match[2]]
 
 
 def _performance(status: int | None, last: str, output: str, timeout: float | None) -> float:
-    """The number that a command printed last. Raises `ValueError` with a sentence where there is none."""
+    """Return the number in a command's last line. Raises `ValueError` with a sentence if there is none."""
     if status is None:
         raise ValueError(f"the command took longer than the {timeout:g} s of --oracle-timeout and was stopped")
-    said = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+    last_line = next((line for line in reversed(output.splitlines()) if line.strip()), "")
     if status:
         how = f"was killed by {_signal(-status)}" if status < 0 else f"ended with exit status {status}"
-        raise ValueError(f"the command {how}{f': {said.strip():.200}' if said else ''}")
+        raise ValueError(f"the command {how}{f': {last_line.strip():.200}' if last_line else ''}")
     if not last:
         raise ValueError("the command printed nothing; its last line must be the performance, a number")
     try:
         number = float(last)
     except ValueError:
-        raise ValueError(f"the command's last line is {last!r:.200}, and must be the performance, a number") from None
+        raise ValueError(f"the command's last line is {last!r:.200}; it must be the performance, a number") from None
     if not math.isfinite(number):
-        raise ValueError(f"the command's last line is {last}; a finite number is needed")
+        raise ValueError(f"the command's last line is {last}; it must be a finite number")
     return number
 
 
@@ -146,13 +146,13 @@ def _signal(number: int) -> str:
 
 
 def _run(words: list[str], timeout: float | None) -> tuple[int | None, str, str]:
-    """Run a command: its exit status, None where it took too long; its last line; the end of all that it printed.
+    """Run a command; return its exit status (None on timeout), its last line, and the end of all its output.
 
-    Whatever it leaves running in its group of processes is killed.
+    All processes left in its process group are killed.
     """
     begun = time.monotonic()
     stdout, both = bytearray(), bytearray()
-    # A group of its own, so that all of it can be stopped; and watched, so that it ends with this process.
+    # A new process group, so that it can be stopped as a whole; watched, so that it ends with this process.
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", _WATCHED, *words], bufsize=0, start_new_session=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -167,7 +167,7 @@ def _run(words: list[str], timeout: float | None) -> tuple[int | None, str, str]
             while status is None and (timeout is None or time.monotonic() - begun < timeout):
                 left = math.inf if timeout is None else max(0.0, begun + timeout - time.monotonic())
                 if pipes.get_map():
-                    # Not for ever: a process that the command left behind may hold its pipes open.
+                    # With a timeout, because a process left behind by the command may hold its pipes open.
                     for key, _ in pipes.select(min(0.1, left)):
                         if not _read(key.fd, key.data):
                             pipes.unregister(key.fileobj)
@@ -189,7 +189,7 @@ def _run(words: list[str], timeout: float | None) -> tuple[int | None, str, str]
 
 
 def _read(pipe: int, ends: tuple[bytearray, ...]) -> int:
-    """Add what a pipe has to `ends`, whose last bytes are kept; returns how much that was, 0 at the pipe's end."""
+    """Append a pipe's content to `ends`, which keep their last bytes; return its length, 0 at the pipe's end."""
     try:
         content = os.read(pipe, 2**16)
     except BlockingIOError:
@@ -201,7 +201,7 @@ def _read(pipe: int, ends: tuple[bytearray, ...]) -> int:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a command, where it runs, and all that is left of its group."""
+    """End a command if it is running, and all that is left of its process group."""
     try:
         if process.poll() is None:
             _send(process, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What trainings would take, from one step and one evaluation."""
+"""Estimates the cost of trainings from one step and one evaluation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hnas.training import Recipe, train
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """What determines the time of a training: the network's size, the images, and how it is trained.
+    """Everything that determines the time of a training: network size, images, and recipe.
 
-    `parameters` are those of the smallest and the largest network that may be trained, `recipe` is the name of the
-    recipe where it is not the usual one, `known` the number of trainings on this scale that the store has, `asked`
-    says that somebody asked for the networks' size.
+    `parameters` are the parameter counts of the smallest and largest candidate network. `recipe` is the name of a
+    non-default recipe. `known` is the number of trainings on this scale in the store. `asked` says whether the network
+    size was given explicitly.
     """
 
     space: str
@@ -40,13 +40,13 @@ class TrainingSize:
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """What a training of the smallest and the largest network takes, measured on one batch of each.
+    """The cost of training the smallest and the largest network, measured on one batch of each.
 
-    seconds: of the whole training, its evaluations included.
+    seconds: the whole training, including its evaluations.
     memory: bytes of the process.
     step: seconds of one of the `steps` of a training.
-    operations: floating-point operations of the whole: 3 forward passes an image that is trained on (a backward pass
-        costs about two), and one for each that is only evaluated. A multiplication and an addition are two.
+    operations: floating-point operations of the whole training: 3 forward passes per training image (a backward pass
+        costs about two), and one per image that is only evaluated. A multiply-add counts as two operations.
     """
 
     seconds: tuple[float, float]
@@ -67,10 +67,10 @@ def estimate_training(
     seed: int,
     measured: int,
 ) -> TrainingEstimate:
-    """What a training of each of `networks`, the smallest first, on `images` (n, 3, H, W) and `labels` (n,) takes.
+    """Estimate the training of each of `networks`, the smallest first, on `images` (n, 3, H, W) and `labels` (n,).
 
-    `measured` is the number of images that are evaluated in all. The step is the second of two, since the first pays
-    for what is set up once.
+    `measured` is the total number of evaluated images. The second of two steps is timed, because the first includes
+    one-time set-up.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -87,7 +87,7 @@ def estimate_training(
             network, some, truth, mean=mean, std=std, recipe=replace(recipe, epochs=2, warmup=0), seed=seed,
             valid=(some, truth), progress=advance,
         )  # fmt: skip
-        half = len(ends) // 2  # an epoch: a step, then the batches of an evaluation
+        half = len(ends) // 2  # one epoch: a step, then the batches of an evaluation
         step.append(ends[half] - ends[half - 1])
         seconds.append(step[-1] * steps + (ends[-1] - ends[half]) / len(some) * measured)
         with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,4 +1,4 @@
-"""`hnas evaluate`: one training of one architecture, in full."""
+"""`hnas evaluate`: one full training of one architecture."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hnas.spaces import search_spaces, space_of
 from hnas.spaces.protocols import key_of
 from hnas.training import Progress, TrainingResult
 
-#: The recipes of final trainings, by space; others take NAS-Bench-201's.
+#: The recipes of final trainings by space; other spaces use NAS-Bench-201's.
 OWN_RECIPES = {"nasbench101": "nasbench101", "darts": "darts"}
-# Channels and cells of the networks of final trainings where they are not those of the metrics.
+# Channels and cells of networks in final trainings, if different from those for the metrics.
 _EVALUATION_SIZE = {"darts": (36, 20), "nasbench101": (128, 3)}
 
 
@@ -33,13 +33,12 @@ def evaluate(
     progress: Callable[[int], Progress | None] = lambda epochs: None,
     save: str | None = None,
 ) -> TrainingResult:
-    """Train `arch` once and measure it on the held-out and the test images, or find that in `store`.
+    """Train `arch` once, or find its training in `store`, and return its accuracies on held-out and test images.
 
-    Without another in the settings the network has the size that the benchmark reports: 36 channels and 20 cells in
-    DARTS, 128 and 3 in NAS-Bench-101.
-    `space` is found by trying where it is not given, `init` is the distribution of the initial weights. `on_start` is
-    called with the size of the training before it begins, `save` is a folder for its model. Raises `UsageError`, and
-    `DivergedError` where it diverges.
+    By default the network has the size that the benchmark reports: 36 channels and 20 cells for DARTS, 128 and 3 for
+    NAS-Bench-101. The default `space` is the first that accepts the architecture; `init` is the distribution of the
+    initial weights. `on_start` is called with the size of the training before it begins; `save` is a folder for the
+    model. Raises `UsageError`, and `DivergedError` if the training diverges.
     """
     check_seed(seed, "--seed")
     chosen = search_spaces[space] if space is not None else space_of(arch)

@@ -1,4 +1,4 @@
-"""`hnas.search_store`: a search over a store with a Python function for its oracle."""
+"""`hnas.search_store`: a search over a store with a Python function as its oracle."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def search_store(
     seed: int = 0,
     on_query: Callable[[Query], None] = lambda query: None,
 ) -> SearchResult:
-    """Search a run of a store, as `hnas search` does, and save each query before the next begins.
+    """Search a run of a store, as `hnas search` does, saving each query before the next begins.
 
-    `oracle(arch)` is the performance of an architecture, higher is better, or an `Evaluation` that has a cost of its
-    own; where it has parameters called `epochs`, `seed` or `dataset`, it is given those of the search. What it raises
-    fails that query, which `on_query` gets with its `failure`, and the search goes on.
+    `oracle(arch)` returns the performance of an architecture (higher is better), or an `Evaluation` with its own cost.
+    Parameters called `epochs`, `seed` or `dataset` receive those of the search. An exception fails its query, which
+    `on_query` receives with its `failure`, and the search continues.
 
-    `store` is a folder or URL, by default that of the command line. `resume`, the `search` of an earlier result, goes
-    on with that one, with its own settings. The others are as on the command line: `options` are those of the method,
-    `budget` is in seconds, `warm_start` are sources of accuracies or CSV files. Raises `UsageError` for what does not
-    exist or does not fit, and `HnasError` where all queries failed.
+    `store` is a folder or URL, by default that of the command line. `resume`, the `search` of an earlier result,
+    resumes that search with its own settings. The other parameters are as on the command line: `options` are those of
+    the method, `budget` is in seconds, `warm_start` lists sources of accuracies or CSV files. Raises `UsageError` for
+    unknown or inconsistent arguments, and `HnasError` if all queries failed.
 
         result = hnas.search_store("nasbench201", accuracy_of, queries=20)
         result.best.arch, result.best.performance

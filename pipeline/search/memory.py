@@ -1,4 +1,4 @@
-"""Trainings through a store: those that it has are looked up, stopped ones go on, others are made and kept."""
+"""Trainings with a store: stored ones are looked up, interrupted ones resumed, new ones made and kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hnas.training import Checkpoint, DivergedError, Epoch, TrainingResult
 
 
 class StateFile:
-    """The state of a training in a file of tensors, numbers and texts: nothing in it can run."""
+    """The state of a training in a file of tensors, numbers and texts, which cannot run any code."""
 
     def __init__(self, state: StoredState) -> None:
         self._state = state
@@ -31,7 +31,7 @@ class StateFile:
             RuntimeError,
             EOFError,
             ValueError,
-        ):  # another version's: the training begins anew
+        ):  # written by another version: the training starts anew
             return None
         return state
 
@@ -48,7 +48,7 @@ class _StoppedError(Exception):
 
 
 class _Stopping(StateFile):
-    """A checkpoint at which the training stops after `until` epochs."""
+    """A checkpoint that stops the training after `until` epochs."""
 
     def __init__(self, state: StoredState, until: int) -> None:
         super().__init__(state)
@@ -69,7 +69,7 @@ class _Stopping(StateFile):
 
 
 class Memory:
-    """The trainings of a store. `make` trains an architecture for epochs, with a checkpoint; `parameters` counts."""
+    """The trainings of a store. `make` trains an architecture for epochs with a checkpoint; `parameters` counts."""
 
     def __init__(
         self,
@@ -81,17 +81,17 @@ class Memory:
         self._make, self._parameters = make, parameters
 
     def train(self, arch: str, epochs: int) -> TrainingResult:
-        """The training of `arch`, made now or before. Raises `DivergedError`, now or then, and `HnasError`."""
-        found = self.find(arch, epochs)
-        if found is not None:
-            self.trainings.forget_state(arch, epochs)  # of a process that was killed between the end and this
-            return found
+        """Return the training of `arch`, stored or new. Raises `DivergedError` in both cases, and `HnasError`."""
+        stored = self.find(arch, epochs)
+        if stored is not None:
+            self.trainings.forget_state(arch, epochs)  # left by a process killed after storing the result
+            return stored
         with self.trainings.under_way(arch, epochs) as state:
-            # Another process has made it while this one waited, or not.
+            # Another process may have made it while this one waited.
             return self.find(arch, epochs) or self._made(arch, epochs, state)
 
     def train_again(self, arch: str, epochs: int) -> None:
-        """Train `arch` whether or not the store has it, and keep the result where it has not."""
+        """Train `arch` even if the store has it, and keep the result if it does not."""
         with self.trainings.under_way(arch, epochs) as state:
             if self.trainings.find(arch, epochs) is None:
                 self._made(arch, epochs, state)
@@ -100,23 +100,23 @@ class Memory:
                 self.trainings.forget_state(arch, epochs)
 
     def curve(self, arch: str, epochs: int, until: int) -> tuple[Epoch, ...]:
-        """The first epochs, at least `until`, of the training of `arch` for `epochs`, which stops there for now.
+        """Return the first epochs, at least `until`, of the training of `arch` for `epochs`, which stops there for now.
 
-        Raises what `train` raises.
+        Raises the errors of `train`.
         """
-        found = self.find(arch, epochs)
-        if found is not None or until == epochs:
-            return (found or self.train(arch, epochs)).curve
+        stored = self.find(arch, epochs)
+        if stored is not None or until == epochs:
+            return (stored or self.train(arch, epochs)).curve
         with self.trainings.under_way(arch, epochs) as state:
-            if (found := self.find(arch, epochs)) is not None:
-                return found.curve
+            if (stored := self.find(arch, epochs)) is not None:
+                return stored.curve
             try:
                 return self._made(arch, epochs, state, _Stopping(state, until)).curve
             except _StoppedError as stop:
                 return stop.curve
 
     def find(self, arch: str, epochs: int) -> TrainingResult | None:
-        """The training of `arch` that the store has, or None. Raises `DivergedError` where it ended so."""
+        """Return the stored training of `arch`, or None. Raises `DivergedError` if it diverged."""
         kept = self.trainings.find(arch, epochs)
         if kept is None:
             return None
@@ -124,8 +124,8 @@ class Memory:
         curve = tuple(Epoch(**{name: row[name] for name in names}) for row in kept.curve)
         if kept.train_accuracy is None:
             raise DivergedError(
-                f"training diverged in epoch {len(curve) + 1} of {epochs}, as the store has it from an earlier "
-                "time; try a lower learning rate",
+                f"training diverged in epoch {len(curve) + 1} of {epochs}, according to the store; try a lower "
+                "learning rate",
                 kept.seconds,
                 curve,
             )

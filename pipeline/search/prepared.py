@@ -1,4 +1,4 @@
-"""A search that is ready to run: its pool, its oracle and its size."""
+"""A search that is ready to run, with its pool, oracle and size."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchSize:
-    """What a search works on: its candidates, architectures that a mean over runs leaves out, and its trainings.
+    """The scope of a search: its candidates, the architectures left out by a mean over runs, and its trainings.
 
-    `signal` is what guides a search of a table, `cost` the seconds that its evaluations are expected to be charged
-    (the mean of the candidates for each query), None where nobody knows. `supernet` are the seconds that a method which
-    looks at images is expected to take, where that was measured.
+    `signal` guides a table search. `cost` is the expected total cost of the evaluations in seconds (the candidates'
+    mean per query), None if unknown. `supernet` is the expected time in seconds of a method that uses images, if
+    measured.
     """
 
     candidates: int
@@ -61,7 +61,7 @@ class Prepared:
     looking: Looking | None = None
 
     def estimate(self) -> tuple[SearchSize, TrainingEstimate | None]:
-        """The size of the search, and where each query is a training, what the smallest and the largest take."""
+        """Return the size of the search, and the estimate for the smallest and largest network if queries train."""
         trained = None if self.trainer is None else self.trainer.estimate(self.pool.smallest_and_largest())
         if self.looking is None:
             return self.size, trained
@@ -79,12 +79,12 @@ class Prepared:
         return None if of is None else of.epochs
 
     def check_method(self) -> None:
-        """Raise `UsageError` where the pool cannot serve the method, or it does not take its options.
+        """Raise `UsageError` if the method cannot work with this pool, or does not accept its options.
 
-        Raises `HnasError` where a method asks for fewer epochs than the table's, of which it has no curves.
+        Raises `HnasError` if it asks for fewer epochs than the table's and the table has no curves.
         """
         settings = self.settings
-        if self.looking is not None:  # to ask it once is the whole search
+        if self.looking is not None:  # asking it once would be the whole search
             self.looking.check(settings, self.pool, whole=self.looks_up)
             return
         made = Search(
@@ -100,8 +100,8 @@ class Prepared:
             self.oracle(first.arch, first.epochs)
         if first.epochs is not None and settings.own is not None and not getattr(self.oracle, "takes_epochs", True):
             raise UsageError(
-                f"the method {settings.spec} asks for trainings of several lengths, and the oracle takes no epochs; "
-                "it needs {epochs} in a command, or a parameter epochs in a function"
+                f"the method {settings.spec} asks for trainings of several lengths, but the oracle takes no epochs; "
+                "use {epochs} in a command, or a parameter epochs in a function"
             )
 
     def run(
@@ -110,7 +110,7 @@ class Prepared:
         on_query: Callable[[Query], None],
         elsewhere: tuple[Executor, Oracle] | None = None,
     ) -> list[Query]:
-        """Make the queries that `history` lacks, here or by an executor; see `hnas.optim.algorithm.search`."""
+        """Make the queries that `history` lacks, here or with an executor; see `hnas.optim.algorithm.search`."""
         settings = self.settings
         executor, oracle = elsewhere or (None, self.oracle)
         given_to: AbstractContextManager[dict[str, Any]]
@@ -148,13 +148,14 @@ def prepare(
     partial: bool = False,
     threads: int | None = None,
 ) -> Prepared:
-    """The pool and the oracle of a search, and its size.
+    """Return a search with its pool, oracle and size.
 
-    `oracle` replaces the one that the settings name, `known` are the performances of a warm start, `pool` is one that
-    another search with the same run, signal and condition used. `store` keeps trainings; `progress` and `notice` are
-    those of `Trainer`; `partial` allows a run that is unfinished; `threads` are those of a method that looks at images.
-    Raises `UsageError` where the settings name an oracle of one's own and none is given, the run has too few candidates
-    or the table no cost for a budget; `HnasError` where a run is gone.
+    `oracle` replaces the one in the settings, `known` holds the performances of a warm start, and `pool` may come from
+    another search with the same run, signal and condition. `store` keeps trainings; `progress` and `notice` are those
+    of `Trainer`; `partial` allows an unfinished run; `threads` are for a method that uses images.
+
+    Raises `UsageError` if the settings require a user-defined oracle and none is given, if the run has too few
+    candidates, or if the table has no costs for a budget; `HnasError` if a run is gone.
     """
     check_runs(connection, settings.runs)
     check_complete(connection, settings.runs or [settings.run], partial=partial)
@@ -165,15 +166,15 @@ def prepare(
         signal = settings.signal if by_table else None
         pool = RunPool(connection, settings.run, settings.runs, signal=signal, where=settings.where)
     if len(pool) < 2:
-        having = f" and a {settings.accuracy}" if by_table else ""
+        needed = f" and a {settings.accuracy}" if by_table else ""
         under = f" under --where {settings.where!r:.200}" if settings.where else ""
-        raise UsageError(f"{pool} has {len(pool)} architectures with metrics{having}{under}; a search needs at least 2")
+        raise UsageError(f"{pool} has {len(pool)} architectures with metrics{needed}{under}; a search needs at least 2")
     training, trainer, cost = None, None, None
     evaluate: Oracle
     if oracle is not None:
         evaluate = oracle
     elif settings.training is not None:
-        settings.training.check_guides()  # before it reads the images
+        settings.training.check_guides()  # before reading the images
         evaluate = trainer = trainer_of(connection, settings, settings.training, store, device, progress, notice)
         training = trainer.size(pool.smallest_and_largest())
     else:
@@ -181,7 +182,7 @@ def prepare(
         cost = float(np.nanmean(pool.costs)) if not np.isnan(pool.costs).all() else None
         if settings.budget is not None and cost is None:
             raise UsageError(
-                f"--budget counts seconds of training, and {settings.signal} has none; give --queries instead, or "
+                f"--budget counts seconds of training, but {settings.signal} has none; give --queries instead, or "
                 "import accuracies with a column seconds"
             )
     if cost is not None and settings.queries is not None:
@@ -191,7 +192,7 @@ def prepare(
     size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal, cost)
     looking = None
     if settings.images is not None:
-        # Only such methods need torch, which takes seconds to import.
+        # Only these methods need torch, which takes seconds to import.
         from hnas.pipeline.search.supernets import Looking
 
         asked = threads or (settings.training.threads if settings.training is not None else None)

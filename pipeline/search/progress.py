@@ -13,16 +13,16 @@ from rich.progress import MofNCompleteColumn, TextColumn
 from hnas.pipeline.io.progress import clock, duration, progress_bar
 from hnas.pipeline.io.terminal_tables import cut
 
-# Seconds between two lines in a log: the shortest trainings take seconds.
+# Seconds between two log lines; the shortest trainings take seconds.
 _LOG_EVERY = 10.0
 
 
-# Characters of an architecture's name beside its training.
+# Characters of an architecture's name next to its training.
 _NAME = 40
 
 
 class TrainingBar:
-    """Progress of trainings: a bar for each on a terminal, a line now and then in a log, of all that are under way."""
+    """Progress of trainings: one bar each on a terminal, or occasional log lines with all running trainings."""
 
     def __init__(self, stderr: TextIO, *, quiet: bool) -> None:
         self._stderr, self._quiet = stderr, quiet
@@ -32,7 +32,7 @@ class TrainingBar:
         self._bars: Any = None
 
     def show(self, message: dict[str, Any]) -> None:
-        """Show what one of several trainings reports; see `hnas.pipeline.search.workers.Cluster`. From any thread."""
+        """Show the report of one of several trainings; see `hnas.pipeline.search.workers.Cluster`. Thread-safe."""
         if self._quiet:
             return
         with self._lock:
@@ -46,7 +46,7 @@ class TrainingBar:
                 print(f"{clock()} {lines}", file=self._stderr, flush=True)
 
     def told(self, arch: str) -> None:
-        """Take the training of `arch` away, and all bars, for a line that follows."""
+        """Remove the training of `arch`, and all bars, before a line is printed."""
         with self._lock:
             self._side_by_side.pop(arch, None)
             if self._bars is not None:
@@ -65,7 +65,7 @@ class TrainingBar:
         self._bars.update(training.task, completed=message["done"], loss=f"loss {message['loss']:.3f}")
 
     def __call__(self, epochs: int) -> Any:
-        """The callback for a training of `epochs` epochs, or None where nothing is to be shown."""
+        """Return the callback for a training of `epochs` epochs, or None if nothing is to be shown."""
         if self._quiet:
             return None
         return self._drawing() if self._stderr.isatty() else self._logging(epochs)
@@ -87,7 +87,7 @@ class TrainingBar:
 
     def _logging(self, epochs: int) -> Any:
         begun = time.monotonic()
-        before: int | None = None  # of a stopped training that goes on: what was done took none of this time
+        before: int | None = None  # steps done before a training was resumed, which took none of this time
         last = 0
 
         def advance(done: int, total: int, loss: float) -> None:
@@ -109,7 +109,7 @@ class TrainingBar:
 
 
 class _Training:
-    """A training that another process makes, first heard of at a time when `before` of its steps were done."""
+    """A training in another process, first reported at the time `begun`, when `before` steps were done."""
 
     def __init__(self, begun: float, before: int) -> None:
         self._begun, self._before = begun, before
@@ -117,7 +117,7 @@ class _Training:
         self.task: Any = None
 
     def line(self, now: float) -> str:
-        """How far it is, for a log."""
+        """Return its progress for a log."""
         done, total, epochs = (self.message[name] for name in ("done", "total", "epochs"))
         made = done - self._before
         left = f", {duration((now - self._begun) * (total - done) / made)} left" if made else ""

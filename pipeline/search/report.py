@@ -1,4 +1,4 @@
-"""Results of `hnas search` and `hnas evaluate` as people read them."""
+"""Results of `hnas search` and `hnas evaluate` as text and JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hnas.pipeline.io.terminal_tables import LEAST_TEXT, cut, described
 from hnas.pipeline.store.run import run_or_mean
 
 if TYPE_CHECKING:
-    # Only their types: some load torch, which the table oracle never needs.
+    # Imported only for types: some of these load torch, which the table oracle does not need.
     from hnas.optim.evaluations import Query
     from hnas.pipeline.search.estimate import TrainingEstimate, TrainingSize
     from hnas.pipeline.search.prepared import SearchSize
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from hnas.training import TrainingResult
 
 
-#: The query that shows what failed in a search.
+#: The query that shows the failures of a search.
 FAILED = "FROM queries WHERE search = '{}' AND failure IS NOT NULL"
 
 
 def training_text(arch: str, result: TrainingResult) -> str:
-    """The outcome of one training."""
+    """Return the result of one training as text."""
     rows = [
         ["architecture", arch],
         ["parameters", f"{result.parameters:,}"],
@@ -46,12 +46,12 @@ def training_text(arch: str, result: TrainingResult) -> str:
 
 
 def training_json(arch: str, result: TrainingResult) -> str:
-    """The outcome of one training, for programs."""
+    """Return the result of one training as JSON."""
     return json.dumps({"arch": arch, **asdict(result)}, indent=2)
 
 
 def size_text(size: TrainingSize) -> str:
-    """The size of a training, of one network or of any of a search."""
+    """Describe the size of a training, of one network or of the candidates of a search."""
     least, most = size.parameters
     parameters = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     where = _plural(size.threads, "thread") if size.device == "cpu" else size.device
@@ -67,30 +67,30 @@ def _plural(count: int, noun: str) -> str:
 
 
 def training_heading(arch: str, size: TrainingSize) -> str:
-    """What `evaluate` is going to train."""
+    """Describe what `evaluate` is about to train."""
     return f"training {arch} of {size.space}: {size_text(size)}"
 
 
 def query_line(query: Query, width: int | None = None, *, percent: bool = True) -> str:
-    """One line for each query of a search, as it is made; `width` cuts it. `percent` is what performance is in."""
+    """Return one line for a query of a search, cut to `width`; `percent` says whether performance is in percent."""
     reached = f"{query.performance:>6.2f} %" if percent else f"{query.performance:<10.6g}"
     number, performance = f"{query.query:>3}  ", f"performance {reached if query.failure is None else '  failed'}  "
-    found = ""
+    details = ""
     if query.mu is not None and query.nu is not None:
-        found += f"mu {query.mu:<9.3g} nu {query.nu:<9.3g} "
+        details += f"mu {query.mu:<9.3g} nu {query.nu:<9.3g} "
     if query.objective is not None:
-        found += f"objective {query.objective:<10.4g} "
+        details += f"objective {query.objective:<10.4g} "
     if query.epochs is not None:
-        found += f"{_plural(query.epochs, 'epoch'):>10}  "
+        details += f"{_plural(query.epochs, 'epoch'):>10}  "
     if width is None:
-        return number + found + performance + printable(query.arch)
-    if width < len(number + found + performance) + LEAST_TEXT:
-        found = ""
-    return cut(number + found + performance + printable(query.arch), width)
+        return number + details + performance + printable(query.arch)
+    if width < len(number + details + performance) + LEAST_TEXT:
+        details = ""
+    return cut(number + details + performance + printable(query.arch), width)
 
 
 def search_heading(started: StartedSearch, size: SearchSize) -> str:
-    """What the search works on, what guides it, what it trains and costs, and what of an average it leaves out."""
+    """Describe the scope of a search: its candidates, signal, trainings, cost, and what an average leaves out."""
     settings = started.settings
     where = f" under {printable(settings.where)}" if settings.where else ""
     lines = [
@@ -130,14 +130,14 @@ def _at_a_time(settings: SearchSettings) -> str:
 
 
 def _known_lines(size: TrainingSize) -> list[str]:
-    """What is to be known of trainings besides their size."""
+    """Return lines about trainings besides their size."""
     lines = [] if size.asked else ["the networks are as large as those of the run; --channels and --cells change that"]
     return lines + (
         [f"the store has {_plural(size.known, 'training')} like these, not made again"] if size.known else []
     )
 
 
-# A second, on a GPU that trains: the 15,625 networks of NAS-Bench-201 made 0.9e12 in the seconds of its 12-epoch table.
+# Operations per second of a GPU in training: NAS-Bench-201's networks averaged 0.9e12 in its 12-epoch table.
 _GPU_OPERATIONS = 1e12
 _EXTRAPOLATED = (
     "extrapolated from the operations at 1 TFLOP/s, as NAS-Bench-201 was trained; nothing is measured on one"
@@ -145,7 +145,7 @@ _EXTRAPOLATED = (
 
 
 def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEstimate | None) -> str:
-    """What a search would take: its evaluations, and where they are trainings, their time and memory."""
+    """Describe what a search would take: its evaluations, and if they train, their time and memory."""
     settings = started.settings
     limits = [f"{settings.queries:,} queries"] if settings.queries is not None else []
     limits += [f"{settings.budget:,.0f} s"] if settings.budget is not None else []
@@ -185,7 +185,7 @@ def _method(settings: SearchSettings) -> str:
 
 
 def search_summary(result: SearchResult, width: int | None = None) -> str:
-    """The winner and what the search cost; where `width` cut the lines of queries, how to see them whole."""
+    """Return the winner and the cost of the search; if `width` cut the lines of queries, also how to see them whole."""
     winner, settings = result.best, result.settings
     own, oracle = sum(q.own_seconds for q in result.queries), sum(q.seconds for q in result.queries)
     percent = settings.own is None
@@ -227,5 +227,5 @@ def search_summary(result: SearchResult, width: int | None = None) -> str:
 
 
 def search_json(result: SearchResult) -> str:
-    """The winner and all queries, for programs."""
+    """Return the winner and all queries as JSON."""
     return json.dumps(result.as_dict(), indent=2)

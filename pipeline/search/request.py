@@ -1,4 +1,4 @@
-"""A new search: the run, the signal and the settings that fit what is asked for."""
+"""Builds a new search from a request: chooses its run, signal and settings."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from hnas.threads import training_threads
 
 @dataclass(frozen=True)
 class StartedSearch:
-    """A search to carry out: its settings, and the name and queries of the saved one that it goes on with.
+    """A search to carry out: its settings, and if it is resumed, the name and queries of the saved search.
 
-    `known` are the performances of its warm start.
+    `known` holds the performances of its warm start.
     """
 
     settings: SearchSettings
@@ -61,15 +61,17 @@ def new_search(
     parallel: int = 1,
     warm_start: Sequence[str] = (),
 ) -> StartedSearch:
-    """A new search, with the run and the signal that fit.
+    """Return a new search with the matching run and signal.
 
-    `metric` is what stands behind the colon of the method, for `hnas` the trace where none is given. With `average` it
-    searches the mean over all runs that differ from that run in seed and batch only. With `training` each query is one,
-    unless the store has it, or where the `oracle` is `table,train` another of the architecture on the same scale; with
-    `own` the oracle is one's own. Else its performance is looked up: `accuracy`, `epochs` and `source` choose the
-    signal (see `choose_signal`). `parallel` evaluations are made at a time, `warm_start` are texts as
-    `hnas.pipeline.search.warm_start` reads them.
-    `dataset` is a name or the path of images. Raises `UsageError` for what does not exist or does not fit.
+    `metric` is the argument of the method, by default the trace for `hnas`. With `average`, the search uses the mean
+    over all runs that differ from its run only in seed and batch.
+
+    With `training`, each query is a training, unless the store already has it; with the `oracle` `table,train`, any
+    training of the architecture on the same scale counts. With `own`, the oracle is user-defined. Otherwise performance
+    is looked up, and `accuracy`, `epochs` and `source` select the signal (see `choose_signal`).
+
+    `parallel` evaluations run at a time. `warm_start` lists texts for `hnas.pipeline.search.warm_start`. `dataset` is a
+    name or the path of images. Raises `UsageError` for unknown or inconsistent arguments.
     """
     search_spaces[space]
     methods[method]
@@ -77,7 +79,7 @@ def new_search(
     check_limits(queries, budget, parallel)
     check_seed(seed, "--seed")
     if training is not None:
-        # Saved with the search: where it is resumed, on another machine too, trainings go on as they were.
+        # Saved with the search, so that resumed trainings are unchanged even on another machine.
         training = replace(training, threads=training_threads(training.threads, parallel))
     chosen = pick_run(connection, run=run, space=space, dataset=dataset)
     runs = group_of(connection, chosen.name) if average else []
@@ -94,16 +96,16 @@ def new_search(
         if signal is None:
             raise UsageError(
                 f"no architecture of {run_or_mean(chosen.name, runs)} has a "
-                f"{accuracy or 'validation or test accuracy'} on the run's data set; `hnas import` takes a "
+                f"{accuracy or 'validation or test accuracy'} on the run's data set; `hnas import` imports a "
                 "table of them, and --oracle train trains"
             )
     elif accuracy is not None or source is not None:
-        told = "--oracle train measures validation accuracy" if own is None else "an oracle of one's own measures"
+        instead = "--oracle train measures validation accuracy" if own is None else "a user-defined oracle measures"
         raise UsageError(
-            f"{f'--accuracy {accuracy}' if accuracy else f'--source {source}'} belongs to --oracle table; {told}"
+            f"{f'--accuracy {accuracy}' if accuracy else f'--source {source}'} requires --oracle table; {instead}"
         )
     elif own is None and dataset is None and chosen.settings.dataset != "digits":
-        raise UsageError(f"--oracle train needs --dataset, the images of {chosen.settings.dataset} to train on")
+        raise UsageError(f"--oracle train requires --dataset, the images of {chosen.settings.dataset} to train on")
     warm, known = None, None
     if warm_start:
         warm, known = read_warm_start(connection, space, chosen.settings.dataset, warm_start)
@@ -134,15 +136,15 @@ def new_search(
 
 
 def images_for(method: str, of_run: str, dataset: str | None, training: TrainingSettings | None) -> str | None:
-    """The name or path of the images at which a method looks, or None where it looks at none.
+    """Return the name or path of the images that a method uses, or None if it uses none.
 
-    They are those of the trainings, else the `dataset` that was asked for. Raises `UsageError` where there is neither,
-    and the run's own are not at hand.
+    These are the images of the trainings, or the given `dataset`. Raises `UsageError` if there is neither and the run's
+    own images are not available.
     """
     if not getattr(methods[method], "needs_images", False):
         return None
     if training is not None:
         return training.images
     if dataset is None and of_run != "digits":
-        raise UsageError(f"the method {method} looks at images, and needs --dataset, those of {of_run}")
+        raise UsageError(f"the method {method} uses images and requires --dataset, those of {of_run}")
     return dataset or of_run

@@ -1,4 +1,4 @@
-"""Searches as the store keeps them: the settings, and a row for each query."""
+"""Saved searches: the settings, and one row per query."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def open_search(
     final: bool = False,
     **asked: object,
 ) -> StartedSearch:
-    """A saved search to go on with, from now on with `parallel` evaluations at a time where that is given.
+    """Return a saved search to resume, from now on with `parallel` evaluations at a time if given.
 
-    Raises `UsageError` where there is none of that name, and where settings are `asked` for that are not its own, or
-    `trained` ones that are not those of its trainings: `epochs`, `dataset`, and options of `training_settings`. Where
-    it makes none, these belong to the `final` training, of a model to save. What is None is not asked for.
+    Raises `UsageError` for an unknown name, for `asked` settings other than its own, and for `trained` settings other
+    than those of its trainings: `epochs`, `dataset`, and options of `training_settings`. If it makes no trainings,
+    these belong to the `final` training of a model to save. None means not asked for.
     """
     settings, history = read_search(store, name)
     begun = {
@@ -72,15 +72,15 @@ def open_search(
             continue
         option = option.replace("_", " ")
         none = own is None or own is False or own == {}
-        begun_so = f"without {option}," if none else f"with {option} {own}, not {value!r:.200},"
+        difference = f"without {option}" if none else f"with {option} {own}, not {value!r:.200}"
         raise UsageError(
-            f"the search {name} was begun {begun_so} and goes on so; leave that out, or start a new search, which "
-            "makes no training again"
+            f"the search {name} was begun {difference}; omit the option to resume, or start a new search, which reuses "
+            "stored trainings"
         )
     if parallel is not None:
         settings = replace(settings, parallel=parallel)
-    check_limits(settings.queries, settings.budget, settings.parallel)  # before so many workers are started
-    if settings.oracle == "table" and settings.signal is None:  # saved by a version that did not keep it
+    check_limits(settings.queries, settings.budget, settings.parallel)  # before starting that many workers
+    if settings.oracle == "table" and settings.signal is None:  # saved by an older version
         signal = signal_of_views(connection, settings.space, canonical_dataset(settings.dataset), settings.accuracy)
         settings = replace(settings, signal=signal)
     known = None if settings.warm is None else read_known(store, settings.warm.digest, "searches", name)
@@ -88,7 +88,7 @@ def open_search(
 
 
 def _begun(settings: SearchSettings) -> dict[str, object]:
-    """What a search was begun with, by the names of the command line's options."""
+    """Return the settings of a search by the names of the command line's options."""
     guided = settings.training or settings.signal or settings.own
     return {
         **vars(settings),
@@ -109,7 +109,7 @@ def _shown(begun: object) -> str:
 
 
 def _of_trainings(settings: SearchSettings, trained: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
-    """Each option of trainings that was given, its value, and what the search has of it."""
+    """Yield each given training option, its value, and the value in the search."""
     guided = settings.training or settings.signal
     begun: dict[str, Any] = {"epochs": None if guided is None else guided.epochs}
     if settings.training is not None:
@@ -121,12 +121,12 @@ def _of_trainings(settings: SearchSettings, trained: Mapping[str, Any]) -> Itera
         elif option == "recipe_option":
             for changed, to in assignments(value, "--recipe-option", "cutout=16").items():
                 yield changed, to, begun.get(changed)
-        elif option != "epochs" or settings.own is None:  # an oracle of one's own is given again with its epochs
+        elif option != "epochs" or settings.own is None:  # a custom oracle is passed again with its epochs
             yield option, value, begun.get(option)
 
 
 def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
-    """The settings and the saved queries of a search. Raises `UsageError` where there is none of that name."""
+    """Return the settings and the saved queries of a search. Raises `UsageError` for an unknown name."""
     if not name or "/" in name or not store.exists("searches", name, "search.json"):
         hint = did_you_mean(name, store.names("searches"))
         raise UsageError(
@@ -136,7 +136,7 @@ def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
     try:
         settings = SearchSettings.from_dict(saved)
     except TypeError as error:
-        raise HnasError(f"searches/{name}/search.json has settings this hnas does not know: {error}") from error
+        raise HnasError(f"searches/{name}/search.json has settings that this hnas does not know: {error}") from error
     table = store.read_table(None, "searches", name, "queries.parquet")
     if missing := [column for column in _SAVED_ALWAYS if column not in table.column_names]:
         raise HnasError(
@@ -145,18 +145,18 @@ def read_search(store: Store, name: str) -> tuple[SearchSettings, list[Query]]:
     return settings, [query_of(row) for row in table.to_pylist()]
 
 
-# Queries of older versions have no cost and no epochs: they were charged the wall time of a training. None failed.
+# Queries of older versions lack cost and epochs: they were charged the wall time of a training, and none failed.
 _SAVED_ALWAYS = SCHEMA.names[: SCHEMA.names.index("cost")]
 
 
 def query_of(row: dict[str, Any]) -> Query:
-    """A saved query."""
+    """Return the query in a saved row."""
     row = {name: row[name] for name in SCHEMA.names if name in row}
     cost = row["seconds"] if row.get("cost") is None else row["cost"]
     return Query(**{**row, "cost": cost, "performance": math.nan if row["performance"] is None else row["performance"]})
 
 
 def queries_table(queries: Sequence[Query]) -> pa.Table:
-    """The queries (n) as rows of `SCHEMA`; those that failed have no performance."""
+    """Return the queries (n) as rows of `SCHEMA`; failed ones have no performance."""
     rows = [asdict(query) | ({"performance": None} if query.failure is not None else {}) for query in queries]
     return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -1,4 +1,4 @@
-"""`--save`: the network of the best training so far, in a model folder."""
+"""`--save`: keeps the network of the best training so far in a model folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hnas.pipeline.io.printable import printable
 from hnas.pipeline.models.folder import check_model_folder, read_info, save_model
 
 if TYPE_CHECKING:
-    # Their modules load torch, or this one.
+    # These modules load torch, or import this one.
     from torch import nn
 
     from hnas.optim.evaluations import Query
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class Keeper:
-    """Keeps the best network that `trainer` trains in the model folder `folder`, with a `provenance` of its own.
+    """Keeps the best network that `trainer` trains in the model folder `folder`, with the given `provenance`.
 
-    It is written before the store has the training, so that one that is killed between the two is finished again. A
-    network that the store answers for without its weights is trained once more when it wins. Raises `UsageError` where
-    the folder can take no model, `HnasError` where another search keeps its own there.
+    The folder is written before the store records the training, so a training killed in between is finished again. If
+    the store has the winner's result but not its weights, the winner is trained once more. Raises `UsageError` if the
+    folder cannot hold a model, and `HnasError` if another search keeps its model there.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Keeper:
     ) -> None:
         check_model_folder(folder)
         try:
-            self._hold = Hold(Path(folder).expanduser().resolve())  # nobody removes it meanwhile
+            self._hold = Hold(Path(folder).expanduser().resolve())  # so that no other process removes it
         except BlockingIOError as error:
             raise HnasError(
-                f"another search keeps its model in {printable(folder)}; name another folder, or wait for its end"
+                f"another search keeps its model in {printable(folder)}; name another folder, or wait until it ends"
             ) from error
         except OSError as error:
             raise HnasError(
-                f"the model {printable(folder)} cannot be written ({error.strerror}): name another folder"
+                f"the model {printable(folder)} cannot be written ({error.strerror}); name another folder"
             ) from error
         self._folder, self._trainer, self._provenance = folder, trainer, provenance
         self._best = max((_rank(q.epochs, q.performance) for q in history if q.failure is None), default=None)
@@ -55,11 +55,11 @@ class Keeper:
         self._best = rank if self._best is None else max(self._best, rank)
 
     def finish(self, arch: str, epochs: int | None = None) -> None:
-        """See that the folder has the network of `arch`, trained for `epochs` or as long as the recipe says."""
+        """Make sure that the folder has the network of `arch`, trained for `epochs`, by default the recipe's."""
         length = epochs or self._trainer.epochs
         with suppress(HnasError):  # no model, or a damaged one
             if read_info(self._folder).provenance.get("training") == self._trainer.identity(arch, length):
-                self._trainer.forget_state(arch, length)  # of a process that was killed after it had saved the model
+                self._trainer.forget_state(arch, length)  # left by a process killed after saving the model
                 return
         self._best = None
         self._trainer.train_again(arch, length)
@@ -81,10 +81,10 @@ class Keeper:
         )
 
     def close(self) -> None:
-        """Give the folder free."""
+        """Release the folder."""
         self._hold.close()
 
 
 def _rank(epochs: int | None, performance: float) -> tuple[float, float]:
-    """A query's place: the longest trainings first, then the best. None is as long as the recipe says."""
+    """Return a query's rank: longer trainings first, then better ones. None stands for the recipe's epochs."""
     return (math.inf if epochs is None else epochs, performance)

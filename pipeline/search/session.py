@@ -1,4 +1,4 @@
-"""`hnas search`: a method over a stored run, every query saved before the next begins."""
+"""`hnas search`: runs a method over a stored run and saves every query before the next begins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hnas.pipeline.store.trainings import is_trained
 from hnas.pipeline.store.warm_starts import write_known
 
 if TYPE_CHECKING:
-    # They load torch or Dask, which few searches need.
+    # These load torch or Dask, which few searches need.
     from hnas.pipeline.search.saving import Keeper
     from hnas.pipeline.search.training import Trainer
     from hnas.pipeline.search.workers import Cluster
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A finished search: its name, its queries, and the test accuracies (%) of the one that won, by data set."""
+    """A finished search: its name, its queries, and the winner's test accuracies in percent by data set."""
 
     search: str
     settings: SearchSettings
@@ -46,22 +46,22 @@ class SearchResult:
 
     @property
     def best(self) -> Query:
-        """The winner."""
+        """The winning query."""
         return best(self.queries)
 
     @property
     def cost(self) -> float:
-        """The seconds that the evaluations are charged."""
+        """The total cost of the evaluations in seconds."""
         return sum(query.cost for query in self.queries)
 
     @property
     def elapsed(self) -> float | None:
-        """The seconds that the evaluations take, so many at a time; None where a query does not say."""
+        """The seconds until the last evaluation ended, given their parallelism; None if a query does not record it."""
         times = [query.elapsed for query in self.queries]
         return None if None in times else max(time for time in times if time is not None)
 
     def as_dict(self) -> dict[str, Any]:
-        """What `hnas search --json` prints."""
+        """Return what `hnas search --json` prints."""
         shown = ("query", "mu", "nu", "arch", "objective", "performance", "seconds", "cost")
         winner = self.best
         return {
@@ -99,10 +99,10 @@ def run_search(
 ) -> SearchResult:
     """Carry out a search, new or resumed, and save it query by query.
 
-    `on_start` is called with the size of the search before it begins, `on_query` with each new query after it is
-    saved; `save` is a folder for the model of the winner, trained by `final` where the search looks performance up; the
-    others are those of `prepare`. What is not looked up is evaluated on the `cluster`, where there is one. Raises what
-    `prepare` and `hnas.optim.algorithm.search` raise.
+    `on_start` is called with the size of the search before it begins, `on_query` with each new query after it is saved.
+    `save` is a folder for the winner's model, trained with `final` if the search looks performance up. The other
+    parameters are those of `prepare`. Evaluations that are not looked up run on the `cluster`, if given. Raises the
+    errors of `prepare` and `hnas.optim.algorithm.search`.
     """
     settings = started.settings
     prepared = prepare(
@@ -133,16 +133,16 @@ def run_search(
     held: list[None] = []
 
     def hold() -> None:
-        busy = f"another process works on the search {name}; stop it, or wait for its end"
+        busy = f"another process is using the search {name}; stop it, or wait until it ends"
         held.append(stack.enter_context(locked(store, "searches", name, busy=busy)))
         if started.name is not None:
             stored = store.read_table(["query"], "searches", name, "queries.parquet").num_rows
-            if stored != len(saved):  # to save those known here would lose the others
-                raise HnasError(f"another process went on with the search {name} meanwhile; resume it again")
+            if stored != len(saved):  # saving the queries known here would lose the others
+                raise HnasError(f"another process has continued the search {name} in the meantime; resume it again")
 
     def save_query(query: Query) -> None:
         if not saved:
-            # Only now: a search whose first query fails leaves nothing behind.
+            # Not before: a search whose first query fails must leave nothing behind.
             store.prepare()
         if not held:
             hold()
@@ -175,20 +175,20 @@ def run_search(
     except KeyboardInterrupt:
         if not saved and prepared.looking is not None:
             raise HnasError(
-                "interrupted: what the supernet has come to is stored, and the same command goes on from there"
+                "interrupted: the state of the supernet is stored; run the same command again to resume"
             ) from None
         if not saved:
             raise
         of = f" of {settings.queries}" if settings.queries is not None else ""
         raise HnasError(
-            f"interrupted: {len(saved)}{of} queries are saved; `hnas search --resume {name}` goes on"
+            f"interrupted: {len(saved)}{of} queries are saved; `hnas search --resume {name}` resumes"
         ) from None
     finally:
         if keeper is not None:
             keeper.close()
     tables = reported(connection, settings.space)
-    found = test_accuracies(connection, settings.space, tables, [best(done).arch])
-    test = {dataset: value for dataset, values in found.items() for value in values.values()}
+    accuracies = test_accuracies(connection, settings.space, tables, [best(done).arch])
+    test = {dataset: value for dataset, values in accuracies.items() for value in values.values()}
     if prepared.trainer is not None and (own := prepared.trainer.reported(best(done))) is not None:
         signal, value = own
         imported = any(table.dataset == signal.dataset and not is_trained(table.source) for table in tables)
@@ -207,19 +207,19 @@ def cluster_of(
     show: Callable[[dict[str, Any]], None],
     notice: Callable[[str], None],
 ) -> Cluster | None:
-    """Where the evaluations of a search are made, or None for this process; see `Cluster`.
+    """Return where the evaluations of a search run, or None for this process; see `Cluster`.
 
-    `tls` are the files of `Certificates`. Raises `UsageError` where they or a `scheduler` are given and nothing is
+    `tls` are the files of `Certificates`. Raises `UsageError` if these or a `scheduler` are given although nothing is
     evaluated.
     """
     elsewhere = scheduler is not None or any(tls)
     if not settings.evaluates:
         if elsewhere:
-            raise UsageError("--scheduler belongs to --oracle train: what a table knows is looked up here")
+            raise UsageError("--scheduler requires --oracle train: table accuracies are looked up in this process")
         return None
     if settings.parallel == 1 and not elsewhere:
         return None
-    from hnas.pipeline.cluster.tls import Certificates  # which loads Dask
+    from hnas.pipeline.cluster.tls import Certificates  # loads Dask
     from hnas.pipeline.search.workers import Cluster
 
     certificates = Certificates(*tls)
@@ -235,7 +235,7 @@ def _keeper(
     trainer_of: Callable[[TrainingSettings], Trainer],
     history: Sequence[Query],
 ) -> Keeper:
-    """What keeps the winner's network: of the search's own trainings, or where it makes none of one more."""
+    """Return the keeper of the winner's network, from the search's own trainings or one more training."""
     from hnas.pipeline.search.saving import Keeper
 
     settings = prepared.settings
@@ -243,7 +243,9 @@ def _keeper(
     if prepared.trainer is not None:
         return Keeper(folder, prepared.trainer, provenance, history)
     if final is not None and final.images == "digits" != settings.dataset:
-        raise UsageError(f"--save trains the winner, and needs --dataset, the images of {settings.dataset} to train on")
+        raise UsageError(
+            f"--save trains the winner and requires --dataset, the images of {settings.dataset} to train on"
+        )
     if final is None:
-        raise UsageError("a model is saved of a training, and this search makes none; say how to train its winner")
+        raise UsageError("--save needs a training, but this search makes none; say how to train its winner")
     return Keeper(folder, trainer_of(final), provenance)

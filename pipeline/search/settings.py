@@ -12,7 +12,7 @@ from hnas.pipeline.catalog.signals import Signal
 
 T = TypeVar("T")
 
-#: The oracles that are none of one's own.
+#: The built-in oracles.
 BUILT_IN = ("table", "train", "table,train")
 
 
@@ -20,26 +20,26 @@ BUILT_IN = ("table", "train", "table,train")
 class TrainingSettings:
     """How architectures are trained: the numbers of the recipe, and `images`, the name or path of a data set.
 
-    `recipe` is one of `hnas.training.RECIPES`, `options` are changes of its other fields. `image_size` resizes the
-    images to that many pixels a side, `threads` are those of the CPU, `channels` and `cells` the networks' size; where
-    they are None the images stay as they are, the threads are those of `hnas.threads.training_threads`, and the size is
-    the run's or, where there is none, the space's own.
+    `recipe` is one of `hnas.training.RECIPES`; `options` changes its other fields. `image_size` resizes the images to
+    that many pixels a side, `threads` are CPU threads, `channels` and `cells` the network size. If they are None, the
+    images keep their size, `hnas.threads.training_threads` determines the threads, and the network has the size of the
+    run's networks, or without a run the space's default.
     """
 
     epochs: int
     batch_size: int
     lr: float
-    threads: int | None = None  # searches saved before there was `--threads` have none
+    threads: int | None = None  # None in searches saved before `--threads` existed
     images: str
     image_size: int | None = None
-    # Left out of what is saved where they are not asked for: as before there were such settings.
+    # Omitted from saved settings if they have their default, as before these settings existed.
     recipe: str = "nasbench201"
     options: dict[str, float | str] = field(default_factory=dict)
     channels: int | None = None
     cells: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name."""
+        """Return the settings by name."""
         saved = asdict(self)
         for name, default in (("recipe", "nasbench201"), ("options", {}), ("channels", None), ("cells", None)):
             if saved[name] == default:
@@ -47,22 +47,22 @@ class TrainingSettings:
         return saved
 
     def check_guides(self) -> None:
-        """Raise `UsageError` where no image is held out, so that a search has nothing to go by."""
+        """Raise `UsageError` if no image is held out, so that a search has no signal."""
         from hnas.training import recipe_named
 
         if not recipe_named(self.recipe, self.options).valid:
             raise UsageError(
-                f"the recipe {self.recipe} holds out no images, so a search has nothing to go by; "
+                f"the recipe {self.recipe} holds out no images, so a search has no validation accuracy; "
                 "--recipe-option valid=0.2 holds out a fifth"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnOracle:
-    """An oracle of one's own: the `options` of an installed one, the `timeout` of a command in seconds, the `epochs`.
+    """A user-defined oracle: the `options` of an installed one, the `timeout` of a command in seconds, the `epochs`.
 
-    What it is stands in `SearchSettings.oracle`: a command, or the name of what is installed. A store says so for
-    readers only; what runs is what the command line, or the program, gives.
+    `SearchSettings.oracle` says what it is: a command, or the name of an installed oracle. A store only records it;
+    what runs is what the command line, or the program, gives.
     """
 
     options: dict[str, float | str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class OwnOracle:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """The known performances that a search was told at its beginning: from where, of how many, and their digest."""
+    """The known performances at the beginning of a search: their sources, their number, and their digest."""
 
     sources: list[str]
     architectures: int
@@ -80,24 +80,24 @@ class WarmStart:
 
 
 def method_of(method: str, *, metric: str | None = None, by: str | None = None) -> tuple[str, str | None]:
-    """The name and the argument of a method written as `name` or `name:argument`, or with `metric` or `by` apart.
+    """Return the name and argument of a method given as `name` or `name:argument`, or with a separate `metric` or `by`.
 
-    Raises `UsageError` where there are several arguments.
+    Raises `UsageError` for several arguments.
     """
     name, colon, behind = method.partition(":")
     if name and colon and not behind:
-        raise UsageError(f"--method {method!r:.100} has nothing behind the colon; write {name}, or {name}:COLUMN")
+        raise UsageError(f"--method {method!r:.100} has nothing after the colon; write {name}, or {name}:COLUMN")
     arguments = {"--method": behind or None, "--metric": metric, "--by": by}
     given = {option: argument for option, argument in arguments.items() if argument is not None}
     if empty := [option for option, argument in given.items() if not argument.strip()]:
         raise UsageError(f"{empty[0]} is empty; give a column, such as {empty[0]} flops")
     if len(set(given.values())) > 1:
-        told = " and ".join(f"{option} {argument}" for option, argument in given.items())
-        raise UsageError(f"{told} are two columns for one method; give one of them")
+        both = " and ".join(f"{option} {argument}" for option, argument in given.items())
+        raise UsageError(f"{both} give two columns for one method; give one of them")
     return name, next(iter(given.values()), None)
 
 
-# What a search is made with besides the options of its method: see `hnas.optim.algorithm.search`.
+# Parameters of every search besides the options of its method: see `hnas.optim.algorithm.search`.
 _OF_EVERY_SEARCH = (
     "self",
     "pool",
@@ -121,11 +121,11 @@ _OF_EVERY_SEARCH = (
 
 
 def options_of(given: Sequence[str]) -> dict[str, float | str]:
-    """The options of a method from texts such as `draws=100`. Raises `UsageError` where one has no name or value."""
+    """Return a method's options from texts such as `draws=100`. Raises `UsageError` for a missing name or value."""
     options = assignments(given, "--option", "draws=100")
     for name in options:
         if name in _OF_EVERY_SEARCH:
-            raise UsageError(f"--option {name} is no setting of a method; every search has its own {name}")
+            raise UsageError(f"--option {name} is not an option of a method; every search has its own {name}")
     return options
 
 
@@ -134,7 +134,7 @@ def assignments(given: Sequence[str], option: str, example: str) -> dict[str, fl
     for text in given:
         name, _, value = text.partition("=")
         if not name.isidentifier() or not value or name in assigned:
-            raise UsageError(f"{option} {text!r:.100} is no new NAME=VALUE, such as {example}")
+            raise UsageError(f"{option} {text!r:.100} must be a new NAME=VALUE, such as {example}")
         try:
             number = float(value)
             assigned[name] = int(number) if number.is_integer() else number
@@ -154,10 +154,10 @@ def training_settings(
     usual_epochs: int | None = None,
     **others: int | None,
 ) -> TrainingSettings:
-    """Settings of trainings by the `recipe`, with its fields changed by each `recipe_option` such as `cutout=16`.
+    """Return settings of trainings by the `recipe`, with fields changed by each `recipe_option` such as `cutout=16`.
 
-    Numbers that are None are the recipe's; where no recipe is asked for either, it is NAS-Bench-201's with
-    `usual_epochs`. `others` are fields of `TrainingSettings`. Raises `UsageError` for what does not exist or fit.
+    Numbers that are None are the recipe's. Without a recipe, it is NAS-Bench-201's with `usual_epochs`. `others` are
+    fields of `TrainingSettings`. Raises `UsageError` for unknown or inconsistent arguments.
     """
     from hnas.training import recipe_named
 
@@ -186,16 +186,16 @@ def training_of_search(
     usual_threads: int | None = None,
     **given: Any,
 ) -> TrainingSettings | None:
-    """The settings of the trainings of a search, or of that of a winner to `save`; None where nothing is trained.
+    """Return the training settings of a search, or of the winner to `save`; None if nothing is trained.
 
-    `given` are options of `training_settings`. Raises `UsageError` where there are any without a training; `epochs` are
-    then those of a table. `resumed` says that the search is a saved one, which has settings of its own.
+    `given` are options of `training_settings`. Raises `UsageError` if any are given without a training; `epochs` then
+    refers to the table. `resumed` says that the search is a saved one, which has its own settings.
     """
     if oracle in ("train", "table,train") or save:
         given["threads"] = given["threads"] or usual_threads
         return training_settings(dataset or "digits", epochs=epochs, usual_epochs=12, **given)
     if named := [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, ())]:
-        why = "--resume goes on as the search was begun" if resumed else f"--oracle {oracle:.100} trains nothing here"
+        why = "--resume continues the search as it was begun" if resumed else f"--oracle {oracle:.100} trains nothing"
         raise UsageError(f"{why}: leave out {', '.join(named)}{'' if resumed else ', or give --oracle train'}")
     return None
 
@@ -204,11 +204,11 @@ def training_of_search(
 class SearchSettings:
     """Everything that determines the course of a search.
 
-    `metric` is what stands behind the colon of the method: the M of `hnas`, the column of `top`. `training` is that of
-    the `train` oracle, `signal` that of the `table` oracle; `runs` are those whose mean is searched, `run` among them,
-    else empty. `t` and `acquisition` are those of HNAS, `options` settings of other methods. `own` is there where
-    `oracle` is neither `table` nor `train`, `warm` where the search was told known performances, `images` where the
-    method looks at images: their name or path. `parallel` evaluations are made at a time.
+    `metric` is the argument of the method: the M of `hnas`, the column of `top`. `training` belongs to the `train`
+    oracle, `signal` to the `table` oracle. `runs` are the runs whose mean is searched, including `run`, or empty. `t`
+    and `acquisition` belong to HNAS, `options` to other methods. `own` is set if `oracle` is neither `table` nor
+    `train`, `warm` if the search began with known performances, and `images`, a name or path, if the method uses
+    images. `parallel` evaluations run at a time.
     """
 
     space: str
@@ -222,7 +222,7 @@ class SearchSettings:
     acquisition: str
     seed: int
     training: TrainingSettings | None
-    # Searches saved by older versions have none of the following.
+    # Searches saved by older versions lack the following.
     runs: list[str] = field(default_factory=list)
     method: str = "hnas"
     signal: Signal | None = None
@@ -236,26 +236,26 @@ class SearchSettings:
 
     @property
     def evaluates(self) -> bool:
-        """Whether a query takes real time: a training, or an oracle of one's own."""
+        """Whether a query takes real time: a training, or a user-defined oracle."""
         return self.training is not None or self.own is not None
 
     @property
     def spec(self) -> str:
-        """The method as command lines write it: `hnas:trace`, `random`."""
+        """The method as on command lines: `hnas:trace`, `random`."""
         return self.method if self.metric is None else f"{self.method}:{self.metric}"
 
     @property
     def method_options(self) -> dict[str, Any]:
-        """The options that the method is made with."""
+        """The options for constructing the method."""
         own: dict[str, Any] = {"t": self.t, "acquisition": self.acquisition} if self.method == "hnas" else {}
         if self.method == "halving":
             own = {"t": self.t, "seconds": self.budget}
         return {**own, **self.options}
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as `search.json` has them: without a training it is empty."""
+        """Return the settings by name, as in `search.json`; `training` is empty without a training."""
         saved = {**asdict(self), "training": self.training.as_dict() if self.training else {}}
-        # Left out as before there were such: comparisons are named after their settings.
+        # Omitted if they have their default, because comparisons are named after their settings.
         for name, usual in (("own", None), ("warm", None), ("parallel", 1), ("images", None)):
             if saved[name] == usual:
                 del saved[name]
@@ -263,7 +263,7 @@ class SearchSettings:
 
     @classmethod
     def from_dict(cls, saved: Any) -> SearchSettings:
-        """The settings in a `search.json`. Raises `TypeError` where they are others than these, or of other types."""
+        """Return the settings in a `search.json`. Raises `TypeError` for unknown fields or wrong types."""
         settings = _made(cls, saved)
         training = _made(TrainingSettings, saved["training"]) if saved["training"] else None
         signal = _made(Signal, saved["signal"]) if saved.get("signal") else None
@@ -275,7 +275,7 @@ class SearchSettings:
 
 
 def _made(cls: type[T], saved: Any) -> T:
-    """The dataclass `cls` of `saved` values. Raises `TypeError` where a field has another type."""
+    """Construct the dataclass `cls` from `saved` values. Raises `TypeError` if a field has the wrong type."""
     made = cls(**saved)
     for name, kind in get_type_hints(cls).items():
         if name in saved and not _fits(saved[name], kind):
@@ -284,7 +284,7 @@ def _made(cls: type[T], saved: Any) -> T:
 
 
 def _fits(value: object, kind: Any) -> bool:
-    """Whether JSON's `value` is of the type `kind`; a dataclass is a dict there."""
+    """Return whether a JSON `value` has the type `kind`; a dataclass is a dict in JSON."""
     if isinstance(kind, UnionType):
         return any(_fits(value, one) for one in get_args(kind))
     if kind is float:

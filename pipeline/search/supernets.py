@@ -1,4 +1,4 @@
-"""What a method that looks at images is given: those of its data set, a device, and a place for its state."""
+"""Supplies methods that use images with the images of their data set, a device, and a place for their state."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from hnas.supernets.images import TrainingImages
 from hnas.threads import torch_threads, training_threads
 from hnas.training import Progress
 
-# Another number where a search of the same settings ends elsewhere than it did.
+# Increase this number if a search with the same settings gives another result than before.
 _VERSION = 1
 
 
 class Looking:
-    """The images of `settings`, and what else a method gets that looks at them; `store` keeps the state.
+    """The images of `settings`, and the other resources of a method that uses images; `store` keeps the state.
 
-    `threads` of the CPU are used where the options of the method have none. Raises `UsageError` for images that cannot
-    be.
+    `threads` CPU threads are used unless the options of the method say otherwise. Raises `UsageError` for invalid
+    images.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Looking:
         self._read: TrainingImages | None = None
 
     def images(self) -> TrainingImages:
-        """All training images, read once."""
+        """Return all training images, read once."""
         if self._read is None:
             data = self._dataset
             pixels = torch.from_numpy(data.train.images(np.arange(len(data.train))))
@@ -62,20 +62,20 @@ class Looking:
         return self._read
 
     def check(self, settings: SearchSettings, pool: RunPool, *, whole: bool) -> None:
-        """Raise `UsageError` for what cannot be, and with `whole` where the pool lacks a possible result."""
+        """Raise `UsageError` for invalid options, and with `whole` if the pool lacks a possible result."""
         method = make_method(settings.spec, pool, seed=settings.seed, **settings.method_options)
         size = None if pool.space is None else pool.space.size
         if whole and getattr(method, "needs_images", False) and size is not None and len(pool) < size:
             raise UsageError(
-                f"the method {settings.method} may end with any of the {size:,} architectures of {settings.space}, and "
-                f"{pool} has {len(pool):,} with what is asked for; search all of them, or with --oracle train"
+                f"the method {settings.method} may end with any of the {size:,} architectures of {settings.space}, but "
+                f"{pool} has only {len(pool):,} that qualify; search all of them, or with --oracle train"
             )
         if hasattr(method, "search"):
-            self._begun(settings, pool)  # it may refuse the images: before the store has a place for its state
+            self._begun(settings, pool)  # may reject the images, so it comes before the state gets a place in the store
 
     @contextmanager
     def given(self, settings: SearchSettings) -> Iterator[dict[str, Any]]:
-        """The options that the method gets besides its own, for one search."""
+        """Yield the options that the method receives besides its own, for one search."""
         options: dict[str, Any] = {"images": self.images(), "device": self._device, "progress": self._progress}
         if "threads" not in settings.options:
             options["threads"] = self._threads
@@ -86,12 +86,12 @@ class Looking:
             yield {**options, "checkpoint": StateFile(state)}
 
     def estimate(self, settings: SearchSettings, pool: RunPool) -> float:
-        """Seconds that the search takes, from a step of it."""
+        """Estimate the seconds of the search from one of its steps."""
         with torch_threads(training_threads(self._asked(settings))):
             return float(self._begun(settings, pool).estimate())
 
     def _begun(self, settings: SearchSettings, pool: RunPool) -> Any:
-        """The search of the method at its beginning."""
+        """Return the search of the method at its beginning."""
         method: Any = make_method(
             settings.spec, pool, seed=settings.seed, images=self.images(), device=self._device,
             **settings.method_options,
@@ -121,7 +121,7 @@ class Looking:
 
 
 def _recipe(settings: SearchSettings) -> dict[str, Any]:
-    """The recipe of the method with all its numbers; of a method of somebody else the options."""
+    """Return the method's recipe with all its numbers; for third-party methods, the options."""
     search_class = getattr(methods[settings.method], "search_class", None)
     own = {name: value for name, value in settings.options.items() if name != "threads"}
     return own if search_class is None else asdict(search_class.recipe_class(**own))

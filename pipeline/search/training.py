@@ -1,4 +1,4 @@
-"""Training architectures on an image data set: the oracle of searches, and what `hnas evaluate` rests on."""
+"""Trains architectures on an image data set: the oracle of searches, and the basis of `hnas evaluate`."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ from hnas.training import (
     train,
 )
 
-# Another number where a training of the same settings gives other accuracies than it did.
+# Increase this number if a training with the same settings gives other accuracies than before.
 _VERSION = 1
 
 
 class Trainer:
     """Trains architectures of a space on one data set, each from the same seed and on the same split.
 
-    Images are mirrored only where a mirror image keeps its class. `channels` and `cells` are the networks' size unless
-    the settings have another, `init` is the distribution of their initial weights. In `store` trainings are kept, and
-    found. `progress` gives the callback for a training of so many epochs, or None.
+    Images are flipped only if that preserves their class. `channels` and `cells` are the network size unless the
+    settings specify another; `init` is the distribution of the initial weights. Trainings are looked up and kept in
+    `store`. `progress` returns the callback for a training of a number of epochs, or None.
 
-    Called with an architecture it serves a search as its oracle; with `alike` it answers with what the store has of
-    that architecture on the same scale, from whatever seed and device. A training that diverges is then told to
-    `notice`, and its performance is chance.
-    Raises `UsageError` for images or numbers that cannot be.
+    Called with an architecture, it is the oracle of a search. With `alike`, any stored training of the architecture on
+    the same scale, from any seed and device, answers the query. If a training diverges, `notice` is called and the
+    performance is that of chance.
+    Raises `UsageError` for invalid images or numbers.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Trainer:
         progress: Callable[[int], Progress | None] = lambda epochs: None,
         notice: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        keep_freed_memory()  # each step takes the memory of the one before, also where Dask would have it given back
+        keep_freed_memory()  # each step reuses the memory of the last, even if Dask's settings would return it
         dataset = open_dataset(settings.images, image_size=settings.image_size)
         self._recipe, self._recipe_name = recipe_of(settings, dataset), settings.recipe
         self._space, self._init, self._seed = space, init, seed
@@ -101,7 +101,7 @@ class Trainer:
             test = np.arange(len(dataset.test))
             self._test = self._load(dataset.test.images(test), dataset.test.labels, test)
         self._classes = dataset.classes
-        #: Called with each architecture that is trained, the epochs, the network and the result, before it is kept.
+        #: Called with each trained architecture, the epochs, the network and the result, before it is stored.
         self.on_trained: Callable[[str, int, nn.Module, TrainingResult], None] | None = None
         self._memory = (
             None if store is None else Memory(self._trainings(store, dataset, pixels), self._made, self._count)
@@ -113,7 +113,7 @@ class Trainer:
         return torch.from_numpy(pixels[indices]).to(self._device), torch.from_numpy(labels[indices]).to(self._device)
 
     def _trainings(self, store: Store, dataset: ImageDataset, pixels: NDArray[np.uint8]) -> Trainings:
-        """The trainings in `store` on the scale of these: all that determines them, the epochs apart."""
+        """Return the trainings in `store` on this scale: everything that determines them except the epochs."""
         content = blake2b(pixels.tobytes(), digest_size=16)
         content.update(dataset.train.labels.tobytes())
         for part in self._test or ():
@@ -130,7 +130,7 @@ class Trainer:
             "recipe": recipe,
             "version": _VERSION,
         }
-        if self._init != "torch":  # named as before there was a choice
+        if self._init != "torch":  # the default is left out, which keeps the names of earlier trainings
             scale["init"] = self._init
         exact = {"device": self._device.type, "threads": self._threads if self._device.type == "cpu" else None}
         exact |= {"mixed": True} if mixed else {}
@@ -144,7 +144,7 @@ class Trainer:
         )
 
     def _built(self, arch: str) -> nn.Module:
-        """The initialised network of `arch`, with what the recipe asks of it."""
+        """Return the initialised network of `arch` with the parts that the recipe requires."""
         recipe, size = self._recipe, self._network
         if (recipe.drop_path or recipe.auxiliary) and hasattr(self._space, "evaluation_network"):
             network: nn.Module = self._space.evaluation_network(
@@ -158,9 +158,9 @@ class Trainer:
         return sum(p.numel() for p in self._built(arch).parameters() if p.requires_grad)
 
     def size(self, archs: Sequence[str]) -> TrainingSize:
-        """The size of a training of one of `archs`. Raises `UsageError` where its network does not take the images."""
+        """Return the size of a training of one of `archs`. Raises `UsageError` if its network rejects the images."""
         counts = [self._count(arch) for arch in archs]
-        with torch.inference_mode():  # before anything is stored
+        with torch.inference_mode():  # fails here, before anything is stored
             self._built(archs[0]).eval()(torch.zeros(2, 3, self._image_size, self._image_size))
         return TrainingSize(
             space=self._space.name,
@@ -179,7 +179,7 @@ class Trainer:
         )
 
     def estimate(self, archs: Sequence[str]) -> TrainingEstimate:
-        """Time and memory of a training of each of `archs`, the smallest first, from one step of each."""
+        """Estimate time and memory of a training of each of `archs`, the smallest first, from one step of each."""
         measured = self._recipe.epochs * len(self._valid[0] if self._valid else ())
         measured += len(self._test[0] if self._test else ())
         with torch_threads(self._threads):
@@ -194,9 +194,9 @@ class Trainer:
             )
 
     def train(self, arch: str, epochs: int | None = None) -> TrainingResult:
-        """Train `arch` from its initialisation, for `epochs` instead of the recipe's where given, and measure it.
+        """Train `arch` from its initialisation, for `epochs` (by default the recipe's), and evaluate it.
 
-        What the store has is not trained again. Raises `UsageError`, or `DivergedError`.
+        Stored trainings are not repeated. Raises `UsageError`, or `DivergedError`.
         """
         epochs = self._recipe.epochs if epochs is None else epochs
         return self._made(arch, epochs, None) if self._memory is None else self._memory.train(arch, epochs)
@@ -221,28 +221,28 @@ class Trainer:
         return result
 
     def train_again(self, arch: str, epochs: int) -> None:
-        """Train `arch` for its weights, which `on_trained` gets, and keep the result where the store has none."""
+        """Train `arch` for its weights, which go to `on_trained`, and store the result if it is new."""
         if self._memory is None:
             self._made(arch, epochs, None)
         else:
             self._memory.train_again(arch, epochs)
 
     def forget_state(self, arch: str, epochs: int) -> None:
-        """Remove the checkpoint of a training that is done, where a killed process has left it."""
+        """Remove the checkpoint of a finished training, if a killed process has left it."""
         if self._memory is not None:
             self._memory.trainings.forget_state(arch, epochs)
 
     @property
     def epochs(self) -> int:
-        """The length of a training."""
+        """The number of epochs of a training."""
         return self._recipe.epochs
 
     def identity(self, arch: str, epochs: int) -> str:
-        """The name of a training in the store, the same for the same training; empty without a store."""
+        """Return a name for a training that is the same for equal trainings; empty without a store."""
         return "" if self._memory is None else self._memory.trainings.identity(arch, epochs)
 
     def described(self, epochs: int) -> dict[str, Any]:
-        """What a model folder says of these trainings, as `hnas.pipeline.models.folder.save_model` takes it."""
+        """Return these trainings' arguments for `hnas.pipeline.models.folder.save_model`."""
         recipe = {"name": self._recipe_name, **asdict(replace(self._recipe, epochs=epochs))}
         size = {name: self._network[name] for name in ("channels", "cells")}
         return {
@@ -251,12 +251,12 @@ class Trainer:
         }  # fmt: skip
 
     def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
-        """The validation accuracy of `arch` in percent, and the seconds of its training."""
+        """Return the validation accuracy of `arch` in percent, and the seconds of its training."""
         chance = 100 / self._network["classes"]
         if self._alike and self._memory is not None:
-            found = self._memory.trainings.alike(arch, self._recipe.epochs if epochs is None else epochs)
-            if found is not None:
-                return Evaluation(chance if found[0] is None else found[0], found[1])
+            stored = self._memory.trainings.alike(arch, self._recipe.epochs if epochs is None else epochs)
+            if stored is not None:
+                return Evaluation(chance if stored[0] is None else stored[0], stored[1])
         try:
             result = self.train(arch, epochs)
         except DivergedError as error:
@@ -265,7 +265,7 @@ class Trainer:
         return Evaluation(result.valid_accuracy, result.seconds)
 
     def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
-        """See `hnas.optim.evaluations.Continuing`; without a store the architecture is trained anew."""
+        """See `hnas.optim.evaluations.Continuing`; without a store, the architecture is trained from scratch."""
         if self._memory is None:
             return self(arch, epochs)
         try:
@@ -278,20 +278,20 @@ class Trainer:
 
     def _diverged(self, arch: str, error: DivergedError, since: int = 0) -> Evaluation:
         chance = 100 / self._network["classes"]
-        self._notice(f"{arch}: {error}; its performance is taken for chance, {chance:.2f} %")
+        self._notice(f"{arch}: {error}; its performance counts as chance, {chance:.2f} %")
         before = error.curve[:since]
         return Evaluation(chance, error.seconds - (before[-1].seconds if before else 0.0))
 
     @property
     def signal(self) -> Signal | None:
-        """The test accuracies of these trainings in the store, or None where there are none."""
+        """The signal of these trainings' test accuracies in the store, or None."""
         if self._memory is None or self._test is None:
             return None
         trainings = self._memory.trainings
         return Signal("test_accuracy", trainings.source, trainings.dataset, self._recipe.epochs)
 
     def reported(self, query: Query) -> tuple[Signal, float] | None:
-        """What is reported of the training that `query` made or found, and its value in percent; None without one."""
+        """Return the signal and test accuracy, in percent, of the training behind `query`; None if there is none."""
         if self._memory is None or self.signal is None:
             return None
         signal = replace(self.signal, epochs=query.epochs or self._recipe.epochs)
@@ -300,9 +300,9 @@ class Trainer:
 
 
 def recipe_of(settings: TrainingSettings, dataset: ImageDataset) -> Recipe:
-    """The recipe that `settings` ask for; images are mirrored where that is not asked for and keeps their class.
+    """Return the recipe in `settings`; unless specified, images are flipped if that preserves their class.
 
-    Raises `UsageError` where its cutout leaves nothing of an image.
+    Raises `UsageError` if its cutout leaves nothing of an image.
     """
     options: dict[str, object] = {"epochs": settings.epochs, "batch_size": settings.batch_size, "lr": settings.lr}
     recipe = recipe_named(settings.recipe, options | settings.options)

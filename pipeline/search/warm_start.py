@@ -1,4 +1,4 @@
-"""`--warm-start`: known performances, of a store's accuracies or a CSV file, for the beginning of a search."""
+"""`--warm-start`: known performances from a store's accuracies or a CSV file for the beginning of a search."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _FORM = "give SOURCE, SOURCE:DATASET or SOURCE:DATASET:EPOCHS of the store's acc
 def read_warm_start(
     connection: duckdb.DuckDBPyConnection, space: str, dataset: str, given: Sequence[str]
 ) -> tuple[WarmStart, dict[str, float]]:
-    """What `given` texts know of architectures of `space`, each a source of the store or the path of a CSV file.
+    """Return the known performances of architectures of `space` from `given` texts: stored sources or CSV files.
 
-    A source without a data set is that of `dataset`. Of several, an architecture's value is its mean normal score.
-    Raises `UsageError` where a source or a file does not have any.
+    A source without a data set refers to `dataset`. With several texts, an architecture's value is its mean normal
+    score. Raises `UsageError` if a source or file has no values.
     """
     names, tables = zip(*(_read(connection, space, dataset, text) for text in given), strict=True)
     known = tables[0] if len(tables) == 1 else _mean_scores(tables)
@@ -42,7 +42,7 @@ def _mean_scores(tables: Sequence[dict[str, float]]) -> dict[str, float]:
     for table in tables:
         for arch, score in zip(table, normal_scores(list(table.values())).tolist(), strict=True):
             scores.setdefault(arch, []).append(score)
-    return {arch: float(np.mean(found)) for arch, found in scores.items()}
+    return {arch: float(np.mean(values)) for arch, values in scores.items()}
 
 
 def _read(connection: duckdb.DuckDBPyConnection, space: str, dataset: str, text: str) -> tuple[str, dict[str, float]]:
@@ -50,11 +50,11 @@ def _read(connection: duckdb.DuckDBPyConnection, space: str, dataset: str, text:
         return printable(Path(text).name), _of_file(space, Path(text))
     source, *rest = text.split(":")
     if not source or len(rest) > 2 or not all(rest):
-        raise UsageError(f"--warm-start {text!r:.200} cannot be; {_FORM}")
+        raise UsageError(f"--warm-start {text!r:.200} is not valid; {_FORM}")
     epochs = None
     if len(rest) == 2:
         if not rest[1].isascii() or not rest[1].isdigit():
-            raise UsageError(f"--warm-start {text!r:.200} has {rest[1]!r:.50} for its epochs; {_FORM}")
+            raise UsageError(f"--warm-start {text!r:.200} has the invalid number of epochs {rest[1]!r:.50}; {_FORM}")
         epochs = min(int(rest[1]), 2**31 - 1)
     on = canonical_dataset(rest[0] if rest else dataset)
     signal = choose_signal(connection, space, on, source=source, epochs=epochs)
@@ -64,7 +64,7 @@ def _read(connection: duckdb.DuckDBPyConnection, space: str, dataset: str, text:
 
 
 def _of_file(space: str, path: Path) -> dict[str, float]:
-    """The rows of a CSV file with the columns arch and performance."""
+    """Return the rows of a CSV file with the columns arch and performance."""
     regular_file(path, "a CSV file with the columns arch,performance")
     known: dict[str, float] = {}
     try:
@@ -79,12 +79,12 @@ def _of_file(space: str, path: Path) -> dict[str, float]:
                 except UsageError as error:
                     raise UsageError(f"{where}: {error}") from error
                 if arch in known:
-                    raise UsageError(f"{where} has an architecture for the second time; give each once")
+                    raise UsageError(f"{where} repeats an architecture; give each once")
                 known[arch] = _number(row["performance"], where)
     except OSError as error:
         raise UsageError(f"{printable(path)} cannot be read: {error.strerror}; {_FORM}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{printable(path)} is no valid CSV file: {error}") from error
+        raise UsageError(f"{printable(path)} is not valid CSV: {error}") from error
     return known
 
 
@@ -94,5 +94,5 @@ def _number(text: str | None, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{where} has {text!r:.100} for a performance; give a finite number")
+        raise UsageError(f"{where} has the performance {text!r:.100}; it must be a finite number")
     return value

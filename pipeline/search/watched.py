@@ -1,7 +1,7 @@
-"""Run a command, and kill it where the process that asked for it is gone: `python watched.py COMMAND…`.
+"""Runs a command and kills it when the requesting process is gone: `python watched.py COMMAND…`.
 
-Whoever starts this keeps its standard input open for as long as it lives, whatever ends it, and makes it the leader of
-a group of processes, which is what is killed. It ends as the command ends, by the same status or signal.
+The requesting process keeps this one's standard input open while it lives, and makes it the leader of a process group,
+which is killed as a whole. This process ends as the command does, with the same status or signal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 
 def main(words: list[str]) -> None:
     """Run `words` without input until they end."""
-    # Their own answer to a friendly word counts.
+    # Ignore SIGTERM here, so that the command's own reaction to it counts.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     nothing = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     try:

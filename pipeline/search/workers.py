@@ -1,4 +1,4 @@
-"""Evaluations of a search in worker processes on Dask: several trainings at a time, each as this process makes it."""
+"""Evaluations of a search in Dask workers: several trainings at a time, each identical to one in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hnas.spaces import search_spaces
 from hnas.threads import wait_without_spinning
 
 if TYPE_CHECKING:
-    # It loads torch, which this process may do without.
+    # It loads torch, which this process may not need.
     from hnas.pipeline.search.training import Trainer
 
 # Seconds between two reports of a training.
@@ -33,10 +33,10 @@ _NO_CERTIFICATES = Certificates()
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where evaluations are made: `scheduler` is the address of a cluster that exists, else there are local workers.
+    """Where evaluations run: on the existing cluster at the address `scheduler`, or on local workers.
 
-    `show` is called with what trainings report: their `arch`, `epochs`, `done` of `total` steps and `loss`; `notice`
-    with sentences.
+    `show` receives the reports of trainings: their `arch`, `epochs`, `done` of `total` steps and `loss`. `notice`
+    receives sentences.
     """
 
     scheduler: str | None = None
@@ -55,10 +55,10 @@ class Cluster:
     def executor(
         self, oracle: Oracle, store: Store, settings: SearchSettings, size: tuple[int, int, str] | None
     ) -> Iterator[tuple[Executor, Oracle]]:
-        """An executor for `settings.parallel` evaluations at a time, and the `oracle` as it is to be called there.
+        """Yield an executor for `settings.parallel` evaluations at a time, and the `oracle` to call there.
 
-        Where evaluations are trainings, `size` has the channels, cells and initialisation of the run's networks. Each
-        worker then has a trainer of its own, made once.
+        If evaluations are trainings, `size` has the channels, cells and initialisation of the run's networks. Each
+        worker then creates its own trainer once.
         """
         topic = f"hnas-{uuid.uuid4().hex[:10]}"
         if size is not None:
@@ -75,13 +75,13 @@ class Cluster:
             yield executor, oracle
 
 
-# A worker of a cluster may have several threads, and a training has as many as it was asked for.
+# A worker of a cluster may have several threads, but each training uses as many threads as requested.
 _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
 class RemoteTrainer:
-    """The oracle that trains, in whatever process it is called: what a `Trainer` is made of."""
+    """The training oracle for any process: the arguments of a `Trainer`."""
 
     store: str
     settings: str
@@ -110,7 +110,7 @@ class RemoteTrainer:
 
 
 class _Reported:
-    """Reports the progress of one training after another."""
+    """Reports the progress of consecutive trainings."""
 
     def __init__(self, topic: str) -> None:
         self._topic, self.arch = topic, ""
@@ -135,7 +135,7 @@ class _Reported:
 
 @lru_cache(maxsize=1)
 def _trainer(job: RemoteTrainer) -> tuple[Trainer, _Reported]:
-    """The trainer of a search, made once in this process."""
+    """Return the trainer of a search, created once in this process."""
     from hnas.pipeline.search.training import Trainer
 
     settings = SearchSettings.from_dict(json.loads(job.settings))

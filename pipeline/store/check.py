@@ -1,7 +1,7 @@
-"""`hnas check`: read all of a store, and say what is damaged and what mends it.
+"""`hnas check`: reads a whole store, and reports what is damaged and how to repair it.
 
-Commands verify only the files that they come to. This reads every file and chunk, and compares what is told twice:
-names with content, rows of `metrics` with each other, eigenvalues with `trace`.
+Other commands verify only the files that they read. This one reads every file and chunk, and compares redundant
+information: names with content, rows of `metrics` with each other, eigenvalues with `trace`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from hnas.pipeline.store.warm_starts import read_known
 
 _RECOMPUTE = "the same `hnas precompute` computes it again"
 _REMOVE = "restore the run, or remove it and precompute it again"
-# Θ₀'s trace and its eigenvalues' sum differ by rounding in float64.
+# Θ₀'s trace and the sum of its eigenvalues agree up to float64 rounding.
 _CLOSE = 1e-9
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something damaged: where, how that shows, and what mends it."""
+    """A damaged place: its path, the evidence, and how to repair it."""
 
     path: str
     what: str
@@ -53,8 +53,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a check found: the files it read, how many of them have no checksum, the damage, and remarks about the
-    rest."""
+    """The result of a check: the number of files read and of those without a checksum, the damage, and remarks."""
 
     files: int = 0
     unsealed: int = 0
@@ -63,7 +62,7 @@ class Report:
 
 
 def check_store(store: Store) -> Report:
-    """Read everything in `store`. Raises `HnasError` where it is no store, or of another version."""
+    """Read everything in `store`. Raises `HnasError` if it is not a store, or has another version."""
     store.check_version()
     report = Report()
     _check_places(store, report)
@@ -72,11 +71,11 @@ def check_store(store: Store) -> Report:
             _read(store, report, "architectures", space, name)
     for run in runs_of(store):
         _check_run(report, run)
-    with _found(report, store.path("imports"), "import its file again, or `hnas rm` the source"):
+    with _damage(report, store.path("imports"), "import its file again, or `hnas rm` the source"):
         for listed in imported_files(store).values():
             for file in listed:
                 _read(store, report, *file.parts)
-    with _found(report, store.path("searches"), mend_of("searches")):
+    with _damage(report, store.path("searches"), mend_of("searches")):
         search_records(store)
     for search in store.folders("searches"):
         _check_warm_start(store, report, "searches", search, "search.json")
@@ -86,36 +85,36 @@ def check_store(store: Store) -> Report:
     _check_comparisons(store, report)
     _check_trainings(store, report)
     for model in store.folders("models"):
-        with _found(report, store.path("models", model), "save the model again, or `hnas rm` it"):
+        with _damage(report, store.path("models", model), "save the model again, or `hnas rm` it"):
             report.files += 2
-            told = store.read_json("models", model, "model.json").get("weights")
+            recorded = store.read_json("models", model, "model.json").get("weights")
             weights = store.read_bytes("models", model, "weights.safetensors")
-            if told != {"bytes": len(weights), "sha256": sha256(weights).hexdigest()}:
-                raise HnasError("its weights are not those of its record")
+            if recorded != {"bytes": len(weights), "sha256": sha256(weights).hexdigest()}:
+                raise HnasError("its weights do not match its record")
     for name in store.folders(SUPERNETS):
         report.files += 2
-        with _found(report, store.path(SUPERNETS, name, SUPERNET), "restore it, or `hnas rm` the supernet"):
+        with _damage(report, store.path(SUPERNETS, name, SUPERNET), "restore it, or `hnas rm` the supernet"):
             store.read_json(SUPERNETS, name, SUPERNET)
         if store.exists(SUPERNETS, name, STATE) and StoredState(store, SUPERNETS, name, STATE).read() is None:
             place = store.path(SUPERNETS, name, STATE)
-            report.damaged.append(Finding(place, "it is damaged", "the same search begins it anew"))
+            report.damaged.append(Finding(place, "it is damaged", "the same search starts it anew"))
     return report
 
 
 def _check_trainings(store: Store, report: Report) -> None:
     for source in trained_sources(store):
         report.files += 1
-        with _found(
+        with _damage(
             report, store.path(TRAININGS, source, SETTINGS), "restore it; its trainings can be read without it"
         ):
             store.read_json(TRAININGS, source, SETTINGS)
         for name in stopped(store, source):
             place = store.path(TRAININGS, source, name)
-            report.remarks.append(f"{place} is an unfinished training; the same command goes on with it")
+            report.remarks.append(f"{place} is an unfinished training; the same command resumes it")
 
 
 def _check_comparisons(store: Store, report: Report) -> None:
-    with _found(report, store.path(COMPARISONS), mend_of(COMPARISONS)):
+    with _damage(report, store.path(COMPARISONS), mend_of(COMPARISONS)):
         comparison_records(store)
     for name in store.folders(COMPARISONS):
         _check_warm_start(store, report, COMPARISONS, name, COMPARISON)
@@ -133,21 +132,21 @@ def _check_comparisons(store: Store, report: Report) -> None:
 
 
 def _check_warm_start(store: Store, report: Report, folder: str, name: str, record: str) -> None:
-    """The known performances of a search or a comparison: there where its record has their digest, and those."""
-    with suppress(HnasError):  # told of the record itself
+    """Check the known performances of a search or comparison against the digest in its record."""
+    with suppress(HnasError):  # damage of the record itself is reported elsewhere
         content = store.read_json(folder, name, record)
         methods = content.get("methods")
         settings = methods[0] if isinstance(methods, list) and methods else content.get("settings")
         warm = settings.get("warm") if isinstance(settings, dict) else None
         if isinstance(warm, dict):
             report.files += 1
-            with _found(report, store.path(folder, name, WARM), "restore it, or remove the search"):
+            with _damage(report, store.path(folder, name, WARM), "restore it, or remove the search"):
                 read_known(store, str(warm.get("digest")), folder, name)
 
 
 @contextmanager
-def _found(report: Report, path: str, mend: str) -> Iterator[None]:
-    """Note an error as damage."""
+def _damage(report: Report, path: str, mend: str) -> Iterator[None]:
+    """Record an error as damage."""
     try:
         yield
     except HnasError as error:
@@ -155,13 +154,13 @@ def _found(report: Report, path: str, mend: str) -> Iterator[None]:
 
 
 def _finding(error: HnasError, path: str, mend: str) -> Finding:
-    """The sentence that an error is names the place, and often the mend."""
+    """Convert an error, whose sentence names the place and often the repair, to a finding."""
     what, _, own = str(error).partition("; ")
     return Finding(path, what.removeprefix(path).strip().removeprefix("cannot be read: "), own or mend)
 
 
 def _read(store: Store, report: Report, *parts: str) -> pa.Table | None:
-    """A whole Parquet file, or None where it is damaged."""
+    """Read a whole Parquet file; None if it is damaged."""
     report.files += 1
     try:
         table, sealed = store.read_checked(*parts)
@@ -179,21 +178,21 @@ def _check_run(report: Report, run: Run) -> None:
         report.damaged.append(Finding(path, "it has no run.json", f"{_RECOMPUTE}, or remove the folder"))
         return
     scores: list[ScoreColumns] = []
-    with _found(report, run.path(RECORD), _REMOVE):
+    with _damage(report, run.path(RECORD), _REMOVE):
         (record,) = run_records([run])
         scores = record["scores"]
         if run.exists("batch.npz"):
             report.files += 1
-            with _found(report, run.path("batch.npz"), _RECOMPUTE):
+            with _damage(report, run.path("batch.npz"), _RECOMPUTE):
                 run.batch(record["settings"]["batch"])
     requested = _rows(report, run, "requests")
     measured = _rows(report, run, "metrics")
     if requested is not None:
-        wanted = set(requested["canonical"].to_pylist())
-        done = wanted & set(measured["canonical"].to_pylist()) if measured is not None else set()
-        if len(done) < len(wanted):
+        expected = set(requested["canonical"].to_pylist())
+        done = expected & set(measured["canonical"].to_pylist()) if measured is not None else set()
+        if len(done) < len(expected):
             report.remarks.append(
-                f"run {run.name} is unfinished: {len(done):,} of {len(wanted):,} classes are computed; the same "
+                f"run {run.name} is unfinished: {len(done):,} of {len(expected):,} classes are computed; the same "
                 "`hnas precompute` finishes it"
             )
     if measured is not None:
@@ -203,10 +202,10 @@ def _check_run(report: Report, run: Run) -> None:
 
 
 def _check_scores(report: Report, run: Run, scores: list[ScoreColumns], requested: pa.Table | None) -> None:
-    """That each class has a score once, and whether those that were asked for are all there."""
+    """Check that each class has each score only once, and whether the requested scores are complete."""
     if run.exists(FURTHER):
         report.files += 1
-        with _found(report, run.path(FURTHER), _RECOMPUTE):
+        with _damage(report, run.path(FURTHER), _RECOMPUTE):
             run.images(FURTHER, str(run.read_record().get("further")))
     counts: Counter[tuple[str, str]] = Counter()
     for name in run.store.files(*run.place(SCORES)):
@@ -216,12 +215,12 @@ def _check_scores(report: Report, run: Run, scores: list[ScoreColumns], requeste
     if again := sum(count > 1 for count in counts.values()):
         what = f"{again:,} scores of classes are in more than one part"
         report.damaged.append(Finding(run.path(SCORES), what, "delete one of the parts"))
-    wanted = set() if requested is None else set(requested["canonical"].to_pylist())
+    expected = set() if requested is None else set(requested["canonical"].to_pylist())
     for score in scores:
-        done = sum((score.key, canonical) in counts for canonical in wanted)
-        if done < len(wanted):
+        done = sum((score.key, canonical) in counts for canonical in expected)
+        if done < len(expected):
             report.remarks.append(
-                f"the score {score.name} of run {run.name} is unfinished: {done:,} of {len(wanted):,} classes are "
+                f"the score {score.name} of run {run.name} is unfinished: {done:,} of {len(expected):,} classes are "
                 f"computed; `hnas precompute` with --scores {score.name} finishes it"
             )
 
@@ -245,7 +244,7 @@ def _check_counts(report: Report, path: str, measured: pa.Table) -> None:
 def _check_spectra(report: Report, run: Run, measured: pa.Table) -> None:
     arrays = run.ntk
     rows = measured["ntk_row"].to_numpy()
-    with _found(report, arrays.path, _REMOVE):
+    with _damage(report, arrays.path, _REMOVE):
         for block in arrays.lost(rows.tolist()):
             report.damaged.append(
                 Finding(arrays.path, f"the eigenvalues of rows {block.start} to {block.stop - 1} are gone", _RECOMPUTE)
@@ -262,7 +261,7 @@ def _check_spectra(report: Report, run: Run, measured: pa.Table) -> None:
 
 
 def _compare(report: Report, arrays: NTKArrays, measured: pa.Table) -> None:
-    """trace = √(Σ λ / m), eq. (4), of what is stored in two places."""
+    """Check trace = √(Σ λ / m), eq. (4), between the stored values of both sides."""
     rows, trace = measured["ntk_row"].to_numpy(), measured["trace"].to_numpy()
     finite = np.array(measured["status"].to_pylist()) != "nonfinite"
     eigenvalues = arrays.read()[rows]
@@ -274,7 +273,7 @@ def _compare(report: Report, arrays: NTKArrays, measured: pa.Table) -> None:
 
 
 def _check_places(store: Store, report: Report) -> None:
-    """Links, files that are none, and what killed commands left."""
+    """Look for links, irregular files, and leftovers of killed commands."""
     if not store.local:
         return
     for folder, folders, files in os.walk(store.root):
@@ -282,13 +281,13 @@ def _check_places(store: Store, report: Report) -> None:
             place = Path(folder) / name
             if place.is_symlink():
                 report.damaged.append(
-                    Finding(str(place), "it is a symbolic link", "put what it points to in its place, or remove it")
+                    Finding(str(place), "it is a symbolic link", "replace it by its target, or remove it")
                 )
             elif not (place.is_file() or place.is_dir()):
                 report.damaged.append(Finding(str(place), "it is neither a file nor a folder", "remove it"))
             elif name.endswith(".partial") and place.parts[-3] == COMPARISONS:
-                report.remarks.append(f"{place} is an unfinished search; the same `hnas compare` goes on with it")
+                report.remarks.append(f"{place} is an unfinished search; the same `hnas compare` resumes it")
             elif name.endswith((".part", ".partial")):
-                report.remarks.append(f"{place} is what a killed command left; nothing reads it")
+                report.remarks.append(f"{place} is a leftover of a killed command; nothing reads it")
             elif name.startswith(".") and name != ".lock":
-                report.remarks.append(f"{place} is not the store's; nothing reads it")
+                report.remarks.append(f"{place} does not belong to the store; nothing reads it")

@@ -1,12 +1,12 @@
-"""The `precompute` commands that work on one run at once, as each other and their workers see them.
+"""The `precompute` commands working on one run, as seen by each other and by their workers.
 
-runs/<run>/.lock                     held for moments: while a chunk is claimed or stored, or `run.json` changes
-runs/<run>/drivers/<token>.lock      held by a command as long as it lives; the system frees it when its process dies
-runs/<run>/drivers/<token>.claims    its claims, a line of JSON each, and a line for each of them that is done
-runs/<run>/drivers/<token>.revoked   the same after its end: workers that outlive it store nothing more
+runs/<run>/.lock                     held briefly: while a chunk is claimed or stored, or `run.json` changes
+runs/<run>/drivers/<token>.lock      held by a live command; the system releases it when the process dies
+runs/<run>/drivers/<token>.claims    its claims, one JSON line each, and one line for each claim that is done
+runs/<run>/drivers/<token>.revoked   the same file after the command has ended: its workers must store nothing more
 
-An object store has neither locks nor files that grow. There the newest command revokes all others, and no claims are
-written: one command at a time is up to the user.
+An object store has neither locks nor appendable files. There the newest command revokes all others and no claims are
+written; the user must run one command at a time.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _CLAIMS, _REVOKED, _LOCK = ".claims", ".revoked", ".lock"
 
 @contextmanager
 def standing(run: Run, token: str) -> Iterator[bool]:
-    """Whether the claims of the command `token` stand; nobody can revoke them within. Without a token they do."""
+    """Yield whether the claims of the command `token` are valid, and keep them so. Always true without a token."""
     if not token:
         yield True
         return
-    if not run.exists(_FOLDER, token + _CLAIMS):  # nor is there a run to lock where the store is gone
+    if not run.exists(_FOLDER, token + _CLAIMS):  # also if the store is gone, where there is no run to lock
         yield False
         return
     with run.locked():
@@ -40,14 +40,14 @@ def standing(run: Run, token: str) -> Iterator[bool]:
 
 
 class Log:
-    """The claims that a command wrote, read as they come."""
+    """The claims that a command has written, read incrementally."""
 
     def __init__(self) -> None:
         self.open: dict[str, Part] = {}
         self._read = 0
 
     def news(self, path: str) -> tuple[list[Part], list[Part]]:
-        """The claims in `path` since the last call, and those that were done since; a line cut short is not read."""
+        """Return the claims in `path` since the last call, and those done since; ignores an incomplete last line."""
         with Path(path).open("rb") as file:
             file.seek(self._read)
             text = file.read()
@@ -70,7 +70,7 @@ class Log:
 
 
 class Drivers:
-    """The commands on one run, seen by one of them, which `token` names. All but `done` under the lock of the run."""
+    """The commands on one run, seen by the command `token`. All methods except `done` require the run's lock."""
 
     def __init__(self, run: Run) -> None:
         self.token = uuid.uuid4().hex
@@ -81,7 +81,7 @@ class Drivers:
         return self._run.path(_FOLDER, *name)
 
     def join(self) -> None:
-        """Let the others know of this command."""
+        """Announce this command to the others."""
         if not self._store.local:
             for name in self._store.names(*self._run.place(_FOLDER)):
                 self._store.fs.rm_file(self._path(name))
@@ -92,7 +92,7 @@ class Drivers:
                 self._lock.acquire()
 
     def others(self) -> tuple[list[str], list[str]]:
-        """The tokens of the other commands that live and of those that ended, which stay so."""
+        """Return the tokens of the other live commands, and of those that have ended; the latter never change back."""
         names = self._store.names(*self._run.place(_FOLDER)) if self._store.local else []
         tokens = [name.removesuffix(_CLAIMS) for name in names if name.endswith(_CLAIMS)]
         dead = [token for token in tokens if token != self.token and not self._lives(token)]
@@ -114,15 +114,15 @@ class Drivers:
         Path(self._path(token + _CLAIMS)).rename(self._path(token + _REVOKED))
 
     def stands(self) -> bool:
-        """Whether nobody took this command for dead, or, on an object store, began after it."""
+        """Return whether no command has taken this one for dead, or on an object store started after it."""
         return self._run.exists(_FOLDER, self.token + _CLAIMS)
 
     def log_of(self, token: str, *, ended: bool) -> str:
-        """Where the claims of another command are."""
+        """Return the path of another command's claims."""
         return self._path(token + (_REVOKED if ended else _CLAIMS))
 
     def claim(self, claims: list[Part]) -> None:
-        """Write down claims of this command."""
+        """Write claims of this command to its log."""
         self._append(
             [
                 {"part": claim.name, "row": claim.row, "classes": claim.classes}
@@ -132,7 +132,7 @@ class Drivers:
         )
 
     def done(self, parts: list[str]) -> None:
-        """Write down that the chunks of these parts are stored, unless another command took this one for dead."""
+        """Log that the chunks of these parts are stored, unless another command has taken this one for dead."""
         if parts and self._store.local and self.stands():
             self._append([{"done": part} for part in parts])
 
@@ -144,7 +144,7 @@ class Drivers:
                 file.write(lines.encode())
 
     def leave(self) -> None:
-        """Revoke this command's own claims: workers that outlive it store nothing more."""
+        """Revoke this command's own claims, so that workers that outlive it store nothing more."""
         if not self._store.local:
             if self.stands():
                 self._store.fs.rm_file(self._path(self.token + _CLAIMS))
@@ -155,18 +155,18 @@ class Drivers:
         Path(self._path(self.token + _LOCK)).unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Remove what commands that ended left, where none lives."""
+        """Remove the files of ended commands when none is alive."""
         folder = Path(self._path())
         if self._store.local and folder.is_dir() and not folder.is_symlink():
             for name in self._store.names(*self._run.place(_FOLDER)):
                 if name.endswith((_CLAIMS, _REVOKED, _LOCK)):
                     (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # something else lies in it
+            with suppress(OSError):  # the folder holds something else
                 folder.rmdir()
 
 
 def sweep_drivers(run: Run) -> None:
-    """Remove what commands that were killed left on a run, unless one is at work on it."""
+    """Remove the files of killed commands from a run, unless a command is working on it."""
     if run.store.local and run.exists(_FOLDER):
         with run.locked():
             drivers = Drivers(run)
@@ -175,19 +175,18 @@ def sweep_drivers(run: Run) -> None:
 
 
 def logged(run: Run) -> dict[str, Part]:
-    """The claims on a run's metrics that were written down, by their parts: what a part holds without opening it.
+    """Return the logged claims on a run's metrics by part: the content of a part without opening it.
 
-    A part that was claimed for other rows again, by a command that died or after it, is left out: one of them was
-    stored.
+    A part that was claimed twice with different rows is omitted, because the log does not say which ones were stored.
     """
-    found: dict[str, Part] = {}
+    claims: dict[str, Part] = {}
     ambiguous: set[str] = set()
     for name in run.store.names(*run.place(_FOLDER)) if run.store.local else []:
         if name.endswith((_CLAIMS, _REVOKED)):
             try:
                 claimed, _ = Log().news(run.path(_FOLDER, name))
-            except FileNotFoundError:  # its command has just ended: what it stored can be opened
+            except FileNotFoundError:  # the command has just ended; its stored parts can be opened
                 continue
             claimed = [claim for claim in claimed if claim.row >= 0]
-            ambiguous |= {claim.name for claim in claimed if found.setdefault(claim.name, claim).row != claim.row}
-    return {part: claim for part, claim in found.items() if part not in ambiguous}
+            ambiguous |= {claim.name for claim in claimed if claims.setdefault(claim.name, claim).row != claim.row}
+    return {part: claim for part, claim in claims.items() if part not in ambiguous}

@@ -1,11 +1,11 @@
-"""The comparisons of a store: many searches in few files.
+"""The comparisons of a store: many searches in a few files.
 
-comparisons/<id>/comparison.json                    settings: methods, seeds, what guides them; the parts made
-comparisons/<id>/<k>-<first>-<last>.parquet         the queries of the method k (from 0) with the seeds first to last
-comparisons/<id>/<k>-<seed>-<seed>.partial          the same of one search whose trainings are not all done
+comparisons/<id>/comparison.json                    settings: methods, seeds, signals; the finished parts
+comparisons/<id>/<k>-<first>-<last>.parquet         the queries of method k (from 0) with the seeds first to last
+comparisons/<id>/<k>-<seed>-<seed>.partial          the queries of one search with unfinished trainings
 
-The id is a digest of the settings, so that the same request finds what an earlier one stored. A search of a comparison
-is called `<id>-<k>-<seed>`.
+The id is a digest of the settings, so the same request finds the results of an earlier one. A search of a comparison is
+called `<id>-<k>-<seed>`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PART = re.compile(r"(\d+)-(\d+)-(\d+)\.parquet")
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """The searches of the method `k` with the seeds `first` to `last`, all included, which are one file."""
+    """The searches of method `k` with the seeds `first` to `last`, inclusive, stored in one file."""
 
     k: int
     first: int
@@ -35,38 +35,38 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name of its file."""
+        """The name of the file."""
         return f"{self.k}-{self.first}-{self.last}.parquet"
 
     @property
     def partial(self) -> str:
-        """The name of its file as long as it is unfinished."""
+        """The name of the file while it is unfinished."""
         return f"{self.k}-{self.first}-{self.last}.partial"
 
     @property
     def seeds(self) -> range:
-        """The seeds."""
+        """The seeds of the part."""
         return range(self.first, self.last + 1)
 
 
 def comparison_name(settings: dict[str, Any]) -> str:
-    """The name of the comparison with these `settings`, without those that only say how much of it is wanted."""
+    """Return the name of the comparison with these `settings`, which exclude the amount of work requested."""
     return digest(json.dumps(settings, sort_keys=True), size=5)
 
 
 def search_name(comparison: str, k: int, seed: int) -> str:
-    """The name of a search of a comparison."""
+    """Return the name of a search of a comparison."""
     return f"{comparison}-{k}-{seed}"
 
 
 def stored_parts(store: Store, comparison: str) -> list[Part]:
-    """The finished parts of a comparison, in order."""
-    found = (_PART.fullmatch(name) for name in store.files(FOLDER, comparison))
-    return sorted(Part(*map(int, match.groups())) for match in found if match)
+    """Return the finished parts of a comparison, in order."""
+    matches = (_PART.fullmatch(name) for name in store.files(FOLDER, comparison))
+    return sorted(Part(*map(int, match.groups())) for match in matches if match)
 
 
 def lost_parts(store: Store, comparison: str) -> list[str]:
-    """The names of the parts that a comparison once had, by its record, and has not; none where that cannot be read."""
+    """Return the names of the parts that a comparison's record lists but the store lacks; empty if it is unreadable."""
     with suppress(HnasError):
         listed = store.read_json(FOLDER, comparison, RECORD).get("parts")
         if isinstance(listed, list):
@@ -76,13 +76,13 @@ def lost_parts(store: Store, comparison: str) -> list[str]:
 
 
 def missing_parts(stored: Iterable[Part], k: int, seeds: int, block: int) -> Iterator[Part]:
-    """What the method `k` lacks of the seeds below `seeds`: parts of neighbours, none beyond a multiple of `block`."""
+    """Yield parts for the missing seeds of method `k` below `seeds`; no part crosses a multiple of `block`."""
     done = {seed for part in stored if part.k == k for seed in part.seeds}
     first: int | None = None
     for seed in range(seeds + 1):
-        wanted = seed < seeds and seed not in done
-        if first is not None and (not wanted or seed % block == 0):
+        missing = seed < seeds and seed not in done
+        if first is not None and (not missing or seed % block == 0):
             yield Part(k, first, seed - 1)
             first = None
-        if wanted and first is None:
+        if missing and first is None:
             first = seed

@@ -1,4 +1,4 @@
-"""How much each thing in a store takes: what `hnas rm --dry-run` and `hnas info` say of bytes, dates and work on it."""
+"""Size, age and use of each thing in a store, for `hnas rm --dry-run` and `hnas info`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from hnas.pipeline.store.trainings import stopped
 
 @dataclass(frozen=True)
 class Place:
-    """A file or folder of a store: its path below the root, the number of its files, their bytes.
+    """A file or folder of a store: its path below the root, its number of files and bytes.
 
-    `changed` is when the newest was written, in seconds since 1970, 0 where the store does not say; `busy` whether a
-    process on this machine works in it.
+    `changed` is the newest modification time in seconds since 1970, or 0 if the store does not report it. `busy` says
+    whether a process on this machine is working in it.
     """
 
     path: str
@@ -37,7 +37,7 @@ class Place:
 
 
 def footprint(store: Store, kind: str, name: str) -> list[Place]:
-    """Where the thing `name` of `kind` (`source`, or one of `FOLDERS`) lies. Links are not followed."""
+    """Return where `name` of `kind` (`source`, or a key of `FOLDERS`) is stored. Does not follow links."""
     if kind in FOLDERS:
         paths = [f"{FOLDERS[kind]}/{name}"]
     else:
@@ -48,9 +48,9 @@ def footprint(store: Store, kind: str, name: str) -> list[Place]:
 
 
 def sizes(store: Store) -> list[dict[str, Any]]:
-    """By kind and name: files, bytes, when the newest was written (UTC), whether somebody works on it and it is whole.
+    """Return files, bytes, modification time (UTC), use and completeness by kind and name.
 
-    `complete` is None where that takes more than its own files to tell: runs, comparisons, searches with a budget.
+    `complete` is None if the thing's own files do not show it: for runs, comparisons, and searches with a budget.
     """
     rows = []
     for kind, names in held_names(store).items():
@@ -87,22 +87,22 @@ def _complete(store: Store, kind: str, name: str) -> str | None:
 
 
 def footprint_text(described: str, places: list[Place]) -> str:
-    """What removing something would remove."""
+    """Describe what a removal would remove."""
     lines = [f"would be removed: {described}"]
     lines += [f"  {p.path}: {p.files:,} file{'' if p.files == 1 else 's'}, {p.bytes:,} bytes" for p in places]
     return "\n".join([*lines, "nothing was removed"])
 
 
 def place_of(folder: str) -> Place:
-    """A folder of this machine's, wherever it lies."""
+    """Return the size of any folder on this machine."""
     return _summed(folder, list(_files(folder)), folder)
 
 
 def _place(store: Store, path: str) -> Place | None:
     whole = store.path(path)
     if store.local:
-        found = list(_files(whole))
-        return _summed(path, found, whole) if found else None
+        files = list(_files(whole))
+        return _summed(path, files, whole) if files else None
     sizes = [int(about.get("size") or 0) for about in store.fs.find(whole, detail=True).values()]
     return Place(path, len(sizes), sum(sizes), 0.0, False) if sizes else None
 
@@ -114,18 +114,18 @@ def _summed(path: str, files: list[tuple[str, int, float]], whole: str) -> Place
 
 
 def _files(path: str) -> Iterator[tuple[str, int, float]]:
-    """The files at or below `path`, each with its bytes and when it was written."""
+    """Yield the files at or below `path` with their size and modification time."""
     top = Path(path)
     alone = [top] if top.is_file() or top.is_symlink() else []
     below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     for file in alone or below:
-        with suppress(OSError):  # it has gone meanwhile
-            found = file.lstat()
-            yield str(file), found.st_size, found.st_mtime
+        with suppress(OSError):  # the file has just been removed
+            status = file.lstat()
+            yield str(file), status.st_size, status.st_mtime
 
 
 def _is_held(lock: str) -> bool:
-    """Whether a process holds this lock; nothing is written."""
+    """Return whether a process holds this lock, without writing anything."""
     with suppress(OSError):
         if Path(lock).is_symlink():
             return False

@@ -1,4 +1,4 @@
-"""Locks of the store: a file `.lock` in a folder, held for moments, or until a search, comparison or training ends."""
+"""Locks of the store: a file `.lock` in a folder, held briefly or until a search, comparison or training ends."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from filelock import FileLock, Timeout
 from hnas.errors import HnasError
 from hnas.pipeline.store.store import Store
 
-# Seconds between two tries of a lock that somebody else holds.
+# Seconds between two attempts to take a lock held by another process.
 _POLL = 0.005
 
 
 @contextmanager
 def locked(store: Store, *folder: str, name: str = ".lock", busy: str | None = None) -> Iterator[None]:
-    """Hold the lock `name` of a folder of a local store, made where it is missing; an object store has none.
+    """Hold the lock `name` of a folder of a local store, creating it if missing; an object store has no locks.
 
-    Raises `HnasError` where the place cannot be written, or the store was removed meanwhile; with the text `busy` where
-    somebody else holds the lock, which is waited for otherwise.
+    Raises `HnasError` if the folder cannot be written or the store has been removed. If another process holds the lock,
+    raises `HnasError` with the text `busy`, or waits if there is none.
     """
     if not store.local:
         yield
@@ -29,7 +29,7 @@ def locked(store: Store, *folder: str, name: str = ".lock", busy: str | None = N
     store.check_there()
     lock = FileLock(path, poll_interval=_POLL)
     try:
-        # Within: an interrupt may come when the lock is taken and nobody has been told.
+        # Inside the try, because an interrupt may come just after the lock is taken.
         with store.writing(path):
             store.fs.makedirs(store.path(*folder), exist_ok=True)
             try:

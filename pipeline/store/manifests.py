@@ -1,11 +1,12 @@
-"""The imported tables of a store: which files belong to which source.
+"""Manifests of imported tables: they say which files belong to which source.
 
-    imports/<source>.json              the manifest of a source: where it is from, and its files
-    <table>/<source>/<digest>.parquet  its rows, under a digest of what was imported
-    <table>/<kind>/<file>.parquet      what was imported before there were manifests: a source each
+    imports/<source>.json              the manifest of a source: its origin and its files
+    <table>/<source>/<digest>.parquet  its rows, named by a digest of the imported content
+    <table>/<kind>/<file>.parquet      imports from before manifests: one source each
 
-A source is one imported file. Replacing its manifest, one rename, replaces all of its tables at once. A file of that
-name which no manifest lists is left from a stopped import: it is never read, and the next import removes it.
+A source is one imported file. Replacing its manifest by a single rename replaces all its tables atomically. A file with
+such a name that no manifest lists is left over from an interrupted import: it is never read, and the next import
+removes it.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from hnas.pipeline.store.store import Store
 
 FOLDER = "imports"
 TABLES = ("accuracies", "curves", "proxies", "columns")
-# Those that there were before there were manifests.
+# The tables that existed before manifests.
 _OLDER_TABLES = TABLES[:3]
-# The kinds of files before there were manifests, when each had a folder in each table. Later kinds have none.
+# The kinds that existed before manifests, when each had a folder in each table.
 _OLDER_KINDS = ("csv", "parquet", "nasbench101", "nasbench201", "nats-bench", "suite-zero")
-# Kinds whose data sets people have spelled, stored as they were before there was one rule for names.
+# Kinds of files written by people, whose data sets were stored as spelled before names had a canonical form.
 _SPELLED = ("csv", "parquet")
 
-#: Names of sources; those of older imports that share a folder are `<kind>/<file>` besides.
+#: Names of sources. Older imports that share a folder are called `<kind>/<file>`.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
-#: Names of the columns of one's own, of the table `columns`.
+#: Names of user columns, in the table `columns`.
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _OLDER_PATH = re.compile(
     rf"({'|'.join(_OLDER_TABLES)})/({'|'.join(_OLDER_KINDS)})/[A-Za-z0-9_-][A-Za-z0-9._-]*\.parquet"
@@ -39,9 +40,9 @@ _OLDER_PATH = re.compile(
 
 
 class ImportedFile(NamedTuple):
-    """A Parquet file of a source. `parts` lead to it from the root: table, folder, name.
+    """A Parquet file of a source. `parts` is its path from the root: table, folder, name.
 
-    `spelled` says that its data sets are as somebody spelled them.
+    `spelled` means that its data sets are stored as somebody spelled them.
     """
 
     source: str
@@ -51,11 +52,11 @@ class ImportedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `imports/<source>.json` says: the imported file and its rows, and the file and rows of each table.
+    """The content of `imports/<source>.json`: the imported file, its rows, and the file and rows of each table.
 
-    `content` is a digest of what was imported, `datasets` the data sets by space. Of the table `columns` it also names
-    the columns. `replaces` are files of the same import from before there were manifests, below the root: no longer
-    read.
+    `content` is a digest of the imported content, `datasets` lists the data sets by space. The entry of the table
+    `columns` also lists the column names. `replaces` lists files of the same import from before manifests, as paths
+    below the root, which are no longer read.
     """
 
     source: str
@@ -69,28 +70,28 @@ class Manifest:
 
     @property
     def files(self) -> dict[str, tuple[str, str, str]]:
-        """By table, the parts of its file."""
+        """The path parts of the file of each table."""
         return {table: (table, self.source, str(held["file"])) for table, held in self.tables.items()}
 
     @property
     def rows(self) -> dict[str, int]:
-        """By table, the number of its rows."""
+        """The number of rows of each table."""
         return {table: int(held["rows"]) for table, held in self.tables.items()}
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns of one's own that it brings."""
+        """The names of the user columns."""
         return list(self.tables.get("columns", {}).get("columns", []))
 
 
 def manifest_names(store: Store) -> list[str]:
-    """The sources that have a manifest, sorted."""
+    """Return the sources that have a manifest, sorted."""
     stems = (name.removesuffix(".json") for name in store.names(FOLDER) if name.endswith(".json"))
     return sorted(stem for stem in stems if SOURCE_NAME.fullmatch(stem))
 
 
 def read_manifest(store: Store, source: str) -> Manifest:
-    """The manifest of a source. Raises `HnasError` where it is missing or damaged."""
+    """Return the manifest of a source. Raises `HnasError` if it is missing or damaged."""
     content = store.read_json(FOLDER, f"{source}.json")
     if not _is_manifest(content, source):
         raise HnasError(
@@ -129,34 +130,34 @@ def _are_columns(names: Any) -> bool:
 
 
 def imported_columns(store: Store) -> list[tuple[str, str]]:
-    """The columns of one's own as (source, name), sorted, each name once. Raises `HnasError` for a damaged manifest."""
+    """Return the user columns as sorted (source, name) pairs, each name once. Raises `HnasError` for damage."""
     manifests = [read_manifest(store, source) for source in manifest_names(store)]
-    found = {name: manifest.source for manifest in reversed(manifests) for name in manifest.columns}
-    return sorted((source, name) for name, source in found.items())
+    sources = {name: manifest.source for manifest in reversed(manifests) for name in manifest.columns}
+    return sorted((source, name) for name, source in sources.items())
 
 
 def imported_files(store: Store) -> dict[str, list[ImportedFile]]:
-    """By table, the Parquet files of all sources, ordered by source.
+    """Return the Parquet files of all sources by table, ordered by source.
 
-    Raises `HnasError` for a damaged manifest, and for a file that one lists and the store has not.
+    Raises `HnasError` for a damaged manifest, and for a listed file that is missing.
     """
     manifests = [read_manifest(store, source) for source in manifest_names(store)]
-    found = older_files(store, {path for manifest in manifests for path in manifest.replaces})
+    files = older_files(store, {path for manifest in manifests for path in manifest.replaces})
     for manifest in manifests:
         for table, parts in manifest.files.items():
             if not store.exists(*parts):
                 raise HnasError(
-                    f"{store.path(*parts)} is missing, which {FOLDER}/{manifest.source}.json lists; import "
+                    f"{store.path(*parts)} is missing but listed in {FOLDER}/{manifest.source}.json; import "
                     f"{manifest.file} again, or `hnas rm {manifest.source}`"
                 )
-            found[table].append(ImportedFile(manifest.source, parts))
-    return {table: sorted(listed) for table, listed in found.items()}
+            files[table].append(ImportedFile(manifest.source, parts))
+    return {table: sorted(listed) for table, listed in files.items()}
 
 
 def sweep(store: Store, *, source: str | None = None) -> None:
-    """Remove files of imports that no manifest lists: of all sources, or of one. Under the lock of `imports/`.
+    """Remove import files that no manifest lists, of all sources or of one. Requires the lock of `imports/`.
 
-    What cannot be removed stays, and is not read either way.
+    Files that cannot be removed stay; nothing reads them.
     """
     manifests = [read_manifest(store, name) for name in manifest_names(store)]
     listed = {"/".join(parts) for manifest in manifests for parts in manifest.files.values()}
@@ -170,7 +171,7 @@ def sweep(store: Store, *, source: str | None = None) -> None:
 
 
 def remove_file(store: Store, *parts: str) -> None:
-    """Remove a file of the store, and the folder that it leaves empty, unless a link is on the way or it fails."""
+    """Remove a file of the store and its folder if that becomes empty. Does nothing across links, or on failure."""
     with contextlib.suppress(OSError, HnasError):
         store.refuse_links(*parts)
         store.fs.rm_file(store.path(*parts))
@@ -179,10 +180,10 @@ def remove_file(store: Store, *parts: str) -> None:
 
 
 def older_files(store: Store, replaced: Collection[str]) -> dict[str, list[ImportedFile]]:
-    """By table, the files that were imported before there were manifests, but for those that have been `replaced`.
+    """Return the files imported before manifests by table, except those that have been `replaced`.
 
-    A folder of a kind that several files share is not one source: each file is. A folder of another name, which
-    somebody filled by hand, is.
+    In a folder of a kind that holds several files, each file is a source. A folder of another name, filled by hand, is
+    one source.
     """
     placed = [
         (table, folder, name)
@@ -199,9 +200,9 @@ def older_files(store: Store, replaced: Collection[str]) -> dict[str, list[Impor
     for _, folder, name in placed:
         members.setdefault(folder, set()).add(name)
     taken = set(manifest_names(store))
-    found: dict[str, list[ImportedFile]] = {table: [] for table in TABLES}
+    files: dict[str, list[ImportedFile]] = {table: [] for table in TABLES}
     for table, folder, name in placed:
         alone = folder not in taken and (folder not in _OLDER_KINDS or len(members[folder]) == 1)
         source = folder if alone else f"{folder}/{name.removesuffix('.parquet')}"
-        found[table].append(ImportedFile(source, (table, folder, name), folder in _SPELLED))
-    return found
+        files[table].append(ImportedFile(source, (table, folder, name), folder in _SPELLED))
+    return files

@@ -1,12 +1,11 @@
-"""`ntk.zarr` of a run: the spectrum of Θ₀, and Θ₀ itself on request, a row for each canonical architecture.
+"""`ntk.zarr` of a run: the spectrum of Θ₀, and on request Θ₀ itself, with a row per canonical architecture.
 
 `eigenvalues` is (n, m) float64 in ascending order, `gram` (n, m, m); row i belongs to the row of `metrics` whose
-`ntk_row` is i. A Zarr chunk is `block` rows, and no two parts share one, so that workers write side by side; rows that
-no part has claimed hold NaN. Each chunk ends with its CRC-32C (Zarr's codec `crc32c`), which is verified when it is
-read.
+`ntk_row` is i. A Zarr chunk has `block` rows and is never shared by two parts, so workers can write concurrently.
+Unclaimed rows hold NaN. Each chunk ends with its CRC-32C (Zarr's codec `crc32c`), verified when it is read.
 
-A store may come from someone else, and Zarr's metadata can name codecs that run code. So the metadata is read here
-first: what is not as hnas writes it is refused before Zarr sees it.
+A store may come from someone else, and Zarr's metadata can name codecs that run code. The metadata is therefore read
+here first, and anything that hnas does not write is rejected before Zarr sees it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _MOST_ROWS, _MOST_SAMPLES, _MOST_BYTES = 2**31, 4096, 2**34
 
 
 class NTKArrays:
-    """The arrays of one run. `prepare` and `trim` are the drivers', under the run's lock, `write` the workers'."""
+    """The arrays of one run. Drivers call `prepare` and `trim` under the run's lock; workers call `write`."""
 
     def __init__(self, store: Store, run: str) -> None:
         self.path = store.url("runs", run, "ntk.zarr")
@@ -43,14 +42,14 @@ class NTKArrays:
         self._parts = ("runs", run, "ntk.zarr")
 
     def prepare(self, samples: int, rows: int, *, block: int, gram: bool) -> int:
-        """Make room for `rows` rows, and return the number of rows in a block: the given one where the run is new."""
+        """Make room for `rows` rows and return the number of rows in a block, which is `block` for a new run."""
         self._refuse_links()
         group = self._group()
         with self._writing("**/zarr.*.partial"):
             group = zarr.open_group(self.path, mode="a", zarr_format=3) if group is None else group
-            wanted = {"eigenvalues": (samples,)} | ({"gram": (samples, samples)} if gram else {})
+            tails = {"eigenvalues": (samples,)} | ({"gram": (samples, samples)} if gram else {})
             arrays = {name: array for name in ARRAYS if (array := self._array(name, "r+")) is not None}
-            for name, tail in wanted.items():
+            for name, tail in tails.items():
                 if name not in arrays:
                     size = arrays["eigenvalues"].chunks[0] if "eigenvalues" in arrays else block
                     arrays[name] = group.create_array(
@@ -59,7 +58,7 @@ class NTKArrays:
                         chunks=(size, *tail),
                         dtype="float64",
                         fill_value=float("nan"),
-                        # Explicitly: the user's own settings of Zarr shall not decide what a store holds.
+                        # Set explicitly, so that the user's Zarr settings do not affect the store.
                         compressors=[ZstdCodec(level=0), Crc32cCodec()],
                         filters=None,
                         chunk_key_encoding={"name": "default", "separator": "/"},
@@ -70,7 +69,7 @@ class NTKArrays:
             return int(arrays["eigenvalues"].chunks[0])
 
     def trim(self, rows: int) -> None:
-        """Drop the rows from `rows` on, which no part uses."""
+        """Drop the unused rows from `rows` on."""
         self._refuse_links()
         with self._writing("**/zarr.*.partial"):
             for name in ARRAYS:
@@ -81,7 +80,7 @@ class NTKArrays:
     def write(self, start: int, eigenvalues: np.ndarray, gram: np.ndarray | None) -> None:
         """Write eigenvalues (k, m) and Gram matrices (k, m, m) to the rows from `start`, the first of a block.
 
-        When it returns they are on the disk: the part that records them comes after.
+        Returns once they are on disk, because the part that records them is written next.
         """
         self._refuse_links()
         with self._writing() as partial:
@@ -89,7 +88,7 @@ class NTKArrays:
                 if values is None:
                     continue
                 array = self.open(name, "r+")
-                # Its own blocks only: other workers are writing theirs.
+                # Only its own blocks, because other workers write theirs at the same time.
                 size = array.chunks[0]
                 blocks = range(start // size, -(-(start + len(values)) // size))
                 partial += [f"*/c/{block}/**/*.partial" for block in blocks]
@@ -100,8 +99,8 @@ class NTKArrays:
                     _sync(Path(self.path) / name / "c", blocks)
 
     def lost(self, rows: Iterable[int]) -> list[range]:
-        """The blocks of `eigenvalues` that have some of `rows` and no chunk: Zarr gives NaN for them, and says
-        nothing."""
+        """Return the blocks of `eigenvalues` that should hold some of `rows` but have no chunk, which Zarr silently
+        reads as NaN."""
         array = self._array("eigenvalues", "r")
         if array is None:
             raise HnasError(
@@ -112,22 +111,22 @@ class NTKArrays:
         return [range(block * size, (block + 1) * size) for block in sorted(missing)]
 
     def sealed(self, name: str) -> bool:
-        """Whether the chunks of an array have checksums. Raises `HnasError` where it is not there."""
+        """Return whether the chunks of an array have checksums. Raises `HnasError` if there is no such array."""
         return any(isinstance(codec, Crc32cCodec) for codec in self.open(name).compressors)
 
     def blocks(self, name: str) -> list[int]:
-        """The numbers of the blocks that an array has chunks of, ascending."""
+        """Return the numbers of the blocks for which an array has chunks, ascending."""
         tail = ["0"] * (1 if name == "eigenvalues" else 2)
-        found = (block for block in self._store.names(*self._parts, name, "c") if block.isdecimal())
-        # Only a local store has folders without files; elsewhere a look costs a request.
+        blocks = (block for block in self._store.names(*self._parts, name, "c") if block.isdecimal())
+        # Only a local store can have empty folders; elsewhere each check costs a request.
         return sorted(
             int(block)
-            for block in found
+            for block in blocks
             if not self._store.local or self._store.exists(*self._parts, name, "c", block, *tail)
         )
 
     def damaged(self, name: str) -> Iterator[tuple[str, str]]:
-        """The chunks of an array that are damaged, each with how that shows. Raises `HnasError` for its metadata."""
+        """Yield the damaged chunks of an array, each with the evidence. Raises `HnasError` for damaged metadata."""
         return self._damaged_chunks(self.open(name), name)
 
     def _damaged_chunks(
@@ -138,13 +137,13 @@ class NTKArrays:
             try:
                 self._check_file(array, name, chunk)
                 np.asarray(array[block * size : (block + 1) * size])
-            except Exception as error:  # each codec of Zarr has its own
+            except Exception as error:  # each Zarr codec raises its own errors
                 yield chunk, reason_of(error)
 
     def _chunks(
         self, array: zarr.Array[Any], name: str, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, str]]:
-        """The blocks that hold rows from `start` to before `stop` and have a chunk, each with its chunk's path."""
+        """Yield the blocks that overlap rows `start` to `stop` and have a chunk, each with the path of its chunk."""
         size = array.chunks[0]
         last = array.shape[0] if stop is None else min(stop, array.shape[0])
         for block in self.blocks(name):
@@ -152,18 +151,18 @@ class NTKArrays:
                 yield block, "/".join(("c", str(block), *["0"] * (array.ndim - 1)))
 
     def _check_file(self, array: zarr.Array[Any], name: str, chunk: str) -> None:
-        """Raise `ValueError` where a chunk of a local store is no file, or too long to be one: Zarr reads to the end,
+        """Raise `ValueError` if a chunk of a local store is not a regular file or is too long: Zarr reads to the end,
         and a device has none."""
         if self._store.local:
-            found = Path(self.path, name, chunk).stat()
-            if not stat.S_ISREG(found.st_mode):
-                raise ValueError("it is no file")
-            if found.st_size > 2 * 8 * math.prod(array.chunks) + 1024:
-                raise ValueError(f"it has {found.st_size:,} bytes")
+            status = Path(self.path, name, chunk).stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is not a regular file")
+            if status.st_size > 2 * 8 * math.prod(array.chunks) + 1024:
+                raise ValueError(f"it has {status.st_size:,} bytes")
 
     @contextmanager
     def _writing(self, *patterns: str) -> Iterator[list[str]]:
-        """`Store.writing`, which also removes what matches the yielded list: Zarr leaves it where the disk is full."""
+        """`Store.writing`, which also removes files matching the yielded patterns, which Zarr leaves on a full disk."""
         partial = list(patterns)
         try:
             with self._store.writing(self.path):
@@ -181,17 +180,17 @@ class NTKArrays:
         self._store.refuse_links(*self._parts, "zarr.json")
 
     def read(self, name: str = "eigenvalues") -> np.ndarray:
-        """A whole array: `eigenvalues` (n, m) or `gram` (n, m, m). Raises `HnasError` where it was not kept."""
+        """Return a whole array: `eigenvalues` (n, m) or `gram` (n, m, m). Raises `HnasError` if it was not kept."""
         return self.rows(self.open(name))
 
     def rows(self, array: zarr.Array[Any], start: int = 0, stop: int | None = None) -> np.ndarray:
-        """The rows from `start` to before `stop` of an array that `open` gave, float64. Raises `HnasError`."""
+        """Return the rows `start` to `stop` of an array from `open`, float64. Raises `HnasError`."""
         name = "eigenvalues" if array.ndim == 2 else "gram"
         try:
             for _, chunk in self._chunks(array, name, start, stop) if self._store.local else ():
                 self._check_file(array, name, chunk)
             return np.asarray(array[start:stop], dtype=np.float64)
-        except Exception as error:  # each codec of Zarr has its own
+        except Exception as error:  # each Zarr codec raises its own errors
             for chunk, reason in self._damaged_chunks(array, name, start, stop):
                 advice = (
                     "delete that file, and the same `hnas precompute` computes its rows again"
@@ -205,16 +204,16 @@ class NTKArrays:
             raise self._damaged(error, f"/{name}") from error
 
     def open(self, name: str = "eigenvalues", mode: str = "r") -> zarr.Array[Any]:
-        """The same array unread, to take some of its rows from. Raises `HnasError` where it was not kept."""
+        """Open an array without reading it. Raises `HnasError` if it was not kept."""
         if self._group() is None:
             raise HnasError(f"{self.path} does not exist; `hnas precompute` writes it")
         array = self._array(name, mode)
         if array is None:
-            raise HnasError(f"{self.path} has no array {name!r}; Gram matrices are kept with --keep-gram")
+            raise HnasError(f"{self.path} has no array {name!r}; --keep-gram keeps Gram matrices")
         return array
 
     def _group(self, mode: str = "r+") -> zarr.Group | None:
-        """The group, or None where there is none. Raises `HnasError` where its metadata is not as hnas writes it."""
+        """Return the group, or None. Raises `HnasError` if its metadata is not as hnas writes it."""
         metadata = self._metadata()
         if metadata is None:
             return None
@@ -224,14 +223,13 @@ class NTKArrays:
         return group
 
     def _array(self, name: str, mode: str) -> zarr.Array[Any] | None:
-        """An array, or None where there is none. Raises `HnasError` where its metadata is not as hnas writes it."""
+        """Return an array, or None. Raises `HnasError` if its metadata is not as hnas writes it."""
         metadata = self._metadata(name)
         if metadata is None:
             return None
         if not _as_written(metadata, name):
             raise self._foreign(f"{name}/zarr.json")
-        # Rows whose numbers overflowed are NaN too: a chunk of such rows is written, so that a missing one is a lost
-        # one.
+        # Rows of overflowed networks are NaN too. Writing their chunks lets a missing chunk be recognised as lost.
         with zarr.config.set({"array.write_empty_chunks": True}):
             array: zarr.Array[Any] = self._opened(zarr.open_array, f"{self.path}/{name}", mode=mode, zarr_format=3)
         return array
@@ -255,7 +253,7 @@ class NTKArrays:
                 return how(*where, **options)
             except OSError:
                 raise
-            except Exception as error:  # what Zarr has for metadata that it cannot read is of many kinds
+            except Exception as error:  # Zarr raises many kinds of errors for unreadable metadata
                 raise self._damaged(error) from error
 
     def _foreign(self, where: str) -> HnasError:
@@ -269,7 +267,7 @@ class NTKArrays:
 
 
 def _as_written(metadata: dict[str, Any], name: str) -> bool:
-    """Whether the metadata of an array says what hnas writes, in this version or an earlier one, and nothing else."""
+    """Return whether the metadata of an array is exactly what this or an earlier version of hnas writes."""
     try:
         shape, grid = metadata["shape"], metadata["chunk_grid"]
         chunks = grid["configuration"]["chunk_shape"]
@@ -297,7 +295,7 @@ def _as_written(metadata: dict[str, Any], name: str) -> bool:
 
 
 def _sync(folder: Path, blocks: Collection[int]) -> None:
-    """Bring the chunks of these blocks to the disk, and the folders that name them."""
+    """Sync the chunks of these blocks, and the folders that name them, to disk."""
     for block in blocks:
         for path in [folder / str(block), *(folder / str(block)).rglob("*")]:
             if path.is_dir():
@@ -313,17 +311,17 @@ def _sync(folder: Path, blocks: Collection[int]) -> None:
 
 
 class Blocks:
-    """Which blocks of `size` rows are taken. A chunk gets whole ones: the first free ones that lie together."""
+    """Allocates blocks of `size` rows. A chunk gets whole blocks: the first free run that is long enough."""
 
     def __init__(self, rows: Iterable[int], size: int) -> None:
         self._size = size
         self._taken = bytearray()
-        self._first = 0  # none before it is free
+        self._first = 0  # no block before it is free
         for row in rows:
             self._mark(row // size, 1)
 
     def take(self, rows: int) -> int:
-        """Take blocks for so many rows, and return the first of them."""
+        """Allocate blocks for `rows` rows and return the first row."""
         count = -(-rows // self._size)
         start = self._taken.find(bytes(count), self._first)
         if start < 0:
@@ -333,7 +331,7 @@ class Blocks:
         return start * self._size
 
     def occupy(self, row: int, rows: int) -> None:
-        """Take the blocks of the rows from `row`, the first of a block."""
+        """Mark the blocks of `rows` rows from `row`, the first of a block, as taken."""
         self._mark(row // self._size, -(-rows // self._size))
 
     def _mark(self, start: int, count: int) -> None:

@@ -1,8 +1,8 @@
-"""A finished run as a table to hand on: a few files instead of some for each chunk, and without the batch of images.
+"""Packs a finished run into a table for distribution: a few files instead of some per chunk, without the images.
 
     python -m hnas.pipeline.store.packing STORE RUN TARGET
 
-How the tables in `data/tables` are made of the stores that `hnas precompute` writes.
+The tables in `data/tables` are made this way from stores that `hnas precompute` writes.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from hnas.pipeline.store.scores import copy_scores
 from hnas.pipeline.store.store import Store, digest
 from hnas.spaces import search_spaces
 
-# Bytes of a file of `ntk.zarr`.
+# Bytes per file of `ntk.zarr`.
 _BLOCK_BYTES = 900_000
 
 
 def pack(run: Run, target: Store, *, block: int | None = None, whole: bool = True) -> int:
-    """Copy `run` into `target`, another store, and return its number of rows.
+    """Copy `run` into another store `target` and return its number of rows.
 
-    `block` is the number of rows of a block of its `ntk.zarr`, by default as many as fit into a file of 0.9 MB. Unless
-    `whole`, a run that lacks rows is copied as it is.
+    `block` is the number of rows per block of its `ntk.zarr`, by default as many as fit into 0.9 MB. Unless `whole`, an
+    incomplete run is copied as it is.
 
-    Every number is the stored one to the last bit, scores too. Not copied are the batch and the images beside it, whose
-    digests are in `run.json`, and Gram matrices. The target has the whole run or nothing of it.
+    All numbers, including scores, are bit-identical. The batch and the images beside it, whose digests are in
+    `run.json`, and Gram matrices are not copied. The target receives the whole run or nothing.
 
-    Raises `UsageError` where there is no such run, the target has it, or it lacks rows that were asked for; `HnasError`
-    where a file of it is damaged, its space is not installed, or the target cannot be written.
+    Raises `UsageError` if there is no such run, the target already has it, or requested rows are missing, and
+    `HnasError` if a file is damaged, the space is not installed, or the target cannot be written.
     """
     source, copy = run.store, Run(target, run.name)
     source.check_version()
     if not run.recorded:
         raise UsageError(
-            f"{source.location} has no run {run.name}; `hnas info --store {source.location}` lists those it has"
+            f"{source.location} has no run {run.name}; `hnas info --store {source.location}` lists its runs"
             f"{did_you_mean(run.name, source.names('runs'))}"
         )
     record = run.read_record()
     space = search_spaces[run.settings_in(record).space]
     if copy.exists():
-        raise UsageError(f"{target.location} has a run {run.name} already; remove it, or name another target")
+        raise UsageError(f"{target.location} already has a run {run.name}; remove it, or name another target")
     requests = run.requests()
     names = ["canonical", *COLUMNS, "status", "seconds", "ntk_row"]
     metrics = source.read_tables(names, *run.place("metrics"))
@@ -56,7 +56,7 @@ def pack(run: Run, target: Store, *, block: int | None = None, whole: bool = Tru
     missing = sum(name not in places for name in classes)
     if not places or (missing and whole):
         raise UsageError(
-            f"run {run.name} of {source.location} lacks {missing} of the {len(classes)} rows that were asked for; "
+            f"run {run.name} of {source.location} lacks {missing} of the {len(classes)} requested rows; "
             "the same `hnas precompute` completes it"
         )
     assert metrics is not None
@@ -86,28 +86,28 @@ def pack(run: Run, target: Store, *, block: int | None = None, whole: bool = Tru
 
 
 def _eigenvalues(arrays: NTKArrays, metrics: pa.Table) -> np.ndarray:
-    """The spectra (n, m) of the rows of `metrics`. Raises `HnasError` where one is not there.
+    """Return the spectra (n, m) of the rows of `metrics`. Raises `HnasError` if one is missing.
 
-    Zarr has NaN for a file that is gone, which is a spectrum only of a network whose numbers overflowed.
+    Zarr reads a missing file as NaN, which is a valid spectrum only for a network whose numbers overflowed.
     """
     stored = arrays.read()
     rows = metrics["ntk_row"].to_numpy()
     there = rows < len(stored)
-    found = stored[np.where(there, rows, 0)]
+    spectra = stored[np.where(there, rows, 0)]
     overflowed = np.array(metrics["status"].to_pylist()) == "nonfinite"
-    lost = ~there | (np.isnan(found).any(1) & ~overflowed)
+    lost = ~there | (np.isnan(spectra).any(1) & ~overflowed)
     if lost.any():
         raise HnasError(
             f"{arrays.path} has no eigenvalues of {int(lost.sum())} architectures of its run; it was damaged after it "
             "was written, restore it, or remove the run and precompute it again"
         )
-    return found
+    return spectra
 
 
 def main(arguments: list[str]) -> None:
-    """Pack the run of a store that the three arguments name."""
+    """Pack the run given by the three arguments."""
     if len(arguments) != 3:
-        print(f"hnas: packing needs STORE RUN TARGET, three arguments, and got {len(arguments)}", file=sys.stderr)
+        print(f"hnas: packing needs the three arguments STORE RUN TARGET, got {len(arguments)}", file=sys.stderr)
         sys.exit(UsageError.exit_code)
     store, run, target = arguments
     try:

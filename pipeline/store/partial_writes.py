@@ -1,8 +1,8 @@
-"""Files on their way into a store, and what is left of them where their process was killed.
+"""Temporary files of unfinished writes, and the removal of those that killed processes left behind.
 
-Such a file lies in the store's root, named `.<machine>.<random>.part`, and is locked as long as its process lives. One
-without a lock is a leftover. Locks of other machines cannot be trusted on every shared file system: their files must
-also be a day old.
+Such a file lies in the store's root, is called `.<machine>.<random>.part`, and is locked while its process lives. One
+without a lock is a leftover. Since not every shared file system keeps locks across machines, another machine's file
+must also be a day old before it is removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DAY = 86_400.0
 
 
 def create_part(folder: Path) -> tuple[int, Path]:
-    """A new file in `folder` that `sweep_parts` leaves alone as long as it is open: its descriptor and its path."""
+    """Create a file in `folder` that `sweep_parts` spares while it is open; return its descriptor and path."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{_machine()}.", suffix=_SUFFIX, dir=folder)
         if _lock(handle) and Path(name).exists():
@@ -30,9 +30,9 @@ def create_part(folder: Path) -> tuple[int, Path]:
 
 
 def sweep_parts(folder: Path) -> None:
-    """Remove the leftovers in `folder`; what cannot be removed stays."""
-    with contextlib.suppress(OSError), os.scandir(folder) as found:
-        for entry in found:
+    """Remove the leftovers in `folder`; files that cannot be removed stay."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             if entry.name.startswith(".") and entry.name.endswith(_SUFFIX) and entry.is_file(follow_symlinks=False):
                 _sweep(Path(entry.path))
 
@@ -50,7 +50,7 @@ def _sweep(path: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file. False where another process holds it; a file system without locks has none to hold."""
+    """Lock an open file. False if another process holds it; True on a file system without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The JSON records of a store, of runs, searches and comparisons, as rows of the views of these names."""
+"""The JSON records of runs, searches and comparisons in a store, as rows of the views of the same names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hnas.pipeline.store.run import RECORD, Run
 from hnas.pipeline.store.scores import recorded_scores
 from hnas.pipeline.store.store import Store
 
-# The settings of a search by the types that JSON has for them; a search of an older version may lack some.
+# The settings of a search with their JSON types; searches of older versions may lack some.
 _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
     "space": (str,), "run": (str,), "dataset": (str,), "metric": (str,), "oracle": (str,), "accuracy": (str,),
     "queries": (int,), "t": (int, float), "acquisition": (str,), "seed": (int,), "runs": (list,), "method": (str,),
@@ -24,12 +24,12 @@ _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
 
 
 def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """The record of each of `runs` that has one: `id`, `created`, `settings`, and its `scores`.
+    """Return the records of those `runs` that have one: `id`, `created`, `settings` and `scores`.
 
-    Raises `HnasError` where a record is damaged, belongs to another run than its folder's name says, is missing beside
-    rows, or lists parts that are missing.
+    Raises `HnasError` if a record is damaged, does not match its folder's name, is missing although there are rows, or
+    lists missing parts.
     """
-    found = []
+    records = []
     for run in runs:
         if not run.recorded:
             if run.exists("requests") or run.exists("metrics"):
@@ -45,13 +45,13 @@ def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
                 )
             raise HnasError(_lost(run.store, *place))
         record = _record(run.store, settings, content, *run.place(RECORD))
-        found.append({**record, "scores": recorded_scores(run, content)})
-    return found
+        records.append({**record, "scores": recorded_scores(run, content)})
+    return records
 
 
 def search_records(store: Store) -> list[dict[str, Any]]:
-    """The same of each search. Raises `HnasError` where a record is damaged."""
-    found = []
+    """Return the records of the searches. Raises `HnasError` if a record is damaged."""
+    records = []
     for search in store.folders("searches"):
         if not store.exists("searches", search, "search.json"):
             if store.exists("searches", search, "queries.parquet"):
@@ -63,16 +63,16 @@ def search_records(store: Store) -> list[dict[str, Any]]:
                 raise HnasError(
                     _damaged(store, "searches", search, "search.json", "its settings are not those of a search")
                 )
-            found.append(_record(store, _shown(settings), content, "searches", search, "search.json"))
-    return found
+            records.append(_record(store, _shown(settings), content, "searches", search, "search.json"))
+    return records
 
 
 def comparison_records(store: Store) -> list[dict[str, Any]]:
-    """The same of each comparison, with the settings of each of its `methods` and the number of `seeds` asked for.
+    """Return the records of the comparisons, with the settings of each of their `methods` and the number of `seeds`.
 
-    Raises `HnasError` where a record is damaged.
+    Raises `HnasError` if a record is damaged.
     """
-    found = []
+    records = []
     for name in store.folders(FOLDER):
         if not store.exists(FOLDER, name, COMPARISON):
             if stored_parts(store, name):
@@ -83,19 +83,19 @@ def comparison_records(store: Store) -> list[dict[str, Any]]:
         if type(seeds) is not int or type(methods) is not list or not methods or not all(map(_are_settings, methods)):
             raise HnasError(_damaged(store, FOLDER, name, COMPARISON, "its settings are not those of a comparison"))
         record = _record(store, {}, content, FOLDER, name, COMPARISON)
-        found.append({**record, "seeds": seeds, "methods": [_shown(settings) for settings in methods]})
-    return found
+        records.append({**record, "seeds": seeds, "methods": [_shown(settings) for settings in methods]})
+    return records
 
 
 def _are_settings(settings: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether they are settings of a search, by the types that they have in JSON."""
+    """Return whether these are settings of a search, judging by their JSON types."""
     return isinstance(settings, dict) and all(
         settings.get(name) is None or type(settings[name]) in types for name, types in _SEARCH_SETTINGS.items()
     )
 
 
 def _shown(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a search as columns of the view `searches`."""
+    """Return the settings of a search as columns of the view `searches`."""
     training, signal = settings.get("training") or {}, settings.get("signal") or {}
     return {
         **{name: settings.get(name) for name in _SEARCH_SETTINGS},
@@ -123,6 +123,6 @@ def _lost(store: Store, *parts: str) -> str:
     return f"{store.path(*parts)} is missing; restore it, or remove the folder {store.path(*parts[:2])}"
 
 
-def _damaged(store: Store, *told: str) -> str:
-    *parts, reason = told
+def _damaged(store: Store, *place_and_reason: str) -> str:
+    *parts, reason = place_and_reason
     return f"{store.path(*parts)} was damaged after it was written: {reason}; restore it, or remove its folder"

@@ -1,7 +1,7 @@
-"""`hnas rm`: take a run, search, comparison, model, supernet or source out of a store, and nothing outside it.
+"""`hnas rm`: removes a run, search, comparison, model, supernet or source from a store, and touches nothing else.
 
-What is removed vanishes for readers at once: a folder is renamed to `.removed-…` in the store's root before it is
-deleted, and a source's manifest goes before its files. The next removal deletes what a killed one left.
+Readers see a removal at once: a folder is renamed to `.removed-…` in the store's root before it is deleted, and a
+source's manifest goes before its files. The next removal deletes the leftovers of a killed one.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Held:
-    """Something in a store: a `run`, `search`, `comparison`, `model`, `supernet` or `source` of that name.
+    """A thing in a store: the `run`, `search`, `comparison`, `model`, `supernet` or `source` called `name`.
 
-    `described` says what it is, `consequences` what else of the store is affected when it goes, a sentence each.
+    `described` says what it is; `consequences` are sentences on what else its removal affects.
     """
 
     kind: str
@@ -55,11 +55,10 @@ class Held:
 
 
 def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
-    """What of a store `name` is the whole name of; `run/NAME` and so on where several are called so.
+    """Return what is called `name` in the store; write `run/NAME` and so on if several things share a name.
 
-    `also` are the stores that are read along, from which nothing is removed.
-
-    Raises `UsageError` where there is none, or several.
+    `also` are the attached stores, from which nothing is removed. Raises `UsageError` if there is no such thing, or
+    several.
     """
     store.check_version()
     held = held_names(store)
@@ -85,9 +84,9 @@ def find_held(store: Store, name: str, also: Sequence[Store] = ()) -> Held:
 
 
 def remove(store: Store, held: Held) -> None:
-    """Remove `held` from the store. A link is removed, never what it points to.
+    """Remove `held` from the store. For a link, remove the link itself, never its target.
 
-    Raises `HnasError` where it cannot be: a precompute works on the run, or the store cannot be written.
+    Raises `HnasError` if it is in use by a command, or the store cannot be written.
     """
     if held.kind == "source":
         _remove_source(store, held.name)
@@ -97,7 +96,7 @@ def remove(store: Store, held: Held) -> None:
 
 
 def held_names(store: Store) -> dict[str, list[str]]:
-    """By kind, the names of what the store holds, whether or not it can be read."""
+    """Return the names of what the store holds by kind, readable or not."""
     sources = {file.source for files in _older(store).values() for file in files} | set(manifest_names(store))
     sources |= set(trained_sources(store))
     folders = {kind: [n for n in store.names(folder) if not n.startswith(".")] for kind, folder in FOLDERS.items()}
@@ -105,7 +104,7 @@ def held_names(store: Store) -> dict[str, list[str]]:
 
 
 def latency_folders(store: Store, source: str) -> list[str]:
-    """The folders below `latency/` with parts of this source that are not in its column yet."""
+    """Return the folders in `latency/` with parts of this source that are not in its column yet."""
     return [name for name in store.folders("latency") if name.rpartition("-")[0] == source]
 
 
@@ -123,8 +122,8 @@ def _advice(store: Store, held: dict[str, list[str]], name: str, also: Sequence[
     table = runs_beside(store, also).get(name)
     if table is not None:
         home = table.store.location
-        return f": the run belongs to {home}, which is read along with it and is a store of its own; give it as --store"
-    every = [found for names in held.values() for found in names]
+        return f": the run belongs to {home}, an attached store of its own; give it as --store"
+    every = [held_name for names in held.values() for held_name in names]
     return did_you_mean(name, every) or "; `hnas info` lists what it holds"
 
 
@@ -133,7 +132,7 @@ def _shown(name: str) -> str:
 
 
 def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:
-    """The settings in `run.json` or `search.json`, of the first method in `comparison.json`; empty where none are."""
+    """Return the settings in `run.json` or `search.json`, or of the first method in `comparison.json`, or {}."""
     with suppress(HnasError):
         content = store.read_json(FOLDERS[kind], name, f"{kind}.json")
         settings = content.get("settings")
@@ -145,7 +144,7 @@ def _settings(store: Store, kind: str, name: str) -> dict[str, Any]:
 
 
 def _searched(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The searches and comparisons by name, with their settings."""
+    """Yield the searches and comparisons by name with their settings."""
     for kind in ("search", "comparison"):
         for name in sorted(store.names(FOLDERS[kind])):
             yield name, _settings(store, kind, name)
@@ -154,18 +153,18 @@ def _searched(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
 def _about_folder(store: Store, kind: str, name: str, also: Sequence[Store]) -> tuple[str, tuple[str, ...]]:
     settings = _settings(store, kind, name)
     place = f", {settings['space']} on {settings['dataset']}" if {"space", "dataset"} <= settings.keys() else ""
-    told = []
+    sentences = []
     path = Path(store.path(FOLDERS[kind], name))
     if store.local and path.is_symlink():
-        told.append(f"{path} is a link: it is removed, and what it points to stays")
+        sentences.append(f"{path} is a link: the link is removed, its target stays")
     if kind == "run":
         users = [search for search, found in _searched(store) if name in (found.get("run"), *(found.get("runs") or []))]
         if users:
-            told.append(f"it was searched by {', '.join(users)}, which cannot go on without it")
+            sentences.append(f"it was searched by {', '.join(users)}, which cannot be resumed without it")
         others = (table for table in also if Path(table.root).resolve() != Path(store.root).resolve())
-        having = (table.location for table in others if Run(table, name).recorded)
-        told += [f"the table {table} has it too, and is read from then on" for table in having]
-    return printable(f"{kind} {name}{place}"), tuple(map(printable, told))
+        holders = (table.location for table in others if Run(table, name).recorded)
+        sentences += [f"the table {table} also has it, and is read from then on" for table in holders]
+    return printable(f"{kind} {name}{place}"), tuple(map(printable, sentences))
 
 
 def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
@@ -176,7 +175,7 @@ def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
     if manifest is None:
         return f"source {printable(name)}", ()
     rows = ", ".join(f"{count:,} rows of {table}" for table, count in manifest.rows.items())
-    told = []
+    searches = []
     for search, settings in _searched(store):
         dataset = canonical_dataset(str(settings.get("dataset")))
         if (
@@ -184,10 +183,10 @@ def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
             and settings.get("oracle") == "table"
             and dataset in manifest.datasets.get(str(settings.get("space")), ())
         ):
-            told.append(search)
-    users = f"accuracies of its data sets were looked up by the searches {', '.join(told)}, which may go on with others"
+            searches.append(search)
+    users = f"its accuracies were used by the searches {', '.join(searches)}, which may resume with others"
     described = f"source {name}, {rows} from {manifest.file}"
-    return printable(described), (printable(users),) if told else ()
+    return printable(described), (printable(users),) if searches else ()
 
 
 def _remove_source(store: Store, name: str) -> None:
@@ -195,20 +194,20 @@ def _remove_source(store: Store, name: str) -> None:
         if name in manifest_names(store):
             manifest = next((found for found in _manifests(store) if found.source == name), None)
             for folder in latency_folders(store, name):
-                busy = f"a latency measures the source {name}; stop it, or wait for its end, and remove it then"
+                busy = f"a latency measures the source {name}; stop it, or wait until it ends, then remove it"
                 with locked(store, "latency", folder, busy=busy):
                     for part in store.files("latency", folder):
                         _delete(store, "latency", folder, part)
-            # Before the manifest that hides them: files that it replaced would come back.
+            # Before the manifest, which hides them: otherwise the files that it replaced would reappear.
             for path in manifest.replaces if manifest else ():
                 remove_file(store, *path.split("/"))
             _delete(store, FOLDER, f"{name}.json")
-            with suppress(HnasError):  # another damaged manifest
+            with suppress(HnasError):  # another manifest is damaged
                 sweep(store, source=name)
             return
         if is_trained(name):
             _check_idle_trainings(store, name)
-        # `accuracies` first: without it the rest says nothing of any search, and the same command removes it.
+        # `accuracies` first: without it the rest has no effect, and running the same command again removes it.
         for files in _older(store).values():
             for file in files:
                 if file.source == name:
@@ -218,15 +217,15 @@ def _remove_source(store: Store, name: str) -> None:
 
 
 def _check_idle_trainings(store: Store, source: str) -> None:
-    """Raise `HnasError` where one of the trainings of a source is under way."""
-    busy = f"a training of {source} is under way; stop it, or wait for its end, and remove it then"
+    """Raise `HnasError` if one of the trainings of a source is running."""
+    busy = f"a training of {source} is running; stop it, or wait until it ends, then remove it"
     for name in store.files(TRAININGS, source, suffix=LOCK):
         with locked(store, TRAININGS, source, name=name, busy=busy):
             pass
 
 
 def _delete(store: Store, *parts: str) -> None:
-    """Delete a file of the store. Raises `HnasError` where it lies behind a link, or cannot be deleted."""
+    """Delete a file of the store. Raises `HnasError` if it lies behind a link, or cannot be deleted."""
     path = store.path(*parts)
     store.refuse_links(*parts[:-1])
     with store.writing(path):
@@ -243,7 +242,7 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
     store.refuse_links(folder)
     if not store.local:
         with store.writing(path):
-            # Readers know a run by this file: without it the rest is not there.
+            # Readers recognise a run by this file, so delete it first.
             record = store.path(folder, name, f"{next(kind for kind, of in FOLDERS.items() if of == folder)}.json")
             for file in sorted(store.fs.find(path), key=lambda file: str(file) != record):
                 store.fs.rm_file(file)
@@ -254,29 +253,29 @@ def _remove_folder(store: Store, folder: str, name: str) -> None:
 
 @contextmanager
 def _idle(store: Store, folder: str, name: str) -> Iterator[None]:
-    """Keep others from a run, a comparison, a model or a supernet. Raises `HnasError` where somebody works on it."""
-    linked = Path(store.path(folder, name)).is_symlink()  # a lock would be made behind the link
+    """Lock others out of a run, comparison, model or supernet. Raises `HnasError` if it is in use."""
+    linked = Path(store.path(folder, name)).is_symlink()  # a lock would be created behind the link
     if folder == "models" and in_use(Path(store.path(folder, name))):
-        raise HnasError(f"the model {name} is being written; wait for the end of the search, and remove it then")
+        raise HnasError(f"the model {name} is being written; wait until the search has ended, then remove it")
     if folder == "models" or linked:
         yield
         return
     if folder != "runs":
         kind = next(kind for kind, of in FOLDERS.items() if of == folder)
         command = "compare" if folder == "comparisons" else "search"
-        busy = f"a {command} works on the {kind} {name}; stop it, or wait for its end, and remove it then"
+        busy = f"a {command} is using the {kind} {name}; stop it, or wait until it ends, then remove it"
         with locked(store, folder, name, busy=busy):
             yield
         return
     with locked(store, folder, name):
         living, _ = Drivers(Run(store, name)).others()
         if living:
-            raise HnasError(f"a precompute works on the run {name}; stop it, or wait for its end, and remove it then")
+            raise HnasError(f"a precompute is using the run {name}; stop it, or wait until it ends, then remove it")
         yield
 
 
 def _sweep_removed(store: Store) -> None:
-    """Delete what was renamed, and what killed removals left."""
+    """Delete the renamed folders, including those of killed removals."""
     for left in Path(store.root).glob(f"{_REMOVED}*") if store.local else ():
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)

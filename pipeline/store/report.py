@@ -1,4 +1,4 @@
-"""The result of `hnas check` as people and as programs read it."""
+"""The result of `hnas check` as text and JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hnas.pipeline.store.check import Report
 
 
 def check_text(place: str, report: Report) -> str:
-    """What a check found, one line for each damaged place and each remark."""
+    """Return the result of a check, with one line per damaged place and remark."""
     lines = [f"store {place}: {report.files:,} files read"]
     if report.unsealed:
         lines[0] += f", {report.unsealed:,} of them without a checksum (an older hnas wrote them)"
@@ -22,11 +22,11 @@ def check_text(place: str, report: Report) -> str:
 
 
 def check_json(report: Report) -> str:
-    """What a check found, for programs."""
+    """Return the result of a check as JSON."""
     return json.dumps(asdict(report), indent=2)
 
 
 def damage_text(place: str, report: Report) -> str:
-    """How many places of a store are damaged."""
+    """Return how many places of a store are damaged."""
     count = len(report.damaged)
     return f"{count} {'thing' if count == 1 else 'things'} in the store {place} {'is' if count == 1 else 'are'} damaged"

@@ -1,4 +1,4 @@
-"""The parts that list architectures: those a run was asked for, and those of a space with their static columns."""
+"""Parts that list architectures: those requested of a run, and those of a space with their static columns."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from hnas.spaces import SearchSpace
 
 
 def write_missing(store: Store, requested: Sequence[tuple[str, str]], space: SearchSpace | None, *folder: str) -> bool:
-    """Write to `folder` those of `requested` that it lacks, with the static columns that `space` gives.
+    """Write those of `requested` that `folder` lacks, with static columns of `space`; return whether there were any.
 
-    They are pairs of an architecture and its canonical form. Needs the lock of the folder. Returns whether there were
-    any.
+    `requested` lists pairs of an architecture and its canonical form. Requires the lock of the folder.
     """
-    known = store.read_tables(["arch"], *folder)
-    present = set(known["arch"].to_pylist()) if known else set()
+    stored = store.read_tables(["arch"], *folder)
+    present = set(stored["arch"].to_pylist()) if stored else set()
     missing = [pair for pair in requested if pair[0] not in present]
     if not missing:
         return False

@@ -1,8 +1,8 @@
-"""Runs: the settings that determine a table of metrics, the name that they give it, and the files that hold it.
+"""Runs: the settings that determine a table of metrics, the name derived from them, and the files that hold the table.
 
-A field of `RunSettings` is part of a run's name: it is for what determines the numbers, and a new one renames all runs,
-unless it is left out of the name where it has the value that all runs had before.
-Where and how they were computed is `provenance`.
+Every field of `RunSettings` is part of a run's name, so only what determines the numbers belongs there. A new field
+renames all runs, unless it is left out of the name when it has the value that all earlier runs had. Where and how the
+numbers were computed is `provenance`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _NO_ARRAYS = (ValueError, OSError, EOFError, KeyError, MemoryError, NotImplement
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that determines the numbers of a run. Equal settings are one run, on whatever machine.
+    """Everything that determines the numbers of a run. Equal settings are the same run on any machine.
 
-    `init` is one of `hnas.spaces.initialise.INITIALISATIONS`; records from before there was a choice lack it.
+    `init` is one of `hnas.spaces.initialise.INITIALISATIONS`; older records lack it.
     """
 
     space: str
@@ -60,24 +60,24 @@ class RunSettings:
 
     @property
     def id(self) -> str:
-        """The run's name: ten hexadecimal digits of a digest of the settings, of which `init` counts unless `torch`."""
+        """The run's name: ten hexadecimal digits of a digest of the settings, without `init` if it is `torch`."""
         named = asdict(self)
         if self.init == "torch":
             del named["init"]
         return digest(json.dumps(named, sort_keys=True), size=5)
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings by name, as `run.json` has them."""
+        """Return the settings by name, as in `run.json`."""
         return asdict(self)
 
 
 def run_or_mean(run: str, runs: Sequence[str]) -> str:
-    """What numbers are of, in words: `run`, or the mean of `runs` where there are any."""
+    """Return `run`, or the mean of `runs` if there are any, in words."""
     return f"the mean of runs {', '.join(runs)}" if runs else f"run {run}"
 
 
 def provenance() -> dict[str, Any]:
-    """Versions and host, for `run.json`: what may explain a difference in the last digits."""
+    """Return versions and host for `run.json`, which may explain a difference in the last digits."""
     packages = ("torch", "numpy", "dask", "zarr", "duckdb", "pyarrow")
     versions = {"hnas": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
     return {
@@ -87,15 +87,15 @@ def provenance() -> dict[str, Any]:
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the UTC time in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a chunk stores: its name, its first row in `ntk.zarr`, its canonical architectures, keys of their `scores`.
+    """The result of a chunk: its name, its first row in `ntk.zarr`, its canonical architectures, its `scores` by key.
 
-    The name is that of its part of the metrics, if it has one: else its `row` is −1.
+    The name is that of its part of the metrics. A chunk without metrics has another name and the row −1.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stored:
-    """The finished parts of a run. `rows` are the values of `ntk_row`, `classes` those of `canonical`."""
+    """The finished parts of a run, with their values of `ntk_row` and `canonical`."""
 
     parts: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
@@ -118,25 +118,25 @@ def _nothing(run: Run) -> Mapping[str, Part]:
 
 
 class Run:
-    """The run `name` of a store: its record, its batch, what was asked for, what is computed.
+    """The run `name` of a store: its record, its batch, its requests, and its computed rows.
 
-    It need not be there: making one of these reads nothing. What is read raises `HnasError` where it is damaged, what
-    is written where the store cannot be written.
+    The run need not exist; creating this object reads nothing. Reading raises `HnasError` for damaged files, writing
+    raises it if the store cannot be written.
     """
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name = store, name
 
     def place(self, *parts: str) -> tuple[str, ...]:
-        """`parts` below the run's folder, as the methods of `Store` take them."""
+        """Return `parts` below the run's folder, as the methods of `Store` take them."""
         return ("runs", self.name, *parts)
 
     def path(self, *parts: str) -> str:
-        """Their path. See `Store.path`."""
+        """Return the path of `parts`. See `Store.path`."""
         return self.store.path(*self.place(*parts))
 
     def exists(self, *parts: str) -> bool:
-        """Whether there is a file or folder at `parts`, or anything of the run."""
+        """Return whether there is a file or folder at `parts`, or without parts whether the run's folder exists."""
         return self.store.exists(*self.place(*parts))
 
     def locked(self) -> AbstractContextManager[None]:
@@ -146,7 +146,7 @@ class Run:
     @property
     def ntk(self) -> NTKArrays:
         """The spectra and Gram matrices."""
-        from hnas.pipeline.store.ntk_arrays import NTKArrays  # not before: Zarr takes a while to import
+        from hnas.pipeline.store.ntk_arrays import NTKArrays  # imported late, because Zarr is slow to import
 
         return NTKArrays(self.store, self.name)
 
@@ -154,11 +154,11 @@ class Run:
 
     @property
     def recorded(self) -> bool:
-        """Whether the run has its record, without which the rest does not count."""
+        """Whether the run has its record; without it, nothing else counts."""
         return self.exists(RECORD)
 
     def read_record(self) -> dict[str, Any]:
-        """What `run.json` says."""
+        """Return the content of `run.json`."""
         return self.store.read_json(*self.place(RECORD))
 
     def write_record(self, record: dict[str, Any]) -> None:
@@ -166,17 +166,17 @@ class Run:
         self.store.write_json(record, *self.place(RECORD))
 
     def listing_parts(self, record: dict[str, Any]) -> dict[str, Any]:
-        """`record` with the names of the parts that list architectures, by folder.
+        """Return `record` with the names of the parts that list architectures, by folder.
 
-        So that one that is lost is missed: without it the run would look smaller, and finished. A lost part of
-        `requests/` stays listed, for nothing else knows what was in it.
+        The names reveal a lost part, without which the run would look smaller and finished. A lost part of `requests/`
+        stays listed, because its content is known nowhere else.
         """
         parts = {name: set(self.store.files(*folder)) for name, folder in self._listed(record).items()}
         parts["requests"] |= set(record.get("requests", []))
-        return {**record, **{name: sorted(found) for name, found in parts.items()}}
+        return {**record, **{name: sorted(names) for name, names in parts.items()}}
 
     def lost_parts(self, record: dict[str, Any]) -> list[tuple[str, ...]]:
-        """Those parts that `record` lists and the store lacks, as the methods of `Store` take them."""
+        """Return the parts that `record` lists and the store lacks, as the methods of `Store` take them."""
         return [
             (*folder, part)
             for name, folder in self._listed(record).items()
@@ -187,16 +187,16 @@ class Run:
         return {"requests": self.place("requests"), "architectures": ("architectures", self.settings_in(record).space)}
 
     def read_settings(self) -> RunSettings:
-        """The settings in the record, whose name they give. Raises `HnasError` where they are not this run's."""
+        """Return the settings in the record. Raises `HnasError` if they are not this run's."""
         return self.settings_in(self.read_record())
 
     def settings_in(self, record: dict[str, Any]) -> RunSettings:
-        """The same, of a `record` that was read."""
+        """Return the settings in `record`, as `read_settings`."""
         where = f"runs/{self.name}/{RECORD} in {self.store.location}"
         try:
             settings = RunSettings(**record.get("settings"))  # type: ignore[arg-type]
         except TypeError as error:
-            raise HnasError(f"{where} has settings this hnas does not know: {error}") from error
+            raise HnasError(f"{where} has settings that this hnas does not know: {error}") from error
         wrong = [field.name for field in fields(settings) if type(getattr(settings, field.name)).__name__ != field.type]
         if wrong:
             raise HnasError(
@@ -211,7 +211,7 @@ class Run:
         return settings
 
     def create(self, settings: RunSettings, batch: Batch) -> None:
-        """Write the record and the batch unless they are there: then they are read, before anything is computed."""
+        """Write the record and the batch, or if they exist, verify them before anything is computed."""
         with self.locked():
             recorded = self.recorded
             if recorded:
@@ -230,36 +230,34 @@ class Run:
     # --- batch.npz
 
     def batch(self, expected: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Images (m, 3, S, S) float32 and labels (m,) int64; `expected` is their digest, by default the record's.
+        """Return images (m, 3, S, S) float32 and labels (m,) int64; `expected` is their digest (default: the record's).
 
-        Raises `HnasError` where they are missing, damaged, or another run's.
+        Raises `HnasError` if they are missing, damaged, or belong to another run.
         """
         return self.images("batch.npz", self.read_settings().batch if expected is None else expected)
 
     def images(self, name: str, expected: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of the file `name`, whose digest is `expected`. Raises as `batch`."""
+        """Return images and labels of the file `name`, whose digest is `expected`. Raises the errors of `batch`."""
         path = self.path(name)
         content = self.store.read_bytes(*self.place(name))
         try:
             with ZipFile(io.BytesIO(content)) as archive:
-                # Written without compression: a file that says it holds more than its own size was made by someone
-                # else.
+                # hnas writes without compression, so a file that claims to hold more than its own size is foreign.
                 if sum(member.file_size for member in archive.infolist()) > len(content):
                     raise ValueError("it is compressed")
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 images, labels = arrays["images"], arrays["labels"]
-            found = batch_digest(images, labels)
+            actual = batch_digest(images, labels)
         except _NO_ARRAYS as error:
             raise HnasError(f"{path} is damaged ({error}); delete it, and the same command writes it again") from error
-        if found != expected:
+        if actual != expected:
             raise HnasError(
-                f"{path} holds other images than those of run {self.name}; delete it, and the same command writes it "
-                "again"
+                f"{path} does not hold the images of run {self.name}; delete it, and the same command writes it again"
             )
         return images, labels
 
     def keep_images(self, name: str, batch: Batch) -> None:
-        """Write a batch to the file `name`, unless it is there: then it is read. Raises as `batch`."""
+        """Write a batch to the file `name`, or if it exists, verify it. Raises the errors of `batch`."""
         if self.exists(name):
             self.images(name, batch.digest)
             return
@@ -270,14 +268,14 @@ class Run:
     # --- requests/
 
     def requests(self) -> dict[str, str]:
-        """The architectures that were asked for, with their canonical forms, in the order of their parts."""
+        """Return the requested architectures with their canonical forms, in the order of their parts."""
         table = self.store.read_tables(["arch", "canonical"], *self.place("requests"))
         return dict(zip(table["arch"].to_pylist(), table["canonical"].to_pylist(), strict=True)) if table else {}
 
     def request(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Add those of `pairs`, of an architecture and its canonical form, that were not asked for yet.
+        """Add those of `pairs`, of an architecture and its canonical form, that were not requested yet.
 
-        Their static columns are in the store already: the record lists those parts as well.
+        Their static columns must already be in the store, because the record lists those parts as well.
         """
         write_missing(self.store, pairs, None, *self.place("requests"))
         record = self.read_record()
@@ -287,34 +285,33 @@ class Run:
     # --- metrics/
 
     def parts(self) -> list[str]:
-        """The names of the parts, sorted."""
+        """Return the names of the parts, sorted."""
         return self.store.files(*self.place("metrics"))
 
     def has_part(self, name: str) -> bool:
-        """Whether the part of that name is stored."""
+        """Return whether the part of that name is stored."""
         return self.exists("metrics", name)
 
     def read_part(self, columns: list[str], name: str) -> pa.Table:
-        """Columns of one part."""
+        """Return columns of one part."""
         return self.store.read_table(columns, *self.place("metrics", name))
 
     def write_part(self, table: pa.Table, name: str, notes: dict[bytes, bytes] | None = None) -> None:
-        """Store a part, with `notes` in its file's metadata: its rows count from then on."""
+        """Store a part, with `notes` in its file's metadata; its rows count from then on."""
         self.store.write_table(table, *self.place("metrics", name), notes=notes)
 
     def stored(self, before: Stored | None = None, claimed: Callable[[Run], Mapping[str, Part]] = _nothing) -> Stored:
-        """All that is stored, where it was `before` at an earlier look.
+        """Return everything stored, given `before` from an earlier call.
 
-        `claimed` gives the content of parts, as far as their commands wrote it down; others are opened, which takes
-        about 0.3 ms each.
+        `claimed` returns the logged content of parts; others are opened, which takes about 0.3 ms each.
         """
         before = before or Stored()
         new = set(self.parts()) - before.parts
-        known = claimed(self) if new else {}
+        logged = claimed(self) if new else {}
         classes: set[str] = set()
         rows: set[int] = set()
         for name in sorted(new):
-            if (part := known.get(name)) is not None:
+            if (part := logged.get(name)) is not None:
                 classes |= set(part.classes)
                 rows |= set(range(part.row, part.row + len(part.classes)))
             else:
@@ -324,10 +321,10 @@ class Run:
         return Stored(before.parts | new, before.classes | classes, before.rows | rows)
 
     def lost(self, stored: Stored) -> list[tuple[int, tuple[str, ...]]]:
-        """The rows of `ntk.zarr` whose eigenvalues are gone, as a copy that was cut short may leave them.
+        """Return the rows of `ntk.zarr` with missing eigenvalues, as after an interrupted copy.
 
-        For each block of them its first row and the classes in it, in their order. Costs a look into one folder where
-        nothing is lost.
+        For each affected block, gives its first row and its classes in order. If nothing is lost, this lists a single
+        folder.
         """
         blocks = self.ntk.lost(stored.rows) if stored.rows else []
         if not blocks:
@@ -340,5 +337,5 @@ class Run:
 
 
 def runs_of(store: Store) -> list[Run]:
-    """The runs of a store, those without a record too, sorted by name."""
+    """Return the runs of a store, including those without a record, sorted by name."""
     return [Run(store, name) for name in store.folders("runs")]

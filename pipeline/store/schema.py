@@ -19,9 +19,9 @@ _RESULT = [
     ("seconds", pa.float64()),
 ]
 
-#: The tables by name. `accuracies` has a row for each finished training (`epochs` long, from `seed`): percent, and
-#: seconds of training. `curves` has what was measured on the way, after `epoch` epochs and `seconds`. `proxies` has
-#: training-free scores that others computed.
+#: The tables by name. `accuracies` has one row per finished training (`epochs` long, from `seed`): percent, and seconds
+#: of training. `curves` has intermediate evaluations, after `epoch` epochs and `seconds`. `proxies` has training-free
+#: scores computed by others.
 SCHEMAS = {
     "accuracies": pa.schema(_TRAINING + _RESULT),
     "curves": pa.schema([*_TRAINING, ("epoch", pa.int32()), *_RESULT]),
@@ -37,11 +37,10 @@ SCHEMAS = {
     ),
 }
 
-#: `curves` of trainings made here: also the mean cross entropy of the epoch's batches in nats, and its learning rate.
+#: `curves` of trainings made by hnas: also the mean cross entropy of an epoch's batches in nats, and the learning rate.
 TRAINED_CURVES = pa.schema([*SCHEMAS["curves"], ("loss", pa.float64()), ("lr", pa.float64())])
 
-#: Names of columns of the views over runs and searches, and of the pool that a search makes of them: no other column of
-#: a pool may be called so.
+#: Column names of the views over runs and searches, and of a search's pool, that no other column of a pool may have.
 TAKEN = (
     *("run", "run_group", "n_runs", "canonical", "status", "params", "flops", "id", "class", "metric", "performance"),
     *("cost", "source", "query", "objective", "mu", "nu", "own_seconds", "ntk_row", "filename", "epoch", "failure"),

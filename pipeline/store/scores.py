@@ -1,13 +1,13 @@
-"""The scores of a run beside its metrics: which it was asked for, on which images, and their rows.
+"""The scores of a run beside its metrics: which were requested, on which images, and their rows.
 
-runs/<run>/run.json            `scores`: by `<score>@<version>` the score's columns; `further`: the digest of the images
+runs/<run>/run.json            `scores`: the columns of each `<score>@<version>`; `further`: the digest of the images
 runs/<run>/further.npz         images (n, 3, S, S) and labels (n,) of the data set that are not in the run's batch
-runs/<run>/scores/*.parquet    canonical, and of some scores each column as `<column>@<version>`, and the seconds that
-                               it took as `<score>_seconds@<version>`: those of all passes where it shares them
+runs/<run>/scores/*.parquet    canonical; each column of some scores as `<column>@<version>`; and their seconds as
+                               `<score>_seconds@<version>`, which for shared passes are those of all passes
 
-A part has a number (or NaN, of a network that has none) of each of its scores for each of its classes. Other scores of
-the same classes, computed later, are in other parts. A score whose definition changed has another version, and with it
-other columns.
+A part has a number for each of its scores and classes, NaN if the network has none. Other scores of the same classes,
+computed later, are in other parts. If the definition of a score changes, it gets another version and thus other
+columns.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from hnas.pipeline.images import Batch
 
 FOLDER, FURTHER = "scores", "further.npz"
-#: Images beside the batch: as many as the batch has, and this many at least, which NASWOT is published with.
+#: Minimum number of images beside the batch, which is otherwise that of the batch; NASWOT's paper uses 128.
 FURTHER_IMAGES = 128
 _SECONDS = re.compile(rf"({COLUMN_NAME.pattern})_seconds@([0-9]{{1,9}})")
 _MOST = 1000
-#: The highest version of a score: nine digits, as `_SECONDS` reads them.
+#: The highest version of a score: nine digits, which `_SECONDS` can read.
 MOST_VERSION = 999_999_999
 
 
 @dataclass(frozen=True, order=True)
 class ScoreColumns:
-    """A score as a store knows it: its `name`, the `version` of its definition, and its `columns`."""
+    """A score in a store: its `name`, the `version` of its definition, and its `columns`."""
 
     name: str
     version: int
@@ -46,52 +46,52 @@ class ScoreColumns:
 
     @property
     def key(self) -> str:
-        """What names it in records and claims."""
+        """The score's name in records and claims."""
         return f"{self.name}@{self.version}"
 
     @property
     def seconds(self) -> str:
-        """The column of what it cost."""
+        """The column of its cost."""
         return f"{self.name}_seconds"
 
     def stored(self, column: str) -> str:
-        """The name of one of its columns, or of `seconds`, in a part."""
+        """Return the name in a part of one of its columns, or of `seconds`."""
         return f"{column}@{self.version}"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The parts of a run's scores, and by the key of a score the classes that have it."""
+    """The parts of a run's scores, and the classes that have each score, by key."""
 
     parts: frozenset[str] = frozenset()
     classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lacking(self, keys: Iterable[str], canonical: str) -> tuple[str, ...]:
-        """Those of `keys` that the class has not."""
+        """Return those of `keys` that the class lacks."""
         return tuple(key for key in keys if canonical not in self.classes.get(key, ()))
 
 
 def part_name(classes: Sequence[str], keys: Sequence[str]) -> str:
-    """The name of the part with these scores of these classes."""
+    """Return the name of the part with these scores of these classes."""
     return digest(*classes, "", *keys) + ".parquet"
 
 
 def has_part(run: Run, name: str) -> bool:
-    """Whether the part of that name is stored."""
+    """Return whether the part of that name is stored."""
     return run.exists(FOLDER, name)
 
 
 def stored_row(key: str, columns: Sequence[str], numbers: Mapping[str, float], seconds: float) -> dict[str, float]:
-    """What a score says of an architecture, by the names of a part. Raises `HnasError` for columns not its own."""
+    """Return a score's numbers by their names in a part. Raises `HnasError` for columns that are not its own."""
     name, _, version = key.partition("@")
     if set(numbers) != set(columns):
-        raise HnasError(f"the score {name} gives {', '.join(numbers)}, and its columns are {', '.join(columns)}")
+        raise HnasError(f"the score {name} returns {', '.join(numbers)}, but its columns are {', '.join(columns)}")
     row = {f"{column}@{version}": float(numbers[column]) for column in columns}
     return {**row, f"{name}_seconds@{version}": seconds}
 
 
 def write_part(run: Run, classes: Sequence[str], keys: Sequence[str], rows: Sequence[Mapping[str, float]]) -> None:
-    """Store the scores `keys` of `classes`, a row as `stored_row` gives it for each: they count from then on."""
+    """Store the scores `keys` of `classes`, one row from `stored_row` for each; they count from then on."""
     columns = {
         name: pa.array([row[name] for row in rows], pa.float32() if _SECONDS.fullmatch(name) else pa.float64())
         for name in sorted(rows[0])
@@ -101,7 +101,7 @@ def write_part(run: Run, classes: Sequence[str], keys: Sequence[str], rows: Sequ
 
 
 def copy_scores(run: Run, copy: Run, classes: Sequence[str]) -> None:
-    """Write to another run the scores that `run` has of `classes`, in a part for all classes that have the same.
+    """Copy the scores of `classes` from `run` to another run, with one part per set of scores.
 
     Raises `HnasError` for a damaged part.
     """
@@ -120,39 +120,39 @@ def copy_scores(run: Run, copy: Run, classes: Sequence[str]) -> None:
 
 
 def scored(run: Run, before: Scored | None = None) -> Scored:
-    """What is stored, where it was `before` at an earlier look. Raises `HnasError` for a damaged part."""
+    """Return what is stored, given `before` from an earlier call. Raises `HnasError` for a damaged part."""
     before = before or Scored()
     names = set(run.store.files(*run.place(FOLDER)))
-    classes = {key: set(having) for key, having in before.classes.items()} if names - before.parts else {}
+    classes = {key: set(holders) for key, holders in before.classes.items()} if names - before.parts else {}
     for name in sorted(names - before.parts):
         table = run.store.read_table(None, *run.place(FOLDER, name))
         for key in keys_in(table.column_names):
             classes.setdefault(key, set()).update(table["canonical"].to_pylist())
     if not classes:
         return before
-    return Scored(before.parts | names, {key: frozenset(having) for key, having in classes.items()})
+    return Scored(before.parts | names, {key: frozenset(holders) for key, holders in classes.items()})
 
 
 def keys_in(columns: Iterable[str]) -> list[str]:
-    """The scores of a part with these columns."""
-    return [f"{found[1]}@{int(found[2])}" for name in columns if (found := _SECONDS.fullmatch(name))]
+    """Return the keys of the scores in a part with these columns."""
+    return [f"{match[1]}@{int(match[2])}" for name in columns if (match := _SECONDS.fullmatch(name))]
 
 
 def recorded_scores(run: Run, record: Mapping[str, Any]) -> list[ScoreColumns]:
-    """The scores that a run was asked for, by its `record`, sorted. Raises `HnasError` where that is damaged."""
+    """Return the requested scores of a run from its `record`, sorted. Raises `HnasError` for a damaged record."""
     listed = record.get("scores", {})
     try:
-        found = sorted(_parsed(listed))
+        scores = sorted(_parsed(listed))
     except (ValueError, TypeError, AttributeError) as error:
         raise HnasError(
             f"{run.path(RECORD)} was damaged after it was written: scores is {listed!r:.80}; restore it, or remove the "
             "run and precompute it again"
         ) from error
-    return found
+    return scores
 
 
 def _parsed(listed: Mapping[str, Any]) -> Iterator[ScoreColumns]:
-    # Each name becomes one in SQL.
+    # The names become part of SQL.
     if len(listed) > _MOST:
         raise ValueError("too many")
     for key, columns in listed.items():
@@ -160,29 +160,29 @@ def _parsed(listed: Mapping[str, Any]) -> Iterator[ScoreColumns]:
         names = [name, *columns]
         if not all(COLUMN_NAME.fullmatch(text) for text in names) or len(set(columns)) < len(columns) or not columns:
             raise ValueError(key)
-        made = ScoreColumns(name, int(version), tuple(columns))
-        if made.key != key or not 0 <= made.version <= MOST_VERSION:
+        score = ScoreColumns(name, int(version), tuple(columns))
+        if score.key != key or not 0 <= score.version <= MOST_VERSION:
             raise ValueError(key)
-        yield made
+        yield score
 
 
-def record_scores(run: Run, wanted: Sequence[ScoreColumns], further: Batch | None) -> None:
-    """Write down that the run is asked for the scores, and keep the images beside the batch. Under the run's lock.
+def record_scores(run: Run, requested: Sequence[ScoreColumns], further: Batch | None) -> None:
+    """Record that the scores are requested of the run, and keep the images beside the batch. Requires the run's lock.
 
-    Raises `HnasError` where the run's scores are those of other images.
+    Raises `HnasError` if the run's scores belong to other images.
     """
     record = run.read_record()
     check_further(run, record, further)
     if further is not None:
         run.keep_images(FURTHER, further)
-    scores = record.get("scores", {}) | {score.key: list(score.columns) for score in wanted}
+    scores = record.get("scores", {}) | {score.key: list(score.columns) for score in requested}
     more = {"scores": dict(sorted(scores.items()))} | ({"further": further.digest} if further is not None else {})
     if not more.items() <= record.items():
         run.write_record({**record, **more})
 
 
 def forget_scores(run: Run, keys: Iterable[str]) -> None:
-    """Take those of the scores `keys` out of the run's record of which no class has one. Under the run's lock."""
+    """Remove those of the scores `keys` that no class has from the run's record. Requires the run's lock."""
     record = run.read_record()
     having = scored(run).classes
     never = {key for key in keys if key in record.get("scores", {}) and not having.get(key)}
@@ -193,10 +193,10 @@ def forget_scores(run: Run, keys: Iterable[str]) -> None:
 
 
 def check_further(run: Run, record: Mapping[str, Any], further: Batch | None) -> None:
-    """Raise `HnasError` where the run's scores are those of other images than `further`."""
-    found = None if further is None else further.digest
-    if record.get("scores") and record.get("further") != found:
+    """Raise `HnasError` if the run's scores belong to other images than `further`."""
+    expected = None if further is None else further.digest
+    if record.get("scores") and record.get("further") != expected:
         raise HnasError(
-            f"the scores of run {run.name} in {run.store.location} are those of other images beside the batch than "
-            "this data set gives; give the one that they were computed with, or remove the run and precompute it again"
+            f"the scores of run {run.name} in {run.store.location} belong to other images beside the batch than those "
+            "of this data set; use the data set they were computed with, or remove the run and precompute it again"
         )

@@ -1,4 +1,4 @@
-"""Search spaces with a store behind them: what a space works out once is kept there."""
+"""A cache in the store for what search spaces compute once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hnas.spaces import search_spaces
 
 
 class StoreCache:
-    """Keeps what spaces work out under `spaces/` in a store. See `hnas.spaces.Cache`.
+    """Caches results of spaces under `spaces/` in a store. See `hnas.spaces.Cache`.
 
-    Nothing is written before `flush`: a dry run and a command that fails leave the store as it was.
+    Nothing is written before `flush`, so a dry run or a failing command leaves the store unchanged.
     """
 
     def __init__(self, store: Store) -> None:
@@ -21,7 +21,7 @@ class StoreCache:
         self._pending: dict[str, bytes] = {}
 
     def read(self, name: str) -> bytes | None:
-        """The content kept under `name`, or None where there is none that can be read."""
+        """Return the content cached under `name`; None if there is none, or it is unreadable."""
         if name in self._pending:
             return self._pending[name]
         try:
@@ -30,11 +30,11 @@ class StoreCache:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep `content`, in memory until `flush`."""
+        """Cache `content`, in memory until `flush`."""
         self._pending[name] = content
 
     def flush(self) -> None:
-        """Write what is to be kept; where the store cannot be written, it is worked out again the next time."""
+        """Write the cached contents; what cannot be written is computed again next time."""
         while self._pending:
             name, content = self._pending.popitem()
             try:
@@ -45,9 +45,9 @@ class StoreCache:
 
 @contextmanager
 def space_cache(store: Store) -> Iterator[None]:
-    """Have the search spaces keep in `store` what they work out within.
+    """Let the search spaces cache their results in `store` inside this context.
 
-    It is written at the end, where all went well and the command wrote to the store anyway.
+    The cache is written at the end if no error occurred and the command wrote to the store anyway.
     """
     cache, before = StoreCache(store), search_spaces.cache
     search_spaces.keep_in(cache)

@@ -1,26 +1,26 @@
-"""The store: one folder (or fsspec URL) of Parquet, Zarr and JSON, in which everything appears whole or not at all.
+"""The store: one folder (or fsspec URL) of Parquet, Zarr and JSON files, all written atomically.
 
 store.json                           the version of this layout
 architectures/<space>/*.parquet      arch, canonical, static columns
-runs/<run>/run.json                  every setting that determines a number, and how it was computed
-runs/<run>/batch.npz                 the images and labels that the run's numbers were computed on
-runs/<run>/requests/*.parquet        the architectures that were asked for, with their canonical forms
-runs/<run>/metrics/*.parquet         a row for each canonical architecture
+runs/<run>/run.json                  every setting that determines a number, and how the run was computed
+runs/<run>/batch.npz                 the images and labels on which the run was computed
+runs/<run>/requests/*.parquet        the requested architectures with their canonical forms
+runs/<run>/metrics/*.parquet         one row per canonical architecture
 runs/<run>/ntk.zarr                  eigenvalues (n, m), and Gram matrices (n, m, m) on request
 runs/<run>/scores/*.parquet          scores beside the metrics; see `hnas.pipeline.store.scores`
 runs/<run>/further.npz               images beside the batch, for those scores
-runs/<run>/drivers/                  the precomputes that work on the run; see `hnas.pipeline.store.claim_log`
+runs/<run>/drivers/                  the precomputes working on the run; see `hnas.pipeline.store.claim_log`
 accuracies/<source>/*.parquet        arch, dataset, epochs, seed, accuracies, seconds
-curves/<source>/*.parquet            the same, measured on the way, with the epoch
-trainings/<source>/                  trainings made here; see `hnas.pipeline.store.trainings`
-proxies/<source>/*.parquet           training-free scores that others computed
+curves/<source>/*.parquet            the same from intermediate evaluations, with the epoch
+trainings/<source>/                  trainings made by hnas; see `hnas.pipeline.store.trainings`
+proxies/<source>/*.parquet           training-free scores computed by others
 searches/<search>/search.json, queries.parquet
 comparisons/<comparison>/            searches by the hundred; see `hnas.pipeline.store.comparisons`
-latency/                             parts of a `hnas latency` that has not come to its end
-spaces/                              what a space has worked out once; see `hnas.spaces.Cache`
+latency/                             parts of an unfinished `hnas latency`
+spaces/                              cached results of spaces; see `hnas.spaces.Cache`
 
-Each file carries a checksum (see `hnas.pipeline.io.checksums`) that is verified when it is read. A store holds no
-symbolic links: nothing is written or deleted through one, so that nothing outside the store is ever touched.
+Each file has a checksum (see `hnas.pipeline.io.checksums`) that is verified when it is read. A store contains no
+symbolic links: nothing is written or deleted through one, so nothing outside the store is ever touched.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ from hnas.pipeline.store.partial_writes import create_part, sweep_parts
 
 STORE_VERSION = 1
 DEFAULT_STORE = "data/store"
-# The column whose values give the parts in a folder their names; see `digest`.
+# The column whose values determine the names of parts in a folder; see `digest`.
 _NAMED_BY = {"metrics": "canonical", "requests": "arch", "architectures": "arch"}
-# The columns of a run's parts that hold text; all others of these folders hold numbers.
+# The text columns of a run's parts; all other columns in these folders hold numbers.
 _TEXTS = {"metrics": ("canonical", "status"), "scores": ("canonical",)}
-# Files within files: what such an address reads is named by the content of a file, and nothing can be renamed in them.
+# Nested file systems: their addresses are determined by the content of a file, and they cannot rename.
 _NO_STORES = frozenset(
     {"zip", "tar", "reference", "libarchive", "ftp", "http", "https", "data", "git", "github", "dir"}
 )
 
 
 def store_location(given: str | None) -> str:
-    """The store that a command means: what was given, else `$HNAS_STORE`, else `data/store`."""
+    """Return the store of a command: `given`, or `$HNAS_STORE`, or `data/store`."""
     return given or os.environ.get("HNAS_STORE") or DEFAULT_STORE
 
 
 def digest(*parts: str, size: int = 8) -> str:
-    """A hexadecimal digest of `size` bytes over the parts in order."""
+    """Return a hexadecimal digest of `size` bytes over the parts in order."""
     hashed = blake2b(digest_size=size)
     for part in parts:
         hashed.update(part.encode())
@@ -72,17 +72,16 @@ def digest(*parts: str, size: int = 8) -> str:
 
 
 class Store:
-    """A store at `location`, a local folder or an fsspec URL. Opening one neither reads nor writes anything.
+    """A store at `location`, a local folder or an fsspec URL. Creating this object neither reads nor writes.
 
-    Paths are given in parts below the root: `store.path("runs", run, "run.json")`. Every write raises `HnasError`
-    where the disk is full, the place cannot be written, or a symbolic link is on the way, and leaves what was there
-    before.
-    Raises `UsageError` for a location that no store can have.
+    Paths are given as parts below the root: `store.path("runs", run, "run.json")`. If the disk is full, the place
+    cannot be written, or a symbolic link is on the way, writing raises `HnasError` and leaves the old file unchanged.
+    Raises `UsageError` for an invalid location.
     """
 
     def __init__(self, location: str, *, mend: str | None = None) -> None:
         self.location = location = os.fspath(location)
-        #: What to do where it is damaged, of a store that no command writes to.
+        #: How to repair damage, for a store that no command writes to.
         self.mend = mend
         try:
             location.encode()
@@ -91,54 +90,54 @@ class Store:
         protocol = location.partition("://")[0] if "://" in location else "file"
         if "::" in location or protocol in _NO_STORES:
             raise UsageError(
-                f"the store {location!r} cannot be opened: nothing can be renamed at {protocol} addresses; give a "
+                f"the store {location!r} cannot be opened: {protocol} addresses do not support renaming; give a "
                 "folder or the URL of an object store, such as s3://bucket/store"
             )
         try:
             self.fs, self.root = fsspec.core.url_to_fs(location)
-        except Exception as error:  # each file system has its own
+        except Exception as error:  # each file system raises its own errors
             raise UsageError(
                 f"the store {location!r} cannot be opened: {reason_of(error)}; give a folder or an fsspec URL"
             ) from error
-        #: Whether this object has prepared the store to be written to.
+        #: Whether this object has prepared the store for writing.
         self.prepared = False
-        # The Parquet files that this object has verified: path -> (modified, size), and what was found in them.
+        # The verified Parquet files: path -> the state of the file at that time.
         self._verified: dict[str, object] = {}
         self.local = "file" in self.fs.protocol or "local" in self.fs.protocol
-        if not is_text(self.root):  # such as that of a relative path in a folder of such a name
+        if not is_text(self.root):  # for example a relative path in a folder with such a name
             raise UsageError(f"the path of the store, {printable(self.root)}, is not UTF-8 text; rename its folders")
         if self.local and Path(self.root).exists() and not Path(self.root).is_dir():
-            raise UsageError(f"the store {location!r} is a file; a store is a folder")
+            raise UsageError(f"the store {location!r} is a file; a store must be a folder")
 
     def path(self, *parts: str) -> str:
-        """The path of `parts` below the root, in the filesystem's own terms."""
+        """Return the path of `parts` below the root, in the file system's own terms."""
         return "/".join([self.root.rstrip("/"), *parts])
 
     def url(self, *parts: str) -> str:
-        """The same as an address that any process can open, with its protocol where it is not local."""
+        """Return that path as an address that any process can open, with its protocol if it is not local."""
         path = self.path(*parts)
         return path if self.local else str(self.fs.unstrip_protocol(path))
 
     def exists(self, *parts: str) -> bool:
-        """Whether there is a file or folder at `parts`. Raises `HnasError` where that cannot be told."""
+        """Return whether there is a file or folder at `parts`. Raises `HnasError` if the store cannot be read."""
         path = self.path(*parts)
         if self.local:
             return Path(path).exists()
         try:
             return bool(self.fs.exists(path))
-        except Exception as error:  # of the network, the permissions, the protocol
+        except Exception as error:  # network, permission or protocol errors
             raise HnasError(f"{self.location} cannot be read: {reason_of(error)}") from error
 
     def names(self, *folder: str) -> list[str]:
-        """The names of what is in a folder, in any order; none where there is no such folder.
+        """Return the names in a folder in any order; empty if there is no such folder.
 
-        Raises `HnasError` where it cannot be read.
+        Raises `HnasError` if it cannot be read.
         """
         path = self.path(*folder)
         try:
             if self.local:
-                with os.scandir(path) as found:
-                    return [entry.name for entry in found]
+                with os.scandir(path) as entries:
+                    return [entry.name for entry in entries]
             return [str(entry).rstrip("/").split("/")[-1] for entry in self.fs.ls(path, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -146,43 +145,45 @@ class Store:
             raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
 
     def files(self, *folder: str, suffix: str = ".parquet") -> list[str]:
-        """The names of the files in a folder that end with `suffix`, sorted.
+        """Return the names of the files in a folder that end with `suffix`, sorted.
 
-        Hidden ones are not the store's: `._x` comes from macOS, `.nfs…` from a network share.
+        Hidden files do not belong to the store: macOS creates `._x`, network shares create `.nfs…`.
         """
         return sorted(name for name in self.names(*folder) if name.endswith(suffix) and not name.startswith("."))
 
     def folders(self, *folder: str) -> list[str]:
-        """The names of what lies in a folder and may be a folder itself, sorted, without hidden ones."""
+        """Return the names in a folder that may be folders themselves, sorted, without hidden ones."""
         return sorted(name for name in self.names(*folder) if not name.startswith("."))
 
     def refuse_links(self, *parts: str) -> None:
-        """Raise `HnasError` where something on the way from the root to `parts` is a symbolic link."""
+        """Raise `HnasError` if anything on the path from the root to `parts` is a symbolic link."""
         for count in range(1, len(parts) + 1) if self.local else ():
             path = Path(self.path(*parts[:count]))
             if path.is_symlink():
                 raise HnasError(
-                    f"{path} is a symbolic link, and nothing is written or deleted through a link in a store; put "
-                    "what it points to in its place, or remove it"
+                    f"{path} is a symbolic link, and a store must not be written or deleted through links; replace it "
+                    "by its target, or remove it"
                 )
 
     def check_version(self) -> None:
-        """Raise `HnasError` where the store was written in another layout than this package reads."""
+        """Raise `HnasError` if the store has another layout version than this package reads."""
         if not self.exists("store.json"):
             if self.exists("runs") or self.exists("accuracies"):
-                raise HnasError(f"{self.location} has runs but no store.json; it is no hnas store, or it is damaged")
+                raise HnasError(
+                    f"{self.location} has runs but no store.json; it is not an hnas store, or it is damaged"
+                )
             return
         version = self.read_json("store.json").get("version")
         if version != STORE_VERSION:
             raise HnasError(
-                f"the store {self.location} has version {version!r}, this hnas reads version {STORE_VERSION}; "
+                f"the store {self.location} has version {version!r}, but this hnas reads version {STORE_VERSION}; "
                 f"{self.mend or 'use the hnas that wrote it, or another --store'}"
             )
 
     def prepare(self) -> None:
-        """Check the version, mark the folder as a store if it is new, and remove what killed commands left aside.
+        """Check the version, mark a new folder as a store, and remove the temporary files of killed commands.
 
-        A store that vanishes later stays away.
+        A store that is deleted later is not recreated.
         """
         self.prepared = False
         self.check_version()
@@ -193,31 +194,32 @@ class Store:
         self.prepared = True
 
     def check_there(self) -> None:
-        """Raise `HnasError` where this object prepared the store and its `store.json` is gone since."""
+        """Raise `HnasError` if this object prepared the store and its `store.json` has since disappeared."""
         if self.prepared and self.local and not self.exists("store.json"):
             raise HnasError(
-                f"the store {self.location} was removed while it was being written; restore it, or begin again"
+                f"the store {self.location} was removed while it was being written; restore it, or start again"
             )
 
     def read_bytes(self, *parts: str) -> bytes:
-        """The content of a file. Raises `HnasError` where it is missing or cannot be read."""
+        """Return the content of a file. Raises `HnasError` if it is missing or cannot be read."""
         path = self.path(*parts)
         try:
             if not self.local:
                 return bytes(self.fs.cat_file(path))
             with open(path, "rb", opener=_open_without_waiting) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise HnasError(f"{path} is no file; a store holds files and folders, so remove it")
+                    raise HnasError(f"{path} is not a regular file; a store holds files and folders, so remove it")
                 return file.read()
         except HnasError:
             raise
-        except Exception as error:  # of the system, or of whatever the file system is
+        except Exception as error:  # from the system, or from any fsspec file system
             raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
 
     def write_bytes(self, content: bytes, *parts: str, lasting: bool = True) -> None:
-        """Write a file aside and rename it into place; an object store's own put is whole already.
+        """Write a temporary file and rename it into place; on an object store, a put is atomic already.
 
-        What is not `lasting` outlives the process but perhaps not a loss of power, and costs no wait for the disk.
+        A file that is not `lasting` survives the process but perhaps not a power failure; writing it does not wait for
+        the disk.
         """
         path = self.path(*parts)
         with self.writing(path):
@@ -231,10 +233,10 @@ class Store:
 
     @contextlib.contextmanager
     def aside(self, *parts: str) -> Iterator[Aside]:
-        """A file to write piece by piece, which takes its place at `parts` when it is kept, and is gone otherwise.
+        """Yield a temporary file to be written piecewise. It moves to `parts` when it is kept, otherwise it is deleted.
 
-        Until then it lies in the root of a local store, or in the system's temporary folder where the store is remote.
-        Refusals of the operating system pass through: `writing` turns them into a sentence.
+        It lies in the root of a local store, or in the system's temporary folder for a remote store. Operating system
+        errors pass through; `writing` converts them.
         """
         self.refuse_links(*parts)
         self.check_there()
@@ -242,25 +244,25 @@ class Store:
         made = _make_folder(root) if root else []
         try:
             handle, name = create_part(root or Path(tempfile.gettempdir()))
-            lock = os.dup(handle)  # keeps the file's lock when the file is sealed
+            lock = os.dup(handle)  # keeps the file locked after it is sealed
             aside = Aside(self, self.path(*parts), name, os.fdopen(handle, "w+b"))
             try:
                 yield aside
             finally:
                 os.close(lock)
                 with contextlib.suppress(OSError):
-                    aside.file.close()  # flushes once more what a full disk refused
+                    aside.file.close()  # may flush again what a full disk rejected
                 with contextlib.suppress(OSError):
                     aside.name.unlink(missing_ok=True)
         except BaseException:
             for folder in made:
-                with contextlib.suppress(OSError):  # somebody else has put something into it
+                with contextlib.suppress(OSError):  # another process has added something
                     folder.rmdir()
             raise
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[None]:
-        """Turn the operating system's refusals to write at `path` into one sentence."""
+        """Convert operating system errors on writing `path` to one sentence."""
         try:
             yield
         except OSError as error:
@@ -268,7 +270,7 @@ class Store:
             raise HnasError(f"{path} cannot be written: {reason_of(error)}; {advice}") from error
 
     def read_json(self, *parts: str) -> dict[str, Any]:
-        """The JSON object in a file. Raises `HnasError` where it is not one."""
+        """Return the JSON object in a file. Raises `HnasError` if it does not hold one."""
         cure = self.mend or "it was damaged after it was written"
         try:
             value = json.loads(self.read_bytes(*parts))
@@ -284,27 +286,27 @@ class Store:
             ) from error
 
     def write_json(self, value: dict[str, Any], *parts: str) -> None:
-        """Write a JSON object, readable by people, with its checksum."""
+        """Write a JSON object, indented for people, with its checksum."""
         self.write_bytes((json.dumps(sealed_json(value), indent=2, ensure_ascii=False) + "\n").encode(), *parts)
 
     def read_tables(self, columns: list[str], *folder: str) -> pa.Table | None:
-        """The given columns of all Parquet files in a folder, in the order of their names, or None where there is
+        """Return the given columns of all Parquet files in a folder in the order of their names; None if there are
         none."""
         tables = [self.read_table(columns, *folder, name) for name in self.files(*folder)]
         return pa.concat_tables(tables) if tables else None
 
     def read_table(self, columns: list[str] | None, *parts: str) -> pa.Table:
-        """The given columns of a Parquet file, or all. Raises `HnasError` where it is missing or damaged."""
+        """Return the given columns of a Parquet file, or all. Raises `HnasError` if it is missing or damaged."""
         return self._parsed(self.verified(*parts), columns, *parts)
 
     def read_checked(self, *parts: str) -> tuple[pa.Table, bool]:
-        """A whole Parquet file, and whether it has a checksum. Raises `HnasError` where it is missing or damaged."""
+        """Return a Parquet file and whether it has a checksum. Raises `HnasError` if it is missing or damaged."""
         content, sealed = self._verified_content(*parts)
         return self._parsed(content, None, *parts), sealed
 
     def _parsed(self, content: bytes, columns: list[str] | None, *parts: str) -> pa.Table:
         try:
-            # Not pq.read_table, which takes five times as long for a small file.
+            # pq.read_table takes five times as long for a small file.
             table = pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
             table = table.replace_schema_metadata(None)
             return table if columns is None else table.select(columns)
@@ -312,7 +314,7 @@ class Store:
             raise self._damaged(reason_of(error).split(". ")[0], *parts) from error
 
     def verified(self, *parts: str) -> bytes:
-        """The content of a Parquet file whose checksum is right. Raises `HnasError` where it is missing or damaged."""
+        """Return the content of a verified Parquet file. Raises `HnasError` if it is missing or damaged."""
         return self._verified_content(*parts)[0]
 
     def _verified_content(self, *parts: str) -> tuple[bytes, bool]:
@@ -331,15 +333,15 @@ class Store:
         return HnasError(f"{self.path(*parts)} cannot be read: {reason}; {self.mend or mend_of(*parts)}")
 
     def verify(self, *parts: str) -> None:
-        """As `verified`, but once for a file that does not change. Raises `HnasError`."""
+        """Verify a file, but only once as long as it does not change. Raises `HnasError`."""
         path = self.path(*parts)
         state: object = None
         if self.local:
             try:
-                found = Path(path).stat()
+                status = Path(path).stat()
             except OSError as error:
                 raise HnasError(f"{path} cannot be read: {reason_of(error)}") from error
-            state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+            state = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         if path not in self._verified or self._verified[path] != state:
             self.verified(*parts)
             self._verified[path] = state
@@ -350,21 +352,21 @@ class Store:
 
 
 class Aside:
-    """A file on its way into the store; see `Store.aside`."""
+    """A temporary file on its way into the store; see `Store.aside`."""
 
     def __init__(self, store: Store, path: str, name: Path, file: BinaryIO) -> None:
         self._store, self._path = store, path
         self.name, self.file = name, file
 
     def seal(self, lasting: bool = True) -> None:
-        """Everything is written: bring it to the disk, so that a full one is noticed before anything is replaced."""
+        """Sync the complete file to disk, so that a full disk is noticed before anything is replaced."""
         self.file.flush()
         if lasting:
             os.fsync(self.file.fileno())
         self.file.close()
 
     def keep(self, lasting: bool = True) -> None:
-        """Put the sealed file into its place, whole at once."""
+        """Move the sealed file into its place atomically."""
         if self._store.local:
             parent = Path(self._path).parent
             made = _make_folder(parent)
@@ -377,14 +379,14 @@ class Aside:
 
 
 def _make_folder(folder: Path) -> list[Path]:
-    """Make `folder` with its parents; returns those that were not there before, innermost first."""
+    """Create `folder` with its parents; return those that did not exist, innermost first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def _verify_name(content: bytes, column: str, name: str) -> None:
-    """Raise `DamagedError` unless a part without a checksum has the name that its rows give it."""
+    """Raise `DamagedError` unless the name of a part without a checksum matches its rows."""
     try:
         values = pq.ParquetFile(pa.BufferReader(content)).read(columns=[column])[column].to_pylist()
         named = digest(*values)
@@ -395,7 +397,7 @@ def _verify_name(content: bytes, column: str, name: str) -> None:
 
 
 def _verify_kinds(content: bytes, texts: Collection[str]) -> None:
-    """Raise `DamagedError` unless the columns `texts` of a part hold text, and its others numbers."""
+    """Raise `DamagedError` unless the columns `texts` of a part hold text and the others numbers."""
     try:
         columns = pq.read_schema(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
@@ -409,7 +411,7 @@ def _verify_kinds(content: bytes, texts: Collection[str]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, as `fsync` brings a file's content, where the system can."""
+    """Sync the names in a folder to disk, as `fsync` syncs a file's content, if the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -419,16 +421,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # A FIFO would keep its opener waiting for a writer.
+    # Opening a FIFO would wait for a writer.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def mend_of(folder: str, source: str = "", *_: str) -> str:
-    """What brings back a damaged Parquet file below these folders of a store's root."""
+    """Return how to restore a damaged Parquet file in these folders of a store."""
     if folder in ("runs", "architectures"):
         return "delete it, and its rows are computed again"
     if folder == "searches":
-        return "restore it, or remove the search and begin it again"
+        return "restore it, or remove the search and start it again"
     if folder == "comparisons":
         return "delete it, and the same `hnas compare` makes its searches again"
     if source.startswith("trained-"):
@@ -441,9 +443,9 @@ def mend_of(folder: str, source: str = "", *_: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an error says, without the path that the system's own errors name."""
-    told = getattr(error, "strerror", None) or str(error).strip()
-    return str(told).splitlines()[0] if told else type(error).__name__
+    """Return the first line of an error's message, without the path in system errors."""
+    message = getattr(error, "strerror", None) or str(error).strip()
+    return str(message).splitlines()[0] if message else type(error).__name__
 
 
 def _umask() -> int:

@@ -1,7 +1,7 @@
-"""The supernets of a store: the state of each search on one, so that it goes on, or is answered, from there.
+"""The supernets of a store: the state of each search on a supernet, to resume or answer it.
 
-supernets/<digest>/supernet.json      what the digest is of: all that determines the search
-supernets/<digest>/state.checkpoint   its state after its last epoch, or what it found
+supernets/<digest>/supernet.json      the settings behind the digest: everything that determines the search
+supernets/<digest>/state.checkpoint   its state after its last epoch, or its result
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ STATE = f"state{CHECKPOINT}"
 
 @contextmanager
 def under_way(store: Store, settings: Mapping[str, Any]) -> Iterator[StoredState]:
-    """Keep other processes from the same search on a supernet, and give the place of its state.
+    """Lock other processes out of the same search on a supernet, and yield the place of its state.
 
-    `settings` are what JSON can hold, with `space` and `dataset` among them. Raises `HnasError` where the store cannot
-    be written.
+    `settings` must be JSON-serialisable and include `space` and `dataset`. Raises `HnasError` if the store cannot be
+    written.
     """
     name = digest(json.dumps(settings, sort_keys=True), size=5)
     if not store.prepared:

@@ -1,13 +1,13 @@
-"""The trainings of a store, which answers them from memory: rows of `accuracies` and `curves` like those of imports.
+"""The trainings of a store, stored as rows of `accuracies` and `curves` like imports, so that none is repeated.
 
-accuracies/trained-<digest>/<arch>-<rest>.parquet   the end of one training, a row
-curves/trained-<digest>/<arch>-<rest>.parquet       its epochs, a row each; written before the end
-trainings/trained-<digest>/settings.json            what the digest is of: the scale of these accuracies
-trainings/trained-<digest>/<arch>-<rest>.checkpoint the state of one that is under way, or was stopped
+accuracies/trained-<digest>/<arch>-<rest>.parquet   the result of one training, one row
+curves/trained-<digest>/<arch>-<rest>.parquet       its epochs, one row each; written before the result
+trainings/trained-<digest>/settings.json            the settings behind the digest: the scale of these accuracies
+trainings/trained-<digest>/<arch>-<rest>.checkpoint the checkpoint of a running or interrupted training
 
-Accuracies with one scale may be compared: the space, the networks' size, the images and their split, the recipe.
-`<arch>` is a digest of the architecture, `<rest>` one of the epochs and of what else determines a training to the bit:
-seed, device, threads, precision. A training that diverged has a row without accuracies.
+Accuracies on one scale are comparable: same space, network size, images and their split, and recipe. `<arch>` is a
+digest of the architecture, `<rest>` one of the epochs and of what else determines a training to the bit: seed, device,
+threads, precision. A training that diverged has a row without accuracies.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ FOLDER = "trainings"
 PREFIX = "trained-"
 SETTINGS = "settings.json"
 CHECKPOINT, LOCK = ".checkpoint", ".lock"
-_CHECKSUM = 8  # bytes, hexadecimal, at the beginning of a checkpoint
+_CHECKSUM = 8  # hexadecimal digits at the beginning of a checkpoint
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A training in the store: percent, seconds, its epochs as rows of `curves`; without accuracies it diverged."""
+    """A stored training: percent, seconds, and its epochs as rows of `curves`; if it diverged, without accuracies."""
 
     train_accuracy: float | None
     valid_accuracy: float | None
@@ -51,8 +51,8 @@ class Trained:
 class Trainings:
     """The trainings with one `scale` in `store`, from one `seed` and with `exact` settings, on the data set `dataset`.
 
-    Both are what JSON can hold. Opening them writes nothing. Raises `HnasError` for what is damaged, and where the
-    store cannot be written.
+    Both `scale` and `exact` must be JSON-serialisable. Creating this object writes nothing. Raises `HnasError` for
+    damaged files, and if the store cannot be written.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Trainings:
         self.dataset = dataset
         self._scale = {"space": space, "dataset": dataset, **scale}
         self._exact = {"seed": seed, **exact}
-        #: The source of their rows.
+        #: The source of the rows.
         self.source = PREFIX + digest(_text(self._scale), size=5)
 
     def find(self, arch: str, epochs: int) -> Trained | None:
-        """The training of `arch` for `epochs`, or None where the store has none."""
+        """Return the training of `arch` for `epochs`, or None if the store has none."""
         name = self._name(arch, epochs)
         row = self._row(f"{name}.parquet")
         if row is None:
@@ -83,25 +83,25 @@ class Trainings:
         return Trained(**{column: row[column] for column in ACCURACIES}, seconds=row["seconds"], curve=curve)
 
     def alike(self, arch: str, epochs: int) -> tuple[float | None, float] | None:
-        """The mean validation accuracy and seconds of all trainings of `arch` for `epochs` on this scale.
+        """Return mean validation accuracy and seconds of all trainings of `arch` for `epochs` on this scale.
 
-        From any seed, on any device. None where there is none; without an accuracy where all diverged.
+        Includes all seeds and devices. None if there are none; the accuracy is None if all diverged.
         """
         beginning = f"{digest(arch)}-"
-        found = [self._row(name) for name in self._store.files("accuracies", self.source) if name.startswith(beginning)]
-        rows = [row for row in found if row is not None and (row["arch"], row["epochs"]) == (arch, epochs)]
+        read = [self._row(name) for name in self._store.files("accuracies", self.source) if name.startswith(beginning)]
+        rows = [row for row in read if row is not None and (row["arch"], row["epochs"]) == (arch, epochs)]
         if not rows:
             return None
         values = [row["valid_accuracy"] for row in rows if row["valid_accuracy"] is not None]
         return fmean(values) if values else None, fmean(row["seconds"] for row in rows)
 
     def count(self) -> int:
-        """The number of trainings on this scale that the store has."""
+        """Return the number of trainings on this scale in the store."""
         return len(self._store.files("accuracies", self.source))
 
     @contextmanager
     def under_way(self, arch: str, epochs: int) -> Iterator[StoredState]:
-        """Keep other processes from the same training, and give the place of its state. Whoever waited looks again."""
+        """Lock other processes out of the same training, and yield the place of its state. After a wait, look again."""
         store, name = self._store, self._name(arch, epochs)
         if not store.prepared:
             store.prepare()
@@ -112,7 +112,7 @@ class Trainings:
             yield StoredState(store, FOLDER, self.source, name + CHECKPOINT)
 
     def keep(self, arch: str, epochs: int, trained: Trained) -> None:
-        """Store a training that ended, and forget the state on its way."""
+        """Store a finished training and remove its checkpoint."""
         name = self._name(arch, epochs)
         row = {"space": self._space, "arch": arch, "dataset": self.dataset, "epochs": epochs, "seed": self._seed}
         curve = [{**row, **epoch} for epoch in trained.curve]
@@ -123,11 +123,11 @@ class Trainings:
         self.forget_state(arch, epochs)
 
     def forget_state(self, arch: str, epochs: int) -> None:
-        """Remove the state of a training that is done."""
+        """Remove the checkpoint of a finished training."""
         remove_file(self._store, FOLDER, self.source, self._name(arch, epochs) + CHECKPOINT)
 
     def identity(self, arch: str, epochs: int) -> str:
-        """What names the training of `arch` for `epochs` among all trainings of all stores."""
+        """Return a name for the training of `arch` for `epochs` that is unique across all stores."""
         return f"{self.source}/{self._name(arch, epochs)}"
 
     def _name(self, arch: str, epochs: int) -> str:
@@ -142,23 +142,23 @@ class Trainings:
 
 
 class StoredState:
-    """The file that holds the state of a training on its way, behind a checksum of its place and content."""
+    """The file with the state of an unfinished training, protected by a checksum of its path and content."""
 
     def __init__(self, store: Store, *parts: str) -> None:
         self._store, self._parts = store, parts
 
     def read(self) -> bytes | None:
-        """The state, or None where there is none, or a damaged one: the training then begins anew."""
+        """Return the state, or None if it is missing or damaged; the training then starts anew."""
         with suppress(HnasError):
             content = self._store.read_bytes(*self._parts) if self._store.exists(*self._parts) else b""
             state = content[_CHECKSUM:]
-            # Older versions had the checksum of the content alone.
+            # Older versions used a checksum of the content alone.
             if content[:_CHECKSUM] in (_checksum(self._place + state), _checksum(state)):
                 return state
         return None
 
     def write(self, state: bytes) -> None:
-        """Keep `state` in place of the last one, whole or not at all; after a loss of power perhaps neither."""
+        """Replace the state atomically; a power failure may lose both."""
         self._store.write_bytes(_checksum(self._place + state) + state, *self._parts, lasting=False)
 
     @property
@@ -167,17 +167,17 @@ class StoredState:
 
 
 def is_trained(source: str) -> bool:
-    """Whether a source is that of trainings made here."""
+    """Return whether a source consists of trainings made by hnas."""
     return source.startswith(PREFIX)
 
 
 def trained_sources(store: Store) -> list[str]:
-    """The sources of trainings, also those of which none has ended."""
+    """Return the sources of trainings, including those without a finished training."""
     return [name for name in store.folders(FOLDER) if is_trained(name)]
 
 
 def stopped(store: Store, source: str) -> Sequence[str]:
-    """The names of the states of trainings of `source` that are under way, or were stopped."""
+    """Return the names of the checkpoints of running or interrupted trainings of `source`."""
     return store.files(FOLDER, source, suffix=CHECKPOINT)
 
 

@@ -1,2 +1,2 @@
--- The run is a constant here, so that a query of one run opens no other's array.
+-- The run is a constant here, so a query of one run opens no arrays of others.
 UNION ALL SELECT '$run' AS run, ntk_row, $array FROM "$source"

@@ -1,5 +1,5 @@
--- The rows that eq. (7) may propose: alive, with a finite condition number and a metric that is not zero; `limited` is the
--- column that a search may limit, 0 where it limits none.
+-- The rows that eq. (7) may propose: alive, with a finite condition number and a nonzero metric; `limited` is the column that
+-- a search may bound, 0 if it bounds none.
 CREATE TEMP TABLE $table AS
 SELECT arch, class, metric, kappa, limited
 FROM (SELECT arch, class, kappa, status, ($metric)::DOUBLE AS metric, ($limited)::DOUBLE AS limited FROM $rows)

@@ -1,5 +1,5 @@
--- The columns that each kind of file has, as empty tables: a store without such files shows views without rows,
--- and a column that only newer files hold reads as NULL in older ones.
+-- The columns of each kind of file, as empty tables: without such files in a store the views are empty, and a column
+-- that only newer files have reads as NULL in older ones.
 CREATE TABLE empty.architectures (
     arch VARCHAR, canonical VARCHAR, params BIGINT, flops BIGINT, filename VARCHAR
 );

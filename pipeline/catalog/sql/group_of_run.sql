@@ -1,4 +1,4 @@
--- The runs that differ from one in seed and batch only, itself among them, and have measured anything.
+-- The runs with any measurements that differ from one only in seed and batch, including itself.
 SELECT g.run
 FROM files.run_groups AS g
 WHERE g.run_group = (SELECT run_group FROM files.run_groups WHERE run = $run)

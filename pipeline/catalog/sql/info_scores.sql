@@ -1,4 +1,4 @@
--- One row for each run and score that it was asked for; an older version is not in the views.
+-- One row for each run and requested score; the views do not show older versions.
 WITH counted AS (
     SELECT
         regexp_extract(filename, 'runs/([^/]+)/scores/[^/]+$$', 1) AS run,

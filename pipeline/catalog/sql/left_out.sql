@@ -1,4 +1,4 @@
--- The architectures that some but not all of the runs have.
+-- The architectures in some but not all of the runs.
 SELECT count(*)
 FROM (
     SELECT q.arch

@@ -1,4 +1,4 @@
--- Eq. (7): kappa / |M| + mu |M^2 - nu|^(2t). Infinite where kappa is, so that a singular network is never the minimum.
+-- Eq. (7): kappa / |M| + mu |M^2 - nu|^(2t). Infinite if kappa is, so a singular network is never the minimum.
 CREATE MACRO objective(metric, kappa, mu, nu, t) AS
     CASE
         WHEN isfinite(kappa) AND kappa > 0 AND abs(metric) > 0 AND NOT isnan(metric)
@@ -6,8 +6,8 @@ CREATE MACRO objective(metric, kappa, mu, nu, t) AS
         ELSE 'inf'::DOUBLE
     END;
 
--- The share of the rows that a value is above or at, from 1/n for the lowest to 1: its rank from below over the number of rows
--- that have one, the mean rank for ties. NULL and NaN have none.
+-- The fraction of rows with a value at or below this one, from 1/n for the lowest to 1: the ascending rank, mean for ties,
+-- over the number of rows with a value. NULL and NaN have no rank.
 CREATE MACRO rank_share(x) AS
     CASE WHEN x IS NOT NULL AND NOT isnan(x::DOUBLE) THEN
         (
@@ -19,7 +19,7 @@ CREATE MACRO rank_share(x) AS
 CREATE MACRO log_rank(x) AS
     ln(rank_share(x));
 
--- Regularised SWAP, swap exp(-(params - mu)^2 / sigma) (Peng et al., ICLR 2024): mu and the square root of sigma are in the unit of
--- `params`.
+-- Regularised SWAP, swap exp(-(params - mu)^2 / sigma) (Peng et al., ICLR 2024): mu and the square root of sigma are in the
+-- unit of `params`.
 CREATE MACRO swap_regularised(swap, params, mu, sigma) AS
     swap * exp(-pow(params - mu, 2) / sigma);

@@ -1,6 +1,6 @@
--- One row for each group and architecture: `pool` with the means over the `n_runs` runs of the group that were asked for it
--- and have it; a score where all of them have it. Sums go in the order of the runs, so that a mean is the same every time. What
--- compares architectures takes those of one `n_runs`: others are means over other seeds.
+-- One row for each group and architecture: `pool` with the means over the `n_runs` runs of the group that have it and were
+-- asked for it; a score only if all of them have it. Sums follow the order of the runs, so means are always the same. Only
+-- rows of equal `n_runs` are comparable: others are means over other seeds.
 CREATE VIEW mean_pool AS
 WITH means AS (
     SELECT

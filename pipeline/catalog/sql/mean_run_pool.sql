@@ -1,4 +1,4 @@
--- As run_pool.sql, of the mean of several runs: the architectures that all of them were asked for and have measured.
+-- Like run_pool.sql, for the mean of several runs: the architectures requested and measured in all of them.
 CREATE OR REPLACE TEMP TABLE $table AS
 WITH requested AS (
     SELECT arch, canonical

@@ -1,4 +1,4 @@
--- The columns of one's own, from `hnas import columns`, and the source that brings each.
+-- The user's columns, from `hnas import columns`, and the source of each.
 CREATE TABLE empty.columns (
     source VARCHAR, space VARCHAR, arch VARCHAR, dataset VARCHAR $columns
 );

@@ -1,5 +1,5 @@
--- The columns of one's own for one space and data set, a row for each architecture: those of that data set, and those that are
--- true of all. A column has one source, so that an architecture has one value of it at most.
+-- The user's columns for one space and data set, one row per architecture: those of that data set, and those without a
+-- data set. A column has one source, so an architecture has at most one value of it.
 CREATE MACRO files.columns_of(of_space, of_dataset) AS TABLE
 SELECT arch $values
 FROM files.columns

@@ -1,4 +1,4 @@
--- The candidates: rows of a pool in the order of their names, each class by number. The signal is none where each is trained.
+-- The candidates: rows of a pool in the order of their names, each class by number. There is no signal if the oracle trains.
 CREATE TEMP TABLE $table AS
 SELECT
     row_number() OVER (ORDER BY p.arch) - 1 AS id, dense_rank() OVER (ORDER BY p.canonical) - 1 AS class,

@@ -1,4 +1,4 @@
--- The test accuracies that are reported on each data set of a space; a part of another data set stands back behind it.
+-- The test accuracies reported on each data set of a space; a part of another data set ranks behind.
 WITH counted AS (
     SELECT dataset, source, epochs, count(DISTINCT arch) AS architectures
     FROM accuracies

@@ -1,7 +1,7 @@
--- The pool of one run: what the view `pool` has of it, without accuracies. It costs a fraction of the view, which ranks and
+-- The pool of one run: its rows of the view `pool`, without accuracies. Much cheaper than the view, which ranks and
 -- averages the accuracies of all spaces.
 CREATE OR REPLACE TEMP TABLE $table AS
--- Without the view's DISTINCT: a precompute adds only what is missing, and one row too many would do no harm.
+-- Without the view's DISTINCT: a precompute adds only what is missing, and a duplicate row does no harm.
 WITH requested AS (
     SELECT arch, canonical
     FROM files.requests

@@ -1,4 +1,4 @@
--- The performance of each architecture by one signal, and what its training cost: means over seeds.
+-- The performance of each architecture by one signal, and the cost of its training: means over seeds.
 CREATE OR REPLACE TEMP TABLE $table AS
 SELECT arch, avg($accuracy) AS performance, avg(seconds) AS cost
 FROM accuracies

@@ -1,5 +1,5 @@
--- Each source, data set and number of epochs whose accuracies may guide a search, with the architectures that have each; where
--- a number of epochs is asked for, also that epoch of longer trainings, whose length is `of`.
+-- Each source, data set and number of epochs whose accuracies may guide a search, and the number of architectures with
+-- each. For a requested number of epochs also that epoch of longer trainings, whose length is `of`.
 SELECT source, dataset, epochs, NULL::INTEGER AS "of", count(valid_accuracy) AS valid, count(test_accuracy) AS test
 FROM (
     SELECT source, dataset, epochs, arch, any_value(valid_accuracy) AS valid_accuracy, any_value(test_accuracy) AS test_accuracy

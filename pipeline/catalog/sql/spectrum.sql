@@ -1,11 +1,11 @@
--- Scores of a spectrum, eigenvalues in ascending order, as `hnas.metrics.spectrum` has them; `epsilon` is the precision of the
--- gradients, float32's where it is not given. DuckDB orders NaN above all numbers, so it is looked for first.
+-- Scores of a spectrum, eigenvalues in ascending order, as in `hnas.metrics.spectrum`; `epsilon` is the precision of the
+-- gradients, by default that of float32. DuckDB sorts NaN above all numbers, so NaN is tested first.
 CREATE MACRO is_finite_spectrum(eigenvalues) AS
     isfinite(list_sum(eigenvalues));
 CREATE MACRO is_no_spectrum(eigenvalues) AS
     coalesce(len(eigenvalues), 0) = 0;
 
--- At and below this an eigenvalue is zero to working precision.
+-- Eigenvalues up to this are zero to working precision.
 CREATE MACRO singular_below(eigenvalues, epsilon := 1.1920928955078125e-07) AS
     greatest(pow(len(eigenvalues) * epsilon, 2), len(eigenvalues) * 2.220446049250313e-16) * eigenvalues[-1];
 
@@ -16,7 +16,7 @@ CREATE MACRO nasi_trace(eigenvalues) AS
         ELSE 'nan'::DOUBLE
     END;
 
--- Without the k smallest eigenvalues; NULL where there are no more than k.
+-- Without the k smallest eigenvalues; NULL if there are at most k.
 CREATE MACRO kappa_at(eigenvalues, k, epsilon := 1.1920928955078125e-07) AS
     CASE
         WHEN is_no_spectrum(eigenvalues) OR k IS NULL OR k < 0 OR k >= len(eigenvalues) THEN NULL
@@ -54,7 +54,7 @@ CREATE MACRO log_determinant(eigenvalues, epsilon := 1.1920928955078125e-07) AS
         WHEN is_no_spectrum(eigenvalues) THEN NULL
         WHEN NOT is_finite_spectrum(eigenvalues) THEN 'nan'::DOUBLE
         WHEN eigenvalues[1] > singular_below(eigenvalues, epsilon := epsilon)
-            -- ln of what is not positive is an error, and a CASE does not keep all rows from it.
+            -- ln of a number that is not positive is an error, and a CASE does not protect every row from it.
             THEN list_sum(list_transform(eigenvalues, lambda x: ln(CASE WHEN x > 0 THEN x ELSE 1 END)))
         ELSE '-inf'::DOUBLE
     END;
@@ -62,6 +62,6 @@ CREATE MACRO log_determinant(eigenvalues, epsilon := 1.1920928955078125e-07) AS
 CREATE MACRO gram_mean(gram) AS
     list_sum(flatten(gram)) / (len(gram) * len(gram));
 
--- Of the numbers that a run of this `dtype` back-propagates.
+-- The precision of a run's gradients, by its `dtype`.
 CREATE MACRO precision_of(dtype) AS
     CASE dtype WHEN 'float64' THEN 2.220446049250313e-16 ELSE 1.1920928955078125e-07 END;

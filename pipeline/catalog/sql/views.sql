@@ -1,9 +1,9 @@
--- One row for each run: its settings, each of which determines its numbers, and where it lies: `store`, or a table's path.
+-- One row for each run: its settings, each of which determines its numbers, and its location: `store`, or a table's path.
 CREATE VIEW runs AS
 SELECT id AS run, created, unnest(settings), place
 FROM files.runs;
 
--- One row for each architecture that was ever asked for: static columns at the benchmark's own network size.
+-- One row for each architecture ever requested: static columns at the benchmark's own network size.
 CREATE VIEW architectures AS
 SELECT DISTINCT ON (space, arch)
     regexp_extract(filename, 'architectures/([^/]+)/[^/]+$', 1) AS space,
@@ -17,27 +17,27 @@ SELECT
     * EXCLUDE (filename)
 FROM files.metrics;
 
--- One row for each run and architecture that it was asked for.
+-- One row for each run and architecture requested of it.
 CREATE VIEW requests AS
 SELECT DISTINCT
     regexp_extract(filename, 'runs/([^/]+)/requests/[^/]+$', 1) AS run,
     arch, canonical
 FROM files.requests;
 
--- One row for each training, imported or made here: an architecture on a data set for a number of epochs with one seed.
+-- One row for each training, imported or done here: an architecture on a data set for a number of epochs with one seed.
 CREATE VIEW accuracies AS
 FROM files.accuracies;
 
--- One row for each measurement of a training on its way, after `epoch` of its `epochs`; `loss` and `lr` of those made here.
+-- One row for each measurement during a training, after `epoch` of its `epochs`; `loss` and `lr` for trainings done here.
 CREATE VIEW curves AS
 FROM files.curves;
 
--- One row for each imported score of a training-free proxy. Encodings that are one architecture have a row each.
+-- One row for each imported score of a training-free proxy. Each encoding of an architecture has its own row.
 CREATE VIEW proxies AS
 FROM files.proxies;
 
--- One row for each space and data set: the source and number of epochs whose accuracies stand for it, namely those that
--- cover the most architectures; among equals the longer training, then the one that has validation accuracies.
+-- One row for each space and data set: the source and number of epochs whose accuracies represent it: those that cover
+-- the most architectures; ties prefer the longer training, then the one with validation accuracies.
 CREATE VIEW files.accuracy_tables AS
 SELECT space, dataset, source, epochs
 FROM main.accuracies
@@ -59,8 +59,8 @@ JOIN files.accuracy_tables AS t
     ON a.space = t.space AND a.dataset = t.dataset AND a.source = t.source AND a.epochs IS NOT DISTINCT FROM t.epochs
 GROUP BY a.space, a.dataset, a.arch;
 
--- One row for each run and architecture that it was asked for, with everything that (7) and a correlation need.
--- Members of a class that nobody asked for are absent: they would bias every statistic toward large classes.
+-- One row for each run and architecture requested of it, with everything that (7) and a correlation need.
+-- Members of a class that were not requested are absent: they would bias every statistic toward large classes.
 CREATE VIEW pool AS
 SELECT
     q.run, r.space, r.dataset, q.arch, q.canonical,
@@ -77,16 +77,16 @@ LEFT JOIN architectures AS a ON r.space = a.space AND q.arch = a.arch
 LEFT JOIN files.columns_of_runs AS c ON r.space = c.space AND r.imported_as = c.dataset AND q.arch = c.arch
 LEFT JOIN mean_accuracies AS b ON r.space = b.space AND r.imported_as = b.dataset AND q.arch = b.arch;
 
--- One row for each run: the name of its group, the runs that differ from it in seed and batch only.
+-- One row for each run: the name of its group, the runs that differ only in seed and batch.
 CREATE VIEW files.run_groups AS
 SELECT
     id AS run, settings.space, settings.dataset, canonical_dataset(settings.dataset) AS imported_as,
     left(md5(struct_update(settings, batch := NULL, seed := NULL)::VARCHAR), 10) AS run_group
 FROM files.runs;
 
--- A spectrum, or a matrix with its trace's square times m, as it is read beside the trace of its row, eq. (4). No row or NaN is
--- a chunk that is gone, unless numbers overflowed; another trace is that of another row. `hnas.pipeline.catalog.table_files.told` knows the
--- texts.
+-- A spectrum, or a matrix with the square of its trace times m, checked against the trace of its row, eq. (4). No row or NaN
+-- means a missing chunk, unless numbers overflowed; a different trace belongs to another row. The texts are matched by
+-- `hnas.pipeline.catalog.table_files.told`.
 CREATE MACRO kept(value, total, m, trace, run, status) AS
     CASE
         WHEN status = 'nonfinite' THEN value
@@ -108,7 +108,7 @@ CREATE MACRO kept_gram(gram, trace, run, status) AS
     kept(gram, list_sum(list_transform(range(1, len(gram) + 1), lambda i: gram[i][i])), len(gram), trace, run, status);
 
 -- One row for each run and canonical architecture whose spectrum is kept: the eigenvalues of its NTK in ascending order.
--- The arrays lie in ntk.zarr, which is read when a query comes to these views, and of the runs that it asks for only.
+-- The arrays are in ntk.zarr, which is read only when a query uses these views, and only for the runs it selects.
 CREATE VIEW spectra AS
 SELECT m.run, m.canonical, kept_spectrum(e.eigenvalues, m.trace, m.run, m.status) AS eigenvalues
 FROM metrics AS m
@@ -120,9 +120,9 @@ SELECT m.run, m.canonical, kept_gram(g.gram, m.trace, m.run, m.status) AS gram
 FROM metrics AS m
 JOIN files.grams AS g ON m.run = g.run AND m.ntk_row = g.ntk_row;
 
--- One row for each row of `metrics`: the scores that the run was asked for (`pool` has them too, and is quicker to read), and
--- published scores that are functions of the NTK alone; `gram_mean` with --keep-gram. Where there are matrices, they are read
--- for any of the columns: m times the bytes of the spectra.
+-- One row for each row of `metrics`: the scores requested of the run (`pool` has them too, and is faster to read), and
+-- published scores that depend on the NTK alone; `gram_mean` with --keep-gram. If there are matrices, any of the columns
+-- reads them: m times the bytes of the spectra.
 CREATE VIEW scores AS
 WITH spectra AS (
     SELECT
@@ -151,7 +151,7 @@ FROM spectra AS s
 LEFT JOIN files.run_scores AS r ON s.run = r.run AND s.canonical = r.canonical
 LEFT JOIN gram_means AS g ON s.run = g.run AND s.ntk_row = g.ntk_row;
 
--- One row for each query of a search. `cost` is what a budget is charged; older versions charged a training's wall time.
+-- One row for each query of a search. `cost` is charged to the budget; older versions charged a training's wall time.
 CREATE VIEW queries AS
 SELECT
     regexp_extract(filename, 'searches/([^/]+)/[^/]+$', 1) AS search,
@@ -161,8 +161,8 @@ UNION ALL BY NAME
 SELECT * EXCLUDE (seed, filename)
 FROM files.compared;
 
--- One row for each search: its settings, and what its evaluations cost. `metric` is what stands behind the colon of the method.
--- Those of a comparison are called `<comparison>-<number of the method, from 0>-<seed>`.
+-- One row for each search: its settings, and the cost of its evaluations. `metric` is the part after the colon of the method.
+-- The searches of a comparison are called `<comparison>-<number of the method, from 0>-<seed>`.
 CREATE VIEW searches AS
 WITH found AS (
     SELECT DISTINCT search, seed, split_part(search, '-', 1) AS comparison, split_part(search, '-', 2)::INTEGER AS k
@@ -178,9 +178,9 @@ FROM (
 ) AS s
 LEFT JOIN (SELECT search, sum(cost) AS cost FROM queries GROUP BY search) AS q ON s.search = q.search;
 
--- The best of each search so far, after each of its queries: `spent` is the cost of all queries up to this one. Where a method
--- trains for several numbers of epochs, the best of the longest so far. An evaluation that failed, with NULL for its
--- performance, is none.
+-- The best of each search so far, after each of its queries: `spent` is the cost of all queries up to this one. If a method
+-- trains for several numbers of epochs, the best of the longest so far. A failed evaluation, whose performance is NULL, does
+-- not count.
 CREATE VIEW incumbents AS
 WITH steps AS (
     SELECT
@@ -194,8 +194,8 @@ WITH steps AS (
 SELECT search, query, spent, best.arch AS arch, best.performance AS performance, best.query AS found
 FROM steps;
 
--- One row for each comparison: what guided all its searches, its methods with their budgets, the seeds asked for, and the
--- searches and queries that are stored.
+-- One row for each comparison: the guide of all its searches, its methods with their budgets, the requested seeds, and the
+-- stored searches and queries.
 CREATE VIEW comparisons AS
 SELECT
     c.id AS comparison, c.created, c.one.space, c.one.run, c.one.dataset, c.one.oracle, c.one.accuracy, c.one.epochs, c.one.source,

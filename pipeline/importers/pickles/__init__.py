@@ -1,1 +1,1 @@
-"""Pickles read as data: no class, function or module of a file is ever loaded or called; add no opcode that would."""
+"""Pickles read as data. Never add an opcode that loads or calls a class, function or module named by the file."""

@@ -1,9 +1,9 @@
-"""Long rows of alike entries in a pickle, read at once.
+"""Fast reading of long runs of similar entries in a pickle.
 
-Nearly all of a benchmark's bytes are dictionaries such as `{"x-valid@0": 41.2, "x-valid@1": 48.9, …}` and
-`{0: 31.4, 1: 44.0, …}`. Pickled, an entry is a key (a new string, one fetched from the memo, or a small integer) and
-the nine bytes of a float, and as long as the keys have one length, so have the entries: a table of bytes, whose
-columns numpy compares and converts ten times as fast as a loop over instructions. So are lists of floats, with no keys.
+Nearly all bytes of a benchmark are dictionaries such as `{"x-valid@0": 41.2, "x-valid@1": 48.9, …}` and
+`{0: 31.4, 1: 44.0, …}`. A pickled entry is a key (a new string, one fetched from the memo, or a small integer) and the
+nine bytes of a float. As long as the keys have the same length, so do the entries: they form a table of bytes, whose
+columns numpy compares and converts ten times as fast as a loop over instructions. Lists of floats have no keys.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _FLOAT = ord("G")
 _INTEGER = ord("K")
 _FETCH, _FETCH_LONG = ord("h"), ord("j")
 _TEXT, _SHORT_TEXT = ord("X"), 0x8C
-#: How many bytes of a key begin with each instruction: none before a float.
+#: The number of key bytes that begin with each instruction: none before a float.
 _HEADS = {_INTEGER: 2, _FETCH: 2, _FETCH_LONG: 5, _FLOAT: 0}
-#: Instructions that put the string before them into the memo, and how long they are.
+#: Instructions that put the preceding string into the memo, and their lengths.
 _PUTS = {ord("q"): 2, ord("r"): 5, 0x94: 1}
-#: Rows looked at together. Strings of one length come in hundreds: x-valid@100 to x-valid@199.
+#: Number of rows examined together. Strings of one length come in hundreds: x-valid@100 to x-valid@199.
 _ROWS, _TEXT_ROWS = 512, 128
 
 
 class Run(NamedTuple):
-    """Entries that end at `end`. Their keys are `keys`, or what the memo holds at `fetched`; or there are none.
+    """Entries up to the byte `end`. Their keys are `keys`, or the memo entries `fetched`; a run of a list has neither.
 
-    `put` has the places of the memo that the keys go to: none where it is empty, the next free ones where it is None.
+    `put` lists the memo slots that the keys go to: an empty list means none, None means the next free ones.
     """
 
     end: int
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Of an entry of `size` bytes: the columns that do not vary from entry to entry, and the bytes of its text."""
+    """The layout of an entry of `size` bytes: the columns that are the same in every entry, and its text columns."""
 
     size: int
     fixed: np.ndarray
@@ -51,13 +51,13 @@ _texts: dict[tuple[int, bytes], list[str]] = {}
 
 
 def find_run(buffer: bytes, position: int) -> Run | None:
-    """The run of two or more entries that begins at `position`; None where there is none."""
+    """Return the run of two or more entries that begins at `position`, or None."""
     layout = _layout(buffer, position)
     if layout is None:
         return None
     size = layout.size
     ahead = min((len(buffer) - position) // size, _ROWS if layout.text is None else _TEXT_ROWS)
-    # The second entry, looked at before numpy is troubled with a single one.
+    # Check the second entry first, to spare numpy the single ones.
     if ahead < 2 or buffer[position + size] != buffer[position] or buffer[position + 2 * size - 9] != _FLOAT:
         return None
     rows = np.frombuffer(buffer, np.uint8, ahead * size, position).reshape(ahead, size)
@@ -96,7 +96,7 @@ def _numbers(columns: np.ndarray) -> list[int]:
 
 
 def _keys(columns: np.ndarray) -> list[str] | None:
-    """The strings in the rows of `columns`. The same few blocks of them come again with every training."""
+    """Return the strings in the rows of `columns`, memoised: the same few blocks recur in every training."""
     length = columns.shape[1]
     block = columns.tobytes()
     keys = _texts.get((length, block))
@@ -112,7 +112,7 @@ def _keys(columns: np.ndarray) -> list[str] | None:
 
 
 def _layout(buffer: bytes, position: int) -> _Layout | None:
-    """How the entry at `position` is laid out; None where it is not a short key and a float."""
+    """Return the layout of the entry at `position`; None if it is not a short key followed by a float."""
     if position + 64 > len(buffer):
         return None
     first = buffer[position]

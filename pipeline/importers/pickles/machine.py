@@ -1,9 +1,9 @@
-"""The stack machine that a pickle is a program for, with the instructions that make values and no others.
+"""A pickle virtual machine with only the instructions that build plain values.
 
-Python's own machine imports and calls whatever a pickle names. This one is `pickle._Unpickler` with a table of fewer
-instructions, of which those that call, hash or set are written anew. It looks names up in `names.KNOWN` and ends with a
-sentence at every other name, at every instruction that makes objects of classes, and at every number or string of a
-size that no benchmark has. It is a loop without recursion: nesting costs a pickle's own length.
+Python's own machine imports and calls whatever a pickle names. This one is `pickle._Unpickler` with a smaller dispatch
+table, in which the instructions that call, hash or set are rewritten. It looks names up in `names.KNOWN`. It raises
+`UsageError` at any other name, at any instruction that creates instances of classes, and at any number or string larger
+than the benchmarks have. It is a loop without recursion, so the cost of nesting is linear in the pickle's length.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from hnas.pipeline.importers.pickles.names import KNOWN, LONGEST, SKIPPED, UNKNO
 from hnas.pipeline.importers.pickles.stream import WINDOW, Stream
 
 _STOP = ord(".")
-#: Weights are shorter than this.
+#: Upper bound on the bytes of a weight tensor.
 _WEIGHTS = 2**30
-#: What a program that does not fit together ends in.
+#: The errors that an inconsistent program raises.
 _FAULTS = (IndexError, ValueError, TypeError, AttributeError, OverflowError, struct.error, pickle.UnpicklingError)
 _Python: Any = pickle._Unpickler  # type: ignore[attr-defined,unused-ignore]
-#: The instructions whose methods are Python's own. They make numbers, text, lists and tuples, or fetch and put them, by
-#: way of `read`, `readline`, `memo` and `find_class`, which are ours; and they append to a list.
+#: Instructions that use Python's own methods. They make numbers, text, lists and tuples, fetch and put them through our
+#: `read`, `readline`, `memo` and `find_class`, and append to lists.
 _INHERITED = b"\x80N\x88\x89JKMFSTUVX\x8c\x8d]lae)t\x85\x86\x87}qr\x94ghjc"
 
 
 class Machine(_Python):  # type: ignore[misc]
-    """Runs the pickle at `stream` and yields the entries of the dictionary that is the value of the key `watched`.
+    """Runs the pickle at `stream` and yields the entries of the dictionary stored under the key `watched`.
 
-    What it holds besides, with that dictionary left empty, is `result` at the end. See `unpickle.unpickle`.
+    At the end, `result` is the whole value with that dictionary left empty. See `unpickle.unpickle`.
     """
 
     def __init__(self, stream: Stream, benchmark: str, watched: str | None, memo: Memo) -> None:
@@ -44,15 +44,15 @@ class Machine(_Python):  # type: ignore[misc]
         self.memo = memo
         self.stack: list[Any] = []
         self.append = self.stack.append
-        self.metastack: list[list[Any]] = []  # the parts of the stack below each mark
+        self.metastack: list[list[Any]] = []  # the stack below each mark
         self._benchmark = benchmark
         self._watched_key = watched
         self._watched: dict[Any, Any] | None = None
-        self._gathering: list[Any] | None = None  # the part of the stack that gathers the watched dictionary's entries
+        self._gathering: list[Any] | None = None  # the stack segment that collects entries of the watched dictionary
         self._ready: list[tuple[Any, Any]] = []
 
     def run(self) -> Iterator[tuple[Any, Any]]:
-        """Run the program to its end. Raises `UsageError`, and `ForgottenError` where `memo` has forgotten too much."""
+        """Run to the end. Raises `UsageError`, and `ForgottenError` if `memo` has dropped something still needed."""
         stream, dispatch = self.stream, self.dispatch
         try:
             while True:
@@ -71,7 +71,7 @@ class Machine(_Python):  # type: ignore[misc]
                     self._ready.clear()
                     self.memo.forget()
                     if self.memo.overflows:
-                        raise self.unknown(f"more than {KEPT:,} things that its architectures share")
+                        raise self.unknown(f"more than {KEPT:,} objects that its architectures share")
                     stream.rest()
             if self.metastack or len(self.stack) != 1:
                 raise self.odd()
@@ -81,7 +81,7 @@ class Machine(_Python):  # type: ignore[misc]
         stream.rest()
 
     def odd(self) -> UsageError:
-        return self.stream.refuse("is no whole pickle: its instructions do not fit together")
+        return self.stream.refuse("is not a complete pickle: its instructions are inconsistent")
 
     def unknown(self, what: str) -> UsageError:
         where = f"which no {self._benchmark} file contains (byte {self.stream.offset:,})"
@@ -98,7 +98,7 @@ class Machine(_Python):  # type: ignore[misc]
     # --- the watched dictionary -------------------------------------------------------------------------------------
 
     def _watch(self, target: Any) -> bool:
-        """Whether `target`, which is on top of the stack and about to get entries, is the watched dictionary."""
+        """Return whether `target`, the stack top about to receive entries, is the watched dictionary."""
         if self._watched is None and len(self.stack) > 1 and type(target) is dict and not target:
             below = self.stack[-2]
             if type(below) is str and below == self._watched_key:
@@ -108,7 +108,7 @@ class Machine(_Python):  # type: ignore[misc]
         return self._watched is not None and target is self._watched
 
     def _hand_out(self) -> None:
-        # Entries are gathered a thousand at a time. One is complete where the next key follows it.
+        # Entries come a thousand at a time. One is complete once the next key follows it.
         key, value, following = self.stack
         if type(key) is int and type(value) is dict and type(following) is int:
             self._ready.append((key, value))
@@ -125,7 +125,7 @@ class Machine(_Python):  # type: ignore[misc]
             self.run_of_entries()
 
     def load_frame(self) -> None:
-        self.number(8)  # only says how much to read ahead
+        self.number(8)  # only a read-ahead hint
         self.run_of_entries()
 
     def load_binfloat(self) -> None:
@@ -198,21 +198,21 @@ class Machine(_Python):  # type: ignore[misc]
 
     def load_reduce(self) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
-        made: Any = SKIPPED
+        result: Any = SKIPPED
         if called is not SKIPPED and arguments is not SKIPPED:
             if type(called) is not Global or type(arguments) is not tuple:
                 raise self.odd()
             if not any(argument is SKIPPED for argument in arguments):
-                made = called.call(arguments)
-            if made is UNKNOWN:
+                result = called.call(arguments)
+            if result is UNKNOWN:
                 raise self.unknown(f"a {called.name} of an unknown kind")
-        self.stack.append(made)
+        self.stack.append(result)
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is Dtype:
             target.order = state[1]
-        elif type(target) is not dict and target is not SKIPPED:  # of an OrderedDict of weights, its _metadata
+        elif type(target) is not dict and target is not SKIPPED:  # a dict: the _metadata of an OrderedDict of weights
             raise self.unknown("an object with a state")
 
     dispatch = {code: _Python.dispatch[code] for code in _INHERITED} | {
@@ -226,14 +226,14 @@ class Machine(_Python):  # type: ignore[misc]
         ord("C"): lambda self: self.load_bytes(self.number(1)),
         ord("B"): lambda self: self.load_bytes(self.number(4)),
         0x8E: lambda self: self.load_bytes(self.number(8)),
-        # Sets are lists: a member is not hashed.
+        # Sets become lists, so that members are not hashed.
         0x8F: _Python.load_empty_list,
         0x90: _Python.load_appends,
         0x91: _Python.load_list,
         ord("d"): load_dict,
         ord("s"): lambda self: self.set_items([self.stack.pop(-2), self.stack.pop()]),
         ord("u"): lambda self: self.set_items(self.pop_mark()),
-        ord("p"): lambda self: self.memo.__setitem__(int(self.readline()[:20]), self.stack[-1]),  # short places
+        ord("p"): lambda self: self.memo.__setitem__(int(self.readline()[:20]), self.stack[-1]),  # at most 20 digits
         0x93: load_stack_global,
         ord("R"): load_reduce,
         ord("b"): load_build,

@@ -1,4 +1,4 @@
-"""The memo of a pickle, which it refers back to by number, forgetting what is no longer needed."""
+"""A pickle memo of bounded size that forgets what is no longer needed."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from hnas.pipeline.importers.pickles.names import SKIPPED, Dtype, Global
 
-#: Names that are kept of parts already dealt with, and the length of the longest.
+#: How many strings of finished parts are kept, and the longest such string.
 RECENT, NAME = 2**15, 200
-#: Things that are kept for the whole file.
+#: How many objects are kept for the whole file.
 KEPT = 2**18
 
 
 class ForgottenError(Exception):
-    """The pickle refers to something that is no longer in the memo."""
+    """The pickle refers to an object that the memo has dropped."""
 
 
 class Memo:
-    """What the current part of the pickle put here, and of earlier parts what later ones may share.
+    """The memo entries of the current part of the pickle, and those of earlier parts that later ones may share.
 
-    Shared are classes and names, such as `train_losses`: a name is kept for good once another part has asked for it.
-    `needed` are the places that must be kept besides. Where `lost` is not None it gathers the places that were asked
-    for and forgotten, and what is asked for is replaced by `SKIPPED`.
+    Classes and strings such as `train_losses` may be shared; a string is kept for good once another part has asked for
+    it. `needed` lists further slots to keep. If `lost` is not None, it collects the slots that were asked for after
+    being dropped, and `SKIPPED` takes the place of their values.
     """
 
     def __init__(self, needed: frozenset[int] = frozenset(), lost: set[int] | None = None) -> None:
@@ -31,7 +31,7 @@ class Memo:
         self._needed = needed
         self._highest = -1
         self._forgetful = False
-        self._keys: dict[int, Any] = {}  # of runs of entries: most of them all
+        self._keys: dict[int, Any] = {}  # keys of runs of entries, by far the largest group
         self._young: dict[int, Any] = {}
         self._recent: dict[int, str] = {}
         self._kept: dict[int, Any] = {}
@@ -50,7 +50,7 @@ class Memo:
         self._highest = max(self._highest, max(places))
 
     def __getitem__(self, place: int) -> Any:
-        """Raises `ForgottenError`, and `IndexError` where the place never held anything."""
+        """Return the value in slot `place`. Raises `ForgottenError` if it was dropped, `IndexError` if never filled."""
         for part in (self._young, self._keys, self._kept):
             if place in part:
                 return part[place]
@@ -58,7 +58,7 @@ class Memo:
             name = self._kept[place] = self._recent.pop(place)
             return name
         if place > self._highest or not self._forgetful or self._needed:
-            # With what is needed kept, a place that is missing was never filled: a damaged file skips some.
+            # Everything needed is kept, so a missing slot was never filled; some damaged files skip slots.
             raise IndexError(place)
         if self.lost is None:
             raise ForgottenError
@@ -72,12 +72,12 @@ class Memo:
             return list(map(self.__getitem__, places))
 
     def keep(self) -> None:
-        """Everything up to here is shared by what follows."""
+        """Keep everything so far, since later parts share it."""
         self._kept |= self._young | self._keys
         self._young, self._keys = {}, {}
 
     def forget(self) -> None:
-        """The current part is dealt with."""
+        """Drop what only the current part, now finished, needed."""
         self._forgetful = True
         for place, value in self._young.items():
             if type(value) is str:
@@ -94,5 +94,5 @@ class Memo:
 
     @property
     def overflows(self) -> bool:
-        """Whether parts share more than the files of the benchmarks do."""
+        """Whether parts share more objects than they do in the benchmarks' files."""
         return len(self._kept) > KEPT or (self.lost is not None and len(self.lost) > KEPT)

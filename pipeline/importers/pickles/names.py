@@ -1,7 +1,7 @@
-"""The few names that the pickles of NAS-Bench-201 and NATS-Bench contain, and what each amounts to.
+"""The few names in pickles of NAS-Bench-201 and NATS-Bench, and what each of them becomes.
 
-A pickle calls what it names. Here a name is looked up in `KNOWN` and nowhere else; what answers is a function of this
-file, which makes a number, a list or a dictionary. Nothing is imported, and no class of numpy or torch is touched.
+A pickle calls what it names. Here a name is looked up in `KNOWN` and nowhere else, and is answered by a function of
+this file that makes a number, a list or a dictionary. Nothing is imported, and no numpy or torch class is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Dtype:
-    """Stands in for numpy.dtype: its type and size, such as f8, and its byte order."""
+    """Stands in for numpy.dtype: type and size, such as f8, and byte order."""
 
     __slots__ = ("code", "order")
 
@@ -22,32 +22,32 @@ class Dtype:
 
 
 class Skipped:
-    """Stands in for something that is read over: weights, or bytes of any length."""
+    """Stands in for skipped values: weights, or long bytes objects."""
 
     __slots__ = ()
 
     def append(self, _: object) -> None:
-        """Skip an item of a skipped list."""
+        """Ignore an item of a skipped list."""
 
     extend = append
 
 
 SKIPPED = Skipped()
 
-#: Bytes objects longer than this are weights, which nobody asks for.
+#: Bytes objects longer than this are weights, which no importer needs.
 LONGEST = 64
 
-#: What a name's function returns where its arguments are not the known ones.
+#: Returned by a function of `KNOWN` for unexpected arguments.
 UNKNOWN = object()
 
 _FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i"}
 
 
 def add_entries(target: dict[Any, Any], keys: list[Any], values: Iterable[Any]) -> bool:
-    """Whether all keys are such as the benchmarks have: text, 64-bit integers, or a few short tuples of those.
+    """Add the entries and return True if all keys are text, 64-bit integers, or short tuples of those.
 
-    Anything else may take for ever to hash: a tuple hashes its members again for each place that refers to them, and
-    colliding hashes are easily made.
+    Other keys may take forever to hash: a tuple hashes its members again for each reference to them, and colliding
+    hashes are easy to construct.
     """
     for kind in set(map(type, keys)):
         if kind is tuple:
@@ -62,7 +62,7 @@ def add_entries(target: dict[Any, Any], keys: list[Any], values: Iterable[Any]) 
     return True
 
 
-# None of these copies its arguments: a few bytes of a pickle can ask for the same long list again and again.
+# None of these copies its arguments: a few bytes of a pickle can refer to the same long list many times.
 
 
 def _ordered(arguments: tuple[Any, ...]) -> Any:
@@ -87,7 +87,7 @@ def _scalar(arguments: tuple[Any, ...]) -> Any:
 
 
 def _encoded(arguments: tuple[Any, ...]) -> Any:
-    # What protocol 2 calls to write bytes.
+    # Protocol 2 writes bytes as a call of this function.
     text, encoding = arguments
     if type(text) is not str or len(text) > LONGEST or type(encoding) is not str or encoding != "latin1":
         return UNKNOWN
@@ -98,7 +98,7 @@ def _skipped(_: tuple[Any, ...]) -> Any:
     return SKIPPED
 
 
-#: What the benchmarks' files name. The last two are the weights in NATS-Bench's `-full` folder.
+#: The names in the benchmarks' files. The last two belong to the weights in NATS-Bench's `-full` folder.
 KNOWN: dict[tuple[str, str], Callable[[tuple[Any, ...]], Any]] = {
     ("collections", "OrderedDict"): _ordered,
     ("builtins", "set"): _items,

@@ -1,4 +1,4 @@
-"""A file read in order, through a window of bounded size: what the reader of pickles steps through."""
+"""A file read sequentially through a window of bounded size, as input of the pickle machine."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hnas.errors import UsageError
 from hnas.pipeline.io.input_files import regular_file
 
 CHUNK = 2**18
-#: Bytes that `Stream.fill` keeps ahead: more than any instruction or run of entries that is read at once.
+#: Bytes that `Stream.fill` reads ahead: more than any instruction or run of entries that is read at once.
 WINDOW = 2**16
-#: Bytes between two calls of `Stream.rest`. An architecture takes 0.3 MB in NAS-Bench-201's file, 0.5 MB at most.
+#: Bytes allowed between two calls of `Stream.rest`. An architecture takes 0.3 MB in NAS-Bench-201's file, at most 0.5.
 ALLOWANCE = 2**22
 
 
 class Stream:
-    """`buffer[position:]` is what comes next. The argument `read` gives up to n bytes, and none at the end of the file.
+    """A byte stream whose `buffer[position:]` comes next. `read(n)` returns up to n bytes, and none at the end.
 
-    `progress` is called after each chunk of the file, `close` by `close`.
+    `progress` is called after each chunk of the file, `close` when the stream is closed.
 
-    A pickle can make a hundred bytes of memory out of each of its own. So the stream ends with a `UsageError` where
-    more than `ALLOWANCE` bytes come between two calls of `rest`.
+    A single byte of a pickle can take up a hundred bytes of memory. The stream therefore raises `UsageError` once more
+    than `ALLOWANCE` bytes are read between two calls of `rest`.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Stream:
         return self._start + self.position
 
     def rest(self) -> None:
-        """What was read until here is dealt with."""
+        """Mark everything read so far as consumed, which renews the allowance."""
         self._allowed = self.offset + ALLOWANCE
 
     def fill(self, need: int = WINDOW) -> None:
-        """Have `need` bytes ahead, or all that there are."""
+        """Read until `need` bytes are ahead, or the file ends."""
         if self.offset > self._allowed:
             raise self.refuse(f"holds more than {ALLOWANCE:,} bytes in one part, which no such file does")
         parts = [self.buffer[self.position :]]
@@ -67,19 +67,19 @@ class Stream:
         self._progress()
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes, at most `WINDOW`. Raises `UsageError` where the file ends before them."""
+        """Return the next `count` bytes, at most `WINDOW`. Raises `UsageError` if the file ends first."""
         end = self.position + count
         if end > len(self.buffer):
             self.fill()
             end = self.position + count
             if end > len(self.buffer):
                 raise self.truncated()
-        taken = self.buffer[self.position : end]
+        content = self.buffer[self.position : end]
         self.position = end
-        return taken
+        return content
 
     def readline(self) -> bytes:
-        """The bytes up to and with the next newline."""
+        """Return the bytes up to and including the next newline."""
         end = self.buffer.find(b"\n", self.position, self.position + WINDOW)
         if end < 0:
             self.fill()
@@ -89,7 +89,7 @@ class Stream:
         return self.read(end - self.position + 1)
 
     def skip(self, count: int) -> None:
-        """Pass over `count` bytes, however many, without keeping them."""
+        """Skip `count` bytes, however many, without keeping them."""
         self._allowed += count
         left = count - (len(self.buffer) - self.position)
         if left <= 0:
@@ -105,7 +105,7 @@ class Stream:
         self._progress()
 
     def finish(self) -> None:
-        """Raise `UsageError` unless this is the end of the file. Reaching it checks the sums of bz2 and zip."""
+        """Raise `UsageError` unless the file ends here. Reaching the end verifies the checksums of bz2 and zip."""
         self.fill(1)
         if self.position < len(self.buffer):
             raise self.refuse("goes on after the end of its pickle")
@@ -131,7 +131,7 @@ class Stream:
 
 
 def open_file(path: Path, count: int, advice: str) -> tuple[BinaryIO, int, bytes]:
-    """The file at `path`, open at its beginning, its size, and its first `count` bytes. Raises `UsageError`."""
+    """Return the file at `path`, open at its beginning, its size and first `count` bytes. Raises `UsageError`."""
     regular_file(path, needed=advice.removeprefix("give "))
     try:
         file = path.open("rb")

@@ -1,9 +1,9 @@
-"""Pickles of benchmark files, read without running anything that they ask for, and in bounded memory.
+"""Reads pickles of benchmark files in bounded memory, without running anything that they ask for.
 
-The file of NAS-Bench-201 is one pickle of 4.7 GB: a dictionary of 15,625 architectures. They are handed out one by one
-as the pickle makes them and then forgotten, with what its memo holds of them, but for names, which architectures
-share. Where a file does refer to something that is already forgotten, it is read again, once to list what must be kept
-and once to hand out the rest.
+The file of NAS-Bench-201 is a single pickle of 4.7 GB: a dictionary of 15,625 architectures. They are yielded one by
+one as the pickle builds them and then dropped together with their memo entries, except for names, which architectures
+share. If a file refers to an object that has been dropped, it is read again: once to list what must be kept, and once
+to yield the rest.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from hnas.pipeline.importers.pickles.stream import Stream
 def unpickle(
     source: Callable[[], Stream], benchmark: str, watched: str, finish: Callable[[Stream], None] = Stream.finish
 ) -> Generator[tuple[Any, Any], None, Any]:
-    """Read the pickle that begins where `source()` stands, up to where `finish` finds the file's end to be right.
+    """Read the pickle that `source()` opens, then call `finish` to check that the file ends properly.
 
-    Yields the entries of the dictionary that is the value of the key `watched`, whose keys are numbers or strings, and
-    returns what the pickle holds, with that dictionary left empty. Needs memory for an entry, for what precedes the
-    dictionary and what follows it (each up to `stream.ALLOWANCE` bytes of the file), and for what entries share.
-    `source` is called again where a second reading is needed.
+    Yields the entries of the dictionary stored under the key `watched`, whose keys are numbers or strings, and returns
+    the pickle's value with that dictionary left empty. Memory is bounded by one entry, by what comes before and after
+    the dictionary (each up to `stream.ALLOWANCE` bytes of the file), and by what entries share. `source` is called
+    again if the file must be read again.
 
-    Sets come as lists, an OrderedDict as a dict, numpy's scalars as numbers, weights as `SKIPPED`.
+    Sets become lists, an OrderedDict a dict, numpy scalars numbers, and weights `SKIPPED`.
 
-    Raises:
-        UsageError: the pickle is truncated, or holds what no file of `benchmark` does.
+    Raises `UsageError` if the pickle is truncated or holds anything that files of `benchmark` do not.
     """
-    given = 0
+    yielded = 0
     with closing(source()) as stream:
         machine = Machine(stream, benchmark, watched, Memo())
         try:
             for entry in machine.run():
-                given += 1
+                yielded += 1
                 yield entry
             finish(stream)
             return machine.result
@@ -50,13 +49,13 @@ def unpickle(
             pass
     with closing(source()) as stream:
         machine = Machine(stream, benchmark, watched, Memo(needed=frozenset(lost)))
-        yield from islice(machine.run(), given, None)
+        yield from islice(machine.run(), yielded, None)
         finish(stream)
         return machine.result
 
 
 def unpickle_all(stream: Stream, benchmark: str) -> Any:
-    """What the pickle at `stream` holds: up to `stream.ALLOWANCE` bytes of the file, weights aside. See `unpickle`."""
+    """Return the value of the pickle at `stream`: up to `stream.ALLOWANCE` bytes besides weights. See `unpickle`."""
     machine = Machine(stream, benchmark, None, Memo())
     for _ in machine.run():
         pass

@@ -272,7 +272,7 @@ def test_a_search_does_not_touch_the_global_random_state(bench: Bench) -> None:
         ({"budget": 0.0}, "budget of 0 seconds"),
         ({"budget": NAN}, "budget of nan seconds"),
         ({"method": "thompson"}, "no search method 'thompson'"),
-        ({"method": "hnas:"}, "nothing behind|no argument behind"),
+        ({"method": "hnas:"}, "nothing after|no argument behind"),
         ({"method": "hnas:speed"}, "no column 'speed'"),
         ({"method": "random:trace"}, "random takes no argument"),
         ({"draws": 3}, "hnas does not take draws"),

@@ -59,7 +59,7 @@ def test_ranks_and_kendall_agree_with_scipy_for_any_length_and_ties(n):
         assert kendall(x, y) == pytest.approx(kendalltau(x, y).statistic, abs=1e-12, nan_ok=True)
 
 
-def test_a_partial_correlation_given_one_column_is_the_textbook_formula():
+def test_a_partial_correlation_with_one_column_is_the_textbook_formula():
     rng = np.random.default_rng(1)
     z = rng.normal(size=300)
     x, y = np.exp(z + rng.normal(size=300)), z - rng.normal(size=300)
@@ -68,7 +68,7 @@ def test_a_partial_correlation_given_one_column_is_the_textbook_formula():
         assert partial == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)), abs=1e-12)
 
 
-def test_a_partial_correlation_given_two_columns_is_the_formula_applied_twice():
+def test_a_partial_correlation_with_two_columns_applies_it_twice():
     rng = np.random.default_rng(2)
     z, w = rng.normal(size=(2, 300))
     x, y = z + w + rng.normal(size=300), z - w + rng.normal(size=300)
@@ -82,13 +82,13 @@ def test_a_partial_correlation_given_two_columns_is_the_formula_applied_twice():
     assert partial_spearman(x, y, [z, w]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_nothing_is_left_of_a_column_that_is_given_in_another_form():
+def test_a_column_determined_by_the_given_ones_has_no_partial():
     x, y = np.arange(20.0), np.random.default_rng(3).normal(size=20)
     assert np.isnan(partial_spearman(x**3, y, [x]))
     assert np.isnan(partial_kendall(x**3, y, x))
 
 
-def test_an_infinite_condition_number_ranks_last_and_ties_with_others():
+def test_infinite_condition_numbers_rank_last_and_tie():
     kappa = np.array([3.0, np.inf, 1.0, np.inf, 2.0])
     ranks = np.array([3.0, 4.5, 1.0, 4.5, 2.0])
     accuracy = np.array([1.0, 0.0, 5.0, 0.5, 2.0])
@@ -108,7 +108,7 @@ def test_a_constant_column_has_no_correlation(measure):
 
 
 @pytest.mark.parametrize("method", ["spearman", "kendall"])
-def test_every_pair_is_correlated_over_all_rows_dead_ones_included(connection, method):
+def test_every_pair_is_correlated_over_all_rows_including_dead_ones(connection, method):
     found = correlate(connection, pick_run(connection), method=method)
     rows = connection.execute("SELECT kappa, snip, test_accuracy FROM pool ORDER BY arch").fetchnumpy()
     assert found.n == len(rows["kappa"]) == 80
@@ -121,7 +121,7 @@ def test_every_pair_is_correlated_over_all_rows_dead_ones_included(connection, m
     assert {"params", "flops"} <= set(found.names)
 
 
-def test_the_non_realizable_column_is_reached_at_the_mu_and_nu_it_names(connection, found):
+def test_the_non_realizable_value_is_attained_at_its_mu_and_nu(connection, found):
     rows = connection.execute("SELECT * FROM pool ORDER BY arch").fetchnumpy()
     assert [(row.metric, row.method) for row in found.table_1] == [
         (metric, method) for metric in TABLE_1 for method in ("spearman", "kendall")
@@ -134,7 +134,7 @@ def test_the_non_realizable_column_is_reached_at_the_mu_and_nu_it_names(connecti
 
 
 @pytest.mark.parametrize("t", [0.5, 1.0])
-def test_no_point_of_a_dense_grid_ranks_better_than_the_one_that_is_found(connection, t):
+def test_no_point_of_a_dense_grid_beats_the_best_point(connection, t):
     rows = connection.execute("SELECT * FROM pool ORDER BY arch").fetchnumpy()
     found = correlate(connection, pick_run(connection), t=t)
     for row in found.table_1[::2]:
@@ -147,14 +147,14 @@ def test_no_point_of_a_dense_grid_ranks_better_than_the_one_that_is_found(connec
         assert row.non_realizable > best - 0.01
 
 
-def test_boosting_finds_a_better_correlation_where_one_is_hidden(connection):
-    # The made-up accuracies of the store peak at a middling trace: no monotone metric ranks them, eq. (7) does.
+def test_boosting_finds_a_hidden_better_correlation(connection):
+    # The store's synthetic accuracies peak at a medium trace: eq. (7) can rank them, a monotone metric cannot.
     found = correlate(connection, pick_run(connection), target="valid_accuracy")
     row = next(row for row in found.table_1 if row.metric == "trace")
     assert row.non_realizable > row.realizable + 0.2
 
 
-def test_records_hold_each_pair_once_and_both_columns_and_survive_json_and_csv(found):
+def test_records_hold_each_pair_once_in_json_and_csv(found):
     records = found.records()
     k = len(found.names)
     assert sum(r["kind"] == "pair" for r in records) == k * (k - 1) // 2
@@ -169,7 +169,7 @@ def test_records_hold_each_pair_once_and_both_columns_and_survive_json_and_csv(f
 
 
 def changed(folder: Path, kind: str, column: str, values: Callable[[int], list[float]]) -> Correlations:
-    """The correlations of a store whose `metrics` or `accuracies` have other values in one column."""
+    """The correlations of a store with one column of `metrics` or `accuracies` replaced."""
     store = make_store(folder, architectures=20)
     (path,) = matching(
         store, *{"metrics": ("runs", "*", "metrics"), "accuracies": ("accuracies", "*")}[kind], "*.parquet"
@@ -182,14 +182,14 @@ def changed(folder: Path, kind: str, column: str, values: Callable[[int], list[f
     return correlate(connection, pick_run(connection), target="test_accuracy")
 
 
-def test_metrics_are_correlated_also_where_no_two_condition_numbers_are_finite(tmp_path: Path):
+def test_metrics_are_correlated_without_finite_condition_numbers(tmp_path: Path):
     found = changed(tmp_path, "metrics", "kappa", lambda n: [7.0, *[math.inf] * (n - 1)])
     assert all(-1 <= row.realizable <= 1 and math.isnan(row.non_realizable) for row in found.table_1)
     assert found.matrix[found.names.index("snip"), found.names.index("trace")] > 0.5
     assert re.search(r"snip +-?0\.\d\d +n/a +-?0\.\d\d +n/a +n/a +n/a", correlation_text(found))
 
 
-def test_an_accuracy_that_does_not_differ_has_no_correlation_in_any_format(tmp_path: Path):
+def test_a_constant_accuracy_has_no_correlation_in_any_format(tmp_path: Path):
     found = changed(tmp_path, "accuracies", "test_accuracy", lambda n: [90.0] * n)
     text = io.StringIO()
     write_records(found.records(), "json", text)
@@ -198,13 +198,13 @@ def test_an_accuracy_that_does_not_differ_has_no_correlation_in_any_format(tmp_p
     assert re.search(r"trace( +n/a){6}", correlation_text(found))
 
 
-def test_a_run_is_found_by_the_path_of_its_data_set_too(connection, tmp_path: Path):
+def test_a_run_is_also_found_by_the_path_of_its_data_set(connection, tmp_path: Path):
     assert pick_run(connection, dataset=str(tmp_path / "digits")) == pick_run(connection, dataset="digits")
     with pytest.raises(UsageError, match="the store has no run with dataset cifar10"):
         pick_run(connection, dataset="cifar10")
 
 
-def test_the_table_for_people_names_run_method_and_both_columns(connection):
+def test_the_text_names_run_method_and_both_columns(connection):
     text = correlation_text(correlate(connection, pick_run(connection), method="kendall"))
     assert "Kendall's tau" in text
     assert re.search(r"with test_accuracy +rho +non-realizable rho +tau +non-realizable tau +mu +nu", text)
@@ -223,14 +223,14 @@ def test_the_figure_is_written_in_each_format(found, tmp_path: Path, suffix: str
             assert len(image.convert("RGB").getcolors(1_000_000)) > 50
 
 
-def test_a_figure_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path: Path):
+def test_an_invalid_figure_path_is_rejected_before_computing(tmp_path: Path):
     with pytest.raises(UsageError, match="suffix"):
         check_figure(tmp_path / "figure.bmp")
     with pytest.raises(UsageError, match="does not exist"):
         check_figure(tmp_path / "missing" / "figure.png")
 
 
-def test_what_cannot_be_correlated_is_refused(connection):
+def test_invalid_requests_are_rejected(connection):
     run = pick_run(connection)
     with pytest.raises(UsageError, match="no values of 'nonsense'"):
         correlate(connection, run, target="nonsense")
@@ -248,7 +248,7 @@ def test_what_cannot_be_correlated_is_refused(connection):
         correlate(connection, run, source="nobody")
 
 
-def test_any_column_may_be_the_target_and_is_no_row_of_its_own_table(connection):
+def test_any_column_can_be_the_target_and_is_left_out_of_its_table(connection):
     found = correlate(connection, pick_run(connection), target="trace")
     assert list(dict.fromkeys(row.metric for row in found.table_1)) == ["grad_norm", "snip", "grasp"]
     assert {record["y"] for record in found.records() if record["kind"] == "realizable"} == {"trace"}
@@ -256,7 +256,7 @@ def test_any_column_may_be_the_target_and_is_no_row_of_its_own_table(connection)
     assert len(flops.table_1) == 2 * len(TABLE_1)
 
 
-def test_given_columns_add_partial_correlations_of_all_others_over_living_architectures(connection):
+def test_given_columns_add_partial_correlations_of_all_others(connection):
     found = correlate(connection, pick_run(connection), given=["params"])
     rows = connection.execute("SELECT * FROM pool WHERE isfinite(kappa) ORDER BY arch").fetchnumpy()
     partials = {(row.name, row.method): row.value for row in found.partials}
@@ -274,7 +274,7 @@ def test_given_columns_add_partial_correlations_of_all_others_over_living_archit
     assert "Kendall's partial tau is defined given one column" in correlation_text(two)
 
 
-def test_other_accuracies_of_a_store_are_chosen_by_epochs_and_source(tmp_path: Path):
+def test_epochs_and_source_select_the_accuracies(tmp_path: Path):
     store = make_store(tmp_path, architectures=20)
     archs = [arch for (arch,) in connect(store).execute("SELECT arch FROM pool ORDER BY arch").fetchall()]
     rows = [
@@ -320,7 +320,7 @@ DATA = Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent"))
         ),
     ],
 )
-def test_the_numbers_of_the_shipped_tables_with_the_real_accuracies(
+def test_numbers_of_the_shipped_tables_with_real_accuracies(
     tmp_path: Path, space: str, file: str, non_realizable: dict[str, float], partial: dict[str, float]
 ):
     store = Store(str(tmp_path))

@@ -30,7 +30,7 @@ def dominates(a, b) -> bool:
     return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
 
 
-def test_the_front_is_what_no_architecture_dominates(store):
+def test_the_front_is_not_dominated_by_any_architecture(store):
     connection = connect(store)
     found = pareto(connection, pick_run(connection), minimise=["params", "-trace"], maximise=["valid_accuracy"])
     rows = connection.execute(
@@ -45,8 +45,8 @@ def test_the_front_is_what_no_architecture_dominates(store):
 
 
 @given(st.lists(st.tuples(_NUMBERS, _NUMBERS, _NUMBERS), min_size=1, max_size=8))
-def test_the_hypervolume_is_the_share_of_the_cells_of_the_box_that_are_dominated(points):
-    """On a grid of whole numbers it can be counted. The corners (0, 0, 0) and (6, 6, 6) fix the box."""
+def test_the_hypervolume_is_the_dominated_share_of_the_box(points):
+    """On an integer grid it can be counted. The corners (0, 0, 0) and (6, 6, 6) fix the box."""
     box = np.array([(0, 0, 0), (6, 6, 6)], dtype=float)
     grid = np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     covered = np.zeros(len(grid), bool)
@@ -57,13 +57,13 @@ def test_the_hypervolume_is_the_share_of_the_cells_of_the_box_that_are_dominated
     assert hypervolume(turned, box * [1, -1, 1], [False, True, False]) == pytest.approx(covered.mean(), abs=1e-12)
 
 
-def test_an_objective_that_does_not_vary_has_no_part_in_the_hypervolume():
+def test_a_constant_objective_is_ignored_by_the_hypervolume():
     pool = np.array([[1.0, 5.0], [3.0, 5.0]])
     assert hypervolume(pool[:1], pool, [False, True]) == 1
     assert hypervolume(pool[:1, 1:], pool[:, 1:], [True]) == 1
 
 
-def test_the_front_of_a_search_is_of_what_it_evaluated_in_the_box_of_the_pool(store):
+def test_the_front_of_a_search_uses_the_box_of_the_pool(store):
     connection = connect(store)
     result = run_search(store, connection, new_search(connection, space="nasbench201", queries=9))
     connection = connect(store)
@@ -77,7 +77,7 @@ def test_the_front_of_a_search_is_of_what_it_evaluated_in_the_box_of_the_pool(st
     assert found.hypervolume == pytest.approx(hypervolume(found.values, box, [False, True]), abs=1e-12)
 
 
-def test_the_command_prints_the_front_in_three_forms_and_draws_it(store, tmp_path):
+def test_the_command_prints_the_front_in_three_formats_and_draws_it(store, tmp_path):
     arguments = ("pareto", "--store", store.location, "--minimise", "params,flops", "--maximise", "test_accuracy")
     for suffix in ("png", "svg", "pdf"):
         figure = tmp_path / f"front.{suffix}"
@@ -106,10 +106,10 @@ def test_the_command_prints_the_front_in_three_forms_and_draws_it(store, tmp_pat
         (("--minimise", "params,flops", "--search", "0000000000"), "no search '0000000000'"),
         (("--minimise", "params", "--maximise", "test_accuracy", "--epochs", "7"), "after 7 epochs"),
         (("--minimise", "params", "--maximise", "trace", "--where", "params < 0"), "no architecture"),
-        (("--minimise", "params", "--maximise", "trace", "--plot", "x.gif"), "no suffix"),
+        (("--minimise", "params", "--maximise", "trace", "--plot", "x.gif"), "must end in .png"),
     ],
 )
-def test_bad_objectives_are_one_sentence(store, arguments, words):
+def test_bad_objectives_give_one_sentence(store, arguments, words):
     done = hnas("pareto", "--store", store.location, *arguments)
     assert (done.status, done.out) == (2, "")
     assert words in done.last

@@ -38,7 +38,7 @@ DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tuple[Store, list[str], list[list[str]]]:
-    """Real runs with the seeds 0, 1 and 2 of overlapping lists of cells, and a wider run that is not of their group."""
+    """Real runs with seeds 0, 1 and 2 on overlapping lists of cells, and a wider run outside their group."""
     folder = tmp_path_factory.mktemp("averaging")
     store = Store(str(folder / "store"))
     cells = [arch for arch in SPACE.sample(40, seed=0) if SPACE.canonical(arch) != "y=0"][:14]
@@ -65,7 +65,7 @@ def in_all(lists: list[list[str]]) -> list[str]:
 
 
 def expected_means(store: Store, runs: list[str], archs: list[str]) -> dict[str, dict[str, Any]]:
-    """The means by hand, for architectures that all of `runs` have."""
+    """Independently computed means, for architectures in all of `runs`."""
     tables = [{row["canonical"]: row for row in metrics_of(store, run)} for run in runs]
     means = {}
     for arch in archs:
@@ -77,7 +77,7 @@ def expected_means(store: Store, runs: list[str], archs: list[str]) -> dict[str,
     return means
 
 
-def test_the_mean_pool_has_the_means_of_the_runs_that_have_an_architecture(seeds):
+def test_the_mean_pool_averages_the_runs_with_an_architecture(seeds):
     store, runs, lists = seeds
     connection = connect(store)
     group = "run_group = (SELECT run_group FROM files.run_groups WHERE run = ?)"
@@ -97,7 +97,7 @@ def test_the_mean_pool_has_the_means_of_the_runs_that_have_an_architecture(seeds
     assert (rows[DEAD]["status"], rows[DEAD]["kappa"]) == ("constant", math.inf)
 
 
-def test_where_there_is_one_run_the_mean_pool_is_the_pool(seeds):
+def test_the_mean_pool_of_one_run_is_its_pool(seeds):
     store, _, _ = seeds
     wide = "run = (SELECT run FROM runs WHERE channels = 6)"
     columns = f"arch, canonical, {', '.join(COLUMNS)}, status, params, test_accuracy"
@@ -107,7 +107,7 @@ def test_where_there_is_one_run_the_mean_pool_is_the_pool(seeds):
     assert means == connection.execute(f"SELECT {columns} FROM pool WHERE {wide} ORDER BY arch").fetchall()
 
 
-def test_a_kappa_is_averaged_as_a_ratio_and_infinite_where_one_is(seeds):
+def test_kappa_is_averaged_geometrically_and_infinite_if_any_is(seeds):
     connection = connect(seeds[0])
     rows = "(VALUES ('a', 10.0::DOUBLE), ('b', 1000.0), ('c', '{}'::DOUBLE)) AS t(run, kappa)"
     ((finite,),) = connection.execute(f"SELECT mean_kappa(kappa, run) FROM {rows.format(100)}").fetchall()
@@ -115,7 +115,7 @@ def test_a_kappa_is_averaged_as_a_ratio_and_infinite_where_one_is(seeds):
     assert connection.execute(f"SELECT mean_kappa(kappa, run) FROM {rows.format('inf')}").fetchall() == [(math.inf,)]
 
 
-def test_the_group_is_what_differs_in_seed_and_batch_only(seeds):
+def test_a_group_differs_only_in_seed_and_batch(seeds):
     store, runs, lists = seeds
     connection = connect(store)
     for run in runs:
@@ -125,16 +125,16 @@ def test_the_group_is_what_differs_in_seed_and_batch_only(seeds):
     assert left_out(connection, []) == 0
 
 
-def test_a_run_that_is_alone_has_nothing_to_average(seeds):
+def test_a_single_run_has_nothing_to_average_with(seeds):
     connection = connect(seeds[0])
     ((wide,),) = connection.execute("SELECT run FROM runs WHERE channels = 6").fetchall()
-    with pytest.raises(UsageError, match=f"nothing to average run {wide} with.*another --seed"):
+    with pytest.raises(UsageError, match=f"no other run to average with run {wide}.*another --seed"):
         correlate(connection, pick_run(connection, run=wide), average=True)
-    with pytest.raises(UsageError, match="nothing to average"):
+    with pytest.raises(UsageError, match="no other run to average with"):
         new_search(connection, space="nasbench201", run=wide, average=True)
 
 
-def test_a_correlation_of_means_is_that_of_the_architectures_in_all_runs(seeds):
+def test_correlations_of_means_use_architectures_in_all_runs(seeds):
     store, runs, lists = seeds
     connection = connect(store)
     found = correlate(connection, pick_run(connection, run=runs[1]), average=True)
@@ -152,7 +152,7 @@ def test_a_correlation_of_means_is_that_of_the_architectures_in_all_runs(seeds):
     assert {record["run"] for record in found.records()} == {" ".join(sorted(runs))}
 
 
-def test_a_search_of_the_mean_is_the_search_in_memory_over_the_means(seeds):
+def test_a_search_of_the_mean_equals_one_in_memory(seeds):
     store, runs, lists = seeds
     connection = connect(store)
     started = new_search(connection, space="nasbench201", run=runs[0], metric="snip", queries=6, average=True)
@@ -173,7 +173,7 @@ def test_a_search_of_the_mean_is_the_search_in_memory_over_the_means(seeds):
     assert "left out: 4 architectures" in heading
 
 
-def test_a_resumed_search_averages_the_runs_that_it_began_with(seeds, small_plan, tmp_path):
+def test_a_resumed_search_keeps_its_averaged_runs(seeds, small_plan, tmp_path):
     shutil.copytree(seeds[0].root, tmp_path / "store")
     store, runs = Store(str(tmp_path / "store")), sorted(seeds[1])
     connection = connect(store)
@@ -194,7 +194,7 @@ def test_a_resumed_search_averages_the_runs_that_it_began_with(seeds, small_plan
         run_search(store, connection, started, oracle=failing)
     names = [Path(path).name for path in matching(store, "searches", "*")]
     (name,) = [name for name in names if len(open_search(connect(store), store, name).history) == 3]
-    # Another seed arrives in the meantime: it joins new averages, not this one.
+    # Another seed added in the meantime joins new averages, not this one.
     fill(store, small_plan(store, architectures=Path(seeds[0].root).parent / "0.txt", seed=7))
     later = connect(store)
     assert len(group_of(later, runs[0])) == 4
@@ -203,13 +203,13 @@ def test_a_resumed_search_averages_the_runs_that_it_began_with(seeds, small_plan
     assert [q.arch for q in run_search(store, later, resumed).queries] == [q.arch for q in whole.queries]
     recorded = later.execute("SELECT runs FROM searches WHERE search = ?", [name]).fetchall()
     assert recorded == [(runs,)]
-    # Without one of its runs it is another search.
+    # Without one of its runs it would be another search.
     shutil.rmtree(tmp_path / "store" / "runs" / runs[2])
-    with pytest.raises(HnasError, match=f"has no {runs[2]} any more"):
+    with pytest.raises(HnasError, match=f"no longer has {runs[2]}"):
         run_search(store, connect(store), resumed)
 
 
-def test_a_search_that_was_saved_before_averages_is_resumed_as_it_was(seeds, tmp_path):
+def test_a_search_saved_before_averaging_resumes_unchanged(seeds, tmp_path):
     shutil.copytree(seeds[0].root, tmp_path / "store")
     store, run = Store(str(tmp_path / "store")), seeds[1][0]
     connection = connect(store)
@@ -226,7 +226,7 @@ def test_a_search_that_was_saved_before_averages_is_resumed_as_it_was(seeds, tmp
     assert recorded.fetchall() == [(None,)]
 
 
-def test_a_pool_of_means_is_never_taken_for_that_of_one_run(seeds):
+def test_a_pool_of_means_is_not_mistaken_for_a_runs_pool(seeds):
     store, runs, lists = seeds
     connection = connect(store)
     new_search(connection, space="nasbench201", run=runs[0], metric="trace", average=True)

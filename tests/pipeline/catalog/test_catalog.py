@@ -1,4 +1,4 @@
-"""The catalog: DuckDB's views over a store, typed even where it is empty, and the choice of a run."""
+"""The catalog: DuckDB's views over a store, typed even without rows, and the choice of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def with_accuracies(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tuple[Store, str, list[str]]:
-    """A real run of 12 architectures with made-up accuracies of the first 8, its name and its architectures."""
+    """A real run of 12 architectures with synthetic accuracies for the first 8; its name and its architectures."""
     store = Store(str(tmp_path_factory.mktemp("catalog") / "store"))
     plan = small_plan(store, sample=12)
     run = fill(store, plan, keep_gram=True)
@@ -58,18 +58,18 @@ def training(arch: str, *, seed: int = 0, epochs: int | None = 10, test: float =
     return row | {"test_accuracy": test} | more
 
 
-def test_a_table_is_read_along_with_a_store_that_it_is_given_with(with_accuracies, small_plan, tmp_path):
+def test_attached_tables_are_read_with_a_store(with_accuracies, small_plan, tmp_path):
     shipped, run, archs = with_accuracies
     (tmp_path / "tables").mkdir()
     shutil.copytree(shipped.root, tmp_path / "tables" / "shipped")
     own, table = Store(str(tmp_path / "store")), Store(str(tmp_path / "tables" / "shipped"))
     before = snapshot(tmp_path / "tables")
-    # Of a store that is not there yet they are all there is; its accuracies and searches are the store's own affair.
+    # A store that does not exist yet has only their runs, and no accuracies or searches of theirs.
     alone = connect(own, [table])
     assert alone.execute("SELECT run FROM runs").fetchall() == [(run,)]
     assert alone.execute("SELECT count(*), count(params) FROM pool").fetchall() == [(len(archs), len(archs))]
     assert alone.execute("SELECT count(*) FROM accuracies").fetchall() == [(0,)]
-    # A run of the store's own is added; accuracies of the store apply to both.
+    # Add a run to the store; accuracies of the store apply to both.
     mine = fill(own, small_plan(own, sample=3, seed=5))
     write_accuracies(own, "mine", [training(arch) for arch in archs[:4]])
     both = connect(own, [table])
@@ -79,7 +79,7 @@ def test_a_table_is_read_along_with_a_store_that_it_is_given_with(with_accuracie
     counted = "SELECT run, count(*), count(test_accuracy) FROM pool WHERE run = ? GROUP BY run"
     assert both.execute(counted, [run]).fetchall() == [(run, len(archs), 4)]
     assert both.execute("SELECT count(*) FROM metrics WHERE run = ?", [mine]).fetchall() == [(3,)]
-    # The store's own run of the same settings takes over what the shipped one has and hides it: no row comes twice.
+    # The store's own run with the same settings takes over the shipped rows and hides them, so no row is repeated.
     plan = small_plan(own, sample=2, also=[table])
     fill(own, plan)
     hidden = connect(own, [table])
@@ -91,7 +91,7 @@ def test_a_table_is_read_along_with_a_store_that_it_is_given_with(with_accuracie
     assert snapshot(tmp_path / "tables") == before
 
 
-def test_a_store_s_own_run_is_picked_first_and_else_the_table_s_of_seed_0(small_plan, tmp_path):
+def test_own_runs_are_picked_first_then_the_tables_seed_0(small_plan, tmp_path):
     own, table = Store(str(tmp_path / "store")), Store(str(tmp_path / "table"))
     runs = {}
     for seed, day in ((0, 1), (1, 2), (2, 3)):
@@ -135,7 +135,7 @@ def test_an_empty_store_has_every_view_without_rows(store, view):
 
 
 @pytest.mark.parametrize("view", [view for view in VIEWS if view not in ("searches", "queries")])
-def test_a_view_has_the_same_columns_of_the_same_types_with_and_without_files(store, with_accuracies, view):
+def test_columns_and_types_of_a_view_do_not_depend_on_files(store, with_accuracies, view):
     full, *_ = with_accuracies
     assert query(full, f"SELECT count(*) > 0 FROM {view}") == [(True,)]
     types = types_of(connect(store), view)
@@ -144,7 +144,7 @@ def test_a_view_has_the_same_columns_of_the_same_types_with_and_without_files(st
     assert '"NULL"' not in types.values()
 
 
-def test_the_metrics_are_those_in_the_parts_to_the_bit(filled):
+def test_the_metrics_equal_those_in_the_parts(filled):
     store, plan = filled
     rows = query(store, f"SELECT run, canonical, {', '.join(COLUMNS)}, status, ntk_row FROM metrics")
     stored = {row["canonical"]: row for row in metrics_of(store, plan.settings.id)}
@@ -157,7 +157,7 @@ def test_the_metrics_are_those_in_the_parts_to_the_bit(filled):
         ]
 
 
-def test_the_runs_are_their_settings(filled):
+def test_the_view_runs_shows_the_settings(filled):
     store, plan = filled
     connection = connect(store)
     rows = connection.execute("SELECT * EXCLUDE (run, created, place) FROM runs").fetchall()
@@ -187,7 +187,7 @@ def test_the_pool_joins_metrics_static_columns_and_accuracies(with_accuracies):
         assert row["valid_accuracy"] is row["train_accuracy"] is None
 
 
-def test_the_pool_of_a_run_with_missing_parts_has_what_is_there(store, small_plan):
+def test_the_pool_of_an_incomplete_run_has_the_available_rows(store, small_plan):
     run = fill(store, small_plan(store, sample=12, chunk_size=3))
     part = matching(store, "runs", run, "metrics", "*.parquet")[0]
     lost = query(store, "SELECT count(*) FROM pool")[0][0]
@@ -237,7 +237,7 @@ def test_accuracies_are_averaged_over_seeds(store):
     assert found == [("a", 10, 92.0, None), ("b", 10, 50.0, 40.0)]
 
 
-def test_one_source_and_one_number_of_epochs_are_used_namely_those_with_most_architectures(store):
+def test_the_source_and_epochs_with_most_architectures_are_used(store):
     short = [training(arch, epochs=12, test=60.0) for arch in "abc"]
     long = [training(arch, epochs=200, test=90.0, seed=seed) for arch in "ab" for seed in range(5)]
     write_accuracies(store, "zeta", [*short, *long])
@@ -246,7 +246,7 @@ def test_one_source_and_one_number_of_epochs_are_used_namely_those_with_most_arc
     assert found == [(arch, "zeta", 12, 60.0) for arch in "abc"]
 
 
-def test_among_equals_the_longer_training_is_used_and_a_known_length_before_an_unknown_one(store):
+def test_ties_prefer_longer_trainings_and_known_lengths(store):
     write_accuracies(store, "one", [training("a", epochs=12, test=1.0), training("a", epochs=None, test=2.0)])
     write_accuracies(store, "two", [training("a", epochs=200, test=3.0)])
     assert query(store, "SELECT source, epochs, test_accuracy FROM mean_accuracies") == [("two", 200, 3.0)]
@@ -300,7 +300,7 @@ def test_the_macro_is_the_objective(empty, rows, mu, nu, t):
 
 
 @pytest.mark.parametrize("metric", ["nan", "0", "NULL", "inf"])
-def test_what_has_no_objective_is_never_the_minimum(empty, metric):
+def test_architectures_without_an_objective_are_never_the_minimum(empty, metric):
     ordered = empty.execute(
         f"SELECT name FROM (VALUES ('good', 1.0::DOUBLE), ('bad', '{metric}'::DOUBLE)) t(name, m) "
         "ORDER BY objective(m, 5.0, 1.0, 1.0, 1.0), name"
@@ -320,11 +320,11 @@ def test_a_metric_that_is_not_a_number_has_an_infinite_objective_in_both(empty):
 
 
 def settings_named(beginning: str, settings: RunSettings, **more: Any) -> RunSettings:
-    """Settings whose run has a name with this beginning, found among seeds."""
+    """Settings with a seed for which the run's name begins like this."""
     return next(s for seed in count() if (s := replace(settings, seed=seed, **more)).id.startswith(beginning))
 
 
-#: The data sets of four runs by the beginnings of their names, and the days in which they were created.
+#: The data sets of four runs by the beginnings of their names, and the days on which they were created.
 SEVERAL = {"aa1": ("digits", 3), "aa2": ("cifar10", 9), "bb": ("digits", 5), "cc": ("cifar100", 1)}
 
 
@@ -353,14 +353,14 @@ def several(tmp_path_factory: pytest.TempPathFactory, filled) -> duckdb.DuckDBPy
     ],
     ids=str,
 )
-def test_the_run_is_the_one_named_else_the_newest_that_fits(several, wanted, found):
+def test_the_run_is_the_named_one_or_the_newest_match(several, wanted, found):
     picked = pick_run(several, **wanted)
     assert picked.name.startswith(found)
     assert pick_run(several, run=picked.name) == picked
     assert {"space", "dataset", "channels", "cells", "batch_size", "seed", "ntk"} <= asdict(picked.settings).keys()
 
 
-def test_a_newer_run_without_metrics_gives_way(tmp_path, filled):
+def test_a_newer_run_without_metrics_is_not_preferred(tmp_path, filled):
     store = Store(str(tmp_path / "store"))
     shutil.copytree(filled[0].location, store.location)
     settings = settings_named("ee", filled[1].settings)
@@ -371,8 +371,8 @@ def test_a_newer_run_without_metrics_gives_way(tmp_path, filled):
     assert pick_run(connection, run="ee").name == settings.id
 
 
-def test_a_beginning_that_fits_several_runs_is_refused_with_their_names(several):
-    with pytest.raises(UsageError, match=r"--run aa fits 2 runs: aa2[0-9a-f]{7}, aa1[0-9a-f]{7}; name one"):
+def test_an_ambiguous_run_name_is_rejected_with_all_matches(several):
+    with pytest.raises(UsageError, match=r"--run aa matches 2 runs: aa2[0-9a-f]{7}, aa1[0-9a-f]{7}; name one of them"):
         pick_run(several, run="aa")
 
 
@@ -385,12 +385,12 @@ def test_a_beginning_that_fits_several_runs_is_refused_with_their_names(several)
         ({"space": "darts", "dataset": "digits"}, "no run with space darts dataset digits;"),
     ],
 )
-def test_where_no_run_fits_the_wish_is_named(several, wanted, named):
+def test_the_error_without_a_match_repeats_the_request(several, wanted, named):
     with pytest.raises(UsageError, match=named):
         pick_run(several, **wanted)
 
 
-def test_in_an_empty_store_the_way_to_a_run_is_named(empty):
+def test_the_error_in_an_empty_store_says_how_to_create_a_run(empty):
     with pytest.raises(UsageError, match="the store has no run; `hnas precompute` makes one"):
         pick_run(empty)
 
@@ -399,7 +399,7 @@ def test_in_an_empty_store_the_way_to_a_run_is_named(empty):
 
 
 @pytest.mark.parametrize("content", [b"{", b"no json", b'{"id": 3, "created": "yesterday"}'])
-def test_a_damaged_run_is_told_in_a_sentence(filled, store, content):
+def test_a_damaged_run_gives_one_sentence(filled, store, content):
     store.prepare()
     store.write_bytes(content, "runs", "0123456789", "run.json")
     with pytest.raises(HnasError) as error:
@@ -408,7 +408,7 @@ def test_a_damaged_run_is_told_in_a_sentence(filled, store, content):
     assert "\n" not in str(error.value)
 
 
-def test_among_tables_of_equal_reach_the_one_with_validation_accuracies_stands_for_the_data_set(store):
+def test_ties_between_tables_prefer_validation_accuracies(store):
     arch = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
     write_accuracies(store, "a", [training(arch, test=90.0)])
     write_accuracies(store, "b", [training(arch, test=91.0, valid_accuracy=80.0)])

@@ -1,4 +1,4 @@
-"""Views are made when a statement first names them, and no statement can tell."""
+"""Views are created when a statement first uses them, which no statement can notice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def answers(connection: duckdb.DuckDBPyConnection, statements: tuple[str, ...]) -> list[Any]:
-    """What each statement gives: its columns, their types and rows, or DuckDB's error."""
+    """The result of each statement: its columns, types and rows, or DuckDB's error."""
     found: list[Any] = []
     for statement in statements:
         try:
@@ -67,19 +67,19 @@ def answers(connection: duckdb.DuckDBPyConnection, statements: tuple[str, ...]) 
     ],
     ids=lambda statements: statements[0][:40],
 )
-def test_statements_answer_as_where_all_views_were_made_before(store, statements):
+def test_statements_give_the_same_as_with_all_views_created(store, statements):
     whole = connect(store)
     whole.execute("SHOW TABLES")
     assert answers(connect(store), statements) == answers(whole, statements)
 
 
-def test_a_relation_names_its_views(store):
+def test_a_relation_creates_its_views(store):
     assert connect(store).sql("FROM pool").aggregate("count(*)").fetchall() == [(8,)]
     assert connect(store).table("pool").count("*").fetchall() == [(8,)]
     assert connect(store).from_query("FROM runs").fetchall() == connect(store).execute("FROM runs").fetchall()
 
 
-def test_a_file_that_cannot_be_bound_stops_only_statements_over_it(tmp_path: Path):
+def test_an_unreadable_file_affects_only_statements_that_use_it(tmp_path: Path):
     store = make_store(tmp_path, architectures=4)
     store.write_json({"id": "a", "settings": {}, "created": "2026-01-01T00:00:00"}, "searches", "a", "search.json")
     store.write_bytes(b"no Parquet", "searches", "a", "queries.parquet")

@@ -1,4 +1,4 @@
-"""Scores of Θ₀'s spectrum and entries: their definitions on arrays, and the views of `hnas sql` that agree."""
+"""Scores of Θ₀'s spectrum and entries: their definitions on arrays, and their agreement with `hnas sql`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLUMNS = {
     "kappa_p10": lambda e: spectrum.kappa_percentile(e, 10),
     "kappa_p25": lambda e: spectrum.kappa_percentile(e, 25),
 }
-#: Spectra that dead, overflowed and odd networks have, with m = 4.
+#: Spectra of dead, overflowed and odd networks, with m = 4.
 DEGENERATE = np.array(
     [
         [0.0, 0.0, 0.0, 0.0],
@@ -50,7 +50,7 @@ DEGENERATE = np.array(
 
 @pytest.fixture(scope="module")
 def with_gram(tmp_path_factory: pytest.TempPathFactory, small_plan) -> tuple[Store, str, str]:
-    """A real run with Gram matrices, dead architectures among its own, and one of another seed without."""
+    """A real run with Gram matrices and dead architectures, and one with another seed without them."""
     store = Store(str(tmp_path_factory.mktemp("gram") / "store"))
     dead = Path(store.root + ".txt")
     dead.write_text("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|\n")
@@ -65,7 +65,7 @@ def by_class(store: Store, run: str, name: str) -> dict[str, np.ndarray]:
 
 
 def agree(found: object, expected: np.ndarray) -> None:
-    """Equal to 1e-12 relative, infinities and NaN in the same places; a sum of logarithms may cancel."""
+    """Equal up to a relative 1e-12, with infinities and NaN in the same places; a sum of logarithms may cancel."""
     np.testing.assert_allclose(np.asarray(found, dtype=float), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -86,7 +86,7 @@ def test_the_scores_of_a_known_spectrum():
     assert spectrum.gram_mean(np.diag(values)) == 10 / 16
 
 
-def test_the_determinant_and_the_mean_are_those_of_the_matrix():
+def test_determinant_and_mean_equal_those_of_the_matrix():
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(3, 6, 20))
     gram = gradients @ gradients.transpose(0, 2, 1)
@@ -97,7 +97,7 @@ def test_the_determinant_and_the_mean_are_those_of_the_matrix():
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=12), st.floats(0, 49.9))
-def test_percentiles_are_numpy_s_and_scores_keep_their_bounds(values, p):
+def test_percentiles_match_numpy_and_scores_keep_their_bounds(values, p):
     e = np.sort(np.array(values))
     high, low = np.percentile(e, [100 - p, p])
     assert spectrum.kappa_percentile(e, p) == pytest.approx(high / low, rel=1e-9)
@@ -119,13 +119,13 @@ def test_degenerate_spectra_have_well_defined_scores_without_a_warning():
 
 
 @pytest.mark.parametrize("k", [-1, 4])
-def test_a_place_outside_the_spectrum_is_refused(k):
+def test_an_index_outside_the_spectrum_is_rejected(k):
     with pytest.raises(UsageError, match="4 eigenvalues"):
         spectrum.kappa_at(np.ones(4), k)
 
 
 @pytest.mark.parametrize("p", [-1, 50, math.nan])
-def test_a_percentile_above_the_median_is_refused(p):
+def test_a_percentile_above_the_median_is_rejected(p):
     with pytest.raises(UsageError, match="percentile below the median"):
         spectrum.kappa_percentile(np.ones(4), p)
 
@@ -151,7 +151,7 @@ def test_the_views_agree_with_the_array_code_on_a_real_run(with_gram):
 
 
 @pytest.mark.parametrize("ntk", ["summed", "exact"])
-def test_knas_without_its_column_ranks_by_the_mean_of_the_kept_matrices_which_is_the_same(tmp_path, small_plan, ntk):
+def test_knas_without_its_column_ranks_by_the_mean_of_kept_matrices(tmp_path, small_plan, ntk):
     store = Store(str(tmp_path / "store"))
     run = fill(store, small_plan(store, sample=8, ntk=ntk), keep_gram=True)
 
@@ -173,7 +173,7 @@ def test_knas_without_its_column_ranks_by_the_mean_of_the_kept_matrices_which_is
     assert 1 < len(before) <= 4
 
 
-def test_a_run_without_matrices_has_no_mean_of_them_and_knas_asks_for_its_column(with_gram):
+def test_knas_on_a_run_without_matrices_asks_for_its_column(with_gram):
     store, run, without = with_gram
     pool = RunPool(connect(store), without)
     with pytest.raises(UsageError, match=r"keeps no Gram matrices, and so has no gram_mean; .* with --keep-gram"):
@@ -225,7 +225,7 @@ def test_the_views_agree_with_the_array_code_on_the_shipped_table():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_macros_take_degenerate_spectra_as_the_array_code_does(tmp_path, sql, score):
+def test_the_macros_handle_degenerate_spectra_like_the_array_code(tmp_path, sql, score):
     connection = connect(Store(str(tmp_path / "store")))
     spectra = np.vstack([DEGENERATE, [1e-9, 1.0, 2.0, 3.0], [1e-13, 1.0, 2.0, 3.0]])
     connection.register("numbers", pa.table({"i": range(7), "e": spectra.tolist()}))
@@ -235,11 +235,11 @@ def test_the_macros_take_degenerate_spectra_as_the_array_code_does(tmp_path, sql
 
 
 @pytest.mark.parametrize("sql", ["kappa_at([1.0, 2.0], 2)", "kappa_at([1.0], -1)", "kappa_percentile([1.0, 2.0], 50)"])
-def test_a_place_outside_the_spectrum_is_null_in_sql(tmp_path, sql):
+def test_an_index_outside_the_spectrum_is_null_in_sql(tmp_path, sql):
     assert connect(Store(str(tmp_path / "store"))).execute(f"SELECT {sql}").fetchall() == [(None,)]
 
 
-# --- arrays are read when a query needs them
+# --- arrays are read on demand
 
 
 @pytest.fixture
@@ -257,12 +257,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("query", ["FROM pool", "FROM metrics", "DESCRIBE scores", "SELECT count(*) FROM runs"])
-def test_a_query_that_names_no_array_reads_none(with_gram, read, query):
+def test_a_query_without_arrays_reads_none(with_gram, read, query):
     connect(with_gram[0]).execute(query).fetchall()
     assert read == []
 
 
-def test_a_query_reads_the_arrays_of_the_run_that_it_names(with_gram, read):
+def test_a_query_reads_only_the_arrays_of_its_run(with_gram, read):
     store, run, other = with_gram
     connection = connect(store)
     connection.execute("SELECT effective_rank(eigenvalues) FROM spectra WHERE run = ?", [run]).fetchall()
@@ -297,7 +297,7 @@ def test_rows_added_without_keep_gram_have_no_matrix(small_plan, tmp_path):
     assert connection.execute("SELECT count(*) FROM grams").fetchall() == [(3,)]
 
 
-def test_matrices_come_in_batches_of_bounded_size(with_gram, monkeypatch):
+def test_matrices_are_read_in_bounded_batches(with_gram, monkeypatch):
     store, run, _ = with_gram
     whole = connect(store).execute("SELECT canonical, gram_mean FROM scores ORDER BY ALL").fetchall()
     monkeypatch.setattr("hnas.pipeline.catalog.arrow_arrays._BATCH", 1)
@@ -312,7 +312,7 @@ def test_the_sources_behind_the_views_are_not_listed(with_gram):
     assert not [name for name in [*view_names(connection), *list_columns(connection)] if name.startswith("_")]
 
 
-def test_a_damaged_array_is_told_in_a_sentence_and_other_queries_go_on(with_gram, tmp_path, capsys):
+def test_a_damaged_array_gives_one_sentence_and_spares_other_queries(with_gram, tmp_path, capsys):
     store, run, _ = with_gram
     shutil.copytree(store.root, tmp_path / "store")
     for part in (tmp_path / "store/runs" / run / "ntk.zarr/eigenvalues/c").glob("*/*"):

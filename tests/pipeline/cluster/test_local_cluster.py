@@ -1,4 +1,4 @@
-"""The local cluster on a machine with other users, and under the Dask configuration of somebody's other clusters."""
+"""The local cluster on a machine with other users, and under a Dask configuration for other clusters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 
 def listening() -> set[tuple[str, int]]:
-    """Where this process and its children can be reached."""
+    """The addresses on which this process and its children listen."""
     me = psutil.Process()
     return {
         tuple(connection.laddr)
@@ -42,7 +42,7 @@ def listening() -> set[tuple[str, int]]:
 
 @pytest.fixture
 def reachable() -> Iterator[set[tuple[str, int]]]:
-    """The addresses at which a local cluster listens."""
+    """The addresses on which a local cluster listens."""
     before = listening()
     with connected(1, None, "cpu"):
         yield listening() - before
@@ -52,7 +52,7 @@ def reachable() -> Iterator[set[tuple[str, int]]]:
 
 
 def ask(address: tuple[str, int], *, tls: bool) -> bytes:
-    """What a server says to an HTTP request of somebody without a certificate."""
+    """A server's response to an HTTP request without a certificate."""
     with socket.create_connection(address, timeout=30) as connection:
         if tls:
             context = ssl.create_default_context()
@@ -65,7 +65,7 @@ def ask(address: tuple[str, int], *, tls: bool) -> bytes:
             return b""
 
 
-def test_whatever_listens_is_on_loopback_and_answers_nobody_without_the_certificate(reachable):
+def test_servers_listen_on_loopback_and_require_the_certificate(reachable):
     assert len(reachable) == 3, "the scheduler, a nanny and a worker"
     for address in reachable:
         assert address[0] == "127.0.0.1"
@@ -74,7 +74,7 @@ def test_whatever_listens_is_on_loopback_and_answers_nobody_without_the_certific
             ask(address, tls=True)
 
 
-def test_neither_a_pickle_in_the_clear_nor_one_under_another_certificate_is_taken(reachable):
+def test_pickles_without_the_clusters_certificate_are_rejected(reachable):
     stranger = Security.temporary()
     for host, port in reachable:
         for scheme, security in (("tcp", None), ("tls", stranger)):
@@ -82,7 +82,7 @@ def test_neither_a_pickle_in_the_clear_nor_one_under_another_certificate_is_take
                 Client(f"{scheme}://{host}:{port}", security=security, timeout="2s")
 
 
-def test_nothing_is_imported_from_a_folder_that_others_may_have_made(tmp_path, monkeypatch):
+def test_nothing_is_imported_from_a_folder_others_may_have_made(tmp_path, monkeypatch):
     shared = tmp_path / "dask-scratch-space"
     shared.mkdir()
     shared.chmod(0o777)
@@ -102,10 +102,10 @@ def test_nothing_is_imported_from_a_folder_that_others_may_have_made(tmp_path, m
     assert list(shared.iterdir()) == []
 
 
-# --- what a killed command leaves
+# --- leftovers of killed commands
 
 
-def test_the_next_command_sweeps_what_a_killed_one_left_in_the_folder_for_temporary_files(tmp_path):
+def test_the_next_command_removes_a_killed_ones_temporary_folder(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     env = {"TMPDIR": str(scratch)}
@@ -122,7 +122,7 @@ def test_the_next_command_sweeps_what_a_killed_one_left_in_the_folder_for_tempor
     assert list(scratch.iterdir()) == []
 
 
-def test_a_sweep_leaves_what_is_in_use_and_what_is_not_ours(tmp_path, monkeypatch):
+def test_a_sweep_spares_folders_in_use_and_of_others(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -139,14 +139,14 @@ def test_a_sweep_leaves_what_is_in_use_and_what_is_not_ours(tmp_path, monkeypatc
     assert not Path(second).exists()
 
 
-def test_a_place_without_room_for_temporary_files_is_told(tmp_path, monkeypatch):
+def test_a_full_temporary_file_system_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
-    with pytest.raises(HnasError, match=r"no folder for temporary files can be made: No such file.*; set TMPDIR"):
+    with pytest.raises(HnasError, match=r"cannot create a folder for temporary files: No such file.*; set TMPDIR"):
         precompute(Store(str(tmp_path / "store")), SPACE, _plan(tmp_path), workers=1, device="cpu")
     assert not (tmp_path / "store").exists()
 
 
-# --- somebody's Dask configuration
+# --- the user's Dask configuration
 
 HOSTILE = {
     "scheduler-address": "tcp://127.0.0.1:1",
@@ -200,19 +200,19 @@ def _plan(folder: Path):
 
 
 def settings_below(home: Path, text: str) -> list[str]:
-    """What runs a command with the Dask configuration `text` in the user's own place."""
+    """The command line that runs a command with `text` as the user's Dask configuration."""
     place = home / ".config" / "dask"
     place.mkdir(parents=True)
     (place / "cluster.yaml").write_text(text)
     return ["env", f"HOME={home}", *(f"{name}={value}" for name, value in VARIABLES.items())]
 
 
-def test_a_configuration_made_for_other_clusters_neither_breaks_nor_changes_the_local_one(tmp_path):
+def test_a_configuration_for_other_clusters_does_not_affect_the_local_one(tmp_path):
     store = Store(str(tmp_path / "store"))
     home = settings_below(tmp_path, json.dumps(HOSTILE))
     command = precompute_command(store.root, "--sample=40", "--workers=1", "--chunk-size=1", "--quiet")
     done = run_command(*home, *command, timeout=WAIT)
-    # The log is one of the user's wishes that stand.
+    # The user's log settings still apply.
     assert done.returncode == 0, done.stderr
     assert all(re.search(" - (DEBUG|INFO) - ", line) for line in done.stderr.splitlines()), done.stderr
     alone = Store(str(tmp_path / "alone"))
@@ -230,10 +230,10 @@ def _whole_plan(store: Store):
 @pytest.mark.parametrize(
     ("text", "reason"), [("a: [", "malformed"), ("distributed: {admin: {tick: {limit: soon}}}", "soon|convert|unit")]
 )
-def test_a_configuration_that_dask_refuses_is_told_in_a_sentence(tmp_path, text, reason):
+def test_an_invalid_dask_configuration_gives_one_sentence(tmp_path, text, reason):
     home = settings_below(tmp_path, text)
     done = run_command(*home, *precompute_command(tmp_path / "store", "--sample=2", "--workers=1"))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("hnas: Dask refuses its configuration: ")
+    assert done.stderr.startswith("hnas: Dask rejects its configuration: ")
     assert not (tmp_path / "store").exists()

@@ -1,4 +1,4 @@
-"""`--scheduler` over TLS: a scheduler and a worker in processes of their own, with certificates made here."""
+"""`--scheduler` over TLS: a scheduler and a worker in separate processes, with certificates made here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DASK = Path(sys.executable).with_name("dask")
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority, and certificates that it signed, as files."""
+    """A certificate authority and the certificates it has signed, as files."""
 
     folder: Path
     key: ec.EllipticCurvePrivateKey
@@ -46,7 +46,7 @@ class Authority:
         return made
 
     def issue(self, role: str) -> Certificates:
-        """A certificate for `role`, with its key in another file."""
+        """Issue a certificate for `role`, with its key in another file."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, role)])
         self._write(f"{role}.pem", self._signed(name, key, authority=False))
@@ -92,7 +92,7 @@ def client(authority: Authority) -> Certificates:
 
 @pytest.fixture(scope="module")
 def scheduler(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a scheduler with one worker, which take certificates of `authority` only."""
+    """The address of a scheduler with one worker, which accept only certificates of `authority`."""
     folder = tmp_path_factory.mktemp("cluster")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -123,7 +123,7 @@ def scheduler(authority: Authority, tmp_path_factory: pytest.TempPathFactory) ->
             process.wait()
 
 
-def test_the_command_line_s_certificates_open_a_scheduler_that_demands_them(scheduler, client, tmp_path, small_plan):
+def test_certificates_of_the_command_line_are_accepted(scheduler, client, tmp_path, small_plan):
     store = Store(str(tmp_path / "store"))
     options = [f"--scheduler={scheduler}", f"--tls-ca={client.ca}", f"--tls-cert={client.cert}"]
     command = precompute_command(store.root, "--sample=8", "--quiet", *options, f"--tls-key={client.key}")
@@ -134,7 +134,7 @@ def test_the_command_line_s_certificates_open_a_scheduler_that_demands_them(sche
     assert exact_table(store, plan.settings.id) == exact_table(alone, fill(alone, plan))
 
 
-def test_so_do_those_of_dask_s_configuration(scheduler, client, tmp_path):
+def test_certificates_of_dasks_configuration_are_accepted(scheduler, client, tmp_path):
     place = tmp_path / ".config" / "dask"
     place.mkdir(parents=True)
     tls = {"ca-file": str(client.ca), "client": {"cert": str(client.cert), "key": str(client.key)}}
@@ -143,13 +143,13 @@ def test_so_do_those_of_dask_s_configuration(scheduler, client, tmp_path):
     command = precompute_command(tmp_path / "store", "--sample=2", f"--scheduler={scheduler}", "--quiet")
     done = run_command("env", f"HOME={tmp_path}", *command, timeout=WAIT)
     assert (done.returncode, done.stderr) == (0, "")
-    # What the command line does not name, the configuration does; an address without a scheme is one of TLS then.
+    # The configuration supplies what the command line omits; an address without a scheme then means TLS.
     command[-2] = f"--scheduler={scheduler.removeprefix('tls://')}"
     done = run_command("env", f"HOME={tmp_path}", *command, f"--tls-ca={client.ca}", "--seed=1", timeout=WAIT)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_key_in_the_file_of_its_certificate_will_do(scheduler, client, tmp_path, small_plan):
+def test_a_key_in_its_certificates_file_is_accepted(scheduler, client, tmp_path, small_plan):
     both = tmp_path / "both.pem"
     both.write_bytes(client.cert.read_bytes() + client.key.read_bytes())
     store = Store(str(tmp_path / "store"))
@@ -158,21 +158,21 @@ def test_a_key_in_the_file_of_its_certificate_will_do(scheduler, client, tmp_pat
 
 
 @pytest.mark.timeout(120)
-def test_certificates_that_are_not_accepted_are_told(scheduler, client, stranger, tmp_path, small_plan):
+def test_rejected_certificates_are_reported(scheduler, client, stranger, tmp_path, small_plan):
     cases = (
-        (stranger, HnasError, r"do not accept each other's certificates \(CERTIFICATE_VERIFY_FAILED\)"),
+        (stranger, HnasError, r"reject each other's certificates \(CERTIFICATE_VERIFY_FAILED\)"),
         (
             Certificates(client.ca, stranger.cert, stranger.key),
             HnasError,
-            r"do not accept .* \(TLSV1_ALERT_UNKNOWN_CA\)",
+            r"reject .* \(TLSV1_ALERT_UNKNOWN_CA\)",
         ),
-        (Certificates(), UsageError, r"a scheduler at a tls:// address needs certificates: give --tls-ca"),
-        (Certificates(client.ca), UsageError, r"a scheduler at a tls:// address needs certificates: give --tls-ca"),
+        (Certificates(), UsageError, r"a scheduler at a tls:// address requires certificates: give --tls-ca"),
+        (Certificates(client.ca), UsageError, r"a scheduler at a tls:// address requires certificates: give --tls-ca"),
         (Certificates(client.ca, client.cert, stranger.key), UsageError, r"cannot be used: KEY_VALUES_MISMATCH; "),
         (Certificates(client.ca, client.cert), UsageError, r"cannot be used: .*; --tls-ca, --tls-cert and --tls-key"),
         (Certificates(tmp_path / "no", client.cert), UsageError, r"--tls-ca .*no cannot be read: No such file"),
         (Certificates(client.ca, tmp_path, client.key), UsageError, r"--tls-cert .* cannot be read: Is a directory"),
-        (Certificates(client.ca, key=client.key), UsageError, r"--tls-key needs --tls-cert"),
+        (Certificates(client.ca, key=client.key), UsageError, r"--tls-key requires --tls-cert"),
     )
     store = Store(str(tmp_path / "store"))
     for certificates, kind, complaint in cases:
@@ -183,15 +183,15 @@ def test_certificates_that_are_not_accepted_are_told(scheduler, client, stranger
 
 
 @pytest.mark.timeout(120)
-def test_the_wrong_scheme_is_told(scheduler, client, tmp_path, small_plan, impatient):
+def test_the_wrong_scheme_is_reported(scheduler, client, tmp_path, small_plan, impatient):
     store = Store(str(tmp_path / "store"))
     plan = small_plan(store, sample=2)
     in_the_clear = scheduler.replace("tls", "tcp")
-    with pytest.raises(HnasError, match=r"within 10 seconds.*its tls:// address where it demands certificates"):
+    with pytest.raises(HnasError, match=r"within 10 seconds.*its tls:// address if it requires certificates"):
         precompute(store, SPACE, plan, scheduler=in_the_clear)
-    with pytest.raises(UsageError, match="takes no certificates; give its tls:// address"):
+    with pytest.raises(UsageError, match="uses no certificates; give its tls:// address"):
         precompute(store, SPACE, plan, scheduler=in_the_clear, certificates=client)
-    with pytest.raises(UsageError, match="--tls-ca belongs to --scheduler"):
+    with pytest.raises(UsageError, match="--tls-ca requires --scheduler"):
         precompute(store, SPACE, plan, workers=1, certificates=client)
     with socket.socket() as plain:
         plain.bind(("127.0.0.1", 0))
@@ -206,13 +206,13 @@ def test_the_wrong_scheme_is_told(scheduler, client, tmp_path, small_plan, impat
     assert not (tmp_path / "store").exists()
 
 
-#: A scheduler without TLS speaks first, too.
+#: A scheduler without TLS also speaks first.
 _SPEAK = (
     "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); c = s.accept()[0]; c.sendall(bytes(64)); input()"
 )
 
 
-def test_a_configuration_that_demands_encryption_refuses_a_scheduler_in_the_clear(tmp_path):
+def test_required_encryption_rejects_a_plain_scheduler(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -228,5 +228,5 @@ def test_a_configuration_that_demands_encryption_refuses_a_scheduler_in_the_clea
         process.kill()
         process.wait()
     assert done.returncode == 1
-    assert done.stderr.startswith(f"hnas: Dask does not connect to tcp://127.0.0.1:{port}: encryption required")
+    assert done.stderr.startswith(f"hnas: cannot connect to Dask at tcp://127.0.0.1:{port}: encryption required")
     assert done.stderr.count("\n") == 1

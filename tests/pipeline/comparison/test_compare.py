@@ -1,4 +1,4 @@
-"""`hnas compare`: searches by the hundred in few files, here and on Dask, stopped and gone on with."""
+"""`hnas compare`: searches by the hundred in a few files, in this process and on Dask, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PLAIN = "SELECT * EXCLUDE (seconds, own_seconds) FROM queries ORDER BY search, q
 
 
 def with_costs(store: Store) -> Store:
-    """The store with seconds beside its accuracies, and accuracies of a second data set."""
+    """The store with training seconds, and accuracies on a second data set."""
     table = store.read_table(None, "accuracies", "csv", "made-up.parquet")
     rows = [{**row, "seconds": 100.0 + k} for k, row in enumerate(table.to_pylist())]
     others = [
@@ -84,10 +84,10 @@ def rows(store: Store) -> list[tuple[object, ...]]:
     return connect(store).execute(PLAIN).fetchall()
 
 
-# --- what is made
+# --- the searches
 
 
-def test_each_search_is_the_one_that_search_makes(store):
+def test_each_search_equals_that_of_hnas_search(store):
     comparison = asked(store, seeds=2)
     results = made(store, comparison)
     connection = connect(store)
@@ -111,7 +111,7 @@ def test_each_search_is_the_one_that_search_makes(store):
             assert found.cost[-1] == pytest.approx(alone.cost)
 
 
-def test_several_at_a_time_is_another_comparison_which_says_what_its_searches_take(store):
+def test_parallel_evaluations_are_another_comparison(store):
     alone, together = (asked(store, "random,top:params", seeds=2, parallel=parallel) for parallel in (1, 4))
     assert alone.name != together.name
     notes = made(store, together).table().notes
@@ -122,7 +122,7 @@ def test_several_at_a_time_is_another_comparison_which_says_what_its_searches_ta
     assert not any("at a time" in note for note in made(store, alone).table().notes)
 
 
-def test_the_table_is_of_the_winners_test_accuracies(store):
+def test_the_table_shows_the_winners_test_accuracies(store):
     comparison = asked(store, "random", seeds=5)
     results = made(store, comparison)
     winners = (
@@ -142,7 +142,7 @@ def test_the_table_is_of_the_winners_test_accuracies(store):
     assert [row.method for row in table.rows] == ["random", "optimum"], "ResNet's cell is not in this table"
 
 
-def test_an_architecture_by_hand_stands_first_where_the_table_has_it(store):
+def test_manual_architectures_come_first_if_the_table_has_them(store):
     from hnas.spaces import search_spaces
 
     (resnet,) = search_spaces["nasbench201"].named().values()
@@ -155,7 +155,7 @@ def test_an_architecture_by_hand_stands_first_where_the_table_has_it(store):
     assert first.cells[0] is None
 
 
-def test_budgets_of_seconds_end_with_the_query_that_passes_them(store):
+def test_budgets_in_seconds_end_with_the_query_that_exceeds_them(store):
     comparison = asked(store, "random@900s,random@5", seeds=3)
     made(store, comparison)
     for spent, before in (
@@ -168,13 +168,13 @@ def test_budgets_of_seconds_end_with_the_query_that_passes_them(store):
         assert before <= 900 < spent
 
 
-def test_the_best_so_far_is_of_the_longest_training_then_the_earliest():
+def test_the_incumbent_prefers_long_trainings_then_early_ones():
     epochs = np.array([4.0, 4.0, 12.0, 4.0, 12.0, 12.0])
     performance = np.array([80.0, 85.0, 70.0, 99.0, 75.0, 75.0])
     assert incumbents(epochs, performance).tolist() == [0, 1, 2, 2, 4, 4]
 
 
-def test_the_winner_is_that_of_search_where_epochs_differ(store):
+def test_the_winner_matches_hnas_search_if_epochs_differ(store):
     from hnas.optim.evaluations import Query
 
     queries = [Query(k + 1, f"a{k}", 80.0 + k % 3, 1.0, 0.0, 0.0, epochs=(4, 12, 12, 4)[k]) for k in range(4)]
@@ -182,10 +182,10 @@ def test_the_winner_is_that_of_search_where_epochs_differ(store):
     assert queries[place] == best(queries)
 
 
-# --- views, and what else knows comparisons
+# --- views and other commands
 
 
-def test_views_have_the_searches_of_a_comparison_beside_those_of_search(store):
+def test_views_include_the_searches_of_comparisons(store):
     connection = connect(store)
     alone = run_search(store, connection, new_search(connection, space="nasbench201", queries=3)).search
     comparison = asked(store, seeds=3)
@@ -221,7 +221,7 @@ def test_views_have_the_searches_of_a_comparison_beside_those_of_search(store):
     ]
 
 
-def test_info_lists_a_comparison_in_one_line_and_rm_takes_it_out(store):
+def test_info_lists_a_comparison_in_one_line_and_rm_removes_it(store):
     comparison = asked(store, seeds=2)
     made(store, comparison)
     listed = json.loads(hnas("info", "--json", "--store", store.root).out)
@@ -229,14 +229,14 @@ def test_info_lists_a_comparison_in_one_line_and_rm_takes_it_out(store):
     assert [(row["comparison"], row["searches"]) for row in listed["comparisons"]] == [(comparison.name, 8)]
     run = comparison.methods[0].run
     told = hnas("rm", run, "--store", store.root)
-    assert f"it was searched by {comparison.name}, which cannot go on without it" in told.err
+    assert f"it was searched by {comparison.name}, which cannot be resumed without it" in told.err
     done = hnas("rm", comparison.name, "--yes", "--store", store.root)
     assert done.out == f"removed: comparison {comparison.name}, nasbench201 on digits\n"
     assert store.names("comparisons") == []
     assert rows(store) == []
 
 
-def test_check_finds_a_damaged_part_and_the_same_command_makes_it_again(store):
+def test_check_finds_a_damaged_part_and_the_command_remakes_it(store):
     comparison = asked(store, seeds=2)
     made(store, comparison)
     before = rows(store)
@@ -254,7 +254,7 @@ def test_check_finds_a_damaged_part_and_the_same_command_makes_it_again(store):
     assert "comparisons/" not in hnas("check", "--store", store.root).out
 
 
-def test_a_part_that_is_gone_is_missed_by_statements_and_check_and_made_again(store):
+def test_a_missing_part_is_detected_and_remade(store):
     comparison = asked(store, seeds=2)
     made(store, comparison)
     before = rows(store)
@@ -268,7 +268,7 @@ def test_a_part_that_is_gone_is_missed_by_statements_and_check_and_made_again(st
     assert rows(store) == before
 
 
-def test_check_finds_searches_that_two_parts_have(store):
+def test_check_finds_searches_in_two_parts(store):
     comparison = asked(store, "random", seeds=3)
     made(store, comparison)
     folder = Path(store.path("comparisons", comparison.name))
@@ -281,7 +281,7 @@ def test_check_finds_searches_that_two_parts_have(store):
     assert f"3 searches are in more than one part, {comparison.name}-0-0 among them" in done.out
 
 
-def test_a_damaged_record_is_told_by_every_statement_that_comes_to_it(store):
+def test_a_damaged_record_is_reported_by_statements_that_read_it(store):
     comparison = asked(store, "random", seeds=1)
     made(store, comparison)
     record = Path(store.path("comparisons", comparison.name, "comparison.json"))
@@ -293,16 +293,16 @@ def test_a_damaged_record_is_told_by_every_statement_that_comes_to_it(store):
     assert "comparison.json is missing" in hnas("sql", "FROM searches", "--store", store.root).err
 
 
-# --- going on
+# --- resuming
 
 
-def test_parts_hold_neighbouring_seeds_that_are_missing_and_end_at_blocks():
+def test_parts_cover_missing_adjacent_seeds_within_blocks():
     stored = [Part(0, 0, 3), Part(0, 7, 7), Part(1, 0, 19)]
     assert list(missing_parts(stored, 0, 14, 5)) == [Part(0, 4, 4), Part(0, 5, 6), Part(0, 8, 9), Part(0, 10, 13)]
     assert list(missing_parts(stored, 1, 20, 5)) == []
 
 
-def test_the_same_command_makes_nothing_again_and_more_seeds_only_themselves(store):
+def test_only_missing_seeds_are_searched(store):
     first = asked(store, seeds=3)
     made(store, first)
     before = snapshot(store.root)
@@ -319,7 +319,7 @@ def test_the_same_command_makes_nothing_again_and_more_seeds_only_themselves(sto
     assert [len(searches) for searches in fewer.searches] == [3] * 4
 
 
-def test_a_method_that_does_not_vary_is_searched_once(store, monkeypatch):
+def test_a_deterministic_method_is_searched_once(store, monkeypatch):
     from hnas.optim.methods.random import Random
 
     monkeypatch.setattr(Random, "varies", False)
@@ -329,7 +329,7 @@ def test_a_method_that_does_not_vary_is_searched_once(store, monkeypatch):
     assert results.table().rows[0].cells[0].deviation is None
 
 
-def test_searches_of_this_process_and_of_workers_are_the_same(store, tmp_path, monkeypatch):
+def test_searches_in_this_process_and_in_workers_are_the_same(store, tmp_path, monkeypatch):
     comparison = asked(store, seeds=6)
     there = Store(str(tmp_path / "there"))
     subprocess.run(["cp", "-r", store.root, there.root], check=True)
@@ -349,7 +349,7 @@ def _dies_once(job: Job, part: Part) -> int:
     return run_part(job, part)
 
 
-def test_a_lost_worker_costs_its_part_only(store, tmp_path, monkeypatch):
+def test_a_lost_worker_loses_only_its_part(store, tmp_path, monkeypatch):
     comparison = asked(store, seeds=2)
     there = Store(str(tmp_path / "there"))
     subprocess.run(["cp", "-r", store.root, there.root], check=True)
@@ -365,14 +365,14 @@ def _fails(job: Job, part: Part) -> int:
     raise HnasError(f"part {part.name} fails")
 
 
-def test_a_search_that_fails_on_a_worker_ends_the_comparison_with_its_sentence(store, monkeypatch):
+def test_a_search_failing_on_a_worker_gives_its_sentence(store, monkeypatch):
     monkeypatch.setattr(driver, "_ALONE", 0.0)
     with pytest.raises(HnasError, match=r"part \d-0-1.parquet fails"):
         made(store, asked(store, seeds=2), workers=2, task=_fails)
 
 
 @pytest.mark.timeout(1200)
-def test_a_comparison_killed_at_four_moments_and_resumed_is_an_undisturbed_one(store, tmp_path):
+def test_a_killed_and_resumed_comparison_equals_an_undisturbed_one(store, tmp_path):
     there = Store(str(tmp_path / "there"))
     subprocess.run(["cp", "-r", store.root, there.root], check=True)
     methods = "hnas:trace,hnas:snip,random,random@3000s"
@@ -384,7 +384,7 @@ def test_a_comparison_killed_at_four_moments_and_resumed_is_an_undisturbed_one(s
     moments = random.Random(0)
     for _ in range(4):
         with running(*command, f"--store={there.root}") as process:
-            # Most of the time goes into imports, before anything is written.
+            # Most of the time is spent on imports, before anything is written.
             time.sleep(whole * moments.uniform(0.3, 0.9))
             process.kill()
     subprocess.run([*command, f"--store={there.root}"], check=True, timeout=WAIT, capture_output=True)
@@ -399,7 +399,7 @@ TRAIN = ("compare", "nasbench201", "--dataset=digits", "--methods=random,hnas:tr
 TRAIN += ("--epochs=1", "--batch-size=256", "--seeds=2", "--workers=1")
 
 
-def test_trainings_are_saved_query_by_query_and_gone_on_with(store, tmp_path, monkeypatch):
+def test_trainings_are_saved_query_by_query_and_resumed(store, tmp_path, monkeypatch):
     there = Store(str(tmp_path / "there"))
     subprocess.run(["cp", "-r", store.root, there.root], check=True)
     done = hnas(*TRAIN, "--store", store.root)
@@ -415,11 +415,9 @@ def test_trainings_are_saved_query_by_query_and_gone_on_with(store, tmp_path, mo
         patch.setattr(Store, "write_table", interrupted)
         stopped = hnas(*TRAIN, "--store", there.root)
     assert "0 of 4 searches are stored in comparison" in stopped.last
-    assert "the same command goes on" in stopped.last
+    assert "run the same command again to resume" in stopped.last
     assert [Path(path).name for path in matching(there, "comparisons", "*", "*.partial")] == ["0-0-0.partial"]
-    assert (
-        "is an unfinished search; the same `hnas compare` goes on with it" in hnas("check", "--store", there.root).out
-    )
+    assert "is an unfinished search; the same `hnas compare` resumes it" in hnas("check", "--store", there.root).out
     assert hnas(*TRAIN, "--store", there.root).status == 0
     assert matching(there, "comparisons", "*", "*.partial") == []
     # The cost of a training is its wall time.
@@ -427,7 +425,7 @@ def test_trainings_are_saved_query_by_query_and_gone_on_with(store, tmp_path, mo
     assert connect(there).execute(plain).fetchall() == connect(store).execute(plain).fetchall()
 
 
-def test_a_dry_run_of_trainings_says_time_memory_and_cost_and_writes_nothing(store):
+def test_a_dry_run_of_trainings_reports_time_memory_and_cost(store):
     before = snapshot(store.root)
     done = hnas(*TRAIN, "--dry-run", "--store", store.root)
     assert done.status == 0, done.err
@@ -446,7 +444,7 @@ def test_a_dry_run_of_trainings_says_time_memory_and_cost_and_writes_nothing(sto
 # --- the command
 
 
-def test_a_dry_run_of_a_table_counts_what_is_left(store):
+def test_a_dry_run_with_a_table_counts_what_is_left(store):
     options = ("compare", "nasbench201", "--methods=random,hnas", "--seeds=4", "--queries=5", "--workers=1")
     hnas(*options[:3], "--seeds=1", *options[4:], "--store", store.root)
     done = hnas(*options, "--dry-run", "--store", store.root)
@@ -456,7 +454,7 @@ def test_a_dry_run_of_a_table_counts_what_is_left(store):
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "json"])
-def test_every_form_has_every_method(store, form):
+def test_every_format_has_every_method(store, form):
     done = hnas(
         "compare", "nasbench201", "--methods=random@3,hnas:trace", "--seeds=3", "--queries=4", "--workers=1", "-q",
         f"--format={form}", "--reference=random", "--store", store.root,
@@ -470,7 +468,7 @@ def test_every_form_has_every_method(store, form):
         assert tested == {"hnas:trace"}
 
 
-def test_conditions_averages_and_signals_are_those_of_search(store):
+def test_conditions_averages_and_signals_match_hnas_search(store):
     done = hnas(
         "compare", "nasbench201", "--methods=random", "--seeds=2", "--queries=4", "--workers=1", "--dataset=digits",
         "--accuracy=test_accuracy", "--epochs=10", "--source=csv", "--max-params=1e6", "--where=kappa < 1e6",
@@ -495,7 +493,7 @@ def test_figure_2_is_drawn(store, tmp_path):
     assert all(word in text for word in ("budget (s)", "random@2000s", "hnas:trace", "optimum", "digits"))
 
 
-def test_without_test_accuracies_the_guiding_ones_are_shown(tmp_path):
+def test_guiding_accuracies_are_shown_without_test_accuracies(tmp_path):
     store = make_store(tmp_path, architectures=20)
     table = store.read_table(None, "accuracies", "csv", "made-up.parquet")
     bare = [{**row, "test_accuracy": None, "seconds": None} for row in table.to_pylist()]
@@ -524,19 +522,19 @@ def test_without_test_accuracies_the_guiding_ones_are_shown(tmp_path):
         (("--methods=random", "--budget=0"), "a budget of 0 seconds cannot be"),
         (("--methods=random", "--queries=0"), "0 queries cannot be"),
         (("--methods=hnas,hnas:trace",), "--methods has hnas:trace twice"),
-        (("--methods=random", "--seeds=0"), "--seeds 0 cannot be"),
-        (("--methods=random", "--reference=rea"), "--reference 'rea' is none of the methods compared"),
-        (("--methods=random", "--plot=figure.doc"), "has no suffix"),
-        (("--methods=random", "--workers=0"), "--workers 0 cannot be"),
+        (("--methods=random", "--seeds=0"), "--seeds must be between 1 and 10,000, got 0"),
+        (("--methods=random", "--reference=rea"), "--reference 'rea' is not one of the compared methods"),
+        (("--methods=random", "--plot=figure.doc"), "must end in .png"),
+        (("--methods=random", "--workers=0"), "--workers must be between 1 and 1024"),
         (("--methods=random", "--workers=1", "--scheduler=tcp://127.0.0.1:1"), "exclude each other"),
-        (("--methods=random", "--tls-ca=nowhere.pem"), "--tls-ca belongs to --scheduler"),
+        (("--methods=random", "--tls-ca=nowhere.pem"), "--tls-ca requires --scheduler"),
         (("--methods=random", "--where=nope < 3"), "nope"),
         (("--methods=random", "--where=params < 0"), "a search needs at least 2"),
         (("--methods=random", "--epochs=99"), "after 99 epochs"),
         (("--methods=random", "--run=ffff"), "the store has no run"),
     ],
 )
-def test_bad_input_is_one_sentence_and_writes_nothing(store, options, words):
+def test_bad_input_gives_one_sentence_and_writes_nothing(store, options, words):
     before = snapshot(store.root)
     done = hnas("compare", "nasbench201", *options, "--store", store.root)
     assert done.status == 2
@@ -546,7 +544,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(store, options, words):
     assert snapshot(store.root) == before
 
 
-def test_a_method_that_the_pool_cannot_serve_is_refused_before_anything_is_written(store, monkeypatch):
+def test_a_method_that_does_not_fit_the_pool_writes_nothing(store, monkeypatch):
     from hnas.optim.methods.random import Random
 
     def refuse(self: Random, *_: object, **__: object) -> None:
@@ -572,11 +570,11 @@ def test_a_comparison_whose_first_search_fails_leaves_nothing(store, monkeypatch
     assert store.names("comparisons") == []
 
 
-def test_a_comparison_that_is_being_made_is_not_removed(store):
+def test_a_running_comparison_is_not_removed(store):
     comparison = asked(store, "random", seeds=1)
     made(store, comparison)
     with locked(store, "comparisons", comparison.name):
         done = hnas("rm", comparison.name, "--yes", "--store", store.root)
     assert done.status == 1
-    assert f"a compare works on the comparison {comparison.name}; stop it" in done.err
+    assert f"a compare is using the comparison {comparison.name}; stop it" in done.err
     assert rows(store)

@@ -1,4 +1,4 @@
-"""How the command line names methods and their budgets."""
+"""Methods and budgets as given on the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hnas.pipeline.comparison.specs import MethodSpec, parse_spec, parse_specs
         ("robot:trace+kappa", MethodSpec("robot", "trace+kappa")),
     ],
 )
-def test_a_method_is_a_name_an_argument_and_a_budget_of_its_own(text, spec):
+def test_a_method_has_a_name_an_argument_and_its_own_budget(text, spec):
     assert parse_spec(text) == spec
     assert parse_spec(str(spec)) == spec
 
@@ -45,24 +45,24 @@ def test_commas_in_brackets_and_quotes_belong_to_an_argument():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "'' is no method"),
-        ("hnas:trace,,random", "'' is no method"),
-        ("hnas:", "'hnas:' is no method"),
-        (":trace", "':trace' is no method"),
+        ("", "'' is not a method"),
+        ("hnas:trace,,random", "'' is not a method"),
+        ("hnas:", "'hnas:' is not a method"),
+        (":trace", "':trace' is not a method"),
         ("rea@0", "a budget of 0 in 'rea@0' evaluates nothing"),
         ("rea@0s", "a budget of 0s in 'rea@0s' evaluates nothing"),
         ("rea@1e999s", "evaluates nothing"),
-        ("rea@", "'' in 'rea@' is no budget"),
-        ("rea@12k", "'12k' in 'rea@12k' is no budget"),
-        ("rea@-5", "'-5' in 'rea@-5' is no budget"),
-        ("rea@2.5", "2.5 in 'rea@2.5' is no number of queries"),
+        ("rea@", "'' in 'rea@' is not a budget"),
+        ("rea@12k", "'12k' in 'rea@12k' is not a budget"),
+        ("rea@-5", "'-5' in 'rea@-5' is not a budget"),
+        ("rea@2.5", "2.5 in 'rea@2.5' is not a number of queries"),
         ("top:(a", "opens a bracket and does not close it"),
-        ("top:a)", "closes a bracket that nothing opens"),
+        ("top:a)", "closes a bracket that was never opened"),
         ("top:'a", "opens ' and does not close it"),
         ("random,hnas:trace@5,random", "--methods has random twice"),
     ],
 )
-def test_what_is_no_method_is_told_in_a_sentence(text, reason):
+def test_an_invalid_method_gives_one_sentence(text, reason):
     with pytest.raises(UsageError) as error:
         parse_specs(text)
     assert reason in str(error.value)
@@ -70,7 +70,7 @@ def test_what_is_no_method_is_told_in_a_sentence(text, reason):
 
 
 @given(st.text(max_size=30))
-def test_whatever_is_typed_is_read_or_refused(text):
+def test_any_input_is_parsed_or_rejected(text):
     try:
         specs = parse_specs(text)
     except UsageError:

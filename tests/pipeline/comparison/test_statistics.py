@@ -1,4 +1,4 @@
-"""Intervals and tests of a comparison, against scipy's own and by hand."""
+"""Intervals and tests of a comparison, compared with scipy and hand calculations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_interval_is_the_percentile_bootstrap_of_the_mean():
     assert found == bootstrap_interval(values), "the same seeds give the same interval"
 
 
-def test_the_interval_covers_the_true_mean_nearly_as_often_as_it_says():
+def test_the_interval_has_nearly_its_nominal_coverage():
     rng = np.random.default_rng(3)
     intervals = [bootstrap_interval(rng.normal(0, 1, size=20)) for _ in range(300)]
     covered = np.mean([low <= 0 <= high for low, high in intervals])
@@ -41,15 +41,15 @@ def test_the_test_is_two_sided_and_counts_ties():
     assert mann_whitney(x, y) == pytest.approx(mann_whitney(y, x))
 
 
-def test_samples_of_one_value_do_not_differ():
+def test_equal_constant_samples_do_not_differ():
     assert mann_whitney(np.full(5, 94.0), np.full(4, 94.0)) == 1.0
 
 
-def test_holms_p_values_are_multiplied_by_the_tests_left_and_never_fall():
+def test_holms_p_values_are_scaled_and_monotone():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
 
 
-def test_tests_that_were_not_made_do_not_count_for_holms_correction():
+def test_omitted_tests_do_not_count_for_holms_correction():
     assert holm([None, 0.01, None, 0.02]) == [None, 0.02, None, 0.02]

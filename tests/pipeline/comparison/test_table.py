@@ -1,4 +1,4 @@
-"""Table 3 and Figure 2 of what searches found, and the forms in which they are shown."""
+"""Table 3 and Figure 2 from the results of searches, in all output formats."""
 
 from __future__ import annotations
 
@@ -50,27 +50,27 @@ def found() -> ComparisonTable:
     return ComparisonTable("four seeds", DATASETS, rows, "hnas:grad_norm", ("± is the population's",))
 
 
-def test_the_rows_stand_between_manual_architectures_and_the_optimum(found):
+def test_rows_come_between_manual_architectures_and_the_optimum(found):
     assert [row.method for row in found.rows] == ["ResNet", "hnas:grad_norm", "random", "rea", "top:flops", "optimum"]
     assert found.rows[0].cells[1] is None, "the table has no accuracy of it on that data set"
     assert found.rows[-1].cells[1].mean == 47.31
 
 
-def test_means_and_deviations_are_those_of_the_published_programs(found):
+def test_means_and_deviations_follow_the_published_programs(found):
     cell = found.rows[1].cells[0]
     assert cell.mean == pytest.approx(np.mean([94.1, 94.3, 94.2, 94.3]))
     assert cell.deviation == pytest.approx(np.std([94.1, 94.3, 94.2, 94.3]))
     assert cell.interval[0] <= cell.mean <= cell.interval[1]
 
 
-def test_each_rival_that_varies_is_tested_on_each_data_set_with_holms_correction(found):
+def test_varying_rivals_are_tested_with_holms_correction(found):
     p = [row.cells[0].p if row.cells[0] else None for row in found.rows]
     first, second = (mann_whitney(OURS.reported[:, 0], rival.reported[:, 0]) for rival in (RANDOM, REA))
     assert first < second
     assert p == [None, None, pytest.approx(2 * first), pytest.approx(max(2 * first, second)), None, None]
 
 
-def test_a_method_that_does_not_vary_has_neither_deviation_nor_test_and_as_reference_none_is_made():
+def test_a_deterministic_method_has_neither_deviation_nor_test():
     cell = make_rows([OURS, TOP], reference="hnas:grad_norm")[1].cells[0]
     assert (cell.deviation, cell.interval, cell.p) == (None, None, None)
     rows = make_rows([TOP, OURS, REA], reference="top:flops")
@@ -90,7 +90,7 @@ def test_a_winner_without_a_test_accuracy_leaves_the_cell_empty():
     assert rows[1].cells[1].p is None
 
 
-def test_the_terminal_has_table_3_and_below_it_intervals_and_tests(found):
+def test_the_terminal_shows_table_3_then_intervals_and_tests(found):
     lines = comparison_text(found).splitlines()
     assert lines[0] == "four seeds"
     assert lines[1].split() == ["method", *DATASETS, "cost", "s", "queries", "kind", "space"]
@@ -101,19 +101,19 @@ def test_the_terminal_has_table_3_and_below_it_intervals_and_tests(found):
     assert lines[-1] == "± is the population's"
 
 
-def test_a_narrow_terminal_is_not_overrun(found):
+def test_output_fits_a_narrow_terminal(found):
     assert max(map(len, comparison_text(found, 60).splitlines())) <= 60
     assert "more columns, `--format csv` has all" in comparison_text(found, 60)
 
 
-def test_markdown_has_a_cell_for_each_column_whatever_a_method_is_called():
+def test_markdown_has_a_cell_per_column_for_any_method_name():
     rows = make_rows([outcome("top:a || b", [[94.0]])])
     text = comparison_markdown(ComparisonTable("one seed", ("cifar10",), rows))
     lines = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {7}
 
 
-def test_latex_escapes_what_latex_would_take_for_its_own(found):
+def test_latex_special_characters_are_escaped(found):
     text = comparison_latex(found)
     assert r"hnas:grad\_norm & 94.22 $\pm$ 0.08 [" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
@@ -122,7 +122,7 @@ def test_latex_escapes_what_latex_would_take_for_its_own(found):
     assert {line.count("&") + 1 for line in body} == {len(columns)}
 
 
-def test_csv_and_json_hold_a_record_for_each_method_and_data_set(found):
+def test_csv_and_json_hold_a_record_per_method_and_data_set(found):
     records = comparison_records(found)
     assert len(records) == 6 * 2
     assert list(csv.DictReader(io.StringIO(comparison_csv(found))))[2]["mean"] == str(records[2]["mean"])
@@ -141,7 +141,7 @@ COURSES = [
 ]
 
 
-def test_a_curve_is_the_mean_of_incumbents_from_where_all_searches_have_one():
+def test_a_curve_averages_incumbents_once_all_searches_have_one():
     curve = average("a", COURSES, by_queries=False)
     assert curve.budget[0] == 150.0
     assert curve.budget[-1] == 350.0
@@ -151,14 +151,14 @@ def test_a_curve_is_the_mean_of_incumbents_from_where_all_searches_have_one():
     assert curve.error[-1, 0] == pytest.approx(np.std([6.0, 5.0], ddof=1) / np.sqrt(2))
 
 
-def test_counted_in_queries_a_curve_has_a_point_for_each():
+def test_a_curve_over_queries_has_a_point_per_query():
     courses = [Course(np.arange(1.0, 4.0), c.errors[[0, 1, -1]]) for c in COURSES]
     curve = average("a", courses, by_queries=True)
     assert curve.budget.tolist() == [1.0, 2.0, 3.0]
     assert curve.mean[:, 0].tolist() == [8.5, 6.0, 5.5]
 
 
-def test_figure_2_has_a_panel_for_each_data_set_and_names_each_method(tmp_path: Path):
+def test_figure_2_has_a_panel_per_data_set_and_names_methods(tmp_path: Path):
     courses = [Course(c.spent, np.hstack([c.errors, c.errors + 20, np.full_like(c.errors, np.nan)])) for c in COURSES]
     curves = [average(f"m_{k}", courses, by_queries=False) for k in range(11)]
     path = tmp_path / "figure.svg"
@@ -170,7 +170,7 @@ def test_figure_2_has_a_panel_for_each_data_set_and_names_each_method(tmp_path: 
         assert (tmp_path / f"f.{suffix}").stat().st_size > 1000
 
 
-def test_a_figure_that_cannot_be_written_is_told(tmp_path: Path):
+def test_a_figure_that_cannot_be_written_is_reported(tmp_path: Path):
     with pytest.raises(HnasError, match="cannot be written: No such file"):
         plot_curves(
             [average("a", COURSES, by_queries=False)],

@@ -1,4 +1,4 @@
-"""Interrupts by terminals and batch systems, whatever a command is at: one sentence, status 1, nobody left behind."""
+"""Interrupts by terminals and batch systems at any time: one sentence, status 1, no processes left behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def mapped(process: subprocess.Popen[str], library: str) -> bool:
-    """Whether a process has a library in its memory."""
+    """Whether a process has loaded a library."""
     try:
         return library in Path(f"/proc/{process.pid}/maps").read_text()
     except ProcessLookupError:
@@ -41,7 +41,7 @@ def catches(process: subprocess.Popen[str], number: int) -> bool:
 
 
 def worker_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that are or will be Dask workers."""
+    """The processes that are or will become Dask workers."""
     found = []
     for child in psutil.Process(process.pid).children():
         try:
@@ -53,7 +53,7 @@ def worker_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def ended(process: subprocess.Popen[str], send: Callable[[], None]) -> str:
-    """The last line on standard error of a process that `send` interrupts; nobody of it is left."""
+    """Interrupt a process by `send` and return its last line on standard error; checks that no child is left."""
     send()
     stdout, stderr = process.communicate(timeout=WAIT)
     wait_until(lambda: group_is_gone(process.pid))
@@ -77,14 +77,14 @@ def test_an_interrupt_while_workers_start_ends_the_command_at_once(tmp_path, num
         kill = os.kill if whom == "the driver" else os.killpg
         sentence = ended(process, lambda: kill(process.pid, number))
     assert re.fullmatch(
-        r"hnas: interrupted: 0 of \d\d rows are stored in run [0-9a-f]{10}; the same command goes on from there",
+        r"hnas: interrupted: 0 of \d\d rows are stored in run [0-9a-f]{10}; run the same command again to resume",
         sentence,
     )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_batch_system_s_or_a_closed_terminal_s_signal_to_all_processes_keeps_what_finished(tmp_path, number):
+def test_signals_to_all_processes_keep_finished_work(tmp_path, number):
     parts = (tmp_path / "store" / "runs").glob
     command = precompute_command(tmp_path / "store", "--sample=90", "--workers=1", "--chunk-size=1", "--quiet")
     with running(*command) as process:
@@ -93,7 +93,7 @@ def test_a_batch_system_s_or_a_closed_terminal_s_signal_to_all_processes_keeps_w
     assert re.match(r"hnas: interrupted: \d+ of \d\d rows are stored in run", sentence)
 
 
-def test_workers_hear_of_no_ctrl_c_nor_does_one_that_takes_a_lost_one_s_place(tmp_path):
+def test_workers_and_replacements_do_not_receive_ctrl_c(tmp_path):
     command = precompute_command(tmp_path / "store", "--sample=90", "--workers=1", "--chunk-size=1", "--quiet")
 
     def blocked(child: psutil.Process) -> bool:
@@ -117,21 +117,21 @@ def test_workers_hear_of_no_ctrl_c_nor_does_one_that_takes_a_lost_one_s_place(tm
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_an_interrupt_while_the_command_line_is_imported(tmp_path, number):
+def test_an_interrupt_during_the_import_of_the_command_line(tmp_path, number):
     with running(str(HNAS), "info", f"--store={tmp_path}") as process:
         wait_until(lambda: catches(process, signal.SIGTERM), process)
         assert ended(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_an_interrupt_while_a_library_is_imported(tmp_path, number):
+def test_an_interrupt_during_the_import_of_a_library(tmp_path, number):
     with running(*precompute_command(tmp_path / "store", "--sample=2")) as process:
         wait_until(lambda: mapped(process, "libtorch"), process)
         assert ended(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
     assert not (tmp_path / "store").exists()
 
 
-def test_signals_that_nohup_or_a_shell_s_background_ignores_stay_ignored(tmp_path):
+def test_ignored_signals_stay_ignored(tmp_path):
     ignored = "for number in (1, 2): signal.signal(number, signal.SIG_IGN)"
     program = f"import os, signal, sys\n{ignored}\nos.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-c", program, str(HNAS), "info", f"--store={tmp_path}"]
@@ -201,7 +201,7 @@ def test_an_interrupted_training(tmp_path, number):
         assert ended(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
 
 
-def test_an_interrupted_search_of_which_nothing_is_saved_yet(store):
+def test_an_interrupted_search_without_saved_queries(store):
     command = (str(HNAS), "search", "nasbench201", "--oracle=train", "--dataset=digits", "--epochs=100000", "--quiet")
     with running(*command, f"--store={store}") as process:
         wait_until(lambda: any(store.glob(f"{FOLDER}/*/*.checkpoint")), process)
@@ -209,7 +209,7 @@ def test_an_interrupted_search_of_which_nothing_is_saved_yet(store):
     assert not (store / "searches").exists()
 
 
-def test_an_interrupted_download_says_that_it_goes_on(tmp_path, slow_server):
+def test_an_interrupted_download_says_that_it_resumes(tmp_path, slow_server):
     url = f"http://127.0.0.1:{slow_server.server_port}/cifar-10-python.tar.gz"
     with running(str(HNAS), "fetch", "cifar10", f"--to={tmp_path}", f"--from={url}") as process:
         wait_until(slow_server.asked.is_set, process)
@@ -219,7 +219,7 @@ def test_an_interrupted_download_says_that_it_goes_on(tmp_path, slow_server):
 # --- the end
 
 
-def test_standard_output_without_space_is_a_sentence_and_status_1(store):
+def test_a_full_standard_output_gives_one_sentence_and_status_1(store):
     done = subprocess.run(
         ["bash", "-c", f"{HNAS} info --store {store} > /dev/full"], capture_output=True, text=True, check=False
     )
@@ -229,7 +229,7 @@ def test_standard_output_without_space_is_a_sentence_and_status_1(store):
     )
 
 
-def test_what_was_printed_arrives_and_the_status_is_the_command_s(store):
+def test_all_output_is_written_and_the_status_is_kept(store):
     done = run_command(str(HNAS), "sql", "SELECT repeat('x', 1000000) AS x", "--format=csv", f"--store={store}")
     assert (done.returncode, len(done.stdout), done.stderr) == (0, 1_000_003, "")
     assert run_command(str(HNAS), "sql", "SELECT", f"--store={store}").returncode == 2

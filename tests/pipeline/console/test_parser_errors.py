@@ -1,4 +1,4 @@
-"""Wrong command lines: each ends with one sentence in hnas's own voice and exit status 2."""
+"""Wrong command lines: each gives one sentence in hnas's own words and exit status 2."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("serch", ["there is no command 'serch'", "precompute, import", "did you mean 'search'?"]),
-        ("it's", ["there is no command"]),
-        ("-", ["there is no command '-'"]),
+        ("serch", ["unknown command 'serch'", "precompute, import", "did you mean 'search'?"]),
+        ("it's", ["unknown command"]),
+        ("-", ["unknown command '-'"]),
         ("--", ["a command is missing", "precompute"]),
         ("--bogus", ["`hnas` has no option --bogus", "`hnas --help` lists"]),
         ("--store x info", ["`hnas` has no option --store", "after a command"]),
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sql SELECT 1", ["`hnas sql` takes no further argument", "'1'", "quote"]),
     ],
 )  # fmt: skip
-def test_the_parser_says_in_one_sentence_what_would_be_right(arguments: str, words: list[str]) -> None:
+def test_parser_errors_say_in_one_sentence_what_would_be_right(arguments: str, words: list[str]) -> None:
     done = hnas(*arguments.split())
     assert (done.status, done.out) == (2, "")
     assert done.err.count("\n") == 1
@@ -59,7 +59,7 @@ def test_the_parser_says_in_one_sentence_what_would_be_right(arguments: str, wor
         assert word in done.err
 
 
-def test_hnas_alone_shows_its_help_and_what_is_missing() -> None:
+def test_hnas_alone_shows_its_help_and_the_missing_command() -> None:
     done = hnas()
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("Usage: hnas ")
@@ -69,7 +69,7 @@ def test_hnas_alone_shows_its_help_and_what_is_missing() -> None:
 @pytest.mark.parametrize(
     "command", ["", "precompute", "import", "fetch", "search", "evaluate", "sql", "correlate", "info", "rm", "check"]
 )
-def test_a_single_letter_asks_for_help_everywhere(command: str) -> None:
+def test_minus_h_shows_help_everywhere(command: str) -> None:
     assert hnas(*command.split(), "-h") == hnas(*command.split(), "--help")
 
 
@@ -90,7 +90,7 @@ def test_a_single_letter_asks_for_help_everywhere(command: str) -> None:
         (("evaluate", "x", "--space", "drts", "--dataset", "digits"), "'darts'"),
     ],
 )  # fmt: skip
-def test_a_misspelled_name_brings_the_one_that_was_meant(store: Path, arguments: tuple[str, ...], meant: str) -> None:
+def test_a_misspelled_name_gets_a_suggestion(store: Path, arguments: tuple[str, ...], meant: str) -> None:
     if arguments[0] not in ("fetch", "evaluate"):
         arguments = (*arguments, "--store", str(store))
     done = hnas(*arguments)
@@ -98,7 +98,7 @@ def test_a_misspelled_name_brings_the_one_that_was_meant(store: Path, arguments:
     assert f"; did you mean {meant}" in done.err
 
 
-def test_runs_and_searches_have_near_misses_too(store: Path) -> None:
+def test_misspelled_runs_and_searches_get_suggestions_too(store: Path) -> None:
     assert hnas("search", "nasbench201", "--queries", 1, "-q", "--store", store).status == 0
     (run,) = (path.name for path in (store / "runs").iterdir())
     search = next(path.name for path in (store / "searches").iterdir())
@@ -109,7 +109,7 @@ def test_runs_and_searches_have_near_misses_too(store: Path) -> None:
         assert f"did you mean {name!r}?" in done.err
 
 
-def test_nothing_near_brings_no_suggestion() -> None:
+def test_a_name_unlike_any_other_gets_no_suggestion() -> None:
     assert did_you_mean("zebra", ["trace", "snip"]) == ""
     assert closest("Trace", ["trace", "TRACE", "grasp"]) == ["trace", "TRACE"]
     assert closest("trace", ["trace"]) == []
@@ -127,7 +127,7 @@ def test_nothing_near_brings_no_suggestion() -> None:
         "search nasbench201 --queries X",
     ],
 )  # fmt: skip
-def test_an_argument_that_is_no_text_is_refused_at_once(
+def test_an_argument_that_is_not_text_is_rejected_at_once(
     arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -139,7 +139,9 @@ def test_an_argument_that_is_no_text_is_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_that_are_no_text_reach_hnas_by_other_ways_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_not_text_are_rejected_from_other_sources_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "d\udcff"
     folder.mkdir()
     done = hnas_process("info", "--store", "s", cwd=folder)
@@ -151,7 +153,7 @@ def test_names_that_are_no_text_reach_hnas_by_other_ways_too(tmp_path: Path, mon
     assert "$HNAS_STORE (a\\xff) is not UTF-8 text" in done.err
 
 
-def test_control_characters_of_an_argument_are_shown_and_not_obeyed(store: Path) -> None:
+def test_control_characters_of_an_argument_are_escaped(store: Path) -> None:
     for arguments in (
         ("info\x1b[2J",), ("search", "x\x1b[2J"), ("search", "nasbench201", "--metric", "\x1b[2J"),
         ("correlate", "--with", "\x1b[2J"), ("correlate", "--run", "\x9b2J"), ("sql", 'FROM "\x1b[2J"'),

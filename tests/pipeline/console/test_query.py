@@ -1,4 +1,4 @@
-"""The result of a query in every format, and what a user sees when a query fails."""
+"""The result of a query in every format, and the errors of failing queries."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_csv_keeps_every_bit_of_a_float(connection):
 
 
 @pytest.mark.parametrize("name", ["csv", "json", "table"])
-def test_rows_come_in_the_order_that_the_query_asks_for(connection, name):
+def test_rows_come_in_the_order_of_the_query(connection, name):
     connection.execute("SET threads = 4")
     sql = "SELECT i FROM (SELECT (i * 7919) % 300007 AS i FROM range(300007) t(i)) ORDER BY i DESC"
     numbers = [int(text) for text in re.findall(r"\d+", run(connection, sql, name))]
@@ -91,7 +91,7 @@ def test_csv_row_of_one_null_is_not_a_blank_line(connection):
 
 @pytest.mark.parametrize("name", ["csv", "json"])
 def test_long_results_stream(name, tmp_path):
-    """Half a million rows need hardly more memory than thirty thousand: measured in a process of its own."""
+    """500,000 rows need hardly more memory than 30,000, measured in a separate process."""
     script = (
         "import sys, duckdb; from pathlib import Path; from hnas.pipeline.console.query import run_query\n"
         "from hnas.allocator import most_held\n"
@@ -148,7 +148,7 @@ def test_json_without_rows_is_an_empty_array(connection):
     assert json.loads(run(connection, "SELECT 1 AS a WHERE false", "json")) == []
 
 
-def test_json_keeps_columns_of_one_name_apart(connection):
+def test_json_distinguishes_columns_with_the_same_name(connection):
     assert json.loads(run(connection, "SELECT 1 AS a, 2 AS a, 3 AS a", "json")) == [{"a": 1, "a_1": 2, "a_2": 3}]
 
 
@@ -190,7 +190,7 @@ def test_parquet_does_not_go_to_a_terminal(connection):
 
 
 @pytest.mark.parametrize("value", ["INTERVAL 1 DAY", "[INTERVAL 1 DAY]", "'101'::BIT"])
-def test_parquet_refuses_types_it_cannot_hold(connection, tmp_path, value):
+def test_parquet_rejects_types_it_cannot_hold(connection, tmp_path, value):
     with pytest.raises(UsageError, match="Parquet"):
         run_query(connection, f"SELECT {value} AS x", format="parquet", output=tmp_path / "x.parquet")
     assert list(tmp_path.iterdir()) == []
@@ -199,7 +199,7 @@ def test_parquet_refuses_types_it_cannot_hold(connection, tmp_path, value):
 # Tables
 
 
-def test_piped_table_has_whole_architectures_and_all_rows(connection):
+def test_a_piped_table_is_not_cut(connection):
     lines = run(connection, "FROM pool", "table").splitlines()
     assert len(lines) == 2 + 15625
     assert all(line.startswith(ARCH) for line in lines[2:])
@@ -212,7 +212,7 @@ def test_table_is_aligned(connection):
     ) == ("  i         x  s    n\n───  ────────  ───  ────\n  1  0.666667  a    NULL\n200     1e+20  bcd  x\n")
 
 
-def test_long_table_says_what_it_leaves_out(connection):
+def test_a_long_table_says_what_it_omits(connection):
     lines = run(connection, "FROM pool", "table", max_rows=40).splitlines()
     assert len(lines) == 2 + 40 + 1
     assert lines[-1] == "… 15,585 more rows (15,625 in all)"
@@ -271,7 +271,7 @@ def test_statements_without_a_result_print_nothing(connection, name):
     assert connection.sql("FROM t").fetchall() == [(1,)]
 
 
-def test_the_last_result_is_written_and_every_statement_executed(connection):
+def test_every_statement_runs_and_the_last_result_is_written(connection):
     sql = "CREATE SEQUENCE q; SELECT nextval('q') FROM range(3); SELECT nextval('q') AS x; CREATE TABLE after (a INT)"
     assert run(connection, sql, "csv") == "x\n4\n"
     assert "after" in view_names(connection)
@@ -302,12 +302,12 @@ def test_statements_that_return_rows_show_them(connection):
         ("SELECT 'é', foo FROM pool", "(line 1)"),
         ("FROM connection", "Table with name connection does not exist"),
         (" -- nothing\n;", "the query is empty"),
-        ("SELECT $x", "parameters open ($x)"),
+        ("SELECT $x", "unbound parameters ($x)"),
         ("SELECT $x, ?", "positional parameters"),
         ("SELECT 1 + DATE '2024-01-01' + '1'::JSON", "type casts (line 1"),
     ],
 )  # fmt: skip
-def test_wrong_sql_is_one_sentence_with_its_place(connection, sql, message):
+def test_wrong_sql_gives_one_sentence_with_its_position(connection, sql, message):
     with pytest.raises(UsageError) as caught:
         run(connection, sql, "table")
     assert message in str(caught.value)
@@ -315,7 +315,7 @@ def test_wrong_sql_is_one_sentence_with_its_place(connection, sql, message):
 
 
 @pytest.mark.parametrize("sql", ["SELECT error('boom')", "SELECT 'a'::INT", "FROM 'absent.parquet'"])
-def test_failed_execution_is_no_usage_error(connection, sql):
+def test_failed_execution_is_not_a_usage_error(connection, sql):
     with pytest.raises(HnasError) as caught:
         run(connection, sql, "table")
     assert caught.value.exit_code == 1
@@ -394,7 +394,7 @@ def test_closed_pipe_ends_quietly(name):
         assert process.wait() == 0
 
 
-def test_full_disk_is_told_in_one_sentence():
+def test_a_full_disk_gives_one_sentence():
     with open("/dev/full", "wb") as full, start("csv", "FROM range(10)", full.fileno()) as process:  # noqa: PTH123
         assert process.stderr
         message = process.stderr.read().decode()

@@ -45,7 +45,7 @@ def connection():
 
 
 def type_in(connection, keys: str, format: str = "csv") -> tuple[str, str]:  # noqa: A002
-    """Send keys to the shell at a terminal; what it wrote to standard output and error."""
+    """Send keys to the shell on a terminal; return what it wrote to standard output and error."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with create_pipe_input() as keyboard, create_app_session(input=keyboard, output=DummyOutput()):
         keyboard.send_text(keys)
@@ -70,7 +70,7 @@ def test_several_statements_on_one_line_are_all_shown(connection):
     assert type_in(connection, "SELECT 1 AS a; SELECT 2 AS b;\n\x04")[0] == "a\n1\nb\n2\n"
 
 
-def test_error_is_one_line_and_the_shell_goes_on(connection):
+def test_an_error_is_one_line_and_the_shell_continues(connection):
     out, err = type_in(connection, "FROM poo;\nSELECT error('boom');\n.nonsense\nSELECT 2 AS a;\n\x04")
     assert out == "a\n2\n"
     assert [line.split(":")[0] for line in err.splitlines()] == ["error"] * 3
@@ -107,13 +107,13 @@ def test_dot_command_errors_say_what_would_be_right(connection):
     ] == [True] * 3
 
 
-def test_near_misses_of_dot_commands_views_and_formats_are_named(connection):
+def test_misspelled_dot_commands_views_and_formats_get_suggestions(connection):
     _, err = type_in(connection, ".tabels\n.schema pol\n.format jsn\n.quit\n")
     meant = ["'.tables'", "'pool'", "'json'"]
     assert [f"did you mean {name}" in line for name, line in zip(meant, err.splitlines(), strict=True)] == [True] * 3
 
 
-def test_rows_are_limited_in_every_format_and_their_number_is_said(connection):
+def test_rows_are_limited_in_every_format_and_counted(connection):
     query = "SELECT i FROM range(5) t(i)"
     for form, shown in (("csv", "i\n0\n1\n"), ("json", '[{"i": 0},\n {"i": 1}]\n')):
         out, err = type_in(connection, f".rows 2\n.rows\n{query};\n.rows all\n.rows\n{query};\n.quit\n", form)
@@ -171,7 +171,7 @@ def test_script_stops_at_its_first_error_and_names_the_line(connection, script, 
     assert "late" not in list_columns(connection)
 
 
-def test_a_script_that_never_ends_is_refused(connection):
+def test_an_endless_script_is_rejected(connection):
     class Endless(io.StringIO):
         def readline(self, size: int = -1) -> str:  # type: ignore[override]
             assert 0 < size <= 2**24
@@ -256,7 +256,7 @@ SHELL = (
 
 
 class Screen:
-    """A process on a pseudo-terminal: type, and wait for what it shows."""
+    """A process on a pseudo-terminal: type, and wait for its output."""
 
     def __init__(self, stdout: int | None = None) -> None:
         self.fd, inner = pty.openpty()
@@ -274,7 +274,7 @@ class Screen:
         os.write(self.fd, keys.encode())
 
     def wait_for(self, *texts: str) -> None:
-        """Wait until the texts have come, one after the other."""
+        """Wait until the texts have appeared, one after the other."""
         end = time.monotonic() + 20
         for text in texts:
             while text not in self.seen:

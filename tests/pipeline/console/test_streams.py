@@ -1,4 +1,4 @@
-"""Every command where a standard stream is closed, full, nobody's, or of an encoding that lacks characters."""
+"""Every command with standard streams that are closed, full, broken, or lack characters in their encoding."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(store: Path, name: str, redirect: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command through a shell, with redirections such as `>&-`."""
+    """Run the command through a shell, with redirections such as `>&-`."""
     arguments = COMMANDS[name]
     if name == "import":
         arguments += (str(store.parent / "a.csv"),)
@@ -53,7 +53,7 @@ def run(store: Path, name: str, redirect: str, **environment: str) -> subprocess
         arguments += ("--store", str(store))
     return subprocess.run(
         ["bash", "-c", f'"$@" {redirect}', "bash", sys.executable, "-m", "hnas.cli", *arguments],
-        # With the variable the option is told the shell, instead of finding it among the processes above.
+        # The variable gives the option the shell, which it would otherwise look up among the parent processes.
         env={**os.environ, "PYTHONPATH": str(ROOT), **SHELL_NAMED, **environment},
         cwd=store.parent,
         input=".tables\nFROM runs;\n",
@@ -67,7 +67,7 @@ def run(store: Path, name: str, redirect: str, **environment: str) -> subprocess
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
-def test_output_that_cannot_be_written_is_told(store: Path, name: str, redirect: str) -> None:
+def test_output_that_cannot_be_written_is_reported(store: Path, name: str, redirect: str) -> None:
     done = run(store, name, redirect)
     assert done.returncode == 1
     reason = "No space left on device" if "full" in redirect else "Bad file descriptor"
@@ -79,7 +79,7 @@ def test_output_that_cannot_be_written_is_told(store: Path, name: str, redirect:
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&- <&-"])
-def test_results_come_whatever_became_of_the_other_streams(store: Path, name: str, redirect: str) -> None:
+def test_results_do_not_depend_on_the_other_streams(store: Path, name: str, redirect: str) -> None:
     done = run(store, name, redirect)
     assert done.returncode == 0, done.stderr
     assert done.stdout != "" or (name == "a shell" and "<" in redirect)
@@ -87,7 +87,7 @@ def test_results_come_whatever_became_of_the_other_streams(store: Path, name: st
 
 
 @pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "2>&- >&-", "2>&- >&- <&-"])
-def test_an_error_that_nobody_can_read_still_has_its_status(store: Path, redirect: str) -> None:
+def test_an_unreadable_error_still_sets_the_status(store: Path, redirect: str) -> None:
     for arguments, status in ((["serch"], 2), (["info", "--store", str(store / "store.json")], 2)):
         done = subprocess.run(
             ["bash", "-c", f'"$@" {redirect}', "bash", sys.executable, "-m", "hnas.cli", *arguments],
@@ -97,7 +97,7 @@ def test_an_error_that_nobody_can_read_still_has_its_status(store: Path, redirec
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_reader_that_has_gone_ends_every_command_quietly(store: Path, name: str) -> None:
+def test_a_closed_pipe_ends_every_command_quietly(store: Path, name: str) -> None:
     done = run(store, name, "| true")
     assert done.returncode == 0
     assert "hnas:" not in done.stderr
@@ -106,12 +106,12 @@ def test_a_reader_that_has_gone_ends_every_command_quietly(store: Path, name: st
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_an_encoding_that_lacks_characters_is_no_fault(store: Path, name: str) -> None:
+def test_an_encoding_that_lacks_characters_is_not_an_error(store: Path, name: str) -> None:
     done = run(store, name, "", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
 
 
-def test_data_are_refused_where_an_escape_would_change_them(store: Path) -> None:
+def test_data_are_rejected_if_an_escape_would_change_them(store: Path) -> None:
     for form, status in (("csv", 1), ("json", 1), ("table", 0)):
         done = subprocess.run(
             [sys.executable, "-m", "hnas.cli", "sql", "SELECT 'κ' AS k", "--format", form, "--store", str(store)],

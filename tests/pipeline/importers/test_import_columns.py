@@ -1,4 +1,4 @@
-"""Columns of one's own: each number arrives beside the metrics; names and architectures that cannot be are refused."""
+"""User columns: every number is imported next to the metrics; invalid names and architectures are rejected."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def values(store: Store, *names: str, view: str = "pool") -> list[tuple[Any, ...
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_columns_stand_beside_the_metrics(store: Store, tmp_path: Path, suffix: str) -> None:
+def test_columns_appear_next_to_the_metrics(store: Store, tmp_path: Path, suffix: str) -> None:
     names = archs(store)
     columns = {"arch": names[:3], "latency": [1.5, 2.5, -3.0], "energy": [7, None, 9]}
     printed = imported(store, write(tmp_path / f"phone.{suffix}", columns))
@@ -65,7 +65,7 @@ def test_columns_stand_beside_the_metrics(store: Store, tmp_path: Path, suffix: 
     assert RunPool(connection, run).column("latency * 2")[:3].tolist() == [3.0, 5.0, -6.0]
 
 
-def test_columns_of_a_data_set_are_those_of_its_runs_only(store: Store, tmp_path: Path) -> None:
+def test_columns_of_a_data_set_appear_only_in_its_runs(store: Store, tmp_path: Path) -> None:
     name = archs(store)[0]
     columns = {"arch": [name, name], "dataset": ["Digits", "cifar10"], "latency": [1.0, 2.0]}
     write(tmp_path / "a.csv", columns)
@@ -76,7 +76,7 @@ def test_columns_of_a_data_set_are_those_of_its_runs_only(store: Store, tmp_path
     assert connect(store).execute(macro).fetchall() == [(2.0,)]
 
 
-def test_a_source_of_columns_is_replaced_shown_checked_and_removed(store: Store, tmp_path: Path) -> None:
+def test_a_column_source_is_replaced_shown_checked_and_removed(store: Store, tmp_path: Path) -> None:
     names = archs(store)
     path = write(tmp_path / "phone.csv", {"arch": names[:2], "latency": [1.0, 2.0]})
     imported(store, path)
@@ -84,7 +84,7 @@ def test_a_source_of_columns_is_replaced_shown_checked_and_removed(store: Store,
     assert imported(store, path).startswith("already in the store: 1 columns, 2 rows")
     assert snapshot(Path(store.root)) == before
     write(path, {"arch": names[:1], "latency": [5.0], "power": [6.0]})
-    assert "they replace its earlier rows: latency, power" in imported(store, path)
+    assert "replacing its earlier rows: latency, power" in imported(store, path)
     assert values(store, "latency", "power")[:2] == [(5.0, 6.0), (None, None)]
     told = hnas("info", "--store", store.location).out
     assert "latency power" in told
@@ -103,22 +103,22 @@ def test_a_source_of_columns_is_replaced_shown_checked_and_removed(store: Store,
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no arch": ({"latency": [1.0]}, "has no column arch"),
     "no numbers": ({"arch": [A]}, "has no column of numbers besides arch"),
-    "a capital": ({"arch": [A], "Latency": [1.0]}, "has a column 'Latency', which is no plain name"),
-    "a blank": ({"arch": [A], "my latency": [1.0]}, "which is no plain name"),
-    "quotes": ({"arch": [A], 'x", y': [1.0]}, "which is no plain name"),
-    "a metric": ({"arch": [A], "kappa": [1.0]}, "has a column kappa, and so has the view pool; give it another name"),
-    "a static column": ({"arch": [A], "flops": [1.0]}, "has a column flops, and so has the view pool"),
-    "an accuracy": ({"arch": [A], "test_accuracy": [1.0]}, "has a column test_accuracy, and so has the view pool"),
+    "a capital": ({"arch": [A], "Latency": [1.0]}, "has a column 'Latency'; a column name must be"),
+    "a blank": ({"arch": [A], "my latency": [1.0]}, "a column name must be"),
+    "quotes": ({"arch": [A], 'x", y': [1.0]}, "a column name must be"),
+    "a metric": ({"arch": [A], "kappa": [1.0]}, "has a column kappa, but so does the view pool; give it another name"),
+    "a static column": ({"arch": [A], "flops": [1.0]}, "has a column flops, but so does the view pool"),
+    "an accuracy": ({"arch": [A], "test_accuracy": [1.0]}, "has a column test_accuracy, but so does the view pool"),
     "another source's": (
         {"arch": [A], "latency": [1.0]},
-        "has a column latency, and so has the source phone; give it another name, or remove that source",
+        "has a column latency, but so does the source phone; give it another name, or remove that source",
     ),
     "no architecture": ({"arch": [A, B + "x"], "x": [1.0, 2.0]}, "3: "),
     "a row twice": ({"arch": [A, B, A], "x": [1.0, 2.0, 3.0]}, "repeats "),
     "a row twice on a data set": ({"arch": [A, A], "dataset": ["d", "D"], "x": [1.0, 2.0]}, "repeats "),
     "no data set": ({"arch": [A], "dataset": [""], "x": [1.0]}, " names no dataset"),
     "an unknown space": ({"arch": [A], "space": ["nope"], "x": [1.0]}, "there is no search space 'nope'"),
-    "not finite": ({"arch": [A], "x": [float("inf")]}, "x is inf; it must be finite, or empty where it is not known"),
+    "not finite": ({"arch": [A], "x": [float("inf")]}, "x is inf; it must be finite, or empty if unknown"),
     "no number": ({"arch": [A], "x": [float("nan")]}, "x is nan; it must be finite"),
     "no rows": ({"arch": pa.array([], pa.string()), "x": pa.array([], pa.float64())}, "has a header but no rows"),
 }
@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_and_change_nothing(tmp_path: Path, name: str, suffix: str) -> None:
+def test_errors_are_reported_and_change_nothing(tmp_path: Path, name: str, suffix: str) -> None:
     place = tmp_path / "store"
     first = write(tmp_path / "phone.csv", {"arch": [A], "latency": [1.0]})
     assert hnas("import", "columns", first, "--store", place).status == 0
@@ -140,39 +140,39 @@ def test_faults_are_told_and_change_nothing(tmp_path: Path, name: str, suffix: s
     assert snapshot(place) == before
 
 
-def test_a_static_column_of_a_table_that_is_read_along_is_no_new_name(
+def test_a_static_column_of_an_attached_table_is_a_taken_name(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "t.csv", {"arch": archs(store)[:1], "depth": [1.0]})
     monkeypatch.setenv("HNAS_TABLES", str(ROOT / "data" / "tables"))
     done = hnas("import", "columns", path, "--store", store.location)
     assert (done.status, done.err.count("\n")) == (2, 1)
-    assert "has a column depth, and so has the view architectures" in done.err
+    assert "has a column depth, but so does the view architectures" in done.err
     monkeypatch.setenv("HNAS_TABLES", "")
     assert hnas("import", "columns", path, "--store", store.location).status == 0
-    # A table that comes later brings the column under its own name.
+    # A table attached later brings a column of the same name.
     monkeypatch.setenv("HNAS_TABLES", str(ROOT / "data" / "tables"))
     assert hnas("sql", "SELECT count(*) FROM pool", "--store", store.location).status == 0
     assert hnas("correlate", "--run", connect(store).execute("SELECT run FROM runs").fetchone()[0],  # type: ignore[index]
                 "--store", store.location).status == 0  # fmt: skip
 
 
-def test_text_is_no_number_and_a_file_of_another_ending_no_table(store: Store, tmp_path: Path) -> None:
+def test_text_in_a_number_column_and_other_file_types_are_rejected(store: Store, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"arch,x\n{A},fast\n")
     (tmp_path / "t.json").write_text("{}")
     text = pq.write_table(pa.table({"arch": [A], "x": ["fast"]}), tmp_path / "t.parquet")
     assert text is None
     for name, words in (
-        ("t.csv", "line 2: x is 'fast', which is no number"),
+        ("t.csv", "line 2: x is 'fast', not a number"),
         ("t.parquet", "the column x has the type string; it must hold numbers"),
-        ("t.json", "ends in neither .csv nor .parquet"),
+        ("t.json", "must end in .csv or .parquet"),
     ):
         done = hnas("import", "columns", tmp_path / name, "--store", store.location)
         assert done.status == 2
         assert words in done.err
 
 
-def test_accuracies_and_columns_of_one_file_name_are_two_sources(store: Store, tmp_path: Path) -> None:
+def test_accuracies_and_columns_with_one_file_name_are_two_sources(store: Store, tmp_path: Path) -> None:
     hnas("import", "csv", table(tmp_path / "t.csv", 90.0, dataset="digits"), "--store", store.location)
     (tmp_path / "new").mkdir()
     path = write(tmp_path / "new" / "t.csv", {"arch": archs(store)[:1], "x": [1.0]})
@@ -182,7 +182,7 @@ def test_accuracies_and_columns_of_one_file_name_are_two_sources(store: Store, t
 @pytest.mark.skipif(
     not HARDWARE.is_file(), reason="HNAS_TEST_DATA is unset or has no nasbench201/hw-nas-bench-cifar10.csv"
 )
-def test_every_number_of_the_real_hardware_table_arrives(store: Store) -> None:
+def test_every_number_of_the_real_hardware_table_is_imported(store: Store) -> None:
     assert "10 columns, 15,625 rows of 15,625 architectures" in imported(store, HARDWARE)
     expected = pyarrow.csv.read_csv(HARDWARE)
     names = [name for name in expected.column_names if name != "arch"]

@@ -1,4 +1,4 @@
-"""Importing accuracies from CSV: every value arrives, twice is once, and a fault changes nothing."""
+"""Importing accuracies from CSV: every value is imported once, and an error changes nothing."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def stored(store: Path) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A store with the accuracies of all of NAS-Bench-201, to be read only, and what the import printed."""
+    """A read-only store with the accuracies of all of NAS-Bench-201, and what the import printed."""
     store = tmp_path_factory.mktemp("real") / "store"
     return store, imported(store, TABLE)
 
 
 @needs_table
-def test_every_value_of_the_real_table_arrives(real: tuple[Path, str]) -> None:
+def test_every_value_of_the_real_table_is_imported(real: tuple[Path, str]) -> None:
     store, printed = real
     assert printed == f"imported: 15,625 rows of 15,625 architectures from {TABLE}\n"
     with TABLE.open(newline="") as file:
@@ -83,10 +83,10 @@ def test_importing_the_real_table_again_changes_nothing(real: tuple[Path, str]) 
     [
         (TABLE.name, "|nor_conv_3x3~0|+|nope~0|none~1|+|none~0|none~1|none~2|,cifar10,200,90.0", "operation 'nope'"),
         (TABLE.name, f"{A},cifar10,200", "has 3 fields; the header names 4"),
-        ("other.csv", f"{A},cifar10,200,900.0", "test_accuracy is 900.0; it must lie between 0 and 100"),
+        ("other.csv", f"{A},cifar10,200,900.0", "test_accuracy is 900.0; it must be between 0 and 100"),
     ],
 )
-def test_a_fault_in_the_last_line_leaves_the_store_as_it_was(
+def test_an_error_in_the_last_line_leaves_the_store_unchanged(
     real: tuple[Path, str], tmp_path: Path, name: str, last: str, words: str
 ) -> None:
     store = Path(shutil.copytree(real[0], tmp_path / "store"))
@@ -103,7 +103,7 @@ def test_a_fault_in_the_last_line_leaves_the_store_as_it_was(
 # --- small tables ---------------------------------------------------------------------------------------------------
 
 
-def test_a_changed_file_of_the_same_name_replaces_its_rows(store: Path, tmp_path: Path) -> None:
+def test_a_changed_file_with_the_same_name_replaces_its_rows(store: Path, tmp_path: Path) -> None:
     imported(store, write(tmp_path / "table.csv", PLAIN))
     imported(store, write(tmp_path / "other.csv", PLAIN.replace("cifar10", "cifar100")))
     printed = imported(store, write(tmp_path / "table.csv", f"arch,dataset,test_accuracy\n{B},cifar10,92\n"))
@@ -123,7 +123,7 @@ def test_a_file_that_only_looks_different_is_already_in_the_store(store: Path, t
     assert snapshot(store) == before
 
 
-def test_a_fault_in_the_first_import_creates_no_store(store: Path, tmp_path: Path) -> None:
+def test_an_error_in_the_first_import_creates_no_store(store: Path, tmp_path: Path) -> None:
     assert hnas("import", "csv", write(tmp_path / "t.csv", PLAIN + "x,y,z\n"), "--store", store).status == 2
     assert not store.exists()
 
@@ -174,7 +174,7 @@ QUOTED = PLAIN.replace(A, f'"{A}"').replace("test_accuracy", '"test_accuracy"').
         pytest.param(PLAIN.replace("10.5", "1.05e1"), id="exponent"),
     ],
 )
-def test_spellings_of_the_same_table(store: Path, tmp_path: Path, content: str) -> None:
+def test_different_spellings_of_the_same_table(store: Path, tmp_path: Path, content: str) -> None:
     imported(store, write(tmp_path / "plain.csv", PLAIN))
     expected = stored(store)
     shutil.rmtree(store)
@@ -182,7 +182,7 @@ def test_spellings_of_the_same_table(store: Path, tmp_path: Path, content: str) 
     assert stored(store).equals(expected)
 
 
-def test_a_name_of_any_characters(store: Path, tmp_path: Path) -> None:
+def test_a_file_name_with_any_characters(store: Path, tmp_path: Path) -> None:
     imported(store, write(tmp_path / "größe 'x' [1] 100%*.csv", PLAIN))
     again = imported(store, write(tmp_path / "größe 'x' [1] 100%*.csv", PLAIN))
     assert again.startswith("already in the store")

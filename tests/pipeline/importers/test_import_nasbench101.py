@@ -1,4 +1,4 @@
-"""Importing NAS-Bench-101: every number of a file arrives, and a file with any fault changes nothing."""
+"""Importing NAS-Bench-101: every number is imported, and a file with any error changes nothing."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def store(tmp_path: Path) -> Path:
 imported = partial(importing.imported, "nasbench101")
 
 
-# --- what arrives ---------------------------------------------------------------------------------------------------
+# --- imported values ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("budgets", [(108,), (4, 12, 36, 108)], ids=["only108", "full"])
-def test_every_number_arrives(store: Path, tmp_path: Path, budgets: tuple[int, ...]) -> None:
+def test_every_number_is_imported(store: Path, tmp_path: Path, budgets: tuple[int, ...]) -> None:
     order = [(cell, epochs, n) for cell, n in zip(range(12), [7, 6, 5, 4, 3, 2] * 2, strict=True) for epochs in budgets]
     order = order * 3
     Random(1).shuffle(order)
@@ -74,7 +74,7 @@ def test_every_number_arrives(store: Path, tmp_path: Path, budgets: tuple[int, .
         curves += [(*key, 0, *at[0]), (*key, epochs // 2, *at[1])]
     printed = imported(store, write(tmp_path / "nasbench.tfrecord", file))
     n = 36 * len(budgets)
-    assert printed.startswith(f"imported: {n} rows of 12 architectures, {2 * n} points of curves from ")
+    assert printed.startswith(f"imported: {n} rows of 12 architectures, {2 * n} curve points from ")
     columns = "source, space, arch, dataset, epochs, seed"
     numbers = "seconds, train_accuracy, valid_accuracy, test_accuracy"
     assert [tuple(row.values()) for row in rows(store, f"SELECT {columns}, {numbers} FROM accuracies")] == expected
@@ -82,8 +82,8 @@ def test_every_number_arrives(store: Path, tmp_path: Path, budgets: tuple[int, .
     assert rows(store, "FROM proxies") == []
 
 
-def test_metrics_as_other_writers_make_them(store: Path, tmp_path: Path) -> None:
-    """Base64 with line breaks, fields in another order, of unknown numbers."""
+def test_metrics_as_other_encoders_write_them(store: Path, tmp_path: Path) -> None:
+    """Base64 with line breaks, fields in another order, and unknown field numbers."""
     row = training()
     start, half, end = (fields({4: 0.5, 1: epoch, 5: 0.25, 2: 0.0, 3: 0.0}) for epoch in (0, 54, 108))
     unknown = b"\x7a\x03abc" + b"\x80\x01\x07"
@@ -109,12 +109,12 @@ def test_the_mean_over_repeats_is_of_the_longest_training(store: Path, tmp_path:
 # --- again, and changed ---------------------------------------------------------------------------------------------
 
 
-def test_a_second_import_changes_nothing_and_a_changed_file_replaces_all(store: Path, tmp_path: Path) -> None:
+def test_reimporting_changes_nothing_and_a_changed_file_replaces_all(store: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", framed(training(1), training(2)))
     imported(store, write(tmp_path / "b.tfrecord", framed(training(3))))
     imported(store, path)
     before = snapshot(store)
-    assert imported(store, path).startswith("already in the store: 2 rows of 2 architectures, 4 points of curves")
+    assert imported(store, path).startswith("already in the store: 2 rows of 2 architectures, 4 curve points")
     assert snapshot(store) == before
     final_only = training(1)
     final_only[4] = base64.b64encode(message([(108.0, 9.0, 0.5, 0.5, 0.5)])).decode()
@@ -132,7 +132,7 @@ def test_a_store_that_lost_its_curves_gets_them_again(store: Path, tmp_path: Pat
     assert {name: content for name, (_, content) in snapshot(store).items()} == before
 
 
-def test_a_store_at_a_url(tmp_path: Path) -> None:
+def test_importing_into_a_store_at_a_url(tmp_path: Path) -> None:
     store = Store("memory://nasbench101-import")
     path = write(tmp_path / "a.tfrecord", framed(training(1), training(2)))
     assert import_accuracies(store, "nasbench101", path).changed
@@ -142,7 +142,7 @@ def test_a_store_at_a_url(tmp_path: Path) -> None:
     assert table.to_pylist() == [{"arch": name_of(1), "seed": 0}, {"arch": name_of(2), "seed": 0}]
 
 
-# --- faults ---------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 GOOD = framed(training(1), training(2))
 
@@ -166,7 +166,7 @@ THIRD = f"record 3 (byte {len(GOOD)})"
 
 
 def metrics_without(number: int, evaluation: int) -> bytes:
-    """`GOOD` and a training one of whose evaluations lacks the field `number`."""
+    """`GOOD` and a training with one evaluation that lacks the field `number`."""
     values = [dict(enumerate(numbers, start=1)) for numbers in evaluations(Random("x"), 108)]
     del values[evaluation][number]
     content = b"".join(b"\x0a" + varint(len(e)) + e for e in map(fields, values))
@@ -189,14 +189,14 @@ FAULTS = {
     },
     "no evaluation at its end": (
         changed(4, base64.b64encode(message(evaluations(Random("x"), 108)[:2])).decode()),
-        f"{THIRD}: its last evaluation is of epoch 54, and its training of 108 epochs",
+        f"{THIRD}: its last evaluation is at epoch 54 of a training of 108 epochs",
     ),
     "a list for the hash": (changed(0, [[1]]), "the module hash is a list"),
     "an empty file": (b"", "is empty"),
-    "a text": (b"arch,dataset,test_accuracy\n", "is no TFRecord file; give nasbench_only108"),
-    "a short text": (b"arch", "is no TFRecord file"),
-    "a gzip file": (b"\x1f\x8b\x08" + bytes(200), "is no TFRecord file"),
-    "zeros": (bytes(1000), "is no TFRecord file"),
+    "a text": (b"arch,dataset,test_accuracy\n", "is not a TFRecord file; give nasbench_only108"),
+    "a short text": (b"arch", "is not a TFRecord file"),
+    "a gzip file": (b"\x1f\x8b\x08" + bytes(200), "is not a TFRecord file"),
+    "zeros": (bytes(1000), "is not a TFRecord file"),
     "the length cut off": (GOOD[: SECOND + 7], f"record 2 (byte {SECOND}) is cut off"),
     "the content cut off": (GOOD[:-100], f"record 2 (byte {SECOND}) is cut off"),
     "the checksum cut off": (GOOD[:-1], f"record 2 (byte {SECOND}) is cut off"),
@@ -205,25 +205,28 @@ FAULTS = {
         f"record 2 (byte {SECOND}) is damaged: the checksum of its length",
     ),
     "the content damaged": (flipped(GOOD, SECOND + 50), "record 2 (byte"),
-    "the checksum damaged": (flipped(GOOD, len(GOOD) - 1), "the checksum of its content does not fit"),
+    "the checksum damaged": (flipped(GOOD, len(GOOD) - 1), "the checksum of its content does not match"),
     "a record of a million bytes": (GOOD + frame(bytes(2**20 + 1))[:500], f"{THIRD} has 1,048,577 bytes"),
     "no JSON": (GOOD + frame(b"\x0a\x05hello"), f"{THIRD}: it is not JSON"),
     "nested JSON": (GOOD + frame(b"[" * 100_000), f"{THIRD}: it is not JSON"),
-    "no list": (GOOD + frame(b'{"a": 1}'), "it is no list of hash, epochs"),
-    "a short list": (GOOD + frame(b"[1, 2]"), "it is no list of hash, epochs"),
+    "no list": (GOOD + frame(b'{"a": 1}'), "it is not a list of hash, epochs"),
+    "a short list": (GOOD + frame(b"[1, 2]"), "it is not a list of hash, epochs"),
     "a hash of other digits": (changed(0, "x" * 32), "the module hash is 'xxxx"),
     "a number for the hash": (changed(0, 5), "the module hash is 5"),
     "other epochs": (changed(1, 7), "the number of epochs is 7; it must be one of 4, 12, 36, 108"),
     "epochs as text": (changed(1, "108"), "the number of epochs is '108'"),
     "an adjacency too short": (changed(2, CHAIN[6]), "its adjacency is"),
-    "an adjacency with a cycle": (changed(2, "1" + CHAIN[7][1:]), "no upper triangular matrix of 7 x 7"),
+    "an adjacency with a cycle": (changed(2, "1" + CHAIN[7][1:]), "an upper triangular 7 x 7 matrix"),
     "ten edges": (changed(2, "0111111" + "0011110" + "0" * 35), "10 edges; NAS-Bench-101 has at most 9"),
     "an unknown operation": (changed(3, OPERATIONS[7].replace("maxpool3x3", "maxpool5x5")), "its operations are"),
     "no output": (changed(3, OPERATIONS[7].replace("output", "maxpool3x3")), "its operations are"),
-    "metrics that are no base64": (changed(4, "!!!!"), "no ModelMetrics message in base64"),
-    "metrics that are no message": (changed(4, base64.b64encode(b"\xff\xff\xff").decode()), "no ModelMetrics message"),
+    "metrics that are no base64": (changed(4, "!!!!"), "not a ModelMetrics message in base64"),
+    "metrics that are no message": (
+        changed(4, base64.b64encode(b"\xff\xff\xff").decode()),
+        "not a ModelMetrics message",
+    ),
     "no metrics": (changed(4, ""), "its metrics have no evaluation"),
-    "a number for metrics": (changed(4, 1), "its metrics are no text"),
+    "a number for metrics": (changed(4, 1), "its metrics are not text"),
     "percent": (with_metrics((108, 1, 0.5, 93.5, 0.5)), "validation_accuracy is 93.5; it must be a finite number"),
     "not a number": (with_metrics((108, 1, 0.5, 0.5, float("nan"))), "test_accuracy is nan"),
     "seconds below zero": (with_metrics((108, -1, 0.5, 0.5, 0.5)), "training_time is -1"),
@@ -232,7 +235,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_told_in_a_sentence_and_leaves_the_store_as_it_was(store: Path, tmp_path: Path, name: str) -> None:
+def test_an_error_is_reported_and_leaves_the_store_unchanged(store: Path, tmp_path: Path, name: str) -> None:
     content, words = FAULTS[name]
     path = write(tmp_path / "nasbench.tfrecord", content)
     before: dict[str, object] = {}
@@ -250,7 +253,7 @@ def test_a_fault_is_told_in_a_sentence_and_leaves_the_store_as_it_was(store: Pat
         assert store.exists() == existing
 
 
-def test_a_fault_after_row_groups_were_written_leaves_nothing(
+def test_an_error_after_row_groups_were_written_leaves_nothing(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "ROW_GROUP", 10)
@@ -267,7 +270,7 @@ def test_a_fault_after_row_groups_were_written_leaves_nothing(
     assert not store.exists()
 
 
-def test_hashes_are_compared_where_a_key_is_given(tmp_path: Path) -> None:
+def test_hashes_are_checked_against_the_key_function(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", framed(training(1, seed=0), training(2), training(1, seed=1)))
     asked = []
 
@@ -309,7 +312,7 @@ def test_progress_ends_at_the_size_of_the_file(store: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_import_leaves_the_store_as_it_was(store: Path, tmp_path: Path, number: int) -> None:
+def test_an_interrupted_import_leaves_the_store_unchanged(store: Path, tmp_path: Path, number: int) -> None:
     imported(store, write(tmp_path / "a.tfrecord", GOOD))
     before = snapshot(store)
     pipe = tmp_path / "b.tfrecord"

@@ -1,4 +1,4 @@
-"""Importing NAS-Bench-201's own files: every value is what the benchmark's own package answers."""
+"""Importing NAS-Bench-201's own files: every value equals the benchmark's own API."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def api(file: Path) -> Any:
-    # Its own torch.load(file) is refused by torch 2.6 and later, because of numpy's numbers in the file.
+    # torch 2.6 and later reject the API's own torch.load(file), because the file holds numpy numbers.
     return nas_201_api.NASBench201API(torch.load(file, weights_only=False), verbose=False)
 
 
-def test_every_value_is_what_the_benchmarks_own_package_answers(file: Path, api: Any) -> None:
+def test_every_value_equals_the_benchmarks_own_api(file: Path, api: Any) -> None:
     told: list[tuple[int, int]] = []
     found = collect(read_nasbench201(file, lambda *progress: told.append(progress)))
     finals, curves = expected(api, range(4))
@@ -47,7 +47,7 @@ def test_every_value_is_what_the_benchmarks_own_package_answers(file: Path, api:
     assert told[-1][0] == told[-1][1] > 800_000
 
 
-def test_a_seed_has_what_get_more_info_answers(file: Path, api: Any) -> None:
+def test_a_seed_has_the_values_of_get_more_info(file: Path, api: Any) -> None:
     rows = by_key(collect(read_nasbench201(file, nothing))["accuracies"])
     for index, arch in enumerate(ARCHS):
         for dataset in ("cifar10-valid", "cifar10", "cifar100", "ImageNet16-120"):
@@ -81,7 +81,7 @@ def test_version_1_0_has_only_the_half_of_cifar10_after_12_epochs(tmp_path: Path
 
 
 def long_pickle(architectures: int) -> Iterator[bytes]:
-    """A pickle of that many architectures, each with the same results; they put into the memo what they fetch."""
+    """A pickle of that many architectures with equal results; each puts into the memo what it fetches."""
     results = pickle.dumps(RESULTS[0], 2).removeprefix(b"\x80\x02").removesuffix(b".")
     yield b"\x80\x02}X\n\0\0\0arch2infos}("
     for index in range(architectures):
@@ -105,7 +105,7 @@ def test_memory_does_not_grow_with_the_file() -> None:
     assert peaks[1] < 1.1 * peaks[0] < 25_000_000
 
 
-def test_architectures_that_share_what_is_forgotten_are_read_again_and_given_once() -> None:
+def test_sharing_a_dropped_object_rereads_the_file_and_yields_entries_once() -> None:
     shared = {f"x-valid@{epoch}": epoch / 2 for epoch in range(300)}
     infos = {index: {"full": {"shared": shared, "own": {**shared, "more": 1.0}}} for index in range(5)}
     infos[7] = {"less": {name: float(len(name)) for name in shared}}
@@ -127,7 +127,7 @@ def test_architectures_that_share_what_is_forgotten_are_read_again_and_given_onc
         assert len(opened) == 3
 
 
-def test_names_that_architectures_share_are_kept_without_reading_again() -> None:
+def test_shared_names_are_kept_without_a_second_reading() -> None:
     infos = {
         index: {"full": {"a name": [np.float64(index)], f"own {index}": {"another name": 1}}} for index in range(9)
     }
@@ -136,7 +136,7 @@ def test_names_that_architectures_share_are_kept_without_reading_again() -> None
     assert dict(unpickle(lambda: next(once), "NAS-Bench-201", "arch2infos")) == infos
 
 
-def test_rows_come_in_batches_and_each_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rows_come_in_batches_without_repeats(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = save(tmp_path / "file.pth", content())
     whole = collect(read_nasbench201(path, nothing))
     monkeypatch.setattr("hnas.pipeline.importers.nasbench201_results._BATCH", 1000)
@@ -146,7 +146,7 @@ def test_rows_come_in_batches_and_each_once(monkeypatch: pytest.MonkeyPatch, tmp
     assert list(Trials(path).rows(last=True)) == []
 
 
-# --- what is no such file -------------------------------------------------------------------------------------------
+# --- invalid files --------------------------------------------------------------------------------------------------
 
 
 def refused(path: Path, words: str) -> None:
@@ -157,15 +157,15 @@ def refused(path: Path, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_and_foreign_files(tmp_path: Path) -> None:
+def test_damaged_and_foreign_files_are_rejected(tmp_path: Path) -> None:
     legacy = save(tmp_path / "legacy.pth", content()).read_bytes()
     archive = save(tmp_path / "zip.pth", content(), archive=True).read_bytes()
     middle = archive.index(b"train_acc1es") + 5
     damaged: dict[str, tuple[bytes, str]] = {
-        "empty": (b"", "is no file of torch's; give NAS-Bench-201-v1_1-096897.pth"),
-        "text": (b"arch,dataset\n", "is no file of torch's"),
+        "empty": (b"", "was not written by torch; give NAS-Bench-201-v1_1-096897.pth"),
+        "text": (b"arch,dataset\n", "was not written by torch"),
         "bz2": (b"BZh91AY&SY", "import them as nats-bench"),
-        "pickle": (pickle.dumps({"arch2infos": RESULTS}), "none that torch wrote"),
+        "pickle": (pickle.dumps({"arch2infos": RESULTS}), "that torch did not write"),
         "cut": (legacy[: len(legacy) // 2], "ends in the middle"),
         "cut early": (legacy[:40], "ends in the middle"),
         "almost whole": (legacy[: legacy.rindex(b"evaluated_indexes")], "ends in the middle"),
@@ -189,16 +189,24 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     refused(tmp_path / "other.zip", "without torch's data.pkl")
 
 
-def test_contents_that_are_none(tmp_path: Path) -> None:
+def test_invalid_contents_are_rejected(tmp_path: Path) -> None:
     for archive in (False, True):
         for name, whole, words in (
-            ("list", [1], "holds no architecture"),
-            ("other", {"a": 1}, "holds no architecture"),
-            ("none", content(arch2infos={}), "holds no architecture"),
+            ("list", [1], "holds no architectures"),
+            ("other", {"a": 1}, "holds no architectures"),
+            ("none", content(arch2infos={}), "holds no architectures"),
             ("hps", content(arch2infos={0: {"12": RESULTS[0]["less"]}}), "other than 'less' and 'full'"),
             ("number", content(arch2infos={0: 5}), "architecture 0 has no results"),
-            ("name", content(arch2infos={"a": RESULTS[0]}), "architecture 'a': architectures have one number each"),
-            ("negative", content(arch2infos={-1: RESULTS[0]}), "architecture -1: architectures have one number each"),
+            (
+                "name",
+                content(arch2infos={"a": RESULTS[0]}),
+                "architecture 'a': each architecture must have its own number",
+            ),
+            (
+                "negative",
+                content(arch2infos={-1: RESULTS[0]}),
+                "architecture -1: each architecture must have its own number",
+            ),
             ("meta", content(meta_archs=list(ARCHS[::-1])), "but meta_archs lists it as"),
             ("no meta", content(meta_archs=None), "has no list of architectures"),
             ("tensor", content(extra=torch.zeros(3)), "holds a torch.FloatStorage"),

@@ -1,4 +1,4 @@
-"""Importing NATS-Bench's topology space: every value is what the benchmark's own package answers."""
+"""Importing NATS-Bench's topology space: every value equals the benchmark's own API."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def found(file: Path) -> dict[str, list[dict[str, Any]]]:
     return collect(read_nats_bench(file, nothing))
 
 
-def test_every_value_is_what_the_benchmarks_own_package_answers(api: Any, found: dict[str, Any]) -> None:
+def test_every_value_equals_the_benchmarks_own_api(api: Any, found: dict[str, Any]) -> None:
     finals, curves = expected(api, range(4))
     assert by_key(found["accuracies"]) == finals
     assert by_key(found["curves"]) == curves
@@ -48,7 +48,7 @@ def test_every_value_is_what_the_benchmarks_own_package_answers(api: Any, found:
     assert len(curves) > 8_000
 
 
-def test_rows_of_a_seed_are_the_answers_of_get_more_info(api: Any, found: dict[str, Any]) -> None:
+def test_rows_of_a_seed_equal_get_more_info(api: Any, found: dict[str, Any]) -> None:
     rows = by_key(found["curves"])
     asked = 0
     for index, arch in enumerate(ARCHS):
@@ -58,7 +58,7 @@ def test_rows_of_a_seed_are_the_answers_of_get_more_info(api: Any, found: dict[s
                     info = api.get_more_info(index, dataset, epoch, hp, seed)
                     train, valid, test, seconds = rows[arch, dataset.lower(), epochs, seed, epoch + 1]
                     assert (train, seconds) == (info["train-accuracy"], info["train-all-time"])
-                    # It answers for a seed only what it has for all seeds, and has no validation of cifar10.
+                    # For a seed it returns only what exists for all seeds, and no validation on cifar10.
                     assert test == info.get("test-accuracy", test)
                     assert dataset == "cifar10" or valid == info.get("valid-accuracy", valid)
                     if "valtest-accuracy" in info:
@@ -68,7 +68,7 @@ def test_rows_of_a_seed_are_the_answers_of_get_more_info(api: Any, found: dict[s
     assert asked > 20
 
 
-def test_means_over_seeds_are_the_benchmarks_means(api: Any, found: dict[str, Any]) -> None:
+def test_means_over_seeds_equal_the_benchmarks_means(api: Any, found: dict[str, Any]) -> None:
     def mean(arch: str, dataset: str, epochs: int, column: str) -> float:
         values = [
             row[column]
@@ -89,7 +89,7 @@ def test_means_over_seeds_are_the_benchmarks_means(api: Any, found: dict[str, An
             assert mean(arch, "cifar100", epochs, "test_accuracy") == pytest.approx(hundred["test-accuracy"])
 
 
-def test_the_folder_holds_what_the_file_holds(folder: Path, found: dict[str, Any]) -> None:
+def test_the_folder_and_the_file_give_the_same_rows(folder: Path, found: dict[str, Any]) -> None:
     told: list[tuple[int, int]] = []
     assert collect(read_nats_bench(folder, lambda *progress: told.append(progress))) == found
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -99,7 +99,7 @@ def test_the_folder_holds_what_the_file_holds(folder: Path, found: dict[str, Any
     assert by_key(found["accuracies"]) == finals
 
 
-def test_weights_of_the_full_folder_are_read_over(tmp_path: Path, folder: Path) -> None:
+def test_weights_of_the_full_folder_are_skipped(tmp_path: Path, folder: Path) -> None:
     weights = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3), torch.nn.BatchNorm2d(40)).state_dict()
     full = [OrderedDict(results(nats_bench, index, weights=weights)) for index in range(2)]
     simple = [OrderedDict(results(nats_bench, index)) for index in range(2)]
@@ -111,7 +111,7 @@ def test_weights_of_the_full_folder_are_read_over(tmp_path: Path, folder: Path) 
     assert found[0]["accuracies"]
 
 
-def test_a_part_of_the_folder(tmp_path: Path) -> None:
+def test_part_of_the_folder_can_be_imported(tmp_path: Path) -> None:
     path = make_folder(tmp_path / "part")
     (path / f"000001.{PICKLE_EXT}").unlink()
     (path / f"000003.{PICKLE_EXT}").rename(path / f"3.{PICKLE_EXT}")
@@ -119,7 +119,7 @@ def test_a_part_of_the_folder(tmp_path: Path) -> None:
     assert {row["arch"] for row in collect(read_nats_bench(path, nothing))["accuracies"]} == set(ARCHS) - {ARCHS[1]}
 
 
-def test_progress_in_bytes_of_the_file(file: Path) -> None:
+def test_progress_counts_bytes_of_the_file(file: Path) -> None:
     told: list[tuple[int, int]] = []
     collect(read_nats_bench(file, lambda *progress: told.append(progress)))
     assert told == sorted(told)
@@ -145,8 +145,8 @@ TIMES = dict.fromkeys(range(12), 1.0)
         ({}, "architecture 0 has no results"),
         ({"200": {"arch_str": ARCHS[0]}}, "architecture 0, '200' has no all_results"),
         (changed(lambda s: s["200"].update(arch_str=5)), "architecture 0 has no arch_str"),
-        (changed(lambda s: s["200"].update(arch_str=ARCHS[1])), "architecture 0 and another one are both"),
-        (changed(lambda s: [s[hp].update(arch_str="8:8:16:64:8") for hp in s]), "of NATS-Bench's size space"),
+        (changed(lambda s: s["200"].update(arch_str=ARCHS[1])), "architecture 0 repeats the architecture"),
+        (changed(lambda s: [s[hp].update(arch_str="8:8:16:64:8") for hp in s]), "from NATS-Bench's size space"),
         (changed(lambda s: [s[hp].update(arch_str="|none~0|") for hp in s]), "architecture 0: '|none~0|' describes 1"),
         (changed(lambda s: [s[hp].update(arch_str=ARCHS[1]) for hp in s]), "but meta_archs lists it as"),
         (changed(lambda s: s["200"]["all_results"].pop(TRIAL)), "'200' on cifar100 with seed 777 has no results"),
@@ -154,31 +154,40 @@ TIMES = dict.fromkeys(range(12), 1.0)
         (changed(lambda s: s["12"]["all_results"][TRIAL].update(epochs=2**40)), "was trained for 1099511627776 epochs"),
         (changed(lambda s: s["12"]["all_results"][TRIAL].pop("train_acc1es")), "seed 777 has no train_acc1es"),
         (changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].pop(11)), "no accuracy after its last epoch"),
-        (changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: "x"})), "result that is no number"),
+        (
+            changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: "x"})),
+            "result that is not a number",
+        ),
         (
             changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: 101.0})),
-            "is 101.0, which is none",
+            "is 101.0, out of range",
         ),
-        (changed(lambda s: s["12"]["all_results"][TRIAL]["eval_acc1es"].update({"x-test@3": -1.0})), "is -1.0, which"),
-        (changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: float("nan")})), "is nan, which"),
+        (
+            changed(lambda s: s["12"]["all_results"][TRIAL]["eval_acc1es"].update({"x-test@3": -1.0})),
+            "is -1.0, out of range",
+        ),
+        (
+            changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: float("nan")})),
+            "is nan, out of range",
+        ),
         (
             changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: True})),
-            "result that is no number",
+            "result that is not a number",
         ),
         (
             changed(lambda s: s["12"]["all_results"][TRIAL]["train_acc1es"].update({3: 2**60})),
-            "result that is no number",
+            "result that is not a number",
         ),
-        (changed(lambda s: s["12"]["all_results"][TRIAL].update(train_times=[1.0])), "has no times of training"),
+        (changed(lambda s: s["12"]["all_results"][TRIAL].update(train_times=[1.0])), "has no training times"),
         (
             changed(lambda s: s["12"]["all_results"][TRIAL].update(train_times=TIMES | {3: float("inf")})),
-            "is no number",
+            "is not a number",
         ),
         (changed(lambda s: s["12"]["all_results"][TRIAL].update(train_times=TIMES | {3: -1.0})), "took -1.0 seconds"),
         (changed(lambda s: s.update({"90": s["12"]})), "has two trainings of 12 epochs on cifar10-valid with seed 111"),
     ],
 )
-def test_results_that_are_none(tmp_path: Path, states: object, words: str) -> None:
+def test_invalid_results_are_rejected(tmp_path: Path, states: object, words: str) -> None:
     for path in (
         make_folder(tmp_path / "folder", [states]),
         make_file(tmp_path / "file.pickle.pbz2", arch2infos={0: states}),
@@ -200,7 +209,7 @@ def refused(path: Path, words: str) -> None:
     assert len(collect(yielded)["accuracies"]) <= 4 * 40
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path) -> None:
     content = bytearray(make_file(tmp_path / "good.pickle.pbz2").read_bytes())
     damaged = {
         "missing": (None, "No such file"),
@@ -212,7 +221,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         "wrong sum": (bytes(content[:-2]) + bytes([content[-2] ^ 0x55]) + bytes(content[-1:]), "Invalid data stream"),
         "cut before": (bz2.compress(bz2.decompress(content)[:-100]), "ends in the middle"),
         "goes on": (bz2.compress(bz2.decompress(content) + b"more"), "goes on after the end"),
-        "no pickle": (bz2.compress(b"just text"), "is no whole pickle"),
+        "no pickle": (bz2.compress(b"just text"), "is not a complete pickle"),
         "a list": (bz2.compress(pickle.dumps([1, 2])), "has no list of architectures"),
         "other": (bz2.compress(pickle.dumps({"a": 1})), "has no list of architectures"),
     }
@@ -221,22 +230,25 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         if bad is not None:
             path.write_bytes(bad)
         refused(path, words)
-    refused(make_file(tmp_path / "none", arch2infos={}), "holds no architecture")
-    refused(make_file(tmp_path / "twice", arch2infos={0: RESULTS[0], 1: RESULTS[0]}), "are both |avg_pool_3x3~0|")
-    refused(make_file(tmp_path / "size", meta_archs=["8:8:8:8:8"]), "of NATS-Bench's size space")
+    refused(make_file(tmp_path / "none", arch2infos={}), "holds no architectures")
+    refused(
+        make_file(tmp_path / "twice", arch2infos={0: RESULTS[0], 1: RESULTS[0]}),
+        "repeats the architecture |avg_pool_3x3~0|",
+    )
+    refused(make_file(tmp_path / "size", meta_archs=["8:8:8:8:8"]), "from NATS-Bench's size space")
     refused(make_file(tmp_path / "short", meta_archs=[ARCHS[0]]), "but meta_archs lists only 1")
 
 
-def test_folders_that_are_none(tmp_path: Path) -> None:
+def test_invalid_folders_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", f"has no meta.{PICKLE_EXT}")
-    refused(make_folder(tmp_path / "meta alone", []), "has no file of an architecture")
+    refused(make_folder(tmp_path / "meta alone", []), "has no architecture files")
     path = make_folder(tmp_path / "twice")
     save(path / f"2.{PICKLE_EXT}", RESULTS[2])
     refused(path, "has architecture 2 twice")
     path = make_folder(tmp_path / "size")
     save(path / f"meta.{PICKLE_EXT}", meta(meta_archs=["8:8:8:8:8"]))
-    refused(path, "only its topology space is read")
+    refused(path, "hnas reads only the topology space")
     path = make_folder(tmp_path / "cut")
     last = path / f"000003.{PICKLE_EXT}"
     last.write_bytes(last.read_bytes()[:-40])

@@ -1,4 +1,4 @@
-"""Importing accuracies from Parquet: the columns and checks of CSV, whatever types hold them."""
+"""Importing accuracies from Parquet: the columns and checks of CSV, for all column types."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ imported = partial(importing.imported, "parquet")
 
 
 def in_csv(tmp_path: Path, text: str) -> list[dict[str, Any]]:
-    """The rows that the same table gives as CSV."""
+    """The rows of the same table imported as CSV."""
     (tmp_path / "table.csv").write_text(text)
     place = tmp_path / "csv-store"
     assert hnas("import", "csv", tmp_path / "table.csv", "--store", place).status == 0
     return rows(place, "SELECT * EXCLUDE (source) FROM accuracies")
 
 
-def test_the_rows_are_those_of_the_same_table_in_csv(store: Path, tmp_path: Path) -> None:
+def test_rows_equal_those_of_the_same_table_in_csv(store: Path, tmp_path: Path) -> None:
     columns = COLUMNS | {
         "space": [None, "nasbench201"],
         "epochs": pa.array([12, None], pa.int16()),
-        "seed": [0.0, None],  # as pandas writes whole numbers where one is missing
+        "seed": [0.0, None],  # as pandas writes an integer column with a missing value
         "seconds": pa.array([Decimal("1.50"), None]),
         "valid_accuracy": pa.nulls(2),
     }
@@ -58,14 +58,14 @@ def test_the_rows_are_those_of_the_same_table_in_csv(store: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
-def test_text_of_any_type(store: Path, tmp_path: Path, kind: pa.DataType) -> None:
+def test_text_columns_of_any_type(store: Path, tmp_path: Path, kind: pa.DataType) -> None:
     columns = {name: pa.array(v).cast(kind) if isinstance(v[0], str) else v for name, v in COLUMNS.items()}
     imported(store, write(tmp_path / "table.parquet", columns))
     assert [row["arch"] for row in rows(store)] == [A, B]
 
 
 @needs_table
-def test_a_query_of_a_store_can_be_imported_into_another(store: Path, tmp_path: Path) -> None:
+def test_query_results_of_one_store_can_be_imported_into_another(store: Path, tmp_path: Path) -> None:
     assert hnas("import", "csv", TABLE, "--store", tmp_path / "first").status == 0
     query = "SELECT * EXCLUDE (source) FROM accuracies ORDER BY arch"
     out = tmp_path / "out.parquet"
@@ -74,7 +74,7 @@ def test_a_query_of_a_store_can_be_imported_into_another(store: Path, tmp_path: 
     assert rows(store, query) == rows(tmp_path / "first", query)
 
 
-def test_many_batches(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_many_batches(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hnas.pipeline.importers.parquet.BATCH", 7)
     assert gathered_rows.BATCH > 7
     n = 50
@@ -94,7 +94,7 @@ def test_many_batches(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no arch": ({"dataset": ["d"], "test_accuracy": [1.0]}, "no column arch; its header is dataset,test_accuracy"),
     "no accuracy": ({"arch": [A], "dataset": ["d"]}, "no column one of train_accuracy"),
-    "another column": (COLUMNS | {"colour": [1, 2]}, "a column 'colour' that is not known"),
+    "another column": (COLUMNS | {"colour": [1, 2]}, "an unknown column 'colour'"),
     "no rows": ({name: pa.array(v[:0], pa.array(v).type) for name, v in COLUMNS.items()}, "has a header but no rows"),
     "numbers for architectures": (COLUMNS | {"arch": [1, 2]}, "the column arch has the type int64; it must hold text"),
     "text for accuracies": (COLUMNS | {"test_accuracy": ["a", "b"]}, "test_accuracy has the type string; it must hold"),
@@ -103,26 +103,26 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no architecture": (COLUMNS | {"arch": [A, None]}, "row 2: '' describes 1 nodes"),
     "an unknown operation": (COLUMNS | {"arch": [A, B.replace("none", "nope")]}, "row 2: operation 'nope'"),
     "an unknown space": (COLUMNS | {"space": ["nope", None]}, "row 1: there is no search space 'nope'"),
-    "above 100": (COLUMNS | {"test_accuracy": [1.0, 101.0]}, "row 2: test_accuracy is 101.0; it must lie between 0"),
+    "above 100": (COLUMNS | {"test_accuracy": [1.0, 101.0]}, "row 2: test_accuracy is 101.0; it must be between 0"),
     "not a number": (
         COLUMNS | {"test_accuracy": pa.array([1.0, float("nan")])},
         "row 2: test_accuracy is nan; it must",
     ),
     "infinite seconds": (COLUMNS | {"seconds": [1.0, float("inf")]}, "row 2: seconds is inf"),
-    "half an epoch": (COLUMNS | {"epochs": [1.5, 2]}, "row 1: epochs is 1.5, which is no whole number"),
+    "half an epoch": (COLUMNS | {"epochs": [1.5, 2]}, "row 1: epochs is 1.5, not a whole number"),
     "a missing epoch as nan": (
         COLUMNS | {"epochs": pa.array([1.0, float("nan")])},
-        "row 2: epochs is nan, which is no",
+        "row 2: epochs is nan, not a",
     ),
-    "epochs below one": (COLUMNS | {"epochs": [1, 0]}, "row 2: epochs is 0; it must lie between 1"),
+    "epochs below one": (COLUMNS | {"epochs": [1, 0]}, "row 2: epochs is 0; it must be between 1"),
     "a seed below zero": (COLUMNS | {"seed": [-1, 0]}, "row 1: seed is -1"),
     "fractions": (COLUMNS | {"test_accuracy": [0.5, 0.9]}, "so they look like fractions; give percent"),
-    "nothing measured": (COLUMNS | {"test_accuracy": [1.0, None]}, "row 2 gives no accuracy"),
+    "nothing measured": (COLUMNS | {"test_accuracy": [1.0, None]}, "row 2 has no accuracy"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_told_with_its_row_and_leaves_nothing(store: Path, tmp_path: Path, name: str) -> None:
+def test_an_error_is_reported_with_its_row_and_leaves_nothing(store: Path, tmp_path: Path, name: str) -> None:
     columns, words = FAULTS[name]
     importing.refused("parquet", store, write(tmp_path / "table.parquet", columns), words)
 
@@ -142,7 +142,7 @@ def whole(tmp_path: Path) -> bytes:
         pytest.param(lambda content: content.replace(b"nor_conv_3x3", b"\xff\xfe_conv_3x3"), id="no UTF-8"),
     ],
 )
-def test_a_damaged_file_is_told_and_leaves_nothing(store: Path, tmp_path: Path, change: Any) -> None:
+def test_a_damaged_file_is_reported_and_leaves_nothing(store: Path, tmp_path: Path, change: Any) -> None:
     path = tmp_path / "table.parquet"
     path.write_bytes(change(whole(tmp_path)))
     done = hnas("import", "parquet", path, "--store", store)
@@ -153,7 +153,7 @@ def test_a_damaged_file_is_told_and_leaves_nothing(store: Path, tmp_path: Path, 
     assert not store.exists()
 
 
-def test_no_file_and_a_folder(store: Path, tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_rejected(store: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path, words in ((tmp_path / "nothing", "No such file"), (tmp_path / "folder", "directory")):
         done = hnas("import", "parquet", path, "--store", store)

@@ -1,4 +1,4 @@
-"""What an imported file becomes: a source of its own, there whole or not at all, whatever ends the import."""
+"""An imported file becomes a source of its own, complete or not at all, however the import ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sources(store: Store) -> list[tuple[str, int]]:
     return query(store, "SELECT source, count(*) FROM accuracies GROUP BY source ORDER BY source")
 
 
-# --- each file a source ---------------------------------------------------------------------------------------------
+# --- one source per file --------------------------------------------------------------------------------------------
 
 
 def test_two_csv_files_are_two_sources_and_never_averaged(store: Store, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_two_files_of_one_benchmark_are_two_sources(store: Store, tmp_path: Path
 @pytest.mark.parametrize(
     ("first", "second"), [("a.csv", "a.txt"), ("a b.csv", "a_b.csv"), ("Table.csv", "table.csv"), ("..csv", "_.csv")]
 )
-def test_files_of_names_that_are_alike_stay_apart(store: Store, tmp_path: Path, first: str, second: str) -> None:
+def test_files_with_similar_names_stay_separate(store: Store, tmp_path: Path, first: str, second: str) -> None:
     import_accuracies(store, "csv", table(tmp_path / first, 90.0))
     import_accuracies(store, "csv", table(tmp_path / second, 80.0))
     assert [count for _, count in sources(store)] == [1, 1]
@@ -65,29 +65,28 @@ def test_files_of_names_that_are_alike_stay_apart(store: Store, tmp_path: Path, 
     assert import_accuracies(store, "csv", tmp_path / second).changed is False
 
 
-def test_a_name_that_the_user_gives(store: Store, tmp_path: Path) -> None:
+def test_the_user_can_name_a_source(store: Store, tmp_path: Path) -> None:
     path = table(tmp_path / "export.csv", 90.0)
     done = hnas("import", "csv", path, "--name", "lab-1", "--store", store.root)
     assert (done.status, done.err) == (0, "")
     assert done.out == f"imported: 1 rows of 1 architectures from {path}, as the source lab-1\n"
     assert sources(store) == [("lab-1", 1)]
-    # The file is known under that name from now on, and a file of another name takes its place under it.
+    # The file keeps that name from now on, and another file imported under the name replaces it.
     assert import_accuracies(store, "csv", path).source == "lab-1"
     done = hnas("import", "csv", table(tmp_path / "new.csv", 70.0, 60.0), "--name", "lab-1", "--store", store.root)
-    assert done.out.endswith("as the source lab-1; they replace its earlier rows\n")
+    assert done.out.endswith("as the source lab-1, replacing its earlier rows\n")
     assert sources(store) == [("lab-1", 2)]
     for wrong in ("", "../x", "a/b", ".x", "é", "x" * 101, "a\x1b[2J"):
         done = hnas("import", "csv", path, "--name", wrong, "--store", store.root)
         assert (done.status, done.out) == (2, "")
-        assert "cannot be that of a source" in done.err
+        assert "must be 1 to 100 letters" in done.err
         assert "\x1b" not in done.err
     assert (
-        "one that differs in more than case"
-        in hnas("import", "csv", path, "--name", "LAB-1", "--store", store.root).err
+        "one that differs not only in case" in hnas("import", "csv", path, "--name", "LAB-1", "--store", store.root).err
     )
 
 
-# --- what older versions imported -----------------------------------------------------------------------------------
+# --- imports by older versions --------------------------------------------------------------------------------------
 
 
 def test_files_of_an_older_store_are_sources_of_their_own(store: Store) -> None:
@@ -111,7 +110,7 @@ def test_a_changed_file_replaces_what_an_older_version_imported_of_it(store: Sto
     assert [path.name for path in (Path(store.root) / "accuracies" / "csv").iterdir()] == [f"{other}.parquet"]
 
 
-def test_the_same_file_as_an_older_version_imported_changes_nothing(store: Store, tmp_path: Path) -> None:
+def test_reimporting_a_file_of_an_older_version_changes_nothing(store: Store, tmp_path: Path) -> None:
     import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
     content = read_manifest(store, "mine").content
     shutil.rmtree(store.root)
@@ -122,7 +121,7 @@ def test_the_same_file_as_an_older_version_imported_changes_nothing(store: Store
     assert files_of(store) == before
 
 
-def test_data_sets_that_an_older_version_stored_as_they_were_spelled(store: Store) -> None:
+def test_older_spellings_of_data_sets_are_read(store: Store) -> None:
     older(store, "csv", "mine.csv", 90.0, dataset="CIFAR-10")
     assert query(store, "SELECT dataset FROM accuracies UNION ALL SELECT dataset FROM curves") == [("cifar10",)] * 2
 
@@ -130,7 +129,7 @@ def test_data_sets_that_an_older_version_stored_as_they_were_spelled(store: Stor
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_manifest_can_name_no_file_outside_its_source(store: Store, tmp_path: Path) -> None:
+def test_a_manifest_cannot_name_a_file_outside_its_source(store: Store, tmp_path: Path) -> None:
     import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
     path = Path(store.root) / "imports" / "mine.json"
     good = json.loads(path.read_text())
@@ -149,18 +148,18 @@ def test_a_manifest_can_name_no_file_outside_its_source(store: Store, tmp_path: 
     assert hnas("info", "--store", store.root).status == 0
 
 
-def test_a_file_that_is_gone_is_told_and_comes_back_with_the_next_import(store: Store, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_and_restored_by_the_next_import(store: Store, tmp_path: Path) -> None:
     import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
     before = files_of(store)
     Path(store.path(*imported_files(store)["accuracies"][0].parts)).unlink()
     done = hnas("info", "--store", store.root)
     assert (done.status, done.out) == (1, "")
-    assert "which imports/mine.json lists; import mine.csv again, or `hnas rm mine`" in done.err
+    assert "but listed in imports/mine.json; import mine.csv again, or `hnas rm mine`" in done.err
     assert import_accuracies(store, "csv", tmp_path / "mine.csv").changed
     assert files_of(store) == before
 
 
-def test_foreign_files_beside_the_imports_are_not_read(store: Store, tmp_path: Path) -> None:
+def test_foreign_files_next_to_the_imports_are_ignored(store: Store, tmp_path: Path) -> None:
     import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
     root = Path(store.root)
     (root / "imports" / "._mine.json").write_bytes(b"\0\5\26\7")
@@ -173,7 +172,7 @@ def test_foreign_files_beside_the_imports_are_not_read(store: Store, tmp_path: P
 
 # --- killed ---------------------------------------------------------------------------------------------------------
 
-#: Imports a file in a child for each n, which kills itself before the n-th change of a file of the store.
+#: For each n, imports a file in a child process that kills itself before the n-th file change in the store.
 KILLER = """
 import os, shutil, signal, sys
 from itertools import count
@@ -211,8 +210,8 @@ for stop in count(1):
 
 
 @pytest.mark.parametrize("had", ["nothing", "an older version's", "other rows"])
-def test_an_import_that_is_killed_changes_all_or_nothing(tmp_path: Path, had: str) -> None:
-    """Wherever it is killed the store reads as before or as after, and the next import completes it without a trace."""
+def test_a_killed_import_changes_all_or_nothing(tmp_path: Path, had: str) -> None:
+    """Wherever it is killed, the store reads as before or as after, and the next import finishes without leftovers."""
     base, path = Store(str(tmp_path / "base")), tmp_path / "bench.tfrecord"
     if had == "other rows":
         path.write_bytes(framed(training(1), training(3)))
@@ -247,13 +246,13 @@ def test_an_import_that_is_killed_changes_all_or_nothing(tmp_path: Path, had: st
     assert set(seen) == {0, 1}
 
 
-def test_an_import_that_cannot_write_leaves_no_trace(store: Store, tmp_path: Path) -> None:
+def test_an_import_that_cannot_write_leaves_nothing(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "bench.tfrecord"
     path.write_bytes(framed(training(1)))
     import_accuracies(store, "nasbench101", path)
     before = files_of(store)
     path.write_bytes(framed(training(1), training(2)))
-    # A folder where the manifest should be: the last step of the import fails.
+    # A folder in the manifest's place makes the last step of the import fail.
     manifest = Path(store.root) / "imports" / "nasbench101.json"
     kept = manifest.rename(tmp_path / "kept.json")
     manifest.mkdir()

@@ -1,4 +1,4 @@
-"""Trainings taken as whole columns are those taken row by row, and the first fault of a file is the one told."""
+"""Whole columns give the same rows as row-by-row reading, and the first error of a file is the one reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL = Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent")) / "nasbench101" / "
 
 
 def taken(columns: dict[str, Any]) -> list[dict[str, Any]] | str:
-    """The rows that are stored of these columns, or the sentence about them."""
+    """The stored rows of these columns, or the error sentence."""
     trainings = Trainings(Path("file"), "row")
     arrays = {name: pa.array(values) for name, values in columns.items()}
     try:
@@ -75,7 +75,7 @@ GOOD = {"arch": [A, f" {B} ", A], "dataset": ["cifar10", "CIFAR-10", "cifar100"]
     ],
     ids=",".join,
 )
-def test_whole_columns_give_what_row_by_row_gives(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whole_columns_give_the_same_as_row_by_row(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     found = taken(GOOD | more)
     monkeypatch.setattr(Trainings, "_whole", lambda self, columns: None)
     assert found == taken(GOOD | more)
@@ -92,14 +92,14 @@ LINES = {
     "an unknown hash": (f"{NO_CELL},cifar10,51", f"line 4: '{NO_CELL}' is the module hash of none of the 423624 cells"),
     "an accuracy": (f"{CELL},cifar100,101", "line 4: test_accuracy is 101"),
     "a field too few": (f"{CELL},cifar100", "line 4 has 2 fields"),
-    "quotes": (f'{CELL},"cifar"100,5', "is no valid CSV"),
+    "quotes": (f'{CELL},"cifar"100,5', "is not valid CSV"),
 }
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 @pytest.mark.parametrize("second", LINES)
 @pytest.mark.parametrize("first", LINES)
-def test_the_first_of_two_faults_is_told(
+def test_the_first_of_two_errors_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str, batch: int
 ) -> None:
     monkeypatch.setattr(csv_importer, "BATCH", batch)
@@ -110,7 +110,7 @@ def test_the_first_of_two_faults_is_told(
         list(csv_importer.read_csv(tmp_path / "t.csv", lambda done, total: None))
 
 
-def test_the_digest_of_all_hashes_is_that_of_the_table() -> None:
+def test_the_digest_of_all_hashes_matches_the_table() -> None:
     space = search_spaces["nasbench101"]
     hashes = list(space.enumerate())
     digests = enumeration.digests_of(hashes)

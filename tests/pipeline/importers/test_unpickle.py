@@ -1,4 +1,4 @@
-"""Reading pickles without running them: what is admitted arrives, anything else is one sentence, and nothing runs."""
+"""Reading pickles without running them: allowed values are read, anything else is one error sentence."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def optimised(value: object, protocol: int) -> bytes:
 
 
 def pure(value: object, protocol: int) -> bytes:
-    """As Python's own pickler, not its C one, writes it: without looking ahead how large a batch is."""
+    """As the pickler in pure Python writes it, which does not look ahead at the size of a batch."""
     file = io.BytesIO()
     pickle._Pickler(file, protocol).dump(value)  # type: ignore[attr-defined]
     return file.getvalue()
 
 
-# --- what is admitted -----------------------------------------------------------------------------------------------
+# --- allowed values -------------------------------------------------------------------------------------------------
 
 KEYS = st.text(max_size=20) | st.integers(-(2**63), 2**63 - 1) | st.tuples(st.text(max_size=3), st.integers(0, 999))
 VALUES = st.recursive(
@@ -70,7 +70,7 @@ VALUES = st.recursive(
 
 @given(VALUES, st.integers(0, 5), st.sampled_from([pickle.dumps, optimised, pure]))
 @settings(max_examples=300, deadline=None)
-def test_what_is_pickled_arrives(value: Any, protocol: int, dump: Callable[..., bytes]) -> None:
+def test_allowed_values_are_read(value: Any, protocol: int, dump: Callable[..., bytes]) -> None:
     assert load(dump(value, protocol)) == value
 
 
@@ -81,10 +81,10 @@ def test_what_is_pickled_arrives(value: Any, protocol: int, dump: Callable[..., 
     st.randoms(use_true_random=False),
 )
 @settings(max_examples=100, deadline=None)
-def test_runs_of_entries_arrive(
+def test_runs_of_entries_are_read(
     runs: list[tuple[int, str, bool]], protocol: int, dump: Callable[..., bytes], choose: random.Random
 ) -> None:
-    """Keys of many lengths, shared between dictionaries or not, among values that are no floats."""
+    """Keys of many lengths, shared between dictionaries or not, mixed with values that are not floats."""
     made: list[object] = []
     names: list[str] = []
     for count, pattern, shared in runs:
@@ -95,7 +95,7 @@ def test_runs_of_entries_arrive(
     assert load(dump(made, protocol)) == made
 
 
-def test_a_pickle_longer_than_the_window_and_with_frames() -> None:
+def test_a_framed_pickle_longer_than_the_window_is_read() -> None:
     made = [{f"{part}@{number}": number / 7 for number in range(250)} for part in range(150)]
     for protocol in range(6):
         content = pickle.dumps(made, protocol)
@@ -103,7 +103,7 @@ def test_a_pickle_longer_than_the_window_and_with_frames() -> None:
         assert load(content) == made
 
 
-def test_what_has_no_counterpart_becomes_a_plain_value() -> None:
+def test_sets_scalars_and_ordered_dicts_become_plain_values() -> None:
     for protocol in range(2, 6):
         assert load(pickle.dumps({5}, protocol)) == [5]
         assert load(pickle.dumps(b"12345678", protocol)) == b"12345678"
@@ -173,13 +173,13 @@ def text(value: str) -> bytes:
 
 
 def laughs(depth: int, make: bytes, end: bytes) -> bytes:
-    """A value that holds the one before it twice, that one the one before twice, and so on."""
+    """A value that holds its predecessor twice, which holds its own predecessor twice, and so on."""
     memo = b"".join(b"r" + struct.pack("<I", n) + b"j" + struct.pack("<I", n) + make for n in range(depth))
     return b"\x80\x02)" + memo + end
 
 
 ASSEMBLED = {
-    # Names, by every instruction that has one.
+    # Names, in every instruction that takes one.
     "GLOBAL": b"cos\nsystem\n(S'true'\ntR.",
     "GLOBAL alone": b"cposix\nsystem\n.",
     "STACK_GLOBAL": b"\x80\x04" + text("posix") + text("system") + b"\x93" + text("true") + b"\x85R.",
@@ -233,7 +233,7 @@ ASSEMBLED = {
     "a list in itself as a key": b"]r\0\0\0\0j\0\0\0\0a}j\0\0\0\0K\x01s.",
     "a key that hashes as others do": b"}(\x8a\x10" + (9 * (2**61 - 1)).to_bytes(16, "little") + b"Nu.",
     "a floating-point key": b"}G\0\0\0\0\0\0\0\0K\x01s.",
-    # Programs that do not fit together.
+    # Inconsistent programs.
     "empty stack": b"a.",
     "no stop": b"]",
     "two values": b"]].",
@@ -269,7 +269,7 @@ def small_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Fails where something ran: a process, a class's `__setstate__`, an environment variable, an import."""
+    """Fail if anything ran: a process, a class's `__setstate__`, an environment variable, an import."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     monkeypatch.delenv(CANARY, raising=False)
@@ -289,7 +289,7 @@ def sentence(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def test_pythons_own_unpickler_runs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pythons_own_unpickler_runs_these_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CANARY, "")
     for name in ("eval", "exec", "a function of the tests"):
         monkeypatch.setenv(CANARY, "")
@@ -299,10 +299,10 @@ def test_pythons_own_unpickler_runs_them(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("content", hostile())
 @pytest.mark.usefixtures("no_canary", "small_allowance")
-def test_hostile_pickles_are_refused(content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_hostile_pickles_are_rejected(content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     started = time.monotonic()
     sentence(lambda: load(content))
-    if len(content) < 1000:  # the same through the doors
+    if len(content) < 1000:  # the same through the importers
         legacy, archive, packed = tmp_path / "legacy.pth", tmp_path / "zip.pth", tmp_path / "one.pickle.pbz2"
         legacy.write_bytes(MAGIC + content)
         with zipfile.ZipFile(archive, "w") as made:
@@ -317,7 +317,7 @@ def test_hostile_pickles_are_refused(content: bytes, tmp_path: Path, capfd: pyte
 
 
 @pytest.mark.usefixtures("small_allowance")
-def test_the_complaint_names_what_was_asked_for() -> None:
+def test_the_error_names_the_requested_object() -> None:
     for content, words in (
         (pickle.dumps(CALLS["os.system"], 4), "holds a posix.system, which no benchmark file contains"),
         (pickle.dumps(CALLS["eval"], 0), "holds a __builtin__.eval, which no"),
@@ -332,7 +332,7 @@ def test_the_complaint_names_what_was_asked_for() -> None:
         assert words in sentence(lambda content=content: load(content))
 
 
-def test_what_is_registered_as_an_extension_is_refused_too() -> None:
+def test_registered_extensions_are_rejected_too() -> None:
     copyreg.add_extension(Extended.__module__, "Extended", 240)
     try:
         content = pickle.dumps(Extended, 2)
@@ -343,7 +343,7 @@ def test_what_is_registered_as_an_extension_is_refused_too() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ASSEMBLED if " of 2^" in name])
-def test_no_memory_is_set_aside_for_what_is_only_declared(name: str) -> None:
+def test_declared_sizes_alone_allocate_no_memory(name: str) -> None:
     tracemalloc.start()
     sentence(lambda: load(ASSEMBLED[name]))
     peak = tracemalloc.get_traced_memory()[1]
@@ -351,7 +351,7 @@ def test_no_memory_is_set_aside_for_what_is_only_declared(name: str) -> None:
     assert peak < 2**20
 
 
-def test_no_memory_is_taken_by_asking_for_the_same_again() -> None:
+def test_repeated_references_take_no_memory() -> None:
     head = b"\x80\x02(](" + b"K\x01" * 50_000 + b"er\0\0\0\0cbuiltins\nset\nr\1\0\0\0" + text("é" * 60)
     head += b"r\2\0\0\0c_codecs\nencode\nr\3\0\0\0" + text("latin1") + b"r\4\0\0\0"
     content = head + b"j\1\0\0\0j\0\0\0\0\x85R" * 1000 + b"j\3\0\0\0j\2\0\0\0j\4\0\0\0\x86R" * 1000 + b"t."
@@ -362,7 +362,7 @@ def test_no_memory_is_taken_by_asking_for_the_same_again() -> None:
     assert peak < 4_000_000
 
 
-def test_laughs_take_no_time_where_they_are_no_keys() -> None:
+def test_exponential_sharing_takes_no_time_outside_keys() -> None:
     assert type(load(laughs(5_000, b"\x86", b"."))) is tuple
 
 
@@ -382,7 +382,7 @@ def entries(content: bytes) -> list[Any]:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_that_is_cut_anywhere(protocol: int) -> None:
+def test_a_pickle_truncated_anywhere_is_rejected(protocol: int) -> None:
     content = pickle.dumps(SAMPLE, protocol)
     assert entries(content) == list(SAMPLE["arch2infos"].items())  # type: ignore[attr-defined]
     for end in range(0, len(content) - 1, 3):
@@ -391,7 +391,7 @@ def test_a_pickle_that_is_cut_anywhere(protocol: int) -> None:
 
 @given(st.integers(0, 5), st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=9)), max_size=4))
 @settings(max_examples=300, deadline=None)
-def test_a_pickle_that_is_changed_anywhere(protocol: int, changes: list[tuple[int, bytes]]) -> None:
+def test_a_pickle_changed_anywhere_never_crashes(protocol: int, changes: list[tuple[int, bytes]]) -> None:
     content = bytearray(pickle.dumps(SAMPLE, protocol))
     for at, change in changes:
         at %= len(content)
@@ -400,8 +400,8 @@ def test_a_pickle_that_is_changed_anywhere(protocol: int, changes: list[tuple[in
         entries(bytes(content))
 
 
-def test_a_pickle_that_asks_for_a_place_it_skipped_is_damaged() -> None:
-    """A memo place between others that was never filled looks like one that was forgotten, until it is looked for."""
+def test_a_pickle_that_fetches_a_skipped_memo_slot_is_damaged() -> None:
+    """A memo slot that was never filled looks like a dropped one until the file is read again."""
     content = bytearray(pickle.dumps(SAMPLE, 0))
     names = [match.start() for match in re.finditer(rb"(?<=\n)p\d+\n", content)]
     assert len(names) > 20

@@ -1,4 +1,4 @@
-"""Data sets by any of their spellings: imported, computed, correlated and searched under one name."""
+"""All spellings of a data set are imported, computed, correlated and searched under one name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPELLINGS = {
 }  # fmt: skip
 
 
-def test_python_and_sql_have_one_rule(tmp_path: Path) -> None:
+def test_python_and_sql_apply_the_same_rule(tmp_path: Path) -> None:
     connection = connect(Store(str(tmp_path)))
     for name, expected in (SPELLINGS | {known: known for known in KNOWN}).items():
         assert canonical_dataset(name) == expected
@@ -44,14 +44,14 @@ def test_python_and_sql_have_one_rule(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with a run on digits and no accuracies, to be added to."""
+    """A store with a run on digits and no accuracies, for tests that add them."""
     folder = tmp_path_factory.mktemp("run") / "store"
     folder.mkdir()
     return make_store(folder, architectures=12, accuracies=False)
 
 
 def accuracies(store: Store, path: Path, dataset: str) -> Path:
-    """A table of test accuracies of the run's architectures, in CSV or Parquet, by the suffix."""
+    """Write a table of test accuracies of the run's architectures, as CSV or Parquet by the suffix."""
     archs = [arch for (arch,) in query(store, "SELECT arch FROM requests ORDER BY arch")]
     columns = {"arch": archs, "dataset": [dataset] * len(archs), "test_accuracy": [50.0 + i for i in range(len(archs))]}
     if path.suffix == ".parquet":
@@ -63,9 +63,7 @@ def accuracies(store: Store, path: Path, dataset: str) -> Path:
 
 
 @pytest.mark.parametrize(("suffix", "spelling"), [("csv", "Digits"), ("parquet", "DIGITS")])
-def test_accuracies_on_a_data_set_as_it_was_spelled_are_found(
-    run: Store, tmp_path: Path, suffix: str, spelling: str
-) -> None:
+def test_accuracies_are_found_under_any_spelling(run: Store, tmp_path: Path, suffix: str, spelling: str) -> None:
     done = hnas("import", suffix, accuracies(run, tmp_path / f"t.{suffix}", spelling), "--store", run.root)
     assert (done.status, done.err) == (0, "")
     assert query(run, "SELECT DISTINCT dataset FROM accuracies") == [("digits",)]
@@ -80,7 +78,7 @@ def test_accuracies_on_a_data_set_as_it_was_spelled_are_found(
         assert json.loads(done.out)["best"]["performance"] > 50
 
 
-def test_suite_zero_is_spelled_by_its_authors_too(tmp_path: Path) -> None:
+def test_suite_zero_spellings_are_recognised(tmp_path: Path) -> None:
     entries = {"(1, 1, 1, 1, 1, 1)": {"val_accuracy": 90.0}}
     (tmp_path / "a.json").write_text(json.dumps({"nasbench201": {"CIFAR-10": entries}}))
     (tmp_path / "b.json").write_text(json.dumps({"ImageNet16_120": entries}))
@@ -90,18 +88,18 @@ def test_suite_zero_is_spelled_by_its_authors_too(tmp_path: Path) -> None:
     assert query(store, "SELECT dataset FROM accuracies ORDER BY 1") == [("cifar10",), ("imagenet16-120",)]
 
 
-def test_what_no_run_has_is_told_in_one_line(run: Store, tmp_path: Path) -> None:
+def test_data_sets_without_a_run_are_reported_in_one_line(run: Store, tmp_path: Path) -> None:
     path = accuracies(run, tmp_path / "other.csv", "Digit")
     for state in ("imported", "already in the store"):
         done = hnas("import", "csv", path, "--store", run.root)
         assert done.status == 0
         assert done.out.startswith(state)
         assert done.err == (
-            "no run of nasbench201 in the store has the data set digit; its runs have digits, so is digits meant?\n"
+            "no run of nasbench201 in the store has the data set digit; its runs have digits; did you mean digits?\n"
         )
     done = hnas("import", "csv", accuracies(run, tmp_path / "good.csv", "digits"), "--store", run.root)
     assert (done.status, done.err) == (0, "")
-    # Where there are no runs yet the accuracies simply came first.
+    # Without any runs, the accuracies simply came first.
     done = hnas("import", "csv", path, "--store", tmp_path / "new")
     assert (done.status, done.err) == (0, "")
 
@@ -117,14 +115,14 @@ def test_a_named_data_set_is_opened_by_any_spelling(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HNAS_DATA", str(data))
     monkeypatch.chdir(here)
     assert open_dataset("CIFAR-10").name == open_dataset("cifar_10").name == "cifar10"
-    # What lies at that path is meant, where something does.
+    # A file or folder at that path takes precedence.
     assert open_dataset("CIFAR100").train.images([0])[0, :, 0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(UsageError, match=r"The data set imagenet16-120 was not found"):
+    with pytest.raises(UsageError, match=r"the data set imagenet16-120 was not found"):
         open_dataset("ImageNet16-120")
 
 
 def test_a_run_on_a_folder_of_another_spelling_finds_its_accuracies(tmp_path: Path) -> None:
-    """The name of such a data set is part of the run's name, so it stays; it is the same data set all the same."""
+    """The data set's name is part of the run's name, so it keeps its spelling but is the same data set."""
     images = tmp_path / "CIFAR-10"
     for kind, level in (("cat", 0), ("dog", 100)):
         (images / kind).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`hnas fetch` from a real HTTP server on loopback: whole, resumed, wrong, refused, unpacked."""
+"""`hnas fetch` from a real HTTP server on loopback: complete, resumed, wrong, rejected and unpacked files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path, with ranges unless told otherwise; breaks off after `break_after` bytes of an answer.
+    """Serves `files` by path, by default with ranges; breaks off after `break_after` bytes of a response.
 
-    With `trickle`, a byte comes every 20 ms. `headers` replace those of an answer; an empty one is left out.
+    With `trickle`, one byte is sent every 20 ms. `headers` replace those of a response; an empty one is omitted.
     """
 
     daemon_threads = True
@@ -107,7 +107,7 @@ def source(server: Server, monkeypatch: pytest.MonkeyPatch) -> Download:
 
 
 @pytest.mark.usefixtures("source")
-def test_a_file_is_fetched_whole_with_progress_and_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_with_progress(server: Server, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     path = fetch("bench", tmp_path, progress=lambda done, total: told.append((done, total)))
     assert path == tmp_path / "bench" / "bench.tfrecord"
@@ -121,9 +121,9 @@ def test_a_file_is_fetched_whole_with_progress_and_not_fetched_again(server: Ser
 
 @pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Path, ranges: bool) -> None:
+def test_a_broken_download_resumes_where_it_stopped(server: Server, tmp_path: Path, ranges: bool) -> None:
     server.break_after, server.ranges = 1_200_000, ranges
-    with pytest.raises(HnasError, match=r"cannot be fetched.*goes on where it stopped"):
+    with pytest.raises(HnasError, match=r"cannot be downloaded.*again to resume"):
         fetch("bench", tmp_path)
     part = tmp_path / "bench" / "bench.tfrecord.part"
     there = part.stat().st_size
@@ -137,20 +137,20 @@ def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Pa
 
 @pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("step", [1, 1000, 70_000])
-def test_connections_that_break_early_add_up(server: Server, tmp_path: Path, step: int) -> None:
+def test_several_broken_connections_add_up(server: Server, tmp_path: Path, step: int) -> None:
     part = tmp_path / "bench" / "bench.tfrecord.part"
     part.parent.mkdir()
     part.write_bytes(CONTENT[: len(CONTENT) - 3 * step])
     server.break_after = step
     for number in (2, 1):
-        with pytest.raises(HnasError, match=r"broke after [\d,]+ of 3,000,000 bytes; the same command goes on"):
+        with pytest.raises(HnasError, match=r"broke after [\d,]+ of 3,000,000 bytes; run the same command again"):
             fetch("bench", tmp_path)
         assert part.read_bytes() == CONTENT[: len(CONTENT) - number * step]
     assert fetch("bench", tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.usefixtures("source")
-def test_a_server_without_ranges_that_breaks_earlier_loses_nothing(server: Server, tmp_path: Path) -> None:
+def test_an_earlier_break_without_ranges_loses_nothing(server: Server, tmp_path: Path) -> None:
     part = tmp_path / "bench" / "bench.tfrecord.part"
     part.parent.mkdir()
     part.write_bytes(CONTENT[:500_000])
@@ -164,36 +164,36 @@ def test_a_server_without_ranges_that_breaks_earlier_loses_nothing(server: Serve
 
 
 @pytest.mark.usefixtures("source")
-def test_a_file_that_changed_between_tries_is_thrown_away_and_fetched_afresh(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_between_attempts_is_downloaded_afresh(server: Server, tmp_path: Path) -> None:
     part = tmp_path / "bench" / "bench.tfrecord.part"
     part.parent.mkdir()
     part.write_bytes(b"of another version" * 100)
-    with pytest.raises(HnasError, match="has not the checksum"):
+    with pytest.raises(HnasError, match="does not have the checksum"):
         fetch("bench", tmp_path)
     assert fetch("bench", tmp_path).read_bytes() == CONTENT
     assert server.asked == ["bytes=1800-", None]
 
 
 @pytest.mark.usefixtures("source")
-def test_more_than_was_announced_is_not_read_and_another_part_is_refused(server: Server, tmp_path: Path) -> None:
+def test_excess_bytes_are_not_read_and_a_wrong_range_is_rejected(server: Server, tmp_path: Path) -> None:
     server.files["/bench.tfrecord"] = CONTENT + b"more" * 1000
     server.headers = {"Content-Length": str(len(CONTENT))}
     assert fetch("bench", tmp_path).read_bytes() == CONTENT
     (tmp_path / "bench" / "bench.tfrecord").rename(tmp_path / "bench" / "bench.tfrecord.part")
     (tmp_path / "bench" / "bench.tfrecord.part").write_bytes(CONTENT[:1000])
     server.headers = {"Content-Range": "bytes 0-2999999/3000000"}
-    with pytest.raises(HnasError, match="another part of it than was asked for"):
+    with pytest.raises(HnasError, match="another part of the file than the one requested"):
         fetch("bench", tmp_path)
 
 
 @pytest.mark.usefixtures("source")
-def test_a_file_without_an_announced_length_is_fetched_within_a_limit(
+def test_a_file_of_unknown_length_is_downloaded_within_a_limit(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.headers = {"Content-Length": ""}
     assert fetch("bench", tmp_path).read_bytes() == CONTENT
     monkeypatch.setattr("hnas.pipeline.io.download._MOST_BYTES", 1_000_000)
-    with pytest.raises(HnasError, match="more than 1,000,000 bytes, and no file that is fetched has so many"):
+    with pytest.raises(HnasError, match="more than 1,000,000 bytes, the limit of a download"):
         fetch("bench", tmp_path / "other")
     server.headers = {}
     with pytest.raises(HnasError, match="would have 3,000,000 bytes"):
@@ -204,12 +204,12 @@ def test_a_file_without_an_announced_length_is_fetched_within_a_limit(
 @pytest.mark.parametrize(
     ("limit", "sentence"), [("_SLOW_SECONDS", r"only \d+ bytes came in 0\.2 sec"), ("_MOST_SECONDS", "took more than")]
 )
-def test_a_trickling_server_is_given_up_and_what_came_is_kept(
+def test_a_trickling_server_is_given_up_and_its_bytes_kept(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, sentence: str
 ) -> None:
     server.trickle = True
     monkeypatch.setattr(f"hnas.pipeline.io.download.{limit}", 0.2)
-    with pytest.raises(HnasError, match=f"{sentence}.*the same command goes on where it stopped"):
+    with pytest.raises(HnasError, match=f"{sentence}.*run the same command again to resume"):
         fetch("bench", tmp_path)
     kept = (tmp_path / "bench" / "bench.tfrecord.part").read_bytes()
     assert kept
@@ -217,8 +217,8 @@ def test_a_trickling_server_is_given_up_and_what_came_is_kept(
 
 
 @pytest.mark.usefixtures("source")
-def test_redirects_are_followed_to_an_end(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(HnasError, match="from one address to the next without end"):
+def test_redirects_are_followed_within_a_limit(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(HnasError, match="the server redirects without end"):
         fetch("bench", tmp_path, url=server.url("/loop"))
     for address in ("file:///etc/passwd", "ftp://127.0.0.1/x", "bench"):
         with pytest.raises(HnasError, match="neither http nor https"):
@@ -227,7 +227,7 @@ def test_redirects_are_followed_to_an_end(server: Server, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("source")
-def test_a_part_that_is_whole_already_is_taken(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "bench.tfrecord.part").write_bytes(CONTENT)
     assert fetch("bench", tmp_path).read_bytes() == CONTENT
@@ -235,9 +235,9 @@ def test_a_part_that_is_whole_already_is_taken(server: Server, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("source")
-def test_wrong_content_is_thrown_away_and_the_next_attempt_starts_afresh(server: Server, tmp_path: Path) -> None:
+def test_wrong_content_is_deleted_and_the_next_attempt_starts_afresh(server: Server, tmp_path: Path) -> None:
     server.files["/bench.tfrecord"] = b"<html>a login page</html>"
-    with pytest.raises(HnasError, match=r"has not the checksum sha256:.*thrown away"):
+    with pytest.raises(HnasError, match=r"does not have the checksum sha256:.*deleted"):
         fetch("bench", tmp_path)
     assert list((tmp_path / "bench").iterdir()) == []
     server.files["/bench.tfrecord"] = CONTENT
@@ -246,31 +246,31 @@ def test_wrong_content_is_thrown_away_and_the_next_attempt_starts_afresh(server:
 
 
 @pytest.mark.usefixtures("source")
-def test_a_damaged_file_is_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_file_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     path = fetch("bench", tmp_path)
     path.write_bytes(CONTENT[:-1])
     assert fetch("bench", tmp_path).read_bytes() == CONTENT
 
 
-def test_refusals_of_the_network_are_one_sentence(server: Server, source: Download, tmp_path: Path) -> None:
+def test_network_errors_give_one_sentence(server: Server, source: Download, tmp_path: Path) -> None:
     server.files.clear()
     with pytest.raises(HnasError, match="the server answered 404"):
         fetch("bench", tmp_path)
     with pytest.raises(HnasError, match="cannot be reached"):
         fetch("bench", tmp_path, url="http://127.0.0.1:1/bench.tfrecord")
-    with pytest.raises(UsageError, match=r"nothing to fetch called 'cifar'.*cifar10, cifar100, nasbench101"):
+    with pytest.raises(UsageError, match=r"unknown source 'cifar'.*cifar10, cifar100, nasbench101"):
         fetch("cifar", tmp_path)
 
 
 @pytest.mark.usefixtures("source")
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(HnasError, match="file/bench cannot be written"):
         fetch("bench", tmp_path / "file")
 
 
 def cifar_archive() -> bytes:
-    """A small CIFAR-10 as its authors pack it."""
+    """A small CIFAR-10 archive laid out as its authors do."""
     files = {}
     rng = np.random.default_rng(1)
     for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
@@ -286,7 +286,7 @@ def cifar_archive() -> bytes:
     return buffer.getvalue()
 
 
-def test_the_command_fetches_a_data_set_from_a_mirror_and_the_name_then_opens_it(
+def test_a_data_set_fetched_from_a_mirror_opens_by_name(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = cifar_archive()
@@ -305,7 +305,7 @@ def test_the_command_fetches_a_data_set_from_a_mirror_and_the_name_then_opens_it
     assert (dataset.name, len(dataset.train), dataset.size) == ("cifar10", 20, 32)
 
 
-def test_what_was_unpacked_half_way_is_unpacked_again(
+def test_a_half_unpacked_archive_is_unpacked_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = cifar_archive()
@@ -344,7 +344,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_archive_writes_nothing_at_all(
+def test_a_hostile_archive_writes_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     bad, sentence = HOSTILE[kind]
@@ -352,7 +352,7 @@ def test_a_hostile_archive_writes_nothing_at_all(
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         archive.addfile(member("fine"), io.BytesIO(b"fine"))
         if bad.size > 2**30:
-            archive.fileobj.write(bad.tobuf())  # a header that announces what does not follow
+            archive.fileobj.write(bad.tobuf())  # a header that announces missing content
         else:
             archive.addfile(bad, io.BytesIO(b"evil"))
     server.files["/evil.tar.gz"] = buffer.getvalue()
@@ -363,7 +363,7 @@ def test_a_hostile_archive_writes_nothing_at_all(
     assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["evil.tar.gz"]
 
 
-def test_what_has_no_address_is_explained_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_without_an_address_are_explained_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HnasError, match=r"nats-bench has no stable direct link.*`hnas import nats-bench PATH`"):
         fetch("nats-bench", tmp_path)
     with pytest.raises(HnasError, match=r"batch_1 27846dcaa50de8e21a7d1a35f30f0e91.*missing there: .*val_data"):
@@ -380,7 +380,7 @@ def test_what_has_no_address_is_explained_and_checked(tmp_path: Path, monkeypatc
     assert fetch("byhand", tmp_path) == place
 
 
-def test_published_checksums_have_the_form_of_checksums() -> None:
+def test_published_checksums_are_well_formed() -> None:
     for source in SOURCES.values():
         if isinstance(source, Download):
             algorithm, value = source.checksum.split(":")

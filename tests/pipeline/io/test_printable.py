@@ -1,4 +1,4 @@
-"""Text that comes from files reaches a terminal as text only."""
+"""Text from files reaches a terminal as plain text."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from hnas.pipeline.io.printable import printable
         ("\ud800", r"\ud800"),
     ],
 )
-def test_what_a_terminal_would_obey_is_escaped(text: str, shown: str) -> None:
+def test_terminal_control_sequences_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
     shown.encode()
 
 
-def test_line_feeds_stay_where_lines_are_wanted() -> None:
+def test_line_feeds_stay_with_lines() -> None:
     assert printable("a\nb\x1b", lines=True) == "a\nb\\x1b"
 
 
@@ -40,7 +40,7 @@ def test_every_control_character_is_escaped() -> None:
     assert printable("".join(map(chr, (*range(32), *range(127, 160))))).isprintable()
 
 
-def test_what_may_never_end_is_no_file(tmp_path: Path) -> None:
+def test_endless_files_are_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     (tmp_path / "file").write_text("x")
@@ -55,7 +55,7 @@ def test_what_may_never_end_is_no_file(tmp_path: Path) -> None:
         regular_file(tmp_path / name)
 
 
-def test_a_pipe_of_the_shell_passes_where_it_may() -> None:
+def test_a_shell_pipe_passes_where_allowed() -> None:
     reading, writing = os.pipe()
     try:
         regular_file(Path(f"/dev/fd/{reading}"), shell_pipe=True)

@@ -1,4 +1,4 @@
-"""Tables and lines at terminals of several widths, and where there is no terminal."""
+"""Tables and lines at terminals of several widths, and without a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = {
     "dry run": ("precompute", "nasbench201", "--dataset", "digits", "--sample", "2", "--channels", "4", "--cells", "1",
                 "--batch-size", "16", "--dry-run"),
 }  # fmt: skip
-# Whole on every terminal, to be copied from there: it breaks them itself.
+# Never cut, so that they can be copied; the terminal wraps them itself.
 WHOLE = re.compile(r"store |best: |      .*(accuracy|oracle|whole)|run \w+: ")
 
 
@@ -64,13 +64,13 @@ def on_terminal(store: Path, width: int, *arguments: str) -> list[str]:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_what_a_terminal_shows_fits_its_width(store: Path, name: str, width: int) -> None:
+def test_output_fits_the_width_of_the_terminal(store: Path, name: str, width: int) -> None:
     lines = on_terminal(store, width, *COMMANDS[name])
     assert lines
     assert [line for line in lines if len(line) > width and not WHOLE.match(line)] == []
 
 
-def test_what_is_left_out_is_named(store: Path) -> None:
+def test_omitted_columns_are_named(store: Path) -> None:
     assert any(re.match(r"… \d+ more columns, `hnas info --json`", line) for line in on_terminal(store, 40, "info"))
     assert any(re.match(r"… \d+ more columns, `--format", line) for line in on_terminal(store, 60, "correlate"))
     lines = on_terminal(store, 80, "sql", "FROM pool")
@@ -81,7 +81,7 @@ def test_what_is_left_out_is_named(store: Path) -> None:
     assert re.search(r"`hnas search --resume \w+ --json` shows the queries whole", lines[-1])
 
 
-def test_without_a_terminal_all_is_whole(store: Path) -> None:
+def test_nothing_is_cut_without_a_terminal(store: Path) -> None:
     for name in ("info", "correlate", "sql", "search"):
         done = hnas(*COMMANDS[name], "--store", store)
         assert "…" not in done.out
@@ -89,7 +89,7 @@ def test_without_a_terminal_all_is_whole(store: Path) -> None:
     assert "seconds" in hnas("info", "--store", store).out
 
 
-def test_widths_shrink_from_the_widest_and_columns_go_from_the_right() -> None:
+def test_the_widest_columns_shrink_first_and_the_last_are_omitted() -> None:
     assert fitted([10, 30, 20], [10, 12, 12], 60) == [10, 26, 20]
     assert fitted([10, 30, 20], [10, 12, 12], 40) == [10, 13, 13]
     assert fitted([10, 30, 20], [10, 12, 12], 30) == [10, 18]
@@ -103,7 +103,7 @@ def test_wide_characters_count_twice() -> None:
     assert cut("数据集", 5) == "数据…"
 
 
-def test_descriptions_break_at_spaces_only() -> None:
+def test_descriptions_wrap_at_spaces_only() -> None:
     assert described([["key", "one two three four five"]], 34) == (
         "key           one two three four\n              five"
     )

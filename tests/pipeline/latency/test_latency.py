@@ -1,4 +1,4 @@
-"""Latencies of a pool's networks: measured once a class, resumable, and a column as every other."""
+"""Latencies of a pool's networks: measured once per class, resumable, and a column like any other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def made(pristine: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
-    """A store with the latencies of its architectures, and what measuring them said."""
+    """A store with the latencies of its architectures, and the output of measuring them."""
     place = copied(pristine, tmp_path_factory.mktemp("measured"))
     return place, measure(place)
 
@@ -59,7 +59,7 @@ def measure(store: Store, *options: object, repeats: int = 2) -> Outcome:
 
 
 def column(store: Store) -> dict[str, tuple[str, float]]:
-    """By architecture, its canonical form and its latency."""
+    """Canonical form and latency by architecture."""
     rows = connect(store).execute("SELECT arch, canonical, ms FROM pool WHERE ms IS NOT NULL").fetchall()
     return {arch: (canonical, ms) for arch, canonical, ms in rows}
 
@@ -68,19 +68,19 @@ def pool_of(store: Store, *, seed: int = 0, sample: int | None = None) -> Latenc
     return latency_pool(connect(store), latency_settings(device="cpu"), space="nasbench201", seed=seed, sample=sample)
 
 
-def test_each_class_is_measured_once_and_all_its_members_have_its_value(made: tuple[Store, Outcome]) -> None:
+def test_each_class_is_measured_once_for_all_its_members(made: tuple[Store, Outcome]) -> None:
     store, done = made
     assert done.status == 0, done.err
     found = column(store)
     assert len(found) == 60
     classes = {canonical for canonical, _ in found.values()}
     assert len(classes) == len(set(found.values())) < 60
-    assert f"60 architectures of nasbench201 on digits, {len(classes)} networks that differ" in done.out
+    assert f"60 architectures of nasbench201 on digits, {len(classes)} distinct networks" in done.out
     assert "drift" in done.out
     assert all(ms > 0 for _, ms in found.values())
 
 
-def test_the_column_serves_where_others_do(measured: Store) -> None:
+def test_the_column_works_like_any_other(measured: Store) -> None:
     median = sorted(ms for _, ms in column(measured).values())[30]
     for arguments in (
         ("search", "nasbench201", "--where", f"ms < {median}", "--queries", 2, "-q"),
@@ -94,7 +94,7 @@ def test_the_column_serves_where_others_do(measured: Store) -> None:
     assert "latency_ms_" in done.out
 
 
-def test_the_same_again_measures_nothing_and_a_larger_pool_what_it_lacks(store: Store) -> None:
+def test_a_repeat_measures_only_what_is_missing(store: Store) -> None:
     assert measure(store, "--sample", 10).status == 0
     first = column(store)
     assert len(first) == 10
@@ -108,9 +108,7 @@ def test_the_same_again_measures_nothing_and_a_larger_pool_what_it_lacks(store: 
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_measurement_goes_on_with_what_it_had(
-    store: Store, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_measurement_resumes(store: Store, how: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [*map(str, SIZE), "--repeats", "300", "--store", store.location]
     with running(str(HNAS), "latency", "nasbench201", *options) as process:
         wait_until(lambda: bool(parts(store)), process)
@@ -119,7 +117,7 @@ def test_a_stopped_measurement_goes_on_with_what_it_had(
     assert process.returncode != 0
     if how is signal.SIGINT:
         assert err.rstrip().rpartition("\n")[2].startswith("hnas: interrupted: ")
-        assert err.rstrip().endswith("networks are measured and kept; the same command goes on")
+        assert err.rstrip().endswith("networks are measured and kept; run the same command again")
     kept = {
         canonical: ms
         for path in parts(store)
@@ -128,7 +126,7 @@ def test_a_stopped_measurement_goes_on_with_what_it_had(
     assert kept
     assert "ms" not in [name for name, *_ in connect(store).execute("DESCRIBE pool").fetchall()]
     monkeypatch.setattr(session, "milliseconds", lambda network, images, _: milliseconds(network, images, 1))
-    # A smaller pool in between neither measures what is there nor loses what it does not have.
+    # A smaller pool in between neither measures again nor loses the values of other networks.
     assert measure(store, "--sample", 3, repeats=300).status == 0
     done = measure(store, repeats=300)
     assert done.status == 0, done.err
@@ -142,14 +140,14 @@ def parts(store: Store) -> list[Path]:
     return [path for path in Path(store.root, "latency").glob("*/*.parquet") if path.exists()]
 
 
-def test_networks_come_in_an_order_that_the_seed_shuffles(store: Store) -> None:
+def test_the_seed_shuffles_the_order_of_networks(store: Store) -> None:
     orders = [list(pool_of(store, seed=seed).order) for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2]) != orders[0]
     assert set(pool_of(store, sample=5).archs) < set(pool_of(store, sample=9).archs)
 
 
-def test_the_references_are_the_smallest_the_middle_and_the_largest(store: Store) -> None:
+def test_the_references_are_the_smallest_middle_and_largest(store: Store) -> None:
     pool = pool_of(store)
     params = [pool.space.describe(pool.order[canonical])["params"] for canonical in pool.references]
     every = [pool.space.describe(arch)["params"] for arch in pool.order.values()]
@@ -165,7 +163,7 @@ def test_a_dry_run_writes_nothing(store: Store) -> None:
     assert snapshot(Path(store.root)) == before
 
 
-def test_passes_are_counted_after_the_warm_up_and_without_gradients() -> None:
+def test_passes_are_timed_after_the_warm_up_without_gradients() -> None:
     seen = []
 
     class Recorder(nn.Module):
@@ -177,7 +175,7 @@ def test_passes_are_counted_after_the_warm_up_and_without_gradients() -> None:
     assert seen == [(False, True)] * (WARM_UP + 7)
 
 
-def test_default_names_tell_the_device_the_batch_and_the_sizes_given() -> None:
+def test_default_names_contain_device_batch_and_given_sizes() -> None:
     assert latency_settings(device="cpu").column == "latency_ms_cpu1_b1"
     other = latency_settings(device="cpu", threads=2, batch_size=32, channels=8, image_size=32)
     assert other.column == "latency_ms_cpu2_b32_c8_s32"
@@ -187,18 +185,18 @@ def test_default_names_tell_the_device_the_batch_and_the_sizes_given() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--repeats", 3), "has a column ms, and so has the source latency-"),
-        (("--name", "params"), "has a column params, and so has the view"),
-        (("--name", "Läuft"), "cannot be that of a column"),
-        (("--sample", 0), "--sample 0 cannot be"),
-        (("--batch-size", 0), "--batch-size 0 cannot be"),
+        (("--repeats", 3), "has a column ms, but so does the source latency-"),
+        (("--name", "params"), "has a column params, but so does the view"),
+        (("--name", "Läuft"), "must be a letter a to z"),
+        (("--sample", 0), "--sample must be at least 1, got 0"),
+        (("--batch-size", 0), "--batch-size must be between 1 and 4,096, got 0"),
         (("--threads", 0), "--threads 0 cannot be"),
         (("--channels", 0, "--name", "other"), "0 channels"),
         (("--where", "params < 0"), "has no architecture to measure"),
         (("--run", "ffffffffff"), "the store has no run"),
     ],
 )
-def test_bad_input_is_told_in_a_sentence_and_changes_nothing(
+def test_bad_input_gives_one_sentence_and_changes_nothing(
     measured: Store, options: tuple[object, ...], told: str
 ) -> None:
     before = column(measured)
@@ -208,7 +206,7 @@ def test_bad_input_is_told_in_a_sentence_and_changes_nothing(
     assert column(measured) == before
 
 
-def test_a_second_command_on_the_same_measurement_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_command_on_the_same_measurement_is_rejected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = []
     real = locked
 
@@ -227,7 +225,7 @@ def test_a_second_command_on_the_same_measurement_is_refused(store: Store, monke
     assert "another latency measures ms of nasbench201" in done.last
 
 
-def test_a_network_that_does_not_run_ends_in_a_sentence_and_keeps_the_others(
+def test_a_failing_network_gives_one_sentence_and_keeps_the_others(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -241,7 +239,7 @@ def test_a_network_that_does_not_run_ends_in_a_sentence_and_keeps_the_others(
     monkeypatch.setattr(session, "milliseconds", failing)
     done = measure(store)
     assert done.status == 1
-    assert "does not run on 8 x 8 pixels (Kernel size can't be greater" in done.last
+    assert "does not run at 8 x 8 pixels (Kernel size can't be greater" in done.last
     assert len(parts(store)) == 1
     monkeypatch.undo()
     assert measure(store).status == 0

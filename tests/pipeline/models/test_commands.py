@@ -1,4 +1,4 @@
-"""hnas predict and hnas export as commands."""
+"""The commands `hnas predict` and `hnas export`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.models import CLASSES, trained
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model at best, images at photos/0.png to 2.png and, damaged, at photos/broken.png."""
+    """A model in best, images photos/0.png to 2.png, and a damaged photos/broken.png."""
     folder = tmp_path_factory.mktemp("commands")
     made = trained("nasbench201")
     made.save(folder / "best")
@@ -49,9 +49,7 @@ def test_files_and_folders_are_labelled_in_three_formats(place: Path, monkeypatc
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_images_that_cannot_be_read_are_told_at_the_end(
-    form: str, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_images_are_reported_at_the_end(form: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     done = hnas("predict", "best", "gone.png", "photos", "--format", form)
     assert done.status == 1
@@ -63,7 +61,7 @@ def test_images_that_cannot_be_read_are_told_at_the_end(
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_where_nothing_can_be_read_there_is_no_table(form: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_table_is_printed_if_nothing_can_be_read(form: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     (place / "empty").mkdir(exist_ok=True)
     for images, said in ((["gone.png"], "gone.png cannot be read"), (["empty"], "empty holds no images")):
@@ -74,20 +72,20 @@ def test_where_nothing_can_be_read_there_is_no_table(form: str, place: Path, mon
     assert (both.status, both.out, both.last) == (1, "", "hnas: none of the 2 images could be read")
 
 
-def test_more_classes_than_there_are_is_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_top_shows_all_classes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     (row,) = json.loads(hnas("predict", "best", "photos/0.png", "--top", 99, "--format", "json").out)
     assert len(row) == 1 + 2 * len(CLASSES)
 
 
-def test_a_folder_that_is_no_model_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_not_a_model_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     for command in (("predict", "photos", "photos/0.png"), ("export", "photos"), ("export", "gone")):
         done = hnas(*command)
         assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
 
 
-def test_export_says_where_the_program_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_prints_the_path_of_the_program(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     done = hnas("export", "best", "--output", "winner.pt2")
     assert (done.status, done.out, done.err) == (0, "written: winner.pt2\n", "")

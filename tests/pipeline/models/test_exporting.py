@@ -1,4 +1,4 @@
-"""Exported programs give the module's logits where hnas is not."""
+"""Exported programs give the module's logits without hnas."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_onnxruntime_gives_the_logits_of_the_module(space: str, evaluation: bool
         np.testing.assert_allclose(logits, model(images).detach().numpy(), rtol=0, atol=1e-5)
 
 
-def test_onnx_without_its_packages_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_without_its_packages_says_how_to_install_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained("nasbench201").save(tmp_path / "model")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(HnasError, match=r"pip install 'hnas\[onnx\]'"):
@@ -85,11 +85,11 @@ def test_onnx_without_its_packages_says_how_to_get_them(tmp_path: Path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_an_output_that_contradicts_the_format_or_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_contradictory_and_impossible_outputs_are_rejected(tmp_path: Path) -> None:
     trained("nasbench201").save(tmp_path / "model")
     for form, output in (("onnx", tmp_path / "x.pt2"), ("pt2", tmp_path), ("pt2", tmp_path / "gone/x")):
         with pytest.raises(UsageError, match=r"--output|cannot be a file"):
             export(tmp_path / "model", form, output)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="is a part of the model"):
+    with pytest.raises(UsageError, match="is part of the model"):
         export(tmp_path / "model", "pt2", tmp_path / "model/weights.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,4 +1,4 @@
-"""A model's folder: what comes back from it, and what is told of one that is none."""
+"""Model folders: saved networks load unchanged, and invalid folders are reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("space", "evaluation"), KINDS)
-def test_a_saved_network_comes_back_to_the_bit(space: str, evaluation: bool, tmp_path: Path) -> None:
+def test_a_saved_network_loads_bit_identical(space: str, evaluation: bool, tmp_path: Path) -> None:
     made = trained(space, evaluation=evaluation)
     info = made.save(tmp_path / "model")
     model = hnas.load(tmp_path / "model")
@@ -60,7 +60,7 @@ def test_a_saved_network_comes_back_to_the_bit(space: str, evaluation: bool, tmp
     assert 100 * (found == made.labels).float().mean().item() == pytest.approx(right, abs=0.5)
 
 
-def test_the_record_says_where_the_weights_come_from(saved: Path) -> None:
+def test_the_record_has_the_provenance_of_the_weights(saved: Path) -> None:
     info = hnas.load(saved).info
     assert (info.space, info.arch) == ("nasbench201", ARCHS["nasbench201"])
     assert info.recipe["epochs"] == 5
@@ -69,7 +69,7 @@ def test_the_record_says_where_the_weights_come_from(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["model.json", "weights.safetensors"]
 
 
-def test_an_architecture_by_hash_is_loaded_without_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_architecture_saved_by_hash_loads_without_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trained("nasbench101")
     info = made.save(tmp_path / "model")
     assert len(info.arch) == 32
@@ -77,20 +77,20 @@ def test_an_architecture_by_hash_is_loaded_without_the_table(tmp_path: Path, mon
     assert hnas.load(tmp_path / "model").info.arch == info.arch
 
 
-def test_weights_of_another_network_are_not_saved(tmp_path: Path) -> None:
+def test_saving_the_weights_of_another_network_is_rejected(tmp_path: Path) -> None:
     for change in ({"channels": 8}, {"classes": CLASSES[:3]}, {"arch": ARCHS["nasbench201"].replace("1x1", "3x3")}):
         with pytest.raises(UsageError, match=r"is not .* with \d+ channels"):
             trained("nasbench201").save(tmp_path / "model", **change)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_with_the_shapes_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_a_network_with_the_same_shapes_is_not_mistaken_for_it(tmp_path: Path) -> None:
     arch = ARCHS["nasbench201"].replace("avg_pool_3x3~0", "skip_connect~0")
     with pytest.raises(UsageError, match="the network to save is not"):
         trained("nasbench201").save(tmp_path / "model", arch=arch)
 
 
-def test_a_model_takes_the_place_of_a_model_and_of_nothing_else(copy: Path, tmp_path: Path) -> None:
+def test_a_model_replaces_only_another_model(copy: Path, tmp_path: Path) -> None:
     made = trained("nasbench201")
     made.save(copy, provenance={"seed": 7})
     assert hnas.load(copy).info.provenance["seed"] == 7
@@ -100,20 +100,20 @@ def test_a_model_takes_the_place_of_a_model_and_of_nothing_else(copy: Path, tmp_
     (tmp_path / "file").write_text("")
     for place in ("photos", "file", "gone/model"):
         for refused in (check_model_folder, made.save):
-            with pytest.raises(UsageError, match=r"name a folder|create its parent"):
+            with pytest.raises(UsageError, match=r"name a new folder|create its parent"):
                 refused(tmp_path / place)
     assert (tmp_path / "photos/cat.png").exists()
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/model.json").write_text('{"format": "layers-model"}')
     (copy / "notes.txt").write_text("mine")
-    for place, words in ((tmp_path / "foreign", "no record of hnas"), (copy, "notes.txt is no part of a model")):
+    for place, words in ((tmp_path / "foreign", "not a record of hnas"), (copy, "notes.txt is not part of a model")):
         for refused in (check_model_folder, made.save):
             with pytest.raises(UsageError, match=words):
                 refused(place)
     assert (copy / "notes.txt").read_text() == "mine"
     (copy / "notes.txt").unlink()
     (copy / "weights.safetensors").unlink()
-    made.save(copy, provenance={"seed": 8})  # in place of a damaged one
+    made.save(copy, provenance={"seed": 8})  # replaces a damaged one
     assert hnas.load(copy).info.provenance["seed"] == 8
 
 
@@ -126,7 +126,7 @@ def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
 
 
 def rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    """A record that somebody changed, with the checksum that belongs to it."""
+    """A changed record with a matching checksum."""
 
     def rewrite(folder: Path) -> None:
         record = json.loads((folder / "model.json").read_text())
@@ -142,7 +142,7 @@ def replaced(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 def weights(content: bytes) -> Callable[[Path], object]:
-    """Other weights, with a record that belongs to them."""
+    """Other weights with a matching record."""
     told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     return lambda folder: (
         replaced("weights.safetensors", content)(folder), rewritten(lambda record: record.update(weights=told))(folder)
@@ -151,11 +151,11 @@ def weights(content: bytes) -> Callable[[Path], object]:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "there is no model folder"),
-    "no record": (lambda folder: (folder / "model.json").unlink(), "no model of hnas"),
+    "no record": (lambda folder: (folder / "model.json").unlink(), "not an hnas model"),
     "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), "it is missing"),
-    "no JSON": (replaced("model.json", b"\x80\x04."), "it is no JSON"),
-    "nested JSON": (replaced("model.json", b"[" * 100_000), "it is no JSON"),
-    "another JSON": (replaced("model.json", b"{}"), "no record of hnas"),
+    "no JSON": (replaced("model.json", b"\x80\x04."), "it is not JSON"),
+    "nested JSON": (replaced("model.json", b"[" * 100_000), "it is not JSON"),
+    "another JSON": (replaced("model.json", b"{}"), "not a record of hnas"),
     "a pickle": (replaced("weights.safetensors", b"\x80\x04cos\nsystem\n."), "does not match its digest"),
     "newer": (rewritten(lambda record: record.update(version=2)), "newer hnas"),
     "one number": (
@@ -183,7 +183,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_or_foreign_folder_is_told_in_one_sentence(name: str, copy: Path) -> None:
+def test_a_damaged_or_foreign_folder_gives_one_sentence(name: str, copy: Path) -> None:
     damage, said = DAMAGES[name]
     damage(copy)
     with pytest.raises(HnasError, match=said) as error:
@@ -208,7 +208,7 @@ _MEMBERS = (
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(_MEMBERS), value=_ANYTHING)
-def test_a_record_with_any_value_in_it_loads_or_is_told(name: str, value: Any, saved: Path, tmp_path: Path) -> None:
+def test_a_record_with_any_values_loads_or_is_reported(name: str, value: Any, saved: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "any", dirs_exist_ok=True))
     rewritten(lambda record: record.update({name: value}))(folder)
     try:
@@ -223,7 +223,7 @@ def test_a_record_with_any_value_in_it_loads_or_is_told(name: str, value: Any, s
     bit=st.integers(0, 7),
     name=st.sampled_from(["weights.safetensors", "model.json"]),
 )
-def test_no_flipped_bit_goes_unnoticed(place: float, bit: int, name: str, saved: Path, tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(place: float, bit: int, name: str, saved: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "flipped", dirs_exist_ok=True))
     content = bytearray((folder / name).read_bytes())
     content[int(place * len(content))] ^= 1 << bit
@@ -233,11 +233,11 @@ def test_no_flipped_bit_goes_unnoticed(place: float, bit: int, name: str, saved:
     except HnasError as error:
         single_line(error)
     else:
-        assert same  # a blank between members became another
+        assert same  # one blank between members became another
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_a_full_disk_leaves_what_was_there(
+def test_a_full_disk_leaves_the_old_model(
     old: bool, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not old:
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_what_was_there(
     assert not old or hnas.load(copy).info.provenance["seed"] == 0
 
 
-def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path: Path) -> None:
+def test_the_next_save_removes_a_killed_ones_leftovers(tmp_path: Path) -> None:
     program = (
         "import os, signal\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""`hnas rm` and `hnas info` of models: in the store, or in a folder anywhere."""
+"""`hnas rm` and `hnas info` for models in the store or in any folder."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def store(saved: Path, tmp_path: Path) -> Store:
     return made
 
 
-def test_a_model_s_folder_is_listed_asked_for_and_removed_alone(folder: Path, tmp_path: Path):
+def test_rm_lists_confirms_and_removes_only_the_model_folder(folder: Path, tmp_path: Path):
     beside = ("--store", tmp_path / "none")
     listed = hnas("rm", folder, "--dry-run", *beside)
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert f"{folder}: 2 files, {size:,} bytes\nnothing was removed" in listed.out
     assert "asks before it removes" in hnas("rm", folder, *beside).err
     (folder / "notes.txt").write_text("mine")
-    assert "notes.txt is no part of a model" in hnas("rm", folder, "--yes", *beside).err
+    assert "notes.txt is not part of a model" in hnas("rm", folder, "--yes", *beside).err
     (folder / "notes.txt").unlink()
     (tmp_path / "link").symlink_to(folder)
     assert json.loads(hnas("info", tmp_path / "link", "--json").out)["bytes"] == size
@@ -55,7 +55,7 @@ def test_a_model_s_folder_is_listed_asked_for_and_removed_alone(folder: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "photos"]
 
 
-def test_a_model_in_the_store_is_one_of_its_things(store: Store):
+def test_a_model_in_the_store_can_be_removed_by_name(store: Store):
     listed = json.loads(hnas("info", "--json", "--store", store.root).out)["sizes"]
     assert [(row["kind"], row["name"], row["files"], row["complete"]) for row in listed] == [
         ("model", "mine", 2, "yes")
@@ -68,16 +68,16 @@ def test_a_model_in_the_store_is_one_of_its_things(store: Store):
     assert store.names("models") == []
 
 
-def test_a_model_that_is_being_written_stays(folder: Path, store: Store):
+def test_a_model_being_written_is_not_removed(folder: Path, store: Store):
     places = {str(folder): folder, "mine": Path(store.root, "models/mine")}
     for name, place in places.items():
         held = find_removable(store, name)
-        handle, part = aside._create(place)  # another process, which writes it
+        handle, part = aside._create(place)  # another process, writing it
         with pytest.raises(HnasError, match="is being written"):
             remove_held(store, held)
         part.rmdir()
         aside.os.close(handle)
-        search = aside.Hold(place)  # one that is going to write it
+        search = aside.Hold(place)  # a process about to write it
         with pytest.raises(HnasError, match="is being written"):
             remove_held(store, held)
         search.close()
@@ -87,7 +87,7 @@ def test_a_model_that_is_being_written_stays(folder: Path, store: Store):
         find_removable(store, "mine")
 
 
-def test_info_tells_what_a_model_is(folder: Path):
+def test_info_describes_a_model(folder: Path):
     shown = hnas("info", folder)
     assert "complete      yes" in shown.out
     assert "10: digit 0, digit 1" in shown.out

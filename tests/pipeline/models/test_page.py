@@ -1,4 +1,4 @@
-"""docs/models.md, run as a reader would."""
+"""docs/models.md, run as a reader would run it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def masked(text: str) -> str:
     return re.sub(r" +", " ", re.sub(r"\d[\d.]*", "#", text))
 
 
-def test_the_page_on_models_says_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_on_models_shows_true_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     saving, loading, program = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     namespace: dict[str, object] = {}
@@ -40,7 +40,7 @@ def test_the_page_on_models_says_what_happens(tmp_path: Path, monkeypatch: pytes
     assert all((tmp_path / name).exists() for name in ("best", "best.pt2", "cell.svg"))
 
 
-def test_the_searches_that_take_hours_are_commands_that_the_parser_takes() -> None:
+def test_the_long_searches_on_the_page_are_valid_commands() -> None:
     lines = "".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)).splitlines()
     assert len(lines) == 3
     for line in lines:

@@ -1,4 +1,4 @@
-"""Labels for images in every form, and images that cannot be read."""
+"""Labels for images in every form, and unreadable images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five digits as files: c.png in the folder, others below."""
+    """Five digits as files: c.png in the folder, the others in subfolders."""
     folder = tmp_path_factory.mktemp("photos")
     for name, image in zip(("a/1.png", "a/2.png", "b/1.bmp", "c.png", "b/.hidden.png"), pictures(), strict=False):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -37,7 +37,7 @@ def pictures(n: int = 5) -> list[Image.Image]:
     return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in trained("nasbench201").images[:n]]
 
 
-def test_every_form_of_an_image_has_the_same_label(model: Model, photos: Path) -> None:
+def test_every_form_of_an_image_gets_the_same_label(model: Model, photos: Path) -> None:
     tensor = trained("nasbench201").images[:4]
     arrays = tensor.permute(0, 2, 3, 1).numpy()
     expected = torch.softmax(model(tensor).double(), 1)
@@ -60,7 +60,7 @@ def test_probabilities_sum_to_one_and_the_best_come_first(model: Model) -> None:
     assert [p for _, p in found.top(99)] == sorted(found.probabilities, reverse=True)
 
 
-def test_a_folder_s_images_are_labelled_in_the_order_of_their_names(model: Model, photos: Path) -> None:
+def test_images_of_a_folder_are_labelled_in_name_order(model: Model, photos: Path) -> None:
     found = model.predict(photos)
     assert [str(Path(one.image or "").relative_to(photos)) for one in found] == [
         "c.png",
@@ -76,7 +76,7 @@ def test_images_of_another_size_are_resized_as_for_training(model: Model) -> Non
     assert model.predict(wide) == expected
 
 
-def test_training_mode_changes_no_label_and_stays(model: Model) -> None:
+def test_training_mode_is_kept_and_changes_no_label(model: Model) -> None:
     before = model.predict(trained("nasbench201").images[:8])
     model.train()
     try:
@@ -87,7 +87,7 @@ def test_training_mode_changes_no_label_and_stays(model: Model) -> None:
         model.eval()
 
 
-def test_many_images_are_labelled_like_each_alone(model: Model) -> None:
+def test_batching_changes_no_label(model: Model) -> None:
     images = trained("nasbench201").images[:130]
     together = [one.probabilities for one in model.predict(images)]
     alone = [model.predict(image)[0].probabilities for image in images]
@@ -102,20 +102,20 @@ def test_many_images_are_labelled_like_each_alone(model: Model) -> None:
         (np.zeros((0, 8, 3), np.uint8), "an array of images"),
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"\(3, height, width\)"),
         (torch.zeros(3, 8, 8), "must be uint8"),
-        (7, "int is no image"),
-        (b"png", "bytes is no image"),
-        ([None], "NoneType is no image"),
+        (7, "int is not an image"),
+        (b"png", "bytes is not an image"),
+        ([None], "NoneType is not an image"),
         (Image.new("F", (8, 8)), "colour space F"),
         ("gone.png", "gone.png cannot be read"),
         ("a\0b.png", "cannot be read"),
     ],
 )
-def test_what_is_no_image_is_told(given: object, said: str, model: Model) -> None:
+def test_inputs_that_are_not_images_are_reported(given: object, said: str, model: Model) -> None:
     with pytest.raises((HnasError, UsageError), match=said) as error:
         model.predict(given)
     assert "\n" not in str(error.value)
 
 
-def test_an_empty_folder_is_told(model: Model, tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(model: Model, tmp_path: Path) -> None:
     with pytest.raises(HnasError, match="holds no images"):
         model.predict(tmp_path)

@@ -1,4 +1,4 @@
-"""hnas show: what is printed of an architecture, and what is drawn."""
+"""`hnas show`: the printed description of an architecture and its drawing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def graphs(draw: st.DrawFn) -> CellGraph:
 
 @settings(max_examples=200, deadline=None)
 @given(graph=graphs())
-def test_no_two_texts_of_a_drawing_meet_and_edges_lead_to_the_right(graph: CellGraph) -> None:
+def test_texts_do_not_overlap_and_edges_point_right(graph: CellGraph) -> None:
     found = layout(graph)
     drawn = [edge for edge in graph.edges if edge[2] != "none"]
     assert [(route.source, route.target, route.operation) for route in found.routes] == drawn
@@ -86,7 +86,7 @@ def test_the_cells_of_every_space_are_drawn(space: str, suffix: str, tmp_path: P
 
 
 class Plain:
-    """A space without a drawing."""
+    """A space that cannot draw its cells."""
 
     name, size, channels, cells = "plain", 1, 4, 2
 
@@ -118,8 +118,8 @@ class Residual(nn.Module):
         return x + self.conv(torch.relu(x))
 
 
-def test_a_space_without_a_drawing_has_its_network_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(search_spaces._made, "plain", Plain())
+def test_the_network_is_drawn_if_the_space_draws_no_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(search_spaces._spaces, "plain", Plain())
     found = describe("plain", "plain")
     assert not found.cells
     (graph,) = found.graphs.values()
@@ -132,7 +132,7 @@ def test_a_space_without_a_drawing_has_its_network_drawn(tmp_path: Path, monkeyp
     assert (tmp_path / "network.svg").stat().st_size > 5000
 
 
-def test_a_network_that_cannot_be_traced_is_told() -> None:
+def test_a_network_that_cannot_be_traced_is_reported() -> None:
     class Wild(nn.Module):
         def forward(self, x: Any) -> Any:
             return x if float(x.sum()) > 0 else -x
@@ -142,7 +142,7 @@ def test_a_network_that_cannot_be_traced_is_told() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path: Path) -> None:
+def test_a_name_with_dollars_is_drawn_literally(tmp_path: Path) -> None:
     graph = CellGraph(("a$b$", "$_{x$", "c_{k}"), ((0, 1, r"$\op$"), (1, 2, "")))
     plot_graphs({"$x$": graph}, tmp_path / "x.svg")
     assert (tmp_path / "x.svg").exists()
@@ -152,12 +152,12 @@ def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("nothing",), "no installed space"),
-        (("DARTS_V2", "--plot", "cells.jpg"), "no suffix"),
+        (("DARTS_V2", "--plot", "cells.jpg"), "must end in .png"),
         (("DARTS_V2", "--space", "dart"), "did you mean 'darts'"),
         (("DARTS_V2", "--plot", "gone/cells.svg"), "does not exist"),
     ],
 )
-def test_what_cannot_be_shown_is_told(arguments: tuple[str, ...], said: str) -> None:
+def test_unknown_architectures_are_reported(arguments: tuple[str, ...], said: str) -> None:
     done = hnas("show", *arguments)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
     assert said in done.err

@@ -1,4 +1,4 @@
-"""Architectures as other programs print and keep them, one by one and in the lists of `--architectures`."""
+"""Architectures as other programs print and store them, singly and in lists for `--architectures`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_genotype_is_read_as_programs_print_it(text: str) -> None:
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_what_is_no_printed_genotype_is_refused_and_not_run(text: str) -> None:
+def test_other_text_than_a_genotype_is_rejected_and_not_run(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         DARTS.canonical(text)
     assert "\n" not in str(caught.value)
@@ -123,7 +123,7 @@ def test_a_cell_of_nasbench201_is_read_as_programs_print_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [str(NODES[:2]), str([*NODES, []]), str([NODES[1], NODES[0], NODES[2]]), f"'{ARCH}"])
-def test_other_nestings_are_no_cell_of_nasbench201(text: str) -> None:
+def test_other_nestings_are_not_nasbench201_cells(text: str) -> None:
     with pytest.raises(UsageError):
         NB201.canonical(text)
 
@@ -149,7 +149,7 @@ HASH = module_hash(MATRIX, OPERATIONS)
     ],
     ids=lambda matrix: type(matrix).__name__,
 )
-def test_the_hash_of_a_matrix_does_not_depend_on_what_holds_it(matrix: Any) -> None:
+def test_the_hash_of_a_matrix_does_not_depend_on_its_type(matrix: Any) -> None:
     matrix = np.matrix(MATRIX) if isinstance(matrix, str) else matrix
     assert module_hash(matrix, OPERATIONS) == HASH
     assert module_hash(matrix, np.array(OPERATIONS)) == HASH
@@ -158,7 +158,7 @@ def test_the_hash_of_a_matrix_does_not_depend_on_what_holds_it(matrix: Any) -> N
 @pytest.mark.parametrize(
     ("matrix", "operations"), [(3, OPERATIONS), (MATRIX, None), (None, None), ([1, 2], OPERATIONS), (np.array(1), [])]
 )
-def test_what_is_no_matrix_is_refused(matrix: Any, operations: Any) -> None:
+def test_invalid_matrices_are_rejected(matrix: Any, operations: Any) -> None:
     with pytest.raises(UsageError, match="adjacency matrix"):
         module_hash(matrix, operations)
 
@@ -198,7 +198,7 @@ def test_a_cell_of_nasbench101_is_read_as_programs_print_it(text: str) -> None:
         "[[0 1]" * 300,
     ],
 )
-def test_other_matrices_and_operations_are_no_cell_of_nasbench101(text: str) -> None:
+def test_other_matrices_and_operations_are_not_nasbench101_cells(text: str) -> None:
     with pytest.raises(UsageError):
         NB101.canonical(text)
 
@@ -223,7 +223,7 @@ def listed(tmp_path: Path, content: bytes | str, name: str = "list.txt") -> Path
 )  # fmt: skip
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("header", [False, True])
-def test_a_list_is_read_in_any_encoding_that_says_so(
+def test_a_list_is_read_in_any_encoding_with_a_byte_order_mark(
     tmp_path: Path, mark: bytes, encoding: str, end: str, header: bool
 ) -> None:
     lines = ["arch", f'"{ARCH}"', OTHER] if header else ["# mine", ARCH, "", OTHER]
@@ -231,8 +231,10 @@ def test_a_list_is_read_in_any_encoding_that_says_so(
 
 
 @pytest.mark.parametrize("content", [ARCH.encode("utf-16-le"), b"\xff\xfe\x00", b"\xe9", codecs.BOM_UTF16_BE + b"a"])
-def test_a_list_in_an_encoding_that_is_not_told_is_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(UsageError, match=r"list\.txt cannot be read: it is not UTF-8 text; give one a line"):
+def test_a_list_in_an_unknown_encoding_is_rejected(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(
+        UsageError, match=r"list\.txt cannot be read: it is not UTF-8 text; give one architecture per line"
+    ):
         read_list(NB201, listed(tmp_path, content))
 
 
@@ -245,7 +247,7 @@ def test_a_list_in_an_encoding_that_is_not_told_is_refused(tmp_path: Path, conte
         f'"arch"\n"{ARCH}"\n"{OTHER}"\n',
     ],
 )
-def test_remarks_quotes_and_further_columns_do_not_matter(tmp_path: Path, content: str) -> None:
+def test_comments_quotes_and_extra_columns_are_ignored(tmp_path: Path, content: str) -> None:
     assert read_list(NB201, listed(tmp_path, content)) == [ARCH, OTHER]
 
 
@@ -274,7 +276,7 @@ def test_a_module_and_a_log_are_searched_for_genotypes(tmp_path: Path) -> None:
         read_list(DARTS, listed(tmp_path, PRINTED.replace(str(NORMAL), "gene"), "g.py"))
 
 
-def test_an_architecture_may_take_several_lines_and_a_fault_is_at_its_first(tmp_path: Path) -> None:
+def test_multi_line_architectures_report_errors_at_their_first_line(tmp_path: Path) -> None:
     several = f"{PRINTED.replace('), ', '),' + chr(10))}\n\n# next\n{PRINTED}\n"
     assert read_list(DARTS, listed(tmp_path, several)) == [PRINTED]
     following = len(several.splitlines()) + 1
@@ -283,7 +285,7 @@ def test_an_architecture_may_take_several_lines_and_a_fault_is_at_its_first(tmp_
     assert read_list(NB101, listed(tmp_path, f"{np.array(MATRIX)} {OPERATIONS}\n{HASH}\n'{HASH}',\n")) == [HASH]
 
 
-def test_a_list_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_list_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, kind in ((tmp_path / "pipe", "a named pipe"), (Path("/dev/zero"), "a device")):
         with pytest.raises(UsageError, match=f"is {kind}, which may never end; give a text file with one"):
@@ -293,7 +295,7 @@ def test_a_list_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         read_list(NB201, listed(tmp_path, f"{ARCH}\n" * 20))
 
 
-def test_a_list_may_come_from_a_command_of_the_shell() -> None:
+def test_a_list_can_come_from_a_shell_pipe() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as file:
         file.write(f"{ARCH}\n")
@@ -303,7 +305,7 @@ def test_a_list_may_come_from_a_command_of_the_shell() -> None:
         os.close(reading)
 
 
-def test_control_characters_of_a_list_do_not_reach_a_terminal(tmp_path: Path) -> None:
+def test_control_characters_in_a_list_do_not_reach_a_terminal(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_list(NB201, listed(tmp_path, "\x1b]0;title\x07\n", "a\x1b[2J.txt"))
     assert str(caught.value).isprintable()

@@ -1,4 +1,4 @@
-"""How large chunks are: given, or learnt from the ones before; never more than a minute, smaller toward the end."""
+"""Chunk sizes: fixed, or learnt from earlier chunks; at most a minute, smaller toward the end."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hnas.pipeline.precompute.chunking import CHUNK_SECONDS, Budget, ChunkSizes
 
 
 def played(seconds: list[float], workers: int, *, block: int = 8) -> list[tuple[int, list[int], float, float]]:
-    """What `workers` do whose networks take these seconds, which are their costs, the most expensive first.
+    """Simulate `workers` on networks that take these seconds, which are also their costs, the most expensive first.
 
-    For each chunk the worker, the networks, and when it began and ended.
+    Returns for each chunk the worker, the networks, and its start and end.
     """
     order = sorted(range(len(seconds)), key=lambda k: -seconds[k])
     sizes = ChunkSizes(None, block)
@@ -37,14 +37,14 @@ def played(seconds: list[float], workers: int, *, block: int = 8) -> list[tuple[
     return chunks
 
 
-def test_a_given_size_is_kept_whatever_is_measured():
+def test_a_fixed_size_ignores_measurements():
     sizes = ChunkSizes(5, 5)
     for seconds in (0.001, 1000.0):
         sizes.learn(5, 5.0, seconds)
         assert sizes.budget(100.0, 2) == Budget(5, math.inf)
 
 
-def test_a_measured_size_begins_with_one_network_and_grows_to_a_minute():
+def test_a_measured_size_grows_from_one_network_to_a_minute():
     sizes = ChunkSizes(None, 8)
     assert sizes.budget(1e9, 2).networks == 1
     largest = []
@@ -56,7 +56,7 @@ def test_a_measured_size_begins_with_one_network_and_grows_to_a_minute():
     assert largest == [1, 4, 16, 64, 120]
 
 
-def test_a_slower_machine_than_before_is_noticed():
+def test_a_slowdown_is_noticed():
     sizes = ChunkSizes(None, 1)
     for _ in range(10):
         sizes.learn(100, 100.0, 10.0)
@@ -77,7 +77,7 @@ def test_a_chunk_that_took_no_time_teaches_nothing():
     seconds=st.lists(st.floats(0.01, 20), min_size=1, max_size=400),
     workers=st.integers(1, 5),
 )
-def test_every_network_is_in_one_chunk_none_is_longer_than_a_minute_and_all_workers_end_together(seconds, workers):
+def test_chunks_cover_every_network_once_and_workers_end_together(seconds, workers):
     chunks = played(seconds, workers)
     done = [k for _, taken, _, _ in chunks for k in taken]
     assert sorted(done) == list(range(len(seconds)))
@@ -85,7 +85,7 @@ def test_every_network_is_in_one_chunk_none_is_longer_than_a_minute_and_all_work
     for _, taken, begun, ended in chunks:
         assert len(taken) == 1 or ended - begun <= CHUNK_SECONDS + 1e-6
     ends = [max((ended for at, _, _, ended in chunks if at == worker), default=0.0) for worker in range(workers)]
-    # Nobody waits longer than for one network, or for what is a quarter of a worker's share.
+    # No worker waits longer than for one network or a quarter of a worker's share.
     assert max(ends) - min(ends) <= max(*seconds, sum(seconds) / (4 * workers), 0.0) + 1e-6
 
 
@@ -98,7 +98,7 @@ def test_chunks_become_smaller_toward_the_end():
 
 
 @pytest.mark.parametrize(("seconds", "together"), [(0.001, 64), (0.01, 25), (0.1, 2), (1.0, 1), (60.0, 1)])
-def test_only_tiny_chunks_are_handed_out_together(seconds, together):
+def test_only_tiny_chunks_share_a_task(seconds, together):
     sizes = ChunkSizes(1, 1)
     assert sizes.together == 1
     sizes.learn(1, 1.0, seconds)
@@ -107,7 +107,7 @@ def test_only_tiny_chunks_are_handed_out_together(seconds, together):
 
 @pytest.mark.parametrize("learn", [lambda sizes: None, lambda sizes: sizes.learn(1, 1.0, 0.001),
                                    lambda sizes: sizes.learn(60, 60.0, 60.0)])  # fmt: skip
-def test_a_bounded_number_of_tasks_is_out_one_more_than_there_are_workers_at_least(learn: Callable[[ChunkSizes], None]):
+def test_tasks_in_flight_are_bounded_and_exceed_the_workers(learn: Callable[[ChunkSizes], None]):
     sizes = ChunkSizes(None, 1)
     learn(sizes)
     for workers in (1, 2, 100):

@@ -1,4 +1,4 @@
-"""Several commands on one run, without Dask: what one claims, no other does, and what one leaves, the others find."""
+"""Several commands on one run, without Dask: claims are exclusive, and abandoned work is found by the others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def budget(networks: int, *, block: int = 1) -> Budget:
 
 
 def carry_out(store: Store, plan: Plan, claims: Claims, networks: int = 3) -> list[str]:
-    """Have one chunk done as `precompute` does, and return its classes."""
+    """Compute one chunk as `precompute` does, and return its classes."""
     chunks = claims.claim(budget(networks))
     for chunk in chunks:
         assert worker.run_chunk(job_of(store, plan, token=claims.token), chunk).rows
@@ -64,7 +64,7 @@ def test_the_most_expensive_networks_are_claimed_first(store, small_plan):
         assert claims.claim(budget(4)) == []
 
 
-def test_a_cost_follows_the_multiply_adds_of_the_smallest_known_member(store, small_plan):
+def test_a_cost_uses_the_smallest_known_member_of_a_class(store, small_plan):
     plan = small_plan(store, sample=30)
     with claims_of(store, plan):
         costs = relative_costs(store, SPACE, plan)
@@ -75,7 +75,7 @@ def test_a_cost_follows_the_multiply_adds_of_the_smallest_known_member(store, sm
     assert np.mean(list(costs.values())) == pytest.approx(2, rel=0.1)
 
 
-def test_a_chunk_keeps_within_its_cost_and_takes_one_network_whatever_it_costs(store, small_plan):
+def test_a_chunk_respects_its_cost_but_holds_at_least_one_network(store, small_plan):
     plan = small_plan(store, sample=12)
     with claims_of(store, plan, costs=dict.fromkeys((canonical for canonical, _ in plan.todo), 2.0)) as claims:
         assert [len(chunk.members) for chunk in claims.claim(Budget(100, 7.0))] == [3]
@@ -87,7 +87,7 @@ def test_a_chunk_keeps_within_its_cost_and_takes_one_network_whatever_it_costs(s
 # --- several commands
 
 
-def test_two_commands_claim_disjoint_work_and_blocks_and_hear_of_what_the_other_stored(store, small_plan):
+def test_two_commands_claim_disjoint_work_and_see_each_others_results(store, small_plan):
     first_plan, second_plan = small_plan(store, sample=20, chunk_size=2), small_plan(store, sample=30)
     assert {c for c, _ in first_plan.todo} & {c for c, _ in second_plan.todo}, "nothing to share"
     with claims_of(store, first_plan) as first, claims_of(store, second_plan) as second:
@@ -119,7 +119,7 @@ def test_two_commands_claim_disjoint_work_and_blocks_and_hear_of_what_the_other_
     assert set(exact_table(store, first_plan.settings.id)) == taken | {c for c, _ in first_plan.todo}
 
 
-def test_what_a_command_gives_up_is_free_for_the_others_and_its_workers_store_nothing_more(store, small_plan):
+def test_released_work_is_free_and_its_workers_store_nothing_more(store, small_plan):
     plan = small_plan(store, sample=20)
     with claims_of(store, plan) as staying:
         leaving = Claims(Run(store, plan.settings.id), plan, {}, keep_gram=False)
@@ -164,7 +164,7 @@ with claims_of(store, plan) as claims:
 
 @pytest.fixture
 def killed(store: Store) -> Callable[[], tuple[subprocess.Popen[str], str]]:
-    """A command in another process that stored two chunks, told of one of them, and holds a third."""
+    """A command in another process that stored two chunks, logged one of them, and holds a third."""
 
     def start() -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
@@ -207,7 +207,7 @@ def test_the_work_of_a_killed_command_is_taken_over_row_for_row(store, small_pla
     assert token
 
 
-def test_a_line_that_a_killed_command_did_not_finish_is_no_claim(store, small_plan):
+def test_an_incomplete_line_of_a_killed_command_is_ignored(store, small_plan):
     plan = small_plan(store, sample=20)
     run = plan.settings.id
     with claims_of(store, plan) as claims, claims_of(store, plan) as other:
@@ -220,7 +220,7 @@ def test_a_line_that_a_killed_command_did_not_finish_is_no_claim(store, small_pl
         assert len(chunk.members) == len(plan.todo) - 3
 
 
-def test_a_damaged_log_is_told(store, small_plan):
+def test_a_damaged_log_is_reported(store, small_plan):
     plan = small_plan(store, sample=20)
     with claims_of(store, plan) as claims:
         log = Path(store.path("runs", plan.settings.id, "drivers", "feed.claims"))
@@ -237,16 +237,14 @@ def test_a_command_whose_claims_were_revoked_stops(store, small_plan):
         folder = Path(store.path("runs", plan.settings.id, "drivers"))
         (folder / f"{claims.token}.claims").rename(folder / f"{claims.token}.revoked")
         assert worker.run_chunk(job_of(store, plan, token=claims.token), chunk).rows == 0
-        with pytest.raises(HnasError, match=f"another precompute took run {plan.settings.id} in .* over"):
+        with pytest.raises(HnasError, match=f"another precompute has taken over run {plan.settings.id} in"):
             claims.claim(budget(3))
         claims.done([])
         assert not (folder / f"{claims.token}.claims").exists(), "it stands again"
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-def test_a_chunk_claimed_again_after_its_command_ended_is_known_by_the_rows_it_was_stored_in(
-    store, small_plan, monkeypatch, newest_first: bool
-):
+def test_a_reclaimed_chunk_is_recognised_by_its_stored_rows(store, small_plan, monkeypatch, newest_first: bool):
     plan = small_plan(store, sample=20)
     run = plan.settings.id
     with claims_of(store, plan, costs={}) as staying:
@@ -277,7 +275,7 @@ def test_on_an_object_store_a_later_command_revokes_an_earlier_one(small_plan, t
         (chunk,) = early.claim(budget(3))
         with claims_of(store, plan) as late:
             assert worker.run_chunk(job_of(store, plan, token=early.token), chunk).rows == 0
-            with pytest.raises(HnasError, match="on an object store one works on a run at a time"):
+            with pytest.raises(HnasError, match="on an object store only one can work on a run at a time"):
                 early.claim(budget(3))
             while carry_out(store, plan, late, 7):
                 pass
@@ -285,7 +283,7 @@ def test_on_an_object_store_a_later_command_revokes_an_earlier_one(small_plan, t
     assert len(exact_table(store, plan.settings.id)) == len(plan.todo)
 
 
-def test_the_logs_tell_what_parts_hold_as_the_parts_do(store, small_plan):
+def test_the_logs_agree_with_the_parts(store, small_plan):
     plan = small_plan(store, sample=20)
     run = plan.settings.id
     with claims_of(store, plan) as claims:
@@ -324,7 +322,7 @@ with locked(Store(sys.argv[1]), "x"):
 """
 
 
-def test_a_lock_is_free_when_the_process_that_held_it_was_killed(store):
+def test_a_lock_is_free_after_its_holder_was_killed(store):
     command = [sys.executable, "-c", HOLDER, store.root]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout
@@ -338,7 +336,7 @@ def test_a_lock_is_free_when_the_process_that_held_it_was_killed(store):
 
 
 @given(st.data())
-def test_blocks_are_given_to_one_chunk_only_and_gaps_are_used(data: st.DataObject):
+def test_blocks_belong_to_one_chunk_and_gaps_are_used(data: st.DataObject):
     size = data.draw(st.integers(1, 9))
     stored = set(data.draw(st.lists(st.integers(0, 60), max_size=40)))
     blocks = Blocks(stored, size)
@@ -359,12 +357,12 @@ def test_blocks_are_given_to_one_chunk_only_and_gaps_are_used(data: st.DataObjec
         taken |= mine
 
 
-def test_a_gap_that_a_lost_chunk_left_is_used_again():
+def test_the_gap_of_a_lost_chunk_is_reused():
     blocks = Blocks([row for row in range(20) if not 4 <= row < 8], 4)
     assert [blocks.take(4), blocks.take(3), blocks.take(9)] == [4, 20, 24]
 
 
-def test_any_number_of_commands_in_any_order_claim_each_class_once(store, small_plan):
+def test_commands_in_any_order_claim_each_class_once(store, small_plan):
     plan = small_plan(store, sample=60)
     chance = random.Random(0)
     seen: list[str] = []
@@ -394,6 +392,6 @@ def test_any_number_of_commands_in_any_order_claim_each_class_once(store, small_
 
 
 def part_of(chunk: worker.Chunk) -> pa.Table:
-    """A part with what the bookkeeping reads."""
+    """A part with only what the bookkeeping reads."""
     rows = range(chunk.ntk_row, chunk.ntk_row + len(chunk.members))
     return pa.table({"canonical": [canonical for canonical, _ in chunk.members], "ntk_row": pa.array(rows, pa.int32())})

@@ -1,6 +1,6 @@
-"""A Dask cluster started by hand: `dask scheduler` and `dask worker` in processes of their own, on loopback.
+"""A Dask cluster started by hand: `dask scheduler` and `dask worker` in separate processes, on loopback.
 
-At the end, what the local cluster leaves out.
+The tests at the end check the housekeeping that the local cluster turns off.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def wait_until(condition: Callable[[], bool], work: Future[Outcome]) -> None:
         time.sleep(0.01)
 
 
-def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch, small_plan, expected):
-    # A relative store means the driver's folder, not the workers'.
+def test_a_killed_worker_loses_no_finished_chunk(cluster, tmp_path, monkeypatch, small_plan, expected):
+    # A relative path is relative to the driver's folder, not the workers'.
     monkeypatch.chdir(tmp_path)
     store = Store("a store")
     victim = cluster.start_worker()
@@ -141,7 +141,7 @@ def test_a_killed_worker_costs_no_finished_chunk(cluster, tmp_path, monkeypatch,
     assert (session["workers"], session["rows"]) == (cluster.address, len(expected))
 
 
-def test_workers_on_a_cluster_keep_gram_matrices_and_add_only_what_is_missing(cluster, tmp_path, small_plan, expected):
+def test_cluster_workers_keep_gram_matrices_and_add_what_is_missing(cluster, tmp_path, small_plan, expected):
     store = Store(str(tmp_path / "store"))
     first = small_plan(store, sample=20)
     run = precompute(store, SPACE, first, scheduler=cluster.address, keep_gram=True).run
@@ -155,7 +155,7 @@ def test_workers_on_a_cluster_keep_gram_matrices_and_add_only_what_is_missing(cl
     assert store.exists("runs", run, "ntk.zarr", "gram")
 
 
-def test_two_stores_filled_by_one_cluster_at_once_are_both_complete(cluster, tmp_path, small_plan, expected):
+def test_one_cluster_fills_two_stores_at_once(cluster, tmp_path, small_plan, expected):
     stores = [Store(str(tmp_path / name)) for name in ("one", "two")]
     with ThreadPoolExecutor(2) as pool:
         plans = [small_plan(store, sample=60, chunk_size=8) for store in stores]
@@ -168,9 +168,7 @@ def test_two_stores_filled_by_one_cluster_at_once_are_both_complete(cluster, tmp
         assert exact_table(store, run) == expected
 
 
-def test_after_an_interruption_on_a_cluster_work_goes_on_at_once_beside_the_chunks_still_in_work(
-    cluster, tmp_path, small_plan, expected
-):
+def test_work_resumes_at_once_while_interrupted_chunks_still_run(cluster, tmp_path, small_plan, expected):
     store = Store(str(tmp_path / "store"))
     second_worker = cluster.start_worker()
 
@@ -179,11 +177,11 @@ def test_after_an_interruption_on_a_cluster_work_goes_on_at_once_beside_the_chun
             raise KeyboardInterrupt
 
     try:
-        with pytest.raises(HnasError, match="the same command goes on from there"):
+        with pytest.raises(HnasError, match="run the same command again to resume"):
             precompute(
                 store, SPACE, small_plan(store, sample=60, chunk_size=16), scheduler=cluster.address, progress=interrupt
             )
-        # The other worker is still in the middle of its chunk of 16, and stores it when it likes.
+        # The other worker is still computing its chunk of 16 and stores it at any time.
         run = precompute(store, SPACE, small_plan(store, sample=60, chunk_size=1), scheduler=cluster.address).run
         time.sleep(1)
     finally:
@@ -196,7 +194,7 @@ def test_after_an_interruption_on_a_cluster_work_goes_on_at_once_beside_the_chun
         assert numbers == [*expected[canonical][:8], *expected[canonical][9:]], canonical
 
 
-def test_a_plan_that_another_precompute_overtook_computes_only_what_is_left(cluster, tmp_path, small_plan, expected):
+def test_an_outdated_plan_computes_only_what_is_left(cluster, tmp_path, small_plan, expected):
     store = Store(str(tmp_path / "store"))
     overtaken = small_plan(store, sample=60, chunk_size=8)
     run = precompute(store, SPACE, small_plan(store, sample=20, chunk_size=3), scheduler=cluster.address).run
@@ -209,7 +207,7 @@ def test_a_plan_that_another_precompute_overtook_computes_only_what_is_left(clus
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("hangs_up", [False, True])
-def test_a_scheduler_that_accepts_and_keeps_silent_is_told_too(tmp_path, small_plan, hangs_up, impatient):
+def test_a_silent_scheduler_is_reported(tmp_path, small_plan, hangs_up, impatient):
     store = Store(str(tmp_path / "store"))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -223,7 +221,7 @@ def test_a_scheduler_that_accepts_and_keeps_silent_is_told_too(tmp_path, small_p
     assert not (tmp_path / "store").exists()
 
 
-def test_a_scheduler_that_does_not_answer_is_told_within_seconds(tmp_path, small_plan):
+def test_an_unreachable_scheduler_is_reported_within_seconds(tmp_path, small_plan):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         closed = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -238,7 +236,7 @@ def test_a_scheduler_that_does_not_answer_is_told_within_seconds(tmp_path, small
 
 
 @pytest.mark.parametrize("address", ["nosuchprotocol://127.0.0.1:8786", "tcp://", "http://127.0.0.1:80", ""])
-def test_what_is_no_address_of_a_scheduler_is_told(tmp_path, small_plan, address):
+def test_an_invalid_scheduler_address_is_reported(tmp_path, small_plan, address):
     store = Store(str(tmp_path / "store"))
     with pytest.raises(HnasError) as error:
         precompute(store, SPACE, small_plan(store, sample=2), scheduler=address)
@@ -246,17 +244,15 @@ def test_what_is_no_address_of_a_scheduler_is_told(tmp_path, small_plan, address
     assert "\n" not in str(error.value)
 
 
-def test_a_scheduler_without_workers_is_told(short_lived, tmp_path, small_plan, monkeypatch):
+def test_a_scheduler_without_workers_is_reported(short_lived, tmp_path, small_plan, monkeypatch):
     patient = Client.wait_for_workers
     monkeypatch.setattr(Client, "wait_for_workers", lambda self, n, timeout: patient(self, n, timeout=timeout / 60))
     store = Store(str(tmp_path / "store"))
-    with pytest.raises(HnasError, match="the Dask scheduler has no worker, and none came within 60 seconds; start"):
+    with pytest.raises(HnasError, match="the Dask scheduler has no worker, and none joined within 60 seconds; start"):
         precompute(store, SPACE, small_plan(store, sample=2), scheduler=short_lived.address)
 
 
-def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_stays(
-    short_lived, tmp_path, small_plan, expected
-):
+def test_a_dying_scheduler_gives_one_sentence_and_loses_nothing(short_lived, tmp_path, small_plan, expected):
     store = Store(str(tmp_path / "store"))
     short_lived.start_worker()
     plan = small_plan(store, sample=60, chunk_size=2)
@@ -268,7 +264,7 @@ def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_s
         with pytest.raises(HnasError) as error:
             work.result(timeout=60)
     assert "\n" not in str(error.value)
-    assert "what finished is stored" in str(error.value)
+    assert "finished work is stored" in str(error.value) or "finished rows are stored" in str(error.value)
     table = exact_table(store, plan.settings.id)
     assert 0 < len(table) < len(expected)
     assert table.items() <= expected.items()
@@ -276,16 +272,16 @@ def test_a_scheduler_that_dies_ends_the_work_with_a_sentence_and_what_finished_s
     assert exact_table(store, plan.settings.id) == expected
 
 
-def test_a_scheduler_that_dies_while_its_workers_are_counted_is_told(monkeypatch):
+def test_a_scheduler_that_dies_while_counting_workers_is_reported(monkeypatch):
     def closed(*_: object, **__: object) -> None:
         raise CommClosedError("in <TCP>: Connection reset by peer")
 
     monkeypatch.setattr(Client, "wait_for_workers", closed)
-    with pytest.raises(HnasError, match=r"scheduler is gone: .* reset by peer; what finished is stored"):
+    with pytest.raises(HnasError, match=r"scheduler is gone: .* reset by peer; finished work is stored"):
         count_workers(Client.__new__(Client))
 
 
-def test_workers_are_prepared_as_long_as_a_command_works_those_that_join_meanwhile_too(cluster):
+def test_workers_that_join_during_a_command_are_prepared_too(cluster):
     def state(dask_worker: Worker) -> tuple[int, bool]:
         import torch
 
@@ -301,13 +297,13 @@ def test_workers_are_prepared_as_long_as_a_command_works_those_that_join_meanwhi
 
 
 class _OfAnotherVersion:
-    """Part of what no worker can load, as where its hnas lacks what this command's has."""
+    """Something that no worker can load, as with an older hnas on the worker."""
 
     def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
         return import_module, ("hnas.of_another_version",)
 
 
-def test_where_a_worker_cannot_be_prepared_nothing_stays_on_the_scheduler_for_those_that_join(cluster):
+def test_a_failed_preparation_leaves_nothing_on_the_scheduler(cluster):
     with (
         pytest.raises(
             HnasError, match=r"a worker cannot compute: .*of_another_version.*; the workers need the same hnas"
@@ -319,13 +315,13 @@ def test_where_a_worker_cannot_be_prepared_nothing_stays_on_the_scheduler_for_th
 
 
 def settings_of(dask_worker: Worker) -> tuple[bool, bool, str | None]:
-    """Whether a worker samples its own stacks, and those of its event loop; its allocator's number of heaps."""
+    """Whether a worker samples its stacks and its event loop's, and the number of heaps of its allocator."""
     sampled = "profile" in dask_worker.periodic_callbacks, len(dask_worker.io_loop.profile) > 0
     return *sampled, os.environ.get("MALLOC_ARENA_MAX")
 
 
 def draws() -> bool:
-    """Whether somebody draws from Python's generator within two heartbeats."""
+    """Whether anything draws from Python's random generator within two heartbeats."""
     before = random.getstate()
     time.sleep(1.2)
     return random.getstate() != before
@@ -336,12 +332,12 @@ def test_nothing_draws_random_numbers_in_a_local_worker():
         assert client.submit(draws).result() is False
 
 
-def test_no_local_worker_samples_itself_or_has_several_heaps_nor_does_one_that_takes_a_lost_ones_place():
+def test_local_workers_and_replacements_do_no_sampling_and_have_one_heap():
     with connected(1, None, "cpu") as client, prepared(client, partial(prepare_process, "cpu"), "hnas-x"):
         ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), settings_of(dask_worker))).values()
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + WAIT
-        # Until the lost one is given up it is asked too, and answers nothing.
+        # Until the scheduler drops the lost worker, it is asked too and does not answer.
         while not (pids := client.run(os.getpid, on_error="ignore").values()) or pid in pids:
             assert time.monotonic() < deadline, "no worker took its place"
             time.sleep(0.1)

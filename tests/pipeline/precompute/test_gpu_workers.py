@@ -1,4 +1,4 @@
-"""How workers use GPUs, shown without one: which cluster is asked for, who sees which GPU, in what precision."""
+"""How workers use GPUs, tested without one: the kind of cluster, the visible GPUs, the precision."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def flags() -> Iterator[None]:
-    """The settings that `use_float32` changes, put back."""
+    """Restores the settings that `use_float32` changes."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     yield
@@ -50,7 +50,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None = None
 # Numbers.
 
 
-def test_a_gpu_computes_in_full_float32_and_repeatably(flags, monkeypatch) -> None:
+def test_a_gpu_computes_in_full_float32_and_reproducibly(flags, monkeypatch) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -66,7 +66,7 @@ def test_a_gpu_computes_in_full_float32_and_repeatably(flags, monkeypatch) -> No
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has one way to set TF32")
-def test_tf32_is_off_whichever_way_it_was_turned_on(flags, monkeypatch) -> None:
+def test_tf32_is_turned_off_however_it_was_enabled(flags, monkeypatch) -> None:
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
@@ -76,7 +76,7 @@ def test_tf32_is_off_whichever_way_it_was_turned_on(flags, monkeypatch) -> None:
     assert torch.backends.cudnn.conv.fp32_precision != "tf32"
 
 
-def test_the_cpu_is_left_as_it_is(flags) -> None:
+def test_cpu_settings_are_unchanged(flags) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = True
     use_float32("cpu")
@@ -86,7 +86,7 @@ def test_the_cpu_is_left_as_it_is(flags) -> None:
     assert not numerics("cpu").tf32
 
 
-def test_a_chunk_is_the_same_numbers_as_its_architectures_one_by_one(filled) -> None:
+def test_a_chunk_equals_its_architectures_computed_singly(filled) -> None:
     whole, plan = filled
     job = job_of(whole, plan)
     batch = worker.resident_batch(job)
@@ -117,7 +117,7 @@ def test_an_architecture_that_fails_in_a_chunk_is_named(filled, monkeypatch) -> 
     assert str(error.value) == f"the metrics of {architectures[1]} could not be computed: the device is gone"
 
 
-def test_a_worker_reads_a_batch_and_moves_it_once(filled, monkeypatch) -> None:
+def test_a_worker_reads_and_moves_a_batch_once(filled, monkeypatch) -> None:
     whole, plan = filled
     job = job_of(whole, plan)
     first = worker.resident_batch(job)
@@ -146,14 +146,14 @@ def test_gpus_are_named_as_cuda_names_them(monkeypatch) -> None:
     assert visible_gpus() == ["0", "1", "2"]
     gpus(monkeypatch, 2, "3, GPU-8932f937")
     assert visible_gpus() == ["3", "GPU-8932f937"]
-    gpus(monkeypatch, 1, "5,-1,7")  # CUDA stops at what it does not know
+    gpus(monkeypatch, 1, "5,-1,7")  # CUDA stops at the first invalid entry
     assert visible_gpus() == ["5"]
 
 
 @pytest.mark.parametrize(
     ("count", "device", "workers"), [(4, "auto", 4), (1, "cuda", 1), (4, "cpu", None), (0, "auto", None)]
 )
-def test_a_worker_for_each_gpu_where_none_are_asked_for(monkeypatch, count, device, workers) -> None:
+def test_the_default_is_one_worker_per_gpu(monkeypatch, count, device, workers) -> None:
     gpus(monkeypatch, count)
     assert default_workers(device) == (workers or physical_cores())
 
@@ -165,7 +165,7 @@ def asked(workers: int, visible: list[str]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("workers", "used"), [(4, ["0", "1", "2", "3"]), (2, ["0", "1"])])
-def test_several_gpus_are_dask_cuda_s(workers, used) -> None:
+def test_several_gpus_use_dask_cuda(workers, used) -> None:
     found = asked(workers, ["0", "1", "2", "3"])
     assert found["CUDA_VISIBLE_DEVICES"] == used
     assert found["n_workers"] == workers
@@ -174,7 +174,7 @@ def test_several_gpus_are_dask_cuda_s(workers, used) -> None:
     assert found["dashboard_address"] == "127.0.0.1:0"
 
 
-def test_dask_cuda_is_used_where_it_is_installed(monkeypatch) -> None:
+def test_dask_cuda_is_used_if_installed(monkeypatch) -> None:
     installed = types.ModuleType("dask_cuda")
     installed.LocalCUDACluster = lambda **options: options  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dask_cuda", installed)
@@ -198,8 +198,8 @@ def test_more_workers_than_gpus_share_them_in_turn(workers, visible, seen) -> No
         assert set(client.nthreads().values()) == {1}
 
 
-def test_without_dask_cuda_each_worker_still_has_its_gpu(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "dask_cuda", None)  # what makes `import dask_cuda` fail
+def test_without_dask_cuda_each_worker_still_gets_its_gpu(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_cuda", None)  # makes `import dask_cuda` fail
     with local_cluster(2, ["0", "1"]) as cluster, cluster.get_client() as client:
         assert isinstance(cluster, SharedGPUCluster)
         client.wait_for_workers(2, timeout=60)
@@ -221,7 +221,7 @@ def test_precompute_asks_for_workers_on_its_gpus(store, monkeypatch, small_plan,
         precompute.precompute(store, SPACE, small_plan(store, sample=2), device=device, workers=workers)
 
 
-def test_precompute_on_the_cpu_leaves_gpus_alone(store, monkeypatch, small_plan) -> None:
+def test_precompute_on_the_cpu_does_not_touch_gpus(store, monkeypatch, small_plan) -> None:
     gpus(monkeypatch, 2)
 
     def recorded(*arguments: object) -> None:
@@ -236,7 +236,7 @@ def test_precompute_on_the_cpu_leaves_gpus_alone(store, monkeypatch, small_plan)
 # The record.
 
 
-def test_a_session_says_what_computed_it_and_how(store, small_plan) -> None:
+def test_a_session_records_its_device_and_numerics(store, small_plan) -> None:
     plan = small_plan(store, sample=4)
     run = precompute.precompute(store, SPACE, plan, workers=1, device="cpu").run
     (session,) = store.read_json("runs", run, "run.json")["sessions"]

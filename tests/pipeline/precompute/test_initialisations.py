@@ -59,7 +59,7 @@ def drawn(
 
 
 @pytest.mark.parametrize(("space", "name"), SHIPPED.items())
-def test_the_shipped_runs_keep_their_names_and_are_of_torch_s_weights(space, name):
+def test_shipped_runs_keep_their_names_and_have_torch_weights(space, name):
     run = Run(Store(str(ROOT / "data/tables" / f"{space}-cifar10")), name)
     assert "init" not in run.read_record()["settings"]
     settings = run.read_settings()
@@ -67,7 +67,7 @@ def test_the_shipped_runs_keep_their_names_and_are_of_torch_s_weights(space, nam
     assert replace(settings, init="he").id != name
 
 
-def test_each_initialisation_is_a_run_of_its_own_that_says_so(drawn):
+def test_each_initialisation_is_a_separate_run_that_records_it(drawn):
     store, runs, plans = drawn
     assert len(set(runs.values())) == 3
     connection = connect(store)
@@ -80,11 +80,11 @@ def test_each_initialisation_is_a_run_of_its_own_that_says_so(drawn):
     assert check_store(store).damaged == []
 
 
-def test_runs_that_differ_in_their_initialisation_are_not_averaged(drawn, small_plan, tmp_path):
+def test_runs_with_different_initialisations_are_not_averaged(drawn, small_plan, tmp_path):
     store = Store(str(tmp_path / "store"))
     pack(Run(drawn[0], drawn[1]["torch"]), store)
     pack(Run(drawn[0], drawn[1]["he"]), store)
-    with pytest.raises(UsageError, match="--average has nothing to average"):
+    with pytest.raises(UsageError, match="--average has no other run to average"):
         group_of(connect(store), drawn[1]["he"])
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(arch for arch, _ in drawn[2]["he"].requested))
@@ -96,7 +96,7 @@ def test_runs_that_differ_in_their_initialisation_are_not_averaged(drawn, small_
 
 
 @pytest.mark.parametrize("init", INITIALISATIONS)
-def test_the_rows_are_those_of_the_network_with_these_weights(drawn, init):
+def test_rows_equal_the_metrics_of_the_network_with_these_weights(drawn, init):
     store, runs, plans = drawn
     batch = resident_batch(job_of(store, plans[init]))
     rows = {row["canonical"]: row for row in metrics_of(store, runs[init])}
@@ -107,7 +107,7 @@ def test_the_rows_are_those_of_the_network_with_these_weights(drawn, init):
         assert {name: rows[canonical][name] for name in found} == found
 
 
-def test_the_rows_do_not_depend_on_workers_chunks_and_order(drawn, small_plan, tmp_path):
+def test_rows_do_not_depend_on_workers_chunks_and_order(drawn, small_plan, tmp_path):
     archs = [arch for arch, _ in drawn[2]["he"].requested]
     expected = {init: exact_table(drawn[0], drawn[1][init]) for init in INITIALISATIONS}
     assert len({table[drawn[2]["he"].todo[0][0]] for table in expected.values()}) == 3
@@ -127,7 +127,7 @@ def test_the_rows_do_not_depend_on_workers_chunks_and_order(drawn, small_plan, t
 
 
 @pytest.mark.parametrize("space", ["darts", "nasbench101"])
-def test_the_other_spaces_have_them_too(space: str, digits: ImageDataset, tmp_path: Path):
+def test_other_spaces_support_all_initialisations(space: str, digits: ImageDataset, tmp_path: Path):
     store = Store(str(tmp_path / "store"))
     listed = tmp_path / "list.txt"
     listed.write_text({"darts": "SNAS", "nasbench101": "input,conv3x3-bn-relu,output:010001000"}[space])
@@ -144,11 +144,11 @@ def test_the_other_spaces_have_them_too(space: str, digits: ImageDataset, tmp_pa
 # --- commands
 
 
-def test_the_command_line_names_the_initialisations_that_there_are():
+def test_the_command_line_lists_all_initialisations():
     assert get_args(get_args(InitOption)[0]) == INITIALISATIONS
 
 
-def test_an_unknown_initialisation_is_wrong_usage_and_writes_nothing(small_plan, tmp_path):
+def test_an_unknown_initialisation_is_a_usage_error_and_writes_nothing(small_plan, tmp_path):
     store = Store(str(tmp_path / "store"))
     with pytest.raises(UsageError, match="the initialisation 'lecun' is unknown; choose from torch, he, published"):
         small_plan(store, sample=2, init="lecun")
@@ -161,7 +161,7 @@ def test_an_unknown_initialisation_is_wrong_usage_and_writes_nothing(small_plan,
     assert not Path(store.root).exists()
 
 
-def test_a_search_trains_the_networks_of_the_run_as_the_run_draws_them(small_plan, tmp_path):
+def test_a_search_trains_networks_with_the_initialisation_of_the_run(small_plan, tmp_path):
     store = Store(str(tmp_path / "store"))
     fill(store, small_plan(store, sample=12, init="he"))
     connection = connect(store)

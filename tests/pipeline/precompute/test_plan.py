@@ -1,4 +1,4 @@
-"""Plans: what a precomputation would do, told before anything is written; the names of runs; places in ntk.zarr."""
+"""Plans: what a precomputation would do before anything is written, and the names of runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pool(store: Store, run: str) -> list[str]:
 # --- what is asked for, and what remains
 
 
-def test_a_dry_run_reports_and_writes_nothing_at_all(tmp_path):
+def test_a_dry_run_writes_nothing(tmp_path):
     size = [f"--{name.replace('_', '-')}={value}" for name, value in SIZE.items()]
     command = ["precompute", "nasbench201", "--dataset=digits", *size, f"--store={tmp_path / 'store'}"]
     result = CliRunner().invoke(app, [*command, "--sample=20", "--chunk-size=4", "--workers=2", "--dry-run"])
@@ -78,7 +78,7 @@ def test_a_dry_run_reports_and_writes_nothing_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_planning_over_a_store_changes_no_file_of_it(filled, small_plan):
+def test_planning_changes_no_file_of_the_store(filled, small_plan):
     store, _ = filled
     before = snapshot(store.root)
     plan = small_plan(store, sample=30)
@@ -114,14 +114,14 @@ def test_after_a_sample_the_whole_space_lacks_only_the_rest(filled, small_plan):
     assert whole.most_chunks == 1311
 
 
-def test_a_sample_is_the_same_for_a_seed_and_distinct(store, small_plan):
+def test_a_sample_is_distinct_and_fixed_by_its_seed(store, small_plan):
     first, again, other = (small_plan(store, sample=40, seed=seed) for seed in (0, 0, 1))
     assert first.requested == again.requested
     assert len({arch for arch, _ in first.requested}) == 40
     assert first.requested != other.requested
 
 
-def test_the_pool_has_the_architectures_asked_for_and_no_other_members_of_their_classes(store, small_plan, listed):
+def test_the_pool_has_only_the_requested_members_of_a_class(store, small_plan, listed):
     first = small_plan(store, architectures=listed(DEAD[0], ALIVE))
     run = fill(store, first)
     assert pool(store, run) == sorted([DEAD[0], ALIVE])
@@ -132,7 +132,7 @@ def test_the_pool_has_the_architectures_asked_for_and_no_other_members_of_their_
     assert pool(store, run) == sorted([DEAD[0], DEAD[1], ALIVE])
     assert len(exact_table(store, run)) == 2
 
-    # A run asked for others does not lend its requests to the first, nor the other way round.
+    # Requests of one run do not leak into another.
     other = small_plan(store, architectures=listed(DEAD[2]), seed=5)
     assert other.settings.id != run
     fill(store, other)
@@ -140,7 +140,7 @@ def test_the_pool_has_the_architectures_asked_for_and_no_other_members_of_their_
     assert pool(store, run) == sorted([DEAD[0], DEAD[1], ALIVE])
 
 
-def test_asking_again_in_another_order_adds_no_request(store, small_plan, listed):
+def test_repeating_a_request_in_another_order_adds_nothing(store, small_plan, listed):
     fill(store, small_plan(store, architectures=listed(DEAD[0], ALIVE)))
     before = snapshot(store.root)
     fill(store, small_plan(store, architectures=listed(ALIVE, DEAD[0])))
@@ -170,20 +170,20 @@ def test_comments_blank_lines_and_repetitions_in_a_list_are_skipped(store, small
     assert len(plan.todo) == 2
 
 
-def test_a_list_with_windows_line_ends_reads_the_same(store, small_plan, tmp_path):
+def test_windows_line_ends_make_no_difference(store, small_plan, tmp_path):
     path = tmp_path / "list.txt"
     path.write_bytes(f"{ALIVE}\r\n# x\r\n{DEAD[0]}\r\n".encode())
     assert [arch for arch, _ in small_plan(store, architectures=path).requested] == [ALIVE, DEAD[0]]
 
 
-def test_a_list_may_be_a_csv_file_of_one_column_as_hnas_sql_writes_it(store, small_plan, listed):
+def test_a_list_can_be_a_csv_file_written_by_hnas_sql(store, small_plan, listed):
     plan = small_plan(store, architectures=listed("arch", f'"{ALIVE}"', "", DEAD[0]))
     assert [arch for arch, _ in plan.requested] == [ALIVE, DEAD[0]]
     with pytest.raises(UsageError, match=r"line 3: .*describes 1 nodes"):
         small_plan(store, architectures=listed("arch", ALIVE, "|nonsense~0|"))
 
 
-def test_a_malformed_architecture_is_told_with_its_file_and_line(store, small_plan, listed):
+def test_a_malformed_architecture_is_reported_with_file_and_line(store, small_plan, listed):
     path = listed("# a comment", ALIVE, "|nonsense~0|")
     with pytest.raises(UsageError, match=rf"{re.escape(str(path))}, line 3: .*describes 1 nodes"):
         small_plan(store, architectures=path)
@@ -191,16 +191,20 @@ def test_a_malformed_architecture_is_told_with_its_file_and_line(store, small_pl
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"", "is empty; give one a line"), (b"# none\n\n", "is empty"), (b"\xff\xfe\x00", "it is not UTF-8 text")],
+    [
+        (b"", "is empty; give one architecture per line"),
+        (b"# none\n\n", "is empty"),
+        (b"\xff\xfe\x00", "it is not UTF-8 text"),
+    ],
 )
-def test_a_list_without_architectures_is_wrong_usage(store, small_plan, tmp_path, content, complaint):
+def test_an_empty_list_is_a_usage_error(store, small_plan, tmp_path, content, complaint):
     path = tmp_path / "list.txt"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=complaint):
         small_plan(store, architectures=path)
 
 
-def test_a_missing_list_is_wrong_usage(store, small_plan, tmp_path):
+def test_a_missing_list_is_a_usage_error(store, small_plan, tmp_path):
     for path, reason in ((tmp_path / "none.txt", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(UsageError, match=f"cannot be read: {reason}"):
             small_plan(store, architectures=path)
@@ -215,10 +219,10 @@ def test_a_missing_list_is_wrong_usage(store, small_plan, tmp_path):
         ({"sample": 0}, "cannot sample 0"),
         ({"sample": -1}, "cannot sample -1"),
         ({"sample": 15626}, "cannot sample 15626"),
-        ({"sample": 2, "batch_size": 1}, "--batch-size 1 cannot be"),
-        ({"sample": 2, "batch_size": 4097}, "--batch-size 4097 cannot be"),
-        ({"sample": 2, "batch_size": 1501}, "it takes 1 to 1500"),
-        ({"sample": 2, "chunk_size": 0}, "--chunk-size 0 cannot be"),
+        ({"sample": 2, "batch_size": 1}, "--batch-size must be between 2 (κ needs two samples) and 4096, got 1"),
+        ({"sample": 2, "batch_size": 4097}, "--batch-size must be between 2 (κ needs two samples) and 4096, got 4097"),
+        ({"sample": 2, "batch_size": 1501}, "between 1 and 1500"),
+        ({"sample": 2, "chunk_size": 0}, "--chunk-size must be at least 1, got 0"),
         ({"sample": 2, "seed": -1}, "--seed -1 cannot be"),
         ({"sample": 2, "seed": 2**63}, f"--seed {2**63} cannot be"),
         ({"sample": 2, "channels": 0}, "0 channels cannot be built"),
@@ -226,14 +230,14 @@ def test_a_missing_list_is_wrong_usage(store, small_plan, tmp_path):
         ({"sample": 2, "architectures": Path("x")}, "exclude each other"),
     ],
 )
-def test_an_impossible_request_is_wrong_usage_and_writes_nothing(store, small_plan, options, complaint):
+def test_an_impossible_request_is_a_usage_error_and_writes_nothing(store, small_plan, options, complaint):
     with pytest.raises(UsageError, match=re.escape(complaint)) as error:
         small_plan(store, **options)
     assert "\n" not in str(error.value)
     assert not Path(store.root).exists()
 
 
-def test_the_whole_of_a_space_that_cannot_be_enumerated_is_wrong_usage(store, digits):
+def test_all_of_an_unenumerable_space_is_a_usage_error(store, digits):
     endless = SimpleNamespace(name="endless", size=None, channels=4, cells=1)
     with pytest.raises(UsageError, match="endless cannot be enumerated; give --sample N or --architectures FILE"):
         make_plan(store, endless, digits)
@@ -242,7 +246,7 @@ def test_the_whole_of_a_space_that_cannot_be_enumerated_is_wrong_usage(store, di
 # --- names of runs
 
 
-def test_equal_settings_are_one_run_wherever_they_are_planned(store, filled, small_plan):
+def test_equal_settings_give_the_same_run_in_every_store(store, filled, small_plan):
     _, plan = filled
     again = small_plan(store, sample=3, chunk_size=64)
     assert again.settings == plan.settings
@@ -268,7 +272,7 @@ def test_the_batch_has_a_seed_of_its_own(store, filled, small_plan):
     assert other.requested == plan.requested
 
 
-def test_images_of_another_size_name_another_run(store, filled):
+def test_another_image_size_names_another_run(store, filled):
     larger = open_dataset("digits", image_size=16)
     assert make_plan(store, SPACE, larger, sample=2, **SIZE).settings.id != filled[1].settings.id
 
@@ -280,13 +284,13 @@ def test_every_setting_of_a_run_is_in_its_name(filled):
         assert other.id != settings.id, name
 
 
-def test_the_place_of_computation_is_no_setting(filled):
+def test_device_and_workers_are_not_part_of_the_name(filled):
     names = set(RunSettings.__dataclass_fields__)
     assert not names & {"device", "workers", "chunk_size", "scheduler", "store", "host", "keep_gram"}
     assert len(names) == 13
 
 
 @pytest.mark.skipif(choose_device("auto") == "cuda", reason="there is a CUDA device")
-def test_a_cuda_device_that_is_not_there_is_told_before_work_starts(store, small_plan):
+def test_a_missing_cuda_device_is_reported_before_work_starts(store, small_plan):
     with pytest.raises(Exception, match="torch finds no CUDA device here; use --device cpu or auto"):
         estimate(small_plan(store, sample=2), device="cuda")

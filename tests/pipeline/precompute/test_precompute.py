@@ -1,4 +1,4 @@
-"""Precomputation with real worker processes: the same table however it comes about, and nothing lost on the way."""
+"""Precomputation with real worker processes: the table is always the same, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def shuffled(listed: Path) -> Path:
 def one_worker(
     tmp_path_factory: pytest.TempPathFactory, listed: Path
 ) -> tuple[Store, subprocess.CompletedProcess[str], dict[str, Row]]:
-    """One worker, chunks of 4: the store, what the command said, and the table that every other way must give."""
+    """One worker, chunks of 4: the store, the command's output, and the table that all other ways must reproduce."""
     folder = tmp_path_factory.mktemp("one worker") / "store"
     done = run_command(
         *precompute_command(folder, f"--architectures={listed}", "--workers=1", "--chunk-size=4", "--quiet"),
@@ -91,7 +91,7 @@ def finished_parts(store: Store) -> int:
 
 
 def aside(folder: Path | str) -> list[Path]:
-    """Files that were being written when something went wrong."""
+    """Temporary files left by an interrupted write."""
     found = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock")
     return [path for path in found if path.name.startswith(".") or "partial" in path.name or path.suffix == ".part"]
 
@@ -108,14 +108,14 @@ def test_a_quiet_precompute_prints_its_summary_and_nothing_else(one_worker):
     )
 
 
-def test_two_workers_and_large_chunks_in_another_order_give_the_same_table(store, small_plan, shuffled, expected):
+def test_workers_chunks_and_order_do_not_change_the_table(store, small_plan, shuffled, expected):
     plan = small_plan(store, architectures=shuffled, chunk_size=40)
     assert plan.most_chunks == 2
     seen: list[Progress] = []
     run = precompute(store, SPACE, plan, workers=2, device="cpu", progress=seen.append).run
     assert exact_table(store, run) == expected
 
-    # On the way, progress went up to its end and nowhere else.
+    # Progress rose to exactly its end.
     total = len(expected)
     assert [progress.done for progress in seen] in ([0, 40, total], [0, total - 40, total])
     assert all((progress.total, progress.already) == (total, 0) for progress in seen)
@@ -126,9 +126,7 @@ def test_two_workers_and_large_chunks_in_another_order_give_the_same_table(store
 
 
 @pytest.mark.parametrize("ending", ["Ctrl-C to the whole group", "SIGTERM to the driver"])
-def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
-    tmp_path, small_plan, listed, expected, ending
-):
+def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, small_plan, listed, expected, ending):
     store = Store(str(tmp_path / "store"))
     command = precompute_command(store.root, f"--architectures={listed}", "--workers=2", "--chunk-size=2")
     scratch = tmp_path / "scratch"
@@ -149,7 +147,7 @@ def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
     *log, sentence = stderr.splitlines()
     assert sentence == (
         f"hnas: interrupted: {stored} of {len(expected)} rows are stored in run {run}; "
-        "the same command goes on from there"
+        "run the same command again to resume"
     )
     assert all(re.match(r"\d\d:\d\d:\d\d \d+/\d+ architectures", line) for line in log), stderr
     assert aside(store.root) == []
@@ -166,7 +164,7 @@ def test_an_interrupted_precompute_says_how_to_go_on_and_goes_on_from_there(
         assert again.stdout.endswith(f"{len(expected) - stored} computed now\n")
         first, second, *_, last = again.stderr.splitlines()
         total = len(expected) - stored
-        assert re.fullmatch(rf"\d\d:\d\d:\d\d {stored} of {len(expected)} rows were there already", first)
+        assert re.fullmatch(rf"\d\d:\d\d:\d\d {stored} of {len(expected)} rows were already there", first)
         assert re.fullmatch(rf"\d\d:\d\d:\d\d 0/{total} architectures", second)
         assert re.fullmatch(rf"\d\d:\d\d:\d\d {total}/{total} architectures, \d+\.\d\d/s, 0 s left", last)
     assert exact_table(store, run) == expected
@@ -200,7 +198,7 @@ def test_a_single_process_without_dask_gives_the_same_table(store, small_plan, s
 # --- several at once
 
 
-def test_two_precomputes_of_one_run_share_it_and_another_run_fills_the_same_store(store, small_plan, listed, expected):
+def test_two_precomputes_share_a_run_while_another_fills_the_store(store, small_plan, listed, expected):
     command = precompute_command(store.root, f"--architectures={listed}", "--workers=1", "--chunk-size=1")
     other = small_plan(store, sample=12, seed=8)
     with running(*command) as first, running(*command) as second, ThreadPoolExecutor() as pool:
@@ -213,7 +211,7 @@ def test_two_precomputes_of_one_run_share_it_and_another_run_fills_the_same_stor
     shares = [sentence(stdout) for stdout, _ in ends]
     assert all(computed > 0 for computed, _ in shares), "one of them did it all"
     assert sum(computed for computed, _ in shares) == len(expected)
-    # The one that began later may have found some rows done already.
+    # The later one may have found some rows already done.
     assert all(computed + others <= len(expected) for computed, others in shares)
     sessions = store.read_json("runs", run, "run.json")["sessions"]
     assert sorted(session["rows"] for session in sessions) == sorted(computed for computed, _ in shares)
@@ -225,13 +223,13 @@ def test_two_precomputes_of_one_run_share_it_and_another_run_fills_the_same_stor
 
 
 def sentence(stdout: str) -> tuple[int, int]:
-    """What a summary says this command computed, and others meanwhile."""
+    """The rows computed by this command and by others, according to a summary."""
     match = re.search(r"; (\d+) computed now(?:, (\d+) by others meanwhile)?\n$", stdout)
     assert match, stdout
     return int(match[1]), int(match[2] or 0)
 
 
-def test_of_two_precomputes_one_is_killed_and_the_other_finishes_the_whole(store, small_plan, listed, expected):
+def test_the_survivor_of_two_precomputes_finishes_the_run(store, small_plan, listed, expected):
     command = precompute_command(store.root, f"--architectures={listed}", "--workers=1", "--chunk-size=2")
     logs = ("runs", "*", "drivers", "*.claims")
     with running(*command) as killed, running(*command) as survivor:
@@ -247,7 +245,7 @@ def test_of_two_precomputes_one_is_killed_and_the_other_finishes_the_whole(store
     assert not store.exists("runs", run, "drivers")
 
 
-def test_what_a_killed_precompute_was_at_is_done_by_the_next_one(store, small_plan, listed, expected):
+def test_the_next_precompute_redoes_a_killed_ones_work(store, small_plan, listed, expected):
     command = precompute_command(store.root, f"--architectures={listed}", "--workers=1")
     with running(*command) as process:
         wait_until(lambda: finished_parts(store) >= 3, process)
@@ -264,20 +262,20 @@ def test_what_a_killed_precompute_was_at_is_done_by_the_next_one(store, small_pl
 # --- what people see
 
 
-def test_the_log_tells_of_a_lost_worker(tmp_path, listed):
+def test_the_log_reports_a_lost_worker(tmp_path, listed):
     command = precompute_command(tmp_path / "store", f"--architectures={listed}", "--workers=1", "--chunk-size=60")
     with running(*command) as process:
         wait_until(lambda: len(list(tmp_path.glob("store/runs/*/drivers/*.claims"))) == 1, process)
         (worker,) = [
             child for child in psutil.Process(process.pid).children() if "multiprocessing.spawn" in child.cmdline()[-2]
         ]
-        # It has the batch and computes.
+        # The worker has the batch and is computing.
         wait_until(lambda: worker.cpu_times().user > 2.5, process)
         worker.kill()
         _, stderr = process.communicate(timeout=WAIT)
     assert process.returncode == 0, stderr
     place = r"tls://127\.0\.0\.1:\d+"
-    assert re.search(rf"^\d\d:\d\d:\d\d lost the worker {place}: what it was at is done again$", stderr, re.MULTILINE)
+    assert re.search(rf"^\d\d:\d\d:\d\d lost the worker {place}: its chunk will be repeated$", stderr, re.MULTILINE)
 
 
 def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path):
@@ -288,7 +286,7 @@ def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path):
     )
     os.close(slave)
     shown = b""
-    with suppress(OSError):  # Linux's answer when the other end is closed
+    with suppress(OSError):  # Linux reports a closed other end this way
         while piece := os.read(master, 4096):
             shown += piece
     stdout, _ = process.communicate(timeout=WAIT)
@@ -307,9 +305,7 @@ def test_a_terminal_shows_a_bar_and_standard_output_stays_clean(tmp_path):
 # --- a full disk
 
 
-def test_on_a_full_disk_the_workers_failure_is_told_and_with_space_the_same_command_completes(
-    tmp_path, small_plan, listed, expected
-):
+def test_a_full_disk_is_reported_and_the_command_completes_later(tmp_path, small_plan, listed, expected):
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder), "-o"]
@@ -338,8 +334,8 @@ def test_on_a_full_disk_the_workers_failure_is_told_and_with_space_the_same_comm
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"workers": 0}, "--workers 0 cannot be; give 1 to 1024"),
-        ({"workers": 1025}, "--workers 1025 cannot be"),
+        ({"workers": 0}, "--workers must be between 1 and 1024, got 0"),
+        ({"workers": 1025}, "--workers must be between 1 and 1024, got 1025"),
         ({"workers": 1, "scheduler": "tcp://127.0.0.1:1"}, "--workers and --scheduler exclude each other"),
     ],
 )
@@ -352,7 +348,7 @@ def test_an_impossible_request_is_wrong_usage_and_writes_nothing(store, small_pl
 # --- Gram matrices
 
 
-def test_kept_gram_matrices_are_those_the_stored_numbers_come_from(store, small_plan):
+def test_kept_gram_matrices_give_the_stored_numbers(store, small_plan):
     run = fill(store, small_plan(store, sample=12), keep_gram=True)
     arrays = NTKArrays(store, run)
     eigenvalues, gram = arrays.read(), arrays.read("gram")
@@ -375,7 +371,7 @@ def test_without_keep_gram_there_is_no_gram_array(filled):
     assert store.exists("runs", plan.settings.id, "ntk.zarr", "eigenvalues")
 
 
-def test_gram_matrices_can_be_kept_from_the_middle_of_a_run_on(store, small_plan):
+def test_gram_matrices_can_be_kept_from_mid_run(store, small_plan):
     run = fill(store, small_plan(store, sample=6))
     early = {row["ntk_row"] for row in metrics_of(store, run)}
     fill(store, small_plan(store, sample=12, chunk_size=3), keep_gram=True)
@@ -412,7 +408,7 @@ def test_a_chunk_done_twice_is_stored_once(store, small_plan):
     assert len(exact_table(store, run)) == len(plan.todo)
 
 
-def test_a_crash_between_the_two_writes_of_a_chunk_leaves_nothing_that_counts(store, small_plan, monkeypatch, filled):
+def test_a_crash_between_the_writes_of_a_chunk_loses_it_entirely(store, small_plan, monkeypatch, filled):
     plan = small_plan(store, sample=20)
     run = plan.settings.id
 
@@ -429,7 +425,7 @@ def test_a_crash_between_the_two_writes_of_a_chunk_leaves_nothing_that_counts(st
         assert np.isfinite(NTKArrays(store, run).read()[second.ntk_row]).all(), "the crash came before the first write"
     assert catalog.connect(store).execute("SELECT count(*) FROM metrics").fetchall() == [(4,)]
 
-    # Other chunks take the abandoned rows over.
+    # Other chunks reuse the abandoned rows.
     again = small_plan(store, sample=20, chunk_size=3)
     assert again.done == 4
     fill(store, again)
@@ -437,7 +433,7 @@ def test_a_crash_between_the_two_writes_of_a_chunk_leaves_nothing_that_counts(st
     assert exact_table(store, run) == exact_table(reference, whole.settings.id)
 
 
-def test_numbers_do_not_depend_on_what_the_process_did_before(store, small_plan, filled):
+def test_numbers_do_not_depend_on_earlier_work_of_the_process(store, small_plan, filled):
     reference, plan = filled
     torch.manual_seed(99)
     torch.rand(1000)
@@ -474,7 +470,7 @@ def test_keeping_freed_memory_changes_no_result(filled, small_plan):
         assert tuple(value.hex() for value in columns.values()) == by_class[canonical][:8]
 
 
-def test_a_network_that_cannot_be_measured_names_its_architecture(filled, monkeypatch):
+def test_a_failing_network_is_reported_with_its_architecture(filled, monkeypatch):
     store, plan = filled
     batch = worker.batch_tensors(job_of(store, plan), (plan.batch.images, plan.batch.labels))
     arch = plan.todo[0][1]

@@ -1,4 +1,4 @@
-"""Scores of a run: computed with its metrics or later, by whomever, each once, and the same numbers either way."""
+"""Scores of a run: computed once, with its metrics or later, by any command, with the same numbers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A run whose metrics and scores a worker process computed in one pass. To be read only."""
+    """A read-only run whose metrics and scores a worker process computed in one pass."""
     store = Store(str(tmp_path_factory.mktemp("whole") / "store"))
     command = precompute_command(store.root, f"--sample={SAMPLE}", "--workers=1", "--scores=weight,spread")
     done = run_command(*command)
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, small_plan: MakePlan) -> Store:
-    """The same run without scores. To be copied."""
+    """The same run without scores, to be copied."""
     store = Store(str(tmp_path_factory.mktemp("plain") / "store"))
     fill(store, small_plan(store, sample=SAMPLE))
     return store
@@ -88,7 +88,7 @@ def run_of(store: Store) -> str:
 
 
 def scores_of(store: Store) -> dict[str, tuple[str, ...]]:
-    """By class, its scores to the last bit; each is in one part only."""
+    """The exact scores by class; each is in only one part."""
     found: dict[str, dict[str, str]] = {}
     run = Run(store, run_of(store))
     for name in store.files(*run.place("scores")):
@@ -109,9 +109,7 @@ def untouched(store: Store) -> dict[str, Any]:
 # --- the numbers
 
 
-def test_scores_added_later_are_those_of_one_pass_and_leave_metrics_and_spectra_as_they_were(
-    whole, finished, small_plan
-):
+def test_scores_added_later_equal_those_of_one_pass(whole, finished, small_plan):
     before = untouched(finished)
     assert before
     for names, chunk_size in ((["weight"], 5), (BOTH, 3)):
@@ -122,7 +120,7 @@ def test_scores_added_later_are_those_of_one_pass_and_leave_metrics_and_spectra_
     assert small_plan(finished, sample=SAMPLE, scores=BOTH).todo == ()
 
 
-def test_the_images_beside_the_batch_are_kept_and_another_data_set_s_are_refused(whole, finished, small_plan, digits):
+def test_the_images_beside_the_batch_are_kept_and_must_match(whole, finished, small_plan, digits):
     run = Run(whole, run_of(whole))
     images, _ = run.images("further.npz", run.read_record()["further"])
     assert images.shape == (128, 3, 8, 8)
@@ -131,11 +129,11 @@ def test_the_images_beside_the_batch_are_kept_and_another_data_set_s_are_refused
     fill(finished, small_plan(finished, sample=2, scores=["weight"]))
     record = Run(finished, run_of(finished)).read_record()
     Run(finished, run_of(finished)).write_record({**record, "further": "0" * 16})
-    with pytest.raises(HnasError, match="are those of other images beside the batch"):
+    with pytest.raises(HnasError, match="belong to other images beside the batch"):
         small_plan(finished, sample=2, scores=BOTH)
 
 
-def test_a_later_command_computes_what_is_missing_only(finished, small_plan):
+def test_a_later_command_computes_only_what_is_missing(finished, small_plan):
     fill(finished, small_plan(finished, sample=8, scores=["weight"]))
     plan = small_plan(finished, sample=SAMPLE + 4, scores=BOTH)
     asked = len({canonical for _, canonical in plan.requested})
@@ -153,7 +151,7 @@ def test_a_later_command_computes_what_is_missing_only(finished, small_plan):
 # --- killed, and at once
 
 
-def test_a_killed_command_loses_and_doubles_nothing(whole, finished, small_plan):
+def test_a_killed_command_neither_loses_nor_duplicates_anything(whole, finished, small_plan):
     chance = random.Random(0)
     options = [f"--sample={SAMPLE}", "--workers=1", "--chunk-size=2", "--scores=weight,spread"]
     run = Run(finished, run_of(finished))
@@ -168,7 +166,7 @@ def test_a_killed_command_loses_and_doubles_nothing(whole, finished, small_plan)
     assert not run.exists("drivers")
 
 
-def test_a_worker_that_dies_between_the_parts_of_a_chunk_leaves_nothing_twice(whole, store, small_plan, monkeypatch):
+def test_a_worker_dying_between_parts_duplicates_nothing(whole, store, small_plan, monkeypatch):
     plan = small_plan(store, sample=SAMPLE, scores=BOTH)
     with claims_of(store, plan) as claims:
         (chunk,) = claims.claim(Budget(5, float("inf")))
@@ -185,7 +183,7 @@ def test_a_worker_that_dies_between_the_parts_of_a_chunk_leaves_nothing_twice(wh
     assert exact_table(store, plan.settings.id) == exact_table(whole, plan.settings.id)
 
 
-def test_any_number_of_commands_with_other_scores_compute_each_piece_once(store, small_plan):
+def test_commands_with_different_scores_compute_each_piece_once(store, small_plan):
     wanted = [[], ["weight"], ["spread"], BOTH]
     chance = random.Random(1)
     plans = [small_plan(store, sample=40, scores=names) for names in wanted]
@@ -216,7 +214,7 @@ def test_any_number_of_commands_with_other_scores_compute_each_piece_once(store,
 
 
 def store_made_up(run: Run, chunk: Chunk) -> list[tuple[str, str]]:
-    """Parts with what the bookkeeping reads; returns the pieces."""
+    """Store parts with only what the bookkeeping reads; return the pieces."""
     classes = [canonical for canonical, _ in chunk.members]
     if chunk.scores:
         names = [f"{key.partition('@')[0]}_seconds@1" for key in chunk.scores]
@@ -229,18 +227,18 @@ def store_made_up(run: Run, chunk: Chunk) -> list[tuple[str, str]]:
     return [(key, canonical) for key in keys for canonical in classes]
 
 
-# --- what is refused
+# --- rejected scores
 
 
-def test_a_score_that_cannot_be_stored_or_computed_is_told(store, small_plan):
-    with pytest.raises(HnasError, match="its column kappa has a name that is taken"):
+def test_a_score_that_cannot_be_stored_or_computed_is_reported(store, small_plan):
+    with pytest.raises(HnasError, match="the name of its column kappa is already taken"):
         small_plan(store, sample=2, scores=["taken"])
     for name, reason in (("wrong", "'a file of its own'"), ("quits", "it ends the process, with 3")):
         with pytest.raises(HnasError, match=rf"the score {name} of \|.* could not be computed: {reason}"):
             fill(store, small_plan(store, sample=2, scores=[name]))
 
 
-def test_a_score_that_always_fails_is_not_asked_for_ever_after(finished, small_plan):
+def test_a_score_that_always_fails_is_not_requested_again(finished, small_plan):
     run = Run(finished, run_of(finished))
     fill(finished, small_plan(finished, sample=8, scores=["weight"]))
     with pytest.raises(HnasError, match="the score wrong of"):
@@ -250,7 +248,7 @@ def test_a_score_that_always_fails_is_not_asked_for_ever_after(finished, small_p
     assert not any("wrong" in remark for remark in check_store(finished).remarks)
 
 
-def test_a_score_that_fails_for_some_keeps_what_others_have_of_it(finished, small_plan):
+def test_a_score_that_fails_for_some_is_kept_for_the_others(finished, small_plan):
     run = Run(finished, run_of(finished))
     first, second = (small_plan(finished, sample=SAMPLE, scores=names) for names in (["weight"], ["wrong"]))
     record_request(finished, search_spaces["nasbench201"], second)
@@ -263,36 +261,34 @@ def test_a_score_that_fails_for_some_keeps_what_others_have_of_it(finished, smal
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("empty", "has columns \\(\\); a tuple of one name or more is needed"),
-        ("below", "has version -1; a whole number from 0"),
-        ("words", "has version 'one'; a whole number from 0"),
-        ("silent", "has version None; a whole number from 0"),
-        ("needy", r"has needs \('nothing',\); some of .*agreements"),
-        ("seconds", "names that end in _seconds are those of what scores cost"),
+        ("empty", "has columns \\(\\); they must be a tuple of at least one name"),
+        ("below", "has version -1; it must be an integer from 0"),
+        ("words", "has version 'one'; it must be an integer from 0"),
+        ("silent", "has version None; it must be an integer from 0"),
+        ("needy", r"has needs \('nothing',\); they must be among .*agreements"),
+        ("seconds", "names that end in _seconds are reserved for the cost"),
     ],
 )
-def test_a_score_whose_record_could_not_be_read_again_is_refused_before_anything_is_written(
-    store, small_plan, name, reason
-):
+def test_a_score_with_an_invalid_declaration_writes_nothing(store, small_plan, name, reason):
     with pytest.raises(HnasError, match=reason):
         small_plan(store, sample=2, scores=[name])
     assert not Path(store.root).exists()
 
 
-def test_a_score_does_not_mix_its_numbers_with_those_of_another_in_the_run(whole, small_plan):
-    with pytest.raises(HnasError, match=r"name that is taken \(the run has one of the score weight"):
+def test_a_column_of_another_score_in_the_run_is_taken(whole, small_plan):
+    with pytest.raises(HnasError, match=r"is already taken \(the run has one of the score weight"):
         small_plan(whole, sample=2, scores=["weightier"])
 
 
 @pytest.mark.parametrize("name", ["rude", "ruder"])
-def test_a_score_that_changes_what_it_is_given_is_told_and_spoils_nothing(plain, store, small_plan, name):
+def test_a_score_that_changes_its_inputs_is_reported(plain, store, small_plan, name):
     with pytest.raises(HnasError, match=rf"the score {name} of \|.* it changed the network's weights or modes"):
         fill(store, small_plan(store, sample=SAMPLE, scores=[name]))
     fill(store, small_plan(store, sample=SAMPLE))  # in the same process, with its images in memory
     assert exact_table(store, run_of(store)) == exact_table(plain, run_of(plain))
 
 
-def test_seconds_are_the_thread_s_only_where_torch_computes_in_one(monkeypatch):
+def test_thread_time_is_used_only_for_single_threaded_torch(monkeypatch):
     clocks = {}
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
@@ -301,9 +297,7 @@ def test_seconds_are_the_thread_s_only_where_torch_computes_in_one(monkeypatch):
 
 
 @pytest.mark.parametrize(("folder", "column"), [("scores", "weight@1"), ("metrics", "trace"), ("metrics", "canonical")])
-def test_a_part_that_was_written_anew_with_values_of_another_kind_is_told_with_its_name(
-    finished, small_plan, folder, column
-):
+def test_a_part_with_values_of_another_type_is_reported_by_name(finished, small_plan, folder, column):
     fill(finished, small_plan(finished, sample=SAMPLE, scores=["weight"]))
     run = Run(finished, run_of(finished))
     name = finished.files(*run.place(folder))[0]
@@ -325,7 +319,7 @@ def test_a_part_that_was_written_anew_with_values_of_another_kind_is_told_with_i
 # --- SQL
 
 
-def test_scores_are_columns_of_the_views_and_of_a_search_s_pool(whole):
+def test_scores_are_columns_of_views_and_search_pools(whole):
     connection = connect(whole)
     run = run_of(whole)
     rows = connection.execute("SELECT canonical, spread, weight, weight_seconds FROM pool ORDER BY arch").fetchall()
@@ -348,7 +342,7 @@ def test_scores_are_columns_of_the_views_and_of_a_search_s_pool(whole):
     np.testing.assert_allclose(combined, np.log(shares[0]) + np.log(shares[1]))
 
 
-def test_regularised_swap_is_a_macro_of_sql_and_of_expressions(whole):
+def test_regularised_swap_is_available_in_sql_and_expressions(whole):
     text = "swap_regularised(spread, params / 1000, 800, 2e5)"
     connection = connect(whole)
     rows = connection.execute(f"SELECT spread, params, {text} FROM pool ORDER BY arch").fetchall()
@@ -359,7 +353,7 @@ def test_regularised_swap_is_a_macro_of_sql_and_of_expressions(whole):
     np.testing.assert_allclose(RunPool(connection, run_of(whole)).column(text), expected, rtol=1e-12)
 
 
-def test_a_search_by_a_score_that_a_part_of_the_pool_has_says_what_computes_the_rest(finished, small_plan):
+def test_a_search_by_a_partly_known_score_says_what_computes_the_rest(finished, small_plan):
     fill(finished, small_plan(finished, sample=8, scores=["weight"]))
     connection = connect(finished)
     having, size = connection.execute("SELECT count(weight), count(*) FROM pool").fetchall()[0]
@@ -378,7 +372,7 @@ def test_a_search_by_a_score_that_a_part_of_the_pool_has_says_what_computes_the_
     assert (done.status, "with --scores naswot computes it" in done.last) == (2, True)
 
 
-def test_correlate_has_the_scores_and_counts_the_rows_without_one(whole):
+def test_correlate_uses_scores_and_counts_rows_without_them(whole):
     found = correlate(connect(whole), pick_run(connect(whole)), target="spread")
     assert {"spread", "spread_again", "weight"} <= set(found.names)
     assert not {"spread_seconds", "weight_seconds"} & set(found.names)
@@ -387,7 +381,7 @@ def test_correlate_has_the_scores_and_counts_the_rows_without_one(whole):
     assert found.missing["weight"] >= lost
 
 
-def test_info_and_check_tell_what_is_complete(whole, finished, small_plan):
+def test_info_and_check_report_completeness(whole, finished, small_plan):
     (spread, weight) = store_info(connect(whole))["scores"]
     assert (spread["score"], spread["version"], spread["rows"], spread["complete"]) == (
         "spread",
@@ -409,13 +403,13 @@ def test_info_and_check_tell_what_is_complete(whole, finished, small_plan):
     assert connect(finished).execute("SELECT count(weight) FROM files.run_scores").fetchall() == [(5,)]
 
 
-def test_a_score_of_another_version_is_another_column(finished, small_plan, monkeypatch):
+def test_another_version_of_a_score_is_computed_anew(finished, small_plan, monkeypatch):
     fill(finished, small_plan(finished, sample=SAMPLE, scores=["weight"]))
     module = __import__("foreign_scores")
     monkeypatch.setattr(module.Weight, "version", 2)
     monkeypatch.setattr(module.Weight, "__call__", lambda self, subject: {"weight": 2.0})
     _score.cache_clear()
-    with pytest.raises(HnasError, match="the score weight has version 2 on a worker, and version 1"):
+    with pytest.raises(HnasError, match="the score weight has version 2 on a worker, but version 1"):
         _score("weight@1")
     plan = small_plan(finished, sample=8, scores=["weight"])
     assert dict(plan.lacking)["weight@2"] == len(plan.todo)
@@ -434,14 +428,14 @@ def test_a_score_of_another_version_is_another_column(finished, small_plan, monk
 @pytest.mark.parametrize(
     "scores", [{"weight": ["weight"]}, {"weight@1": ['x" AS y']}, {"weight@1": []}, 7, {"weight@01": ["weight"]}]
 )
-def test_what_a_record_says_of_scores_reaches_no_sql_unless_it_is_plain(finished, scores):
+def test_only_plain_score_names_of_a_record_reach_sql(finished, scores):
     run = Run(finished, run_of(finished))
     run.write_record({**run.read_record(), "scores": scores})
     with pytest.raises(HnasError, match=r"run\.json was damaged after it was written: scores is"):
         connect(finished)
 
 
-def test_a_packed_run_has_its_scores_and_a_store_that_adopts_it_adds_others(finished, small_plan, tmp_path):
+def test_a_packed_run_keeps_its_scores_and_accepts_more(finished, small_plan, tmp_path):
     fill(finished, small_plan(finished, sample=10, scores=["spread"]))
     fill(finished, small_plan(finished, sample=SAMPLE, scores=["weight"]))
     table, own = Store(str(tmp_path / "table")), Store(str(tmp_path / "own"))

@@ -29,7 +29,7 @@ def curve(place: int, epoch: int) -> float:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """40 cells by name, each better than the one before, with curves of 9 epochs of 2 s."""
+    """40 cells by name, each better than the previous one, with curves of 9 epochs of 2 s each."""
     store = make_store(tmp_path_factory.mktemp("bohb"), architectures=40, accuracies=False)
     archs = [arch for (arch,) in connect(store).execute("SELECT arch FROM requests ORDER BY arch").fetchall()]
     common = {"space": "nasbench201", "dataset": "digits", "epochs": EPOCHS}
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def test_the_curves_of_a_table_serve_short_trainings_which_cost_what_they_take(store: Store) -> None:
+def test_curves_of_a_table_answer_short_trainings_at_their_cost(store: Store) -> None:
     connection = connect(store)
     started = new_search(connection, space="nasbench201", method="bohb", queries=30)
     result = run_search(store, connection, started)
@@ -64,7 +64,7 @@ def test_the_curves_of_a_table_serve_short_trainings_which_cost_what_they_take(s
     assert run_search(store, connection, saved).queries == result.queries
 
 
-def test_a_budget_counts_short_trainings_and_full_ones_alike(store: Store) -> None:
+def test_a_budget_counts_short_and_full_trainings_alike(store: Store) -> None:
     connection = connect(store)
     result = run_search(
         store, connection, new_search(connection, space="nasbench201", method="bohb", queries=None, budget=100.0)
@@ -72,7 +72,7 @@ def test_a_budget_counts_short_trainings_and_full_ones_alike(store: Store) -> No
     assert result.cost > 100 >= result.cost - result.queries[-1].cost
 
 
-def test_a_table_without_curves_is_refused_with_what_would_bring_them(tmp_path: Path) -> None:
+def test_a_table_without_curves_is_rejected_with_advice(tmp_path: Path) -> None:
     store = make_store(tmp_path, architectures=30)
     connection = connect(store)
     with pytest.raises(HnasError, match=r"epochs|curves"):
@@ -80,7 +80,7 @@ def test_a_table_without_curves_is_refused_with_what_would_bring_them(tmp_path: 
     assert not store.exists("searches")
 
 
-def test_architectures_are_trained_for_as_many_epochs_as_their_rung_has(store: Store) -> None:
+def test_architectures_are_trained_for_the_epochs_of_their_rung(store: Store) -> None:
     connection = connect(store)
     training = TrainingSettings(epochs=3, batch_size=256, lr=0.1, threads=1, images="digits")
     started = new_search(connection, space="nasbench201", dataset="digits", method="bohb", training=training, queries=8)
@@ -90,7 +90,7 @@ def test_architectures_are_trained_for_as_many_epochs_as_their_rung_has(store: S
     assert queries[3].arch in {query.arch for query in queries[:3]}
 
 
-def test_halving_reads_the_curves_of_a_table_and_pays_for_what_each_rung_adds(store: Store) -> None:
+def test_halving_pays_for_what_each_rung_adds(store: Store) -> None:
     connection = connect(store)
     started = new_search(connection, space="nasbench201", method="halving", queries=None, budget=60.0, parallel=4)
     result = run_search(store, connection, started)
@@ -105,7 +105,7 @@ def test_halving_reads_the_curves_of_a_table_and_pays_for_what_each_rung_adds(st
     assert run_search(store, connection, saved).queries == result.queries
 
 
-def test_halving_continues_trainings_to_the_bits_of_a_full_one(store: Store, tmp_path: Path) -> None:
+def test_halving_continues_trainings_bit_identically(store: Store, tmp_path: Path) -> None:
     connection = connect(store)
     training = TrainingSettings(epochs=3, batch_size=256, lr=0.1, threads=1, images="digits", channels=2, cells=1)
     started = new_search(

@@ -1,4 +1,4 @@
-"""`--parallel`: trainings side by side in worker processes, and tables as if."""
+"""`--parallel`: concurrent trainings in worker processes, and simulated concurrency for tables."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def request(store: Store, **options: object) -> StartedSearch:
     return new_search(connect(store), space="nasbench201", dataset="digits", **options)
 
 
-def test_trainings_in_workers_are_those_made_here_and_a_stopped_search_loses_none(
-    store: Store, cluster: Cluster, tmp_path: Path
-) -> None:
+def test_trainings_in_workers_equal_local_ones_and_none_is_lost(store: Store, cluster: Cluster, tmp_path: Path) -> None:
     seen: list[Query] = []
 
     def stop(query: Query) -> None:
@@ -89,7 +87,7 @@ def test_trainings_in_workers_are_those_made_here_and_a_stopped_search_loses_non
 
 
 class Vanishing:
-    """An oracle of one's own whose first call ends its process."""
+    """A user-defined oracle whose first call kills its process."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = mark
@@ -101,14 +99,14 @@ class Vanishing:
         return 50.0 + len(arch) % 7
 
 
-def test_a_lost_worker_costs_its_evaluation_only(store: Store, cluster: Cluster, tmp_path: Path) -> None:
+def test_a_lost_worker_loses_only_its_evaluation(store: Store, cluster: Cluster, tmp_path: Path) -> None:
     oracle = Vanishing(tmp_path / "mark")
     result = run_search(store, connect(store), request(store, queries=4), cluster=cluster, oracle=oracle)
     assert [query.performance for query in result.queries] == [50.0 + len(query.arch) % 7 for query in result.queries]
     assert len(result.queries) == 4
 
 
-def test_a_table_says_what_side_by_side_would_take_and_a_saved_search_may_go_on_with_another_number(
+def test_a_table_simulates_parallel_time_and_parallel_can_change(
     table: Store,
 ) -> None:
     connection = connect(table)
@@ -133,12 +131,12 @@ def test_a_table_says_what_side_by_side_would_take_and_a_saved_search_may_go_on_
         assert ([query.arch for query in again.queries] == [query.arch for query in whole.queries]) or parallel
 
 
-def test_one_at_a_time_is_saved_as_before_there_was_another_way(table: Store) -> None:
+def test_sequential_searches_are_saved_in_the_old_format(table: Store) -> None:
     assert "parallel" not in request(table, training=None, parallel=1).settings.as_dict()
     assert request(table, training=None, parallel=3).settings.as_dict()["parallel"] == 3
 
 
-def test_a_saved_search_of_too_many_at_a_time_starts_no_workers(table: Store) -> None:
+def test_a_saved_search_with_too_large_parallel_starts_no_workers(table: Store) -> None:
     content = {"id": "many", "created": "2026-01-01T00:00:00+00:00"}
     settings = request(table, training=None, parallel=3).settings.as_dict() | {"parallel": 10**6}
     table.write_json({**content, "settings": settings}, "searches", "many", "search.json")
@@ -147,13 +145,13 @@ def test_a_saved_search_of_too_many_at_a_time_starts_no_workers(table: Store) ->
         open_search(connect(table), table, "many")
 
 
-def test_trainings_side_by_side_share_the_cores() -> None:
+def test_concurrent_trainings_share_the_cores() -> None:
     assert training_threads(None, 2) == max(1, min(8, physical_cores() // 2))
     assert training_threads(None, 1000) == 1
     assert training_threads(3, 1000) == 3
 
 
-def test_the_command_says_how_many_at_a_time(table: Store) -> None:
+def test_the_command_reports_its_parallelism(table: Store) -> None:
     place = ("--store", table.root)
     searched = hnas("search", "nasbench201", "--dataset", "digits", "--queries", "8", "--parallel", "4", *place)
     assert searched.status == 0, searched
@@ -170,17 +168,17 @@ def test_the_command_says_how_many_at_a_time(table: Store) -> None:
     [
         (["--parallel", "0"], "0 evaluations at a time cannot be"),
         (["--parallel", "2000"], "2000 evaluations at a time cannot be"),
-        (["--scheduler", "tcp://127.0.0.1:1"], "--scheduler belongs to --oracle train"),
-        (["--oracle", "train", "--tls-ca", "nowhere.pem", "--parallel", "2"], "--tls-ca belongs to --scheduler"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "--scheduler requires --oracle train"),
+        (["--oracle", "train", "--tls-ca", "nowhere.pem", "--parallel", "2"], "--tls-ca requires --scheduler"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_starts(table: Store, options: list[str], message: str) -> None:
+def test_invalid_parallelism_is_rejected_before_anything_starts(table: Store, options: list[str], message: str) -> None:
     outcome = hnas("search", "nasbench201", "--dataset", "digits", *options, "--store", table.root)
     assert (outcome.status, outcome.out) == (2, "")
     assert message in outcome.err
 
 
-def test_a_log_has_one_line_for_all_trainings_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_one_line_for_all_running_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("hnas.pipeline.search.progress.time.monotonic", lambda: now[0])
     log = io.StringIO()
@@ -199,6 +197,6 @@ def test_a_log_has_one_line_for_all_trainings_under_way(monkeypatch: pytest.Monk
     ]
 
 
-def test_a_search_with_a_table_takes_no_cluster(table: Store) -> None:
+def test_a_search_with_a_table_rejects_a_cluster(table: Store) -> None:
     with pytest.raises(UsageError, match="ask for 1 to 1024"):
         request(table, training=None, parallel=-2)

@@ -1,4 +1,4 @@
-"""Oracles of one's own: commands, installed packages and Python functions; what fails, and what never runs."""
+"""User-defined oracles: commands, installed packages and Python functions, their failures, and what never runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.contents import snapshot
 from tests.support.stores import make_store
 
 ODD = "|a~0|+(b)'\"$HOME `id`;{seed} é"
-#: Prints the number of characters of the architecture, and fails for those of an odd number of convolutions.
+#: Prints the length of the architecture's name, and fails for an odd number of convolutions.
 PROGRAM = """
 import sys
 arch, seed = sys.argv[1:]
@@ -47,17 +47,17 @@ def command(text: str, **values: str) -> CommandOracle:
     return CommandOracle(parse_command(f"command: {text}"), values, timeout=30.0)
 
 
-# What a command is given, and how it ends.
+# Input and exit of a command.
 
 
-def test_an_architecture_reaches_the_command_as_it_is_and_no_shell_sees_it() -> None:
+def test_an_architecture_reaches_the_command_without_a_shell() -> None:
     show = f"{sys.executable} -c 'import sys; print(sys.argv[1:]); print(7)' a={{arch}} {{seed}} {{{{seed}}}} {{a:1}}"
     found = command(show, seed="3")(ODD)
     assert (found.performance, found.exit_status) == (7.0, 0)
     assert found.output == f"{['a=' + ODD, '3', '{seed}', '{a:1}']}\n7\n"
 
 
-def test_a_method_s_epochs_take_the_place_of_those_asked_for() -> None:
+def test_a_methods_epochs_replace_the_requested_ones() -> None:
     oracle = command("sh -c 'echo $1' sh {epochs} {arch}", epochs="12")
     assert oracle.takes_epochs
     assert (oracle("a").performance, oracle("a", 4).performance) == (12.0, 4.0)
@@ -68,16 +68,16 @@ def test_a_method_s_epochs_take_the_place_of_those_asked_for() -> None:
     ("text", "words"),
     [
         ("true {arch}", "printed nothing"),
-        ("echo {arch}", "last line is 'x', and must be the performance, a number"),
+        ("echo {arch}", "last line is 'x'; it must be the performance, a number"),
         ("echo nan {arch}", "'nan x'"),
-        ("sh -c 'echo nan' {arch}", "last line is nan; a finite number is needed"),
+        ("sh -c 'echo nan' {arch}", "last line is nan; it must be a finite number"),
         ("sh -c 'echo 3; echo oh >&2; exit 4' {arch}", "ended with exit status 4: oh"),
         ("sh -c 'kill -9 $$' {arch}", "was killed by SIGKILL"),
         ("{arch}", "exit status 127: x cannot be started: No such file"),
         ("true {arch} \0", "the command cannot be started: embedded null byte"),
     ],
 )
-def test_a_command_that_fails_says_how_in_a_sentence(text: str, words: str) -> None:
+def test_a_failing_command_gives_one_sentence(text: str, words: str) -> None:
     oracle = CommandOracle(tuple(shlex.split(text)), {}, timeout=30.0)
     with pytest.raises(EvaluationError, match=words) as told:
         oracle("x")
@@ -85,7 +85,7 @@ def test_a_command_that_fails_says_how_in_a_sentence(text: str, words: str) -> N
     assert str(told.value).count("\n") == 0
 
 
-def test_the_last_line_counts_and_the_end_of_a_large_output_is_kept() -> None:
+def test_the_last_line_counts_and_the_end_of_large_output_is_kept() -> None:
     found = command("sh -c 'yes | head -c 100000000; printf \"\\n81.5 \\n\\n\"' {arch}")("x")
     assert found.performance == 81.5
     assert found.output is not None
@@ -100,7 +100,7 @@ def alive(pid: int) -> bool:
 
 
 def check_gone(pid: int) -> None:
-    for _ in range(100):  # whoever adopted it has to notice
+    for _ in range(100):  # its adoptive parent has to notice
         if not alive(pid):
             return
         time.sleep(0.1)
@@ -109,8 +109,8 @@ def check_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("hangs", [True, False])
-def test_a_command_that_hangs_and_what_it_leaves_behind_are_killed(hangs: bool, tmp_path: Path) -> None:
-    """The child holds the pipes open, and the command does not end at a friendly word."""
+def test_a_hanging_command_and_its_children_are_killed(hangs: bool, tmp_path: Path) -> None:
+    """The child holds the pipes open, and the command ignores SIGTERM."""
     after = "trap '' TERM; sleep 1000; sleep 1000" if hangs else "echo 5"
     oracle = CommandOracle(("sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/pid; {after}", "{arch}"), {}, 0.5)
     begun = time.monotonic()
@@ -123,7 +123,7 @@ def test_a_command_that_hangs_and_what_it_leaves_behind_are_killed(hangs: bool, 
     check_gone(int((tmp_path / "pid").read_text()))
 
 
-def test_a_command_ends_when_the_process_that_evaluates_is_killed(tmp_path: Path) -> None:
+def test_a_command_ends_when_the_evaluating_process_is_killed(tmp_path: Path) -> None:
     text = f"command: sh -c 'echo $$ > {tmp_path}/pid; sleep 1000; echo 1' {{arch}}"
     program = f"from {commands.__name__} import *; CommandOracle(parse_command({text!r}), {{}})('x')"
     process = subprocess.Popen([sys.executable, "-c", program])
@@ -138,17 +138,17 @@ def test_a_command_ends_when_the_process_that_evaluates_is_killed(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nosuchprogram {arch}", "program 'nosuchprogram' of --oracle is not found"),
-        ("echo {ach}", r"placeholder 'ach' is unknown.*did you mean 'arch'.*\{\{ach\}\} stands for the text \{ach\}"),
+        ("nosuchprogram {arch}", "program 'nosuchprogram' of --oracle was not found"),
+        ("echo {ach}", r"placeholder 'ach' is unknown.*did you mean 'arch'.*write \{\{ach\}\} for the text \{ach\}"),
         ("echo 1", r"does not say where the architecture goes"),
         ("", r"does not say where the architecture goes"),
-        ("echo '{arch}", "is no command: no closing quotation"),
-        ("sh -c 'train {arch}'", "would run what an architecture is called"),
-        ("nice /bin/bash -ec 'train {arch}'", "would run what an architecture is called"),
-        ("python3.11 -c 'print({arch})'", "would run what an architecture is called"),
+        ("echo '{arch}", "is not a command: no closing quotation"),
+        ("sh -c 'train {arch}'", "would execute the architecture's name"),
+        ("nice /bin/bash -ec 'train {arch}'", "would execute the architecture's name"),
+        ("python3.11 -c 'print({arch})'", "would execute the architecture's name"),
     ],
 )
-def test_a_command_that_cannot_work_is_refused(text: str, words: str) -> None:
+def test_an_invalid_command_is_rejected(text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         parse_command(f"command: {text}")
 
@@ -157,17 +157,17 @@ def test_a_command_that_cannot_work_is_refused(text: str, words: str) -> None:
     ("oracle", "given", "words"),
     [
         ("trian", {}, r"no oracle 'trian'; choose from table, train, table,train.*did you mean 'train'"),
-        ("command: echo {arch}", {"options": ["a=1"]}, "belongs to an installed oracle"),
-        ("table", {"options": ["a=1"]}, "belongs to an installed oracle"),
-        ("train", {"timeout": 3.0}, "--oracle-timeout belongs to a command"),
-        ("command: echo {arch}", {"timeout": 0.0}, "give a positive number of seconds"),
-        ("command: echo {arch}", {"timeout": math.nan}, "give a positive number of seconds"),
-        ("command: echo {arch} {epochs}", {}, "say how many with --epochs"),
-        ("command: echo {arch}", {"epochs": 3}, "--epochs would change nothing"),
-        ("command: echo {arch} {epochs}", {"epochs": 0}, "1 is the least"),
+        ("command: echo {arch}", {"options": ["a=1"]}, "requires an installed oracle"),
+        ("table", {"options": ["a=1"]}, "requires an installed oracle"),
+        ("train", {"timeout": 3.0}, "--oracle-timeout requires a command"),
+        ("command: echo {arch}", {"timeout": 0.0}, "must be a positive number of seconds"),
+        ("command: echo {arch}", {"timeout": math.nan}, "must be a positive number of seconds"),
+        ("command: echo {arch} {epochs}", {}, "give their number with --epochs"),
+        ("command: echo {arch}", {"epochs": 3}, "--epochs would have no effect"),
+        ("command: echo {arch} {epochs}", {"epochs": 0}, "must be at least 1"),
     ],
 )
-def test_options_that_do_not_fit_the_oracle_are_refused(oracle: str, given: dict[str, object], words: str) -> None:
+def test_options_that_do_not_fit_the_oracle_are_rejected(oracle: str, given: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         own_oracle(oracle, **given)  # type: ignore[arg-type]
 
@@ -193,9 +193,7 @@ def searched(store: Store, oracle: str) -> Outcome:
     return hnas(*search, "--oracle", oracle, "--json")
 
 
-def test_a_search_by_a_command_goes_on_after_failures_and_keeps_what_was_printed(
-    store: Store, searched: Outcome
-) -> None:
+def test_a_search_continues_after_failed_commands_and_keeps_output(store: Store, searched: Outcome) -> None:
     assert searched.status == 0, searched.err
     found = json.loads(searched.out)
     failed = [query for query in found["queries"] if query["arch"].count("conv") % 2]
@@ -216,7 +214,7 @@ def test_a_search_by_a_command_goes_on_after_failures_and_keeps_what_was_printed
     assert best == [(found["best"]["arch"], found["best"]["performance"])]
 
 
-def test_a_saved_command_runs_only_where_it_is_given_again(store: Store, oracle: str, searched: Outcome) -> None:
+def test_a_saved_command_runs_only_if_given_again(store: Store, oracle: str, searched: Outcome) -> None:
     name = json.loads(searched.out)["search"]
     resume = ("search", "--resume", name, "--store", store.root)
     for given in ((), ("--oracle", "train"), ("--oracle", oracle + " "), ("--oracle", "command: echo {arch}")):
@@ -233,7 +231,7 @@ def test_a_saved_command_runs_only_where_it_is_given_again(store: Store, oracle:
     assert plain[0] == plain[1]
 
 
-def test_a_record_that_was_made_up_runs_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_forged_record_runs_nothing(store: Store, tmp_path: Path) -> None:
     name = hnas("search", "nasbench201", "--queries", 1, "--oracle", "command: echo 1 {arch}", "--store", store.root)
     assert "the only evaluation failed" in name.last
     (search,) = (s for s in store.folders("searches") if read_oracle(store, s) == "command: echo 1 {arch}")
@@ -277,7 +275,7 @@ def test_methods_are_compared_by_a_command(store: Store, oracle: str) -> None:
     assert f"{failed.fetchall()[0][0]} evaluations failed" in done.out
 
 
-def test_a_search_whose_evaluations_all_fail_has_no_winner_and_is_saved(store: Store) -> None:
+def test_a_search_with_only_failures_has_no_winner_but_is_saved(store: Store) -> None:
     done = hnas(
         "search", "nasbench201", "--oracle", "command: false {arch}", "--queries", 2, "--store", store.root, "--quiet"
     )
@@ -285,7 +283,7 @@ def test_a_search_whose_evaluations_all_fail_has_no_winner_and_is_saved(store: S
     assert "all 2 evaluations failed, so the search has no winner; the last: the command ended with" in done.last
 
 
-def test_a_method_that_trains_for_several_lengths_needs_an_oracle_that_takes_epochs(store: Store) -> None:
+def test_methods_with_several_lengths_need_oracles_with_epochs(store: Store) -> None:
     bohb = ("search", "nasbench201", "--method", "bohb", "--store", store.root, "--queries", 3)
     done = hnas(*bohb, "--oracle", "command: sh -c 'echo $1' sh {epochs} {arch}", "--epochs", 9, "--json")
     assert {query["performance"] for query in json.loads(done.out)["queries"]} == {1.0}
@@ -296,7 +294,7 @@ def test_a_method_that_trains_for_several_lengths_needs_an_oracle_that_takes_epo
 
 
 class Answer:
-    """An oracle of the entry points below."""
+    """An oracle for the entry points below."""
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
@@ -316,7 +314,7 @@ def raising(arch: str) -> float:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package with entry points, as pip leaves it."""
+    """A package with entry points, as pip installs it."""
     folder = tmp_path / "own-1.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1\n")
@@ -326,7 +324,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_installed_oracles_are_named_take_options_and_go_on_only_where_named_again(store: Store) -> None:
+def test_installed_oracles_take_options_and_must_be_named_to_resume(store: Store) -> None:
     place = ("--store", store.root, "--json", "--quiet")
     search = ("search", "nasbench201", "--queries", 2, "--method", "random", "--seed", 4, "--oracle", "Answer", *place)
     done = hnas(*search, "--oracle-option", "scale=10")
@@ -365,7 +363,7 @@ def test_an_installed_function_takes_options_and_epochs() -> None:
         (Evaluation(5.0, "a day"), "raised ValueError"),
     ],
 )
-def test_an_answer_that_is_no_number_fails_the_evaluation(answer: object, words: str) -> None:
+def test_a_result_that_is_not_a_number_fails_the_evaluation(answer: object, words: str) -> None:
     with pytest.raises(EvaluationError, match=words):
         PythonOracle(lambda arch: answer, seed=0, dataset="digits")("a")
 
@@ -377,19 +375,19 @@ def test_an_answer_that_is_no_number_fails_the_evaluation(answer: object, words:
         ({"queries": "3"}, "queries is '3'; give a whole number"),
         ({"budget": "100"}, "budget is '100'; give a number of seconds"),
         ({"seed": 0.5}, "seed 0.5 cannot be; give a whole number"),
-        ({"epochs": 0}, "epochs is 0; give a whole number from 1"),
-        ({"epochs": 1.5}, "epochs is 1.5; give a whole number from 1"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        ({"epochs": 1.5}, "epochs must be an integer of at least 1, got 1.5"),
     ],
     ids=str,
 )
-def test_a_limit_of_another_type_is_refused_in_a_sentence(store: Store, limits: dict[str, Any], words: str) -> None:
+def test_a_limit_of_another_type_gives_one_sentence(store: Store, limits: dict[str, Any], words: str) -> None:
     before = snapshot(store.root)
     with pytest.raises(UsageError, match=re.escape(words)):
         package.search_store("nasbench201", length, store=store.root, **limits)
     assert snapshot(store.root) == before
 
 
-def test_a_python_function_searches_a_store_and_the_search_goes_on(store: Store) -> None:
+def test_a_python_function_searches_a_store_and_can_resume(store: Store) -> None:
     asked: list[str] = []
 
     def accuracy(arch: str, seed: int) -> float:
@@ -409,11 +407,11 @@ def test_a_python_function_searches_a_store_and_the_search_goes_on(store: Store)
     again = package.search_store("nasbench201", accuracy, store=store.root, resume=result.search)
     assert len(asked) == 4
     assert [query.arch for query in again.queries] == asked
-    with pytest.raises(UsageError, match=r"was evaluated by 'function: .*accuracy', this is 'function: .*length'"):
+    with pytest.raises(UsageError, match=r"was evaluated by 'function: .*accuracy', not 'function: .*length'"):
         package.search_store("nasbench201", length, store=store.root, resume=result.search)
     with pytest.raises(UsageError, match="is of nasbench201, not of darts"):
         package.search_store("darts", accuracy, store=store.root, resume=result.search)
     done = hnas("search", "--resume", result.search, "--store", store.root)
-    assert "go on with it from Python, by hnas.search_store and" in done.last
+    assert "resume it from Python, by hnas.search_store and" in done.last
     with pytest.raises(HnasError, match="all 2 evaluations failed"):
         package.search_store("nasbench201", lambda arch: 1 / 0, store=store.root, queries=2)

@@ -1,4 +1,4 @@
-"""`hnas search` over a store: the pool in DuckDB, the saved queries, and going on after a stop."""
+"""`hnas search` over a store: the pool in DuckDB, the saved queries, and resuming."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_id(connection) -> str:
 
 @pytest.mark.parametrize("metric", [name for name in COLUMNS if name != "kappa"])
 @pytest.mark.parametrize("t", [0.5, 1.0])
-def test_the_query_finds_the_minimiser_that_numpy_finds(connection, metric, t):
+def test_the_query_finds_the_same_minimiser_as_numpy(connection, metric, t):
     pool = RunPool(connection, run_id(connection)).minimiser(metric)
     rows = connection.execute("SELECT arch, * FROM pool WHERE status = 'ok' ORDER BY arch").fetchnumpy()
     for mu, nu in ((1e-6, 10.0), (1.0, 100.0), (1e3, 1e4)):
@@ -59,14 +59,14 @@ def test_the_query_finds_the_minimiser_that_numpy_finds(connection, metric, t):
     taken=st.sets(st.integers(0, 78), max_size=78),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_bounds_leave_out_no_minimiser(connection, log_mu, nu, t, taken):
-    """Scales of mu at which one term of eq. (7) is everything, exponents that overflow, and most of the pool taken."""
+def test_the_bounds_never_exclude_the_minimiser(connection, log_mu, nu, t, taken):
+    """Covers mu at which one term of eq. (7) dominates, overflowing exponents, and a nearly exhausted pool."""
     pool = RunPool(connection, run_id(connection)).minimiser("trace")
     rows = connection.execute(f"SELECT arch, class FROM {pool.table} ORDER BY arch").fetchnumpy()
     free = np.ones(79, bool)
     for k in taken:
         pool.take(rows["arch"][k])
-        free &= rows["class"] != rows["class"][k]  # the whole class goes
+        free &= rows["class"] != rows["class"][k]  # the whole class is taken
     assume(free.any())
     mu = 10.0**log_mu
     query = f"SELECT objective(metric, kappa, ?, ?, ?) AS value FROM {pool.table} ORDER BY arch"
@@ -77,8 +77,8 @@ def test_the_bounds_leave_out_no_minimiser(connection, log_mu, nu, t, taken):
     assert found.arch == rows["arch"][free][int(np.argmin(values))]
 
 
-def test_a_pool_of_many_row_groups_is_solved_as_in_memory(connection):
-    """The sample for the bound is a part of the pool here, and may be taken as a whole."""
+def test_a_pool_of_many_row_groups_is_solved_like_in_memory(connection):
+    """The sample for the bound is a part of the pool here, and may be exhausted."""
     random = np.random.default_rng(0)
     metric, kappa = np.exp(3 * random.standard_normal((2, 20_000)))
     archs = np.array([f"{k:05d}" for k in range(20_000)])
@@ -102,7 +102,7 @@ def test_a_pool_of_many_row_groups_is_solved_as_in_memory(connection):
     assert pool.solve(mu=1.0, nu=1.0, t=1.0).arch == known.solve(mu=1.0, nu=1.0, t=1.0).arch
 
 
-def test_dead_architectures_are_no_candidates(connection):
+def test_dead_architectures_are_not_candidates(connection):
     dead = connection.execute("SELECT arch FROM pool WHERE status = 'constant'").fetchall()
     pool = RunPool(connection, run_id(connection)).minimiser("trace")
     assert len(dead) == 1
@@ -116,7 +116,7 @@ def test_dead_architectures_are_no_candidates(connection):
     assert pool.solve(mu=1.0, nu=0.0, t=1.0) is None
 
 
-def test_a_search_by_query_is_the_search_in_memory(store, connection):
+def test_a_search_in_duckdb_equals_the_search_in_memory(store, connection):
     result = run_search(store, connection, new_search(connection, space="nasbench201", metric="snip", queries=12))
     rows = connection.execute("SELECT * FROM pool WHERE status = 'ok'").fetchnumpy()
     accuracy = dict(zip(rows["arch"], rows["valid_accuracy"], strict=True))
@@ -127,7 +127,7 @@ def test_a_search_by_query_is_the_search_in_memory(store, connection):
     assert [q.performance for q in result.queries] == [q.performance for q in expected]
 
 
-def test_what_is_saved_is_what_was_found(store, connection):
+def test_the_saved_queries_equal_the_results(store, connection):
     result = run_search(store, connection, new_search(connection, space="nasbench201", queries=5, seed=3))
     reread = connect(store)
     saved = reread.execute("FROM queries WHERE search = ? ORDER BY query", [result.search]).fetchall()
@@ -138,7 +138,7 @@ def test_what_is_saved_is_what_was_found(store, connection):
     assert store.read_json("searches", result.search, "search.json")["settings"]["training"] == {}
 
 
-def test_every_query_is_saved_before_the_next_begins_and_a_resumed_search_ends_the_same(store, connection):
+def test_queries_are_saved_at_once_and_resuming_changes_nothing(store, connection):
     whole = run_search(store, connection, new_search(connection, space="nasbench201", queries=12, seed=1))
     started = new_search(connection, space="nasbench201", queries=12, seed=1)
     accuracy = dict(connect(store).execute("SELECT arch, valid_accuracy FROM pool").fetchall())
@@ -180,7 +180,7 @@ def test_a_search_whose_first_query_fails_leaves_nothing(store, connection):
     assert sorted(matching(store, "searches", "*")) == before
 
 
-def test_the_json_has_the_promised_shape(store, connection):
+def test_the_json_has_the_documented_shape(store, connection):
     result = run_search(store, connection, new_search(connection, space="nasbench201", queries=3))
     shown = json.loads(json.dumps(result.as_dict()))
     assert {"search", "best", "queries"} <= set(shown)
@@ -191,20 +191,20 @@ def test_the_json_has_the_promised_shape(store, connection):
     assert shown["best"]["performance"] == max(q["performance"] for q in shown["queries"])
 
 
-def test_the_validation_accuracy_is_preferred_and_the_test_accuracy_can_be_asked_for(connection):
+def test_validation_accuracy_is_preferred_unless_test_is_requested(connection):
     assert choose_signal(connection, "nasbench201", "digits").accuracy == "valid_accuracy"
     assert choose_signal(connection, "nasbench201", "digits", accuracy="test_accuracy").accuracy == "test_accuracy"
     with pytest.raises(UsageError, match="accuracy 'speed' is unknown"):
         choose_signal(connection, "nasbench201", "digits", accuracy="speed")
 
 
-def test_a_search_without_accuracies_says_how_to_get_them(tmp_path):
+def test_a_search_without_accuracies_says_how_to_import_them(tmp_path):
     connection = connect(make_store(tmp_path, architectures=10, accuracies=False))
     with pytest.raises(UsageError, match="hnas import"):
         new_search(connection, space="nasbench201")
 
 
-def test_the_train_oracle_really_trains_and_its_search_goes_on_after_a_stop(tmp_path):
+def test_the_train_oracle_trains_and_its_search_resumes(tmp_path):
     store = make_store(tmp_path, architectures=12, accuracies=False)
     training = TrainingSettings(epochs=1, batch_size=128, lr=0.05, images="digits")
     started = new_search(connect(store), space="nasbench201", dataset="digits", queries=2, training=training)
@@ -216,13 +216,13 @@ def test_the_train_oracle_really_trains_and_its_search_goes_on_after_a_stop(tmp_
     assert open_search(connect(store), store, result.search).settings.training.epochs == 1
 
 
-def test_a_column_of_a_table_is_no_option_of_the_train_oracle(connection):
+def test_table_accuracies_are_not_an_option_of_the_train_oracle(connection):
     training = TrainingSettings(epochs=1, batch_size=128, lr=0.05, images="digits")
-    with pytest.raises(UsageError, match="--accuracy test_accuracy belongs to --oracle table"):
+    with pytest.raises(UsageError, match="--accuracy test_accuracy requires --oracle table"):
         new_search(connection, space="nasbench201", dataset="digits", training=training, accuracy="test_accuracy")
 
 
 @pytest.mark.parametrize(("name", "words"), [("0000000000", "no search"), ("", "no search"), ("../runs", "no search")])
-def test_resuming_what_is_not_there_is_refused(store, name, words):
+def test_resuming_an_unknown_search_is_rejected(store, name, words):
     with pytest.raises(UsageError, match=words):
         open_search(connect(store), store, name)

@@ -1,4 +1,4 @@
-"""Searches on a supernet from the command line: their images, their state in the store, and what they are charged."""
+"""Searches on a supernet from the command line: images, stored state, and cost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def small_store(folder: Path) -> Store:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store with twelve architectures, which for this test are the whole space: DARTS ends with one of them."""
+    """A store with twelve architectures that make up the whole space here, so DARTS ends with one of them."""
     made = small_store(tmp_path / "store")
     archs = made.read_table(["arch"], "accuracies", "csv", "made-up.parquet")["arch"].to_pylist()
 
@@ -58,7 +58,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.fixture
 def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The epochs of supernets that are trained from now on."""
+    """Records the supernet epochs trained from now on."""
     seen: list[int] = []
     plain = WeightSharing._one_epoch
 
@@ -82,7 +82,7 @@ def winner(done: Outcome) -> tuple[str, float]:
     return found["best"]["arch"], found["cost"]
 
 
-def test_a_supernet_is_kept_and_not_trained_twice(store: Store, epochs: list[int]) -> None:
+def test_a_supernet_is_stored_and_not_trained_twice(store: Store, epochs: list[int]) -> None:
     first = search(store, "--json")
     assert "darts looks at the images of digits" in first.err
     assert epochs == [0, 1]
@@ -99,7 +99,7 @@ def test_a_supernet_is_kept_and_not_trained_twice(store: Store, epochs: list[int
     assert len(store.folders("supernets")) == 1
 
 
-def test_a_supernet_that_is_interrupted_goes_on_from_its_last_epoch(
+def test_an_interrupted_supernet_resumes_from_its_last_epoch(
     store: Store, epochs: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     undisturbed, _ = winner(search(small_store(tmp_path / "other"), "--json"))
@@ -113,26 +113,26 @@ def test_a_supernet_that_is_interrupted_goes_on_from_its_last_epoch(
         patch.setattr(supernets.StateFile, "save", interrupted)
         done = search(store, "--json")
     assert done.status != 0
-    assert "what the supernet has come to is stored, and the same command goes on from there" in done.err
+    assert "the state of the supernet is stored; run the same command again to resume" in done.err
     epochs.clear()
     assert winner(search(store, "--json"))[0] == undisturbed
     assert epochs == [1]
 
 
-def test_a_damaged_state_is_found_by_check_and_begun_anew(store: Store, epochs: list[int]) -> None:
+def test_a_damaged_state_is_reported_and_started_anew(store: Store, epochs: list[int]) -> None:
     winner(search(store, "--json"))
     (name,) = store.folders("supernets")
     Path(store.path("supernets", name, "state.checkpoint")).write_bytes(b"00000000damaged")
     done = hnas("check", "--store", store.root)
     assert done.status == 1
-    assert "the same search begins it anew" in done.out + done.err
+    assert "the same search starts it anew" in done.out + done.err
     winner(search(store, "--json"))
     assert epochs == [0, 1] * 2
 
 
-def test_the_training_of_what_a_supernet_ends_with_is_not_charged(store: Store) -> None:
+def test_training_the_supernets_result_is_not_charged(store: Store) -> None:
     _, cost = winner(search(store, "--json"))
-    assert 0 < cost < 100  # the table charges 100 s for a training
+    assert 0 < cost < 100  # a training costs 100 s in the table
     dry = search(store, "--dry-run")
     assert "supernet" in dry.out
     assert "by the time of a step" in dry.out
@@ -146,7 +146,7 @@ def test_the_training_of_what_a_supernet_ends_with_is_not_charged(store: Store) 
     assert 0 < float(row["cost"]) < 100
 
 
-def test_with_a_table_that_lacks_a_possible_end_nothing_is_trained(
+def test_nothing_is_trained_if_the_table_lacks_a_possible_result(
     store: Store, monkeypatch: pytest.MonkeyPatch, epochs: list[int]
 ) -> None:
     monkeypatch.setattr(NASBench201, "size", 13)
@@ -167,7 +167,7 @@ def test_with_a_table_that_lacks_a_possible_end_nothing_is_trained(
     ],
     ids=["value", "unknown", "images", "metric", "few"],
 )
-def test_what_a_supernet_cannot_do_is_refused(store: Store, arguments: list[str], sentence: str) -> None:
+def test_invalid_supernet_requests_are_rejected(store: Store, arguments: list[str], sentence: str) -> None:
     done = search(store, *arguments)
     assert done.status == 2
     assert sentence in done.err

@@ -1,4 +1,4 @@
-"""Trainings from the command line: how many threads, what is said before and meanwhile, and what is printed."""
+"""Trainings from the command line: threads, progress messages, and printed results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, small_plan) -> Store:
     return place
 
 
-def test_threads_depend_on_the_machine_and_nothing_else():
+def test_threads_depend_only_on_the_machine():
     assert training_threads(None) == min(physical_cores(), 8)
     assert training_threads(3) == 3
     for wrong in (0, -1, 1025):
@@ -51,7 +51,7 @@ def test_threads_depend_on_the_machine_and_nothing_else():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_training_is_what_torch_gives_with_that_many_threads_and_leaves_torch_as_it_was(threads):
+def test_a_training_uses_its_threads_and_restores_torchs(threads):
     before = torch.get_num_threads()
     other = 3 - threads
     torch.set_num_threads(other)
@@ -67,7 +67,7 @@ def test_a_training_is_what_torch_gives_with_that_many_threads_and_leaves_torch_
     assert (found.train_loss, found.valid_accuracy) == (plain.train_loss, plain.valid_accuracy)
 
 
-def test_evaluate_says_what_it_trains_on_standard_error_and_json_stays_pure(monkeypatch):
+def test_evaluate_describes_the_training_on_standard_error(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     done = hnas("evaluate", ARCH, *SMALL, "--threads", "1", "--json")
     assert done.status == 0, done.err
@@ -82,14 +82,14 @@ def test_evaluate_says_what_it_trains_on_standard_error_and_json_stays_pure(monk
     assert hnas("evaluate", ARCH, *SMALL, "--threads", "0").status == 2
 
 
-def test_the_parameters_that_are_said_are_those_that_are_trained():
+def test_the_reported_parameters_are_those_trained():
     said = []
     result = evaluate(ARCH, replace(TRAINING, channels=4, cells=1), on_start=said.append)
     (size,) = said
     assert size.parameters == (result.parameters, result.parameters)
 
 
-def test_a_search_says_which_networks_it_trains_and_keeps_its_threads_when_it_goes_on(store):
+def test_a_search_describes_its_networks_and_keeps_its_threads(store):
     command = ("search", "nasbench201", "--oracle", "train", "--dataset", "digits", "--epochs", "1", "--queries", "2")
     done = hnas(*command, "--threads", "1", "--json", "--store", store.root)
     assert done.status == 0, done.err
@@ -109,7 +109,7 @@ def test_a_search_says_which_networks_it_trains_and_keeps_its_threads_when_it_go
     assert open_search(connect(store), store, found["search"]).settings.training.threads == 1
 
 
-def test_a_dry_run_tells_steps_time_and_an_extrapolation_to_a_gpu(store):
+def test_a_dry_run_reports_steps_time_and_gpu_extrapolation(store):
     before = sorted(Path(store.root).rglob("*"))
     command = ("search", "nasbench201", "--oracle", "train", "--dataset", "digits", "--epochs", "2", "--queries", "3")
     done = hnas(*command, "--threads", "1", "--dry-run", "--store", store.root)
@@ -122,7 +122,7 @@ def test_a_dry_run_tells_steps_time_and_an_extrapolation_to_a_gpu(store):
     assert sorted(Path(store.root).rglob("*")) == before
 
 
-def test_the_operations_of_an_estimate_are_those_of_three_passes_an_image_that_is_trained_on():
+def test_an_estimate_counts_three_passes_per_training_image():
     space = search_spaces["nasbench201"]
     training = replace(TRAINING, epochs=2, batch_size=4, image_size=32)
     alive = "|skip_connect~0|+|nor_conv_1x1~0|nor_conv_1x1~1|+|skip_connect~0|skip_connect~1|nor_conv_1x1~2|"
@@ -133,7 +133,7 @@ def test_the_operations_of_an_estimate_are_those_of_three_passes_an_image_that_i
     assert found.seconds[0] > 600 * found.step[0] > 0
 
 
-def test_a_search_saved_before_there_were_threads_goes_on(store):
+def test_a_search_saved_before_threads_resumes(store):
     connection = connect(store)
     started = new_search(connection, space="nasbench201", queries=1, training=replace(TRAINING, threads=None))
     result = run_search(store, connection, started)
@@ -150,11 +150,11 @@ def test_a_search_saved_before_there_were_threads_goes_on(store):
     assert sizes[0].threads == training_threads(None)
     saved["settings"]["training"]["cutout"] = 16
     store.write_json(saved, *place)
-    with pytest.raises(HnasError, match=r"has settings this hnas does not know: .*cutout"):
+    with pytest.raises(HnasError, match=r"has settings that this hnas does not know: .*cutout"):
         open_search(connect(store), store, result.search)
 
 
-def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkeypatch):
+def test_a_log_has_occasional_lines_with_epoch_and_time(monkeypatch):
     training = replace(TRAINING, epochs=3, channels=4, cells=1)
 
     def log() -> list[str]:
@@ -172,7 +172,7 @@ def test_a_log_has_a_line_now_and_then_with_the_epoch_and_the_time_of_day(monkey
     assert told == [(k, doing) for k in (1, 2, 3) for doing in epoch] + [(3, "meas")], lines
 
 
-def test_a_network_that_no_memory_holds_is_told():
+def test_a_network_too_large_for_memory_is_reported():
     command = f"ulimit -v 9000000; exec {HNAS} evaluate '{ARCH}' --dataset digits --channels 4096 --cells 1 --epochs 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
@@ -182,13 +182,13 @@ def test_a_network_that_no_memory_holds_is_told():
     )
 
 
-def test_an_impossible_seed_is_named_by_its_own_option(tmp_path):
+def test_an_invalid_seed_is_reported_with_its_option(tmp_path):
     done = hnas("precompute", "nasbench201", *SMALL[:2], "--batch-seed", "-1", "--store", tmp_path)
     assert (done.status, done.err) == (2, "hnas: --batch-seed -1 cannot be; give a whole number from 0 to 2**63 - 1\n")
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size"])
-def test_numbers_that_no_library_takes_are_refused(option):
+def test_numbers_beyond_library_limits_are_rejected(option):
     done = hnas("evaluate", ARCH, *SMALL, option, 10**21)
     assert (done.status, done.out) == (2, "")
     assert done.err.endswith(f" is {10**21} in the training recipe; it must be below 2**31\n")

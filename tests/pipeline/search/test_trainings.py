@@ -1,4 +1,4 @@
-"""Trainings are memory: what the store has is not made again, and what was stopped goes on to the same bits."""
+"""Stored trainings are not repeated, and interrupted ones resume bit-identically."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def looked_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
 
 @pytest.fixture
 def made() -> Iterator[list[int]]:
-    """The epochs of each training that is really made."""
+    """Records the epochs of each training actually made."""
     epochs: list[int] = []
     real = trained.train
 
@@ -91,7 +91,7 @@ def trainer(store: Store, training: TrainingSettings = TRAINING, **options) -> T
     return Trainer(SPACE, training, channels=2, cells=1, store=store, **options)
 
 
-def test_the_same_search_again_answers_from_memory(store: Store, made: list[int]):
+def test_repeating_a_search_reuses_stored_trainings(store: Store, made: list[int]):
     first = searched(store, queries=3)
     assert made == [2, 2, 2]
     again = searched(store, queries=4)
@@ -130,7 +130,7 @@ def test_another_setting_is_another_training(store: Store, made: list[int], chan
     assert len(made) == 2
 
 
-def test_known_trainings_on_the_same_scale_spare_one_and_others_never_do(store: Store, made: list[int]):
+def test_only_trainings_on_the_same_scale_are_reused(store: Store, made: list[int]):
     values = [trainer(store, seed=seed)(CONVOLUTION) for seed in (1, 2)]
     made.clear()
     found = trainer(store, replace(TRAINING, threads=2), alike=True)(CONVOLUTION)
@@ -145,7 +145,7 @@ def test_known_trainings_on_the_same_scale_spare_one_and_others_never_do(store: 
     assert searched(store, queries=2, oracle="table,train").settings.oracle == "table,train"
 
 
-def test_a_training_that_diverges_counts_as_chance_and_the_search_goes_on(store: Store, made: list[int]):
+def test_a_diverging_training_counts_as_chance(store: Store, made: list[int]):
     wild = replace(TRAINING, lr=1e30)
     said: list[str] = []
     connection = connect(store)
@@ -156,7 +156,7 @@ def test_a_training_that_diverges_counts_as_chance_and_the_search_goes_on(store:
     assert all("diverged in epoch 1 of 2" in line and "chance, 10.00 %" in line for line in said)
     assert result.test == {}
     assert made == [2, 2]
-    with pytest.raises(DivergedError, match="diverged in epoch 1 of 2, as the store has it"):
+    with pytest.raises(DivergedError, match="diverged in epoch 1 of 2, according to the store"):
         evaluate(result.best.arch, wild, store=store)
     assert made == [2, 2]
     rows = connect(store).sql("SELECT valid_accuracy, test_accuracy, seconds > 0 FROM accuracies").fetchall()
@@ -182,7 +182,7 @@ def checkpoints(store: Path) -> list[Path]:
     return sorted(store.glob(f"{FOLDER}/*/*.checkpoint"))
 
 
-def test_random_kills_inside_a_training_cost_at_most_an_epoch_and_no_bit(tmp_path: Path):
+def test_kills_during_a_training_cost_at_most_an_epoch(tmp_path: Path):
     undisturbed = hnas(*command(tmp_path / "undisturbed")[1:])
     assert undisturbed.status == 0, undisturbed.err
     store, draws = tmp_path / "store", random.Random(17)
@@ -211,17 +211,17 @@ def test_random_kills_inside_a_training_cost_at_most_an_epoch_and_no_bit(tmp_pat
     assert check_store(Store(str(store))).damaged == []
 
 
-def test_two_commands_at_once_make_one_training_once(tmp_path: Path):
+def test_two_concurrent_commands_make_a_training_once(tmp_path: Path):
     with running(*command(tmp_path / "store")) as first, running(*command(tmp_path / "store")) as second:
         outputs = [process.communicate(timeout=120) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], outputs
-    # The seconds too: they were measured once.
+    # The seconds are equal too, since they were measured only once.
     assert json.loads(outputs[0][0]) == json.loads(outputs[1][0])
     assert len(list((tmp_path / "store" / "accuracies").glob("*/*.parquet"))) == 1
 
 
 def interrupted_after(store: Store, epochs: int) -> None:
-    """Stop a training in its epoch behind so many."""
+    """Interrupt a training after this many epochs."""
 
     def progress(_: int) -> Callable[[int, int, float], None]:
         def advance(done: int, total: int, loss: float) -> None:
@@ -234,7 +234,7 @@ def interrupted_after(store: Store, epochs: int) -> None:
         trainer(store, progress=progress).train(CONVOLUTION)
 
 
-def test_a_damaged_checkpoint_begins_anew_and_nothing_in_one_can_run(store: Store):
+def test_a_damaged_checkpoint_restarts_and_never_runs_code(store: Store):
     wanted = trainer(store).train(CONVOLUTION)
     remove(store, find_held(store, trained_sources(store)[0]))
     interrupted_after(store, 1)
@@ -245,7 +245,7 @@ def test_a_damaged_checkpoint_begins_anew_and_nothing_in_one_can_run(store: Stor
     assert checkpoints(Path(store.root)) == []
 
 
-def test_check_and_rm_know_trainings(tmp_path: Path):
+def test_check_and_rm_handle_trainings(tmp_path: Path):
     store = Store(str(tmp_path / "plain"))
     interrupted_after(store, 1)
     (source,) = trained_sources(store)
@@ -266,7 +266,7 @@ def test_check_and_rm_know_trainings(tmp_path: Path):
     assert [finding.path for finding in check_store(store).damaged] == [str(place)]
 
 
-def test_recipes_and_sizes_are_asked_for_on_the_command_line_and_said(tmp_path: Path):
+def test_recipes_and_sizes_from_the_command_line_are_reported(tmp_path: Path):
     small = ("--dataset", "digits", "--channels", "2", "--cells", "1", "--threads", "1", "--store", tmp_path / "store")
     options = ("--recipe-option", "epochs=1", "--recipe-option", "auxiliary=0", "--recipe-option", "drop_path=0")
     done = hnas("evaluate", CONVOLUTION, *small, "--recipe", "darts", *options, "--recipe-option", "cutout=3", "--json")
@@ -289,7 +289,7 @@ def test_recipes_and_sizes_are_asked_for_on_the_command_line_and_said(tmp_path: 
     )
 
 
-def test_settings_without_a_recipe_are_those_of_earlier_versions():
+def test_settings_without_a_recipe_match_earlier_versions():
     plain = training_settings("digits", usual_epochs=12)
     assert plain == TrainingSettings(epochs=12, batch_size=256, lr=0.1, images="digits")
     assert list(plain.as_dict()) == ["epochs", "batch_size", "lr", "threads", "images", "image_size"]
@@ -299,15 +299,13 @@ def test_settings_without_a_recipe_are_those_of_earlier_versions():
 
 
 def rebuilt_accuracy(folder: Path, images: Split) -> float:
-    """The accuracy in percent of a saved model, loaded anew."""
+    """The accuracy in percent of a saved model after loading."""
     model = load(folder)
     found = model.predict(images.images(np.arange(len(images))).transpose(0, 2, 3, 1))
     return 100 * float(np.mean([model.classes.index(one.label) for one in found] == images.labels))
 
 
-def test_the_winner_is_saved_as_it_was_evaluated_and_trained_again_only_where_its_weights_are_gone(
-    store: Store, made: list[int], tmp_path: Path
-):
+def test_the_winner_is_retrained_only_if_its_weights_are_gone(store: Store, made: list[int], tmp_path: Path):
     first, second = tmp_path / "first", tmp_path / "second"
     result = searched(store, queries=3, save=str(first))
     assert made == [2, 2, 2]
@@ -330,13 +328,13 @@ def test_the_winner_of_a_table_is_trained_once_and_saved(tmp_path: Path, made: l
     result = run_search(store, connection, started, save=folder, final=TRAINING)
     assert made == [2]
     assert load(folder).info.arch == result.best.arch
-    with pytest.raises(UsageError, match="exists and is no model of hnas"):
+    with pytest.raises(UsageError, match="exists and is not an hnas model"):
         run_search(store, connection, started, save=store.root, final=TRAINING)
     with pytest.raises(UsageError, match="say how to train its winner"):
         run_search(store, connection, started, save=folder)
 
 
-def test_evaluate_saves_its_network_also_when_the_store_knows_its_accuracy(tmp_path: Path):
+def test_evaluate_saves_its_network_even_if_its_result_is_stored(tmp_path: Path):
     small = ("--dataset", "digits", "--channels", "2", "--cells", "1", "--epochs", "1", "--threads", "1", "--json")
     folders = [tmp_path / "one", tmp_path / "two"]
     outcomes = [
@@ -350,7 +348,7 @@ def test_evaluate_saves_its_network_also_when_the_store_knows_its_accuracy(tmp_p
     assert load(folders[1]).info.accuracies["test_accuracy"] == record["test_accuracy"]
 
 
-def test_a_search_that_went_on_meanwhile_loses_no_query(tmp_path: Path):
+def test_a_search_continued_elsewhere_loses_no_query(tmp_path: Path):
     store = make_store(tmp_path, architectures=12)
     connection = connect(store)
     settings = new_search(connection, space="nasbench201", dataset="digits", queries=4)
@@ -364,7 +362,7 @@ def test_a_search_that_went_on_meanwhile_loses_no_query(tmp_path: Path):
     (name,) = store.names("searches")
     both = [open_search(connection, store, name) for _ in range(2)]
     whole = run_search(store, connection, both[0])
-    with pytest.raises(HnasError, match=f"went on with the search {name} meanwhile; resume it again"):
+    with pytest.raises(HnasError, match=f"has continued the search {name} in the meantime; resume it again"):
         run_search(store, connection, both[1])
     assert run_search(store, connection, open_search(connection, store, name)).queries == whole.queries
     for asked, words in (({"queries": 9}, "begun with queries 4, not 9"), ({"space": "darts"}, "begun with space nas")):
@@ -381,13 +379,13 @@ def test_a_search_that_went_on_meanwhile_loses_no_query(tmp_path: Path):
         (["--source", "mine"], "begun with source csv, not 'mine'"),
         (["--accuracy", "test_accuracy"], "begun with accuracy valid_accuracy, not 'test_accuracy'"),
         (["--dataset", "cifar10"], "begun with dataset digits, not 'cifar10'"),
-        (["--average"], "begun without average, and goes on so"),
-        (["--option", "draws=5"], "begun without options, and goes on so"),
-        (["--oracle", "train"], "goes on with --oracle table"),
+        (["--average"], "begun without average; omit the option to resume"),
+        (["--option", "draws=5"], "begun without options; omit the option to resume"),
+        (["--oracle", "train"], "resumes with --oracle table"),
     ],
     ids=lambda value: value[0].strip("-") if isinstance(value, list) else "",
 )
-def test_a_resumed_search_refuses_options_that_are_not_its_own(looked_up: tuple[Store, str], given, words):
+def test_a_resumed_search_rejects_other_options(looked_up: tuple[Store, str], given, words):
     store, name = looked_up
     before = snapshot(store.root)
     done = hnas("search", "--resume", name, *given, "--store", store.root)
@@ -396,14 +394,14 @@ def test_a_resumed_search_refuses_options_that_are_not_its_own(looked_up: tuple[
     assert snapshot(store.root) == before
 
 
-def test_a_resumed_search_takes_the_options_that_it_was_begun_with(looked_up: tuple[Store, str]):
+def test_a_resumed_search_accepts_its_own_options(looked_up: tuple[Store, str]):
     store, name = looked_up
     (run,) = store.names("runs")
     own = ("--run", run[:6], "--accuracy", "valid_accuracy", "--dataset", "digits", "--seed", 0, "--source", "csv")
     assert hnas("search", "--resume", name, *own, "--store", store.root).status == 0
 
 
-def test_a_resumed_search_refuses_trainings_that_are_not_its_own(tmp_path: Path):
+def test_a_resumed_search_rejects_other_trainings(tmp_path: Path):
     store = make_store(tmp_path, architectures=12)
     options = ("--oracle", "train", "--epochs", 1, "--batch-size", 64, "--threads", 1)
     begun = hnas("search", "nasbench201", *options, "--queries", 1, "--method", "random", "--json", "--store", tmp_path)
@@ -412,14 +410,14 @@ def test_a_resumed_search_refuses_trainings_that_are_not_its_own(tmp_path: Path)
     for given, words in (
         (("--epochs", 2), "begun with epochs 1, not 2"),
         (("--lr", 0.5), "begun with lr 0.1, not 0.5"),
-        (("--recipe-option", "cutout=4"), "begun without cutout, and goes on so"),
+        (("--recipe-option", "cutout=4"), "begun without cutout; omit the option to resume"),
     ):
         done = hnas(*resume, *given)
         assert (done.status, words in done.last) == (2, True), done
     assert len(store.names("searches")) == 1
 
 
-def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
+def test_a_running_search_is_locked_and_not_removed(tmp_path: Path):
     store = make_store(tmp_path, architectures=12)
     connection = connect(store)
     tried: list[str] = []
@@ -433,7 +431,7 @@ def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
             lambda: remove(store, find_held(store, name)),
             lambda: run_search(store, connection, open_search(connection, store, name)),
         ):
-            with pytest.raises(HnasError, match=rf"works on the search {name}; stop it, or wait for its end") as told:
+            with pytest.raises(HnasError, match=rf"is using the search {name}; stop it, or wait until it ends") as told:
                 attempt()
             tried.append(str(told.value))
 
@@ -447,7 +445,7 @@ def test_a_search_under_way_is_nobody_else_s_and_is_not_removed(tmp_path: Path):
     assert store.names("searches") == []
 
 
-def test_two_searches_do_not_keep_their_models_in_one_folder(tmp_path: Path):
+def test_two_searches_cannot_save_models_in_one_folder(tmp_path: Path):
     (tmp_path / "store").mkdir()
     store = make_store(tmp_path / "store", architectures=12, accuracies=False)
     model = tmp_path / "model"
@@ -469,7 +467,7 @@ def test_two_searches_do_not_keep_their_models_in_one_folder(tmp_path: Path):
 
 
 class Killed(BaseException):
-    """Ends a process where it stands."""
+    """Ends the process immediately."""
 
 
 @pytest.fixture(scope="module")
@@ -490,7 +488,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult,
     ],
     ids=["saving the model", "keeping the training", "between its tables", "forgetting its state"],
 )
-def test_a_search_that_is_killed_while_it_saves_goes_on_to_the_same_model(
+def test_a_search_killed_while_saving_resumes_to_the_same_model(
     undisturbed, store: Store, made: list[int], tmp_path: Path, owner: Any, step: str, call: int, trainings: int
 ):
     real, calls = getattr(owner, step), []

@@ -1,4 +1,4 @@
-"""`--warm-start`: what the store or a file knows, kept with the search, which goes on without them."""
+"""`--warm-start`: performances from the store or a file, kept with the search so that it resumes without them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPARE = ("compare", "nasbench201", "--methods", "rea,local-search", "--queries
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A run on digits whose accuracies guide, and those of another data set, upside down."""
+    """A run on digits with guiding accuracies, and reversed ones on another data set."""
     store = make_store(tmp_path_factory.mktemp("warm"), architectures=20)
     rows = connect(store).execute("SELECT arch, valid_accuracy FROM mean_accuracies").fetchall()
     lines = [f"{arch},cifar100,{epochs},{(100 - accuracy) / 2}" for arch, accuracy in rows for epochs in (4, 12)]
@@ -37,13 +37,13 @@ def worst(store: Store) -> list[str]:
     return [arch for (arch,) in connect(store).execute(query).fetchall()]
 
 
-def test_a_search_begins_by_another_data_set_and_goes_on_when_that_is_gone(store: Store) -> None:
+def test_a_warm_start_survives_the_removal_of_its_source(store: Store) -> None:
     place = ("--store", store.root)
     done = hnas(*SEARCH, "--warm-start", "other:cifar100:12", *place)
     assert "warm start: 20 architectures known by validation accuracy after 12 epochs on cifar100 (other)" in done.err
     assert archs(done.out)[:3] == worst(store)
     found = json.loads(done.out)
-    assert found["best"]["performance"] > 50  # measured here, on its own scale
+    assert found["best"]["performance"] > 50  # measured by this search, on its own scale
     name = found["search"]
     file = Path(store.root, "searches", name, "queries.parquet")
     store.write_table(store.read_table(None, *file.parts[-3:]).slice(0, 2), *file.parts[-3:])
@@ -68,7 +68,7 @@ def test_a_search_begins_by_another_data_set_and_goes_on_when_that_is_gone(store
     assert not warm.exists()
 
 
-def test_a_file_of_known_performances_serves_searches_and_comparisons(store: Store, tmp_path: Path) -> None:
+def test_a_file_of_performances_works_for_searches_and_comparisons(store: Store, tmp_path: Path) -> None:
     best, *others = worst(store)
     file = tmp_path / "known.csv"
     file.write_text("note,arch,performance\n" + "".join(f"x, {arch},{k}\n" for k, arch in enumerate([*others, best])))
@@ -87,22 +87,20 @@ def test_a_file_of_known_performances_serves_searches_and_comparisons(store: Sto
         ("nosuch", "of nosuch on digits; the store has csv"),
         ("csv:cifar100:3", "the store has no accuracies of nasbench201 on cifar100"),
         ("csv:digits:3", "after 3 epochs of csv on digits"),
-        ("csv:digits:x", "has 'x' for its epochs"),
+        ("csv:digits:x", "has the invalid number of epochs 'x'"),
         ("csv:digits:9:9", "give SOURCE, SOURCE:DATASET or SOURCE:DATASET:EPOCHS"),
         ("", "give SOURCE, SOURCE:DATASET or SOURCE:DATASET:EPOCHS"),
         ("gone.csv", "gone.csv cannot be read: No such file"),
         ("/dev/zero.csv", "cannot be read"),
         ("header", "needs arch and performance"),
-        ("number", "line 2 has 'nan' for a performance"),
+        ("number", "line 2 has the performance 'nan'"),
         ("arch", "line 2"),
-        ("twice", "line 3 has an architecture for the second time"),
+        ("twice", "line 3 repeats an architecture"),
         ("one", "it needs two whose values differ"),
-        ("bytes", "is no valid CSV file"),
+        ("bytes", "is not valid CSV"),
     ],
 )
-def test_a_warm_start_that_cannot_be_is_refused_in_a_sentence(
-    warm: str, words: str, store: Store, tmp_path: Path
-) -> None:
+def test_an_invalid_warm_start_gives_one_sentence(warm: str, words: str, store: Store, tmp_path: Path) -> None:
     arch = worst(store)[0]
     files = {
         "header": b"arch,accuracy\n",

@@ -1,4 +1,4 @@
-"""Damage to a store: it is told when a statement comes to it, and never changes a number without a word."""
+"""Damage to a store is reported when it is read, and never silently changes a number."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def sound(filled, small_plan, tmp_path_factory) -> tuple[Store, str, str]:
-    """A store with two runs of 20 architectures each, that of `filled` and one with another seed; to be read only."""
+    """A read-only store with two runs of 20 architectures each, that of `filled` and one with another seed."""
     store = Store(str(tmp_path_factory.mktemp("two") / "store"))
     shutil.copytree(filled[0].root, store.root)
     return store, filled[1].settings.id, fill(store, small_plan(store, sample=20, seed=1))
@@ -51,13 +51,13 @@ def sound(filled, small_plan, tmp_path_factory) -> tuple[Store, str, str]:
 
 @pytest.fixture
 def two(sound, tmp_path) -> tuple[Store, str, str]:
-    """A copy of it."""
+    """A copy of the store."""
     store, run, other = sound
     return Store(shutil.copytree(store.root, tmp_path / "store")), run, other
 
 
 def rows(store: Store, query: str) -> list[tuple]:
-    """The rows of a query, with what goes wrong as `hnas sql` tells it."""
+    """The rows of a query, with errors as `hnas sql` raises them."""
     connection: duckdb.DuckDBPyConnection = connect(store)
     path = Path(store.root).parent / "result.parquet"
     run_query(connection, query, format="parquet", output=path)
@@ -71,7 +71,7 @@ def flip(path: Path, place: float = 0.5) -> None:
     path.write_bytes(content)
 
 
-# --- where a store lies
+# --- where a store is
 
 
 ALL = ("SELECT * FROM pool ORDER BY arch", "SELECT * FROM spectra ORDER BY canonical", "SELECT * FROM runs")
@@ -85,13 +85,13 @@ def expected(filled) -> list[list[tuple]]:
 @pytest.mark.parametrize(
     "place", ["trace=7", "kappa=1", "seed=3", "dataset=cifar10", "id=7", "filename=x", "a\\b", "x[1]*\\?", "run=q/a*"]
 )
-def test_no_number_depends_on_where_a_store_lies(filled, expected, tmp_path, place):
+def test_numbers_do_not_depend_on_the_stores_location(filled, expected, tmp_path, place):
     there = tmp_path / place / "store"
     shutil.copytree(filled[0].root, there)
     assert [rows(Store(str(there)), query) for query in ALL] == expected
 
 
-def test_files_that_systems_leave_are_no_parts(two):
+def test_hidden_system_files_are_not_parts(two):
     store, run, _ = two
     expected = rows(store, "SELECT run, count(*) FROM metrics GROUP BY run ORDER BY run")
     part = Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0]))
@@ -101,7 +101,7 @@ def test_files_that_systems_leave_are_no_parts(two):
     assert any("nothing reads it" in remark for remark in check_store(store).remarks)
 
 
-def test_zarr_of_the_users_own_settings_does_not_decide_what_is_written(tmp_path):
+def test_the_users_zarr_settings_do_not_affect_the_store(tmp_path):
     program = (
         "from hnas.pipeline.store.store import Store; from hnas.pipeline.store.ntk_arrays import NTKArrays\n"
         "import sys, numpy as np\n"
@@ -120,7 +120,7 @@ def test_zarr_of_the_users_own_settings_does_not_decide_what_is_written(tmp_path
 
 
 @given(rows=st.integers(1, 40), bit=st.integers(0, 2**20), other=st.booleans())
-def test_every_flipped_bit_of_a_part_is_noticed_or_hits_the_note_itself(rows, bit, other):
+def test_every_flipped_bit_of_a_part_is_detected_or_hits_the_note(rows, bit, other):
     table = pa.table({"canonical": [f"y={i}" for i in range(rows)], "trace": np.linspace(1, 2, rows)})
     content = parquet_bytes(table, "runs/r/metrics/p.parquet")
     assert verify_parquet(content, "runs/r/metrics/p.parquet")
@@ -133,14 +133,14 @@ def test_every_flipped_bit_of_a_part_is_noticed_or_hits_the_note_itself(rows, bi
         sealed = verify_parquet(bytes(damaged), "runs/r/metrics/p.parquet")
     except DamagedError:
         return
-    # Only the key and its prefix: then the file reads as one without a checksum, and its rows are whole.
+    # A flip in the key or its prefix makes the file read as one without a checksum; its rows are intact.
     assert not sealed
     key = content.rfind(CHECKSUM)
     assert key <= bit // 8 % len(content) < key + 24
     assert pq.read_table(pa.BufferReader(bytes(damaged))).equals(table)
 
 
-def test_a_part_of_an_older_version_is_known_by_its_rows(two):
+def test_a_part_of_an_older_version_is_verified_by_its_rows(two):
     store, run, _ = two
     name = store.files("runs", run, "metrics")[0]
     old = store.read_table(None, "runs", run, "metrics", name)
@@ -171,7 +171,7 @@ def exact_table_rows(store: Store) -> list[tuple]:
         ("architectures/nasbench201", "SELECT params FROM architectures", "SELECT count(*) FROM metrics"),
     ],
 )
-def test_a_flipped_bit_stops_the_statements_that_come_to_it_and_no_others(two, folder, query, other):
+def test_a_flipped_bit_affects_only_statements_that_read_it(two, folder, query, other):
     store, run, _ = two
     flip(sorted(Path(store.path(folder.format(run=run))).glob("*.parquet"))[0])
     with pytest.raises(HnasError, match="does not match its checksum; delete it"):
@@ -183,7 +183,7 @@ def test_a_flipped_bit_stops_the_statements_that_come_to_it_and_no_others(two, f
     assert finding.path.startswith(store.path(folder.format(run=run)))
 
 
-def test_a_part_under_two_names_is_told(two):
+def test_a_part_under_two_names_is_reported(two):
     store, run, _ = two
     folder = Path(store.path("runs", run, "metrics"))
     name = sorted(folder.iterdir())[0].name
@@ -192,7 +192,7 @@ def test_a_part_under_two_names_is_told(two):
         rows(store, "SELECT count(*) FROM metrics")
 
 
-def test_parts_of_another_run_are_told(two):
+def test_parts_of_another_run_are_reported(two):
     store, run, other = two
     for folder in ("metrics", "requests"):
         place = Path(store.path("runs", run, folder))
@@ -207,7 +207,7 @@ def test_parts_of_another_run_are_told(two):
 # --- records of runs and searches
 
 
-def test_a_run_is_what_its_name_says(two):
+def test_a_run_must_match_its_name(two):
     store, run, other = two
     shutil.copy(store.path("runs", other, "run.json"), store.path("runs", run, "run.json"))
     with pytest.raises(HnasError, match=f"has the settings of run {other}; a run is named by its settings"):
@@ -215,19 +215,19 @@ def test_a_run_is_what_its_name_says(two):
     assert f"settings of run {other}" in check_store(store).damaged[0].what
 
 
-def test_another_runs_images_are_refused_and_nothing_is_computed_on_them(two, small_plan):
+def test_another_runs_images_are_rejected_before_computing(two, small_plan):
     store, run, other = two
     shutil.copy(store.path("runs", other, "batch.npz"), store.path("runs", run, "batch.npz"))
-    with pytest.raises(HnasError, match="other images than those of run"):
+    with pytest.raises(HnasError, match="does not hold the images of run"):
         Run(store, run).batch()
     before = exact_table(store, run)
-    with pytest.raises(HnasError, match=r"batch\.npz holds other images"):
+    with pytest.raises(HnasError, match=r"batch\.npz does not hold the images"):
         fill(store, small_plan(store, sample=24))
     assert exact_table(store, run) == before
 
 
 @pytest.mark.parametrize("member", ["created", "sessions", "versions"])
-def test_what_someone_changed_in_a_record_is_told(two, member):
+def test_changes_to_a_record_are_reported(two, member):
     store, run, _ = two
     path = Path(store.path("runs", run, "run.json"))
     content = json.loads(path.read_text())
@@ -248,7 +248,7 @@ def test_what_someone_changed_in_a_record_is_told(two, member):
     ],
     ids=str,
 )
-def test_wrong_types_in_a_record_are_told_in_a_sentence(two, content):
+def test_wrong_types_in_a_record_give_one_sentence(two, content):
     store, run, _ = two
     record = store.read_json("runs", run, "run.json")
     if isinstance(settings := content.get("settings"), dict) and settings:
@@ -259,7 +259,7 @@ def test_wrong_types_in_a_record_are_told_in_a_sentence(two, content):
     assert "\n" not in str(error.value)
 
 
-def test_deeply_nested_json_is_told_in_a_sentence(two):
+def test_deeply_nested_json_gives_one_sentence(two):
     store, run, _ = two
     Path(store.path("runs", run, "run.json")).write_text("[" * 100_000)
     with pytest.raises(HnasError, match="is not valid JSON"):
@@ -267,7 +267,7 @@ def test_deeply_nested_json_is_told_in_a_sentence(two):
 
 
 @pytest.mark.parametrize("lost", ["run.json", "requests/*.parquet"])
-def test_a_lost_record_or_request_is_missed(two, lost):
+def test_a_lost_record_or_request_is_detected(two, lost):
     store, run, _ = two
     for path in Path(store.path("runs", run)).glob(lost):
         path.unlink()
@@ -275,14 +275,14 @@ def test_a_lost_record_or_request_is_missed(two, lost):
         connect(store)
 
 
-def test_lost_static_columns_are_missed_and_written_again(two, small_plan):
+def test_lost_static_columns_are_detected_and_rewritten(two, small_plan):
     store, _, other = two
     before = connect(store).sql("FROM pool ORDER BY ALL").fetchall()
     for path in Path(store.path("architectures")).glob("*/*.parquet"):
         path.unlink()
     with pytest.raises(HnasError, match="is missing; restore it, or let the same `hnas precompute` of run"):
         connect(store)
-    fill(store, small_plan(store, sample=9))  # whatever it is asked for
+    fill(store, small_plan(store, sample=9))  # any request will do
     with pytest.raises(HnasError, match=f"of run {other} write its rows again"):
         connect(store)
     fill(store, small_plan(store, sample=9, seed=1))
@@ -292,7 +292,7 @@ def test_lost_static_columns_are_missed_and_written_again(two, small_plan):
 # --- ntk.zarr
 
 
-def test_a_flipped_bit_of_a_chunk_is_told_with_what_mends_it_which_does(two, small_plan):
+def test_a_flipped_bit_of_a_chunk_is_reported_with_a_working_repair(two, small_plan):
     store, run, other = two
     before = exact_table(store, run)
     chunk = Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "c", "1", "0"))
@@ -312,7 +312,7 @@ def test_a_flipped_bit_of_a_chunk_is_told_with_what_mends_it_which_does(two, sma
 
 
 def exact_table_after(store: Store, plan) -> dict:
-    """What a run holds after its lost spectra were computed again here, as `precompute` has it done by workers."""
+    """The content of a run after its lost spectra are recomputed in this process, as workers do for `precompute`."""
     from hnas.pipeline.precompute.worker import run_chunk
 
     for chunk in plan.repairs:
@@ -320,7 +320,7 @@ def exact_table_after(store: Store, plan) -> dict:
     return exact_table(store, plan.settings.id)
 
 
-def test_chunks_that_changed_places_are_told(two):
+def test_swapped_chunks_are_reported(two):
     store, run, _ = two
     first, second = (Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "c", block, "0")) for block in "01")
     kept = first.read_bytes()
@@ -331,7 +331,7 @@ def test_chunks_that_changed_places_are_told(two):
     assert "do not give their trace" in check_store(store).damaged[0].what
 
 
-def test_a_row_whose_numbers_overflowed_has_no_spectrum_and_is_not_lost(tmp_path):
+def test_an_overflowed_row_has_no_spectrum_but_is_not_lost(tmp_path):
     store = Store(str(tmp_path / "store"))
     store.prepare()
     arrays = NTKArrays(store, "r")
@@ -398,7 +398,7 @@ def test_nothing_outside_a_store_is_written_or_deleted(two, small_plan, tmp_path
         (outside / "notes.claims").write_text("mine too")
     place.symlink_to(outside)
     before = snapshot(outside)
-    with pytest.raises(HnasError, match="is a symbolic link, and nothing is written or deleted through a link"):
+    with pytest.raises(HnasError, match="is a symbolic link, and a store must not be written or deleted through links"):
         fill(store, small_plan(store, sample=28))
     assert snapshot(outside) == before
     assert any(finding.path == str(place) for finding in check_store(store).damaged)
@@ -418,7 +418,7 @@ def test_a_lock_that_is_a_link_is_not_opened(two, small_plan, tmp_path):
 # --- stores that come and go
 
 
-def test_a_store_that_is_removed_while_it_is_written_stays_away(tmp_path):
+def test_a_store_removed_during_writing_is_not_recreated(tmp_path):
     store = Store(str(tmp_path / "store"))
     store.prepare()
     store.write_json({}, "runs", "r", "x.json")
@@ -431,18 +431,18 @@ def test_a_store_that_is_removed_while_it_is_written_stays_away(tmp_path):
 @pytest.mark.parametrize(
     "location", ["zip://x.zip", "tar://x.tar", "reference://x", "ftp://127.0.0.1/x", "a::b", "d\udcff/s"]
 )
-def test_a_location_that_no_store_can_have_is_refused_in_a_sentence(location):
+def test_an_invalid_location_gives_one_sentence(location):
     with pytest.raises(HnasError) as error:
         Store(location)
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_none_are_refused_at_once(two):
+def test_irregular_files_are_rejected_at_once(two):
     store, run, _ = two
     path = Path(store.path("runs", run, "run.json"))
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(HnasError, match="is no file"):
+    with pytest.raises(HnasError, match="is not a regular file"):
         connect(store)
 
 
@@ -459,7 +459,7 @@ def test_a_finished_run_on_a_read_only_file_system_needs_no_lock(two, small_plan
     assert snapshot(store.root) == before
 
 
-def test_what_a_killed_command_left_on_a_finished_run_is_swept(two, small_plan):
+def test_a_killed_commands_leftovers_on_a_finished_run_are_removed(two, small_plan):
     store, run, _ = two
     left = Path(store.path("runs", run, "drivers"))
     left.mkdir()
@@ -472,7 +472,7 @@ def test_what_a_killed_command_left_on_a_finished_run_is_swept(two, small_plan):
 # --- unfinished runs
 
 
-def test_an_unfinished_run_is_refused_with_the_figure_unless_partial_is_allowed(two):
+def test_an_unfinished_run_is_rejected_unless_partial_is_allowed(two):
     store, run, other = two
     part = Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0]))
     rows_lost = pq.read_metadata(part).num_rows
@@ -491,7 +491,7 @@ def test_an_unfinished_run_is_refused_with_the_figure_unless_partial_is_allowed(
     assert any(f"{classes - rows_lost} of {classes}" in remark for remark in check_store(store).remarks)
 
 
-def test_check_says_what_is_damaged_and_exits_with_1(two):
+def test_check_reports_damage_and_exits_with_1(two):
     store, run, _ = two
     done = hnas("check", "--store", store.root)
     assert (done.status, done.out.splitlines()[-1]) == (0, "nothing is damaged")
@@ -503,7 +503,7 @@ def test_check_says_what_is_damaged_and_exits_with_1(two):
     assert finding["mend"] == "delete it, and its rows are computed again"
 
 
-def test_a_store_that_is_not_there_is_told_from_one_that_is_empty(tmp_path):
+def test_a_missing_store_is_distinguished_from_an_empty_one(tmp_path):
     absent = hnas("info", "--store", tmp_path / "store")
     assert absent.status == 2
     assert "there is no store at" in absent.err
@@ -514,7 +514,7 @@ def test_a_store_that_is_not_there_is_told_from_one_that_is_empty(tmp_path):
 
 @pytest.mark.parametrize("name", ["eigenvalues", "gram"])
 @pytest.mark.parametrize("endless", [True, False])
-def test_a_chunk_that_has_no_end_is_not_read(tmp_path, name, endless):
+def test_an_endless_chunk_is_not_read(tmp_path, name, endless):
     store = Store(str(tmp_path / "store"))
     store.prepare()
     arrays = NTKArrays(store, "r")
@@ -527,13 +527,13 @@ def test_a_chunk_that_has_no_end_is_not_read(tmp_path, name, endless):
     else:
         with chunk.open("wb") as file:
             file.truncate(2**40)
-    with pytest.raises(HnasError, match="it is no file" if endless else r"it has 1,099,511,627,776 bytes"):
+    with pytest.raises(HnasError, match="it is not a regular file" if endless else r"it has 1,099,511,627,776 bytes"):
         arrays.read(name)
     assert [chunk for chunk, _ in arrays.damaged(name)] == [str(chunk.relative_to(Path(arrays.path, name)))]
     assert len(arrays.rows(arrays.open(name), 0, 4)) == 4
 
 
-def test_lost_queries_of_a_search_are_missed(tmp_path):
+def test_lost_queries_of_a_search_are_detected(tmp_path):
     store = make_store(tmp_path, architectures=20)
     started = new_search(connect(store), space="nasbench201", queries=2)
     found = run_search(store, connect(store), started)

@@ -7,7 +7,7 @@ from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.store import Store
 
 
-def test_an_interrupt_the_moment_a_lock_is_taken_gives_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_just_after_locking_releases_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path / "store"))
     store.prepare()
     acquire = FileLock.acquire
@@ -17,7 +17,7 @@ def test_an_interrupt_the_moment_a_lock_is_taken_gives_it_back(tmp_path: Path, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FileLock, "acquire", interrupted)
-    with pytest.raises(KeyboardInterrupt) as error, locked(store, "runs"):  # whose traceback keeps the lock alive
+    with pytest.raises(KeyboardInterrupt) as error, locked(store, "runs"):  # the traceback keeps the lock alive
         pass
     monkeypatch.undo()
     with locked(store, "runs", busy="it is still held"):

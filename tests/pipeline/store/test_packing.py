@@ -1,4 +1,4 @@
-"""A packed run has the numbers of the run it was made of, in few files, and stands for it in every command."""
+"""A packed run has the numbers of its original in a few files, and replaces it in every command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.places import ROOT
 from tests.support.runs import SPACE, exact_table, fill
 
 
-def test_a_packed_run_has_every_number_to_the_last_bit_in_one_part(filled, tmp_path):
+def test_a_packed_run_is_bit_identical_in_one_part(filled, tmp_path):
     store, plan = filled
     run = plan.settings.id
     before = snapshot(store.root)
@@ -39,7 +39,7 @@ def test_a_packed_run_has_every_number_to_the_last_bit_in_one_part(filled, tmp_p
     assert snapshot(store.root) == before
 
 
-def test_queries_of_a_packed_run_answer_as_those_of_the_run(filled, tmp_path):
+def test_queries_of_a_packed_run_give_the_same_results(filled, tmp_path):
     store, plan = filled
     target = Store(str(tmp_path / "packed"))
     pack(Run(store, plan.settings.id), target)
@@ -63,7 +63,7 @@ def test_a_precompute_into_a_packed_run_has_nothing_to_do(filled, small_plan, tm
     assert again.done == len(plan.todo)
 
 
-def test_a_packed_run_grows_by_what_is_asked_for_later(filled, small_plan, tmp_path):
+def test_a_packed_run_grows_with_later_requests(filled, small_plan, tmp_path):
     store, plan = filled
     target = Store(str(tmp_path / "packed"))
     pack(Run(store, plan.settings.id), target)
@@ -89,21 +89,21 @@ def test_runs_of_one_space_share_their_architectures(filled, small_plan, tmp_pat
     assert sorted(arch for (arch,) in rows) == sorted(asked)
 
 
-def test_an_unfinished_run_is_refused_and_nothing_is_written(small_plan, tmp_path):
+def test_an_unfinished_run_is_rejected_and_nothing_is_written(small_plan, tmp_path):
     store, target = Store(str(tmp_path / "store")), Store(str(tmp_path / "packed"))
     plan = small_plan(store, sample=8)
     store.prepare()
     Run(store, plan.settings.id).create(plan.settings, plan.batch)
     record_request(store, SPACE, plan)
-    with pytest.raises(UsageError, match=f"lacks {len(plan.todo)} of the {len(plan.todo)} rows"):
+    with pytest.raises(UsageError, match=f"lacks {len(plan.todo)} of the {len(plan.todo)} requested rows"):
         pack(Run(store, plan.settings.id), target)
     fill(store, replace(plan, todo=plan.todo[:4]))
-    with pytest.raises(UsageError, match=f"lacks {len(plan.todo) - 4} of the {len(plan.todo)} rows"):
+    with pytest.raises(UsageError, match=f"lacks {len(plan.todo) - 4} of the {len(plan.todo)} requested rows"):
         pack(Run(store, plan.settings.id), target)
     assert not (tmp_path / "packed").exists()
 
 
-def test_a_run_that_the_target_has_is_left_alone(filled, tmp_path):
+def test_an_existing_run_of_the_target_is_not_changed(filled, tmp_path):
     store, plan = filled
     target = Store(str(tmp_path / "packed"))
     pack(Run(store, plan.settings.id), target)
@@ -113,7 +113,7 @@ def test_a_run_that_the_target_has_is_left_alone(filled, tmp_path):
     assert snapshot(target.root) == before
 
 
-def test_the_command_of_the_page_says_what_it_packed_or_what_is_wrong(filled, tmp_path):
+def test_the_documented_command_reports_success_or_the_error(filled, tmp_path):
     store, plan = filled
     page = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"^python (-m \S+) \S+ \S+ \S+$", page, re.M)
@@ -131,10 +131,10 @@ def test_the_command_of_the_page_says_what_it_packed_or_what_is_wrong(filled, tm
     again = command(store.root, run, target)
     assert (again.returncode, again.stderr[:6]) == (2, "hnas: ")
     wrong = command(store.root)
-    assert (wrong.returncode, wrong.stderr) == (2, "hnas: packing needs STORE RUN TARGET, three arguments, and got 1\n")
+    assert (wrong.returncode, wrong.stderr) == (2, "hnas: packing needs the three arguments STORE RUN TARGET, got 1\n")
 
 
-def test_a_run_that_does_not_exist_is_told(filled, tmp_path):
+def test_a_missing_run_is_reported(filled, tmp_path):
     with pytest.raises(UsageError, match="has no run 0000000000"):
         pack(Run(filled[0], "0000000000"), Store(str(tmp_path / "packed")))
     with pytest.raises(UsageError, match="has no run"):
@@ -143,7 +143,7 @@ def test_a_run_that_does_not_exist_is_told(filled, tmp_path):
 
 
 def damaged(store: Store, folder: Path, pattern: str, harm: Callable[[Path], object]) -> Store:
-    """A copy of `store` in `folder` to whose file at `pattern` `harm` was done."""
+    """A copy of `store` in `folder` whose file at `pattern` was damaged by `harm`."""
     shutil.copytree(store.root, folder)
     (found, *_) = sorted(folder.glob(pattern))
     harm(found)
@@ -165,7 +165,7 @@ def damaged(store: Store, folder: Path, pattern: str, harm: Callable[[Path], obj
         ("store.json", lambda path: path.write_text('{"version": 99}')),
     ],
 )
-def test_a_damaged_run_is_told_in_a_sentence_and_nothing_is_written(filled, tmp_path, pattern, harm):
+def test_a_damaged_run_gives_one_sentence_and_writes_nothing(filled, tmp_path, pattern, harm):
     store, plan = filled
     source = damaged(store, tmp_path / "damaged", pattern, harm)
     with pytest.raises(HnasError) as error:
@@ -175,13 +175,13 @@ def test_a_damaged_run_is_told_in_a_sentence_and_nothing_is_written(filled, tmp_
 
 
 def shorter(text: str) -> str:
-    """The description of an array, of which the rows from the fourth on are no part."""
+    """The metadata of an array shortened to its first rows."""
     described = json.loads(text)
     described["shape"][0] = 4
     return json.dumps(described)
 
 
-def test_a_target_that_cannot_be_written_half_way_has_nothing_of_the_run(filled, tmp_path, monkeypatch):
+def test_a_failing_target_receives_nothing_of_the_run(filled, tmp_path, monkeypatch):
     store, plan = filled
     target, run = Store(str(tmp_path / "packed")), plan.settings.id
 
@@ -203,7 +203,7 @@ def test_a_target_that_cannot_be_written_half_way_has_nothing_of_the_run(filled,
 
 @pytest.fixture
 def table(filled, tmp_path) -> Store:
-    """A table that has the finished run."""
+    """A table with the finished run."""
     store, plan = filled
     target = Store(str(tmp_path / "tables" / "digits"))
     pack(Run(store, plan.settings.id), target)
@@ -215,7 +215,7 @@ def empty(tmp_path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def test_a_plan_counts_what_a_table_has_and_writes_nothing(filled, empty, table, small_plan, tmp_path):
+def test_a_plan_counts_the_rows_of_a_table_and_writes_nothing(filled, empty, table, small_plan, tmp_path):
     plan = small_plan(empty, sample=24, also=[table])
     missing = {canonical for _, canonical in plan.requested} - set(exact_table(filled[0], plan.settings.id))
     assert {canonical for canonical, _ in plan.todo} == missing
@@ -223,7 +223,7 @@ def test_a_plan_counts_what_a_table_has_and_writes_nothing(filled, empty, table,
     assert not (tmp_path / "store").exists()
 
 
-def test_a_precompute_adds_to_the_run_of_a_table_and_hides_none_of_it(filled, empty, table, small_plan, tmp_path):
+def test_a_precompute_extends_the_run_of_a_table(filled, empty, table, small_plan, tmp_path):
     store, first = filled
     run = first.settings.id
     before = snapshot(tmp_path / "tables")
@@ -239,7 +239,7 @@ def test_a_precompute_adds_to_the_run_of_a_table_and_hides_none_of_it(filled, em
     assert snapshot(tmp_path / "tables") == before
 
 
-def test_a_precompute_of_what_a_table_has_computes_nothing(filled, empty, table, small_plan):
+def test_a_precompute_of_rows_in_a_table_computes_nothing(filled, empty, table, small_plan):
     store, first = filled
     plan = small_plan(empty, sample=20, also=[table])
     assert plan.todo == ()
@@ -250,7 +250,7 @@ def test_a_precompute_of_what_a_table_has_computes_nothing(filled, empty, table,
     )
 
 
-def test_a_run_that_the_store_has_itself_is_not_taken_from_a_table(filled, empty, table, small_plan):
+def test_the_stores_own_run_is_preferred_to_a_tables(filled, empty, table, small_plan):
     plan = small_plan(empty, sample=4, also=[table])
     empty.prepare()
     Run(empty, plan.settings.id).create(plan.settings, plan.batch)
@@ -258,7 +258,7 @@ def test_a_run_that_the_store_has_itself_is_not_taken_from_a_table(filled, empty
     assert len(small_plan(empty, sample=4, also=[table]).todo) == len({canonical for _, canonical in plan.requested})
 
 
-def test_an_unfinished_table_is_taken_as_it_is(filled, small_plan, tmp_path):
+def test_an_unfinished_table_is_used_as_it_is(filled, small_plan, tmp_path):
     table, store = Store(str(tmp_path / "tables" / "half")), Store(str(tmp_path / "store"))
     plan = small_plan(table, sample=20)
     fill(table, replace(plan, todo=plan.todo[:4]))

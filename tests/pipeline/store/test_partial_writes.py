@@ -1,4 +1,4 @@
-"""Files that killed commands left in a store are removed by the next one; those of living commands are not."""
+"""The next command removes temporary files of killed commands, but not those of live ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hnas.pipeline.store.store import Store
 from tests.support.import_files import table
 from tests.support.places import ROOT
 
-#: Writes a file into the store piece by piece, says so, and waits.
+#: Writes part of a file into the store, prints a message, and waits.
 WRITER = """
 import sys
 from hnas.pipeline.store.store import Store
@@ -32,7 +32,7 @@ with store.aside("accuracies", "x", "y.parquet") as aside:
 
 
 def writer(store: Store, state: str) -> subprocess.Popen[bytes]:
-    """A process that has a file under way."""
+    """A process in the middle of writing a file."""
     command = [sys.executable, "-c", WRITER, store.root, state]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -45,7 +45,7 @@ def parts(store: Store) -> list[Path]:
     return sorted(Path(store.root).glob(".*.part"))
 
 
-def test_what_a_killed_command_left_is_swept_by_the_next(tmp_path: Path) -> None:
+def test_a_killed_commands_leftovers_are_removed_by_the_next(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     for state in ("written", "sealed"):
         process = writer(store, state)
@@ -56,7 +56,7 @@ def test_what_a_killed_command_left_is_swept_by_the_next(tmp_path: Path) -> None
         assert parts(store) == []
 
 
-def test_what_a_living_command_writes_is_left_alone(tmp_path: Path) -> None:
+def test_files_of_live_commands_are_spared(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     process = writer(store, "sealed")
     import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
@@ -66,7 +66,7 @@ def test_what_a_living_command_writes_is_left_alone(tmp_path: Path) -> None:
     assert Path(store.path("accuracies", "x", "y.parquet")).read_bytes() == b"some rows"
 
 
-def test_other_machines_and_links_are_left_alone(tmp_path: Path) -> None:
+def test_files_of_other_machines_and_links_are_spared(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("kept")
     (tmp_path / "store").mkdir()
     old, new, link = (

@@ -1,4 +1,4 @@
-"""`hnas rm`: one thing goes, everything else stays to the byte, and nothing outside the store is touched."""
+"""`hnas rm` removes one thing; everything else, inside and outside the store, stays unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.stores import make_store
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with a run, a search of it, and two imported files; to be read only."""
+    """A read-only store with a run, a search of it, and two imported files."""
     tmp_path = tmp_path_factory.mktemp("made")
     (tmp_path / "store").mkdir()
     store = make_store(tmp_path / "store", architectures=8)
@@ -38,28 +38,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def store(made: Store, tmp_path: Path) -> Store:
-    """A copy of it."""
+    """A copy of the store."""
     return Store(shutil.copytree(made.root, tmp_path / "store"))
 
 
 def names(store: Store) -> tuple[str, str]:
-    """The run and the search."""
+    """The names of the run and the search."""
     return (store.names("runs")[0], store.names("searches")[0])
 
 
 def removed(store: Store, name: str) -> str:
-    """What standard error says when `name` is removed."""
+    """Remove `name` and return standard error."""
     done = hnas("rm", name, "--yes", "--store", store.root)
     assert done.status == 0, done.err
     assert done.out.startswith("removed: ")
     return done.err
 
 
-def test_a_source_goes_and_nothing_else(store: Store) -> None:
+def test_removing_a_source_removes_nothing_else(store: Store) -> None:
     _, search = names(store)
     before = files_of(store)
     said = removed(store, "mine")
-    assert said == f"accuracies of its data sets were looked up by the searches {search}, which may go on with others\n"
+    assert said == f"its accuracies were used by the searches {search}, which may resume with others\n"
     after = files_of(store)
     gone = set(before) - set(after)
     assert after.items() <= before.items()
@@ -71,18 +71,18 @@ def test_a_source_goes_and_nothing_else(store: Store) -> None:
     assert query(store, "SELECT count(*) FROM accuracies") == [(0,)]
 
 
-def test_a_source_of_an_older_version_goes_from_every_table(store: Store) -> None:
+def test_a_source_of_an_older_version_is_removed_from_every_table(store: Store) -> None:
     one, two = older(store, "parquet", "one.parquet", 1.0), older(store, "parquet", "two.parquet", 2.0)
     removed(store, f"parquet/{one}")
     assert query(store, "SELECT DISTINCT source FROM curves") == [("parquet",)]
     assert [path.name for path in Path(store.path("accuracies", "parquet")).iterdir()] == [f"{two}.parquet"]
 
 
-def test_older_files_that_an_import_replaced_do_not_come_back(store: Store, tmp_path: Path) -> None:
+def test_older_files_replaced_by_an_import_do_not_reappear(store: Store, tmp_path: Path) -> None:
     older(store, "csv", "again.csv", 1.0)
     kept = files_of(store)
     import_accuracies(store, "csv", table(tmp_path / "again.csv", 33.0))
-    # As if the import had been killed before it deleted them.
+    # As after an import killed before it deleted them.
     for name, content in kept.items():
         if "again" in name:
             Path(store.root, name).parent.mkdir(exist_ok=True)
@@ -101,9 +101,9 @@ def test_a_damaged_source_and_a_damaged_run_can_be_removed(store: Store) -> None
     assert hnas("info", "--store", store.root).status == 0
 
 
-def test_a_run_and_a_search(store: Store) -> None:
+def test_removing_a_run_and_a_search(store: Store) -> None:
     run, search = names(store)
-    assert removed(store, run) == f"it was searched by {search}, which cannot go on without it\n"
+    assert removed(store, run) == f"it was searched by {search}, which cannot be resumed without it\n"
     assert store.names("runs") == []
     assert removed(store, search) == ""
     assert store.names("searches") == []
@@ -114,7 +114,7 @@ def test_a_run_and_a_search(store: Store) -> None:
 @pytest.mark.parametrize(
     "name", ["", "nothing", "/", "..", "../store", ".lock", "runs", "imports/mine", "run/nope", "a\x1b["]
 )
-def test_a_name_that_the_store_has_not(store: Store, name: str) -> None:
+def test_an_unknown_name_is_reported(store: Store, name: str) -> None:
     before = files_of(store)
     done = hnas("rm", name, "--yes", "--store", store.root)
     assert (done.status, done.out) == (2, "")
@@ -124,14 +124,14 @@ def test_a_name_that_the_store_has_not(store: Store, name: str) -> None:
     assert files_of(store) == before
 
 
-def test_a_name_written_in_part_is_not_enough(store: Store) -> None:
+def test_a_partial_name_is_not_enough(store: Store) -> None:
     run, _ = names(store)
     done = hnas("rm", run[:4], "--yes", "--store", store.root)
     assert done.status == 2
     assert f"did you mean {run!r}?" in done.err
 
 
-def test_one_name_of_two_things_is_asked_for_by_its_kind(store: Store, tmp_path: Path) -> None:
+def test_an_ambiguous_name_requires_its_kind(store: Store, tmp_path: Path) -> None:
     run, _ = names(store)
     import_accuracies(store, "csv", table(tmp_path / f"{run}.csv", 33.0))
     done = hnas("rm", run, "--yes", "--store", store.root)
@@ -141,7 +141,7 @@ def test_one_name_of_two_things_is_asked_for_by_its_kind(store: Store, tmp_path:
     assert query(store, "SELECT count(*) FROM runs") == [(1,)]
 
 
-def test_outside_a_terminal_it_wants_yes_and_on_one_it_asks(store: Store) -> None:
+def test_it_asks_on_a_terminal_and_requires_yes_elsewhere(store: Store) -> None:
     run, _ = names(store)
     before = files_of(store)
     done = hnas("rm", run, "--store", store.root)
@@ -166,7 +166,7 @@ def test_outside_a_terminal_it_wants_yes_and_on_one_it_asks(store: Store) -> Non
         assert (files_of(store) == before) is (answer == "n")
 
 
-def test_a_run_that_a_precompute_works_on_stays(store: Store) -> None:
+def test_a_run_in_use_is_not_removed(store: Store) -> None:
     run, _ = names(store)
     drivers = Path(store.path("runs", run, "drivers"))
     drivers.mkdir()
@@ -174,12 +174,12 @@ def test_a_run_that_a_precompute_works_on_stays(store: Store) -> None:
     with FileLock(str(drivers / "abc.lock")):
         done = hnas("rm", run, "--yes", "--store", store.root)
     assert (done.status, done.out) == (1, "")
-    assert f"a precompute works on the run {run}" in done.err
+    assert f"a precompute is using the run {run}" in done.err
     assert store.names("runs") == [run]
 
 
 @pytest.mark.parametrize("what", ["run", "search", "mine", "csv"])
-def test_a_dry_run_lists_the_files_that_would_go_and_removes_nothing(store: Store, what: str) -> None:
+def test_a_dry_run_lists_files_and_removes_nothing(store: Store, what: str) -> None:
     run, search = names(store)
     name = {"run": run, "search": search}.get(what, what)
     before = files_of(store)
@@ -198,7 +198,7 @@ def test_a_dry_run_lists_the_files_that_would_go_and_removes_nothing(store: Stor
     assert name not in [row["name"] for row in sizes]
 
 
-def test_info_tells_bytes_dates_and_who_works_on_what(store: Store) -> None:
+def test_info_reports_size_date_and_use(store: Store) -> None:
     run, search = names(store)
 
     def rows() -> dict[str, dict[str, object]]:
@@ -221,7 +221,7 @@ def test_info_tells_bytes_dates_and_who_works_on_what(store: Store) -> None:
 # --- nothing outside ------------------------------------------------------------------------------------------------
 
 
-def test_links_go_and_what_they_point_to_stays(store: Store, tmp_path: Path) -> None:
+def test_links_are_removed_but_not_their_targets(store: Store, tmp_path: Path) -> None:
     run, search = names(store)
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -233,12 +233,12 @@ def test_links_go_and_what_they_point_to_stays(store: Store, tmp_path: Path) -> 
     before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
     for name in ("inner", search, "theirs"):
         removed(store, name)
-    assert "is a link: it is removed, and what it points to stays" in removed(store, run)
+    assert "is a link: the link is removed, its target stays" in removed(store, run)
     assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("folder", ["runs", "searches", "imports"])
-def test_what_lies_behind_a_link_is_not_deleted(store: Store, tmp_path: Path, folder: str) -> None:
+def test_files_behind_a_link_are_not_deleted(store: Store, tmp_path: Path, folder: str) -> None:
     run, search = names(store)
     place = Path(store.path(folder))
     place.rename(tmp_path / "outside")
@@ -247,7 +247,7 @@ def test_what_lies_behind_a_link_is_not_deleted(store: Store, tmp_path: Path, fo
     name = {"runs": run, "searches": search, "imports": "mine"}[folder]
     done = hnas("rm", name, "--yes", "--store", store.root)
     assert (done.status, done.out) == (1, "")
-    assert "nothing is written or deleted through a link" in done.err
+    assert "a store must not be written or deleted through links" in done.err
     assert (
         before.items()
         <= {path: path.read_bytes() for path in (tmp_path / "outside").rglob("*") if path.is_file()}.items()
@@ -266,7 +266,7 @@ def test_a_run_of_a_table_is_not_removed(store: Store, tmp_path: Path, monkeypat
     assert f"the run belongs to {tmp_path / 'tables' / 'shipped'}" in done.err
 
 
-def test_a_store_at_a_url(tmp_path: Path) -> None:
+def test_removal_from_a_store_at_a_url(tmp_path: Path) -> None:
     store = Store(f"memory://{tmp_path.name}")
     import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
     store.write_json({"id": "s", "created": "2026-01-01T00:00:00", "settings": {}}, "searches", "s", "search.json")
@@ -277,6 +277,6 @@ def test_a_store_at_a_url(tmp_path: Path) -> None:
     assert {path.split("/")[-1] for path in store.fs.find(store.root)} == {"store.json"}
 
 
-def test_imports_json_lists_what_info_says(store: Store) -> None:
+def test_info_matches_the_manifests(store: Store) -> None:
     rows = json.loads(hnas("info", "--json", "--store", store.root).out)["accuracies"]
     assert {row["source"] for row in rows} == {"csv", "mine", "theirs"}

@@ -1,4 +1,4 @@
-"""Which stores are read along with every other: the tables that ship, those that a variable names, or none."""
+"""The stores attached to every store: the shipped tables, those of $HNAS_TABLES, or none."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hnas.pipeline.store.store import DEFAULT_STORE, Store
 from tests.support.places import SHIPPED
 
 
-def test_without_the_variable_they_are_those_that_ship(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_is_the_shipped_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HNAS_TABLES")
     monkeypatch.chdir(tmp_path)
     assert {table.root for table in shipped_tables()} == {str(folder) for folder in SHIPPED.resolve().iterdir()}
 
 
-def test_the_variable_names_others_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_variable_names_other_tables_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for place in ("one/a", "two/b"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "store.json").write_text("{}")
@@ -32,13 +32,11 @@ def test_the_variable_names_others_or_none(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("HNAS_TABLES", "")
     assert shipped_tables() == []
     monkeypatch.setenv("HNAS_TABLES", str(tmp_path / "three"))
-    with pytest.raises(UsageError, match="three, and there is no such folder"):
+    with pytest.raises(UsageError, match="three, which is not a folder"):
         shipped_tables()
 
 
-def test_a_store_that_is_named_must_be_there_and_the_default_one_need_not(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_named_store_must_exist_but_the_default_one_need_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HNAS_TABLES")
     monkeypatch.chdir(tmp_path)
     assert not existing_store(DEFAULT_STORE, shipped_tables()).exists()
@@ -47,13 +45,13 @@ def test_a_store_that_is_named_must_be_there_and_the_default_one_need_not(
             existing_store(given, tables)
 
 
-def test_a_table_that_is_named_itself_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_can_name_a_table_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     table = next(SHIPPED.resolve().iterdir())
     monkeypatch.setenv("HNAS_TABLES", str(table))
     assert [found.root for found in shipped_tables()] == [str(table)]
 
 
-def test_they_are_read_where_the_folder_of_the_command_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tables_are_read_even_if_the_working_folder_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
@@ -61,7 +59,7 @@ def test_they_are_read_where_the_folder_of_the_command_is_gone(monkeypatch: pyte
     assert len(shipped_tables()) == len(list(SHIPPED.iterdir()))
 
 
-def test_a_run_of_two_tables_is_that_of_the_first(tmp_path: Path) -> None:
+def test_a_run_in_two_tables_is_read_from_the_first(tmp_path: Path) -> None:
     tables = []
     for name in ("one", "two"):
         tables.append(Store(str(tmp_path / name)))
@@ -80,10 +78,10 @@ def test_a_run_of_two_tables_is_that_of_the_first(tmp_path: Path) -> None:
         ("*.parquet", ""),
     ],
 )
-def test_damage_of_a_table_is_told_with_the_way_out(
+def test_damage_of_a_table_is_reported_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damaged: str, content: str
 ) -> None:
-    """Each command reads them, and none can mend one: to delete a part, as in a store, would only lose it."""
+    """Every command reads the tables but none can repair them, and deleting a part would only lose it."""
     copytree(SHIPPED / "darts-cifar10", tmp_path / "table", copy_function=copyfile)
     next((tmp_path / "table").rglob(damaged)).write_text(content)
     monkeypatch.setenv("HNAS_TABLES", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The store: everything appears whole or not at all, and what is wrong with one is told in a sentence."""
+"""The store: all writing is atomic, and every error is one sentence."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def one_sentence(error: pytest.ExceptionInfo[HnasError]) -> str:
 
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
 @pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_a_failing_write_leaves_the_old_file_and_nothing_beside_it(store, monkeypatch, step, refusal):
+def test_a_failing_write_leaves_only_the_old_file(store, monkeypatch, step, refusal):
     store.write_json({"a": 1}, "runs", "r", "run.json")
     before = snapshot(store.root)
 
@@ -85,7 +85,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_beside_it(store, monkey
     assert snapshot(store.root) == before
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(store, monkeypatch):
+def test_an_interrupted_write_leaves_only_the_old_file(store, monkeypatch):
     store.write_json({"a": 1}, "x.json")
     before = snapshot(store.root)
 
@@ -98,7 +98,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(store, m
     assert snapshot(store.root) == before
 
 
-def test_written_files_have_the_permissions_that_the_umask_gives(store):
+def test_written_files_respect_the_umask(store):
     mask = os.umask(0o027)
     try:
         store.write_json({}, "x.json")
@@ -114,7 +114,7 @@ def test_opening_a_store_writes_nothing(store):
     assert not Path(store.root).exists()
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written_wherever_it_happens(mounted, tmp_path, small_plan):
+def test_a_full_disk_is_reported_and_leaves_nothing_half_written(mounted, tmp_path, small_plan):
     reference = Store(str(tmp_path / "reference"))
     plan = small_plan(reference, sample=6, chunk_size=3)
     expected = exact_table(reference, fill(reference, plan))
@@ -137,7 +137,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written_wherever_it_happens
         assert any(place in sentence for sentence in sentences), f"no size filled the disk at {place}"
 
 
-def test_a_read_only_store_can_be_queried_and_a_write_to_it_is_told(mounted, small_plan):
+def test_a_read_only_store_can_be_queried_but_not_written(mounted, small_plan):
     store = Store(str(mounted("size=4m") / "store"))
     plan = small_plan(store, sample=2)
     run = fill(store, plan)
@@ -150,7 +150,7 @@ def test_a_read_only_store_can_be_queried_and_a_write_to_it_is_told(mounted, sma
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write to any folder")
-def test_a_folder_without_permission_is_told(tmp_path):
+def test_a_folder_without_permission_is_reported(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(HnasError, match="cannot be written: Permission denied"):
@@ -162,36 +162,36 @@ def test_a_folder_without_permission_is_told(tmp_path):
 # --- damage
 
 
-def test_a_store_of_another_version_is_refused_by_reader_and_writer(store, small_plan):
+def test_another_store_version_is_rejected_by_readers_and_writers(store, small_plan):
     store.write_json({"version": STORE_VERSION + 1}, "store.json")
     for attempt in (store.prepare, lambda: catalog.connect(store), lambda: small_plan(store, sample=2)):
         with pytest.raises(HnasError) as error:
             attempt()
-        assert f"has version {STORE_VERSION + 1}, this hnas reads version {STORE_VERSION}" in one_sentence(error)
+        assert f"has version {STORE_VERSION + 1}, but this hnas reads version {STORE_VERSION}" in one_sentence(error)
 
 
-def test_a_folder_with_runs_that_is_no_store_is_refused(store):
+def test_a_folder_with_runs_but_no_store_json_is_rejected(store):
     Path(store.path("runs")).mkdir(parents=True)
     with pytest.raises(HnasError, match=r"has runs but no store\.json"):
         store.prepare()
     assert not store.exists("store.json")
 
 
-def test_a_file_in_place_of_a_store_is_wrong_usage(tmp_path):
+def test_a_file_in_place_of_a_store_is_a_usage_error(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(UsageError, match="is a file; a store is a folder"):
+    with pytest.raises(UsageError, match="is a file; a store must be a folder"):
         Store(str(tmp_path / "notes.txt"))
 
 
 @pytest.mark.parametrize("location", ["nosuchprotocol://bucket/x", "nosuchprotocol:///x"])
-def test_an_unknown_protocol_is_wrong_usage(location):
+def test_an_unknown_protocol_is_a_usage_error(location):
     with pytest.raises(UsageError) as error:
         Store(location)
     assert "give a folder or an fsspec URL" in one_sentence(error)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"null", b"7"])
-def test_a_damaged_json_file_is_told_with_its_path(store, content):
+def test_a_damaged_json_file_is_reported_with_its_path(store, content):
     store.write_bytes(content, "runs", "r", "run.json")
     with pytest.raises(HnasError) as error:
         store.read_json("runs", "r", "run.json")
@@ -199,23 +199,23 @@ def test_a_damaged_json_file_is_told_with_its_path(store, content):
     assert "damaged after it was written" in str(error.value)
 
 
-def test_a_missing_file_is_told_with_its_path(store):
+def test_a_missing_file_is_reported_with_its_path(store):
     with pytest.raises(HnasError) as error:
         store.read_json("runs", "r", "run.json")
     assert f"{store.path('runs', 'r', 'run.json')} cannot be read: No such file" in one_sentence(error)
 
 
-def test_settings_of_another_hnas_are_told(store):
+def test_settings_of_another_hnas_are_reported(store):
     store.write_json({"settings": {"space": "x", "colour": "blue"}}, "runs", "r", "run.json")
-    with pytest.raises(HnasError, match="settings this hnas does not know"):
+    with pytest.raises(HnasError, match="settings that this hnas does not know"):
         Run(store, "r").read_settings()
     store.write_json({}, "runs", "r", "run.json")
-    with pytest.raises(HnasError, match="settings this hnas does not know"):
+    with pytest.raises(HnasError, match="settings that this hnas does not know"):
         Run(store, "r").read_settings()
 
 
 @pytest.mark.parametrize("damage", [b"", b"no parquet at all", None], ids=["empty", "foreign", "cut short"])
-def test_a_damaged_part_is_told_and_once_deleted_is_computed_again(store, small_plan, filled, damage):
+def test_a_damaged_part_is_reported_and_recomputed_once_deleted(store, small_plan, filled, damage):
     reference, _ = filled
     run = fill(store, small_plan(store, sample=20))
     part = Path(matching(store, "runs", run, "metrics", "*.parquet")[1])
@@ -238,7 +238,7 @@ def test_a_damaged_part_is_told_and_once_deleted_is_computed_again(store, small_
 # --- places
 
 
-def test_the_store_is_the_option_else_the_variable_else_the_default(monkeypatch):
+def test_the_store_comes_from_option_variable_or_default(monkeypatch):
     monkeypatch.delenv("HNAS_STORE", raising=False)
     assert store_location(None) == "data/store"
     monkeypatch.setenv("HNAS_STORE", "/elsewhere")
@@ -247,7 +247,7 @@ def test_the_store_is_the_option_else_the_variable_else_the_default(monkeypatch)
 
 
 @pytest.mark.parametrize("place", ["folder", "file URL", "memory URL"])
-def test_a_store_behaves_alike_in_a_folder_and_at_any_url(tmp_path, small_plan, filled, place):
+def test_a_store_behaves_the_same_in_a_folder_and_at_any_url(tmp_path, small_plan, filled, place):
     location = {
         "folder": str(tmp_path / "store"),
         "file URL": f"file://{tmp_path}/store",
@@ -273,7 +273,7 @@ def test_a_store_behaves_alike_in_a_folder_and_at_any_url(tmp_path, small_plan, 
 
 
 @pytest.mark.parametrize("name", ["it's a store", 'say "store"', "a$run;--", "ünïcode", "a%20b#c"])
-def test_any_folder_name_will_do(tmp_path, small_plan, name):
+def test_any_folder_name_works(tmp_path, small_plan, name):
     store = Store(str(tmp_path / name))
     run = fill(store, small_plan(store, sample=4))
     assert small_plan(store, sample=4).todo == ()
@@ -296,7 +296,7 @@ def test_a_folder_name_is_never_a_pattern(tmp_path, small_plan, name, neighbour)
 # --- runs and tables
 
 
-def test_the_batch_of_a_run_is_stored_to_the_bit(filled):
+def test_the_batch_of_a_run_is_stored_exactly(filled):
     store, plan = filled
     images, labels = Run(store, plan.settings.id).batch()
     np.testing.assert_array_equal(images, plan.batch.images)
@@ -315,7 +315,7 @@ def test_opening_a_run_again_changes_nothing(store, small_plan):
     assert run.read_settings() == plan.settings
 
 
-def test_run_json_says_what_determined_the_numbers_and_what_computed_them(filled):
+def test_run_json_records_settings_and_provenance(filled):
     store, plan = filled
     content = store.read_json("runs", plan.settings.id, "run.json")
     assert content["id"] == plan.settings.id
@@ -324,7 +324,7 @@ def test_run_json_says_what_determined_the_numbers_and_what_computed_them(filled
     assert set(content["host"]) == {"system", "processor"}
 
 
-def test_tables_of_several_parts_read_as_one_in_the_order_of_their_names(store):
+def test_parts_are_read_as_one_table_in_name_order(store):
     store.write_table(pa.table({"a": [3], "b": ["z"]}), "t", "2.parquet")
     store.write_table(pa.table({"a": [1, 2], "b": ["x", "y"]}), "t", "1.parquet")
     table = store.read_tables(["a"], "t")
@@ -332,9 +332,9 @@ def test_tables_of_several_parts_read_as_one_in_the_order_of_their_names(store):
     assert table.to_pydict() == {"a": [1, 2, 3]}
 
 
-def test_a_spectrum_that_was_not_kept_is_told(filled, store):
+def test_a_spectrum_that_was_not_kept_is_reported(filled, store):
     reference, plan = filled
-    with pytest.raises(HnasError, match="Gram matrices are kept with --keep-gram"):
+    with pytest.raises(HnasError, match="--keep-gram keeps Gram matrices"):
         NTKArrays(reference, plan.settings.id).read("gram")
     with pytest.raises(HnasError, match="does not exist"):
         NTKArrays(store, "0123456789").read()
