@@ -1,0 +1,48 @@
+"""Table 1 of a store with several initialisations."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hnas.pipeline.analysis.ranks import spearman
+from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.images import open_dataset
+from hnas.pipeline.importers import import_accuracies
+from hnas.pipeline.precompute.plan import make_plan
+from hnas.pipeline.reproduction import table1
+from hnas.pipeline.store.store import Store
+from tests.support.runs import SIZE, SPACE, fill
+
+DATA = Path(os.environ.get("HNAS_TEST_DATA", ""))
+
+
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_initialisations_are_averaged_and_their_spread_is_told(tmp_path: Path):
+    store, listed = Store(str(tmp_path / "store")), tmp_path / "list.txt"
+    listed.write_text("\n".join(SPACE.sample(40, seed=0)))
+    images = open_dataset(str(DATA / "cifar10"))
+    runs = [fill(store, make_plan(store, SPACE, images, architectures=listed, seed=s, **SIZE)) for s in (0, 1, 2)]
+    import_accuracies(store, "csv", DATA / "nasbench201/cifar10-test-accuracy.csv")
+    connection = connect(store)
+    found = table1.compute(connection)
+    assert [one.what for one in found.missing] == ["metrics of nasbench101 on cifar10"]
+    single, mean = found.sections
+    assert "3 initialisations" in single.heading
+    each = []
+    for run in runs:
+        rows = connection.execute("SELECT snip, test_accuracy FROM pool WHERE run = ?", [run]).fetchnumpy()
+        each.append(spearman(rows["snip"], rows["test_accuracy"]))
+    (value,) = [row.values[0] for row in single.rows if row.name == "snip"]
+    assert value is not None
+    assert value.of == 3
+    assert value.ours == pytest.approx(np.mean(each))
+    assert value.spread == pytest.approx(np.std(each, ddof=1))
+    averaged = connection.execute("SELECT kappa, test_accuracy FROM mean_pool").fetchnumpy()
+    (value,) = [row.values[0] for row in mean.rows if row.name == "kappa"]
+    assert value is not None
+    assert value.ours == pytest.approx(spearman(averaged["kappa"], averaged["test_accuracy"]))
+    assert value.spread is None
