@@ -1181,8 +1181,9 @@ def reproduce(
 
     wait_without_spinning()
     from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.console.sinks import open_sink
     from hnas.pipeline.io.terminal_tables import terminal_width
-    from hnas.pipeline.reproduction.driver import figure_paths, names_of, output_format, write
+    from hnas.pipeline.reproduction.driver import figure_paths, names_of, output_format
     from hnas.pipeline.reproduction.driver import reproduce as compute
     from hnas.pipeline.reproduction.report import written
     from hnas.pipeline.store.space_cache import space_cache
@@ -1193,11 +1194,8 @@ def reproduce(
     place = _store(store)
     with space_cache(place):
         found = compute(place, connect(place, _tables()), names, stderr=sys.stderr, seeds=seeds, quiet=quiet)
-    text = written(found, written_as, None if output is not None else terminal_width(sys.stdout))
-    if output is None:
-        print(text)
-    else:
-        write(output, text)
+    with open_sink(output, sys.stdout, "table") as out:
+        print(written(found, written_as, None if output is not None else terminal_width(sys.stdout)), file=out)
     if drawn:
         from hnas.pipeline.reproduction.figures import plot
 

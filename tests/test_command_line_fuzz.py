@@ -43,6 +43,7 @@ USUAL = {
     "compare": ("nasbench201", "--methods", "hnas,random"),
     "evaluate": (CONVOLUTION, "--dataset", "digits"),
     "sql": ("FROM runs",),
+    "reproduce": ("figure3",),
 }
 # What would take long, or change the shell of whoever runs the test.
 NEVER = {"--help", "-h", "--install-completion", "--open", "--oracle", "--scheduler", "--workers"}

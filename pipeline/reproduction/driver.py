@@ -8,9 +8,8 @@ from typing import TextIO
 
 import duckdb
 
-from hnas.errors import HnasError, UsageError, unknown
+from hnas.errors import UsageError, unknown
 from hnas.pipeline.comparison.progress import CompareReporter
-from hnas.pipeline.io.aside import write_file
 from hnas.pipeline.io.figure_files import check_figure
 from hnas.pipeline.io.progress import status
 from hnas.pipeline.reproduction import figure1, figure2, table1, table2, table3, theory
@@ -67,14 +66,6 @@ def reproduce(
             with status(stderr, f"computing {name}", quiet=quiet):
                 found.append(_COMPUTED[name](connection))
     return found
-
-
-def write(output: Path, text: str) -> None:
-    """Write `text` to the file `output`, whole or not at all. Raises `HnasError` where it cannot be written."""
-    try:
-        write_file(output, lambda aside: aside.write_text(f"{text}\n", encoding="utf-8"))
-    except OSError as error:
-        raise HnasError(f"--output {output} cannot be written: {error.strerror or error}") from error
 
 
 def output_format(output: Path | None, form: str | None) -> str:

@@ -6,6 +6,7 @@ The paper draws the curves and prints no numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -33,7 +34,8 @@ def compute(
         return Reproduction("figure2", title, missing=(lack,))
     methods = [f"{name}@{FIGURE_2_BUDGETS[-1]}s" for name in _METHODS]
     results, _ = searches.made(store, connection, methods, seeds=seeds, progress=progress)
-    curves, by_queries = results.curves()
+    found, by_queries = results.curves()
+    curves = [replace(curve, method=name) for curve, name in zip(found, _METHODS, strict=True)]
     sections = []
     for k, dataset in enumerate(results.datasets):
         rows = tuple(
