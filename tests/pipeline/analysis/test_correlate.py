@@ -224,7 +224,7 @@ def test_the_figure_is_written_in_each_format(found, tmp_path: Path, suffix: str
 
 
 def test_an_invalid_figure_path_is_rejected_before_computing(tmp_path: Path):
-    with pytest.raises(UsageError, match="suffix"):
+    with pytest.raises(UsageError, match="must end in"):
         check_figure(tmp_path / "figure.bmp")
     with pytest.raises(UsageError, match="does not exist"):
         check_figure(tmp_path / "missing" / "figure.png")
