@@ -79,7 +79,7 @@ class Pool(Protocol):
         ...
 
     def minimiser(self, metric: str, limited: str | None = None) -> Minimiser:
-        """Eq. (7) with M = |`metric`| over the candidates, of which it may limit the column `limited`.
+        """Eq. (7) with `M = |metric|` over the candidates, of which it may limit the column `limited`.
 
         Raises `UsageError` for an unknown column.
         """

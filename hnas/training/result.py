@@ -12,8 +12,8 @@ from hnas.errors import HnasError
 class Epoch:
     """The end of an epoch, counted from 1.
 
-    loss, train_accuracy: mean cross entropy (nats) and percent over its batches as they were trained on: augmented, in
-        training mode, weights changing between batches (NAS-Bench-201 reports the same).
+    loss, train_accuracy: mean cross entropy (nats) and percent over its batches as they were trained on, augmented, in
+    training mode, weights changing between batches (NAS-Bench-201 reports the same).
     valid_accuracy: percent, or None without such data.
     seconds: wall-clock time since the training began.
     """
