@@ -46,8 +46,8 @@ def _summary(part: RunPart) -> Section:
     dead = int(np.isinf(kappa).sum())
     text = [
         f"{len(kappa):,} architectures of {settings.space} with one batch of {settings.batch_size} images of "
-        f"{settings.dataset}, networks of {settings.channels} channels and {settings.cells} cells a stage, seed "
-        f"{settings.seed}; {dead:,} of them have an infinite κ and are no candidates."
+        f"{settings.dataset}, networks of {settings.channels} channels and {settings.cells} cells a stage, "
+        f"{settings.init} weights of seed {settings.seed}; {dead:,} of them have an infinite κ and are no candidates."
     ]
     if len(part.rows) < len(kappa):
         text.append(f"Charts show {len(part.rows):,} of them, drawn at random; all other numbers are of all.")

@@ -65,12 +65,16 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
 
 
 def _stored(connection: duckdb.DuckDBPyConnection) -> _Numbers | None:
-    """Those of the newest runs of one network size, data set and batch size that have all cells, or None."""
+    """Those of the newest runs of one network size, data set and batch size that have all cells, or None.
+
+    Only of torch's weights, as the published program draws them in this space.
+    """
     space = search_spaces["darts"]
     keys = {space.canonical(name): name for name in TABLE_2}
     rows = connection.execute(
         "SELECT r.dataset, r.channels, r.cells, r.batch_size, run, m.canonical, m.trace, m.kappa, r.created "
-        "FROM metrics AS m JOIN runs AS r USING (run) WHERE r.space = 'darts' AND list_contains($keys, m.canonical) "
+        "FROM metrics AS m JOIN runs AS r USING (run) "
+        "WHERE r.space = 'darts' AND r.init = 'torch' AND list_contains($keys, m.canonical) "
         "ORDER BY r.created DESC, run",
         {"keys": list(keys)},
     ).fetchall()
