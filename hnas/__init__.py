@@ -1,11 +1,11 @@
-"""hnas: training-free neural architecture search with a memory.
+"""hnas: training-free neural architecture search with a store of precomputed metrics.
 
     from hnas import compute_metrics, search_spaces
 
-`compute_metrics(network, images, labels)` gives the four gradient-based metrics and the NTK condition number of any
-torch module at initialisation; `search_spaces` maps names to search spaces; `search(ArrayPool(…), oracle)` runs
-HNAS or another method on arrays, `search_store(space, oracle)` over a store, `Search` gives its steps to a loop of
-one's own; `load(folder)` is a trained network that `hnas search --save` wrote. Names are imported when first used, so
+`compute_metrics(network, images, labels)` returns the four gradient-based metrics and the NTK condition number of any
+torch module at initialisation. `search_spaces` maps names to search spaces. `search(ArrayPool(…), oracle)` runs HNAS or
+another method on arrays, `search_store(space, oracle)` on a store, and `Search` exposes the single steps for a loop of
+your own. `load(folder)` loads a trained network that `hnas search --save` wrote. Names are imported on first use, so
 that `import hnas` does not load torch.
 """
 

@@ -1,7 +1,7 @@
 """How the C library's allocator treats the memory of tensors.
 
-Freed memory is kept by glibc alone. What is given back within a network needs glibc 2.33 or newer and Linux's /proc, to
-see what is in use and was held.
+Only glibc can be made to keep freed memory. Releasing it within a network needs glibc 2.33 or newer and Linux's /proc,
+to see how much memory is in use and how much the process has held.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import psutil
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
-# What a process is kept below, in bytes, and how much of it may be in use before gaps between tensors are given back
-# within a network, which costs such a network a tenth of its time. With less in use there is room for the gaps.
+# The limit that a process should stay below, and the bytes in use above which gaps between tensors are released within
+# a network, at the cost of a tenth of its time. With less in use, the gaps fit under the limit.
 _MOST, _CROWDED = 10**9, 440 * 2**20
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Have this process's allocator keep the memory of freed tensors for the next ones.
+    """Make this process's allocator keep the memory of freed tensors for later ones.
 
-    Dask starts workers with `MALLOC_TRIM_THRESHOLD_` set, which also makes glibc map every tensor of more than 128 KiB
-    afresh: ten networks then cost 9.5 million page faults and 2.2 times the time.
+    Dask starts workers with `MALLOC_TRIM_THRESHOLD_` set, which also makes glibc map every tensor above 128 KiB anew:
+    ten networks then take 9.5 million page faults and 2.2 times as long.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -38,27 +38,28 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return to the system what `keep_freed_memory` kept: the gaps between tensors, which grow with many networks.
+    """Release the memory that `keep_freed_memory` kept: the gaps between tensors, which grow from network to network.
 
-    They grow because glibc (seen of 2.36) does not put an aligned block, as torch asks for, where one of its size was.
+    They grow because glibc (observed with 2.36) does not reuse the place of a freed block for an aligned block of the
+    same size, which is what torch requests.
     """
     if hasattr(psutil, "heap_trim"):
         psutil.heap_trim()
 
 
 def give_back_where_crowded() -> None:
-    """`give_back_freed_memory`, in a process that keeps freed memory and would outgrow a gigabyte with its gaps.
+    """Release freed memory if this process keeps it and would otherwise exceed a gigabyte because of the gaps.
 
-    One that has outgrown it already is left alone: the cost would buy nothing that it has not lost.
+    Skipped once the peak exceeds the limit, since releasing memory can then no longer keep it below.
     """
     if keep_freed_memory.cache_info().currsize and bytes_in_use() > _CROWDED and most_held() < _MOST:
         give_back_freed_memory()
 
 
 def most_held() -> int:
-    """The most bytes of memory that this process has held, 0 where the system does not tell.
+    """Return the peak resident memory of this process in bytes, 0 where the system does not report it.
 
-    Not `ru_maxrss`, which a process inherits from the one that started it.
+    `ru_maxrss` is unsuitable because a process inherits it from its parent.
     """
     try:
         (peak,) = re.findall(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
@@ -68,8 +69,8 @@ def most_held() -> int:
 
 
 def bytes_in_use() -> int:
-    """Bytes that this process has allocated and not freed, gaps apart; 0 where the allocator does not tell."""
+    """Return the bytes allocated and not freed, without gaps; 0 where the allocator does not report them."""
     if not hasattr(psutil, "heap_info"):
         return 0
     heap = psutil.heap_info()
-    return int(heap.heap_used) + int(heap.mmap_used)  # in its heaps, and mapped one by one
+    return int(heap.heap_used) + int(heap.mmap_used)  # in heaps, and in mappings of their own

@@ -1,6 +1,6 @@
-"""Names for what hnas and installed packages offer: search spaces, scores, search methods and oracles.
+"""Registries of what hnas and installed packages provide: search spaces, scores, search methods and oracles.
 
-A package offers something by an entry point, `name = "module:Class"`, in the group of its kind.
+A package registers with an entry point, `name = "module:Class"`, in the group of its kind.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T]):
-    """What entry points of `group` offer, by name: the built-in ones first, which need no installation.
+    """The built-in entries and those of the entry-point group `group`, by name; built-in names take precedence.
 
-    `noun` is what errors call one of them. Where `made` is true an entry point names a class, and an object of it is
-    made without arguments; otherwise it names the value itself. Nothing is imported before it is asked for.
+    `noun` names the kind in errors. If `made` is true, an entry point names a class, which is instantiated without
+    arguments on each access; otherwise it names the value itself. Nothing is imported before it is accessed.
 
-    `registry[name]` raises `UsageError` for an unknown name and `HnasError` where importing or making fails.
+    `registry[name]` raises `UsageError` for an unknown name, and `HnasError` where importing or instantiating fails.
     """
 
     def __init__(self, group: str, noun: str, built_in: Mapping[str, str], *, made: bool = False) -> None:
@@ -37,20 +37,20 @@ class Registry(Mapping[str, T]):
             raise self._unknown(name)
         try:
             loaded = point.load()
-            found: T = loaded() if self._made else loaded
+            entry: T = loaded() if self._made else loaded
         except Exception as error:
             raise HnasError(f"{self._noun} {name!r} ({point.value}) cannot be loaded: {error}") from error
-        return found
+        return entry
 
     def _unknown(self, name: str) -> UsageError:
         names = list(self)
         return UsageError(
-            f"there is no {self._noun} {name!r}; installed are: {', '.join(names)}{did_you_mean(name, names)}"
+            f"the {self._noun} {name!r} is unknown; choose from {', '.join(names)}{did_you_mean(name, names)}"
         )
 
     def get(self, name: str, default: Any = None) -> Any:
-        """What `name` stands for, or `default` where it is unknown. Raises `HnasError` where it cannot be loaded."""
-        # Mapping's own would let UsageError through, which is no KeyError.
+        """Return `registry[name]`, or `default` for an unknown name. Raises `HnasError` where it cannot be loaded."""
+        # `Mapping.get` would let UsageError through, which is not a KeyError.
         if name not in self:
             return default
         return self[name]

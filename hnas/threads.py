@@ -1,4 +1,4 @@
-"""Threads of a training: how many, and how they wait. Known before torch is imported, for it reads them then."""
+"""Number of threads of a training, and how they wait. Must be set before torch is imported, which reads it then."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import psutil
 
 from hnas.errors import UsageError
 
-# Where a machine has more cores, networks of the benchmarks' size are better trained side by side.
+# With more cores than this, networks of the benchmarks' size train faster side by side.
 _MOST = 8
 
 
 def physical_cores() -> int:
-    """The number of physical cores that this process may use."""
+    """Return the number of physical cores that this process may use."""
     allowed = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
     return max(1, min(allowed or 1, psutil.cpu_count(logical=False) or 1))
 
 
-def training_threads(asked: int | None, parallel: int = 1) -> int:
-    """The threads of each of `parallel` trainings: those asked for, else its share of the physical cores, 1 to 8.
+def training_threads(requested: int | None, parallel: int = 1) -> int:
+    """Return the threads of each of `parallel` trainings: as requested, else a share of the physical cores, 1 to 8.
 
-    It depends on the machine and never on its load, because a training repeats itself to the bit for one number of
-    threads only. Raises `UsageError` for a number that cannot be.
+    The number depends on the machine but never on its load, because a training is bit-reproducible only for a fixed
+    number of threads. Raises `UsageError` for a request outside 1 to 1024.
     """
-    if asked is None:
+    if requested is None:
         return max(1, min(physical_cores() // parallel, _MOST))
-    if not 1 <= asked <= 1024:
-        raise UsageError(f"--threads {asked} cannot be; give 1 to 1024")
-    return asked
+    if not 1 <= requested <= 1024:
+        raise UsageError(f"threads must be between 1 and 1024, got {requested}")
+    return requested
 
 
 def wait_without_spinning() -> None:
-    """Have the threads of libraries that are imported from now on sleep while they wait for each other.
+    """Let the threads of libraries imported from now on sleep while they wait for each other.
 
-    By default those of OpenMP spin, each on a core that another process may need: two threads on two cores with other
-    work took four times the time of one, and as long as one without spinning. What the user set stands.
+    By default OpenMP threads spin, each on a core that another process may need: beside other work, two threads on two
+    cores took four times as long as one, and as long as one without spinning. A value that the user set is kept.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Have torch compute with `count` threads inside, and with as many as before outside."""
+    """Let torch compute with `count` threads inside, and restore the number on exit."""
     import torch
 
     before = torch.get_num_threads()

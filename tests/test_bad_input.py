@@ -250,7 +250,7 @@ SEARCH = ("search", "nasbench201", "--queries", 2)
 EVALUATE = ("evaluate", CONVOLUTION, "--channels", 2, "--cells", 1, "--epochs", 1, "--dataset", "digits")
 READERS = {"info": ("info",), "sql": ("sql", "FROM pool"), "correlate": ("correlate",), "search": SEARCH}
 IMPORT = ("import", "csv")
-NEEDS_MULTIPLE = "images of 6 pixels ... multiple of 4"
+NEEDS_MULTIPLE = "multiple of 4, got 6 pixels"
 
 CASES = [
     # usage
@@ -276,17 +276,17 @@ CASES = [
     case("a list that is no text", 2, "list.txt ... UTF-8", *ON_DIGITS, "--architectures", text("list.txt", b"\xff\0")),
     case("a list that does not exist", 2, "list.txt ... No such file", *ON_DIGITS, "--architectures", path("list.txt")),
     case("a list that is a folder", 2, "list.txt ... directory", *ON_DIGITS, "--architectures", folder("list.txt")),
-    case("an unknown space", 2, "no search space 'nope' ... nasbench201",
+    case("an unknown space", 2, "the search space 'nope' is unknown ... nasbench201",
          "precompute", "nope", *ON_DIGITS[2:], "--sample", 2, process=True),
-    case("an unknown space to search", 2, "no search space 'nope' ... nasbench201", "search", "nope"),
-    case("an unknown space to evaluate in", 2, "no search space 'nope' ... nasbench201", *EVALUATE, "--space", "nope"),
+    case("an unknown space to search", 2, "the search space 'nope' is unknown ... nasbench201", "search", "nope"),
+    case("an unknown space to evaluate in", 2, "the search space 'nope' is unknown", *EVALUATE, "--space", "nope"),
     case("an unknown space to correlate", 2, "no run ... space nope", "correlate", "--space", "nope"),
     # names
     case("an unknown metric", 2, "the pool has no column 'nope'; it has ... trace", *SEARCH, "--metric", "nope"),
     case("a metric that calls a function", 2, "calls 'getenv'", *SEARCH, "--metric", "getenv('HOME')"),
-    case("a search method that does not exist", 2, "no search method 'nope'", *SEARCH, "--method", "nope"),
+    case("a search method that does not exist", 2, "the search method 'nope' is unknown", *SEARCH, "--method", "nope"),
     case("a method without the argument it needs", 2, "top", *SEARCH, "--method", "top"),
-    case("a budget of zero", 2, "a budget of 0 seconds cannot be", *SEARCH, "--budget", "0"),
+    case("a budget of zero", 2, "budget must be a positive number of seconds", *SEARCH, "--budget", "0"),
     case("a condition that is no SQL", 2, "not an SQL expression", *SEARCH, "--where", "params <"),
     case("a condition that names no column", 2, "no column 'nope'", *SEARCH, "--where", "nope < 1"),
     case("a condition that leaves nothing", 2, "needs at least 2", *SEARCH, "--where", "params < 1"),
@@ -326,7 +326,7 @@ CASES = [
     case("a side that does not fit the space", 2, NEEDS_MULTIPLE, *ON, class_folders(6, 6), store=absent),
     case("a side that does not fit, trained", 2, NEEDS_MULTIPLE, *EVALUATE, "--dataset", class_folders(6, 6)),
     case("a side that does not fit, dry run", 2, NEEDS_MULTIPLE, *SAMPLE, "--image-size", 6, "--dry-run"),
-    case("a class with a single image", 2, "class class0 has a single image ... 2",
+    case("a class with a single image", 2, "needs at least 2 images ... class class0 has a single image",
          *EVALUATE, "--dataset", class_folders(8, 8, images=1)),
     # sizes
     *(case(f"batch size {size}", 2, f"--batch-size ... 2 ... 4096 ... {size}", *SAMPLE, "--batch-size", size)
@@ -334,23 +334,25 @@ CASES = [
     case("a batch larger than the split", 2, "batch ... digits ... 1500 ... 2000", *SAMPLE, "--batch-size", 2000),
     *(case(f"sample {n}", 2, f"cannot sample {n} of ... 1 to 15625", *ON_DIGITS, "--sample", n)
       for n in (0, -1, 20000)),
-    *(case(f"channels {n}", 2, f"{n} channels ... 1 to 4096", *SAMPLE, "--channels", n) for n in (0, -1, 100000)),
-    *(case(f"cells {n}", 2, f"{n} cells ... 1 to 4096", *SAMPLE, "--cells", n) for n in (0, 100000)),
-    case("channels 0, trained", 2, "0 channels ... 1 to 4096", *EVALUATE, "--channels", 0),
+    *(case(f"channels {n}", 2, f"channels ... between 1 and 4096, got {n}", *SAMPLE, "--channels", n)
+      for n in (0, -1, 100000)),
+    *(case(f"cells {n}", 2, f"cells ... between 1 and 4096, got {n}", *SAMPLE, "--cells", n) for n in (0, 100000)),
+    case("channels 0, trained", 2, "channels ... between 1 and 4096, got 0", *EVALUATE, "--channels", 0),
     case("chunk size 0", 2, "--chunk-size ... 1 ... 0", *SAMPLE, "--chunk-size", 0),
     *(case(f"workers {n}", 2, f"--workers ... 1 and 1024 ... {n}", *SAMPLE, "--workers", n) for n in (0, -1, 100000)),
     *(case(f"image size {n}", 2, f"image size ... 4 and 1024 ... {n}", *SAMPLE, "--image-size", n)
       for n in (3, 100000)),
-    case("epochs 0", 2, "epochs ... 0 ... at least 1", *EVALUATE, "--epochs", 0),
-    case("batch size 1, trained", 2, "batch ... 1 ... at least 2", *EVALUATE, "--batch-size", 1),
+    case("epochs 0", 2, "epochs ... at least 1 ... 0", *EVALUATE, "--epochs", 0),
+    case("batch size 1, trained", 2, "batch ... at least 2 ... 1", *EVALUATE, "--batch-size", 1),
     *(case(f"learning rate {lr}", 2, "lr ... above 0", *EVALUATE, "--lr", lr) for lr in ("0", "-1", "nan", "inf")),
-    *(case(f"seed {seed}, {name}", 2, f"seed ... {seed} ... 0", *arguments, "--seed", seed)
+    *(case(f"seed {seed}, {name}", 2, f"seed ... between 0 and 2**63 - 1 ... {seed}", *arguments, "--seed", seed)
       for seed in (-1, 2**63)
       for name, arguments in {"precompute": SAMPLE, "evaluate": EVALUATE, "search": SEARCH}.items()),
-    *(case(f"t {t}, {name}", 2, f"t = {t} ... 0 < t", *arguments, "--t", t)
+    *(case(f"t {t}, {name}", 2, f"t of F ... 0 < t <= 8, got {t}", *arguments, "--t", t)
       for t in ("0", "-1", "1000", "nan")
       for name, arguments in (("search", SEARCH), ("correlate", ("correlate",)))),
-    *(case(f"queries {n}", 2, f"{n} queries ... 1 to 10000", *SEARCH, "--queries", n) for n in (0, -1, 100000)),
+    *(case(f"queries {n}", 2, f"queries must be ... 1 and 10000, got {n}", *SEARCH, "--queries", n)
+      for n in (0, -1, 100000)),
     # what excludes each other, and what is not there
     case("a sample and a list", 2, "--sample ... --architectures", *SAMPLE, "--architectures", text("l", CONVOLUTION)),
     case("workers and a scheduler", 2, "--workers ... --scheduler",
@@ -467,7 +469,7 @@ CASES = [
     case("a wrong CSV where there is no store", 2, "line 2", *IMPORT, table("A,digits,120"), store=absent),
     # machines
     pytest.param(
-        case("CUDA where there is none", 1, "--device cuda ... --device cpu",
+        case("CUDA where there is none", 1, "device cuda ... device cpu",
              *SAMPLE, "--device", "cuda", store=absent),
         marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device"),
     ),

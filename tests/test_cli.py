@@ -87,7 +87,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path, place: int
     assert done.status == 2
     assert "Traceback (most recent call last)" in done.err
     assert "UsageError" in done.err
-    assert done.last.startswith("hnas: there is no search space 'nope'")
+    assert done.last.startswith("hnas: the search space 'nope' is unknown")
 
 
 def test_debug_shows_where_an_unforeseen_error_arose(tmp_path: Path) -> None:

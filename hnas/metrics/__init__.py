@@ -1,16 +1,15 @@
-"""Training-free metrics of a network at initialisation: the eight columns, Θ₀, and the scores of its spectrum.
+"""Training-free metrics of a network at initialisation: the eight columns, Θ₀, and scores of its spectrum.
 
-What may be used from outside is named below; torch is imported when a name that needs it is used. How one network is
-measured:
+`__all__` is the public interface. Torch is imported with the first name that needs it. The modules:
 
-    inputs, state, unseen_uses, randomness     network and batch checked, put into the mode that is measured, put back
-    recorder, order, layers, ops               the forward pass, function by function
-    passes, tape, grasp, ntk, owners           the backward passes, the pass of tangents, Θ₀
-    statistics, signs, fisher                  what scores need besides the columns, where they are asked for
-    compute, results                           all of it together, and what is left of it
+    inputs, state, unseen_uses, randomness     check the network and the batch, set the measured mode, restore it
+    recorder, order, layers, ops               record the forward pass, function by function
+    passes, tape, grasp, ntk, owners           run the backward passes, replay the tangents, sum Θ₀
+    statistics, signs, fisher                  collect what scores need besides the columns, on request
+    compute, results                           combine these, and pack what remains of a network
 
-An operation that the engine is to know goes into `hnas.metrics.ops`. A change that moves a stored value by more than
-rounding raises `ENGINE_VERSION`.
+Put a new operation into `hnas.metrics.ops`. Raise `ENGINE_VERSION` with every change that moves a stored value by more
+than rounding.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@
 
 Equation numbers: Shu, Dai, Wu, Low, "Unifying and Boosting Gradient-Based Training-Free Neural Architecture Search",
 NeurIPS 2022. The first of each pair is what the published experiments used, the second follows the paper's
-equations, but for GraSP: eq. (3) has each sample's Hessian with that sample's gradient, |1/m Σ θᵀ H_i ∇ℓ_i|, and
+equations, except for GraSP: eq. (3) multiplies each sample's Hessian and gradient, |1/m Σ θᵀ H_i ∇ℓ_i|, whereas
 grasp_abs is the absolute value of the batch form.
 
-On an accelerator nothing is read back while a network is measured: `queue_metrics` puts all of it on the device's
-stream, and the one copy to the host is made by `Pending.result`, which a caller may delay until other networks are
-queued. The labels' range is read once for each batch, before its first network. Only where it has to be found out which
-rows of a layer belong to which sample are values read in between.
+On an accelerator, measuring a network does not synchronise with the host: `queue_metrics` puts all work on the device's
+stream, and `Pending.result` makes the one copy to the host, which a caller may delay until it has queued other
+networks. There are two exceptions. The range of the labels is read once per batch, before its first network. And where
+the samples of a layer's rows must be identified (`hnas.metrics.owners`), values are read in between.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from hnas.errors import UsageError
 from hnas.metrics import ops  # noqa: F401  (registers the operations)
 from hnas.metrics.columns import NTK_MODES
 from hnas.metrics.grasp import NoSecondDerivativeError, by_autograd, by_tangents
-from hnas.metrics.inputs import checked_batch, checked_network, told
+from hnas.metrics.inputs import checked_batch, checked_network, errors_named
 from hnas.metrics.layers import Layers, Modules
 from hnas.metrics.ntk import exact_ntk, find_rows, summed_ntk
-from hnas.metrics.randomness import Forward, Generators, Watch, settled
+from hnas.metrics.randomness import Forward, Generators, Watch, deterministic_forward
 from hnas.metrics.recorder import Recorder
 from hnas.metrics.results import (
     Metrics,
@@ -52,7 +52,7 @@ from hnas.metrics.results import (
 )
 from hnas.metrics.state import measuring
 from hnas.metrics.statistics import Collector, checked
-from hnas.metrics.unseen_uses import refuse_unseen, shown
+from hnas.metrics.unseen_uses import layers_visible, refuse_unseen
 
 __all__ = [
     "Metrics",
@@ -65,20 +65,21 @@ __all__ = [
 
 _Queued = TypeVar("_Queued")
 
-# The lowest and highest label of the batches alive, each with the version of the tensor that they were read from.
+# The lowest and highest label of each live batch, with the version of the label tensor that was read.
 _LABEL_RANGES = WeakTensorKeyDictionary()
 
 
 def queue_metrics(
     network: nn.Module, images: Any, labels: Any, ntk: str = "summed", statistics: Collection[str] = ()
 ) -> Pending:
-    """All eight columns of `network` on a batch, as `hnas.compute_metrics` says, without waiting for the device.
+    """Queue all eight columns of `network` on a batch without waiting for the device.
 
-    `statistics` are the names of those fields of `hnas.metrics.statistics.Statistics` that the result is to have too.
+    Arguments and errors are those of `hnas.compute_metrics`. `statistics` names the fields of
+    `hnas.metrics.statistics.Statistics` to add to the result.
 
-    A network on an accelerator is measured without one value read back, so that the host can build and queue the next
-    one meanwhile; only the first network of a batch waits, for the labels' range, and one in which it has to be found
-    out to which samples a layer's rows belong. On the CPU all is done on return.
+    On an accelerator the host can build and queue the next network meanwhile. It waits for the device only for the
+    first network of a batch, to read the range of its labels, and for networks whose rows must be assigned to samples.
+    On the CPU all work is done on return.
     """
     needs = checked(statistics)
     return _queued(network, images, labels, ntk, needs, _measured, with_tape=True)
@@ -87,10 +88,10 @@ def queue_metrics(
 def queue_statistics(
     network: nn.Module, images: Any, labels: Any, statistics: Collection[str], ntk: str = "summed"
 ) -> PendingStatistics:
-    """The `statistics` alone, to the last bit those of `queue_metrics`, in the passes that they need.
+    """Queue only `statistics`, bit-identical to those of `queue_metrics`, with no more passes than they need.
 
-    That is a forward pass, and a backward pass for `correlations`, one for `gradient` and `fisher`, and Θ₀'s for
-    `ntk_mean`.
+    These are one forward pass, one backward pass for `correlations`, one for `gradient` and `fisher`, and the passes
+    of Θ₀ for `ntk_mean`.
     """
     return _queued(network, images, labels, ntk, checked(statistics), _observed, with_tape=False)
 
@@ -105,7 +106,7 @@ def _queued(
     *,
     with_tape: bool,
 ) -> _Queued:
-    """What `measure` makes of the forward pass, the labels (m,) and `ntk`."""
+    """Record the forward pass and return `measure` of it, the labels (m,) and `ntk`."""
     if ntk not in NTK_MODES:
         raise UsageError(f"ntk={ntk!r} is unknown; choose one of {', '.join(NTK_MODES)}")
 
@@ -116,16 +117,16 @@ def _queued(
         modules = checked_network(network)
         images, labels = checked_batch(modules, images, labels)
         generators = Generators(images.device)
-        with told(network, images), measuring(modules), shown():
+        with errors_named(network, images), measuring(modules), layers_visible():
             try:
-                done = settled(modules, generators, forward)
+                done = deterministic_forward(modules, generators, forward)
                 before = generators.torch_state()
                 pending = measure(done, labels, ntk)
                 if before != generators.torch_state():
                     generators.drawn = True
                     raise UsageError(
-                        f"{type(network).__name__} draws random numbers in its backward pass, so that its gradients "
-                        "differ from call to call"
+                        f"{type(network).__name__} draws random numbers in its backward pass, so its gradients "
+                        "differ from call to call; make its backward pass deterministic"
                     )
                 return pending
             finally:
@@ -139,10 +140,10 @@ def _forward(
     recorder = Recorder(Layers.of(modules), Collector(needs))
     if not with_tape:
         recorder.tape.stop("nobody replays it")
-    # Channels last is the layout that convolutions, batch norm and pooling run fastest in; values are the same. A copy,
-    # because the network may change its input in place.
+    # Convolutions, batch norm and pooling run fastest on channels-last tensors, with the same values. Copied, because
+    # the network may change its input in place.
     layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
-    images = recorder.collector.given(images.detach().clone(memory_format=layout))
+    images = recorder.collector.prepare(images.detach().clone(memory_format=layout))
     with nullcontext() if watch is None else watch.around(network, recorder):
         logits = recorder.run(network, images)
     return Forward(recorder, logits)
@@ -164,7 +165,7 @@ def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
     matrix = _ntk(done, target, ntk, keep_graph=tape.incomplete is not None)
     product: Tensor | None = None
     if tape.incomplete is None:
-        logits = done.logits = done.logits.detach()  # of the graph nothing is left then but what the tape holds
+        logits = done.logits = done.logits.detach()  # frees the graph except for what the tape holds
         del loss, target
         give_back_where_crowded()
         named = {layer.name: gradient for layer, gradient in zip(layers, gradients, strict=True)}
@@ -175,7 +176,7 @@ def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
             product = by_autograd(loss, layers.weights, gradients)
         except NoSecondDerivativeError as error:
             warnings.warn(
-                f"grasp and grasp_abs are NaN, because torch cannot differentiate this network twice: {error}",
+                f"grasp and grasp_abs are NaN because torch cannot differentiate this network twice: {error}",
                 stacklevel=5,
             )
     packed = packed_results(layers, gradients, product, matrix, done.logits.detach())
@@ -197,7 +198,10 @@ def _observed(done: Forward, labels: Tensor, ntk: str) -> PendingStatistics:
 
 
 def _differentiable(done: Forward, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss and each sample's logit `f_{y_i}(x_i)` (m,), which no weight need reach: every gradient is zero then."""
+    """Return the loss and each sample's logit `f_{y_i}(x_i)` (m,), both differentiable.
+
+    Where they depend on no weight, a constant zero with a gradient is added, so that all gradients are zero.
+    """
     layers, logits = done.recorder.layers, done.logits
     _check_logits(logits, labels)
     refuse_unseen(logits, layers)
@@ -210,7 +214,7 @@ def _differentiable(done: Forward, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ntk(done: Forward, target: Tensor, ntk: str, *, keep_graph: bool) -> Tensor:
-    """Θ₀ (m, m)."""
+    """Return Θ₀ (m, m)."""
     layers, passes = done.recorder.layers, done.recorder.passes
     if ntk == "summed":
         find_rows(layers, passes, target)
@@ -222,19 +226,20 @@ def _ntk(done: Forward, target: Tensor, ntk: str, *, keep_graph: bool) -> Tensor
 
 
 def _check_logits(logits: Any, labels: Tensor) -> None:
-    """Raise `UsageError` unless there is a row of logits for each label, and in it a place for the label."""
+    """Raise `UsageError` unless there is one row of logits per label, with an entry for that label."""
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != labels.shape[0]:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UsageError(f"the network returned {shape}; one row of logits per image is needed: (m, classes)")
+        raise UsageError(f"the network must return one row of logits per image, (m, classes), got {shape}")
     low, high = _label_range(labels)
     if low < 0 or high >= logits.shape[1]:
-        raise UsageError(f"labels run from {low} to {high}, but the network has {logits.shape[1]} classes, 0 first")
+        raise UsageError(f"labels must lie between 0 and {logits.shape[1] - 1}, got {low} to {high}")
 
 
 def _label_range(labels: Tensor) -> tuple[int, int]:
-    """The lowest and the highest label, read once for a tensor that does not change.
+    """Return the lowest and the highest label, read once per version of the tensor.
 
-    They are checked on the host before the loss is taken: on CUDA a label without a logit ends the process's device.
+    The check happens on the host, before the loss: on CUDA, a label without a logit makes the device unusable for the
+    rest of the process.
     """
     version, low, high = _LABEL_RANGES.get(labels, (None, 0, 0))  # type: ignore[no-untyped-call]
     if version != labels._version:

@@ -1,8 +1,8 @@
-"""The saliency of a network's channels under the loss, from the backward pass for g.
+"""Fisher saliency of a network's channels, from the backward pass for g.
 
     Σ_l Σ_calls Σ_c n_l (1/2m) Σ_i (Σ_positions z_ic ∂L/∂z_ic)²
 
-with z what a layer returns, bias included, channel c for sample i, and n_l the number of weights that make a channel.
+z_ic is channel c of the layer's output for sample i, bias included, and n_l the number of weights per channel.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from hnas.metrics.passes import BackwardPass
 
 
 class FisherPass(BackwardPass):
-    """The pass that gives the gradients of all weights, and `total`, the sum over the layers, a float64 scalar.
+    """The backward pass for the gradients of all weights; `total` is the saliency summed over the layers, float64.
 
-    `total` is NaN where rows of a layer are not known to belong to one sample each.
+    `total` is NaN where some row of a layer does not belong to exactly one sample.
     """
 
     def __init__(self, samples: int, device: torch.device) -> None:
@@ -26,7 +26,7 @@ class FisherPass(BackwardPass):
         self.total = torch.zeros((), dtype=torch.float64, device=device)
 
     def visit(self, call: Call, x: Tensor, gy: Tensor) -> None:
-        """Add the share of a call, and let go of what it returned."""
+        """Add the saliency of one call and release its output."""
         z = call.returned(x)
         products = None if z is None else self._by_sample(call, z * gy)
         if products is None:
@@ -35,7 +35,7 @@ class FisherPass(BackwardPass):
             self.total += products.double().square().sum() * (call.layer.weight[0].numel() / (2 * self.samples))
 
     def _by_sample(self, call: Call, products: Tensor) -> Tensor | None:
-        """The products of a call's rows summed over positions, (m, C)."""
+        """Sum the products of a call's rows over positions, (m, C)."""
         rows = call.rows
         if rows is None:
             return None

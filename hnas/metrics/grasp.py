@@ -1,4 +1,4 @@
-"""`θᵀ H g`, the product that GraSP is made of: from one pass of tangents, without the graph of a double backward.
+"""`θᵀ H g`, the product in GraSP, from one pass of tangents instead of a double backward.
 
     θᵀ H g = ∂²/∂ε∂δ L(θ + ε θ + δ g)  at ε = δ = 0
 
@@ -6,13 +6,13 @@ With the tangents `p = ∂x/∂ε`, `q = ∂x/∂δ` of every value x, the chain
 
     θᵀ H g = Σ_f ⟨∂L/∂y, f″(p, q)⟩
 
-over all operations `y = f(x)` that are not linear, layers (`p ↦ W p + W x`, `q ↦ W q + G x`, `f″ = W q + G p` with the
-gradient G of the weight W) and the loss among them. So second derivatives of values are never carried along, as
-hyper-dual numbers (Fike and Alonso, 2011) carry them. `∂L/∂y` is what the backward pass for g sends through y anyway:
-it is kept where f is not linear. Apart from that only values that the forward pass has anyway are kept, and they go as
-the replay moves on: a double backward holds twice what a training step holds.
+over all nonlinear operations `y = f(x)`. These include the loss and the layers, which are bilinear in x and W:
+`p ↦ W p + W x`, `q ↦ W q + G x`, `f″ = W q + G p` with the gradient G of the weight W. Unlike hyper-dual numbers (Fike
+and Alonso, 2011), the values carry no second derivatives. The cotangent `∂L/∂y` of each nonlinear f is kept from the
+backward pass for g. Everything else comes from the forward pass and is freed as the replay proceeds, whereas a double
+backward needs twice the memory of a training step.
 
-A network with an operation that has no rule is differentiated twice by autograd, which takes any operation.
+Autograd differentiates a network twice where one of its operations has no rule.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ Gradients = Sequence[Tensor | None]
 
 
 class NoSecondDerivativeError(Exception):
-    """Torch cannot differentiate a network twice, for the reason in the message."""
+    """Torch cannot differentiate a network twice; the message says why."""
 
 
 def by_tangents(tape: Tape, gradients: Mapping[str, Tensor | None], logits: Tensor, labels: Tensor) -> Tensor:
-    """`θᵀ H g`, a float64 scalar, of the mean cross entropy of `logits` (m, classes) against `labels` (m,).
+    """Return `θᵀ H g`, a float64 scalar, for the mean cross entropy of `logits` (m, classes) and `labels` (m,).
 
-    `gradients` are those of the layers by name, None where the loss does not reach a weight. Uses up the tape.
+    `gradients` maps layer names to weight gradients, None where the loss does not depend on the weight. Consumes the
+    tape.
     """
     shares = logits.double().softmax(1)
     replay = Replay(gradients, torch.zeros_like(shares[0, 0]))
@@ -46,7 +47,7 @@ def by_tangents(tape: Tape, gradients: Mapping[str, Tensor | None], logits: Tens
 
 
 def by_autograd(loss: Tensor, weights: Sequence[Tensor], gradients: Gradients) -> Tensor:
-    """`θᵀ H g`, a float64 scalar, by a backward pass through the backward pass of `loss`; `gradients` are its g.
+    """Return `θᵀ H g`, a float64 scalar, by differentiating `loss` twice; `gradients` is its g.
 
     Raises `NoSecondDerivativeError`.
     """

@@ -1,8 +1,8 @@
-"""The layers that the metrics are about: the weights and biases of `Conv` and `Linear` modules, and their calls.
+"""Layers: the weights and biases of `Conv` and `Linear` modules, and their calls.
 
-A layer is called wherever a convolution or a linear map is applied to its weight, whichever module or function does it
+A call is any convolution or linear map that is applied with the layer's weight, by whichever module or function
 (`hnas.metrics.recorder`). Each call becomes one node of the autograd graph (`hnas.metrics.ops.layer`), which the
-backward passes of `hnas.metrics.passes` meet.
+backward passes of `hnas.metrics.passes` visit.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ from hnas.metrics.owners import IN_ORDER, Rows
 MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-#: The modules of a network by their names, the network's own that of its class.
+#: The modules of a network by name; the network itself goes by the name of its class.
 Modules = dict[str, nn.Module]
 
 
 def modules_of(network: nn.Module) -> Modules:
-    """All modules of `network`. Walking it takes a while, so it is done once."""
+    """Return all modules of `network`. Walking the tree is slow, so do it once."""
     return {name or type(network).__name__: module for name, module in network.named_modules()}
 
 
 def refuse_parametrised(modules: Modules) -> None:
-    """Raise `UsageError` for a layer with torch's parametrisations, before one is computed: spectral norm's counts."""
+    """Raise `UsageError` for a parametrised layer.
+
+    Checked before any weight is read, because reading a parametrised weight may change state (spectral norm's does).
+    """
     for name, module in modules.items():
         if isinstance(module, MODULES) and (is_parametrized(module, "weight") or is_parametrized(module, "bias")):
-            raise computed(name)
+            raise computed_error(name)
 
 
-def computed(name: str) -> UsageError:
-    """What is wrong with a layer whose parameters others determine."""
+def computed_error(name: str) -> UsageError:
+    """Return the error for layer `name`, whose weight or bias is computed from other parameters."""
     return UsageError(
         f"layer {name} has a weight or bias that is computed from other parameters, so it has no gradient of its own; "
         "remove its parametrisation first"
@@ -47,35 +50,38 @@ def computed(name: str) -> UsageError:
 
 
 class LayerMap(ABC):
-    """The map (x, W) ↦ W x of a layer, linear in either, and its adjoints. What its first axis lists are the rows."""
+    """The map (x, W) ↦ W x of a layer, linear in x and in W, and its adjoints.
 
-    #: Whether a row is a sample's map, (C, …), rather than one vector (C,) of it.
+    Rows are the entries along the first axis.
+    """
+
+    #: Whether a row is a whole feature map (C, …) rather than one vector (C,).
     convolution: ClassVar[bool]
 
     @abstractmethod
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`W x + b`."""
+        """Return `W x + b`."""
 
     @abstractmethod
     def adjoint(
         self, gy: Tensor, x: Tensor, weight: Tensor, *, to_x: bool, to_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of `⟨gy, W x⟩` with respect to x and to W, each where asked for."""
+        """Return the requested gradients of `⟨gy, W x⟩` with respect to x and to W, None for the others."""
 
     @abstractmethod
     def bias_gradients(self, gy: Tensor) -> Tensor:
-        """The gradient of the bias for each sample: `gy` (m, …) summed over positions, (m, C')."""
+        """Return the per-sample gradients of the bias: `gy` (m, …) summed over positions, (m, C')."""
 
     @abstractmethod
     def weight_gradients(self, x: Tensor, gy: Tensor, weight: Tensor, *, in_order: bool) -> Tensor:
-        """The gradients `J_s = ∂⟨gy_s, W x_s⟩/∂W`, (m, P), for inputs x (m, …) and output gradients gy (m, …).
+        """Return the per-sample gradients `J_s = ∂⟨gy_s, W x_s⟩/∂W`, (m, P), for x (m, …) and cotangents gy (m, …).
 
-        The P entries are in the order of the weight's. Unless `in_order`, they are in any order, the same for every
-        sample: enough for products of gradients of one call, and a copy less.
+        With `in_order` the P entries are in the weight's order. Otherwise they are in any order that all samples share,
+        which suffices for inner products within one call and saves a copy.
         """
 
     def products(self, x: Tensor, gy: Tensor) -> Tensor | None:
-        """`⟨J_s, J_t⟩`, (m, m) float64, where they can be had without J, else None."""
+        """Return `⟨J_s, J_t⟩`, (m, m) float64, or None where they cannot be computed without J."""
         return None
 
 
@@ -90,7 +96,7 @@ class Layer:
 
 @dataclass
 class Bias:
-    """One bias of the network as a leaf of the graph, whichever layers use it, and the name of one of them."""
+    """One bias of the network, as a leaf of the graph. `owner` names one of the layers that use it."""
 
     owner: str
     value: Tensor
@@ -99,9 +105,9 @@ class Bias:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a layer. `rows` says to which samples its rows belong, None where that is not known (yet).
+    """One call of a layer. `rows` maps its rows to samples, None where the mapping is not known (yet).
 
-    `reads_images` where its input depends on no weight, but on images whose gradient is wanted.
+    `reads_images` is set where the input depends on no weight, but on images whose gradient is needed.
     """
 
     layer: Layer
@@ -112,11 +118,14 @@ class Call:
     _kept: tuple[Tensor, int] | None = None
 
     def keep(self, y: Tensor) -> None:
-        """It returned y, which is wanted in the next backward pass."""
+        """Keep the output y for the next backward pass."""
         self._kept = y.detach(), y._version
 
     def returned(self, x: Tensor) -> Tensor | None:
-        """What it returned for x, once; computed again where that was changed in place, None where it was not kept."""
+        """Return the output for input x and release it, None where it was not kept.
+
+        It is recomputed if it was changed in place.
+        """
         kept, self._kept = self._kept, None
         if kept is None or kept[0]._version == kept[1]:
             return None if kept is None else kept[0]
@@ -125,18 +134,18 @@ class Call:
 
 @dataclass
 class Layers:
-    """The layers of one network during one computation, found by the identity of their weights."""
+    """The layers of one network during one computation, keyed by the identity of their weights."""
 
     by_weight: dict[int, Layer]
     by_bias: dict[int, Bias]
-    #: The calls of which it is not known to which samples their rows belong.
+    #: Calls whose mapping from rows to samples is not known.
     doubtful: list[Call] = field(default_factory=list)
 
     @classmethod
     def of(cls, modules: Modules) -> Layers:
-        """The Conv and Linear modules of a network; a weight shared by several modules is one layer.
+        """Collect the Conv and Linear modules of a network; a weight shared by several modules is one layer.
 
-        Raises `UsageError` for a weight that is computed from others, such as weight norm's.
+        Raises `UsageError` for a weight that is computed from other parameters, as weight norm does.
         """
         layers: dict[int, Layer] = {}
         biases: dict[int, Bias] = {}
@@ -144,7 +153,7 @@ class Layers:
             if isinstance(module, MODULES):
                 weight, bias = module.weight, module.bias
                 if not isinstance(weight, nn.Parameter) or not (bias is None or isinstance(bias, nn.Parameter)):
-                    raise computed(name)
+                    raise computed_error(name)
                 if id(weight) not in layers:
                     layers[id(weight)] = Layer(name, weight.detach().requires_grad_())
                 if bias is not None and id(bias) not in biases:
@@ -160,12 +169,12 @@ class Layers:
         return [layer.weight for layer in self]
 
     def owner(self, parameter: Tensor) -> str | None:
-        """The name of the layer whose weight or bias `parameter` is, None where it is neither."""
+        """Return the name of the layer whose weight or bias is `parameter`, None where there is none."""
         layer, bias = self.by_weight.get(id(parameter)), self.by_bias.get(id(parameter))
         return layer.name if layer is not None else bias.owner if bias is not None else None
 
     def call(self, weight: Tensor, bias: Tensor | None, by: LayerMap, *, in_order: bool) -> Call:
-        """Note a call on these parameters, the weight one of a layer."""
+        """Record a call with these parameters; `weight` must be a layer's."""
         layer = self.by_weight[id(weight)]
         layer.calls += 1
         known = None if bias is None else self.by_bias.get(id(bias))

@@ -1,4 +1,4 @@
-"""Values (m, C, …) as matrices of their channels, without a copy where the channels are innermost in memory."""
+"""Values (m, C, …) as matrices with one column per channel, without a copy where memory is channels-last."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def matrix(x: Tensor) -> Tensor:
-    """`x` (m, C, …) as a matrix (n, C); a view where the channels are innermost."""
+    """Return `x` (m, C, …) as a matrix (n, C); a view where the channels are innermost."""
     return x.movedim(1, -1).reshape(-1, x.shape[1])
 
 
 def like(rows: Tensor, x: Tensor) -> Tensor:
-    """A matrix (n, C) in the shape (m, C, …) of `x`, channels innermost."""
+    """Return a matrix (n, C) in the shape (m, C, …) of `x`, channels innermost."""
     return rows.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """`⟨a, b⟩`, in one pass over memory where both are laid out alike."""
+    """Return `⟨a, b⟩`, in one pass over memory where both have the same layout."""
     if a.stride() == b.stride():
         if a.is_contiguous():
             return torch.dot(a.view(-1), b.view(-1))

@@ -1,4 +1,4 @@
-"""Tensors in what a function is called with or returns: in tuples, lists and dictionaries within each other."""
+"""Traversal of nested tuples, lists and dictionaries, as they occur in arguments and results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of `value`."""
+    """Yield the tensors of `value`."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -21,7 +21,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """`value` with `change` applied to each item; named tuples and the like count as one item."""
+    """Return `value` with `change` applied to each item; named tuples and other subclasses count as one item."""
     if type(value) in (tuple, list):
         return type(value)(mapped(item, change) for item in value)
     if isinstance(value, dict):

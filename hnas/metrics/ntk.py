@@ -1,8 +1,8 @@
-"""Θ₀, the neural tangent kernel of the batch (m, m) in float64, one layer at a time.
+"""Θ₀, the neural tangent kernel of the batch (m, m) in float64, summed layer by layer.
 
-For a layer with per-sample weight gradients `J_s ∈ R^P`, from its inputs and output gradients, the contribution is
-`Θ_l[s, t] = ⟨J_s, J_t⟩`, and that of its bias is the same with `J_s` the output gradient summed over positions. No
-(samples × parameters) matrix of the network exists at any time: a layer's J lives until its products are added.
+A layer with per-sample weight gradients `J_s ∈ R^P` contributes `Θ_l[s, t] = ⟨J_s, J_t⟩`. Its bias contributes the
+same product, with the cotangent summed over positions as `J_s`. The (samples × parameters) Jacobian of the whole
+network never exists: a layer's J is freed once its products are added.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hnas.metrics.layers import Bias, Call, Layer, Layers
 from hnas.metrics.owners import IN_ORDER, MixedRowsError, cotangents, rows_of
 from hnas.metrics.passes import BackwardPass, Passes
 
-# Columns of J turned to float64 at once: 64 samples of these take 1 MiB, which stays in a core's own cache.
+# Columns of J converted to float64 at once: 1 MiB for 64 samples, which fits a core's own cache.
 _COLUMNS = 2048
 
 # The same on an accelerator, for fewer kernels: 64 MiB. Not measured.
@@ -28,14 +28,14 @@ _EXACT_BYTES = 512 * 2**20
 
 
 def summed_ntk(layers: Layers, passes: Passes, target: Tensor, *, keep_graph: bool) -> Tensor:
-    """Θ₀ (m, m) from one backward pass of `Σ_i f_{y_i}(x_i)`, the sum of `target` (m,)."""
+    """Return Θ₀ (m, m) from one backward pass of `Σ_i f_{y_i}(x_i)`, the sum of `target` (m,)."""
     gram = Gram(len(target), target.device)
     passes.run(NTKPass(gram), target.sum(), layers.weights, keep_graph=keep_graph)
     return gram.finish()
 
 
 def exact_ntk(layers: Layers, passes: Passes, target: Tensor) -> Tensor:
-    """Θ₀ (m, m) from one backward pass of each `f_{y_i}(x_i)` in `target` (m,)."""
+    """Return Θ₀ (m, m) from one backward pass per logit `f_{y_i}(x_i)` in `target` (m,)."""
     m = len(target)
     gram = Gram(m, target.device)
     for group in _groups(list(layers), m):
@@ -66,7 +66,7 @@ def _groups(layers: list[Layer], m: int) -> Iterator[list[Layer]]:
 
 
 class NTKPass(BackwardPass):
-    """Adds each layer's share in Θ₀ to `gram`."""
+    """The backward pass that adds each layer's contribution to `gram`."""
 
     def __init__(self, gram: Gram) -> None:
         super().__init__(wanted=())
@@ -74,18 +74,18 @@ class NTKPass(BackwardPass):
         self._visited: set[Call] = set()
 
     def visit(self, call: Call, x: Tensor, gy: Tensor) -> None:
-        """Add the call's share. Raises `UsageError` on a second visit."""
+        """Add the contribution of one call. Raises `UsageError` on a second visit."""
         if call in self._visited:
             raise UsageError(
-                f"layer {call.layer.name} runs again in the backward pass, so that its share in Θ₀ would count twice; "
-                "let the network's hooks and autograd functions leave layers alone"
+                f"layer {call.layer.name} runs again in the backward pass, so Θ₀ would count it twice; "
+                "hooks and autograd functions of the network must not call layers"
             )
         self._visited.add(call)
         self.gram.add(call, x, gy)
 
 
 class OwnersPass(BackwardPass):
-    """Collects the gradients at the outputs of the calls whose rows are not known (`hnas.metrics.owners`)."""
+    """A backward pass that collects the cotangents of calls whose rows are unassigned (`hnas.metrics.owners`)."""
 
     couples = False
 
@@ -94,15 +94,15 @@ class OwnersPass(BackwardPass):
         self.seen: dict[Call, list[Tensor]] = {}
 
     def visit(self, call: Call, x: Tensor, gy: Tensor) -> None:
-        """Keep gy."""
+        """Keep the cotangent gy."""
         if call.rows is None:
             self.seen.setdefault(call, []).append(gy)
 
 
 def find_rows(layers: Layers, passes: Passes, target: Tensor) -> None:
-    """Find out to which samples the rows of every doubtful call belong, for the logits `target` (m,).
+    """Assign the rows of every doubtful call to samples; `target` (m,) are the samples' logits.
 
-    Raises `UsageError` for rows of several samples.
+    Raises `UsageError` where a row contributes to several samples.
     """
     doubtful = [call for call in layers.doubtful if call.rows is None]
     if not doubtful:
@@ -112,38 +112,38 @@ def find_rows(layers: Layers, passes: Passes, target: Tensor) -> None:
         passes.run(probe, target, layers.weights, cotangent)
     for call in doubtful:
         gradients = probe.seen.pop(call, [])
-        if not gradients:  # no gradient comes here
+        if not gradients:  # the logits do not depend on this call
             call.rows = IN_ORDER
             continue
         if len(gradients) != len(probes):
             raise UsageError(
-                f"layer {call.layer.name} runs again in the backward pass, so that its share in Θ₀ is unknown; let the "
-                "network's hooks and autograd functions leave layers alone"
+                f"layer {call.layer.name} runs again in the backward pass, so its share of Θ₀ is unknown; "
+                "hooks and autograd functions of the network must not call layers"
             )
         try:
             call.rows = rows_of(gradients, len(target), convolution=call.map.convolution)
         except MixedRowsError:
             raise UsageError(
-                f"layer {call.layer.name} returns a tensor of shape {tuple(gradients[0].shape)} in which a row has a "
-                "share in the logits of several samples, so that no sample has a gradient of its own there; "
-                'ntk="exact" does without'
+                f"layer {call.layer.name} returns a tensor of shape {tuple(gradients[0].shape)} in which a row "
+                "contributes to the logits of several samples, so there are no per-sample gradients; "
+                'use ntk="exact", which needs none'
             ) from None
 
 
 class Gram:
-    """Accumulates Θ₀ (m, m) float64 over the layers that `add` is called with."""
+    """Accumulates Θ₀ (m, m) in float64 over layers."""
 
     def __init__(self, samples: int, device: torch.device) -> None:
         self.matrix = torch.zeros((samples, samples), dtype=torch.float64, device=device)
         self._shared: dict[int, Tensor] = {}
 
     def add(self, call: Call, x: Tensor, gy: Tensor) -> None:
-        """Add one call of a layer with input x and output gradient gy, whose rows belong to samples as the call says.
+        """Add one call with input x and cotangent gy, whose rows belong to samples as `call.rows` says.
 
-        A weight or bias that is used several times has one gradient, the sum over its calls: it waits for `finish`.
+        A weight or bias used several times has one gradient, the sum over its calls, which is added in `finish`.
         """
         rows = call.rows
-        if rows is None:  # gradients that are not finite: nothing is known of the rows, and nothing comes of them
+        if rows is None:  # gradients that are not finite cannot be assigned to samples
             self.matrix += torch.nan
         elif rows.owner is None:
             if rows.dimension:
@@ -153,7 +153,7 @@ class Gram:
             self._add_rows(call, rows.owner, x, gy)
 
     def _add_in_order(self, call: Call, x: Tensor, gy: Tensor) -> None:
-        """x (m, …) and gy (m, …)."""
+        """Add a call whose x (m, …) and gy (m, …) have the samples first."""
         layer = call.layer
         products = call.map.products(x, gy) if layer.calls == 1 else None
         if products is not None:
@@ -164,14 +164,14 @@ class Gram:
             self._add(call.bias, call.map.bias_gradients(gy))
 
     def _add_rows(self, call: Call, owner: Tensor, x: Tensor, gy: Tensor) -> None:
-        """Rows in any order, with the sample of each, −1 where it has a share in no logit."""
+        """Add a call with rows in any order; `owner` is the sample of each, −1 for rows that no logit depends on."""
         layer, m = call.layer, len(self.matrix)
         if not call.map.convolution:
             x, gy = x.flatten(0, -2), gy.flatten(0, -2)
         if bool(gy.flatten(1)[owner < 0].any()):
             raise UsageError(
-                f"layer {layer.name} has rows that reach the logits through the batch's statistics alone, so they "
-                'belong to no sample; ntk="exact" does without'
+                f"layer {layer.name} has rows that reach the logits only through batch statistics, so they "
+                'belong to no sample; use ntk="exact", which needs no per-sample gradients'
             )
         each = len(owner) // m
         if not call.map.convolution and bool(
@@ -181,7 +181,7 @@ class Gram:
             self._add_in_order(call, *(rows[places].view(m, each, -1) for rows in (x, gy)))
             return
         weight, bias = gy.new_zeros((m, layer.weight.numel())), gy.new_zeros((m, len(layer.weight)))
-        for start in range(0, len(owner), m):  # no more gradients at once than there are samples
+        for start in range(0, len(owner), m):  # at most m gradients in memory at once
             places = start + (owner[start : start + m] >= 0).nonzero()[:, 0]
             weight.index_add_(
                 0, owner[places], call.map.weight_gradients(x[places], gy[places], layer.weight, in_order=True)
@@ -205,12 +205,12 @@ class Gram:
         columns = _COLUMNS if rows.device.type == "cpu" else _COLUMNS_ON_DEVICE
         for start in range(0, rows.shape[1], columns):
             block = rows[:, start : start + columns].double()
-            # Θ₀ is symmetric: its upper right quarter need not be summed.
+            # Θ₀ is symmetric, so its upper right quarter is skipped.
             self.matrix[:half, :half].addmm_(block[:half], block[:half].t())
             self.matrix[half:].addmm_(block[half:], block.t())
 
     def finish(self) -> Tensor:
-        """Θ₀ (m, m), exactly symmetric."""
+        """Return Θ₀ (m, m), exactly symmetric."""
         for rows in self._shared.values():
             self.add_gradients(rows)
         self._shared.clear()

@@ -1,9 +1,9 @@
-"""Which values of a network have its samples along their first dimension, in order, by the operations that made them.
+"""Which values of a network have the samples along their first dimension, in order, judged by operations.
 
-The images have. An operation that computes each sample's entries from that sample's alone, or adds statistics of all of
-them, hands this on, as its registration says (`hnas.metrics.ops`). After any other operation (a transposition of the
-first dimension, an index, attention) a value counts as unknown, and what its rows belong to is for
-`hnas.metrics.owners` to find out.
+The images do. An operation preserves the order if it computes each sample's entries from that sample alone, or adds
+statistics of the whole batch; its registration says so (`hnas.metrics.ops`). After any other operation (a transposition
+of the first dimension, indexing, attention) the order is unknown, and `hnas.metrics.owners` finds out which sample each
+row belongs to.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 
 class Order:
-    """The values seen whose first dimension is that of `images`, the samples."""
+    """The values whose first dimension is known to be that of `images`, the samples."""
 
     def __init__(self, images: Tensor) -> None:
         self.samples = images.shape[0]
-        # A value with the version in which it was seen: one that changed since, through whatever view, is unknown.
+        # Each value with its version when noted: a value that has changed since, through any view, is unknown.
         self._known: Any = WeakIdKeyDictionary()
         self.note(images)
 
     def note(self, value: Tensor) -> None:
-        """The first dimension of `value` is the samples'."""
+        """Mark the first dimension of `value` as the samples."""
         self._known[value] = value._version
 
     def knows(self, value: Any) -> bool:
-        """Whether the first dimension of `value` is known to be the samples'."""
+        """Whether the first dimension of `value` is known to be the samples."""
         return isinstance(value, Tensor) and self._known.get(value) == value._version
 
     def knew(self, value: Any, result: Tensor) -> bool:
-        """Whether it was known before the function that returned `result` was called, changing `value` or not."""
+        """Whether `value` was known before the call that returned `result`, even if that call changed it in place."""
         return isinstance(value, Tensor) and self._known.get(value) == value._version - (value is result)
 
 
-#: Whether a result of a function, called with these arguments, has the samples along its first dimension, in order.
+#: Whether the result of a call with these arguments has the samples along its first dimension, in order.
 Keeps = Callable[[Order, Sequence[Any], dict[str, Any], Tensor], bool]
 
 
 def same_shape(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
-    """A result of the first argument's shape, whose rows are computed each from its own, or with all samples'."""
+    """Results of the first argument's shape, each row computed from that row alone or from statistics of all rows."""
     first = first_argument(args, kwargs)
     return order.knew(first, result) and result.shape == first.shape
 
 
 def row_major(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
-    """Entries stay in their order: as long as there are as many rows, they are the same rows."""
+    """Functions that keep the entries in row-major order: with as many rows as before, the rows are the same."""
     first = first_argument(args, kwargs)
     return order.knows(first) and result.dim() > 0 and result.shape[0] == order.samples
 
 
 def along(position: int) -> Keeps:
-    """Functions along the dimension given by their argument at `position`, or along several."""
+    """Functions that act along the dimension, or dimensions, in their argument at `position`."""
 
     def keeps(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
         first = first_argument(args, kwargs)
@@ -68,15 +68,15 @@ def along(position: int) -> Keeps:
 
 
 def first_argument(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The value that the function is called on."""
+    """Return the tensor that the function is called on."""
     return args[0] if args else kwargs.get("input")
 
 
 def dimension(args: Sequence[Any], kwargs: dict[str, Any], default: Any = None) -> Any:
-    """The argument `dim`, where it is the first of `args` or named."""
+    """Return the argument `dim`: the first of `args`, or the keyword."""
     return args[0] if args else kwargs.get("dim", default)
 
 
 def past_first(number: Any, value: Tensor) -> bool:
-    """Whether a dimension of `value`, counted from either end, is one after the first."""
+    """Whether `number`, counted from either end, is a dimension of `value` other than the first."""
     return isinstance(number, int) and number % max(value.dim(), 1) != 0

@@ -1,13 +1,14 @@
-"""Which sample each row of a layer's input belongs to, found out by backward passes.
+"""Assignment of a layer's rows to samples, by backward passes.
 
-Where the samples meet nowhere, what comes back to a row is the gradient of one logit alone. So let the cotangent of
-sample i's logit be 1 in a first pass, and a power of two in others, whose exponents spell i: a row's gradients then
-differ by those powers, which scale without rounding, and tell the sample. A row of several samples shows as well, since
-its gradients are no multiples of each other. Batch norms take their statistics for constants meanwhile.
+Where samples do not interact, the gradient at a row is that of a single logit. The first pass sets the cotangent of
+every sample's logit to 1; each further pass sets sample i's to a power of two whose exponent is a digit of i. A row's
+gradients then differ by exactly these powers, since scaling by powers of two does not round, and the exponents spell
+the sample. Gradients of a row that several samples share are not multiples of each other, which reveals it. Batch norms
+treat their statistics as constants during these passes.
 
-Rows are whatever a linear map acts on, (…, C) → (…), and the first dimension of a convolution's input. They need not be
-in the samples' order: sequences may come first (length, m, C), samples be reordered, taken one by one, or folded into
-one dimension with others (m · length, C).
+A row is what a linear map acts on, (…, C) → (…), or an entry along the first dimension of a convolution's input. Rows
+may be in any order: sequence first (length, m, C), samples shuffled, taken one by one, or folded into one dimension
+with others (m · length, C).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from torch import Tensor
 
 
 class MixedRowsError(Exception):
-    """A row has a share in the logits of several samples."""
+    """A row contributes to the logits of several samples."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """To whom rows belong: the samples lie along `dimension`, or else `owner` (rows,) has the sample of each, or −1."""
+    """The samples of rows: they lie along `dimension`, or `owner` (rows,) gives the sample of each, −1 for none."""
 
     dimension: int
     owner: Tensor | None = None
@@ -35,7 +36,7 @@ IN_ORDER = Rows(0)
 
 
 def cotangents(target: Tensor) -> list[Tensor]:
-    """Those of the samples' logits `target` (m,) in each pass, the first of them ones."""
+    """Return the cotangents (m,) of the logits `target` (m,) for each pass, ones first."""
     samples, base = len(target), _base(target.dtype)
     index = torch.arange(samples, device=target.device)
     passes = [torch.ones_like(target)]
@@ -46,7 +47,7 @@ def cotangents(target: Tensor) -> list[Tensor]:
 
 
 def rows_of(gradients: list[Tensor], samples: int, *, convolution: bool) -> Rows | None:
-    """The rows of a layer whose output had these gradients in those passes, None where some are not finite.
+    """Return the rows of a layer whose output had `gradients` in these passes, None where some are not finite.
 
     Raises `MixedRowsError`.
     """
@@ -83,7 +84,7 @@ def _arranged(owner: Tensor, samples: int) -> Rows:
 
 
 def _base(dtype: torch.dtype) -> int:
-    """How many exponents a cotangent has: few enough that gradients neither overflow nor vanish."""
+    """Return the number of exponents of a cotangent, small enough that gradients neither overflow nor underflow."""
     return {torch.float64: 256, torch.float16: 4}.get(dtype, 16)
 
 

@@ -1,9 +1,9 @@
-"""Random numbers that a network draws in its forward pass are switched off, or the network is refused.
+"""Random numbers in the forward pass: switched off where possible, else the network is refused.
 
-Dropout and its like are off in any case (`hnas.metrics.ops.dropout`). Whatever else draws shows in the state of the
-generators: torch's, NumPy's and Python's own, and those passed to torch's functions. A module that draws in training
-mode (stochastic depth) is put in evaluation mode, itself and not those within it. If numbers are still drawn and the
-logits depend on them, there is no one network to measure.
+Dropout and its variants are always off (`hnas.metrics.ops.dropout`). All other draws show in the state of the
+generators: torch's, NumPy's and Python's own, and those passed to torch functions. A module that draws in training mode
+(stochastic depth) is put into evaluation mode, without its submodules. If the network still draws numbers and its
+logits depend on them, there is no single network to measure.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from hnas.metrics.recorder import Recorder
 
 @dataclass
 class Forward:
-    """One forward pass that was recorded."""
+    """One recorded forward pass."""
 
     recorder: Recorder
     logits: Any
 
 
 class Generators:
-    """The generators that everything draws from by default, as they were when this was made."""
+    """The default random generators and their state at creation."""
 
     def __init__(self, device: torch.device) -> None:
         self.own = [torch.default_generator]
@@ -44,18 +44,18 @@ class Generators:
         self.drawn = False
 
     def state(self) -> Any:
-        """What changes when a number is drawn."""
+        """Return the combined state, which changes with every number drawn."""
         numbers: Any = np.random.get_state(legacy=True)
         name, keys, *rest = numbers
         tensors = [generator.get_state() for generator in self.own]
         return [t.numpy().tobytes() for t in tensors], random.getstate(), (keys.tobytes(), *rest), (tensors, name, keys)
 
     def torch_state(self) -> list[bytes]:
-        """The part of `state` that is torch's."""
+        """Return torch's part of `state`."""
         return [generator.get_state().numpy().tobytes() for generator in self.own]
 
     def put_back(self) -> None:
-        """Every generator continues where it was, if the network drew any number."""
+        """Restore every generator if the network drew any number."""
         if not self.drawn:
             return
         _, python, (_, *rest), (tensors, name, keys) = self._start
@@ -72,16 +72,18 @@ def moved(before: Any, after: Any) -> bool:
     return bool(before[:3] != after[:3])
 
 
-def settled(modules: Modules, generators: Generators, forward: Callable[[Watch | None], Forward]) -> Forward:
-    """A forward pass whose logits depend on no random number, by `forward`, called as often as it takes.
+def deterministic_forward(
+    modules: Modules, generators: Generators, forward: Callable[[Watch | None], Forward]
+) -> Forward:
+    """Return a forward pass whose logits depend on no random number, calling `forward` as often as that takes.
 
-    Raises `UsageError` where there is none.
+    Raises `UsageError` where there is no such pass.
     """
     first, drew = _watched(forward, generators, None)
     if not drew:
         return first
-    # Threads beside this one draw now and then, as Dask's do: a module that draws does so in each pass. No graph is
-    # made beside the first one's, which is most of what a measurement holds.
+    # Other threads, such as Dask's, draw now and then, whereas a module that draws does so in every pass. The repeats
+    # record no graph, because the graph of the first pass is most of the memory of a measurement.
     watch, again = Watch(modules, generators), Watch(modules, generators)
     with torch.no_grad():
         second, drew = _watched(forward, generators, watch)
@@ -104,15 +106,18 @@ def settled(modules: Modules, generators: Generators, forward: Callable[[Watch |
         if not (watch.of_torch or again.of_torch) and _same(first.logits, second.logits):
             for module in watch.drawing:
                 module.training = True
-            return first  # a thread that draws all the time
-        raise UsageError(f"{watch.told()}, and cannot be put in evaluation mode, since it normalises batches too")
+            return first  # some other thread draws all the time
+        raise UsageError(
+            f"{watch.description()}, and cannot be put into evaluation mode because it also normalises batches; "
+            "make its forward pass deterministic"
+        )
     if not drew:
         return fourth
     fifth, drew = _watched(forward, generators, None)
     if drew and not _same(fourth.logits, fifth.logits):
         raise UsageError(
-            f"{watch.told()}, in evaluation mode too, and the logits depend on them; let it compute the same "
-            "whenever it is called"
+            f"{watch.description()}, in evaluation mode too, and the logits depend on them; make its forward pass "
+            "deterministic"
         )
     return fifth
 
@@ -135,7 +140,7 @@ def _same(a: Any, b: Any) -> bool:
 
 @dataclass
 class Watch:
-    """Finds out which of some modules draw random numbers, and by what first."""
+    """Finds the modules that draw random numbers, and the function or library that draws first."""
 
     members: Modules
     generators: Generators
@@ -145,7 +150,7 @@ class Watch:
 
     @contextmanager
     def around(self, network: nn.Module, recorder: Recorder) -> Iterator[None]:
-        """Within, whatever is called is watched, and what no module within `network` draws, it draws itself."""
+        """Watch all calls inside; draws outside every submodule count as those of `network` itself."""
         running, ours = [network], set(self.members.values())
         last = [self._state(recorder)]
 
@@ -187,8 +192,8 @@ class Watch:
         tensors, python, numbers, kept = self.generators.state()
         return tensors + passed, python, numbers, kept
 
-    def told(self) -> str:
-        """The module that draws, and with what."""
+    def description(self) -> str:
+        """Say which module draws, and by what."""
         module = next(iter(self.drawing))
         name = next(name for name, other in self.members.items() if other is module)
         kind = type(module).__name__

@@ -1,7 +1,7 @@
-"""What a network does in its forward pass, function by function, and the registry of the functions that are known.
+"""Recording of a forward pass, function by function, and the registry of known functions.
 
-`OPERATIONS` says of a torch function how it is run, by which rule it maps tangents, and whether its results have the
-samples along their first dimension. The operations register themselves: see `hnas.metrics.ops`.
+`OPERATIONS` maps a torch function to its handler, its tangent rule, and whether its results keep the samples along the
+first dimension. Operations register themselves; see `hnas.metrics.ops`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Kwargs = dict[str, Any]
 
 
 class Recorder(TorchFunctionMode):
-    """While it is entered, functions run as `OPERATIONS` says, whichever module or function calls them.
+    """While active, runs every torch function as `OPERATIONS` says, whichever module or function calls it.
 
-    All that happens to values that depend on the weights is noted in `tape`, and in `order` what happens to those whose
-    first dimension is that of the images.
+    `tape` records the operations on values that depend on the weights, `order` the values whose first dimension is that
+    of the images.
     """
 
     def __init__(self, layers: Layers, collector: Collector | None = None) -> None:
@@ -43,17 +43,17 @@ class Recorder(TorchFunctionMode):
         self.layers, self.passes, self.tape = layers, Passes(), Tape()
         self.collector = collector or Collector(frozenset())
         self.order: Order
-        #: Copies where the network meant a view, and their sources: of each the other, with its version at the copy.
+        #: Maps a copy that stands for a view, and its source, to each other, with the other's version at copy time.
         self.copies: Any = WeakIdKeyDictionary()
-        #: Generators that were passed to functions, each with its state before.
+        #: Generators passed to functions, with their state before the first such call.
         self.generators: dict[torch.Generator, Tensor] = {}
-        #: How many batch norms took the batch's statistics.
+        #: Number of batch norms that used batch statistics.
         self.normalised = 0
-        #: Called with every function after it has returned.
+        #: Called with each function after it returns.
         self.watch: Callable[[Any], None] | None = None
 
     def run(self, network: nn.Module, images: Tensor) -> Any:
-        """What `network` returns for `images`."""
+        """Return what `network` returns for `images`, recording the pass."""
         self.tape.images = self.collector.images
         self.order = Order(images)
         with self:
@@ -73,18 +73,18 @@ class Recorder(TorchFunctionMode):
         return result
 
     def call(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Run `func` as its operation says, and note what it did."""
+        """Run `func` by its handler if it has one, and note the result."""
         operation = OPERATIONS.get(func)
         if operation is None or operation.handler is None:
             return self.plain(func, args, kwargs)
         return operation.handler(self, func, args, kwargs)
 
     def plain(self, func: Any, args: Args, kwargs: Kwargs) -> Any:
-        """Run `func` itself, and note what it did."""
+        """Run `func` itself, and note the result."""
         return self.note(func, args, kwargs, func(*args, **kwargs))
 
     def note(self, func: Any, args: Args, kwargs: Kwargs, result: Any, rule: TangentRule | None = None) -> Any:
-        """Note that `func` returned `result`, which is handed back, by this rule or the one registered."""
+        """Note that `func` returned `result`, with the given or the registered rule, and return `result`."""
         made = [result] if isinstance(result, Tensor) else list(tensors_in(result))
         if not made:  # sizes and flags
             return result
@@ -104,7 +104,7 @@ class Recorder(TorchFunctionMode):
         return result
 
     def copied(self, source: Tensor, copy: Tensor) -> None:
-        """`copy` stands for what would be a view of `source` in another layout."""
+        """Note that `copy` stands for a view of `source` in another memory layout."""
         for one, other in ((source, copy), (copy, source)):
             self.copies.setdefault(one, []).append((other, other._version))
 
@@ -112,25 +112,25 @@ class Recorder(TorchFunctionMode):
         for value in read:
             if any(other._version != version for other, version in self.copies.get(value, ())):
                 raise UsageError(
-                    "the network changes a value in place through a view of it, which is a copy here, because "
-                    "convolutions and batch norm return channels last; let it work out of place after `view`"
+                    "the network changes a value in place through a view that had to be copied, because convolutions "
+                    "and batch norm return channels-last tensors here; use out-of-place operations after `view`"
                 )
 
     def _refuse_weights(self, func: Any, read: Iterable[Tensor], result: Any) -> None:
-        """Raise `UsageError` where a function makes more of a layer's weight than a number without a gradient."""
+        """Raise `UsageError` where a function other than a layer's own makes a differentiable value of its weight."""
         for value in read:
             layer = self.layers.by_weight.get(id(value))
             if layer is None or result is value:
                 continue
-            if any(made.requires_grad for made in tensors_in(result)) or function_around() is not None:
+            if any(made.requires_grad for made in tensors_in(result)) or enclosing_function() is not None:
                 raise UsageError(
-                    f"the weight of layer {layer.name} is used by {name_of(func)}, and only its use in a convolution "
-                    "or a linear map can be measured"
+                    f"the weight of layer {layer.name} must be used only in convolutions and linear maps, but "
+                    f"{name_of(func)} uses it"
                 )
 
 
-def function_around() -> str | None:
-    """The name of the innermost custom autograd function that is in its forward pass, if any."""
+def enclosing_function() -> str | None:
+    """Return the name of the innermost custom autograd function whose forward pass is running, if any."""
     frame = sys._getframe()
     while frame is not None and frame.f_code is not Recorder.run.__code__:
         if frame.f_code is _APPLY:
@@ -141,21 +141,21 @@ def function_around() -> str | None:
 
 
 def name_of(func: Any) -> str:
-    """What messages call a function."""
+    """Return the name of a function for messages."""
     return getattr(func, "__name__", str(func))
 
 
 #: Runs a function with its arguments, and notes what it did.
 Handler = Callable[[Recorder, Any, Args, Kwargs], Any]
-#: The rule of one call of a function, with the first tensor that it returned, or None where the call has none.
+#: Makes the rule of one call, from its arguments and the first tensor it returned; None where the call has no rule.
 MakeRule = Callable[[Tape, Any, Args, Kwargs, Tensor], TangentRule | None]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is known of a function: its way to run, else its own; how a call maps tangents; which results keep order.
+    """A known function: its handler if it has one, its tangent rule, and the results that keep the samples' order.
 
-    `rectifies` where it is a ReLU, whose units are active where what it returns is positive.
+    `rectifies` marks a ReLU, whose units are active where its output is positive.
     """
 
     handler: Handler | None = None
@@ -171,7 +171,7 @@ OPERATIONS: dict[Any, Operation] = {}
 def register(
     functions: Iterable[Any], rule: MakeRule | None = None, keeps_order: Keeps | None = None, *, rectifies: bool = False
 ) -> None:
-    """Say how these functions map tangents and keep the samples' order; what is said already stays."""
+    """Register the tangent rule and the order of samples for `functions`; earlier registrations take precedence."""
     for function in functions:
         known = OPERATIONS.get(function, _UNKNOWN)
         OPERATIONS[function] = Operation(
@@ -180,7 +180,7 @@ def register(
 
 
 def handles(functions: Iterable[Any]) -> Callable[[Handler], Handler]:
-    """Have the decorated function run these instead of themselves."""
+    """Register the decorated function as the handler of `functions`."""
 
     def add(handler: Handler) -> Handler:
         for function in functions:
@@ -192,11 +192,11 @@ def handles(functions: Iterable[Any]) -> Callable[[Handler], Handler]:
 
 
 def replace(functions: Iterable[Any], by: Callable[..., Any]) -> None:
-    """Have `by` run instead of these."""
+    """Run `by` in place of `functions`."""
     handles(functions)(lambda recorder, func, args, kwargs: recorder.plain(by, args, kwargs))
 
 
 def named(names: str) -> set[Any]:
-    """The functions of these names: methods of a tensor, functions of `torch`, and of `torch.nn.functional`."""
+    """Return all functions with these names: tensor methods and functions of `torch` and `torch.nn.functional`."""
     owners = (torch, Tensor, F)
     return {getattr(owner, name) for owner in owners for name in names.split() if hasattr(owner, name)}

@@ -1,4 +1,4 @@
-"""The eight columns and Θ₀, from the few numbers that are left of a network once it is measured."""
+"""The eight columns and Θ₀, and the packed form in which they leave the device."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hnas.metrics.statistics import Statistics
 
 @dataclass(frozen=True)
 class Metrics:
-    """The eight columns, Θ₀ and what they rest on.
+    """The eight columns, Θ₀ and its spectrum.
 
     `ntk` is Θ₀ (m, m) and `eigenvalues` (m,) its spectrum in ascending order, both float64 on the CPU. `status` is
-    `ok`; `constant` where the network's output does not depend on its input, `nonfinite` where a number overflowed:
-    in both κ is `inf`, and no search proposes the network. `grasp` and `grasp_abs` are NaN where torch has no second
-    derivative of an operation. `statistics` are those that were asked for, and `scores` the columns
-    of the scores that were, by name.
+    `ok`, `constant` where the output does not depend on the input, or `nonfinite` where a number overflowed. In the
+    latter two κ is `inf`, and no search proposes the network. `grasp` and `grasp_abs` are NaN where torch has no second
+    derivative of some operation. `statistics` and `scores` hold the statistics and the score columns that the caller
+    requested, by name.
     """
 
     grad_norm: float
@@ -47,11 +47,11 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Pending:
-    """The metrics of a network whose computation may still be under way on its device.
+    """The metrics of one network, possibly still being computed on its device.
 
-    `packed` (6 + m²,) float64 on that device is all that is left of it: grad_norm, grad_norm_l2, snip, θᵀg, θᵀHg, the
-    spread of the logits over the batch, then Θ₀ row by row, then the `statistics`, whose shapes those are. `dtype` is
-    the precision of the logits, `twice` whether there is a θᵀHg.
+    `packed` (6 + m² + …,) float64 on that device is all that remains of the network: grad_norm, grad_norm_l2, snip,
+    θᵀg, θᵀHg, the spread of the logits over the batch, Θ₀ row by row, and the statistics, whose shapes are
+    `statistics`. `dtype` is the precision of the logits; `twice` says whether θᵀHg exists.
     """
 
     packed: Tensor
@@ -60,7 +60,10 @@ class Pending:
     statistics: Mapping[str, torch.Size] = field(default_factory=dict)
 
     def result(self) -> Metrics:
-        """The metrics, from one copy to the host, which waits for the device; eigenvalues are the host's."""
+        """Wait for the device, copy the results to the host once, and return the metrics.
+
+        The eigenvalues are computed on the host.
+        """
         packed = self.packed.cpu()
         size = sum(shape.numel() for shape in self.statistics.values())
         columns, rest = torch.split(packed, [len(packed) - size, size])
@@ -70,25 +73,25 @@ class Pending:
 
 @dataclass(frozen=True)
 class PendingStatistics:
-    """The statistics of a network whose computation may still be under way on its device."""
+    """The statistics of one network, possibly still being computed on its device."""
 
     packed: Tensor
     shapes: Mapping[str, torch.Size]
 
     def result(self) -> Statistics:
-        """The statistics, from one copy to the host, which waits for the device."""
+        """Wait for the device, copy the results to the host once, and return the statistics."""
         return unpacked(self.packed.cpu(), self.shapes)
 
 
 def packed_statistics(found: Mapping[str, Tensor], device: torch.device) -> tuple[Tensor, dict[str, torch.Size]]:
-    """Statistics one after the other in float64, and the shape of each by name."""
+    """Concatenate the statistics in float64, and return them with the shape of each by name."""
     parts = [torch.zeros(0, dtype=torch.float64, device=device)]
     parts += [value.detach().double().flatten() for value in found.values()]
     return torch.cat(parts), {name: value.shape for name, value in found.items()}
 
 
 def unpacked(packed: Tensor, shapes: Mapping[str, torch.Size]) -> Statistics:
-    """What `packed_statistics` packed."""
+    """Invert `packed_statistics`."""
     parts = torch.split(packed, [shape.numel() for shape in shapes.values()])
     values = {name: part.clone().view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
     return cast("Statistics", values)
@@ -101,14 +104,14 @@ def packed_results(
     matrix: Tensor,
     logits: Tensor,
 ) -> Tensor:
-    """What `Pending` holds of the columns, on the device of the logits."""
+    """Pack the columns and Θ₀ for `Pending`, on the device of the logits."""
     spread = (logits - logits[:1]).abs().max().double()
     hessian = torch.full_like(spread, math.nan) if curvature is None else curvature
     return torch.cat([gradient_sums(layers, gradients, logits.device), hessian[None], spread[None], matrix.flatten()])
 
 
 def gradient_sums(layers: Layers, gradients: tuple[Tensor | None, ...], device: torch.device) -> Tensor:
-    """grad_norm, grad_norm_l2, snip and θᵀg (4,), float64."""
+    """Return grad_norm, grad_norm_l2, snip and θᵀg (4,), float64."""
     double = torch.float64
     norms, snips, inners = [], [], []
     for layer, gradient in zip(layers, gradients, strict=True):
@@ -124,11 +127,11 @@ def gradient_sums(layers: Layers, gradients: tuple[Tensor | None, ...], device: 
 
 
 def _metrics(packed: Tensor, dtype: torch.dtype, *, twice: bool) -> Metrics:
-    """The metrics of what `Pending` holds, on the host."""
+    """Return the metrics for the packed columns and Θ₀, on the host."""
     double = torch.float64
     grad_norm, grad_norm_l2, snip, inner, hessian, spread = packed[:6].tolist()
     m = math.isqrt(len(packed) - 6)
-    ntk = packed[6:].view(m, m).clone()  # a tensor of its own: no result holds on to what was packed with it
+    ntk = packed[6:].view(m, m).clone()  # its own storage, so that a result does not keep `packed` alive
     finite = all(map(math.isfinite, (grad_norm, snip, inner, hessian if twice else 0.0, spread))) and bool(
         torch.isfinite(ntk).all()
     )
@@ -150,10 +153,10 @@ def _metrics(packed: Tensor, dtype: torch.dtype, *, twice: bool) -> Metrics:
 
 
 def condition_number(eigenvalues: Tensor, dtype: torch.dtype) -> float:
-    """κ = λ_max / λ_min of Θ₀ with `eigenvalues` (m,) ascending, computed from gradients of precision `dtype`.
+    """Return κ = λ_max / λ_min of Θ₀ from `eigenvalues` (m,) ascending, for gradients of precision `dtype`.
 
-    `inf` where Θ₀ = J Jᵀ is singular to working precision: λ_min = σ_min(J)² at most `(m ε)² λ_max` with ε the
-    gradients' precision, or at most `m ε λ_max` with ε float64's, in which the products were summed.
+    `inf` where Θ₀ = J Jᵀ is singular to working precision: where λ_min = σ_min(J)² is at most `(m ε)² λ_max`, with ε
+    the gradients' precision, or at most `m ε₆₄ λ_max`, with ε₆₄ that of float64, in which the products were summed.
     """
     m = len(eigenvalues)
     low, high = float(eigenvalues[0]), float(eigenvalues[-1])

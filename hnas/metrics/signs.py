@@ -1,11 +1,11 @@
-"""Which units of a network's ReLUs are active for which images, as two counts that need not keep them.
+"""Activation patterns of a network's ReLUs, reduced to two counts.
 
 With `s_iu = 1` where unit u is active for sample i, else 0, over the units of all ReLUs:
 
     K[i, j] = Σ_u [s_iu = s_ju] = 2 Σ_u s_iu s_ju + U − Σ_u s_iu − Σ_u s_ju      (m, m), U units
     patterns = |{(s_1u, …, s_mu) : u}|
 
-Both are exact: sums of ones in float32 stay below 2²⁴, and a pattern is kept as ⌈m / 64⌉ whole numbers of 64 bits.
+Both are exact: float32 sums of ones stay below 2²⁴, and a pattern is stored as ⌈m / 64⌉ 64-bit integers.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-# Units at once: 64 samples of these take 1 MiB, which stays in a core's own cache.
+# Units processed at once: 1 MiB for 64 samples, which fits a core's own cache.
 _UNITS = 4096
 
 # The same on an accelerator, for fewer kernels: 256 MiB.
 _UNITS_ON_DEVICE = 2**20
 
-# A pattern's bits as sums of powers of two in float32: 22 at once are exact, and three times 22 fill a word of 64.
+# Bits of a pattern are summed as powers of two in float32: 22 at a time are exact, and 3 × 22 cover a 64-bit word.
 _BITS = 22
 _WORD = 64
 
 
 class Signs:
-    """The two counts over the ReLUs that `add` is called with, each where asked for."""
+    """The two counts over all ReLUs passed to `add`, each on request."""
 
     def __init__(self, samples: int, device: torch.device, *, agreements: bool, patterns: bool) -> None:
         self._wanted = agreements, patterns
@@ -37,26 +37,26 @@ class Signs:
         self._powers = _powers(samples, device)
         self._words = [torch.zeros((len(self._powers) // 3, 0), dtype=torch.int64, device=device)]
         self._ordered = True
-        # What each ReLU adds to the products as long as its values live, with their version.
+        # The products of each ReLU's output while that is alive, with its version.
         self._added: Any = WeakIdKeyDictionary()
 
     def add(self, values: Tensor | None) -> None:
-        """Count the units of a ReLU that returned `values` (m, …); None makes both counts NaN.
+        """Count the units of a ReLU with output `values` (m, …); None makes both counts NaN.
 
-        Called again with the same values it counts the same again.
+        A second call with the same values counts them again.
         """
         if values is None:
             self._ordered = False
             return
         version, products = self._added.get(values, (None, None))
-        if version != values._version:  # not seen yet, or changed in place since
+        if version != values._version:  # new, or changed in place since
             products = self._new(values.detach())
             self._added[values] = values._version, products
         self._products += products
         self._units += values[0].numel()
 
     def _new(self, values: Tensor) -> Tensor:
-        """The products (m, m) of values that are not counted yet, whose patterns are kept."""
+        """Return the products (m, m) of new values, and store their patterns."""
         agreements, patterns = self._wanted
         products = torch.zeros_like(self._products)
         rows = (values if values.is_contiguous() or values.dim() < 2 else values.movedim(1, -1)).flatten(1)
@@ -64,7 +64,7 @@ class Signs:
         buffer = torch.empty(len(rows) * step, device=rows.device)
         for start in range(0, rows.shape[1], step or 1):
             part = rows[:, start : start + step]
-            # Compared into floats at once, an eighth of the time of a conversion.
+            # Comparing straight into floats takes an eighth of the time of a conversion.
             active = torch.gt(part, 0, out=buffer[: part.numel()].view(part.shape))
             if agreements:
                 products += active @ active.t()
@@ -73,13 +73,13 @@ class Signs:
         return products
 
     def agreements(self) -> Tensor:
-        """K (m, m) float64, NaN where a ReLU's samples were not in order."""
+        """Return K (m, m) float64, NaN where some ReLU's samples were not in order."""
         active = self._products.diagonal()
         counts = 2 * self._products + self._units - active[:, None] - active
         return counts if self._ordered else counts * torch.nan
 
     def patterns(self) -> Tensor:
-        """The number of distinct patterns, a float64 scalar, NaN where a ReLU's samples were not in order."""
+        """Return the number of distinct patterns, a float64 scalar, NaN where some ReLU's samples were not in order."""
         words = torch.cat(self._words, 1)
         last, order = words[-1].sort()
         for word in words[:-1].flip(0):
@@ -90,7 +90,7 @@ class Signs:
 
 
 def _powers(samples: int, device: torch.device) -> Tensor:
-    """(3 ⌈m / 64⌉, m): what a sample's activity adds to the three pieces of each word of a unit's pattern."""
+    """Return (3 ⌈m / 64⌉, m): what each sample's activity adds to the three pieces of each word of a pattern."""
     sample = torch.arange(samples, device=device)
     piece = sample // _WORD * 3 + sample % _WORD // _BITS
     pieces = torch.arange(3 * -(-samples // _WORD), device=device)[:, None]
@@ -98,6 +98,6 @@ def _powers(samples: int, device: torch.device) -> Tensor:
 
 
 def _words(pieces: Tensor) -> Tensor:
-    """The words (w, n) int64 of patterns whose pieces are (3 w, n)."""
+    """Combine pieces (3 w, n) of patterns into words (w, n) int64."""
     low, middle, high = pieces.to(torch.int64).view(-1, 3, pieces.shape[1]).unbind(1)
     return low + (middle << _BITS) + (high << 2 * _BITS)

@@ -1,4 +1,4 @@
-"""Published scores that are functions of Θ₀ alone: of its spectrum, or of its entries. No network is touched.
+"""Published scores that depend on Θ₀ alone: on its spectrum, or on its entries.
 
     nasi_trace        ‖Θ₀‖_tr / m                           NASI
     kappa_at          λ_m / λ_{1+k}                         TE-NAS at k = 0, where it is `kappa`
@@ -7,9 +7,9 @@
     log_determinant   Σ ln λ_i
     gram_mean         (1/m²) Σ_st Θ₀[s, t]                  KNAS
 
-`eigenvalues` (…, m) are λ_1 ≤ … ≤ λ_m in ascending order, `gram` (…, m, m) is Θ₀ itself, both float64, as `ntk.zarr` of
-a run has them; a score has the shape that is left, (…). A spectrum that is not finite has no trace, rank and
-determinant (NaN) and an infinite κ, which is what the columns `trace` and `kappa` say of it.
+`eigenvalues` (…, m) are λ_1 ≤ … ≤ λ_m in ascending order and `gram` (…, m, m) is Θ₀, both float64 as in a run's
+`ntk.zarr`; a score has the remaining shape (…). For a spectrum that is not finite, trace, rank and determinant are NaN
+and κ is infinite, as in the columns `trace` and `kappa`.
 
 The macros of `hnas sql` have the same names and definitions.
 """
@@ -23,15 +23,15 @@ from hnas.errors import UsageError
 
 Array = NDArray[np.float64]
 
-#: The precision of the gradients that Θ₀ was summed from; that of a run is `numpy.finfo(dtype).eps`.
+#: The precision of float32 gradients; for the dtype of a run it is `numpy.finfo(dtype).eps`.
 FLOAT32 = float(np.finfo(np.float32).eps)
 
 
 def nasi_trace(eigenvalues: Array) -> Array:
-    """‖Θ₀‖_tr / m, the mean eigenvalue: the square of the column `trace`, which is eq. (4).
+    """Return ‖Θ₀‖_tr / m, the mean eigenvalue: the square of the column `trace`, eq. (4).
 
-    NASI ranks architectures by the trace norm ‖Θ₀‖_tr, which is the trace since Θ₀ is positive semi-definite. Divided
-    by m it does not grow with the batch; among rows of one run the order is the same.
+    NASI ranks architectures by the trace norm ‖Θ₀‖_tr, which equals the trace because Θ₀ is positive semi-definite.
+    Dividing by m makes it independent of the batch size, and keeps the order of the rows of one run.
 
     Source: Shu, Cai, Dai, Ooi, Low, "NASI: Label- and Data-agnostic Neural Architecture Search at Initialization",
     ICLR 2022.
@@ -41,7 +41,7 @@ def nasi_trace(eigenvalues: Array) -> Array:
 
 
 def kappa_at(eigenvalues: Array, k: int = 0, *, epsilon: float = FLOAT32) -> Array:
-    """λ_m / λ_{1+k}: the condition number without the k smallest eigenvalues. At k = 0 it is κ.
+    """Return λ_m / λ_{1+k}, the condition number without the k smallest eigenvalues; κ at k = 0.
 
     `inf` where λ_{1+k} is zero to working precision; see `singular_below`. Raises `UsageError` unless 0 ≤ k < m.
 
@@ -49,18 +49,18 @@ def kappa_at(eigenvalues: Array, k: int = 0, *, epsilon: float = FLOAT32) -> Arr
     """
     values, _ = _finite(eigenvalues)
     if not 0 <= k < values.shape[-1]:
-        raise UsageError(f"k = {k} is no place in a spectrum of {values.shape[-1]} eigenvalues; 0 is the smallest")
+        raise UsageError(f"k must be between 0 and {values.shape[-1] - 1}, the number of eigenvalues less 1, got {k}")
     return _ratio(values, values[..., -1], values[..., k], epsilon)
 
 
 def kappa_percentile(eigenvalues: Array, p: float, *, epsilon: float = FLOAT32) -> Array:
-    """λ at the percentile 100 − p over λ at the percentile p, interpolated linearly between eigenvalues.
+    """Return the percentile 100 − p of the eigenvalues over the percentile p, both interpolated linearly.
 
-    At p = 0 it is κ, which rests on two of m eigenvalues and scatters as they do. `inf` where the lower one is zero to
-    working precision; see `singular_below`. Raises `UsageError` unless 0 ≤ p < 50.
+    At p = 0 it is κ, which depends on only two of the m eigenvalues and is as noisy as they are. `inf` where the
+    denominator is zero to working precision; see `singular_below`. Raises `UsageError` unless 0 ≤ p < 50.
     """
     if not 0 <= p < 50:
-        raise UsageError(f"p = {p:g} is no percentile below the median; 0 <= p < 50, and 0 gives kappa")
+        raise UsageError(f"p must be a percentile in 0 <= p < 50, got {p:g}; 0 gives kappa")
     values, _ = _finite(eigenvalues)
     m = values.shape[-1]
     place = (m - 1) * p / 100
@@ -73,9 +73,9 @@ def kappa_percentile(eigenvalues: Array, p: float, *, epsilon: float = FLOAT32) 
 
 
 def effective_rank(eigenvalues: Array) -> Array:
-    """exp(H), H = −Σ p_i ln p_i with p_i = λ_i / Σ λ: between 1 and m, and m where all eigenvalues are equal.
+    """Return exp(H), H = −Σ p_i ln p_i with p_i = λ_i / Σ λ: from 1 to m, which equal eigenvalues reach.
 
-    Eigenvalues below zero, which are rounding, count zero. A spectrum of zeros has the effective rank 0.
+    Negative eigenvalues, which are rounding errors, count as zero. A spectrum of zeros has the effective rank 0.
 
     Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
     """
@@ -89,7 +89,7 @@ def effective_rank(eigenvalues: Array) -> Array:
 
 
 def log_determinant(eigenvalues: Array, *, epsilon: float = FLOAT32) -> Array:
-    """ln det Θ₀ = Σ ln λ_i, −inf where Θ₀ is singular to working precision; see `singular_below`."""
+    """Return ln det Θ₀ = Σ ln λ_i, −inf where Θ₀ is singular to working precision; see `singular_below`."""
     values, finite = _finite(eigenvalues)
     regular = values[..., 0] > singular_below(values, epsilon)
     logarithms = np.log(values, out=np.zeros_like(values), where=regular[..., None])
@@ -97,7 +97,7 @@ def log_determinant(eigenvalues: Array, *, epsilon: float = FLOAT32) -> Array:
 
 
 def gram_mean(gram: Array) -> Array:
-    """(1/m²) Σ_st Θ₀[s, t] = ‖(1/m) Σ_s ∇_θ f_{y_s}(x_s)‖²: the mean of the Gram matrix, KNAS's score.
+    """Return (1/m²) Σ_st Θ₀[s, t] = ‖(1/m) Σ_s ∇_θ f_{y_s}(x_s)‖², the mean of the Gram matrix: KNAS's score.
 
     Source: Xu, Zhao, Lin, Gao, Sun, Yang, "KNAS: Green Neural Architecture Search", ICML 2021.
     """
@@ -105,10 +105,10 @@ def gram_mean(gram: Array) -> Array:
 
 
 def singular_below(eigenvalues: Array, epsilon: float = FLOAT32) -> Array:
-    """The eigenvalue at and below which one is zero to working precision: max((m ε)², m ε₆₄) λ_m.
+    """Return max((m ε)², m ε₆₄) λ_m, at or below which an eigenvalue is zero to working precision.
 
     Θ₀ = J Jᵀ, so an eigenvalue is the square of a singular value of J, whose entries have the precision `epsilon`; the
-    products were summed in float64. It is the rule by which the column `kappa` is infinite.
+    products were summed in float64. The column `kappa` is infinite by the same rule.
     """
     values = np.asarray(eigenvalues, dtype=float)
     m = values.shape[-1]
@@ -116,7 +116,7 @@ def singular_below(eigenvalues: Array, epsilon: float = FLOAT32) -> Array:
 
 
 def _finite(eigenvalues: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """The spectra, zero where they are not finite, and which are."""
+    """Return the spectra, with zeros for those that are not finite, and which ones are finite."""
     values = np.asarray(eigenvalues, dtype=float)
     finite = np.isfinite(values).all(axis=-1)
     return np.where(finite[..., None], values, 0.0), finite

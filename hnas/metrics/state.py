@@ -1,4 +1,4 @@
-"""The state of a network while it is measured, and afterwards that of before."""
+"""The state of a network during measurement, restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hnas.metrics.layers import MODULES, Modules
 
 @contextmanager
 def measuring(modules: Modules) -> Iterator[None]:
-    """Training mode without dropout; of the parameters those of measured layers need gradients, and no others do.
+    """Set training mode without dropout, and `requires_grad` for the parameters of measured layers only.
 
-    The layers' parameters are in no graph then but where one was used unseen (`hnas.metrics.unseen_uses`). Everything
-    is put back on leaving.
+    The layers' parameters then enter a graph only through uses that the recorder does not see
+    (`hnas.metrics.unseen_uses`). Restores everything on exit.
     """
     modes = {module: module.training for module in modules.values()}
     needs = {p: p.requires_grad for module in modes for p in module._parameters.values() if p is not None}

@@ -1,4 +1,4 @@
-"""What one network's passes yield besides the eight columns, collected where asked for, for scores made of it."""
+"""Statistics of one network's passes besides the eight columns, collected on request for scores."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from hnas.metrics.signs import Signs
 
 
 class Statistics(TypedDict, total=False):
-    """The statistics of one network and batch (images x_i, labels y_i) that were asked for, float64 on the CPU.
+    """The requested statistics of one network and batch (images x_i, labels y_i), float64 on the CPU.
 
-    A ReLU is a call of `relu`, `relu6`, `leaky_relu` or `prelu` by whatever module or function. Its units are all that
-    it returns for one sample, and active where that is positive. What several layers read counts for each of them in
-    the networks of the spaces, whose originals have a ReLU in each layer (`hnas.spaces.dag.forward.again`).
+    A ReLU is any call of `relu`, `relu6`, `leaky_relu` or `prelu`. Its units are its outputs for one sample; a unit is
+    active where its output is positive. In the networks of the spaces, a ReLU output that several layers read counts
+    once per layer, because the original networks have one ReLU in each layer (`hnas.spaces.dag.forward.again`).
     """
 
     weight_norms: Tensor
-    """‖θ_l‖₂ (layers,) of the weights of Conv and Linear modules, in the order of the modules."""
+    """‖θ_l‖₂ (layers,) of the weights of Conv and Linear modules, in module order."""
     gradient: Tensor
     """`θᵀ g` and `‖g‖₂` (2,) for the gradient g of the loss."""
     fisher: Tensor
-    """The saliency () of the channels, `hnas.metrics.fisher`; NaN where rows of a layer belong to no one sample."""
+    """Fisher saliency () of the channels, `hnas.metrics.fisher`; NaN where some row has no single sample."""
     agreements: Tensor
-    """K (m, m), the number of ReLU units in which samples i and j agree: all units where i = j. NaN where it
-    cannot be found out which sample each of a ReLU's rows belongs to."""
+    """K (m, m), the number of ReLU units in which samples i and j agree; all units on the diagonal. NaN where the rows
+    of a ReLU cannot be assigned to samples."""
     patterns: Tensor
-    """The number () of distinct patterns among the ReLU units, the pattern of one being for which samples it is active.
-    NaN as `agreements`."""
+    """Number () of distinct activation patterns of the ReLU units; a unit's pattern is the set of samples for which it
+    is active. NaN where `agreements` is."""
     correlations: Tensor
     """Correlation coefficients (m, m) of the gradients `∂/∂x_i Σ_jc f_c(x_j)`, over the entries of x_i. NaN in the row
-    and column of a sample whose gradient is the same in all entries, and for images that have none."""
+    and column of a sample whose gradient is constant over its entries, and for images without a gradient."""
     ntk_mean: Tensor
     """`(1/m²) Σ_ij Θ₀[i, j]` ()."""
     labels: Tensor
     """y (m,)."""
     classes: Tensor
-    """The number () of logits of an image."""
+    """Number () of logits per image."""
 
 
-#: What can be asked for.
+#: The names of all statistics.
 STATISTICS = tuple(Statistics.__annotations__)
 
 
 class Collector:
-    """Collects the statistics called `needs` in the passes over one network.
+    """Collects the statistics in `needs` during the passes over one network.
 
-    The columns are the same to the last bit whatever it collects, and without any need it does nothing.
+    Collecting never changes a bit of the columns. With empty `needs` it does nothing.
     """
 
     def __init__(self, needs: frozenset[str]) -> None:
@@ -65,12 +65,12 @@ class Collector:
         self.images: Tensor | None = None
         self.fisher: FisherPass | None = None
         self._signs: Signs | None = None
-        #: What ReLUs returned of which it is not known whose its rows are, with its version.
+        #: ReLU outputs whose rows are not assigned to samples, with their versions.
         self._doubtful: list[tuple[Tensor, int]] = []
-        self._found: dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = {}
 
-    def given(self, images: Tensor) -> Tensor:
-        """What the network is given for `images` (m, …), a tensor of this computation alone."""
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return the network's input for `images` (m, …), a tensor that this computation owns."""
         m, device = len(images), images.device
         if "fisher" in self.needs:
             self.fisher = FisherPass(m, device)
@@ -79,10 +79,10 @@ class Collector:
         if "correlations" not in self.needs or not images.is_floating_point():
             return images
         self.images = images.requires_grad_()
-        return self.images.clone()  # which the network may change in place
+        return self.images.clone()  # the network may change its input in place
 
     def rectified(self, order: Order, values: Tensor) -> None:
-        """A ReLU returned `values`."""
+        """Count the output `values` of a ReLU."""
         if self._signs is None:
             return
         if order.knows(values):
@@ -91,9 +91,9 @@ class Collector:
             self._doubtful.append((values, values._version))
 
     def find_rows(self, layers: Layers, passes: Passes, target: Tensor) -> None:
-        """Find out whose the rows of layers and ReLUs are, where it matters, for the logits `target` (m,)."""
+        """Assign the rows of layers and ReLUs to samples where needed; `target` (m,) are the samples' logits."""
         if self.fisher is not None:
-            with suppress(UsageError):  # rows of several samples have no share; Θ₀ refuses them where it needs them
+            with suppress(UsageError):  # `fisher` is NaN for mixed rows; only Θ₀ must refuse them
                 find_rows(layers, passes, target)
         doubtful, self._doubtful = self._doubtful, []
         if self._signs is None or not doubtful:
@@ -107,49 +107,49 @@ class Collector:
             self._signs.add(_in_order(value, [g for g in gradients if g is not None], len(target)))
 
     def gradient_pass(self) -> BackwardPass:
-        """The pass in which the loss is differentiated."""
+        """Return the pass in which to differentiate the loss."""
         return BackwardPass() if self.fisher is None else self.fisher
 
     def input_pass(self, passes: Passes, logits: Tensor) -> None:
-        """Differentiate the sum of all `logits` (m, classes) with respect to the images, where that is wanted."""
+        """Differentiate the sum of all `logits` (m, classes) with respect to the images, if requested."""
         if "correlations" in self.needs:
             gradient = None
             if self.images is not None and logits.requires_grad:
                 (gradient,) = passes.run(_InputPass(), logits.sum(), [self.images])
-            self._found["correlations"] = _correlations(gradient, logits)
+            self._values["correlations"] = _correlations(gradient, logits)
 
     def put(self, name: str, value: Tensor) -> None:
-        """`value` is the statistic `name`."""
+        """Set the statistic `name` if it is needed."""
         if name in self.needs:
-            self._found[name] = value
+            self._values[name] = value
 
     def collected(self, layers: Layers, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """All statistics that are needed by name, on the device."""
+        """Return all needed statistics by name, on the device."""
         self.put("labels", labels)
         self.put("classes", logits.new_full((), logits.shape[1], dtype=torch.float64))
         if "weight_norms" in self.needs:
             norms = [torch.linalg.vector_norm(weight.detach(), dtype=torch.float64) for weight in layers.weights]
-            self._found["weight_norms"] = torch.stack(norms)
+            self._values["weight_norms"] = torch.stack(norms)
         if self.fisher is not None:
-            self._found["fisher"] = self.fisher.total
+            self._values["fisher"] = self.fisher.total
         if self._signs is not None:
             self.put("agreements", self._signs.agreements())
             self.put("patterns", self._signs.patterns())
-        return self._found
+        return self._values
 
 
 def checked(needs: Collection[str]) -> frozenset[str]:
-    """The names in `needs`. Raises `UsageError` for one of no statistic."""
+    """Return `needs` as a set. Raises `UsageError` for an unknown name."""
     for name in needs:
         if name not in STATISTICS:
-            raise UsageError(f"there is no statistic {name!r}; there are {', '.join(STATISTICS)}")
+            raise UsageError(f"the statistic {name!r} is unknown; choose from {', '.join(STATISTICS)}")
     return frozenset(needs)
 
 
 def _in_order(values: Tensor, gradients: list[Tensor], samples: int) -> Tensor | None:
-    """`values` as (m, …), by what came back to them in the passes of `hnas.metrics.owners`.
+    """Return `values` as (m, …), by their `gradients` in the passes of `hnas.metrics.owners`.
 
-    None where a row belongs to several samples or to none, or samples have not all the same number of rows.
+    None where a row belongs to several samples or to none, or where samples have different numbers of rows.
     """
     rows = None
     with suppress(MixedRowsError):
@@ -163,7 +163,7 @@ def _in_order(values: Tensor, gradients: list[Tensor], samples: int) -> Tensor |
 
 
 class _InputPass(BackwardPass):
-    """The gradients of the images alone."""
+    """The backward pass for the gradients of the images alone."""
 
     to_images = True
 
@@ -172,12 +172,12 @@ class _InputPass(BackwardPass):
 
 
 def _correlations(gradient: Tensor | None, logits: Tensor) -> Tensor:
-    """Those of the rows of `gradient` (m, …), float64 (m, m); NaN where there is none."""
+    """Return the correlation coefficients (m, m), float64, of the rows of `gradient` (m, …); NaN without a gradient."""
     m = len(logits)
     if gradient is None:
         return logits.new_full((m, m), torch.nan, dtype=torch.float64)
     rows = gradient.flatten(1).double()
     rows = rows - rows.mean(1, keepdim=True)
     rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    found: Tensor = (rows @ rows.t()).clamp(-1, 1)
-    return found
+    coefficients: Tensor = (rows @ rows.t()).clamp(-1, 1)
+    return coefficients

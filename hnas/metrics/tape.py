@@ -1,11 +1,12 @@
-"""The tape of one forward pass: its operations in their order, each with the rule by which it maps tangents.
+"""The tape of one forward pass: its operations in order, each with its rule for tangents.
 
 Every value x of the network has two tangents, `p = ∂x/∂ε` and `q = ∂x/∂δ` at ε = δ = 0 for the weights θ + ε θ + δ g
-(`hnas.metrics.grasp`). The rule of an operation `y = f(x)` gives those of y, and adds `⟨∂L/∂y, f″(p, q)⟩` to the replay
-where f is not linear. The rules are written beside their operations, in `hnas.metrics.ops`; the tape knows none.
+(`hnas.metrics.grasp`). The rule of an operation `y = f(x)` maps the tangents of x to those of y (a JVP), and adds
+`⟨∂L/∂y, f″(p, q)⟩` to the replay if f is nonlinear. The rules stand beside their operations, in `hnas.metrics.ops`; the
+tape itself knows none.
 
-An operation without a rule, or a value that changed otherwise than by a recorded operation, makes the tape
-`incomplete`: it cannot be replayed then.
+The tape is `incomplete`, and cannot be replayed, after an operation without a rule, or after a value changes other than
+by a recorded operation.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from hnas.metrics.unseen_uses import graph
 
 
 class Tangents(NamedTuple):
-    """`p, q` of one value, each of its shape, or None where it is zero."""
+    """The tangents `p, q` of one value, each of its shape, None where zero."""
 
     p: Tensor | None
     q: Tensor | None
@@ -35,25 +36,25 @@ ZERO = Tangents(None, None)
 
 @dataclass
 class Replay:
-    """One pass of the tangents: the layers' gradients by name, and the sum over the operations done, a scalar."""
+    """One pass of the tangents: the layers' gradients by name, and the running sum `curvature`, a scalar."""
 
     gradients: Mapping[str, Tensor | None]
     curvature: Tensor
 
     def add(self, term: Tensor) -> None:
-        """Add an operation's `⟨∂L/∂y, f″(p, q)⟩`, or the entries that make it up."""
+        """Add an operation's `⟨∂L/∂y, f″(p, q)⟩`, or a tensor whose entries sum to it."""
         self.curvature = self.curvature + term.sum(dtype=torch.float64)
 
 
 @dataclass
 class Cotangent:
-    """`∂L/∂y` of one value y, or what stands for it, from the first backward pass once it is `wanted`."""
+    """The cotangent `∂L/∂y` of one value, or data equivalent to it, from the next backward pass once `wanted`."""
 
     wanted: bool = False
     value: Any = None
 
     def keep(self, value: Any) -> None:
-        """A backward pass is at y, with this gradient."""
+        """Store the cotangent if it is wanted; called when a backward pass reaches y."""
         if self.wanted:
             self.wanted, self.value = False, value
 
@@ -62,20 +63,20 @@ class TangentRule(ABC):
     """How one recorded operation f maps tangents."""
 
     def prepare(self, readers: Sequence[TangentRule], *, returned: bool) -> str | None:
-        """The forward pass is over and the backward pass for g comes next: say which cotangents are wanted.
+        """Mark the cotangents that the rule needs; called after the forward pass, before the backward pass for g.
 
-        `readers` are the rules of the operations that read what f made, `returned` whether that is the logits. Returns
-        why the operation cannot be replayed, or None.
+        `readers` are the rules of the operations that read the results of f; `returned` says whether f returned the
+        logits. Returns why the operation cannot be replayed, or None.
         """
         return None
 
     @abstractmethod
     def __call__(self, read: list[Tangents], replay: Replay) -> Iterable[Tangents]:
-        """The tangents of what f made, from those of what it read; `⟨∂L/∂y, f″(p, q)⟩` goes to `replay`."""
+        """Return the tangents of f's results for those of its inputs, and add `⟨∂L/∂y, f″(p, q)⟩` to `replay`."""
 
 
 class _Known(NamedTuple):
-    """A recorded value: its number, and how often it had been changed in place."""
+    """A recorded value: its number, and its version, which counts changes in place."""
 
     number: int
     version: int
@@ -83,7 +84,7 @@ class _Known(NamedTuple):
 
 @dataclass
 class _Step:
-    """One recorded operation and the numbers of the values that it reads and makes."""
+    """One recorded operation, and the numbers of the values that it reads and makes."""
 
     reads: tuple[int, ...]
     makes: tuple[int, ...]
@@ -91,12 +92,12 @@ class _Step:
 
 
 class Tape:
-    """The operations of one forward pass on values that depend on the weights, in their order."""
+    """The operations of one forward pass on values that depend on the weights, in order."""
 
     def __init__(self) -> None:
-        #: Why it cannot be replayed, or None.
+        #: Why the tape cannot be replayed, or None.
         self.incomplete: str | None = None
-        #: The images, where their own gradient is wanted: what depends on them alone is a constant here.
+        #: The images where their gradient is needed: a value that depends on them alone is a constant to the tape.
         self.images: Tensor | None = None
         self._known: Any = WeakIdKeyDictionary()
         self._steps: list[_Step] = []
@@ -104,7 +105,7 @@ class Tape:
         self._logits = -1
 
     def stop(self, reason: str) -> None:
-        """Something happened that has no rule."""
+        """Make the tape incomplete for this reason, unless it has one already."""
         self.incomplete = self.incomplete or reason
 
     def __contains__(self, value: Any) -> bool:
@@ -112,24 +113,24 @@ class Tape:
         return isinstance(value, Tensor) and value in self._known
 
     def knows(self, value: Any) -> bool:
-        """Whether `value` is recorded, and the tape complete."""
+        """Whether `value` is recorded and the tape complete."""
         return self.incomplete is None and value in self
 
     def takes(self, made: Iterable[Tensor]) -> bool:
-        """Whether an operation that made these values is one to record: the others made sizes, flags and constants."""
+        """Whether to record an operation with these results; those on sizes, flags and constants are not recorded."""
         return self.incomplete is None and any(value.requires_grad and not self.of_images(value) for value in made)
 
     def of_images(self, value: Tensor) -> bool:
-        """Whether `value` has a gradient, but for the images alone."""
+        """Whether `value` requires a gradient only because the images do."""
         if self.images is None or not value.requires_grad:
             return False
         return all(getattr(node, "variable", self.images) is self.images for node in graph(value))
 
     def check(self, values: Any) -> None:
-        """The network is about to read `values`, whatever holds them: those recorded must be what they were.
+        """Check that the recorded tensors in `values`, which the network is about to read, are unchanged.
 
-        One that was changed through a view of it, by an assignment to its entries, without gradients, or detached is
-        unknown.
+        A tensor changed through a view, by assignment to its entries, without gradients, or detached makes the tape
+        incomplete.
         """
         for value in tensors_in(values):
             known = self._known.get(value)
@@ -137,15 +138,15 @@ class Tape:
                 self.stop("a value that was changed")
 
     def maker(self, value: Tensor) -> TangentRule | None:
-        """The rule of the operation that made `value`, if that is recorded."""
+        """Return the rule of the operation that made `value`, if recorded."""
         number = self._number(value)
         return next((step.rule for step in reversed(self._steps) if number in step.makes), None)
 
     def record(self, name: str, given: Sequence[Tensor], made: Sequence[Tensor], rule: TangentRule | None) -> bool:
-        """The function called `name` made of these values those, where `takes(made)`; returns whether it is recorded.
+        """Record that the function `name` made `made` from `given`, where `takes(made)`; return whether it could.
 
-        It is not without a rule, on values of unknown origin, and where autograd is switched off, which then sees
-        nothing of a change in place.
+        It could not without a rule, for inputs of unknown origin, or where autograd is off, because changes in place
+        then go unnoticed.
         """
         unseen = any(value.requires_grad and value not in self._known and not self.of_images(value) for value in given)
         if rule is None or unseen or not torch.is_grad_enabled():
@@ -160,12 +161,12 @@ class Tape:
         return True
 
     def _number(self, value: Tensor) -> int:
-        """The number of a recorded value, −1 for any other."""
+        """Return the number of a recorded value, −1 for any other."""
         known = self._known.get(value)
         return -1 if known is None else known.number
 
     def finish(self, logits: Tensor) -> None:
-        """The forward pass is over and returned `logits`; the next one is the backward pass for g."""
+        """Close the tape after the forward pass that returned `logits`; the backward pass for g must come next."""
         self.check(logits)
         if logits.requires_grad and not self.knows(logits):
             self.stop("logits of unknown origin")
@@ -183,7 +184,7 @@ class Tape:
             self._steps.clear()
 
     def replay(self, replay: Replay) -> Tangents:
-        """The tangents of the logits. Uses up the tape: what a step holds of the first pass goes once it is done."""
+        """Return the tangents of the logits. Consumes the tape: each step is freed once it is done."""
         last = {number: place for place, step in enumerate(self._steps) for number in step.reads}
         last[self._logits] = len(self._steps)
         values = {-1: ZERO}

@@ -1,9 +1,9 @@
-"""Ways by which a layer would reach the logits unseen: each is shown, run plainly, or refused.
+"""Ways in which a layer could reach the logits unseen: each is made visible, run plainly, or refused.
 
-A layer counts where its function is seen to be called (`hnas.metrics.recorder`). Activation checkpointing, which calls
-it again in the backward pass, is left out, since it changes no number. Compiled modules run uncompiled. What is left (a
-scripted module, a function of another thread) has the module's own parameter in the graph of the logits, where a call
-that was seen has a leaf of `hnas.metrics.layers`.
+The recorder counts a layer where it sees a call of its function (`hnas.metrics.recorder`). Activation checkpointing
+calls a layer again in the backward pass; it is bypassed, which changes no value. Compiled modules run uncompiled. What
+remains (a scripted module, a function in another thread) puts the module's own parameter into the graph of the logits,
+where a recorded call has a leaf of `hnas.metrics.layers`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _inside = 0
 
 
 class _Reentrant:
-    """Stands in for the autograd function behind `torch.utils.checkpoint.checkpoint(…, use_reentrant=True)`."""
+    """Replaces the autograd function behind `torch.utils.checkpoint.checkpoint(…, use_reentrant=True)`."""
 
     @staticmethod
     def apply(function: Any, preserve: bool, *args: Any) -> Any:
@@ -41,7 +41,7 @@ class _Reentrant:
 
 
 def _generator(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """Stands in for what `use_reentrant=False` does before and after the function."""
+    """Replaces the wrapper that `use_reentrant=False` puts around the function."""
     if getattr(_PLAINLY, "wanted", False):
         yield
     else:
@@ -49,17 +49,17 @@ def _generator(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 
 @contextmanager
-def shown() -> Iterator[None]:
-    """Within, this thread's checkpointed functions are called once, and its compiled modules run uncompiled."""
+def layers_visible() -> Iterator[None]:
+    """Run this thread's checkpointed functions once, and its compiled modules uncompiled, inside the context."""
     global _inside
-    with _LOCK:  # torch's module is all threads': the last one out puts it back
+    with _LOCK:  # threads share torch's module: the last one out restores it
         _inside += 1
         checkpoints.CheckpointFunction = _Reentrant  # type: ignore[assignment, misc]
         setattr(checkpoints, _GENERATOR, _generator)
     _PLAINLY.wanted = True
     try:
         with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:  # nothing is compiled without it, and importing it takes seconds
+            if "torch._dynamo" in sys.modules:  # not imported means nothing is compiled; importing it takes seconds
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield
     finally:
@@ -72,37 +72,38 @@ def shown() -> Iterator[None]:
 
 
 def refuse_scripted(modules: Modules) -> None:
-    """Raise `UsageError` for a Conv or Linear layer that TorchScript runs, out of anyone's sight."""
+    """Raise `UsageError` for a Conv or Linear layer inside TorchScript, whose calls the recorder cannot see."""
     for name, module in modules.items():
         if isinstance(module, torch.jit.ScriptModule) and getattr(module, "original_name", "") in _NAMES:
             raise UsageError(
-                f"layer {name} is part of a scripted or traced module, where it cannot be "
-                "measured; give the network as it was before torch.jit"
+                f"layer {name} is part of a scripted or traced module, whose calls cannot be seen; "
+                "pass the network as it was before torch.jit"
             )
 
 
 def refuse_unseen(logits: Tensor, layers: Layers) -> None:
-    """Raise `UsageError` where the graph of `logits` holds a weight or bias of a layer itself."""
+    """Raise `UsageError` where the graph of `logits` contains a layer's own parameter."""
     for node in graph(logits):
         parameter = getattr(node, "variable", None)
         owner = None if parameter is None else layers.owner(parameter)
         if owner is not None:
             raise UsageError(
-                f"a parameter of layer {owner} reaches the logits in another way than by a convolution or linear map "
-                "of its layer that this thread calls, so its share in the metrics would be missed"
+                f"a parameter of layer {owner} reaches the logits other than by a convolution or linear map that this "
+                "thread calls, so the metrics would miss it; let the network apply it eagerly in its own thread"
             )
 
 
 def cut_short(gradients: Iterable[Tensor]) -> bool:
-    """Whether a function whose backward pass torch takes for constant made one of `gradients`.
+    """Whether a function marked `once_differentiable` made one of `gradients`.
 
-    Torch means to raise an error there, but does not where the derivative with respect to other inputs is asked for.
+    Torch means to raise an error for such a gradient, but does not where the derivative is taken with respect to other
+    inputs.
     """
     return any(node.name() == "torch::autograd::Error" for node in graph(*gradients))
 
 
 def graph(*values: Tensor) -> Iterator[Any]:
-    """The nodes of the autograd graph behind `values`, those of the last operations first."""
+    """Yield the nodes of the autograd graph behind `values`, starting at the values."""
     nodes: list[Any] = [value.grad_fn for value in values]
     met = set()
     while nodes:

@@ -1,4 +1,4 @@
-"""A trained network as a classifier of pixels, and the programs of it that other runtimes run."""
+"""Trained networks as classifiers of pixels, and their export to other runtimes."""
 
 from hnas.models.classifier import Classifier
 

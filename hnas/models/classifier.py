@@ -1,4 +1,4 @@
-"""A network that takes pixels: its normalisation is part of it, so that nobody has to remember it."""
+"""A classifier of pixels: a network together with its normalisation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hnas.errors import UsageError
 
 
 class Classifier(nn.Module):
-    """f(x) = network((x / 255 - mean) / std): from pixels (n, 3, S, S), 0 to 255, to logits (n, classes).
+    """f(x) = network((x / 255 - mean) / std), from pixels (n, 3, S, S) in 0 to 255 to logits (n, classes).
 
-    The operations are those of training in their order, so the logits are those that the network was evaluated with.
-    `network` alone takes images that are normalised already.
+    The operations are those of training in the same order, so the logits equal those of the evaluation. `network` alone
+    takes normalised images.
     """
 
     channel_mean: Tensor
@@ -25,25 +25,24 @@ class Classifier(nn.Module):
         self.network = network
         like = next(network.parameters())
         for name, values in (("channel_mean", mean), ("channel_std", std)):
-            # Settings, not weights: they are no part of the state. Not `mean`, which ONNX calls a network's own means.
+            # Settings, not weights, so not part of the state dict. Not called `mean`, because ONNX uses that name.
             self.register_buffer(name, like.new_tensor(list(values)).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, classes) of RGB pixels (n, 3, S, S): uint8, or floats from 0 to 255."""
+        """Return logits (n, classes) for RGB pixels (n, 3, S, S): uint8, or floats from 0 to 255."""
         inputs = images.to(self.channel_mean.dtype) / 255
         logits: Tensor = self.network((inputs - self.channel_mean) / self.channel_std)
         return logits
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """softmax(f(images)) of uint8 pixels (n, 3, S, S): float64 (n, classes), on the CPU.
+        """Return softmax(f(images)) for uint8 pixels (n, 3, S, S): float64 (n, classes), on the CPU.
 
-        Computed in evaluation mode; every module comes back in the mode that it had. Raises `UsageError` for anything
-        but such pixels.
+        Computed in evaluation mode; the modes of all modules are restored. Raises `UsageError` for other images.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise UsageError(
-                f"images to classify have shape {tuple(images.shape)} and type {images.dtype}; they must be uint8, "
-                "(n, 3, height, width)"
+                "images to classify must be uint8 of shape (n, 3, height, width), "
+                f"got {images.dtype} of shape {tuple(images.shape)}"
             )
         before = [(module, module.training) for module in self.modules()]
         self.eval()

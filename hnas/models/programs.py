@@ -1,6 +1,6 @@
-"""A classifier as a program that other runtimes run: torch's own exported program, and ONNX.
+"""Export of classifiers for other runtimes: torch's exported program, and ONNX.
 
-Both take RGB pixels `images`, uint8 (n, 3, S, S) for any n ≥ 1, and give `logits`, float32 (n, classes). The
+Both take RGB pixels `images`, uint8 (n, 3, S, S) for any n ≥ 1, and return `logits`, float32 (n, classes). The
 normalisation is part of the program.
 """
 
@@ -21,7 +21,7 @@ from hnas.models.classifier import Classifier
 
 
 def torch_program(classifier: Classifier, size: int, metadata: str) -> bytes:
-    """The file of `torch.export` for images of `size` pixels, with `metadata` as its extra file `model.json`.
+    """Return a `torch.export` file for images of `size` pixels, with `metadata` as its extra file `model.json`.
 
     `torch.export.load(path).module()` runs it where only torch is installed.
     """
@@ -34,13 +34,13 @@ def torch_program(classifier: Classifier, size: int, metadata: str) -> bytes:
 
 
 def onnx_program(classifier: Classifier, size: int, metadata: Mapping[str, str]) -> bytes:
-    """The ONNX model for images of `size` pixels, with `metadata` as its metadata properties.
+    """Return an ONNX model for images of `size` pixels, with `metadata` as its metadata properties.
 
-    Raises `HnasError` where the packages that torch writes ONNX with are not installed.
+    Raises `HnasError` where the packages that torch needs to write ONNX are missing.
     """
     images, options = _example(classifier, size)
     try:
-        import onnxscript  # noqa: F401 - torch says it in words of its own
+        import onnxscript  # noqa: F401 - torch's own message would not name our extra
 
         with _quiet():
             program: Any = torch.onnx.export(
@@ -53,21 +53,21 @@ def onnx_program(classifier: Classifier, size: int, metadata: Mapping[str, str])
                 **options,
             )
     except ImportError as error:
-        raise HnasError(f"{error.name}, which ONNX needs, is not installed: pip install 'hnas[onnx]'") from error
+        raise HnasError(f"ONNX needs {error.name}, which is not installed; pip install 'hnas[onnx]'") from error
     program.model.metadata_props.update(metadata)
     content: bytes = program.model_proto.SerializeToString()
     return content
 
 
 def _example(classifier: Classifier, size: int) -> tuple[Tensor, dict[str, Any]]:
-    # Two images: a dimension of one would be taken for a constant.
+    # Two images, because the exporter treats a dimension of size one as a constant.
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=classifier.channel_mean.device)
     return images, {"dynamic_shapes": {"images": {0: torch.export.Dim("n", min=1)}}}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch says of packages that it does not need here, and of its own functions that will change."""
+    """Silence torch's warnings about optional packages and about its own deprecations."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)

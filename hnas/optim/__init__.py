@@ -1,4 +1,4 @@
-"""The search itself: the objective (7), the Gaussian process that proposes (μ, ν), and Algorithm 1 on top of them.
+"""The search: the objective (7), the Gaussian process that proposes (μ, ν), Algorithm 1 on top, and other methods.
 
-Plain arrays and callables go in and out; nothing here reads a file or knows of a store.
+The interface is plain arrays and callables; nothing here reads files or knows the store.
 """

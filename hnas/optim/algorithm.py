@@ -1,4 +1,4 @@
-"""The loop that every search method shares: ask for an architecture, evaluate it, tell its performance."""
+"""The loop that all search methods share: ask for an architecture, evaluate it, tell its performance."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hnas.optim.pools import Pool
 
 __all__ = ["Evaluation", "EvaluationError", "Oracle", "Query", "Search", "best", "search"]
 
-#: The most queries that a search makes, and the most evaluations at a time.
+#: The maximum number of queries of a search, and of concurrent evaluations.
 MOST_QUERIES, MOST_PARALLEL = 10_000, 1024
-# Proposals of the classes of pending ones, which wait for these to be told.
+# Maximum number of proposals that are held back because another architecture of their class is pending.
 _MOST_HELD = 32
 
 
 class Search:
-    """A search whose evaluations are somebody else's loop.
+    """A search with an ask-and-tell interface, for an evaluation loop of your own.
 
     >>> from hnas import ArrayPool, Search
     >>> pool = ArrayPool(["a", "b", "c"], {"trace": [1.0, 2.0, 3.0], "kappa": [10.0, 20.0, 40.0]})
@@ -35,7 +35,7 @@ class Search:
     >>> search.best.arch, search.best.performance
     ('b', 92.5)
 
-    Several architectures are evaluated side by side by asking for more before the first is told.
+    For concurrent evaluations, ask for several architectures before telling the first.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Search:
         known: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
-        """Start `method`, such as `hnas:trace` or `rea`, over `pool`. `epochs` are the most that it may ask for.
+        """Start `method`, such as `hnas:trace` or `rea`, over `pool`. `epochs` is the maximum that it may ask for.
 
         `known` are performances of architectures on any scale, for a warm start (`hnas.optim.methods.warm`). Raises
-        `UsageError` for an unknown method, and one that the pool or the warm start does not suit.
+        `UsageError` for an unknown method, and for one that does not suit the pool or the warm start.
         """
         check_seed(seed)
         self._pool, self._method = pool, make_method(method, pool, seed=seed, epochs=epochs, **options)
@@ -59,18 +59,18 @@ class Search:
             warm_up(self._method, method.partition(":")[0], pool, known)
         self._sequential = parallel_of(method.partition(":")[0]) == "sequential"
         self.queries: list[Query] = []
-        #: What was asked for and is not told yet, in that order.
+        #: Proposals asked for and not told yet, in this order.
         self.pending: list[Asked] = []
-        #: Seconds since the search began, by the costs of its evaluations.
+        #: Simulated seconds since the start of the search, by the costs of its evaluations.
         self.clock = 0.0
         self._held: list[Proposal] = []
         self._asks = 0
         self._waiting = False
 
     def ask(self) -> Proposal | None:
-        """The next architecture to evaluate, also while others are pending: one of another class than theirs.
+        """Return the next architecture to evaluate, of another class than all pending ones.
 
-        None where nothing is to be asked before one of them is told; where none is pending, nothing is left.
+        None where the method must be told a pending performance first, or, if none is pending, where nothing is left.
         """
         if self._waiting:
             return None
@@ -113,22 +113,25 @@ class Search:
         output: str | None = None,
         exit_status: int | None = None,
     ) -> Query:
-        """Take the `performance` of what `ask` gave, in percent, its `cost` and the wall time of its evaluation.
+        """Record the `performance` of a proposal in percent, its `cost`, and the wall time of its evaluation.
 
-        Where there is a `failure`, the performance is NaN and never wins; the method is told the worst so far, or 0.
-        Raises `UsageError` where it is not pending, `HnasError` where the performance or cost is not finite.
+        After a `failure` the performance is NaN and never wins; the method learns the worst performance so far, or 0.
+        Raises `UsageError` for a proposal that is not pending, `HnasError` for a performance or cost that is not
+        finite.
         """
         asked = next((asked for asked in self.pending if asked.proposal is proposal), None)
         if asked is None:
-            raise UsageError(f"{proposal.arch} is not what was asked for and is pending; tell each proposal once")
+            raise UsageError(f"{proposal.arch} is not pending; tell each proposal exactly once, the very object of ask")
         if failure is not None:
             performance = math.nan
         elif not math.isfinite(performance):
-            raise HnasError(f"the oracle answered {performance} for {proposal.arch}; a finite number is needed")
+            raise HnasError(f"the oracle must return a finite performance, got {performance} for {proposal.arch}")
         if not 0 <= cost < math.inf:
-            raise HnasError(f"the oracle charged {cost} seconds for {proposal.arch}; a finite number is needed")
+            raise HnasError(
+                f"the oracle must return a finite cost of at least 0, got {cost} seconds for {proposal.arch}"
+            )
         begun = time.perf_counter()
-        # A method learns from every query, and compares the numbers: one far below all others would be all it sees.
+        # Methods compare values, so one far below all others would hide every other difference.
         worst = min((query.performance for query in self.queries if query.failure is None), default=0.0)
         self._method.tell(proposal, performance if failure is None else worst, cost)
         own = asked.own_seconds + time.perf_counter() - begun
@@ -144,19 +147,19 @@ class Search:
         return query
 
     def replay(self, query: Query) -> None:
-        """Make `query` of an earlier search again without evaluating it, after the questions that came before it.
+        """Repeat `query` of an earlier search without evaluating it, after the same calls of `ask`.
 
-        Raises `HnasError` where the method asks for another architecture than it did.
+        Raises `HnasError` where the method now proposes another architecture.
         """
-        asks, number = (query.query if n is None else n for n in (query.asks, query.asked))  # older: one at a time
+        asks, number = (query.query if n is None else n for n in (query.asks, query.asked))  # None in older files
         while self._asks < asks and not self._waiting:
             self.ask()
         asked = next((asked.proposal for asked in self.pending if asked.number == number), None)
         if asked is None or (asked.arch, asked.epochs) != (query.arch, query.epochs):
             raise HnasError(
                 f"query {query.query} of the saved search evaluated {query.arch}, but these settings and this pool "
-                f"lead to {asked.arch if asked else 'none'}; the run or the settings have changed, so start a "
-                "new search"
+                f"propose {asked.arch if asked else 'none'}; the run or the settings have changed, so start a new "
+                "search"
             )
         self.tell(asked, query.performance, cost=query.cost, failure=query.failure)
         self.queries[-1] = query
@@ -164,7 +167,7 @@ class Search:
 
     @property
     def best(self) -> Query:
-        """The winner so far. Raises `UsageError` where there is no query."""
+        """The winner so far. Raises `UsageError` before the first query."""
         return best(self.queries)
 
 
@@ -184,20 +187,20 @@ def search(
     known: Mapping[str, float] | None = None,
     **options: Any,
 ) -> list[Query]:
-    """Run `method` until it made `queries`, or the query that passes the `budget` in seconds, and return all of them.
+    """Run `method` for `queries`, or up to the query that exceeds the `budget` in seconds, and return all queries.
 
-    `on_query` is called after each query, before the next begins: the place to save it. With the `history` of an
-    earlier call (same pool, method, seed, options) the search goes on as if it had never stopped: the old queries are
-    replayed without asking the oracle. Ends early when nothing is left to ask. `best` picks the winner. `known`
-    performances, on any scale, are a warm start.
+    `on_query` is called after each query, before the next one starts, for example to save it. With the `history` of an
+    earlier call (same pool, method, seed, options), the search continues as if it had never stopped: the earlier
+    queries are replayed without calling the oracle. The search ends early if no candidate is left. `best` picks the
+    winner. `known` performances, on any scale, are a warm start.
 
-    With `parallel` evaluations at a time the next architecture is asked for as soon as one of them is told; what is
-    under way when the budget is passed is still told. An `executor` makes the evaluations, of an oracle that it can
-    carry there. Without one they are made here, one after another, and told in the order in which they would have ended
-    side by side, by their costs.
+    With `parallel` concurrent evaluations, the next architecture is proposed as soon as one evaluation ends;
+    evaluations that are running when the budget is exceeded still count. An `executor` runs the evaluations; it must be
+    able to pickle the oracle. Without one they run here, one after another, and end in the order in which they would
+    have ended concurrently, by their costs.
 
-    Raises `UsageError` for impossible settings and pools, `HnasError` where the history is not of this search, and what
-    the oracle raises.
+    Raises `UsageError` for impossible settings and pools, `HnasError` where the history belongs to another search, and
+    whatever the oracle raises.
 
     >>> from hnas import ArrayPool, best, search
     >>> pool = ArrayPool(["a", "b", "c"], {"trace": [1.0, 2.0, 3.0], "kappa": [10.0, 20.0, 40.0]})
@@ -217,7 +220,7 @@ def search(
         spent += query.cost
     evaluations = Simulated(oracle) if executor is None else Submitted(oracle, executor)
     with evaluations:
-        for asked in running.pending:  # when an earlier search was stopped
+        for asked in running.pending:  # left over from an earlier search
             evaluations.begin(asked)
         while len(running.queries) < most:
             while (
@@ -230,9 +233,9 @@ def search(
             if not running.pending:
                 break
             for asked, evaluation in evaluations.ended():
-                told = running.tell(asked.proposal, **evaluation)
-                spent += told.cost
-                on_query(told)
+                query = running.tell(asked.proposal, **evaluation)
+                spent += query.cost
+                on_query(query)
     return running.queries
 
 
@@ -240,30 +243,30 @@ def check_limits(queries: int | None, budget: float | None, parallel: int = 1) -
     """Raise `UsageError` unless a search with these limits makes at least one query and ends."""
     for name, value in (("parallel", parallel), ("queries", queries)):
         if value is not None and not isinstance(value, int):
-            raise UsageError(f"{name} is {value!r:.100}; give a whole number")
+            raise UsageError(f"{name} must be a whole number, got {value!r:.100}")
     if budget is not None and not isinstance(budget, int | float):
-        raise UsageError(f"budget is {budget!r:.100}; give a number of seconds")
+        raise UsageError(f"budget must be a number of seconds, got {budget!r:.100}")
     if not 1 <= parallel <= MOST_PARALLEL:
-        raise UsageError(f"{parallel} evaluations at a time cannot be; ask for 1 to {MOST_PARALLEL}")
+        raise UsageError(f"parallel evaluations must be between 1 and {MOST_PARALLEL}, got {parallel}")
     if queries is None and budget is None:
-        raise UsageError("a search needs a number of queries or a budget in seconds")
+        raise UsageError("a search needs a limit: a number of queries or a budget in seconds")
     if queries is not None and not 1 <= queries <= MOST_QUERIES:
-        raise UsageError(f"{queries} queries cannot be; ask for 1 to {MOST_QUERIES}")
+        raise UsageError(f"queries must be between 1 and {MOST_QUERIES}, got {queries}")
     if budget is not None and not 0 < budget < math.inf:
-        raise UsageError(f"a budget of {budget:g} seconds cannot be; give a positive number")
+        raise UsageError(f"budget must be a positive number of seconds, got {budget:g}")
 
 
 def best(queries: Sequence[Query]) -> Query:
-    """The query with the highest performance of the longest trainings, the earliest among equals.
+    """Return the query with the highest performance among the longest trainings, the earliest of equals.
 
-    One that failed never wins. Raises `UsageError` where there is none, `HnasError` where all failed.
+    Failed queries never win. Raises `UsageError` where there is no query, `HnasError` where all failed.
     """
     if not queries:
-        raise UsageError("the search made no query, so it has no winner")
-    found = [q for q in queries if q.failure is None]
-    if not found:
+        raise UsageError("the search has no query, so it has no winner")
+    succeeded = [q for q in queries if q.failure is None]
+    if not succeeded:
         which = "the only evaluation" if len(queries) == 1 else f"all {len(queries)} evaluations"
         raise HnasError(f"{which} failed, so the search has no winner; the last: {queries[-1].failure}")
-    longest = max(math.inf if q.epochs is None else q.epochs for q in found)
-    of_longest = [q for q in found if (math.inf if q.epochs is None else q.epochs) == longest]
+    longest = max(math.inf if q.epochs is None else q.epochs for q in succeeded)
+    of_longest = [q for q in succeeded if (math.inf if q.epochs is None else q.epochs) == longest]
     return max(of_longest, key=lambda q: (q.performance, -q.query))

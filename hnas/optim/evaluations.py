@@ -1,4 +1,4 @@
-"""Evaluations of what a search asked for: what is asked and answered, and how several are made at a time."""
+"""Evaluations: proposals and answers, and how several run at a time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hnas.optim.methods.protocol import Proposal
 
 
 class Evaluation(NamedTuple):
-    """The performance of an architecture in percent, and the seconds that a budget is charged for it: else its time.
+    """The performance of an architecture in percent, and the cost in seconds to charge, by default the wall time.
 
-    `output` and `exit_status` are how a program ended that evaluated it, to be kept beside the query.
+    `output` and `exit_status` tell how an external program ended; they are saved with the query.
     """
 
     performance: float
@@ -26,7 +26,7 @@ class Evaluation(NamedTuple):
 
 
 class EvaluationError(HnasError):
-    """An evaluation that failed, which costs the query and not the search; see `Evaluation` for what it carries."""
+    """A failed evaluation, which costs the query but does not end the search. For the attributes see `Evaluation`."""
 
     def __init__(
         self, sentence: str, cost: float | None = None, output: str | None = None, exit_status: int | None = None
@@ -39,20 +39,20 @@ class Oracle(Protocol):
     """The true performance of an architecture, higher is better: a table, or a training."""
 
     def __call__(self, arch: str, epochs: int | None = None, /) -> float | Evaluation:
-        """The validation performance of `arch` in percent, after `epochs` where a method asks for another number.
+        """Return the validation performance of `arch` in percent, after `epochs` if a method asks for a certain number.
 
-        Without a cost the time of the call is charged. Raises `EvaluationError` where this evaluation failed, which
-        costs the query; any other error ends the search.
+        Without a cost, the wall time of the call is charged. Raises `EvaluationError` where this evaluation failed,
+        which costs the query; any other error ends the search.
         """
         ...
 
 
 @runtime_checkable
 class Continuing(Protocol):
-    """An oracle that can stop a training on the way, and go on with it."""
+    """An oracle that can stop a training early and continue it later."""
 
     def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
-        """The performance of `arch` after `epochs` of the longest training, and the cost of those from `since` on."""
+        """Return the performance of `arch` after `epochs` of the longest training, and the cost since epoch `since`."""
         ...
 
 
@@ -60,12 +60,12 @@ class Continuing(Protocol):
 class Query:
     """One step of a search. `query` counts from 1, in the order of the answers.
 
-    `cost` is what the budget is charged: for the evaluation, and what the `Proposal` says of the method's own work.
+    `cost` is what the budget is charged: the evaluation, plus the method's own work according to the `Proposal`.
     `seconds` is the oracle's wall time, `own_seconds` the method's. `epochs`, `mu`, `nu` and `objective` are those of
-    the `Proposal`. `failure` says why an evaluation failed, whose performance is NaN; `output` and `exit_status` are
-    those of the `Evaluation`. `asked` is the number of the question that it answers, `asks` that
-    of all questions before the answer: with one evaluation at a time both are `query`. `elapsed` are the seconds from
-    the beginning of the search to the answer, by the costs of what was evaluated before and at the same time.
+    the `Proposal`. `failure` says why an evaluation failed, and the performance is then NaN; `output` and `exit_status`
+    are those of the `Evaluation`. `asked` is the number of the call of `ask` that it answers, `asks` the number of all
+    calls before the answer; with one evaluation at a time both equal `query`. `elapsed` are the seconds from the start
+    of the search to the answer, by the costs of all evaluations before and concurrently.
     """
 
     query: int
@@ -87,7 +87,7 @@ class Query:
 
 
 class Asked(NamedTuple):
-    """A proposal that is pending: the `number` of the question, from 1, and the search's seconds when it `begun`."""
+    """A pending proposal: the `number` of its call of `ask`, from 1, and the search's clock when it `begun`."""
 
     proposal: Proposal
     number: int
@@ -95,16 +95,16 @@ class Asked(NamedTuple):
     own_seconds: float
 
     def end(self, cost: float) -> float:
-        """The search's seconds when an evaluation ends that takes `cost` seconds."""
+        """Return the search's clock at the end of an evaluation that takes `cost` seconds."""
         return self.begun + (0.0 if self.proposal.final else cost)
 
 
-#: What was asked for, and the answer as `Search.tell` takes it.
+#: A pending proposal, and its answer as keyword arguments of `Search.tell`.
 Ended = tuple[Asked, dict[str, Any]]
 
 
 class Simulated:
-    """Evaluations made here and at once, which end in the order in which they would have ended side by side."""
+    """Evaluations that run here and now, but end in the order in which they would have ended concurrently."""
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
@@ -117,18 +117,18 @@ class Simulated:
         pass
 
     def begin(self, asked: Asked) -> None:
-        """Evaluate what was asked for. Raises what the oracle raises."""
+        """Evaluate a pending proposal. Raises what the oracle raises."""
         self._made.append((asked, evaluate(self._oracle, asked.proposal)))
 
     def ended(self) -> list[Ended]:
-        """The evaluation that ends first: of equal ones that which was asked for first."""
+        """Return the evaluation that ends first; of equal ones, the one asked for first."""
         first = min(self._made, key=lambda made: (made[0].end(made[1]["cost"]), made[0].number))
         self._made.remove(first)
         return [first]
 
 
 class Submitted:
-    """Evaluations that `executor` makes."""
+    """Evaluations that run in an `executor`."""
 
     def __init__(self, oracle: Oracle, executor: Executor) -> None:
         self._oracle, self._executor = oracle, executor
@@ -142,20 +142,20 @@ class Submitted:
             future.cancel()
 
     def begin(self, asked: Asked) -> None:
-        """Have what was asked for evaluated."""
+        """Submit a pending proposal for evaluation."""
         self._running[self._executor.submit(evaluate, self._oracle, asked.proposal)] = asked
 
     def ended(self) -> Iterator[Ended]:
-        """The evaluations that ended meanwhile, one at least. Raises what the oracle raises."""
+        """Yield the evaluations that have ended, waiting for at least one. Raises what the oracle raises."""
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         for future in sorted(done, key=lambda future: self._running[future].number):
             yield self._running.pop(future), future.result()
 
 
 def evaluate(oracle: Oracle, proposal: Proposal) -> dict[str, Any]:
-    """The evaluation of `proposal`, failed or not, as `Search.tell` takes it."""
-    asked = time.perf_counter()
-    found: dict[str, Any]
+    """Evaluate `proposal` and return the answer, failed or not, as keyword arguments of `Search.tell`."""
+    begun = time.perf_counter()
+    result: dict[str, Any]
     try:
         if proposal.epochs is None:
             answer = oracle(proposal.arch)
@@ -163,10 +163,10 @@ def evaluate(oracle: Oracle, proposal: Proposal) -> dict[str, Any]:
             answer = oracle(proposal.arch, proposal.epochs)
         else:
             answer = oracle.continued(proposal.arch, proposal.since, proposal.epochs)
-        found = answer._asdict() if isinstance(answer, Evaluation) else {"performance": answer, "cost": None}
+        result = answer._asdict() if isinstance(answer, Evaluation) else {"performance": answer, "cost": None}
     except EvaluationError as error:
-        found = {"performance": math.nan, "failure": str(error), "cost": error.cost, "output": error.output}
-        found["exit_status"] = error.exit_status
-    seconds = time.perf_counter() - asked
-    cost = seconds if found["cost"] is None else float(found["cost"])
-    return {**found, "performance": float(found["performance"]), "cost": cost, "seconds": seconds}
+        result = {"performance": math.nan, "failure": str(error), "cost": error.cost, "output": error.output}
+        result["exit_status"] = error.exit_status
+    seconds = time.perf_counter() - begun
+    cost = seconds if result["cost"] is None else float(result["cost"])
+    return {**result, "performance": float(result["performance"]), "cost": cost, "seconds": seconds}

@@ -1,6 +1,6 @@
-"""The Gaussian process and the acquisition functions that propose (μ, ν): bayesian-optimization, set up.
+"""The Gaussian process and the acquisition functions that propose (μ, ν), built on bayesian-optimization.
 
-Importing it takes a second: the first proposals of a search need none of it.
+Importing this module takes a second, and the first proposals of a search do not need it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from threadpoolctl import ThreadpoolController
 
 from hnas.optim.objective import Array
 
-# What a point whose value is not told yet counts as: the least, mean or largest of the values. See docs/benchmarks.md.
+# Value assumed for pending points: the minimum, mean or maximum of the known values. See docs/benchmarks.md.
 LIE = "mean"
 
 
 def _frugal(function: ConstantLiar) -> ConstantLiar:
-    """`function`, maximised among 1,024 random points, which lie a third of a length scale apart in a square.
+    """Make `function` maximise over 1,024 random points, which are a third of a length scale apart in a square.
 
-    The library's descents from the best of them, each with numerical derivatives, take several times as long and find
-    nothing better.
+    The library's gradient descents from the best points, with numerical derivatives, take several times as long and
+    find nothing better.
     """
     function.suggest = partial(function.suggest, n_random=1024, n_smart=0)
     return function
@@ -35,8 +35,8 @@ def _frugal(function: ConstantLiar) -> ConstantLiar:
 class GaussianProcess:
     """Maximises an acquisition function (`ucb`, `ei`, `poi`) under a Gaussian process (Matérn 5/2).
 
-    Points (d,) lie in the unit cube, so that the one length scale means the same in all directions. `noise` is the
-    variance of the answers' white noise, where the answers are scaled to variance 1.
+    Points (d,) lie in the unit cube, so that one length scale suits all directions. `noise` is the variance of the
+    white noise of the values, which are scaled to variance 1.
     """
 
     def __init__(self, names: Sequence[str], *, seed: int, acquisition_name: str, noise: float) -> None:
@@ -55,28 +55,28 @@ class GaussianProcess:
             verbose=0,
             allow_duplicate_points=True,
         )
-        # Of a handful of answers the likelihood tells no length scale. The best of four on NAS-Bench-101 and
-        # NAS-Bench-301, with as many noises; see docs/paper.md.
+        # A handful of values do not determine the length scale by likelihood, so it is fixed: the best of four on
+        # NAS-Bench-101 and NAS-Bench-301, each tried with four noise levels; see docs/paper.md.
         kernel = Matern(nu=2.5, length_scale=0.1, length_scale_bounds="fixed")
         self._optimiser.set_gp_params(kernel=kernel, alpha=noise)
         self._threads = ThreadpoolController()
 
     def suggest(self, pending: Sequence[Array] = ()) -> Array:
-        """The next point (d,), where others are `pending`: suggested before, and their values not told yet."""
+        """Return the next point (d,); `pending` are points suggested before whose values are unknown."""
         self._liar.dummies = list(pending)
-        # The process's matrices are tiny: a second BLAS thread only waits, for seconds where the machine is busy.
+        # The matrices are tiny, so a second BLAS thread only waits, for seconds on a busy machine.
         with self._threads.limit(limits=1, user_api="blas"):
             suggested = self._optimiser.suggest()
         return np.array([suggested[name] for name in self._names])
 
     def register(self, point: Array, value: float) -> None:
-        """Tell the value that was found at `point` (d,)."""
-        # The library announces a point that it has seen on standard output, which belongs to results.
+        """Add the value observed at `point` (d,)."""
+        # The library prints a notice for duplicate points to standard output, which is reserved for results.
         with redirect_stdout(StringIO()):
             self._optimiser.register(params=dict(zip(self._names, point.tolist(), strict=True)), target=value)
 
     def mean(self, points: Array) -> Array:
-        """The mean (k,) of the process at `points` (k, d), given all that was told: one value at least."""
+        """Return the mean (k,) of the process at `points` (k, d), given all observed values, at least one."""
         space, process = self._optimiser.space, self._optimiser._gp
         with self._threads.limit(limits=1, user_api="blas"):
             means: Array = process.fit(space.params, space.target).predict(points)

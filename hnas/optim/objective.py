@@ -1,10 +1,10 @@
-"""The objective of HNAS, eq. (7), and the range in which its two numbers are searched.
+"""The objective of HNAS, eq. (7), and the range in which its parameters μ and ν are searched.
 
     min_A  κ(A) / M(A) + μ F(M(A)² − ν),   F(x) = |x|^{2t},   t > 0
 
-M is a training-free metric and κ the condition number of Θ₀. `M = |metric|`, since (7) bounds a generalisation error by
-a norm; GraSP is signed, and a negative M would win every minimum. Where κ is infinite the objective is: a network whose
-Θ₀ is singular is never proposed.
+M is a training-free metric and κ the condition number of Θ₀. `M = |metric|`, because (7) bounds a generalisation error
+by a norm; GraSP is signed, and a negative M would win every minimum. The objective is infinite where κ is, so a network
+with singular Θ₀ is never proposed.
 
 Source: Shu, Dai, Wu, Low, NeurIPS 2022, eq. (7); Corollaries 1 and 2.
 """
@@ -21,17 +21,17 @@ from hnas.errors import UsageError
 
 Array = NDArray[np.float64]
 
-#: The rectangle that is searched, mapped to (μ, ν) by `SearchRange`. Beyond a factor of 30 one of the two terms of (7)
-#: outweighs the other in the median. Neither 10^±1, ±2, ±3 and 10^−3 to 10 nor other scales of ν are clearly better
-#: on NAS-Bench-101 and NAS-Bench-301; see docs/paper.md.
+#: The search rectangle, mapped to (μ, ν) by `SearchRange`. Beyond a factor of 30, one of the two terms of (7) outweighs
+#: the other in the median. Neither 10^±1, ±2, ±3 and 10^−3 to 10 nor other scales of ν are clearly better on
+#: NAS-Bench-101 and NAS-Bench-301; see docs/paper.md.
 BOUNDS = {"log10_mu": (-1.5, 1.5), "nu_quantile": (0.0, 1.0)}
 
 
 def objective(metric: Array, kappa: Array, *, mu: float, nu: float, t: float = 1.0) -> Array:
-    """Eq. (7) for arrays `metric` (n,) and `kappa` (n,): the objective (n,), lower is better.
+    """Return eq. (7) for arrays `metric` (n,) and `kappa` (n,): the objective (n,), lower is better.
 
     `inf` where κ is infinite or not positive, or M is zero or not a number. The authors' own program uses t = 1/2.
-    Raises `UsageError` unless t > 0.
+    Raises `UsageError` unless 0 < t ≤ 8.
 
     >>> import numpy as np
     >>> from hnas import objective
@@ -46,18 +46,19 @@ def objective(metric: Array, kappa: Array, *, mu: float, nu: float, t: float = 1
 
 
 def check_exponent(t: object) -> None:
-    """Raise `UsageError` unless 0 < t ≤ 8: beyond that, |M² − ν|^{2t} leaves the range of a float."""
+    """Raise `UsageError` unless 0 < t ≤ 8; beyond that, |M² − ν|^{2t} exceeds the range of a float."""
     if not isinstance(t, int | float) or not 0 < t <= 8:
-        given = f"{t:g}" if isinstance(t, int | float) else repr(t)
-        raise UsageError(f"t = {given} cannot be; F(x) = |x|^(2t) takes 0 < t <= 8, and 1 is the default")
+        shown = f"{t:g}" if isinstance(t, int | float) else repr(t)
+        raise UsageError(f"t of F(x) = |x|^(2t) must satisfy 0 < t <= 8, got {shown}; the default is 1")
 
 
 @dataclass(frozen=True)
 class SearchRange:
-    """(μ, ν) that mean something for a pool, whatever the scale of its metric.
+    """A range of (μ, ν) that is meaningful for a pool at any scale of its metric.
 
-    ν is a quantile of the pool's M², which spans six orders of magnitude, so that a linear range would waste the
-    search; μ is `10^[−1.5, 1.5]` times the ratio of the medians of the two terms of (7), so that at 0 they weigh alike.
+    ν is a quantile of the pool's M², because M² spans six orders of magnitude and a linear range would waste the
+    search. μ is `10^[−1.5, 1.5]` times the ratio of the medians of the two terms of (7), so that they weigh equally at
+    0.
     """
 
     squares: Array
@@ -66,9 +67,9 @@ class SearchRange:
 
     @classmethod
     def of(cls, metric: Array, kappa: Array, t: float = 1.0) -> SearchRange:
-        """The range for a pool's `metric` (n,) and `kappa` (n,); rows that (7) never proposes are left out.
+        """Return the range for a pool's `metric` (n,) and `kappa` (n,), ignoring rows that (7) never proposes.
 
-        Raises `UsageError` where fewer than two rows are left.
+        Raises `UsageError` where fewer than two rows remain.
         """
         check_exponent(t)
         m = np.abs(np.asarray(metric, dtype=float))
@@ -76,12 +77,13 @@ class SearchRange:
         usable = np.isfinite(m) & (m > 0) & np.isfinite(kappa) & (kappa > 0)
         if usable.sum() < 2:
             raise UsageError(
-                f"the pool has {int(usable.sum())} architectures with a finite condition number; (7) needs at least 2"
+                "the objective (7) needs at least 2 architectures with a finite condition number, but the pool has "
+                f"{int(usable.sum())}"
             )
         return cls(np.sort(m[usable] ** 2), kappa[usable] / m[usable], t)
 
     def point(self, log10_mu: float, nu_quantile: float) -> tuple[float, float]:
-        """(μ, ν) at a point of `BOUNDS`."""
+        """Return (μ, ν) at a point of `BOUNDS`."""
         n = len(self.squares)
         place = (n - 1) * min(max(nu_quantile, 0.0), 1.0)
         below = int(place)
@@ -92,9 +94,9 @@ class SearchRange:
         return 10.0**log10_mu * scale, nu
 
     def place(self, mu: float, nu: float) -> tuple[float, float]:
-        """The point (`log10_mu`, `nu_quantile`) that gives (μ, ν): the inverse of `point`.
+        """Return the point (`log10_mu`, `nu_quantile`) of (μ, ν), the inverse of `point`.
 
-        Where several M² are equal, their middle stands for a ν that is the same.
+        If several M² equal ν, the middle one is taken.
         """
         n = len(self.squares)
         low, high = (int(np.searchsorted(self.squares, nu, side=side)) for side in ("left", "right"))
@@ -108,7 +110,7 @@ class SearchRange:
         return float(np.log10(mu / self.point(0.0, quantile)[0])), quantile
 
     def _distance(self, nu: float, rank: int) -> float:
-        """The `rank`-th smallest |M² − ν|, by bisection: the `rank` nearest of sorted numbers are neighbours."""
+        """Return the `rank`-th smallest |M² − ν| by bisection: the `rank` nearest of sorted numbers are adjacent."""
         low, high = 0, len(self.squares) - rank
         while low < high:
             first = (low + high) // 2

@@ -1,4 +1,4 @@
-"""Pools: the candidates of a search, with the numbers that are known of them before any is evaluated."""
+"""Pools: the candidates of a search, with the columns that are known before any evaluation."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from hnas.errors import UsageError, did_you_mean
 from hnas.optim.objective import Array, objective
 from hnas.spaces.protocols import SearchSpace
 
-#: A number for each canonical class.
+#: One integer per canonical class.
 Classes = NDArray[np.int64]
 
 
 class Solution(NamedTuple):
-    """A minimiser of (7): the architecture and the objective's value."""
+    """A minimiser of (7): the architecture and the value of the objective."""
 
     arch: str
     objective: float
 
 
 class Minimiser(Protocol):
-    """Solves eq. (7) over a pool for one search, which takes candidates out as it evaluates them.
+    """Minimises eq. (7) over a pool for one search, which removes candidates as it evaluates them.
 
-    Where it limits a column, only candidates whose number there is at most `limit` are those of `terms` and `solve`.
+    If it limits a column, `terms` and `solve` consider only candidates whose value there is at most `limit`.
     """
 
     limit: float
 
     def limited(self) -> Array:
-        """The numbers (n,) of all candidates in the column that is limited, in no order."""
+        """Return the values (n,) of all candidates in the limited column, in any order."""
         ...
 
     def terms(self) -> tuple[Array, Array]:
-        """M (n,) and κ (n,) of the candidates within the limit, in no order."""
+        """Return M (n,) and κ (n,) of the candidates within the limit, in any order."""
         ...
 
     def solve(self, *, mu: float, nu: float, t: float) -> Solution | None:
-        """The minimiser of (7) among the candidates within the limit that are not taken, ties by name.
+        """Return the minimiser of (7) among the remaining candidates within the limit, ties by name.
 
         None where (7) is infinite for all.
         """
         ...
 
     def take(self, arch: str) -> None:
-        """Leave `arch` and the members of its class out from now on."""
+        """Remove `arch` and all members of its class."""
         ...
 
 
@@ -57,29 +57,29 @@ class Pool(Protocol):
 
     @property
     def archs(self) -> Sequence[str]:
-        """Their names (n), sorted, as tables spell them."""
+        """Their names (n), sorted, as spelled in tables."""
         ...
 
     @property
     def classes(self) -> Classes:
-        """The canonical classes (n): architectures of one number compute the same function."""
+        """The canonical classes (n): architectures with the same number compute the same function."""
         ...
 
     @property
     def space(self) -> SearchSpace | None:
-        """The space of all of them, where there is one."""
+        """The common space of all candidates, if there is one."""
         ...
 
     def position(self, arch: str) -> int | None:
-        """The index of `arch` among the names, or None where it is no candidate."""
+        """Return the index of `arch` among the names, None if it is not a candidate."""
         ...
 
     def column(self, expression: str) -> Array:
-        """The numbers (n,) of a column, NaN where there is none. Raises `UsageError` for an unknown column."""
+        """Return the values (n,) of a column, NaN where missing. Raises `UsageError` for an unknown column."""
         ...
 
     def minimiser(self, metric: str, limited: str | None = None) -> Minimiser:
-        """Eq. (7) with `M = |metric|` over the candidates, of which it may limit the column `limited`.
+        """Return a minimiser of eq. (7) with `M = |metric|` that can limit the column `limited`.
 
         Raises `UsageError` for an unknown column.
         """
@@ -87,10 +87,10 @@ class Pool(Protocol):
 
 
 class ArrayPool:
-    """A pool in memory: names (n), columns by name (n,), the names' canonical classes (n) unless each is its own.
+    """A pool in memory: names (n), columns by name (n,), and canonical classes (n), by default one per name.
 
-    Eq. (7) needs a column `kappa`. Methods that edit architectures need the `space`. Raises `UsageError` where the
-    lengths differ or a name comes twice.
+    Eq. (7) needs a column `kappa`. Methods that edit architectures need the `space`. Raises `UsageError` where lengths
+    differ or a name occurs twice.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class ArrayPool:
     ) -> None:
         classes = archs if classes is None else classes
         arrays = {name: np.asarray(column, dtype=float) for name, column in columns.items()}
-        for name, found in {**arrays, "classes": classes}.items():
-            if len(found) != len(archs):
-                raise UsageError(f"the pool has {len(archs)} names and {len(found)} values of {name}")
+        for name, column in {**arrays, "classes": classes}.items():
+            if len(column) != len(archs):
+                raise UsageError(f"the pool must have one value of {name} per name, got {len(column)} for {len(archs)}")
         twice = [arch for arch, n in Counter(archs).items() if n > 1]
         if twice:
-            raise UsageError(f"the pool has {twice[0]!r} more than once; each architecture needs one row")
+            raise UsageError(f"each architecture of a pool needs exactly one row, but {twice[0]!r} has several")
         order = sorted(range(len(archs)), key=archs.__getitem__)
         self.archs: Sequence[str] = [archs[i] for i in order]
         numbers: dict[str, int] = {}
@@ -157,5 +157,5 @@ class _ArrayMinimiser:
 
     def take(self, arch: str) -> None:
         position = self._pool.position(arch)
-        assert position is not None  # what `solve` found is of the pool
+        assert position is not None  # solutions are candidates
         self._free[self._pool.classes == self._pool.classes[position]] = False

@@ -1,7 +1,7 @@
-"""Models of the performance of candidates from a few evaluations: a Gaussian process and a forest over their columns.
+"""Surrogate models of the candidates' performance: a Gaussian process and a random forest over their columns.
 
-Both take the features X (n, d) of all candidates, standardised, and give the mean and standard deviation (n,) of the
-performance after evaluations at some of the rows.
+Both take the standardised features X (n, d) of all candidates, and predict the mean and standard deviation (n,) of the
+performance from evaluations at some of the rows.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from hnas.optim.objective import Array
 
-# Candidates that are predicted at once: their kernel stays within a processor's cache.
+# Candidates per batch of predictions, so that their kernel fits a processor's cache.
 _CHUNK = 8192
 
 
 class Surrogate(Protocol):
-    """A model of the performance of candidates."""
+    """A model of the candidates' performance."""
 
     def predict(self, rows: NDArray[np.int64], values: Array) -> tuple[Array, Array]:
-        """The mean and the standard deviation (n,) at all candidates, of values (k,) that were seen at `rows` (k,)."""
+        """Return the mean and standard deviation (n,) at all candidates, given values (k,) observed at `rows` (k,)."""
         ...
 
 
@@ -31,8 +31,8 @@ class GaussianProcess:
 
         y = √s f(x) + ε,  Cov(f(x), f(x')) = (w xᵀx'/d + Matérn_{5/2}(‖x − x'‖ / ℓ√d)) / (1 + w),  Var(ε) = s σ²
 
-    with w = 3, the mean zero, ℓ in {¼, ½, 1, 2} and σ² in {0.01, 0.05, 0.2} of the largest likelihood, s the one that
-    maximises it. Time and memory of a prediction: O(n k²) and O(n), for k values.
+    with w = 3 and zero mean; ℓ in {¼, ½, 1, 2}, σ² in {0.01, 0.05, 0.2} and s maximise the likelihood. A prediction
+    takes O(n k²) time and O(n) memory for k values.
     """
 
     lengths = (0.25, 0.5, 1.0, 2.0)
@@ -60,7 +60,7 @@ class GaussianProcess:
         return mean, np.sqrt(scale * np.maximum(variance, 1e-9))
 
     def kernel(self, a: Array, b: Array, length: float, square: Array | None = None) -> Array:
-        """Cov(f(a), f(b)) (p, q) between points `a` (p, d), of mean `square`s (p,), and `b` (q, d)."""
+        """Return Cov(f(a), f(b)) (p, q) between points `a` (p, d), with mean `square`s (p,), and `b` (q, d)."""
         square = np.mean(a**2, axis=1) if square is None else square
         inner = a @ (b / a.shape[1]).T
         r = -2 * inner
@@ -71,7 +71,7 @@ class GaussianProcess:
         covariance: Array = r * (1 / 3)
         covariance += 1
         covariance *= r
-        covariance += 1  # 1 + r + r²/3, without a temporary array a step
+        covariance += 1  # 1 + r + r²/3 without temporary arrays
         covariance *= np.exp(np.negative(r, out=r), out=r)
         inner *= self.slope
         covariance += inner
@@ -79,17 +79,17 @@ class GaussianProcess:
         return covariance
 
     def likelihood(self, seen: Array, values: Array, length: float, noise: float) -> float:
-        """The logarithm of the likelihood, up to a constant, at its maximum over s."""
+        """Return the log-likelihood at its maximum over s, up to a constant."""
         factor = np.linalg.cholesky(self.kernel(seen, seen, length) + noise * np.eye(len(values)))
         white = np.linalg.solve(factor, values)
         return float(-len(values) / 2 * np.log(white @ white + 1e-300) - np.log(np.diag(factor)).sum())
 
 
 class Forest:
-    """A random forest of 32 trees, each of a bootstrap sample; the deviation is that of the trees' answers.
+    """A random forest of 32 trees on bootstrap samples; the deviation is that of the trees' predictions.
 
-    The features are cut into steps of 1/8, since a forest of a few values is a step function anyway: of 423,624 cells
-    of NAS-Bench-101 some thousand differ then, and only those are predicted.
+    Features are rounded to steps of 1/8, since a forest fitted to a few values is a step function anyway. Of 423,624
+    cells of NAS-Bench-101, only some thousand then differ, and only these are predicted.
     """
 
     trees = 32
@@ -103,7 +103,7 @@ class Forest:
 
     def predict(self, rows: NDArray[np.int64], values: Array) -> tuple[Array, Array]:
         """See `Surrogate`."""
-        from sklearn.ensemble import RandomForestRegressor  # which takes a second
+        from sklearn.ensemble import RandomForestRegressor  # takes a second to import
 
         forest = RandomForestRegressor(self.trees, random_state=self._seed % 2**32)
         forest.fit(self._distinct[self._place[rows]], values)

@@ -1,4 +1,4 @@
-"""Batches of one image, many at once: batch norms that take the statistics of each image alone."""
+"""Many batches of one image in a single pass: batch norms use the statistics of each image alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hnas.metrics.recorder import Recorder
 
 
 class NoStatisticsError(Exception):
-    """A batch norm has one value a channel of an image, so that the image alone has no statistics."""
+    """A batch norm has one value per channel and image, so a single image has no statistics."""
 
 
 class Alone(Recorder):
-    """Batch norms take the statistics of each image alone."""
+    """A recorder whose batch norms use the statistics of each image alone."""
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is not F.batch_norm:
@@ -67,5 +67,5 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 def near(value: Tensor) -> float:
-    """What is left of numbers of this precision that cancel, in their own unit, is less."""
+    """Return the bound, relative to their size, below which numbers that cancel are rounding errors."""
     return 128 * torch.finfo(value.dtype).eps

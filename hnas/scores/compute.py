@@ -1,4 +1,4 @@
-"""All numbers of one network: the eight columns, Θ₀, and any scores."""
+"""All metrics of one network: the eight columns, Θ₀, and any scores."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ def compute_metrics(
     build: Build | None = None,
     seed: int = 0,
 ) -> Metrics:
-    """All eight columns of `network` on the batch `images` (m, …), `labels` (m,) class indices, tensors or arrays.
+    """Compute the eight columns of `network` on the batch `images` (m, …), `labels` (m,), tensors or arrays.
 
-    Works on any module with Conv1d/2d/3d (any stride, padding, dilation, groups, bias) and Linear layers, on the
-    device and in the precision of its parameters. Batch norm uses the batch's statistics, and nothing is random. The
-    network comes back as it was: weights, gradients, hooks, modes, running statistics.
+    Labels are class indices. Any module with Conv1d/2d/3d (any stride, padding, dilation, groups, bias) and Linear
+    layers works, on the device and in the precision of its parameters. Batch norm uses batch statistics, and nothing is
+    random. The network is restored afterwards: weights, gradients, hooks, modes, running statistics.
 
-    `ntk="summed"` back-propagates `Σ_i f_{y_i}(x_i)` once and forms each sample's gradient from its own activations:
-    what the published numbers rest on, one extra backward pass. `ntk="exact"` back-propagates each `f_{y_i}(x_i)`
-    through the batch statistics: m backward passes, for study. The two agree where the batch does not couple.
+    `ntk="summed"` back-propagates `Σ_i f_{y_i}(x_i)` once and forms each sample's gradient from its own activations, at
+    the cost of one more backward pass; the published numbers are computed this way. `ntk="exact"` back-propagates each
+    `f_{y_i}(x_i)` through the batch statistics in m backward passes, for study. The two agree where the batch does not
+    couple.
 
-    `scores` are names of `hnas.scores.registry`, such as `"naswot,fisher"`, a list of them, or `"all"`; the result's
-    `scores` has their columns. Those that share the passes cost little, others what their files say. `further`, `build`
-    and `seed` are what `hnas.scores.protocol.Subject` says; a score that needs what there is not is NaN.
+    `scores` are names from `hnas.scores.registry` as a string such as `"naswot,fisher"`, a list of names, or `"all"`;
+    the `scores` of the result hold their columns. Scores that share the engine's passes cost little; the files of the
+    others state their cost. `further`, `build` and `seed` are those of `hnas.scores.protocol.Subject`; a score is NaN
+    if it needs one that is missing.
 
-    GraSP comes from one pass of two tangents (`hnas.metrics.grasp`); a network with operations that have no rule for it
-    is differentiated twice by autograd, to the same number in more time and memory.
+    GraSP comes from one pass of two tangents (`hnas.metrics.grasp`). Autograd differentiates the network twice if some
+    operation has no tangent rule, which gives the same value with more time and memory.
 
     Cost: about one forward, two input-gradient, one weight-gradient, one per-sample and four further convolution
-    passes; memory: one set of activations, the gradients at what batch norms return, and the per-sample gradients of
-    the largest layer.
+    passes. Memory: one set of activations, the gradients at the outputs of batch norms, and the per-sample gradients of
+    the largest layer. A layer whose input does not have the samples first costs two or three further input-gradient
+    passes of the network, which assign its rows to samples (`hnas.metrics.owners`).
 
-    A layer whose input does not have the samples along its first dimension costs two or three further input-gradient
-    passes of the network, which find out which rows are whose (`hnas.metrics.owners`).
-
-    Raises `UsageError` for a network, images or labels that cannot be measured and for an unknown score, with the
-    reason in one sentence, and `HnasError` with torch's own where the network fails on the images.
+    Raises `UsageError` for an unknown score and for a network, images or labels that cannot be measured, and
+    `HnasError` with torch's reason where the network fails on the images.
 
     >>> import torch
     >>> from hnas import compute_metrics, initialise
@@ -70,28 +70,28 @@ def compute_metrics(
     """
     names = scores_named(scores if isinstance(scores, str) else ",".join(scores)) if scores else []
     metrics = queue_metrics(network, images, labels, ntk, needs(names)).result()
-    found = shared_scores(names, metrics.statistics)
+    values = shared_scores(names, metrics.statistics)
     own = [name for name in names if not registry[name].shared]
     if own:
         images, labels = checked_batch(checked_network(network), images, labels)
         modes = {module: module.training for module in network.modules()}
         try:
             network.train()
-            found |= own_scores(own, Subject(network, images, labels, further, build, seed))
+            values |= own_scores(own, Subject(network, images, labels, further, build, seed))
         finally:
             for module, mode in modes.items():
                 module.training = mode
-    return replace(metrics, scores=found) if names else metrics
+    return replace(metrics, scores=values) if names else metrics
 
 
 def needs(names: Collection[str]) -> frozenset[str]:
-    """The statistics that those of the scores read that share the engine's passes."""
-    found = (registry[name] for name in names)
-    return frozenset(need for score in found if score.shared for need in cast("SharedScore", score).needs)
+    """Return the statistics that the shared scores among `names` read."""
+    chosen = (registry[name] for name in names)
+    return frozenset(need for score in chosen if score.shared for need in cast("SharedScore", score).needs)
 
 
 def shared_scores(names: Collection[str], seen: Statistics) -> dict[str, float]:
-    """The columns of those of the scores that share the engine's passes, from at least the statistics they need."""
+    """Return the columns of the shared scores among `names`; `seen` has at least the statistics in their `needs`."""
     numbers: dict[str, float] = {}
     for name in names:
         score = registry[name]
@@ -101,7 +101,7 @@ def shared_scores(names: Collection[str], seen: Statistics) -> dict[str, float]:
 
 
 def own_scores(names: Collection[str], subject: Subject) -> dict[str, float]:
-    """The columns of the scores of these names, which have passes of their own."""
+    """Return the columns of the scores called `names`, which all run their own passes."""
     numbers: dict[str, float] = {}
     for name in names:
         numbers |= own_score(cast("OwnScore", registry[name]), subject)
@@ -109,6 +109,6 @@ def own_scores(names: Collection[str], subject: Subject) -> dict[str, float]:
 
 
 def own_score(score: OwnScore, subject: Subject) -> dict[str, float]:
-    """The columns of a score with passes of its own, whatever it does to the subject."""
+    """Return the columns of one score that runs its own passes. Raises `HnasError` if it changes the subject."""
     with left_alone(subject):
         return score(subject)

@@ -1,15 +1,15 @@
 """`epe_nas = Σ_c |S_c|`, `S_c = Σ_ij ln(|R_ij| + ε)`, ε = 1e-5, over the classes c and the images i, j of each.
 
-R holds the correlation coefficients of input gradients, as in `jacov`. With more than 100 classes S_c is divided by the
-number of images of the class, and the score is `Σ_cd |S_c − S_d|` over pairs, divided by the number of classes in the
-batch.
+R is the matrix of correlation coefficients of input gradients, as in `jacov`. With more than 100 classes, S_c is
+divided by the number of images of the class, and the score is `Σ_cd |S_c − S_d|` over pairs, divided by the number of
+classes in the batch.
 
 Source: Lopes, Alirezazadeh, Alexandre, "EPE-NAS: Efficient Performance Estimation Without Training for Neural
-Architecture Search", ICANN 2021, as its program and NAS-Bench-Suite-Zero have it.
+Architecture Search", ICANN 2021, as in its program and in NAS-Bench-Suite-Zero.
 
-Invariant to a factor on the logits, and to the names of the classes. NaN where `jacov` is.
+Invariant to a factor on the logits and to the numbering of the classes. NaN where `jacov` is.
 
-Cost: that of `jacov`, once for both.
+Cost: that of `jacov`, shared with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hnas.scores.jacov import EPSILON
 
 
 class EPENAS:
-    """How much the input gradients of one class are correlated."""
+    """The correlation of input gradients within classes."""
 
     columns: ClassVar[tuple[str, ...]] = ("epe_nas",)
     version: ClassVar[int] = 1
@@ -31,7 +31,7 @@ class EPENAS:
     needs: ClassVar[tuple[str, ...]] = ("correlations", "labels", "classes")
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
-        """The sum over the classes in the batch."""
+        """Return the sum over the classes in the batch."""
         logarithms = (seen["correlations"].abs() + EPSILON).log()
         many = bool(seen["classes"] > 100)
         sums = []

@@ -1,19 +1,20 @@
-"""`gradsign = Σ_k |Σ_i sign(∂ℓ_i/∂θ_k)|` over the weights θ of all Conv and Linear layers, each image i a batch alone.
+"""`gradsign = Σ_k |Σ_i sign(∂ℓ_i/∂θ_k)|` over the weights θ of all Conv and Linear layers, each image i its own batch.
 
-`ℓ_i` is the cross entropy of image i, for which a batch norm takes its statistics over that image's positions.
+`ℓ_i` is the cross entropy of image i, for which batch norms compute their statistics over that image's positions.
 
 Source: Zhang and Jia, "GradSign: Model Performance Inference with Theoretical Insights", ICLR 2022, eq. (12), and its
-program (`measures/grad_conflict.py`), in which each image has passes of its own; here all take one. With one image in
-the batch a batch norm is an instance norm, so instance norms in their place send each layer what each image alone would
-send it. Where a network couples its images in another way, or changes their order, each is passed by itself. Invariant
-to the scale of each image's loss, and of each weight's gradients.
+program (`measures/grad_conflict.py`). The program passes the images one by one; here all go in one pass. For a batch of
+one image, batch norm is instance norm, so replacing batch norms by instance norms gives each layer the values and
+gradients of that image alone. Images go one by one where a network couples them in another way or changes their order.
+Invariant to the scale of each image's loss, and of each weight's gradients.
 
-What a batch norm sends back is zero where it cancels but for rounding, of an image and channel as a whole; the program
-counts the signs of what is left. Behind a global mean of what a batch norm returned, as in the last cell of DARTS, all
-of it cancels: an image's own mean is what the norm takes off.
+If the input gradient of a batch norm cancels up to rounding for a whole image and channel, it is set to zero here,
+whereas the program counts the signs of the rounding errors. It cancels entirely if a global mean follows the batch
+norm, as in the last cell of DARTS, because the norm subtracts the image's own mean.
 
-Cost: a plain training step and the gradients of single samples. NaN where a batch norm has one value a channel of an
-image, as in a perceptron: a batch of one image has no statistics. Derivatives that are NaN count zero, as there.
+Cost: a plain training step and the per-sample gradients. NaN where a batch norm has one value per channel and image, as
+in a perceptron, since a batch of one image then has no statistics. Derivatives that are NaN count as zero, as in the
+program.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class GradSign:
     shared: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """Σ_k |Σ_i sign(∂ℓ_i/∂θ_k)|."""
+        """Return Σ_k |Σ_i sign(∂ℓ_i/∂θ_k)|."""
         images, labels = subject.images, subject.labels
         with undisturbed(subject.network, images) as modules:
             try:
@@ -55,30 +56,30 @@ class GradSign:
 
 
 class _DisorderError(Exception):
-    """The rows of a layer are not those of the images in their order."""
+    """A layer's rows are not the images in their order."""
 
 
 def _at_once(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor] | None:
-    """Σ_i sign(∂ℓ_i/∂θ) of each layer, or None where the images cannot take one pass."""
+    """Return Σ_i sign(∂ℓ_i/∂θ) of each layer, or None where the images cannot share one pass."""
     done = forward(modules, images, Alone)
     with torch.no_grad():
         first = forward(modules, images[:1], Alone).logits[0]
     logits, layers, passes = done.logits, done.recorder.layers, done.recorder.passes
     if not bool((logits[0] - first).abs().max() <= math.sqrt(torch.finfo(first.dtype).eps) * first.abs().max()):
         return None
-    found = _Signs()
+    signs = _Signs()
     if logits.requires_grad:
         try:
             find_rows(layers, passes, logits.gather(1, labels[:, None])[:, 0])
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            passes.run(found, loss, layers.weights, keep_graph=False)
+            passes.run(signs, loss, layers.weights, keep_graph=False)
         except (UsageError, _DisorderError):
             return None
-    return found.signs + [rows.sign().sum(0) for rows in found.shared.values()]
+    return signs.signs + [rows.sign().sum(0) for rows in signs.shared.values()]
 
 
 def _one_by_one(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """Σ_i sign(∂ℓ_i/∂θ) of each layer, by a pass of each image."""
+    """Return Σ_i sign(∂ℓ_i/∂θ) of each layer, with one pass per image."""
     signs: dict[int, Tensor] = {}
     for image, label in zip(images[:, None], labels[:, None], strict=True):
         done = forward(modules, image, Alone)
@@ -93,7 +94,7 @@ def _one_by_one(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor
 
 
 class _Signs(BackwardPass):
-    """Collects Σ_i sign(∂ℓ_i/∂θ) at each call, and the gradients themselves of weights that are called again."""
+    """Collects Σ_i sign(∂ℓ_i/∂θ) at each call, but the gradients themselves for weights with several calls."""
 
     def __init__(self) -> None:
         super().__init__(wanted=())

@@ -1,17 +1,16 @@
-"""`knas_program = Σ_t Σ_{i<50} cov_i(t) / 2500`, of the first 11 parameters t with at least 50 entries.
+"""`knas_program = Σ_t Σ_{i<50} cov_i(t) / 2500` over the first 11 parameters t with at least 50 entries.
 
-`cov_i(t) = Σ_{k<25} (g_k[i] − ḡ₁[i]) (g_{25+k}[i] − ḡ₂[i])`, g_k the gradient of t for the cross entropy of image k, a
-batch alone, ḡ₁ and ḡ₂ the means over images 0 to 24 and 25 to 49: the products of the k-th image of one half with the
-k-th of the other. The images are the first 50 of the run's batch.
+`cov_i(t) = Σ_{k<25} (g_k[i] − ḡ₁[i]) (g_{25+k}[i] − ḡ₂[i])`, where g_k is the gradient with respect to t of the cross
+entropy of image k as a batch of its own, and ḡ₁, ḡ₂ are the means over images 0 to 24 and 25 to 49. Thus the k-th image
+of one half is multiplied with the k-th of the other. The images are the first 50 of the run's batch.
 
 Source: the program of Xu et al., "KNAS: Green Neural Architecture Search", ICML 2021
 (`exps/NAS-Bench-201/functions.py`, `procedure`), which does not compute the paper's mean of the gradients' Gram matrix,
-eq. (14). Parameters are in the order of `named_parameters()`, which in the program's network has the residual blocks
-between the stages and here behind them. Where a batch holds fewer than 50 images the halves are smaller. Invariant to
-the parameters behind the eleventh.
+eq. (14). Parameters are in the order of `named_parameters()`, in which the residual blocks come between the stages in
+the program's network, and after them here. With fewer than 50 images in the batch, the halves are smaller. Invariant to
+the parameters after the eleventh.
 
-Cost: a pass of each of 50 images. NaN where a batch norm has one value a channel of an image, and of fewer than 4
-images.
+Cost: 50 passes of one image. NaN where a batch norm has one value per channel and image, and for fewer than 4 images.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ _ENTRIES = 50
 
 
 class KNASProgram:
-    """Products of gradients of single images, as the program of KNAS takes them."""
+    """Products of the gradients of single images, as in the program of KNAS."""
 
     columns: ClassVar[tuple[str, ...]] = ("knas_program",)
     version: ClassVar[int] = 1
     shared: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """Σ_t Σ_i cov_i(t) / 2500."""
+        """Return Σ_t Σ_i cov_i(t) / 2500."""
         half = min(len(subject.images), _IMAGES) // 2
         if half < 2:
             return {"knas_program": math.nan}
@@ -56,7 +55,7 @@ class KNASProgram:
 
 
 def _gradients(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The first entries of each image's gradients, (m, entries) in float64, of the parameters that count."""
+    """Return the first entries of each image's gradients for the parameters that count, (m, entries) in float64."""
     parameters = [p for p in network.parameters() if p.is_floating_point() and p.requires_grad_().numel() >= _ENTRIES]
     rows: list[Tensor] = []
     for image, label in zip(images[:, None], labels[:, None], strict=True):

@@ -1,15 +1,15 @@
-"""`linear_regions`: in how many of the network's linear regions the batch's images lie.
+"""`linear_regions`: the number of the network's linear regions that contain images of the batch.
 
-Two images lie in one region where every ReLU unit is active for both or for neither. At most m, and on natural images
-of 32 × 32 and networks of full width it is m almost always; TE-NAS counts it on networks of one channel and images of
-3 × 3, which are those of the score `te_nas`. NaN as `naswot`.
+Two images lie in the same region if every ReLU unit is active for both or for neither. The score is at most m, and for
+natural 32 × 32 images and networks of full width it is almost always m. TE-NAS counts regions for networks with one
+channel and 3 × 3 images instead, as in the score `te_nas`. NaN where `naswot` is.
 
 Source: Chen, Gong, Wang, "Neural Architecture Search on ImageNet in Four GPU Hours: A Theoretically Inspired
 Perspective" (TE-NAS), ICLR 2021, section 3.2.2.
 
-Invariant to the scale of any layer, and to labels.
+Invariant to the scale of any layer, and to the labels.
 
-Cost: that of `naswot`, once for both.
+Cost: that of `naswot`, shared with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hnas.metrics.statistics import Statistics
 
 
 class LinearRegions:
-    """The number of distinct rows of the matrix of signs."""
+    """The number of distinct activation patterns among the images."""
 
     columns: ClassVar[tuple[str, ...]] = ("linear_regions",)
     version: ClassVar[int] = 1
@@ -29,7 +29,7 @@ class LinearRegions:
     needs: ClassVar[tuple[str, ...]] = ("agreements",)
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
-        """The number of images that no image before agrees with in all units."""
+        """Return the number of images that agree with no earlier image in all units."""
         units = seen["agreements"][0, 0]
         if not units > 0:
             return {"linear_regions": math.nan}

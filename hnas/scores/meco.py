@@ -1,18 +1,18 @@
-"""`meco = Σ_M λ_min(P(M))` over the outputs of all modules M for one random image, P the correlations of the channels.
+"""`meco = Σ_M λ_min(P(M))` over all modules M for one random image, P the correlations of the output's channels.
 
-The image (1, C, 64, 64) is standard normal, the network in training mode. P (c, c) has the Pearson correlations of the
-output's channels over its positions, 0 where a channel is constant.
+The image (1, C, 64, 64) is standard normal, and the network is in training mode. P (c, c) holds the Pearson
+correlations of the channels over the positions, 0 where a channel is constant.
 
 Source: Jiang, Wang, Bie, "MeCo: Zero-Shot NAS with One Data and Single Forward Pass via Minimum Eigenvalue of
-Correlation", NeurIPS 2023, eq. (8), and its program (`measures/meco.py`), which this equals but that P and λ_min are
-float64 here. Invariant to the labels and images of the run, and to the scale and shift of each channel. A module that
-holds others counts beside them, and what no module is (a ReLU that is a function) does not: it depends on how a
-network is written. It also sees modules that nothing reaches, so that it is defined on the canonical network.
+Correlation", NeurIPS 2023, eq. (8), and its program (`measures/meco.py`); the only difference is that P and λ_min are
+float64 here. Invariant to the labels and images of the run, and to the scale and shift of each channel. The score
+depends on how a network is written: a module counts in addition to its submodules, and a function (`F.relu`) does not
+count. Since unused modules count too, it is defined on the canonical network.
 
-Modules that return something else than one batch of maps are left out.
+Modules whose output is not one batch of feature maps do not count.
 
-Cost: a forward pass of one image of 64 × 64, and an eigenvalue problem for each module. NaN for a network of other
-inputs than images, or that takes none of this size.
+Cost: a forward pass of one 64 × 64 image, and an eigenvalue problem per module. NaN for a network whose inputs are not
+images, or that does not take images of this size.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _SIDE = 64
 
 
 class MeCo:
-    """The least eigenvalues of the correlations between channels."""
+    """The smallest eigenvalues of the correlations between channels."""
 
     columns: ClassVar[tuple[str, ...]] = ("meco",)
     version: ClassVar[int] = 1
     shared: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """Σ_M λ_min(P(M))."""
+        """Return Σ_M λ_min(P(M))."""
         network, images = subject.network, subject.images
         if images.dim() != 4:
             return {"meco": math.nan}
@@ -46,7 +46,7 @@ class MeCo:
         least: list[Tensor] = []
 
         def add(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() > 2:  # what has no positions has no correlations
+            if isinstance(output, Tensor) and output.dim() > 2:  # without positions there are no correlations
                 least.append(_least_eigenvalue(output[0].double().flatten(1)))
 
         try:
@@ -63,7 +63,7 @@ class MeCo:
 
 
 def _least_eigenvalue(channels: Tensor) -> Tensor:
-    """λ_min of the correlations of the rows of `channels` (c, positions), with 0 for those that have none."""
+    """Return λ_min of the correlation matrix of the rows of `channels` (c, positions), with 0 for constant rows."""
     d = channels - channels.mean(1, keepdim=True)
     norm = d.norm(dim=1, keepdim=True)
     correlations = torch.nan_to_num(d @ d.t() / (norm * norm.t()), nan=0.0, posinf=0.0, neginf=0.0)

@@ -1,13 +1,12 @@
-"""`nasi = ‖(1/m) Σ_i ∇_θ ℓ(f(x_i), y_i)‖₂²`, the trace norm of Θ₀ over m, estimated by one gradient.
+"""`nasi = ‖(1/m) Σ_i ∇_θ ℓ(f(x_i), y_i)‖₂²`, an estimate of the trace norm of Θ₀ over m from one gradient.
 
-The weights θ are those of all Conv and Linear layers, so that it is the square of the column `grad_norm_l2`. NASI's
-search maximises it with a penalty, `nasi − μ max(0, nasi − ν)`, which is an expression in SQL:
-`nasi - mu * greatest(0, nasi - nu)`.
+θ are the weights of all Conv and Linear layers, so the score is the square of the column `grad_norm_l2`. NASI's search
+maximises it with a penalty, `nasi − μ max(0, nasi − ν)`, in SQL `nasi - mu * greatest(0, nasi - nu)`.
 
 Source: Shu, Cai, Dai, Ooi, Low, "NASI: Label- and Data-agnostic Neural Architecture Search at Initialization", ICLR
-2022. The exact trace norm over m is `nasi_trace` in the view `scores`. No program of the authors is public.
+2022. The exact trace norm over m is `nasi_trace` in the view `scores`. The authors have published no program.
 
-Cost: nothing beside the columns, a plain step alone.
+Cost: none with the columns; alone, a plain training step.
 """
 
 from __future__ import annotations
@@ -26,5 +25,5 @@ class NASI:
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
-        """‖g‖₂²."""
+        """Return ‖g‖₂²."""
         return {"nasi": float(seen["gradient"][1]) ** 2}

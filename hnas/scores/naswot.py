@@ -1,18 +1,18 @@
-"""`naswot = ln |det K|`, with `K[i, j]` the number of ReLU units that samples i and j agree in.
+"""`naswot = ln |det K|`, where `K[i, j]` is the number of ReLU units in which samples i and j agree.
 
-They agree in a unit that is active for both or for neither. All ReLUs count, with all their units: every channel at
-every position. One that several layers read counts for each of them in the networks of the spaces, since the
-benchmarks' networks have a ReLU in each operation. −inf where K is singular: two images with one pattern. NaN for a
-network without a ReLU, or with one of which it cannot be found out which sample each row belongs to.
+Two samples agree in a unit that is active for both or for neither. All units of all ReLUs count: every channel at every
+position. In the networks of the spaces, a ReLU output that several layers read counts once per layer, because the
+benchmarks' networks have a ReLU in each operation. −inf where K is singular, that is, where two images share a pattern.
+NaN for a network without a ReLU, or where the rows of a ReLU cannot be assigned to samples.
 
 Source: Mellor, Turner, Storkey, Crowley, "Neural Architecture Search without Training", ICML 2021, `log|K_H|`;
-`nwot` in NAS-Bench-Suite-Zero. The paper has 128 images. Here they are the run's batch, which changes no rank: on 186
-cells of NAS-Bench-201, ρ between 64 and 128 images is 0.999, and with the numbers that FreeREA's authors computed 0.998
-for either. The program leaves out ReLUs that no backward pass reaches; a canonical network has none.
+`nwot` in NAS-Bench-Suite-Zero. The paper uses 128 images. Here the images are the run's batch, which hardly changes the
+ranking: on 186 cells of NAS-Bench-201, ρ is 0.999 between 64 and 128 images, and 0.998 between either and the values
+that FreeREA's authors computed. The program omits ReLUs that no backward pass reaches; a canonical network has none.
 
-Invariant to the scale of any layer, and to labels.
+Invariant to the scale of any layer, and to the labels.
 
-Cost: a product of (m, units) matrices for each ReLU beside the columns; a forward pass alone.
+Cost: with the columns, a product of (m, units) matrices per ReLU; alone, a forward pass more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hnas.metrics.statistics import Statistics
 
 
 class NASWOT:
-    """The logarithm of the determinant of the agreements."""
+    """The log-determinant of the matrix of agreements."""
 
     columns: ClassVar[tuple[str, ...]] = ("naswot",)
     version: ClassVar[int] = 1
@@ -34,7 +34,7 @@ class NASWOT:
     needs: ClassVar[tuple[str, ...]] = ("agreements",)
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
-        """ln |det K|."""
+        """Return ln |det K|."""
         if not seen["agreements"][0, 0] > 0:
             return {"naswot": math.nan}
         return {"naswot": float(np.linalg.slogdet(seen["agreements"].numpy())[1])}

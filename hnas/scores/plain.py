@@ -1,10 +1,10 @@
-"""`plain = θᵀ g`, signed, with g the gradient of the mean cross entropy in the weights θ of all Conv and Linear layers.
+"""`plain = θᵀ g`, signed, for the weights θ of all Conv and Linear layers and the gradient g of the mean cross entropy.
 
 Source: the program of Abdelfattah, Mehrotra, Dudziak, Lane, "Zero-Cost Proxies for Lightweight NAS", ICLR 2021
-(`plain`). Its absolute value is the column `snip_inner`. Under batch norm the share of every layer that reaches it
-through linear layers alone is zero but for ε and rounding, so that little is left but the classifier's.
+(`plain`). Its absolute value is the column `snip_inner`. A layer that feeds a batch norm, directly or through linear
+operations, contributes zero up to ε and rounding, so little remains besides the classifier's contribution.
 
-Cost: nothing beside the columns, a plain step alone.
+Cost: none with the columns; alone, a plain training step.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ class Plain:
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
-        """`θᵀ g`."""
+        """Return `θᵀ g`."""
         return {"plain": float(seen["gradient"][0])}

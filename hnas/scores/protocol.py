@@ -1,4 +1,4 @@
-"""The protocols of scores: of those that share the engine's passes, and of those that make passes of their own."""
+"""The protocols of scores: shared scores, made of the engine's passes, and scores with their own passes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hnas.metrics.statistics import Statistics
 
-#: `build(classes=…, channels=…, cells=…, seed=…)`: a network of given sizes.
+#: `build(classes=…, channels=…, cells=…, seed=…)` builds a network of these sizes.
 Build = Callable[..., nn.Module]
 
 
@@ -18,15 +18,15 @@ Build = Callable[..., nn.Module]
 class Subject:
     """A network at initialisation and the images of its run.
 
-    `network` has its weights as drawn and is in training mode; `images` (m, C, H, W), normalised, and `labels` (m,) are
-    the run's batch, on its device and in its precision. A score leaves all of it as it was: weights, buffers,
+    `network` has its initial weights and is in training mode; `images` (m, C, H, W), normalised, and `labels` (m,) are
+    the run's batch, on its device and in its precision. A score must leave everything as it was: weights, buffers,
     gradients, modes, hooks, and torch's random state.
 
-    `further` are images (n, C, H, W) of the same data set that are not in the batch, with their labels (n,); None
-    where there are none. `build(classes=…, channels=…, cells=…, seed=…)` is another network of the same canonical
-    architecture, each argument that of `network` where it is left out; None for a network of no space.
+    `further` are images (n, C, H, W) of the same data set outside the batch, with their labels (n,); None if there are
+    none. `build(classes=…, channels=…, cells=…, seed=…)` builds another network of the same canonical architecture;
+    arguments left out are those of `network`. It is None for a network of no space.
 
-    `seed` is that of the run. What a score draws comes from a generator keyed by it and the score's name.
+    `seed` is that of the run. A score draws random numbers from a generator keyed by the seed and the score's name.
     """
 
     network: nn.Module
@@ -38,11 +38,11 @@ class Subject:
 
 
 class Score(Protocol):
-    """What all scores say of themselves. A score is made without arguments, and keeps nothing between calls.
+    """What all scores declare. A score is created without arguments and keeps no state between calls.
 
-    `columns` are the names of its numbers, SQL identifiers in lower case, usually one, the score's own name. `version`
-    is raised whenever a change moves a number by more than rounding: numbers of two versions are never mixed. `shared`
-    tells a `SharedScore` from an `OwnScore`.
+    `columns` are the names of its values, lower-case SQL identifiers; usually one, the name of the score. `version`
+    must be raised by every change that moves a value by more than rounding; values of two versions are never mixed.
+    `shared` distinguishes a `SharedScore` from an `OwnScore`.
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -51,7 +51,7 @@ class Score(Protocol):
 
 
 class SharedScore(Score, Protocol):
-    """A score made of statistics that the engine collects in passes which the eight columns need anyway.
+    """A score computed from statistics that the engine collects in the passes for the eight columns.
 
     `needs` are the fields of `Statistics` that it reads.
     """
@@ -59,13 +59,13 @@ class SharedScore(Score, Protocol):
     needs: ClassVar[tuple[str, ...]]
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
-        """The score's numbers by column, NaN where it has no value for the network."""
+        """Return the score's values by column, NaN where the network has none."""
         ...
 
 
 class OwnScore(Score, Protocol):
-    """A score with passes of its own: of another network, on other images, or in another mode or precision."""
+    """A score that runs its own passes: of another network, on other images, or in another mode or precision."""
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """The score's numbers by column, NaN where it has no value for the network."""
+        """Return the score's values by column, NaN where the network has none."""
         ...

@@ -1,4 +1,4 @@
-"""The registry of scores, and the names of scores in a text."""
+"""The registry of scores, and parsing of lists of names."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _BUILT_IN = {
     "zico": "hnas.scores.zico:ZiCo",
 }
 
-# Scores of the field that every run has anyway, as metrics or as columns that its space tells of an architecture.
+# Scores that every run has anyway, as metrics or as columns that its space provides.
 _ALWAYS = (*COLUMNS, "flops", "params")
 
 
-#: The scores by name, an object made anew each time. See `hnas.registry.Registry` for what is raised.
+#: The scores by name; each access creates a new object. For errors see `hnas.registry.Registry`.
 scores: Registry[Score] = Registry(ENTRY_POINT_GROUP, "score", _BUILT_IN, made=True)
 
 
 def scores_named(text: str) -> list[str]:
-    """The names in `text`, separated by commas, sorted and each once; those of all scores for `all`.
+    """Return the names in the comma-separated `text`, sorted and without duplicates; `all` stands for all scores.
 
-    Names of what every run has anyway, such as `grad_norm` or `flops`, are taken and left out. Raises `UsageError` for
+    Names that every run has anyway, such as `grad_norm` or `flops`, are accepted and dropped. Raises `UsageError` for
     an unknown or empty name.
     """
     names = {name.strip() for name in text.split(",")}
@@ -52,10 +52,10 @@ def scores_named(text: str) -> list[str]:
         names = names - {"all"} | set(scores)
     for name in sorted(names.difference(_ALWAYS)):
         if not name:
-            raise UsageError(f"the scores {text!r} have an empty name; write for example naswot,zico, or all")
+            raise UsageError(f"the list of scores {text!r} has an empty name; write naswot,zico for example, or all")
         if name not in scores:
             known = [*scores, "all"]
             raise UsageError(
-                f"there is no score {name!r}; choose from {', '.join(known)}{did_you_mean(name, [*known, *_ALWAYS])}"
+                f"the score {name!r} is unknown; choose from {', '.join(known)}{did_you_mean(name, [*known, *_ALWAYS])}"
             )
     return sorted(names.difference(_ALWAYS))

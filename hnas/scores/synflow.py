@@ -1,16 +1,17 @@
-"""`synflow = Σ |θ ⊙ ∂R/∂θ|`, R the sum of the logits of an image of ones through the network of the weights' sizes.
+"""`synflow = Σ |θ ⊙ ∂R/∂θ|`, R the sum of the logits for an image of ones, with absolute weights and no batch norms.
 
-The network has |p| for every parameter p and no batch norms, and is computed in float64; θ are the weights of all Conv
-and Linear layers.
+Every parameter p is replaced by |p|, and the network is computed in float64; θ are the weights of all Conv and Linear
+layers.
 
 Source: Tanaka, Kunin, Yamins, Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic
 flow", NeurIPS 2020, section 6; without batch norm as in Abdelfattah, Mehrotra, Dudziak, Lane, "Zero-Cost Proxies for
-Lightweight NAS", ICLR 2021. Invariant to the images and labels, to the signs of weights, and to a factor that goes from
-one layer to the next. The same number as the program of the latter (`measures/synflow.py`), in which a network must
-have two-dimensional convolutions and batch norms; there it stays on what norms other than batch norm do, as here.
+Lightweight NAS", ICLR 2021. Invariant to the images and labels, to the signs of weights, and to a factor moved from one
+layer to the next. Equals the value of the latter's program (`measures/synflow.py`), which requires two-dimensional
+convolutions and batch norms; norms other than batch norm stay in place, there and here.
 
-Cost: a forward and a backward pass of one image in float64. `inf` where the sum exceeds float64's 1.8e308, which takes
-a network of hundreds of wide layers; the logarithm is not taken. NaN for a network that cannot be computed in float64.
+Cost: a forward and a backward pass of one image in float64. `inf` where the sum exceeds 1.8e308, the maximum of
+float64, which takes hundreds of wide layers; no logarithm is taken. NaN for a network that cannot be computed in
+float64.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hnas.errors import HnasError
-from hnas.metrics.inputs import told
+from hnas.metrics.inputs import errors_named
 from hnas.metrics.layers import Layers
 from hnas.scores.protocol import Subject
 from hnas.scores.undisturbed import Functions, replaced, tensors_of, undisturbed
@@ -37,12 +38,12 @@ class SynFlow:
     shared: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """Σ |θ ⊙ ∂R/∂θ|."""
+        """Return Σ |θ ⊙ ∂R/∂θ|."""
         ones = torch.ones_like(subject.images[:1], dtype=torch.float64)
         with undisturbed(subject.network, ones) as modules:
-            values = {id(tensor): _size(tensor) for tensor in tensors_of(modules)}
+            values = {id(tensor): _absolute(tensor) for tensor in tensors_of(modules)}
             try:
-                with told(subject.network, ones), replaced(modules, values), _WithoutBatchNorms():
+                with errors_named(subject.network, ones), replaced(modules, values), _WithoutBatchNorms():
                     out = subject.network(ones)
             except HnasError:
                 return {"synflow": math.nan}
@@ -57,8 +58,8 @@ class SynFlow:
         return {"synflow": value if math.isfinite(value) else math.inf}
 
 
-def _size(value: Tensor) -> Tensor:
-    """|value| in float64, a leaf of its own; of what is no floating-point number a copy."""
+def _absolute(value: Tensor) -> Tensor:
+    """Return |value| in float64 as a leaf, and a copy of what is not floating-point."""
     if not value.is_floating_point():
         return value.detach().clone()
     return value.detach().double().abs().requires_grad_()

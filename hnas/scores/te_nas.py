@@ -1,23 +1,23 @@
-"""`te_nas_kappa = mean_r λ_max(Θ) / λ_min(Θ)` and `te_nas_regions`, on small networks of TE-NAS's own.
+"""`te_nas_kappa = mean_r λ_max(Θ) / λ_min(Θ)` and `te_nas_regions`, for the small networks of TE-NAS.
 
-`Θ = J Jᵀ`, J (72, P) the gradients of Σ_c f_c(x_i) with respect to all weights, batch norms' scales among them, through
-the batch's statistics. The network has C = 3 channels (NAS-Bench-101: 5) and N = 1 cell a stage (DARTS: 3 cells),
-weights normal with the variance 2/fan_out (Kaiming) and biases 0; r runs over 3 draws. The images are the first 72 of
-the run's batch and those further.
+`Θ = J Jᵀ`, with J (72, P) the gradients of Σ_c f_c(x_i) with respect to all weights, including the scales of batch
+norms, through the batch statistics. The network has C = 3 channels (NAS-Bench-101: 5) and N = 1 cell per stage (DARTS:
+3 cells); weights are normal with variance 2/fan_out (Kaiming), biases 0, and r runs over 3 draws. The images are the
+first 72 of the run's batch followed by `further`.
 
-`te_nas_regions` is the number of different signs of all ReLUs that 3,000 random crops of 1 × 3 × 3 pixels give, 1,000 a
-batch, mean over 3 draws of weights, normal with 2/fan_in, in the space's first cell alone with C = 1 channel, followed
-by a batch norm and a ReLU.
+`te_nas_regions` is the number of distinct activation patterns of all ReLUs over 3,000 random 1 × 3 × 3 crops, in
+batches of 1,000, averaged over 3 draws of normal weights with variance 2/fan_in. The network is the space's first cell
+with C = 1 channel, followed by a batch norm and a ReLU.
 
 Source: Chen, Gong, Wang, "Neural Architecture Search on ImageNet in Four GPU Hours: A Theoretically Inspired
-Perspective", ICLR 2021, section 3.1, and its program (`lib/procedures`), where a supernet's edges are pruned by how
-much each operation changes the two: here the network is that of one architecture, all of whose operations but one are
-pruned on each edge, and of its canonical form, in which what nothing reads has no ReLU. Θ is summed in float64, and κ
-is `inf` where it is singular; in the program's float32 λ_min is lost to rounding above 1e6. Invariant to the weights
-that the run draws, and to labels.
+Perspective", ICLR 2021, section 3.1, and its program (`lib/procedures`). The program prunes the operations of a
+supernet by how much each changes the two scores. Here the network is that of one architecture, as if all but one
+operation of each edge were pruned, in its canonical form, whose unread values have no ReLU. Θ is summed in float64, and
+κ is `inf` where Θ is singular; in the program's float32, rounding hides λ_min for κ above 1e6. Invariant to the run's
+weights, and to the labels.
 
 Cost: 3 × 72 backward passes of a network of some hundred weights, and 9 forward passes of a cell. NaN for a network of
-no space, and for regions of a space whose networks have no first cell of one channel (`hnas.spaces`).
+no space; `te_nas_regions` is NaN for spaces whose networks have no first cell with one channel (`hnas.spaces`).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 
 class TENAS:
-    """The condition number of the kernel and the linear regions of TE-NAS's small networks."""
+    """The condition number and the number of linear regions of TE-NAS's small networks."""
 
     columns: ClassVar[tuple[str, ...]] = ("te_nas_kappa", "te_nas_regions")
     version: ClassVar[int] = 1
     shared: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """κ and the number of linear regions."""
+        """Return κ and the number of linear regions."""
         smallest: tuple[int, int] | None = getattr(subject.network, "smallest", None)
         if subject.build is None or smallest is None:
             return dict.fromkeys(self.columns, math.nan)
@@ -69,7 +69,7 @@ class TENAS:
 
 
 def _drawn(network: nn.Module, source: torch.Generator, *, fan_in: bool) -> Any:
-    """`network` in training mode with weights drawn by Kaiming's rule for ReLUs."""
+    """Return `network` in training mode, with weights drawn by Kaiming's rule for ReLUs."""
     for module in network.modules():
         if isinstance(module, MODULES):
             fan = module.weight[0] if fan_in else module.weight[:, 0]
@@ -81,7 +81,7 @@ def _drawn(network: nn.Module, source: torch.Generator, *, fan_in: bool) -> Any:
 
 
 def _kappa(network: nn.Module, images: Tensor) -> float:
-    """κ of the gradients of each image's sum of logits."""
+    """Return κ of the gradients of each image's summed logits."""
     weights = [p for name, p in network.named_parameters() if "weight" in name]
     sums = network(images).sum(1)
     rows = []
@@ -93,7 +93,7 @@ def _kappa(network: nn.Module, images: Tensor) -> float:
 
 
 def _crops(images: Tensor, source: torch.Generator) -> Tensor:
-    """Random parts (batches, n, C, 3, 3) of images, each with the image's channels in random order."""
+    """Return random crops (batches, n, C, 3, 3) of images, each with the image's channels in random order."""
     count = math.prod(_CROPS)
     windows = images.unfold(2, _SIDE, 1).unfold(3, _SIDE, 1)  # (images, C, rows, columns, 3, 3)
     image, row, column = (
@@ -105,26 +105,26 @@ def _crops(images: Tensor, source: torch.Generator) -> Tensor:
 
 
 def _regions(cell: Callable[[Tensor], Tensor], crops: Tensor) -> int:
-    """How many different signs of all ReLUs there are in `cell` and behind it."""
+    """Return the number of distinct activation patterns of the ReLUs in `cell` and after it."""
     seen = []
     with torch.no_grad():
         for batch in crops:
             with _Signs() as signs:
                 out = cell(batch)
                 torch.relu(F.batch_norm(out, None, None, training=True))
-            seen.append(torch.cat(signs.found, 1))
+            seen.append(torch.cat(signs.active, 1))
     return len(np.unique(np.packbits(torch.cat(seen).cpu().numpy(), axis=1), axis=0))
 
 
 class _Signs(Functions):
-    """Collects which units of each ReLU are positive, (m, units)."""
+    """Collects which units of each ReLU are active, (m, units)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[Tensor] = []
+        self.active: list[Tensor] = []
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         made = super().call(func, args, kwargs)
         if func in _RELUS:
-            self.found.append((made > 0).flatten(1))
+            self.active.append((made > 0).flatten(1))
         return made

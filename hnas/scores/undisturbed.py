@@ -1,4 +1,4 @@
-"""What scores with passes of their own share: a network that comes back as it was, and repeatable draws."""
+"""What scores with their own passes share: restoring the network, and reproducible random draws."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 
 from hnas.errors import HnasError
 from hnas.metrics import ops  # noqa: F401  (registers the operations)
-from hnas.metrics.inputs import checked_network, told
+from hnas.metrics.inputs import checked_network, errors_named
 from hnas.metrics.layers import Layers, Modules
 from hnas.metrics.ops.dropout import dropout
 from hnas.metrics.passes import BackwardPass
-from hnas.metrics.randomness import Forward, Generators, moved, settled
+from hnas.metrics.randomness import Forward, Generators, deterministic_forward, moved
 from hnas.metrics.recorder import OPERATIONS, Recorder
 from hnas.metrics.state import measuring
 from hnas.scores.protocol import Subject
@@ -26,15 +26,15 @@ from hnas.scores.protocol import Subject
 
 @contextmanager
 def undisturbed(network: nn.Module, images: Tensor) -> Iterator[Modules]:
-    """Training mode without dropout, autograd on; afterwards the network and all random states are as before.
+    """Enter training mode without dropout and enable autograd; restore the network and all random states on exit.
 
     Yields the modules by name. Raises `UsageError` for a network that cannot be measured, and `HnasError` with torch's
-    own reason where it fails on images.
+    reason where it fails on the images.
     """
     modules = checked_network(network)
     generators = Generators(images.device)
     before = generators.state()
-    with torch.inference_mode(False), torch.enable_grad(), told(network, images), measuring(modules):
+    with torch.inference_mode(False), torch.enable_grad(), errors_named(network, images), measuring(modules):
         try:
             yield modules
         finally:
@@ -44,22 +44,22 @@ def undisturbed(network: nn.Module, images: Tensor) -> Iterator[Modules]:
 
 @contextmanager
 def left_alone(subject: Subject) -> Iterator[None]:
-    """Raises `HnasError` where what is done within changes weights, images or modes, which later scores would see."""
+    """Raise `HnasError` if the code inside changes weights, images or modes, which later scores would see."""
     before = _state_of(subject)
     yield
     if _state_of(subject) != before:
-        raise HnasError("it changed the network's weights or modes or the images, which a score leaves as they were")
+        raise HnasError("a score must leave the network and the images unchanged, but weights, modes or images changed")
 
 
 def _state_of(subject: Subject) -> list[tuple[int, int] | bool]:
-    given = [subject.images, subject.labels, *(subject.further or ()), *subject.network.parameters()]
-    # A tensor counts its changes in place, but for one of torch.inference_mode.
-    counted: list[tuple[int, int] | bool] = [(id(each), each._version) for each in given if not each.is_inference()]
+    tensors = [subject.images, subject.labels, *(subject.further or ()), *subject.network.parameters()]
+    # A tensor counts its in-place changes unless it was created under torch.inference_mode.
+    counted: list[tuple[int, int] | bool] = [(id(each), each._version) for each in tensors if not each.is_inference()]
     return counted + [module.training for module in subject.network.modules()]
 
 
 def forward(modules: Modules, images: Tensor, recorder: type[Recorder] = Recorder) -> Forward:
-    """A recorded forward pass of all of `images`, whose layers and batch norms are the engine's.
+    """Record a forward pass of all `images` with the engine's layers and batch norms.
 
     Raises `UsageError` for a network whose logits depend on random numbers.
     """
@@ -68,18 +68,18 @@ def forward(modules: Modules, images: Tensor, recorder: type[Recorder] = Recorde
 
     def run(watch: Any) -> Forward:
         made = recorder(Layers.of(modules))
-        made.tape.stop("tangents are not wanted")
-        given = images.detach().clone(memory_format=layout)  # the network may change its input in place
+        made.tape.stop("no tangents needed")
+        copy = images.detach().clone(memory_format=layout)  # the network may change its input in place
         if watch is None:
-            return Forward(made, made.run(network, given))
+            return Forward(made, made.run(network, copy))
         with watch.around(network, made):
-            return Forward(made, made.run(network, given))
+            return Forward(made, made.run(network, copy))
 
-    return settled(modules, Generators(images.device), run)
+    return deterministic_forward(modules, Generators(images.device), run)
 
 
 def gradients(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor | None]:
-    """The gradient of the mean cross entropy with respect to each layer's weight, None where none comes."""
+    """Return the gradient of the mean cross entropy for each layer's weight, None if the loss is independent of it."""
     done = forward(modules, images)
     loss = F.cross_entropy(done.logits, labels)
     layers = done.recorder.layers
@@ -89,24 +89,24 @@ def gradients(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor |
 
 
 def tensors_of(modules: Modules) -> list[Tensor]:
-    """All parameters and buffers of the network, each once."""
+    """Return all parameters and buffers of the network, each once."""
     owners = [own for module in modules.values() for own in (module._parameters, module._buffers)]
     return list({id(value): value for own in owners for value in own.values() if value is not None}.values())
 
 
 def generator(seed: int, score: str) -> torch.Generator:
-    """The generator, on the CPU, of what `score` draws in a run of `seed`."""
+    """Return the CPU generator of `score` in a run with this seed."""
     key = int.from_bytes(blake2b(f"{seed}/{score}".encode(), digest_size=8).digest(), "little")
     return torch.Generator().manual_seed(key)
 
 
 def drawn(shape: Sequence[int], source: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers from `source`, in the precision and on the device of `like`."""
+    """Draw standard normal numbers from `source`, in the precision and on the device of `like`."""
     return torch.randn(tuple(shape), generator=source).to(like)
 
 
 class Functions(TorchFunctionMode):
-    """While it is entered, `call` runs each torch function. Dropout, and what else draws at random, is off."""
+    """While active, runs each torch function through `call`. Dropout and other random functions are off."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operation = OPERATIONS.get(func)
@@ -121,9 +121,9 @@ class Functions(TorchFunctionMode):
 
 @contextmanager
 def replaced(modules: Modules, values: Mapping[int, Tensor]) -> Iterator[None]:
-    """Within, the network has other tensors for those parameters and buffers whose ids `values` has.
+    """Replace the parameters and buffers whose ids are keys of `values` inside the context.
 
-    Unlike `torch.func.functional_call` this leaves a module alone that the network has under two names.
+    Unlike `torch.func.functional_call`, this works for a module that the network holds under two names.
     """
     owners = [own for module in modules.values() for own in (module._parameters, module._buffers)]
     places = [(own, name, value) for own in owners for name, value in own.items() if value is not None]

@@ -1,19 +1,19 @@
-"""`zen = ln mean_i ‖f(x_i) − f(x_i + α ε_i)‖₁ + Σ_BN ln √mean(v)`, f the maps before the last global pooling.
+"""`zen = ln mean_i ‖f(x_i) − f(x_i + α ε_i)‖₁ + Σ_BN ln √mean(v)`, f the feature maps before the last global pooling.
 
 x and ε (m, C, H, W) are standard normal, α = 0.01, all weights of Conv and Linear layers are standard normal, biases 0,
-and batch norms, which take the batch's statistics, have scale 1 and shift 0. v are the running variances of the
-channels of a batch norm after the two passes, from 1 with the norm's momentum: `0.81 + 0.09 v₁ + 0.1 v₂` of the passes'
-variances with torch's 0.1.
+and batch norms use batch statistics with scale 1 and shift 0. v are the running variances of a batch norm's channels
+after the two passes, starting at 1: with torch's momentum 0.1, `0.81 + 0.09 v₁ + 0.1 v₂` for the variances v₁, v₂ of
+the passes.
 
 Source: Lin et al., "Zen-NAS: A Zero-Shot NAS for High-Performance Image Recognition", ICCV 2021, algorithm 1, in the
-form of its program (`compute_zen_score.py`, once instead of 32 times): the 1-norm for the Frobenius norm, and running
-variances for those of a pass. Invariant to the weights that the run draws, to images and labels. Batch norms without
-running statistics are left out, and so NAS-Bench-Suite-Zero's numbers, of networks whose cells have such, count those
-of the stem and the reductions alone. Counts batch norms that nothing reaches, so that it is defined on the canonical
+form of its program (`compute_zen_score.py`, once instead of 32 times): the 1-norm instead of the Frobenius norm, and
+running variances instead of those of one pass. Invariant to the run's weights, images and labels. Batch norms without
+running statistics do not count. NAS-Bench-Suite-Zero's values therefore count only the stem and the reductions, because
+the batch norms of its cells have none. Since unused batch norms count too, the score is defined on the canonical
 network.
 
-f is what values without positions are made of, by a mean or flattened, after the last layer that makes some with
-positions; of a network without any, the input of its last linear layer. −inf where f is constant.
+After the last layer with feature maps as output, f are the maps that become vectors, by a mean or by flattening. In a
+network without feature maps, f is the input of the last linear layer. −inf where f is constant.
 
 Cost: two forward passes.
 """
@@ -36,14 +36,14 @@ _NORMS = (_BatchNorm, nn.GroupNorm)
 
 
 class Zen:
-    """The Gaussian complexity of the network, with batch norms' scales put back."""
+    """The Gaussian complexity of the network, with the scales of batch norms restored."""
 
     columns: ClassVar[tuple[str, ...]] = ("zen",)
     version: ClassVar[int] = 1
     shared: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """ln mean_i ‖f(x_i) − f(x_i + α ε_i)‖₁ + Σ ln √mean(v)."""
+        """Return ln mean_i ‖f(x_i) − f(x_i + α ε_i)‖₁ + Σ ln √mean(v)."""
         network, images = subject.network, subject.images
         source = generator(subject.seed, "zen")
         with undisturbed(network, images) as modules, torch.no_grad():
@@ -51,7 +51,7 @@ class Zen:
             x = drawn(images.shape, source, images)
             moved = x + _ALPHA * drawn(images.shape, source, images)
             with replaced(modules, values):
-                first, second = (_maps(network, given) for given in (x, moved))
+                first, second = (_maps(network, batch) for batch in (x, moved))
                 variances = [module.running_var for module in set(modules.values()) if isinstance(module, _BatchNorm)]
             apart = sum((a - b).double().abs().flatten(1).sum(1) for a, b in zip(first, second, strict=True))
             assert isinstance(apart, Tensor)
@@ -61,7 +61,7 @@ class Zen:
 
 
 def _drawn_network(modules: Modules, source: torch.Generator) -> dict[int, Tensor]:
-    """The parameters and buffers of the network by id, weights drawn, and norms as if they were made now."""
+    """Return the parameters and buffers by id, with drawn weights and newly initialised norms."""
     values: dict[int, Tensor] = {}
     for module in modules.values():
         for own in (module._parameters, module._buffers):
@@ -82,7 +82,7 @@ def _fresh(module: nn.Module, own: str, value: Tensor, source: torch.Generator) 
 
 
 def _maps(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """f(images), in parts."""
+    """Return f(images), in parts."""
     seen = _BeforePooling()
     with seen:
         network(images.clone())
@@ -90,7 +90,7 @@ def _maps(network: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 class _BeforePooling(Functions):
-    """Keeps the values with positions of which others without are made, since the last that a layer made."""
+    """Keeps the feature maps that are reduced to vectors after the last layer with feature maps as output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,5 +114,5 @@ _LAYERS = {torch.conv1d, torch.conv2d, torch.conv3d, torch.nn.functional.linear}
 
 
 def _positions(value: Tensor) -> int:
-    """How many positions a value (m, C, …) has, 0 for one that is no batch of maps or vectors."""
+    """Return the number of positions of a value (m, C, …), 0 if it is not a batch of maps or vectors."""
     return value[0, 0].numel() if value.dim() >= 2 and value.numel() else 0

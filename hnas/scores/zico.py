@@ -1,13 +1,13 @@
 """`zico = Σ_l ln Σ_θ mean(|g|) / std(g)` over the weights θ of layer l, mean and deviation over two batches' gradients.
 
-`g` is the gradient of a batch's mean cross entropy. With the gradients a and b of two batches the ratio of a weight is
-`(|a| + |b|) / |a − b|`. Weights whose two gradients are equal have no ratio and are left out, as is a layer without any
-other.
+`g` is the gradient of a batch's mean cross entropy. With the gradients a and b of two batches, the ratio of a weight is
+`(|a| + |b|) / |a − b|`. Weights with equal gradients have no ratio and do not count, nor does a layer of such weights
+only.
 
 Source: Li, Yang, Bhardwaj, Marculescu, "ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients", ICLR
-2023, eq. (9), and its program (`ZeroShotProxy/compute_zico.py`), which this equals but that deviations are float64
-here. The two batches are the run's and as many further images. Invariant to a factor of a layer's gradients, and so to
-one of the loss.
+2023, eq. (9), and its program (`ZeroShotProxy/compute_zico.py`); the only difference is that deviations are float64
+here. The two batches are the run's and equally many further images. Invariant to a factor on a layer's gradients, and
+thus to one on the loss.
 
 Cost: two plain training steps. NaN where there are too few further images, or no layer has a ratio.
 """
@@ -31,7 +31,7 @@ class ZiCo:
     shared: ClassVar[bool] = False
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        """Σ_l ln Σ_θ (|a| + |b|) / |a − b|."""
+        """Return Σ_l ln Σ_θ (|a| + |b|) / |a − b|."""
         m = len(subject.images)
         if subject.further is None or len(subject.further[0]) < m:
             return {"zico": math.nan}
@@ -39,12 +39,12 @@ class ZiCo:
         with undisturbed(subject.network, subject.images) as modules:
             first, second = (gradients(modules, images, labels) for images, labels in batches)
         logs = [_log_ratio(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-        found = [value for value in logs if value != -math.inf]
-        return {"zico": sum(found) if found else math.nan}
+        finite = [value for value in logs if value != -math.inf]
+        return {"zico": sum(finite) if finite else math.nan}
 
 
 def _log_ratio(a: Tensor, b: Tensor) -> float:
-    """ln Σ (|a| + |b|) / |a − b|, −inf where there is nothing to sum."""
+    """Return ln Σ (|a| + |b|) / |a − b|, −inf where no weight has a ratio."""
     a, b = a.double(), b.double()
     apart = (a - b).abs()
     ratios = (a.abs() + b.abs())[apart > 0] / apart[apart > 0]

@@ -1,8 +1,8 @@
-"""Search spaces: architectures as strings, their canonical forms, and the networks they stand for.
+"""Search spaces: architectures as strings, their canonical forms, and their networks.
 
-A new space is a folder here with a class that follows `protocols.SearchSpace`, named in `registry`; a space of another
-package is an entry point of the group `hnas.spaces` instead. Keys and canonical forms are stored, so they never change.
-Torch is imported when a network is built, not before: a search against a table needs none.
+A new space is a folder here with a class that follows `protocols.SearchSpace` and an entry in `registry`, or, in
+another package, an entry point of the group `hnas.spaces`. Keys and canonical forms are stored, so they must never
+change. Torch is imported only when a network is built: searching a table does not need it.
 """
 
 from hnas.spaces.cell_graph import CellGraph

@@ -1,4 +1,4 @@
-"""A cell as people draw it: nodes, and edges from one to another."""
+"""A cell as it is drawn: nodes and directed edges."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ NONE = "none"
 
 
 class CellGraph(NamedTuple):
-    """The names of nodes, and edges (source, target, operation): places among the nodes, source before target.
+    """The names of the nodes, and edges (source, target, operation) as node indices, source before target.
 
-    The operation of an edge is empty where nodes hold the operations, and `none` where the edge carries nothing.
+    The operation of an edge is empty where nodes hold the operations, and `none` for an edge that carries nothing.
     """
 
     nodes: tuple[str, ...]

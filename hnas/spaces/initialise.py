@@ -1,17 +1,18 @@
 """Weights drawn from a key of (run seed, position of the layer, its kind and shape).
 
-A layer's weights depend on nothing else: not on the layers drawn before it, the worker, the order of architectures.
-Networks that have a layer of one kind at one position share its weights (common random numbers), which takes the
-initialisation's noise out of the comparison between them. With n the numbers of one output's weights (fan-in), k the
-positions of a kernel and C' the output channels, the initialisations are
+A layer's weights depend on nothing else: not on other layers, the worker, or the order of architectures. Networks with
+the same kind of layer at the same position share its weights (common random numbers), which removes the noise of
+initialisation from comparisons. With n the fan-in (weights per output), k the positions of a kernel, and C' the output
+channels, the initialisations are
 
     torch        weights and biases of Conv and Linear uniform in ±1/√n, PyTorch's default
     he           weights normal, mean 0, standard deviation √(2/n); biases 0
     published    Conv weights normal, √(2/(k C')), Linear weights normal, 0.01; biases 0; batch norm 1 and 0
 
-`he` is Kaiming normal initialisation by fan-in with ReLU's gain √2, of the classifier too (He, Zhang, Ren, Sun,
-"Delving Deep into Rectifiers", ICCV 2015). `published` is what the program of the HNAS paper draws for NAS-Bench-101
-(`_initialize_weights` in foresight/models/nasbench1.py of shuyao95/HNAS). The two scale the same normal numbers.
+`he` is Kaiming normal initialisation by fan-in with ReLU's gain √2, including the classifier (He, Zhang, Ren, Sun,
+"Delving Deep into Rectifiers", ICCV 2015). `published` is the initialisation of NAS-Bench-101 in the program of the
+HNAS paper (`_initialize_weights` in foresight/models/nasbench1.py of shuyao95/HNAS). Both scale the same normal
+numbers.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ INITIALISATIONS = ("torch", "he", "published")
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution without bias or padding surprises whose weights stay undrawn until `initialise` fills them."""
+    """A convolution whose weights stay uninitialised until `initialise` draws them."""
 
     def reset_parameters(self) -> None:
-        """Leave the weights as allocated: `initialise` draws them, and drawing them twice costs as much as a pass."""
+        """Leave the weights uninitialised: drawing them twice would take as long as a forward pass."""
 
 
 class Linear(nn.Linear):
-    """A linear layer whose weights stay undrawn until `initialise` fills them."""
+    """A linear layer whose weights stay uninitialised until `initialise` draws them."""
 
     def reset_parameters(self) -> None:
-        """Leave the weights as allocated; see `Conv2d`."""
+        """Leave the weights uninitialised; see `Conv2d`."""
 
 
 def initialise(network: nn.Module, seed: int, init: str = "torch") -> nn.Module:
-    """Draw every Conv and Linear layer's weights in place, and return the network.
+    """Draw the weights of all Conv and Linear layers in place, and return the network.
 
-    `init` is one of `INITIALISATIONS`; see the module's docstring. The key is `seed`, the module's qualified name in
-    `network`, and the shape of its weight; the stream is torch's own generator on the CPU, so a network is the same on
-    every device. Raises `UsageError` for another `init`.
+    `init` is one of `INITIALISATIONS`; see the module's docstring. The key consists of `seed`, the module's qualified
+    name in `network`, and the shape of its weight. Numbers come from torch's CPU generator, so a network is the same on
+    every device. Raises `UsageError` for an unknown `init`.
 
     >>> import torch
     >>> from hnas import initialise
@@ -78,31 +79,31 @@ def initialise(network: nn.Module, seed: int, init: str = "torch") -> nn.Module:
 
 
 def redrawn(network: nn.Module, seed: int, init: str) -> nn.Module:
-    """`network`, as its space made it with `seed`, initialised by `init`: for `torch` it stays as the space drew it."""
+    """Return `network`, built by its space with `seed`, initialised by `init`; for `torch` it is returned unchanged."""
     return network if init == "torch" else initialise(network, seed, init)
 
 
 def _deviation(module: nn.Module, init: str) -> float:
-    """The standard deviation of a layer's weights (C', C, ...) where they are normal."""
+    """Return the standard deviation of a layer's normal weights (C', C, ...)."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     if init == "published" and isinstance(module, nn.Linear):
         return 0.01
-    # The published program counts all output channels, also of a convolution in groups.
+    # The published program counts all output channels, for grouped convolutions too.
     return math.sqrt(2 / (weight[0] if init == "he" else weight[:, 0]).numel())
 
 
 def _uniform(target: Tensor, bound: float, generator: torch.Generator) -> None:
-    if target.is_meta:  # somebody asks for shapes only
+    if target.is_meta:  # only shapes are needed
         return
-    drawn = torch.empty(target.shape, dtype=torch.float32, device="cpu")  # whatever torch's defaults are
+    drawn = torch.empty(target.shape, dtype=torch.float32, device="cpu")  # independent of torch's defaults
     target.copy_(drawn.uniform_(-bound, bound, generator=generator))
 
 
 def _normal(target: Tensor, deviation: float, generator: torch.Generator) -> None:
     if target.is_meta:
         return
-    # Drawn in float64: torch's float32 normals differ in the last digit between processors, as their vectors do.
+    # Drawn in float64, because torch's float32 normals differ in the last digit between processors' vector units.
     drawn = torch.empty(target.shape, dtype=torch.float64, device="cpu")
     target.copy_(drawn.normal_(0, deviation, generator=generator))
 

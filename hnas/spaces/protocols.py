@@ -1,4 +1,4 @@
-"""The protocols of search spaces: the one that each must follow, and those that some follow besides."""
+"""The protocols of search spaces: the mandatory one, and optional ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class SearchSpace(Protocol):
-    """A search space. `arch` is a string, the key that the field uses for an architecture of this space.
+    """A search space. `arch` is a string, the key that is customary in the field for an architecture of this space.
 
-    `size` is the number of architectures, or None where the space cannot be enumerated. `channels` and `cells` are
-    the network's size in the published experiments, used unless the user asks for another.
+    `size` is the number of architectures, None where the space cannot be enumerated. `channels` and `cells` are the
+    network size of the published experiments, the default unless the user chooses another.
     """
 
     name: str
@@ -26,103 +26,103 @@ class SearchSpace(Protocol):
     cells: int
 
     def enumerate(self) -> Iterator[str]:
-        """Every architecture once, always in the same order."""
+        """Yield every architecture once, always in the same order."""
         ...
 
     def sample(self, n: int, seed: int) -> list[str]:
-        """`n` distinct architectures, uniform over the space, the same for one (n, seed). Raises `UsageError`."""
+        """Draw `n` distinct architectures uniformly, the same for the same (n, seed). Raises `UsageError`."""
         ...
 
     def canonical(self, arch: str) -> str:
-        """A key that two architectures share only if they are one function up to the names of their parameters.
+        """Return a key that two architectures share only if they are the same function up to renaming parameters.
 
-        Raises `UsageError` where `arch` is malformed.
+        Raises `UsageError` for a malformed `arch`.
         """
         ...
 
     def network(self, arch: str, *, classes: int, channels: int, cells: int, seed: int) -> nn.Module:
-        """The initialised network of `canonical(arch)`, the same for every member of its class."""
+        """Build the initialised network of `canonical(arch)`, which is the same for all members of its class."""
         ...
 
     def describe(self, arch: str) -> Mapping[str, int | float | str]:
-        """Static columns of `arch` at the benchmark's own size: `params`, `flops` (multiply-adds), ...
+        """Return static columns of `arch` at the benchmark's own size: `params`, `flops` (multiply-adds), ...
 
-        Every architecture of a space has the same columns.
+        All architectures of a space have the same columns.
         """
         ...
 
 
 @runtime_checkable
 class Spelled(Protocol):
-    """What a space offers besides where an architecture has several spellings, or its key does not say what it is."""
+    """Optional: a space whose architectures have several spellings, or keys that do not define the architecture."""
 
     def key(self, arch: str) -> str:
-        """The one spelling under which tables hold `arch`. Raises `UsageError` where it is malformed."""
+        """Return the one spelling of `arch` used in tables. Raises `UsageError` where it is malformed."""
         ...
 
     def definition(self, arch: str) -> str:
-        """A spelling from which `network` builds `arch` without looking anything up: what workers are sent."""
+        """Return a spelling from which `network` builds `arch` without a lookup, as sent to workers."""
         ...
 
 
 @runtime_checkable
 class Tabulated(Protocol):
-    """A space that has its keys in a table, and so looks many of them up in less time than one after the other."""
+    """Optional: a space with a table of its keys, in which it can look up many keys at once."""
 
     key_form: str
-    """A regular expression, read alike by Python and RE2, for the whole of a key: `key` leaves such a text as it is."""
+    """A regular expression for a whole key, valid for both Python and RE2; `key` returns such a text unchanged."""
 
     def first_unknown(self, keys: Sequence[str]) -> str | None:
-        """The first of `keys`, distinct texts of the form `key_form`, that is no architecture's; None where all are."""
+        """Return the first of `keys`, distinct texts of the form `key_form`, without an architecture, or None."""
         ...
 
 
 @runtime_checkable
 class Named(Protocol):
-    """A space some of whose architectures have names in the literature."""
+    """Optional: a space some of whose architectures have names in the literature."""
 
     def named(self) -> Mapping[str, str]:
-        """Those architectures by name."""
+        """Return these architectures by name."""
         ...
 
 
 @runtime_checkable
 class Printed(Protocol):
-    """A space whose architectures stand in the programs and logs of others."""
+    """Optional: a space whose architectures appear in the programs and logs of others."""
 
     def printed(self, text: str) -> Iterator[tuple[int, str]]:
-        """Each architecture in the text of a program or a log, with the number of its line, from 1."""
+        """Yield each architecture in the text of a program or log, with its line number from 1."""
         ...
 
 
 @runtime_checkable
 class Drawn(Protocol):
-    """A space whose cells have a drawing of their own. Of others the whole network is drawn."""
+    """Optional: a space that provides drawings of its cells. For other spaces the whole network is drawn."""
 
     def graphs(self, arch: str) -> Mapping[str, CellGraph]:
-        """Each cell of `arch` by its name, as it is written. Raises `UsageError` where it is malformed."""
+        """Return each cell of `arch` by name, as written. Raises `UsageError` where it is malformed."""
         ...
 
 
 @runtime_checkable
 class Mutable(Protocol):
-    """A space in which evolution and local search can move: from an architecture to one much like it.
+    """Optional: a space for evolution and local search, which move from an architecture to a similar one.
 
-    Both methods take any spelling of an architecture, answer with keys, and raise `UsageError` where it is malformed.
+    Both methods take any spelling of an architecture, return keys, and raise `UsageError` where it is malformed.
     """
 
     def mutate(self, arch: str, random: np.random.Generator) -> str:
-        """A random architecture other than `arch`, by the mutation that is published for the space."""
+        """Return a random architecture other than `arch`, by the mutation published for the space."""
         ...
 
     def neighbours(self, arch: str) -> list[str]:
-        """All architectures one edit away from `arch`, each once, sorted, `arch` not among them."""
+        """Return all architectures one edit away from `arch`, sorted, each once, without `arch` itself."""
         ...
 
 
 @runtime_checkable
 class Categorical(Protocol):
-    """A space whose architectures are made by a fixed number of decisions, each among a fixed number of options.
+    """Optional: a space whose architectures are given by a fixed number of decisions, each with fixed options.
 
     `choices` holds the number of options of each decision, all at least 2.
     """
@@ -130,50 +130,50 @@ class Categorical(Protocol):
     choices: tuple[int, ...]
 
     def decode(self, decisions: Sequence[int]) -> str | None:
-        """The key of the architecture that `decisions` make, `0 ≤ decisions[i] < choices[i]`; None for none at all."""
+        """Return the key of the architecture of `decisions`, `0 ≤ decisions[i] < choices[i]`, None if there is none."""
         ...
 
 
 @runtime_checkable
 class Encoded(Protocol):
-    """A categorical space that goes the other way too."""
+    """Optional: a categorical space that can also encode architectures."""
 
     def encode(self, arch: str) -> tuple[int, ...] | None:
-        """Decisions that `decode` takes to `arch`, or to another spelling of it; None where there are none."""
+        """Return decisions that `decode` maps to `arch`, or to another spelling of it, None if there are none."""
         ...
 
 
 class Cache(Protocol):
-    """Somewhere to keep what a space worked out once: bytes by name."""
+    """Storage for what a space computes once: bytes by name."""
 
     def read(self, name: str) -> bytes | None:
-        """What was kept under `name`, or None."""
+        """Return the content stored under `name`, or None."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep `content` under `name`."""
+        """Store `content` under `name`."""
         ...
 
 
 @runtime_checkable
 class Cached(Protocol):
-    """A space that works something out once and keeps it in `cache`, which `SearchSpaces.keep_in` sets."""
+    """Optional: a space that computes something once and keeps it in `cache`, set by `SearchSpaces.keep_in`."""
 
     cache: Cache | None
 
 
 @runtime_checkable
 class Recalling(Protocol):
-    """A space that would have to look an architecture up, and first asks somebody who may have its definition.
+    """Optional: a space that looks architectures up, and first asks `recall` for the definition.
 
-    `recall` gives the definition of a key, or None; a definition whose key is another one is not taken.
+    `recall` returns the definition of a key, or None; a definition with another key is ignored.
     """
 
     recall: Callable[[str], str | None] | None
 
 
 def key_of(space: SearchSpace, arch: str) -> str:
-    """The spelling of `arch` under which tables hold it: the space's `key`, else `arch` without outer blanks.
+    """Return the spelling of `arch` used in tables: the space's `key`, else `arch` without surrounding blanks.
 
     Raises `UsageError` where `arch` is malformed.
     """
@@ -184,5 +184,5 @@ def key_of(space: SearchSpace, arch: str) -> str:
 
 
 def definition_of(space: SearchSpace, arch: str) -> str:
-    """A spelling of `arch` that `network` takes without looking anything up: the space's `definition`, else `arch`."""
+    """Return a spelling of `arch` that `network` builds without a lookup: the space's `definition`, else `arch`."""
     return space.definition(arch) if isinstance(space, Spelled) else arch

@@ -1,4 +1,4 @@
-"""The registry of the installed search spaces, and the space that a string is an architecture of."""
+"""The registry of search spaces, and finding the space of an architecture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BUILT_IN = {
 class SearchSpaces(Registry[SearchSpace]):
     """The installed search spaces by name: the built-in ones and those of the entry-point group `hnas.spaces`.
 
-    A space is imported and made when it is first asked for. See `hnas.registry.Registry` for what is raised.
+    A space is imported and created on first access. For errors see `hnas.registry.Registry`.
 
     >>> from hnas import search_spaces
     >>> space = search_spaces["nasbench201"]
@@ -40,7 +40,7 @@ class SearchSpaces(Registry[SearchSpace]):
         return self._spaces[name]
 
     def keep_in(self, cache: Cache | None) -> None:
-        """Have all spaces keep in `cache` what they work out once."""
+        """Make all spaces keep in `cache` what they compute once."""
         self.cache = cache
         for space in self._spaces.values():
             if isinstance(space, Cached):
@@ -51,24 +51,24 @@ search_spaces = SearchSpaces()
 
 
 def space_of(arch: str) -> SearchSpace:
-    """The installed space that takes `arch`. Raises `UsageError` with what each of them objects to where none does."""
+    """Return the installed space of `arch`. Raises `UsageError`, with the objection of each, where there is none."""
     complaints = {}
     for name in search_spaces:
         try:
             search_spaces[name].canonical(arch)
-        except HnasError as error:  # not of this space, or the package of this space is broken
+        except HnasError as error:  # not of this space, or the space's package is broken
             complaints[name] = error
             continue
         return search_spaces[name]
     if len(complaints) == 1:
         raise next(iter(complaints.values()))
     shown = arch if len(arch) <= 120 else arch[:117] + "..."
-    said = "; ".join(f"{name} says that {error}" for name, error in complaints.items())
-    raise UsageError(f"{shown!r} is an architecture of no installed space ({', '.join(complaints)}): {said}")
+    reasons = "; ".join(f"{name}: {error}" for name, error in complaints.items())
+    raise UsageError(f"{shown!r} must be an architecture of an installed space ({', '.join(complaints)}); {reasons}")
 
 
 def space_of_form(arch: str) -> str | None:
-    """The name of the space that `space_of` finds, or None, where a key's form is enough: no table of keys is made."""
+    """Return the name of the space that `space_of` finds, or None, judging keys by form and without their table."""
     for name in search_spaces:
         try:
             space = search_spaces[name]

@@ -1,4 +1,4 @@
-"""The sizes of networks that the built-in spaces build."""
+"""The size limits of networks of the built-in spaces."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MOST = 4096
 
 
 def check_sizes(network: str, sizes: Mapping[str, int], *, channels: int = 1) -> None:
-    """Raise `UsageError` unless each of the `sizes` is from 1 to 4096, that of the channels at least `channels`."""
+    """Raise `UsageError` unless each of the `sizes` is from 1 to 4096, and the channels at least `channels`."""
     for what, value in sizes.items():
         least = channels if what == "channels" else 1
         if not least <= value <= MOST:
-            raise UsageError(f"a {network} network with {value} {what} cannot be built; {least} to {MOST} can")
+            raise UsageError(f"{what} of a {network} network must be between {least} and {MOST}, got {value}")

@@ -1,8 +1,8 @@
-"""DARTS, first and second order: softmax mixtures, α by the validation loss.
+"""DARTS, first and second order: softmax mixtures, with α optimised on the validation loss.
 
-The second order takes the gradient through one step of the weights (`hnas.supernets.gradients`), at about two and a
-half times the cost of a step. Both are known to end in cells of skip connections only: published on NAS-Bench-201 as
-54.30 / 15.61 / 16.32 (CIFAR-10, CIFAR-100, ImageNet16-120) in 16,281 s and 43,277 s.
+The second order differentiates through one step of the weights (`hnas.supernets.gradients`), at about two and a half
+times the cost of a step. Both are known to end in cells of skip connections only: published on NAS-Bench-201 as 54.30 /
+15.61 / 16.32 (CIFAR-10, CIFAR-100, ImageNet16-120) in 16,281 s and 43,277 s.
 
 Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019.
 """
@@ -21,7 +21,7 @@ from hnas.supernets.training import SupernetRecipe, WeightSharing
 
 
 class DARTS(WeightSharing):
-    """DARTS of first order."""
+    """First-order DARTS."""
 
     def mixture(self, alphas: Tensor) -> Mixture:
         """See `WeightSharing`."""
@@ -30,13 +30,13 @@ class DARTS(WeightSharing):
 
 @dataclass(frozen=True)
 class SecondOrderRecipe(SupernetRecipe):
-    """`difference` is r of the difference that takes the place of the second derivative."""
+    """`difference` is the r of the finite difference that replaces the second derivative."""
 
     difference: float = 1e-2
 
 
 class SecondOrderDARTS(DARTS):
-    """DARTS of second order."""
+    """Second-order DARTS."""
 
     recipe_class: ClassVar[type[SupernetRecipe]] = SecondOrderRecipe
     recipe: SecondOrderRecipe

@@ -1,12 +1,13 @@
-"""DrNAS: mixtures are drawn from a Dirichlet distribution whose concentrations are elu(α) + 1.
+"""DrNAS: mixtures drawn from a Dirichlet distribution with concentrations elu(α) + 1.
 
-One stage as `train_search.py`: 100 epochs, α moves before w in each step, from the first epoch. With `progressive` two
-as `train_search_progressive.py`: in the first half of the epochs a quarter of the channels is mixed; then the three
-operations of the largest α stay on each edge, and half of the channels is mixed, in layers widened by copies of
-channels drawn at random, with their momentum (Net2Net). α rests for the first `warm_up` epochs of each stage, 10 there.
+One stage as in `train_search.py`: 100 epochs, and α moves before w in each step, from the first epoch. With
+`progressive`, two stages as in `train_search_progressive.py`: during the first half of the epochs a quarter of the
+channels is mixed; then the three operations with the largest α are kept on each edge, and half of the channels is
+mixed, in layers widened by copies of randomly drawn channels with their momentum (Net2Net). α is fixed during the first
+`warm_up` epochs of each stage, 10 in that program.
 
-Published on NAS-Bench-201 as 94.36 / 73.51 / 46.34 (CIFAR-10, CIFAR-100, ImageNet16-120), by HNAS' authors, who
-shortened it, as 93.98 / 72.31 / 44.02 in 14,887 s.
+Published on NAS-Bench-201 as 94.36 / 73.51 / 46.34 (CIFAR-10, CIFAR-100, ImageNet16-120), and by the authors of HNAS,
+who shortened the search, as 93.98 / 72.31 / 44.02 in 14,887 s.
 
 Source: Chen, Wang, Cheng, Tang, Hsieh, "DrNAS: Dirichlet Neural Architecture Search", ICLR 2021.
 """
@@ -31,7 +32,7 @@ _WARM_UP = 10
 
 @dataclass(frozen=True)
 class DrNASRecipe(SupernetRecipe):
-    """`progressive` 1 is the search in two stages; `warm_up` −1 is 10 there and 0 else."""
+    """`progressive` 1 selects the two-stage search; `warm_up` −1 stands for 10 epochs there and 0 otherwise."""
 
     supernet_epochs: int = 100
     weight_decay: float = 3e-4
@@ -61,7 +62,7 @@ class DrNAS(WeightSharing):
 
     @property
     def _second_stage(self) -> int:
-        """The epoch that begins it."""
+        """The first epoch of the second stage."""
         return (self.recipe.supernet_epochs + 1) // 2
 
     def begin_epoch(self) -> None:
@@ -84,7 +85,7 @@ class DrNAS(WeightSharing):
         return tuple(alphas.argmax(dim=1).tolist())
 
     def _widen(self) -> None:
-        """Mix more of the channels: layers with copies of the old ones' inputs and outputs, and of their momentum."""
+        """Mix more channels: widen layers by copies of inputs and outputs, including their momentum."""
         old = dict(self.network.named_parameters())
         state = self.optimizer.state
         momentum = {name: state[p].get("momentum_buffer") for name, p in old.items()}
@@ -104,8 +105,8 @@ class DrNAS(WeightSharing):
             for name, b in self.network.named_buffers():
                 b.copy_(buffers[name])
 
-    def _copies(self, n: int, wanted: int) -> Tensor:
-        return torch.randint(n, (wanted - n,), generator=self.generator).to(self.device)
+    def _copies(self, n: int, total: int) -> Tensor:
+        return torch.randint(n, (total - n,), generator=self.generator).to(self.device)
 
     def extra_state(self) -> dict[str, Any]:
         """See `WeightSharing`."""
@@ -120,11 +121,11 @@ class DrNAS(WeightSharing):
 
 
 def largest(alphas: Tensor, keep: int) -> Tensor:
-    """Where (6, 5) the `keep` largest α of each edge are."""
+    """Return a mask (6, 5) of the `keep` largest α of each edge."""
     return torch.zeros_like(alphas, dtype=torch.bool).scatter_(1, alphas.topk(keep, dim=1).indices, True)
 
 
 def widened(weight: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
-    """A convolution's weight (out, in, k, k) with copies of these inputs, then of these outputs, behind its own."""
+    """Append copies of these inputs, then of these outputs, to a convolution's weight (out, in, k, k)."""
     wide = torch.cat([weight, weight[:, inputs]], dim=1)
     return torch.cat([wide, wide[outputs]])

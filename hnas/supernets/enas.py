@@ -1,15 +1,16 @@
-"""ENAS: an LSTM draws architectures, and learns by REINFORCE which of them the shared weights serve best.
+"""ENAS: an LSTM samples architectures, and learns by REINFORCE which of them perform best with the shared weights.
 
-    w: each step trains one architecture that the controller draws
-    then, 50 times an epoch, from 20 architectures a_i and a validation batch for each:
+    w: each step trains one architecture sampled from the controller
+    then, 50 times per epoch, from 20 architectures a_i and a validation batch for each:
         R_i = accuracy(a_i) + 10⁻⁴ · entropy(a_i),   b_i = b − (1 − 0.99)(b − R_i)
-        θ ← Adam(θ, −(1/20) Σ_i ∇_θ log p(a_i) (R_i − b_i)),  its norm at most 5
+        θ ← Adam(θ, −(1/20) Σ_i ∇_θ log p(a_i) (R_i − b_i)),  with gradient norm at most 5
     b is the mean of the last epoch's b_i; in the first epoch b_i is the accuracy
-    the best of 100 draws on one validation batch (512 images) each is the result
+    the result is the best of 100 samples, each on one validation batch (512 images)
 
-The controller: an input learnt for the first edge, then the embedding of the operation drawn last; two LSTM layers of
-32; logits 2.5 tanh(W h / 5). R_i counts as a constant in the gradient, as in ENAS' own program; NATS-Bench's lets the
-entropy's small gradient through. Validation images are not augmented, and the stem's batch norm evaluates.
+The controller has a learned input for the first edge, then the embedding of the last sampled operation; two LSTM layers
+of 32 units; logits 2.5 tanh(W h / 5). R_i counts as a constant in the gradient, as in ENAS' own program; that of
+NATS-Bench includes the small gradient of the entropy. Validation images are not augmented, and the stem's batch norm is
+in evaluation mode.
 
 Published on NAS-Bench-201 as 93.76 / 71.11 / 41.44 (CIFAR-10, CIFAR-100, ImageNet16-120; the variant of NATS-Bench) in
 15,120 s.
@@ -35,7 +36,7 @@ from hnas.supernets.training import SupernetRecipe, WeightSharing, second_time
 
 @dataclass(frozen=True)
 class ENASRecipe(SupernetRecipe):
-    """`controller_steps` an epoch, of `controller_samples` each; `candidates` in the end; `valid_batch` images each."""
+    """Per epoch `controller_steps` of `controller_samples` each, `candidates` at the end, `valid_batch` images."""
 
     arch_lr: float = 1e-3
     arch_beta: float = 0.5
@@ -55,7 +56,7 @@ class ENASRecipe(SupernetRecipe):
 
 
 class Controller(nn.Module):
-    """The distribution of architectures."""
+    """The distribution over architectures."""
 
     def __init__(self, size: int, layers: int, tanh_constant: float, temperature: float) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class Controller(nn.Module):
     def forward(
         self, decisions: Sequence[int] | None = None, *, greedy: bool = False
     ) -> tuple[tuple[int, ...], Tensor, Tensor]:
-        """Operations for the six edges, those given, the likeliest or drawn; their log probability, and the entropy."""
+        """Return the operations of the six edges (given, greedy or sampled), their log-probability, and the entropy."""
         inputs: Tensor = self.first
         state = None
         chosen: list[int] = []
@@ -92,12 +93,12 @@ class Controller(nn.Module):
 
 
 def baseline_of(before: float | None, accuracy: float, reward: float, decay: float) -> float:
-    """b_i of a reward, from the mean b of the last epoch."""
+    """Return the baseline b_i of a reward, from the mean b of the last epoch."""
     return accuracy if before is None else before - (1 - decay) * (before - reward)
 
 
 class ENAS(WeightSharing):
-    """ENAS. The controller is on the CPU whatever the device, so that its draws are the same everywhere."""
+    """ENAS. The controller runs on the CPU on every device, so that its samples are the same everywhere."""
 
     recipe_class: ClassVar[type[SupernetRecipe]] = ENASRecipe
     recipe: ENASRecipe
@@ -121,7 +122,7 @@ class ENAS(WeightSharing):
         return Mixture.single(decisions)
 
     def arch_gradient(self, train: Batch, valid: Batch) -> Tensor | None:
-        """See `WeightSharing`: the controller learns after the epoch."""
+        """See `WeightSharing`; the controller learns after the epoch."""
         return None
 
     def end_epoch(self) -> None:
@@ -142,7 +143,7 @@ class ENAS(WeightSharing):
         self.baseline = sum(baselines) / len(baselines)
 
     def estimate(self) -> float:
-        """See `WeightSharing`: the controller's rewards are counted by the time of one."""
+        """See `WeightSharing`; adds the time of one reward, times their number."""
         batch = next(self._valid_batches())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             reward = second_time(lambda: self.accuracy(self.controller()[0], batch))
@@ -151,7 +152,7 @@ class ENAS(WeightSharing):
         return super().estimate() + reward * rewards
 
     def accuracy(self, decisions: Sequence[int], batch: Batch) -> float:
-        """The share of a batch that the shared weights of an architecture get right."""
+        """Return the accuracy of an architecture with the shared weights on a batch, as a fraction."""
         images, labels = batch
         self.network.eval()
         with torch.no_grad():
@@ -160,7 +161,7 @@ class ENAS(WeightSharing):
         return float((logits.argmax(1) == labels).double().mean())
 
     def _valid_batches(self) -> Iterator[Batch]:
-        """Batches of the validation images in random orders, without end."""
+        """Yield batches of the validation images in random order, endlessly."""
         while True:
             order = torch.randperm(len(self.valid), generator=self.generator)
             for index in torch.split(order, self.recipe.valid_batch):
@@ -169,13 +170,13 @@ class ENAS(WeightSharing):
 
     def result(self) -> tuple[int, ...]:
         """See `WeightSharing`."""
-        best, found = -1.0, (0,) * len(EDGES)
+        best, winner = -1.0, (0,) * len(EDGES)
         with torch.no_grad():
             for batch in islice(self._valid_batches(), self.recipe.candidates):
                 decisions, _, _ = self.controller()
                 if (accuracy := self.accuracy(decisions, batch)) > best:
-                    best, found = accuracy, decisions
-        return found
+                    best, winner = accuracy, decisions
+        return winner
 
     def standing(self) -> tuple[int, ...]:
         """See `WeightSharing`."""

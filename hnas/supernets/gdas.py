@@ -1,6 +1,6 @@
-"""GDAS: each pass computes one operation on each edge, drawn by Gumbel noise whose temperature falls to 0.1.
+"""GDAS: each pass computes one operation per edge, sampled with Gumbel noise at a temperature that falls to 0.1.
 
-τ falls linearly from 10 to 0.1 over the epochs; w and α see noise of their own in each step. Published on NAS-Bench-201
+τ falls linearly from 10 to 0.1 over the epochs; w and α get independent noise in each step. Published on NAS-Bench-201
 as 93.44 / 70.61 / 42.23 (CIFAR-10, CIFAR-100, ImageNet16-120) in 8,640 s; NAS-Bench-201's own script trains 250 epochs.
 
 Source: Dong and Yang, "Searching for a Robust Neural Architecture in Four GPU Hours", CVPR 2019.
@@ -34,7 +34,7 @@ class GDAS(WeightSharing):
 
     @property
     def temperature(self) -> float:
-        """τ of the epoch."""
+        """τ of the current epoch."""
         high, low = self.recipe.tau_max, self.recipe.tau_min
         return high - (high - low) * self.epoch / max(1, self.recipe.supernet_epochs - 1)
 

@@ -1,11 +1,11 @@
-"""The gradients by which α moves: of the validation loss as it is, and after one step of the weights.
+"""Gradients for α: of the validation loss, at the current weights or after one step of the weights.
 
 first order    ∇_α L_val(w, α)
 second order   ∇_α L_val(w', α) − η ∇²_{α,w} L_train(w, α) ∇_{w'} L_val(w', α)
                w' = w − η (μ b + ∇_w L_train(w, α) + λ w)
 
 η is the learning rate of the weights, μ their momentum, b its buffers, λ their weight decay. The product with the
-second derivative is a difference of first ones, with v = ∇_{w'} L_val(w', α) and R = r / ‖v‖₂,
+second derivative is approximated by a finite difference, with v = ∇_{w'} L_val(w', α) and R = r / ‖v‖₂,
 
     (∇_α L_train(w + R v, α) − ∇_α L_train(w − R v, α)) / 2R,     r = 0.01
 
@@ -30,7 +30,7 @@ Mix = Callable[[Tensor], Mixture]
 
 
 def first_order(network: nn.Module, mix: Mix, alphas: Tensor, valid: Batch) -> tuple[Tensor, Tensor]:
-    """∇_α L_val (6, 5), and the loss; the graph of the weights is not made."""
+    """Return ∇_α L_val (6, 5) and the loss, without building the graph of the weights."""
     weights = {name: p.detach() for name, p in network.named_parameters()}
     return _by_alpha(network, weights, mix, alphas, valid)
 
@@ -48,7 +48,7 @@ def second_order(
     buffers: Mapping[str, Tensor],
     r: float = 1e-2,
 ) -> tuple[Tensor, Tensor]:
-    """The second-order gradient (6, 5), and L_val(w', α). `buffers` b go by parameters' names; missing ones are 0."""
+    """Return the second-order gradient (6, 5) and L_val(w', α). `buffers` b are by parameter name, missing ones 0."""
     weights = {name: p.detach() for name, p in network.named_parameters()}
     gradient = _by_weights(network, weights, mix, alphas.detach(), train)
     unrolled = {
@@ -86,5 +86,5 @@ def _by_weights(
 ) -> dict[str, Tensor]:
     leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
     loss = _loss(network, leaves, mix(alphas), batch)
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(leaves.items(), found, strict=True)}
+    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(leaves.items(), gradients, strict=True)}

@@ -1,4 +1,4 @@
-"""Training images for searches that look at them, and batches of them."""
+"""Training images for searches on a supernet, and batches of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hnas.training.data import Normalise, check_classes, check_data
 class TrainingImages:
     """Labelled images of a data set.
 
-    images: uint8, (n, 3, S, S). labels: int64, (n,), in 0, …, `classes` − 1. mean, std: of each channel, in units of
-    pixel / 255. flip: whether a mirror image keeps its class. Raises `UsageError` for others.
+    images: uint8, (n, 3, S, S). labels: int64, (n,), in 0, …, `classes` − 1. mean, std: per channel, in units of pixel
+    / 255. flip: whether a mirror image keeps its class. Raises `UsageError` for invalid images or labels.
     """
 
     images: Tensor
@@ -36,26 +36,32 @@ class TrainingImages:
         return len(self.labels)
 
     def chosen(self, indices: Tensor) -> TrainingImages:
-        """Those with these indices (k,), in their order."""
+        """Return those with these indices (k,), in this order."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def to(self, device: torch.device) -> TrainingImages:
-        """The same on `device`."""
+        """Return the same images on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def halves(self, seed: int, most: int = 0) -> tuple[TrainingImages, TrainingImages]:
-        """Two halves with every class alike, of `most` images together where it is not 0, split by `seed`."""
+        """Split by `seed` into two halves with equal class proportions, of `most` images in total unless it is 0."""
         generator = torch.Generator().manual_seed(seed)
         parts = []
         for part in stratified_split(self.labels.cpu().numpy(), 0.5, seed):
             order = torch.from_numpy(part)[torch.randperm(len(part), generator=generator)]
             parts.append(order[: most // 2] if most else order)
         if min(map(len, parts)) < 2:
-            raise UsageError("a supernet is trained on one half of the images and judged on the other; give 4 at least")
+            raise UsageError(
+                "a supernet search needs at least 2 images in each half, one for training and one for validation, so "
+                "at least 4"
+            )
         return self.chosen(parts[0]), self.chosen(parts[1])
 
     def batches(self, order: Tensor, size: int, generator: torch.Generator, normalise: Normalise) -> Iterator[Batch]:
-        """The images in `order` (k,), `size` at a time, flipped and cropped at random; not a last one that is alone."""
+        """Yield the images in `order` (k,), `size` at a time, randomly flipped and cropped.
+
+        Skips a last batch of one image.
+        """
         padding = crop_padding(*self.images.shape[2:])
         flips = torch.rand(len(order), generator=generator) < (0.5 if self.flip else 0)
         shifts = torch.randint(2 * padding + 1, (len(order), 2), generator=generator)

@@ -1,7 +1,7 @@
-"""Searches on a supernet as methods: each looks at training images, and ends with one architecture.
+"""Supernet searches as methods: each looks at training images, and ends with one architecture.
 
-They evaluate nothing: the architecture is proposed once, as `final`, and a budget is charged the seconds that the
-supernet took. Options are the fields of the search's recipe, such as `channels=4` or `supernet_epochs=50`.
+They evaluate nothing during the search: the architecture is proposed once, as `final`, and the budget is charged the
+seconds of the supernet. Options are the fields of the search's recipe, such as `channels=4` or `supernet_epochs=50`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class _Running(Protocol):
 
 
 class SupernetMethod:
-    """A search of `search_class` over `images`, on `device` with `threads` of a CPU, with its state in `checkpoint`.
+    """Runs `search_class` on `images`, on `device` with `threads` CPU threads, and keeps its state in `checkpoint`.
 
-    It may end with any architecture of the space, whatever the pool has. Raises `UsageError` where the pool is not of
-    NAS-Bench-201, where there are no images, and for options that cannot be.
+    It may end with any architecture of the space, in the pool or not. Raises `UsageError` for a pool that is not of
+    NAS-Bench-201, without images, and for invalid options.
     """
 
     kind: ClassVar[str] = "gradient"
@@ -69,35 +69,35 @@ class SupernetMethod:
 
     @property
     def epochs(self) -> int:
-        """What the progress counts: epochs, for `te-nas` rounds, for `nasi` samples."""
+        """The number of progress units: epochs, for `te-nas` rounds, for `nasi` samples."""
         return int(getattr(self.recipe, "supernet_epochs", 3))
 
     def search(self) -> _Running:
-        """The search at its beginning. Raises `UsageError` where there are no images."""
+        """Create the search. Raises `UsageError` without images."""
         if self._images is None:
-            raise UsageError(f"the method {self.name} looks at training images; give it images=TrainingImages(…)")
+            raise UsageError(f"the method {self.name} needs training images; pass images=TrainingImages(…)")
         made: _Running = self.search_class(self._images, self.recipe, seed=self._seed, device=self._device)
         return made
 
     def ask(self) -> Proposal | None:
-        """The architecture that the search ends with, once."""
+        """Run the search and return its architecture; None after that."""
         if self._done:
             return None
         with torch_threads(self._threads):
-            found = self.search().run(self._checkpoint, self._progress(self.epochs))
+            outcome = self.search().run(self._checkpoint, self._progress(self.epochs))
         self._done = True
-        arch = NASBench201().decode(found.decisions)
-        return Proposal(arch, seconds=found.seconds, final=True)
+        arch = NASBench201().decode(outcome.decisions)
+        return Proposal(arch, seconds=outcome.seconds, final=True)
 
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
         """See `hnas.optim.methods.protocol.Method`."""
 
 
 def check_space(method: str, space: str | None) -> None:
-    """Raise `UsageError` unless the space is NAS-Bench-201, of which the supernet is."""
+    """Raise `UsageError` unless the space is NAS-Bench-201, the only one with a supernet."""
     if space != NASBench201.name:
-        of = "a pool that names no space" if space is None else f"the space {space}"
-        raise UsageError(f"the method {method} has a supernet of nasbench201, and cannot search {of}")
+        of = "a pool without a space" if space is None else f"the space {space}"
+        raise UsageError(f"the method {method} has a supernet only for nasbench201 and cannot search {of}")
 
 
 class DARTSMethod(SupernetMethod):

@@ -1,8 +1,9 @@
-"""From architecture parameters α (6, 5) to the weights of operations: what the searches differ in.
+"""From architecture parameters α (6, 5) to weights of operations, which is where the searches differ.
 
-softmax    w = softmax(α), each edge by itself                                  DARTS
-gumbel     w = one-hot(argmax z), z = softmax((log softmax(α) + g) / τ), g Gumbel; the gradient is that of z     GDAS
-dirichlet  w ~ Dirichlet(elu(α) + 1), each edge by itself; the gradient is that of the sample's path             DrNAS
+softmax    w = softmax(α) per edge                                                                  DARTS
+gumbel     w = one-hot(argmax z), z = softmax((log softmax(α) + g) / τ), g Gumbel noise;            GDAS
+           the gradient is that of z
+dirichlet  w ~ Dirichlet(elu(α) + 1) per edge; the gradient is pathwise, through the sample         DrNAS
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def softmax(alphas: Tensor) -> Mixture:
 
 
 def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Independent draws of the standard Gumbel distribution, of the shape of `like`; from torch's own generator."""
+    """Draw standard Gumbel noise of the shape of `like`, by default from torch's global generator."""
     drawn: Tensor = -torch.empty_like(like, requires_grad=False).exponential_(generator=generator).log()
     return drawn
 
@@ -30,20 +31,20 @@ def gumbel(alphas: Tensor, noise: Tensor, temperature: float) -> Mixture:
     soft = gumbel_softmax(alphas, noise, temperature)
     drawn = soft.argmax(dim=1)
     hard = torch.zeros_like(soft).scatter_(1, drawn[:, None], 1.0)
-    # Not (hard − soft) + soft, which rounding takes off 1.
+    # (hard − soft) + soft would differ from 1 by rounding.
     weights = hard + (soft - soft.detach())
     return Mixture(weights, tuple((int(operation),) for operation in drawn), hard=True)
 
 
 def gumbel_softmax(alphas: Tensor, noise: Tensor, temperature: float) -> Tensor:
-    """z (6, 5) as above: a sample of p = softmax(α) that is soft."""
+    """Return z (6, 5) as above, a soft sample of p = softmax(α)."""
     return torch.softmax((torch.log_softmax(alphas, dim=1) + noise) / temperature, dim=1)
 
 
 def dirichlet(alphas: Tensor, kept: Tensor | None = None) -> Mixture:
-    """DrNAS: Chen, Wang, Cheng, Tang, Hsieh, ICLR 2021, eq. (5). From torch's global generator.
+    """DrNAS: Chen, Wang, Cheng, Tang, Hsieh, ICLR 2021, eq. (5). Draws from torch's global generator.
 
-    `kept` (6, 5) bool says which operations an edge still has, the same number on each; the others have weight 0.
+    `kept` (6, 5) bool marks the operations that remain, equally many per edge; the others have weight 0.
     """
     if kept is None:
         return Mixture(torch.distributions.Dirichlet(elu(alphas) + 1).rsample())

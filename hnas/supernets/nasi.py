@@ -1,17 +1,17 @@
-"""NASI: one step of α, from uniform, up the gradient of what the NTK's trace says of the supernet at initialisation.
+"""NASI: one step of α from the uniform distribution, along the gradient of an NTK-trace reward at initialisation.
 
     R(A) = s − μ max(0, s − ν),     s = ‖b⁻¹ Σ_x ∇_θ ℓ_x‖₂²,  θ the weights of all Conv and Linear layers
-    G_t = ∇_{α₀} R(A_t),     A_t = softmax((log softmax(α₀) + g_t) / τ), g_t Gumbel,  α₀ = 0,  t = 1 … T
+    G_t = ∇_{α₀} R(A_t),     A_t = softmax((log softmax(α₀) + g_t) / τ), g_t Gumbel noise,  α₀ = 0,  t = 1 … T
     Δ = (ξ / T) Σ_t G_t / max_{s ≤ t} ‖G_s‖₂
     the architecture is the largest entry of α₀ + Δ on each edge
 
-Each t has a batch of b images of its own. T = 100, b = 64, ξ = 1, and μ = 2, ν = 100 as published for the DARTS space
-(those of NAS-Bench-201 are in an appendix that was not at hand); τ = 1. The supernet has the benchmark's size.
+Each t has its own batch of b images. T = 100, b = 64, ξ = 1, and μ = 2, ν = 100 as published for the DARTS space (the
+values for NAS-Bench-201 are in an appendix that was not available); τ = 1. The supernet has the benchmark's size.
 
 Published on NAS-Bench-201 as 93.55 ± 0.10 / 71.20 ± 0.14 / 44.84 ± 1.41 (CIFAR-10, CIFAR-100, ImageNet16-120) in 120 s.
 
 Source: Shu, Cai, Dai, Ooi, Low, "NASI: Label- and Data-agnostic Neural Architecture Search at Initialization", ICLR
-2022, eq. (8), (11) and (12); no program of theirs was found.
+2022, eq. (8), (11) and (12); the authors have published no program.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class NASIRecipe:
 
 
 class NASI:
-    """NASI, with its state: Σ_t of the normalised gradients, and the largest norm so far."""
+    """NASI and its state: the sum over t of the normalised gradients, and the largest norm so far."""
 
     recipe_class = NASIRecipe
 
@@ -74,7 +74,7 @@ class NASI:
         self.largest, self.t, self.seconds = 0.0, 0, 0.0
 
     def run(self, checkpoint: Checkpoint | None = None, progress: Progress | None = None) -> Found:
-        """Take all samples; the state is kept after each."""
+        """Process all samples, saving the state after each."""
         if checkpoint is not None and (state := checkpoint.load()) is not None:
             self.restore(state)
         while self.t < self.recipe.samples:
@@ -89,11 +89,11 @@ class NASI:
         return Found(decisions, self.seconds, (Course(self.t, float("nan"), decisions),))
 
     def estimate(self) -> float:
-        """Seconds that all samples take, from the second, which is made."""
+        """Return the estimated seconds of all samples, from the second of two that it processes."""
         return self.recipe.samples * second_time(self.sample)
 
     def sample(self) -> None:
-        """G_t of one architecture and one batch, added up."""
+        """Add G_t of one architecture and one batch."""
         order = torch.randperm(len(self.images), generator=self.generator)[: self.recipe.batch_size]
         batch = next(self.images.batches(order, len(order), self.generator, self.normalise))
         alphas = torch.zeros(len(EDGES), len(OPERATIONS), requires_grad=True)
@@ -106,18 +106,18 @@ class NASI:
         self.t += 1
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the search depends on."""
+        """Return everything that the rest of the search depends on."""
         known = {name: getattr(self, name) for name in ("total", "largest", "t", "seconds")}
         return {**known, "generator": self.generator.get_state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a `state`."""
         self.total, self.largest, self.t, self.seconds = (state[n] for n in ("total", "largest", "t", "seconds"))
         self.generator.set_state(state["generator"])
 
 
 def squared_gradient(network: nn.Module, mixture: Mixture, batch: Batch) -> Tensor:
-    """s of a batch: the squared norm of the mean loss's gradient by Conv and Linear weights, differentiable by α."""
+    """Return s of a batch: the squared norm of the mean loss's weight gradient, differentiable with respect to α."""
     images, labels = batch
     weights = [m.weight for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     loss = cross_entropy(network(images, mixture), labels)
@@ -127,5 +127,5 @@ def squared_gradient(network: nn.Module, mixture: Mixture, batch: Batch) -> Tens
 
 
 def reward(s: Tensor, mu: float, nu: float) -> Tensor:
-    """R of s, eq. (8)."""
+    """Return R for s, eq. (8)."""
     return s - mu * torch.relu(s - nu)

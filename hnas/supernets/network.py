@@ -1,11 +1,11 @@
-"""The supernet of NAS-Bench-201: every edge of every cell has all five operations, each with weights of its own.
+"""The supernet of NAS-Bench-201: every edge of every cell has all five operations with their own weights.
 
     node_j = Σ_{i<j} Σ_o w[(i,j), o] · o(node_i),     o one of none, skip, 1×1 conv, 3×3 conv, 3×3 average pooling
 
-inside the benchmark's macro network (`hnas.spaces.nasbench201.network`). A `Mixture` says what w is: soft for DARTS and
-DrNAS, one operation an edge for GDAS and ENAS. Batch norm within cells has no parameters and always uses the batch's
-statistics; that of the stem and of the residual blocks has both, as in the programs of the searches
-(xautodl/models/cell_searchs/generic_model.py of AutoDL-Projects, 201-space/search_model.py of DrNAS).
+inside the benchmark's macro network (`hnas.spaces.nasbench201.network`). A `Mixture` defines w: soft for DARTS and
+DrNAS, one operation per edge for GDAS and ENAS. Batch norms within cells have no parameters and always use batch
+statistics; those of the stem and of the residual blocks have parameters and running statistics, as in the programs of
+the searches (xautodl/models/cell_searchs/generic_model.py of AutoDL-Projects, 201-space/search_model.py of DrNAS).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Mixture:
     """How the operations of each edge are mixed.
 
     weights: (6, 5), edges in the order of an architecture string, operations in that of the space; None for weights 1.
-    operations: those of each edge that are computed; the others count as zero maps.
-    hard: whether each edge computes one operation whose weight is 1 and the others' 0. Then the weights of the others
-        are added to the map, as in GDAS' program: its value does not change, and their gradient is that of the map's
-        sum, for which none of them is computed.
+    operations: the operations computed on each edge; the others count as zero maps.
+    hard: whether each edge computes a single operation with weight 1, the others having weight 0. The weights of the
+        others are then added to the map, as in GDAS' program. This does not change its value, but gives each of these
+        weights the gradient of the map's sum without computing its operation.
     """
 
     weights: Tensor | None = None
@@ -46,14 +46,14 @@ class Mixture:
 
     @classmethod
     def single(cls, decisions: Sequence[int]) -> Mixture:
-        """The architecture with one operation on each edge."""
+        """Return the mixture of one operation per edge."""
         return cls(None, tuple((decision,) for decision in decisions))
 
 
 class MixedCell(nn.Module):
-    """A cell with C channels in and out, of which the first 1/`share` are mixed and the others pass (PC-DARTS).
+    """A cell with C channels in and out; the first 1/`share` of them are mixed and the others pass through (PC-DARTS).
 
-    `affine` gives its batch norm parameters.
+    `affine` gives its batch norms parameters.
     """
 
     def __init__(self, channels: int, *, affine: bool = False, share: int = 1) -> None:
@@ -66,7 +66,7 @@ class MixedCell(nn.Module):
         )
 
     def nodes(self, x: Tensor, mixture: Mixture) -> list[Tensor]:
-        """The values of the four nodes, each (m, C, H, W); the first is x."""
+        """Return the values of the four nodes, each (m, C, H, W); the first is x."""
         values = [x]
         into: list[list[Tensor]] = [[] for _ in range(NODES)]
         for i in range(NODES - 1):
@@ -77,11 +77,11 @@ class MixedCell(nn.Module):
         return values
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        """The value of the last node."""
+        """Return the value of the last node."""
         return self.nodes(x, mixture)[-1]
 
     def _leaving(self, edges: list[int], x: Tensor, mixture: Mixture) -> list[Tensor]:
-        """What the `edges` that read x add to their nodes."""
+        """Return the outputs of `edges`, all of which read x."""
         if self.share == 1:
             return self._mixed(edges, x, mixture)
         mixed, passed = x.tensor_split([x.shape[1] // self.share], dim=1)
@@ -96,7 +96,7 @@ class MixedCell(nn.Module):
         return [_sum(edge, terms[edge], x, mixture) for edge in edges]
 
     def _operation(self, operation: int, edges: list[int], x: Tensor) -> list[Tensor]:
-        """The operation on each of `edges`: all convolutions of x with one kernel size are one."""
+        """Return the operation's output on each of `edges`; convolutions of x with one kernel size are done as one."""
         if not edges:
             return []
         if operation in (SKIP, POOL):
@@ -123,24 +123,24 @@ def _sum(edge: int, terms: list[tuple[int, Tensor]], x: Tensor, mixture: Mixture
 
 
 def _shuffled(x: Tensor, groups: int) -> Tensor:
-    """The channels in an order in which the next cell mixes others."""
+    """Shuffle the channels, so that the next cell mixes different ones."""
     m, c, h, w = x.shape
     return x.reshape(m, groups, c // groups, h, w).transpose(1, 2).reshape(m, c, h, w)
 
 
 class SuperNetwork(nn.Module):
-    """The macro network with N = `cells` mixed cells a stage, C = `channels` in the first, weights drawn from `seed`.
+    """The macro network with N = `cells` mixed cells per stage, C = `channels` in the first, weights drawn from `seed`.
 
-    Raises `UsageError` where a size cannot be, and where `share` does not divide the channels.
+    Raises `UsageError` for an impossible size, and where `share` does not divide the channels.
     """
 
     def __init__(
         self, *, classes: int, channels: int = 16, cells: int = 5, seed: int = 0, affine: bool = False, share: int = 1
     ) -> None:
         super().__init__()
-        check_sizes("NAS-Bench-201 super", {"classes": classes, "channels": channels, "cells a stage": cells})
+        check_sizes("NAS-Bench-201 super", {"classes": classes, "channels": channels, "cells per stage": cells})
         if channels % share:
-            raise UsageError(f"{channels} channels cannot be mixed to 1/{share}; give a multiple of {share}")
+            raise UsageError(f"channels must be a multiple of {share} to mix 1/{share} of them, got {channels}")
         self.size = {"classes": classes, "channels": channels, "cells": cells}
         self.stem = ConvBN(3, channels, 3)
         self.stages = nn.ModuleList(
@@ -153,7 +153,7 @@ class SuperNetwork(nn.Module):
         initialise(self, seed)
 
     def forward(self, images: Tensor, mixture: Mixture) -> Tensor:
-        """Logits (m, classes) of images (m, 3, S, S), S a multiple of 4."""
+        """Return logits (m, classes) for images (m, 3, S, S), S a multiple of 4."""
         check_image_size(images.shape[-1])
         if mixture.weights is not None:
             mixture = replace(mixture, weights=mixture.weights.to(images))
@@ -168,7 +168,7 @@ class SuperNetwork(nn.Module):
 
 
 def layout_on(device: torch.device) -> torch.memory_format:
-    """The order of dimensions in which a supernet is faster: up to 1.7 times on a CPU with channels last."""
+    """Return the memory layout in which a supernet is faster: channels-last on a CPU, by up to 1.7 times."""
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 

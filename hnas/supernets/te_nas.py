@@ -1,27 +1,27 @@
-"""TE-NAS: prune a supernet, one operation of each edge a round, by trainability and expressivity at initialisation.
+"""TE-NAS: prune one operation per edge and round from a supernet, by trainability and expressivity at initialisation.
 
     the operations of each edge: all but none
     repeat until each edge has one:
         for each operation o that shares its edge, three times with new weights and images:
-            δκ = (κ₀ − κ₋ₒ) / κ₀,     κ₀ of the supernet as it stands, κ₋ₒ without o, of the same weights and images
+            δκ = (κ₀ − κ₋ₒ) / κ₀,     κ₀ of the current supernet, κ₋ₒ without o, with the same weights and images
             δR = (R₀ − R₋ₒ) / R₀,     likewise
-        rank by the mean δκ, the highest first, and by the mean δR, the lowest first; add the ranks
+        rank by the mean δκ, highest first, and by the mean δR, lowest first; add the ranks
         prune the first of each edge
 
-κ = λ_max / λ_min of Θ = J Jᵀ, row i of J the gradient of the sum of image i's logits by all weights (those of batch
-norm too), 72 images, batch statistics; 10⁵ where it is no number. Network: 3 channels, 1 cell a stage, weights
-N(0, 2 / fan_out), every operation that is left weighted 1 / their number.
+κ = λ_max / λ_min of Θ = J Jᵀ, where row i of J is the gradient of the sum of image i's logits with respect to all
+weights (including those of batch norms), for 72 images with batch statistics; 10⁵ where it is NaN. The network has 3
+channels, 1 cell per stage, and weights N(0, 2 / fan_out); the remaining operations of an edge are averaged.
 
-R is the number of different patterns of signs of all inputs of ReLUs in one cell of one channel, without stem, with the
-head's batch norm behind it, over 3 batches of 1,000 random 3×3 crops of one random colour channel; weights
-N(0, 2 / fan_in).
+R is the number of distinct sign patterns of the inputs of all ReLUs in one cell with one channel, without stem,
+followed by the head's batch norm, over 3 batches of 1,000 random 3×3 crops of a random colour channel; weights N(0, 2 /
+fan_in).
 
-Ranks are the program's: each δ is rounded to 3 decimals, and their mean to 3 significant figures for the order (in
-which equals stay as they were); the next in the order has the next rank, unless its mean is equal. Here κ's eigenvalues
-are taken in float64, there in float32.
+Ranks follow the program: each δ is rounded to 3 decimals, and their mean to 3 significant figures for sorting (stable
+for ties); consecutive entries share a rank only if their means are equal before that rounding. Here the eigenvalues for
+κ are computed in float64, there in float32.
 
-Published on NAS-Bench-201 as 93.90 ± 0.47 / 71.24 ± 0.56 / 42.38 ± 0.46 (CIFAR-10, CIFAR-100, ImageNet16-120) in
-1,558 s.
+Published on NAS-Bench-201 as 93.90 ± 0.47 / 71.24 ± 0.56 / 42.38 ± 0.46 (CIFAR-10, CIFAR-100, ImageNet16-120) in 1,558
+s.
 
 Source: Chen, Gong, Wang, "Neural Architecture Search on ImageNet in Four GPU Hours", ICLR 2021 (prune_tenas.py).
 """
@@ -53,7 +53,7 @@ Choice = tuple[int, int]
 
 @dataclass(frozen=True)
 class TENASRecipe:
-    """Sizes as above; `prune_number` operations of each edge go in a round, `precision` are the decimals of δ."""
+    """Sizes as above; each round prunes `prune_number` operations per edge; δ has `precision` decimals."""
 
     channels: int = 3
     cells: int = 1
@@ -70,7 +70,7 @@ class TENASRecipe:
 
 
 class TENAS:
-    """TE-NAS, with its state: the operations that are left on each edge."""
+    """TE-NAS and its state: the remaining operations of each edge."""
 
     recipe_class = TENASRecipe
 
@@ -90,7 +90,7 @@ class TENAS:
         self.course: list[Course] = []
 
     def run(self, checkpoint: Checkpoint | None = None, progress: Progress | None = None) -> Found:
-        """Prune until each edge has one operation; the state is kept after each round."""
+        """Prune until each edge has one operation, saving the state after each round."""
         if checkpoint is not None and (state := checkpoint.load()) is not None:
             self.restore(state)
         while any(len(edge) > 1 for edge in self.left):
@@ -103,14 +103,14 @@ class TENAS:
         return Found(tuple(edge[0] for edge in self.left), self.seconds, tuple(self.course))
 
     def estimate(self) -> float:
-        """Seconds that all rounds take, from one pair of each measure."""
+        """Return the estimated seconds of all rounds, from one pair of each measure."""
         everything = even(self.left)
         pair = second_time(lambda: self._kappas(everything, everything))
         pair += second_time(lambda: self._regions(everything, everything))
         return self.recipe.repeats * self.choices_left() * pair
 
     def choices_left(self) -> int:
-        """The number of operations that are tried in this and all later rounds."""
+        """Return the number of operations to try in this and all later rounds."""
         sizes, total = [len(edge) for edge in self.left], 0
         while max(sizes) > 1:
             total += sum(size for size in sizes if size > 1)
@@ -119,11 +119,11 @@ class TENAS:
         return total
 
     def _number(self, sizes: list[int]) -> int:
-        """How many operations of each edge go, so that one is left where the fewest are."""
+        """Return how many operations to prune per edge, leaving at least one on the edge with the fewest."""
         return min(self.recipe.prune_number, min(size for size in sizes if size > 1) - 1)
 
     def prune(self, progress: Progress | None = None) -> None:
-        """One round."""
+        """Run one round."""
         choices = [(e, o) for e, edge in enumerate(self.left) if len(edge) > 1 for o in edge]
         kappas: dict[Choice, float] = {}
         regions: dict[Choice, float] = {}
@@ -157,7 +157,7 @@ class TENAS:
         return [float(linear_regions(self.cell, mixture, batches)) for mixture in mixtures]
 
     def _crops(self) -> Tensor:
-        """Random crops (1,000, 1, 3, 3) of random images and colour channels."""
+        """Return random crops (1,000, 1, 3, 3) of random images and colour channels."""
         images, generator = self.images.images, self.generator
         n = min(self.recipe.crops, len(images))
         index = torch.randperm(len(images), generator=generator)[:n]
@@ -166,14 +166,14 @@ class TENAS:
         )
         inputs = self.normalise(images[index.to(self.device)]).cpu()
         side = torch.arange(3)
-        found = inputs[
+        crops = inputs[
             torch.arange(n)[:, None, None], channels[:, None, None], rows[:, None, None] + side[:, None],
             columns[:, None, None] + side,
         ]  # fmt: skip
-        return found[:, None].to(self.device)
+        return crops[:, None].to(self.device)
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the search depends on."""
+        """Return everything that the rest of the search depends on."""
         return {
             "left": self.left,
             "generator": self.generator.get_state(),
@@ -182,14 +182,14 @@ class TENAS:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a `state`."""
         self.left, self.seconds = [list(edge) for edge in state["left"]], state["seconds"]
         self.course = [Course(epoch, loss, tuple(decisions)) for epoch, loss, decisions in state["course"]]
         self.generator.set_state(state["generator"])
 
 
 def even(left: Sequence[Sequence[int]]) -> Mixture:
-    """Every operation that is left on an edge, weighted 1 / their number."""
+    """Return the mixture that averages the remaining operations of each edge."""
     weights = torch.zeros(len(EDGES), len(OPERATIONS))
     for edge, operations in enumerate(left):
         weights[edge, list(operations)] = 1 / len(operations)
@@ -197,7 +197,7 @@ def even(left: Sequence[Sequence[int]]) -> Mixture:
 
 
 def kaiming(network: nn.Module, mode: str, generator: torch.Generator) -> None:
-    """Draw the weights of all Conv and Linear layers anew from N(0, 2 / fan); biases are 0."""
+    """Redraw the weights of all Conv and Linear layers from N(0, 2 / fan), and set biases to 0."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             drawn = torch.empty(module.weight.shape)
@@ -208,13 +208,13 @@ def kaiming(network: nn.Module, mode: str, generator: torch.Generator) -> None:
 
 
 def kappa(network: nn.Module, mixture: Mixture, inputs: Tensor) -> float:
-    """λ_max / λ_min of Θ (m, m) of the sums of logits, inputs (m, 3, S, S); 10⁵ where it is no number."""
+    """Return λ_max / λ_min of Θ (m, m) for the summed logits of inputs (m, 3, S, S); 10⁵ where it is NaN."""
     weights = [p for name, p in network.named_parameters() if "weight" in name]
     sums = network(inputs, mixture).sum(1)
     rows = []
     for i in range(len(sums)):
-        found = torch.autograd.grad(sums[i], weights, retain_graph=True, allow_unused=True)
-        rows.append(torch.cat([g.flatten() for g in found if g is not None]))
+        gradients = torch.autograd.grad(sums[i], weights, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([g.flatten() for g in gradients if g is not None]))
     jacobian = torch.stack(rows).double()
     eigenvalues = torch.linalg.eigvalsh(jacobian @ jacobian.T)
     ratio = float(eigenvalues[-1] / eigenvalues[0])
@@ -222,7 +222,7 @@ def kappa(network: nn.Module, mixture: Mixture, inputs: Tensor) -> float:
 
 
 def linear_regions(cell: MixedCell, mixture: Mixture, batches: Sequence[Tensor]) -> int:
-    """The number of different patterns of what ReLUs see in `cell` and behind it, for images (n, 1, S, S)."""
+    """Return the number of distinct sign patterns of ReLU inputs in `cell` and after it, for images (n, 1, S, S)."""
     patterns = []
     with torch.no_grad():
         for images in batches:
@@ -240,7 +240,7 @@ def linear_regions(cell: MixedCell, mixture: Mixture, batches: Sequence[Tensor])
 def pruned(
     kappas: Mapping[Choice, float], regions: Mapping[Choice, float], number: int, precision: int = 3
 ) -> list[Choice]:
-    """The `number` operations of each edge that go, by the mean changes δκ and δR of each."""
+    """Return the `number` operations to prune from each edge, by the mean changes δκ and δR of each operation."""
     by_kappa = _ranks(kappas, precision, descending=True)
     by_regions = _ranks(regions, precision, descending=False)
     gone: dict[int, list[Choice]] = {}
@@ -251,7 +251,7 @@ def pruned(
 
 
 def _ranks(changes: Mapping[Choice, float], precision: int, *, descending: bool) -> dict[Choice, int]:
-    """Ranks from 0 in the order of the rounded changes; only what is equal unrounded shares one."""
+    """Return ranks from 0 in the order of the rounded changes; only equal unrounded changes share a rank."""
     order = sorted(changes, key=lambda choice: _significant(changes[choice], precision), reverse=descending)
     ranks: dict[Choice, int] = {}
     for before, choice in zip([None, *order[:-1]], order, strict=True):
@@ -263,7 +263,7 @@ def _ranks(changes: Mapping[Choice, float], precision: int, *, descending: bool)
 
 
 def _significant(number: float, figures: int) -> float:
-    """`number` rounded to so many significant figures."""
+    """Round `number` to this many significant figures."""
     if number == 0:
         return number
     size = abs(number) + 1e-8

@@ -1,18 +1,18 @@
-"""Weight sharing: a supernet whose weights and whose architecture parameters α are trained in turns.
+"""Weight sharing: a supernet whose weights w and architecture parameters α are trained alternately.
 
-    half the images train w, the other half judge α
-    repeat for each epoch, for each batch of the first half, with as many random images of the second:
+    half of the images train w, the other half train α
+    repeat for each epoch, for each batch of the first half, with equally many random images of the second:
         w ← SGD(w, ∇_w L_train)
         α ← Adam(α, ∇_α L_val)
-    the architecture is the operation of the largest α on each edge
+    the architecture is the operation with the largest α on each edge
 
-What the searches differ in, how α mixes operations and how its gradient is taken, are methods of `WeightSharing`; the
-defaults are those of NATS-Bench's program (exps/NATS-algos/search-cell.py, run-all.sh and weight-sharing.config of
-AutoDL-Projects): 200 epochs, SGD with Nesterov momentum 0.9 and weight decay 5e-4, learning rate 0.025 → 0.001 by a
-cosine, batches of 64, flips and crops in both halves; α from 10⁻³ · N(0, 1), Adam with β = (0.5, 0.999).
+The searches differ in how α mixes operations and how its gradient is computed, which are methods of `WeightSharing`.
+The defaults are those of NATS-Bench's program (exps/NATS-algos/search-cell.py, run-all.sh and weight-sharing.config of
+AutoDL-Projects): 200 epochs, SGD with Nesterov momentum 0.9 and weight decay 5e-4, learning rate 0.025 → 0.001 on a
+cosine schedule, batches of 64, flips and crops in both halves; α from 10⁻³ · N(0, 1), Adam with β = (0.5, 0.999).
 
-After each epoch the whole state goes to a `Checkpoint`. A search that finds one goes on from there, to the same bits on
-one kind of processor with one number of threads.
+The whole state goes to a `Checkpoint` after each epoch. A search that finds one continues from it, bit-identically on
+the same kind of processor with the same number of threads.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from hnas.training.loop import forked_rng
 
 
 class Course(NamedTuple):
-    """The end of an epoch, counted from 1: the mean training loss, and the architecture as it stands."""
+    """The end of an epoch, counted from 1: the mean training loss, and the current architecture."""
 
     epoch: int
     loss: float
@@ -49,7 +49,7 @@ class Course(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """What a search ends with: an operation for each edge, what it took, and its epochs."""
+    """The result of a search: an operation per edge, the time it took, and its epochs."""
 
     decisions: tuple[int, ...]
     seconds: float
@@ -58,9 +58,9 @@ class Found:
 
 @dataclass(frozen=True)
 class SupernetRecipe:
-    """How a supernet is trained. `clip` bounds the norm of the weights' gradient, `most_images` the images; 0 does not.
+    """How a supernet is trained. `clip` bounds the norm of the weight gradient, `most_images` the images, if not 0.
 
-    Raises `UsageError` for values that cannot work.
+    Raises `UsageError` for impossible values.
     """
 
     supernet_epochs: int = 200
@@ -95,7 +95,7 @@ _LEAST = {"batch_size": 2, "most_images": 0, "nesterov": 0, "progressive": 0, "w
 
 
 def second_time(step: Callable[[], Any]) -> float:
-    """Seconds that `step` takes when it is made again: the first time pays for what is set up once."""
+    """Return the seconds of the second call of `step`, because the first one includes setup."""
     step()
     begun = time.perf_counter()
     step()
@@ -106,7 +106,7 @@ class WeightSharing:
     """A search on a supernet, with its state."""
 
     recipe_class: ClassVar[type[SupernetRecipe]] = SupernetRecipe
-    #: Whether α moves before w in each step, and not after.
+    #: Whether α moves before w in each step, instead of after.
     alphas_first: ClassVar[bool] = False
 
     def __init__(self, images: TrainingImages, recipe: SupernetRecipe, *, seed: int, device: torch.device) -> None:
@@ -142,45 +142,45 @@ class WeightSharing:
             nesterov=bool(r.nesterov) and r.momentum > 0,
         )  # fmt: skip
 
-    # What the searches differ in.
+    # Hooks in which the searches differ.
 
     def mixture(self, alphas: Tensor) -> Mixture:
-        """How the operations are mixed in one pass."""
+        """Return the mixture of operations for one pass."""
         raise NotImplementedError
 
     def searched(self) -> list[nn.Parameter]:
-        """The parameters of the architecture."""
+        """Return the architecture parameters."""
         return [self.alphas]
 
     def arch_gradient(self, train: Batch, valid: Batch) -> Tensor | None:
-        """The gradient (6, 5) by which α moves in one step, or None where it does not."""
+        """Return the gradient (6, 5) of α in one step, None where α does not move."""
         return first_order(self.network, self.mixture, self.alphas, valid)[0]
 
     def begin_epoch(self) -> None:
-        """What comes before the steps of an epoch."""
+        """Run before the steps of an epoch."""
 
     def end_epoch(self) -> None:
-        """What comes after the steps of an epoch."""
+        """Run after the steps of an epoch."""
 
     def standing(self) -> tuple[int, ...]:
-        """The architecture as it stands after an epoch."""
+        """Return the current architecture."""
         return tuple(self.alphas.argmax(dim=1).tolist())
 
     def result(self) -> tuple[int, ...]:
-        """The architecture that the search ends with."""
+        """Return the final architecture."""
         return self.standing()
 
     def extra_state(self) -> dict[str, Any]:
-        """What a search of this kind keeps besides."""
+        """Return further state of this kind of search."""
         return {}
 
     def restore_extra(self, state: dict[str, Any]) -> None:
-        """Take what `extra_state` gave."""
+        """Restore `extra_state`."""
 
     # The loop.
 
     def run(self, checkpoint: Checkpoint | None = None, progress: Progress | None = None) -> Found:
-        """Train until the last epoch. Raises `HnasError` where the loss stops being finite."""
+        """Train until the last epoch. Raises `HnasError` where the loss is no longer finite."""
         with forked_rng(self.device, self._noise_seed):
             if checkpoint is not None and (state := checkpoint.load()) is not None:
                 self.restore(state)
@@ -221,7 +221,7 @@ class WeightSharing:
         self.course.append(Course(self.epoch + 1, total / seen, self.standing()))
 
     def pairs(self) -> Iterator[tuple[Batch, Batch]]:
-        """The batches of an epoch: each training image once, each time with random validation images."""
+        """Yield the batches of an epoch: each training image once, paired with random validation images."""
         order = torch.randperm(len(self.train), generator=self.generator)
         others = torch.randint(len(self.valid), (len(self.train),), generator=self.generator)
         size = self.recipe.batch_size
@@ -232,7 +232,7 @@ class WeightSharing:
         )
 
     def step(self, train: Batch, valid: Batch) -> Tensor:
-        """One step of w and one of α; returns the training loss before it."""
+        """Update w and α once, and return the training loss before."""
         if self.alphas_first:
             self._arch_step(train, valid)
         loss = self._weight_step(train)
@@ -241,7 +241,7 @@ class WeightSharing:
         return loss
 
     def estimate(self) -> float:
-        """Seconds that the whole search takes, from its second step, which is made."""
+        """Return the estimated seconds of the whole search, from the second of two steps that it makes."""
         with forked_rng(self.device, self._noise_seed):
             pairs = list(islice(self.pairs(), 2))
             seconds = second_time(lambda: self.step(*pairs[-1]))
@@ -259,14 +259,14 @@ class WeightSharing:
         return loss.detach()
 
     def _arch_step(self, train: Batch, valid: Batch) -> None:
-        self.optimizer.zero_grad()  # no gradient of w is kept while another graph is made
+        self.optimizer.zero_grad()  # free the gradient of w before building another graph
         gradient = self.arch_gradient(train, valid)
         if gradient is not None:
             self.alphas.grad = gradient
             self.arch_optimizer.step()
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the search depends on; of a finished one only what it found."""
+        """Return everything that the rest of the search depends on; after the last epoch, only the result."""
         known = {"epoch": self.epoch, "seconds": self.seconds, "course": [list(row) for row in self.course]}
         if self.epoch == self.recipe.supernet_epochs:
             return known
@@ -284,7 +284,7 @@ class WeightSharing:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave. Raises `HnasError` where it is that of another search."""
+        """Continue from a `state`. Raises `HnasError` where it belongs to another search."""
         try:
             self.epoch, self.seconds = state["epoch"], state["seconds"]
             self.course = [Course(epoch, loss, tuple(decisions)) for epoch, loss, decisions in state["course"]]
@@ -297,7 +297,7 @@ class WeightSharing:
             self.arch_optimizer.load_state_dict(state["arch_optimizer"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise HnasError(f"the supernet cannot go on from its checkpoint: {reason}; remove it") from error
+            raise HnasError(f"the supernet cannot continue from its checkpoint: {reason}; remove it") from error
         self.generator.set_state(state["generator"])
         torch.default_generator.set_state(state["noise"])
         if state["cuda"] is not None:

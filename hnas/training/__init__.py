@@ -1,9 +1,9 @@
-"""Train one network for real and report its accuracy: what `hnas evaluate` and the `train` oracle rest on.
+"""Train one network and report its accuracy; used by `hnas evaluate` and the `train` oracle.
 
-The recipe is, unless another is asked for, the one that made NAS-Bench-201's table (Dong and Yang, "NAS-Bench-201:
-Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020; code: AutoDL-Projects): SGD with
-Nesterov momentum 0.9 and weight decay 5e-4 on every parameter, cross entropy, batches of 256, a random horizontal flip
-and then a random crop, and for epoch e = 0, …, E - 1 the learning rate
+The default recipe is the one behind NAS-Bench-201's table (Dong and Yang, "NAS-Bench-201: Extending the Scope of
+Reproducible Neural Architecture Search", ICLR 2020; code: AutoDL-Projects): SGD with Nesterov momentum 0.9 and weight
+decay 5e-4 on every parameter, cross entropy, batches of 256, a random horizontal flip followed by a random crop, and in
+epoch e = 0, …, E - 1 the learning rate
 
     lr(e) = lr₀ (1 + cos(π e / E)) / 2,        lr₀ = 0.1
 

@@ -1,4 +1,4 @@
-"""Random changes of training images."""
+"""Random augmentation of training images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def crop_padding(height: int, width: int) -> int:
-    """Pixels of black around an image before the random crop: 4 from 32 pixels up, 2 from 16, else 1.
+    """Return the pixels of black padding per side before the random crop: 4 from 32 pixels up, 2 from 16, else 1.
 
     The benchmark uses 4 for CIFAR (32 pixels) and 2 for ImageNet16-120 (16 pixels), an eighth of the side; a shift of 4
     would cut an 8-pixel digit in half.
@@ -20,33 +20,26 @@ def crop_padding(height: int, width: int) -> int:
 
 
 def augment(images: Tensor, flips: Tensor, shifts: Tensor, padding: int) -> Tensor:
-    """Mirror the chosen images left to right, pad all with black, and cut the original size out at a shifted place.
+    """Mirror the chosen images left to right, pad all with black, and crop to the original size.
 
-    Args:
-        images: uint8, (n, 3, H, W).
-        flips: bool, (n,).
-        shifts: int64, (n, 2), row and column of the cut's upper left corner in the padded image, in 0, …, 2 padding.
-        padding: pixels on each side.
-
-    Returns:
-        uint8, (n, 3, H, W).
+    `images` are uint8 (n, 3, H, W), `flips` bool (n,). `shifts` (n, 2) int64 are row and column of the crop's upper
+    left corner in the padded image, each in 0, …, 2 `padding`, where `padding` is in pixels per side. Returns uint8 (n,
+    3, H, W).
     """
     height, width = images.shape[2:]
     images = torch.where(flips[:, None, None, None], images.flip(3), images)
     if not padding:
         return images
-    # A strided view of every possible cut, (n, 3, 2p + 1, 2p + 1, H, W): only the chosen ones are copied.
-    cuts = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    return cuts[torch.arange(len(images), device=images.device), :, shifts[:, 0], shifts[:, 1]]
+    # A strided view of all possible crops, (n, 3, 2p + 1, 2p + 1, H, W): only the chosen ones are copied.
+    crops = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return crops[torch.arange(len(images), device=images.device), :, shifts[:, 0], shifts[:, 1]]
 
 
 def cut_out(inputs: Tensor, centres: Tensor, side: int) -> Tensor:
     """Set a square of each image to 0, the mean colour, in place: "Cutout" (DeVries and Taylor, arXiv:1708.04552).
 
-    Args:
-        inputs: (n, 3, H, W), normalised.
-        centres: int64, (n, 2), row and column, in 0, …, H - 1 and 0, …, W - 1; the square is cut at the border.
-        side: pixels.
+    `inputs` (n, 3, H, W) are normalised, `side` is in pixels. `centres` (n, 2) int64 are row and column, in 0, …, H - 1
+    and 0, …, W - 1; the square is clipped at the border.
     """
     rows, columns = (
         (torch.arange(size, device=inputs.device) - centre[:, None] + side // 2) for size, centre in

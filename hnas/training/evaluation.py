@@ -1,4 +1,4 @@
-"""A network applied to images: its logits, its mode, its accuracy."""
+"""Evaluation of a network: its logits and its accuracy."""
 
 from __future__ import annotations
 
@@ -20,25 +20,22 @@ def accuracy(
     std: Sequence[float],
     batch_size: int = 512,
 ) -> float:
-    """Percent of the images whose largest logit is their label's: evaluation mode, no gradients, no augmentation.
+    """Return the percentage of images whose largest logit is that of their label.
 
-    Args:
-        network: maps (n, 3, H, W) to logits (n, classes); its modules come back in the mode they had.
-        images: uint8, (n, 3, H, W), n at least 1.
-        labels: int64, (n,), in 0, …, classes - 1.
-        mean, std: of each channel, in units of pixel / 255.
-        batch_size: images a forward pass; it bounds the memory.
+    The network is in evaluation mode, without gradients or augmentation; the modes of its modules are restored. It maps
+    (n, 3, H, W) to logits (n, classes). `images` are uint8 (n, 3, H, W), n at least 1, and `labels` int64 (n,) in 0, …,
+    classes - 1. `mean` and `std` are per channel, in units of pixel / 255. `batch_size` images go through a forward
+    pass, which bounds the memory.
 
-    Raises:
-        UsageError: data of the wrong type, shape or length, no image, labels the network has no class for, a network
-            without parameters or logits, a bad mean or std, a batch size below 1.
+    Raises `UsageError` for data of the wrong type, shape or length, no images, labels outside the network's classes, a
+    network without parameters or logits, an invalid mean or std, or a batch size below 1.
     """
     check_data(images, labels, "evaluation")
     if batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size} for the evaluation; it must be at least 1")
+        raise UsageError(f"batch_size of the evaluation must be at least 1, got {batch_size}")
     parameter = next(network.parameters(), None)
     if parameter is None:
-        raise UsageError(f"{type(network).__name__} has no parameters, so no device or precision to evaluate it in")
+        raise UsageError(f"{type(network).__name__} must have parameters, whose device and precision are used")
     return share_right(network, images, labels, Normalise(mean, std, parameter), batch_size)
 
 
@@ -50,7 +47,7 @@ def share_right(
     batch_size: int = 512,
     tick: Callable[[], None] = lambda: None,
 ) -> float:
-    """The same of checked data, normalised by `normalise`; `tick` is called after each batch."""
+    """Return the accuracy on checked data, normalised by `normalise`; `tick` is called after each batch."""
     right = torch.zeros((), dtype=torch.int64, device=normalise.mean.device)
     with mode(network, training=False), torch.no_grad():
         for some, truth in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
@@ -62,10 +59,10 @@ def share_right(
 
 
 def probe(network: nn.Module, images: Tensor, normalise: Normalise) -> int:
-    """The network's number of classes; on a CPU, `normalise` turns to channels-last order where the network takes it.
+    """Return the number of classes; on a CPU, switch `normalise` to channels-last if the network accepts it.
 
-    That order makes a training step of a convolution and batch norm network 1.3 to 2 times faster on a CPU (measured at
-    8 and 32 pixels, 1 and 2 threads). A network that calls `view(n, -1)` on its feature maps refuses it.
+    On a CPU, channels-last makes a training step of a network of convolutions and batch norms 1.3 to 2 times faster
+    (measured at 8 and 32 pixels, 1 and 2 threads). A network that calls `view(n, -1)` on its feature maps raises.
     """
     with mode(network, training=False), torch.no_grad():
         if normalise.mean.device.type == "cpu":
@@ -78,20 +75,20 @@ def probe(network: nn.Module, images: Tensor, normalise: Normalise) -> int:
 
 
 def logits_of(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits (n, classes) of inputs (n, 3, H, W). Raises `UsageError` where the network returns something else."""
+    """Return logits (n, classes) for inputs (n, 3, H, W). Raises `UsageError` for any other output."""
     logits = network(inputs)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(
-            f"{type(network).__name__} returned {shape} for {len(inputs)} images; it must return logits of shape "
-            f"({len(inputs)}, classes)"
+            f"{type(network).__name__} must return logits of shape ({len(inputs)}, classes) for {len(inputs)} images, "
+            f"but returned {shape}"
         )
     return logits
 
 
 @contextmanager
 def mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    """Training or evaluation mode inside, each module's own mode again outside."""
+    """Set training or evaluation mode inside, and restore each module's own mode on exit."""
     before = [(module, module.training) for module in network.modules()]
     network.train(training)
     try:

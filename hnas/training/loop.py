@@ -38,33 +38,26 @@ def train(
 ) -> TrainingResult:
     """Train `network` in place and measure its accuracy on held-out data.
 
-    Everything happens on the device and in the precision of the network's parameters. The images stay uint8 there, and
-    are augmented and normalised a batch at a time. Shuffling, flips and crops have a generator of their own on the CPU;
-    layers that draw (dropout, drop path) draw from a seeded fork. So on the CPU the same network, seed and thread count
-    give the same result bit for bit, and the global generators are left as they were. On CUDA the draws are the same,
-    but kernels that add in any order are as repeatable as `torch.use_deterministic_algorithms` makes them. Afterwards
-    every module is in the mode, training or evaluation, that it came in.
+    Training takes place on the device and in the precision of the network's parameters. Images stay uint8 there and are
+    augmented and normalised batch by batch. Shuffling, flips and crops use their own CPU generator; layers that draw
+    (dropout, drop path) use a seeded fork of the global generators. Thus, on the CPU, the same network, seed and number
+    of threads give bit-identical results, and the global generators do not advance. On CUDA the draws are the same, but
+    kernels that add in varying order are only as repeatable as `torch.use_deterministic_algorithms` makes them.
+    Afterwards, the training or evaluation mode of every module is restored.
 
-    Args:
-        network: maps (n, 3, H, W) to logits (n, classes).
-        images: uint8, (n, 3, H, W).
-        labels: int64, (n,), in 0, …, classes - 1.
-        mean, std: of each channel, in units of pixel / 255.
-        recipe: see `Recipe`. A last, smaller batch is trained on unless it is a single image, on which batch norm fails
-            where the spatial size is 1.
-        seed: 0 or above. It does not initialise the network: that is done when it is built.
-        valid, test: images and labels as above, only evaluated on: `valid` after each epoch, `test` after the last.
-        checkpoint: keeps the state after each epoch but the last. A training of the same arguments that finds a state
-            goes on from it, and gives what it would have given undisturbed.
-        progress: called after every step with steps done, steps in all, and the mean loss of this epoch so far, and
-            again with the same after every batch of an evaluation.
+    `network` maps (n, 3, H, W) to logits (n, classes). `images` are uint8 (n, 3, H, W), and `labels` int64 (n,) in 0,
+    …, classes - 1. `mean` and `std` are per channel, in units of pixel / 255. A smaller last batch is used unless it is
+    a single image, on which batch norm fails at a spatial size of 1. `seed` does not affect the initialisation, which
+    happens when the network is built. `valid` and `test` are images and labels for evaluation only: `valid` after each
+    epoch, `test` after the last. `checkpoint` stores the state after each epoch but the last; a training with the same
+    arguments that finds a state continues from it, with the same result as an uninterrupted one. `progress` is called
+    after every step with the steps done, the total, and the epoch's mean loss so far, and again with the same values
+    after every batch of an evaluation.
 
-    Raises:
-        UsageError: data of the wrong type, shape or length, fewer than 2 images, labels the network has no class for,
-            a network without trainable parameters or logits, or without the drop path or the second classifier of the
-            recipe, a bad mean or std, a negative seed.
-        DivergedError: the loss or a weight stopped being finite.
-        HnasError: the checkpoint is that of another network.
+    Raises `UsageError` for data of the wrong type, shape or length, fewer than 2 images, labels outside the network's
+    classes, a network without trainable parameters or logits, or without the drop path or second classifier that the
+    recipe needs, an invalid mean, std or seed; `DivergedError` where the loss or a weight is no longer finite;
+    `HnasError` where the checkpoint is that of another network.
 
     >>> import torch
     >>> from hnas import Recipe, initialise, train
@@ -79,17 +72,17 @@ def train(
     start = time.perf_counter()
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
-        raise UsageError(f"{type(network).__name__} has no trainable parameters; there is nothing to train")
+        raise UsageError(f"{type(network).__name__} has no trainable parameters, so there is nothing to train")
     check_seed(seed)
-    given = {"training": (images, labels), "validation": valid, "test": test}
-    for name, data in given.items():
+    parts = {"training": (images, labels), "validation": valid, "test": test}
+    for name, data in parts.items():
         if data is not None:
             check_data(*data, name)
     if len(images) < 2:
-        raise UsageError(f"there are {len(images)} training images; batch norm needs batches of at least 2")
+        raise UsageError(f"training needs at least 2 images, the smallest batch for batch norm, got {len(images)}")
     normalise = Normalise(mean, std, parameters[0])
     classes = probe(network, images[:2], normalise)
-    for name, data in given.items():
+    for name, data in parts.items():
         if data is not None:
             check_classes(data[1], classes, name)
 
@@ -109,7 +102,7 @@ def train(
 
 
 class _Loop:
-    """A training on checked data: its network, optimiser and generators, and the epochs so far."""
+    """A training on checked data: its network, optimizer and generators, and the epochs so far."""
 
     def __init__(
         self,
@@ -124,18 +117,18 @@ class _Loop:
     ) -> None:
         self.start = start
         self.curve: list[Epoch] = []
-        self._told = (0, 0, 0.0)
+        self._reported = (0, 0, 0.0)
         self._network, self._parameters, self._normalise, self._recipe = network, parameters, normalise, recipe
         self._checkpoint = checkpoint
         self._device = parameters[0].device
         self._optimizer = _optimizer(parameters, recipe)
         self._generator = torch.Generator().manual_seed(seed)
-        # Not `seed` itself: dropout would then repeat the bits that shuffle the images.
+        # Not `seed` itself, or dropout would reuse the random bits that shuffle the images.
         self._noise_seed = int(torch.randint(2**62, (), generator=self._generator))
         full, rest = divmod(count, recipe.batch_size)
         self._steps = full + (rest > 1)
         if recipe.drop_path and not isinstance(getattr(network, "drop_path", None), float):
-            raise UsageError(f"{type(network).__name__} has no drop path; train it with a recipe whose drop_path is 0")
+            raise UsageError(f"{type(network).__name__} has no drop path; use a recipe with drop_path 0")
 
     def run(
         self, images: Tensor, labels: Tensor, valid: tuple[Tensor, Tensor] | None, progress: Progress | None
@@ -155,7 +148,7 @@ class _Loop:
         finally:
             if self._recipe.drop_path:
                 self._network.drop_path = drop_path  # type: ignore[assignment]
-        self._optimizer.zero_grad()  # the caller wants the network, not its last gradient beside it
+        self._optimizer.zero_grad()  # do not leave the last gradient on the caller's network
 
     def _epoch(
         self,
@@ -172,7 +165,7 @@ class _Loop:
             group["lr"] = rate
         if recipe.drop_path:
             self._network.drop_path = recipe.drop_path * epoch / recipe.epochs  # type: ignore[assignment]
-        # Drawn whether used or not, so that switching the augmentation off keeps the order of the images.
+        # Always drawn, so that turning augmentation off does not change the order of the images.
         order = torch.randperm(len(images), generator=generator).to(device)
         flips = (torch.rand(len(images), generator=generator) < (0.5 if recipe.flip else 0)).to(device)
         shifts = torch.randint(2 * padding + 1, (len(images), 2), generator=generator).to(device)
@@ -197,9 +190,9 @@ class _Loop:
             right += (logits.detach().argmax(1) == truth).sum()
             seen += len(index)
             if progress is not None:
-                self._told = epoch * self._steps + step + 1, recipe.epochs * self._steps, float(loss_sum) / seen
-                progress(*self._told)
-        # Once an epoch: on CUDA each look would wait for the device, as it does for who watches the progress.
+                self._reported = epoch * self._steps + step + 1, recipe.epochs * self._steps, float(loss_sum) / seen
+                progress(*self._reported)
+        # Checked once per epoch, because reading a value on CUDA waits for the device (as `progress` does).
         if not bool(loss_sum.isfinite()) or not all(bool(p.isfinite().all()) for p in self._parameters):
             raise DivergedError(
                 f"training diverged in epoch {epoch + 1} of {recipe.epochs}: the loss or a weight is no longer "
@@ -216,12 +209,12 @@ class _Loop:
         )  # fmt: skip
 
     def measure(self, images: Tensor, labels: Tensor, normalise: Normalise, progress: Progress | None) -> float:
-        """The network's accuracy on checked data, in percent."""
-        tick = (lambda: None) if progress is None else lambda: progress(*self._told)
+        """Return the network's accuracy on checked data, in percent."""
+        tick = (lambda: None) if progress is None else lambda: progress(*self._reported)
         return share_right(self._network, images, labels, normalise, tick=tick)
 
     def _loss(self, inputs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits and the loss of a batch."""
+        """Return the logits and the loss of a batch."""
         recipe = self._recipe
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.mixed and self._device.type == "cuda"):
             extra: Tensor | None = None
@@ -235,7 +228,7 @@ class _Loop:
         return logits, loss
 
     def _evaluating(self, epoch: int) -> Normalise:
-        """The inputs on the way in the order that is quick; in the end in the plain one, as `accuracy` has them."""
+        """Return the fast memory layout for all epochs but the last, which uses the plain one like `accuracy`."""
         return self._normalise if epoch + 1 < self._recipe.epochs else self._normalise.plain()
 
     def _state(self) -> dict[str, Any]:
@@ -256,7 +249,7 @@ class _Loop:
             self._optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise HnasError(f"the training cannot go on from its checkpoint: {reason}; remove it") from error
+            raise HnasError(f"the training cannot continue from its checkpoint: {reason}; remove it") from error
         self._generator.set_state(state["generator"])
         torch.default_generator.set_state(state["noise"])
         if state["cuda"] is not None:
@@ -267,7 +260,7 @@ class _Loop:
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "rmsprop":
-        # As NAS-Bench-101's, but for TensorFlow's √(v + ε), which is √v + ε in torch.
+        # As in NAS-Bench-101, except that TensorFlow's √(v + ε) is √v + ε in torch.
         return torch.optim.RMSprop(
             parameters, lr=recipe.lr, alpha=0.9, eps=1.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
@@ -281,20 +274,18 @@ def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
 
 
 def _both(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits of both classifiers of a network."""
-    found = network(inputs)
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise UsageError(
-            f"{type(network).__name__} has no second classifier; train it with a recipe whose auxiliary is 0"
-        )
-    return found
+    """Return the logits of both classifiers of a network."""
+    logits = network(inputs)
+    if not isinstance(logits, tuple) or len(logits) != 2:
+        raise UsageError(f"{type(network).__name__} has no second classifier; use a recipe with auxiliary 0")
+    return logits
 
 
 @contextmanager
 def forked_rng(device: torch.device, seed: int) -> Iterator[None]:
-    """Seeded global generators of the CPU and `device` inside, the caller's again outside.
+    """Seed the global generators of the CPU and `device` inside, and restore them on exit.
 
-    Not `torch.manual_seed`, which would reseed every other device as well.
+    Unlike `torch.manual_seed`, this does not reseed other devices.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained, and those of the benchmarks by name."""
+"""Recipes: how a network is trained, and the recipes of the benchmarks by name."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hnas.errors import UsageError, unknown
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; the defaults are NAS-Bench-201's. Raises `UsageError` for values that cannot work.
+    """How a network is trained; the defaults are NAS-Bench-201's. Raises `UsageError` for impossible values.
 
-    Turn `flip` off where a mirrored image means something else: digits, letters, road signs.
+    Turn `flip` off if a mirror image has another meaning: digits, letters, road signs.
 
     lr, lr_min, warmup: see `learning_rate`.
-    optimizer: `sgd`, with `nesterov` where the momentum is above 0, or `rmsprop` (decay 0.9, ε = 1).
-    clip: the largest norm of all gradients together; 0 clips nothing.
-    label_smoothing: the share of a label that is spread over all classes.
-    cutout: pixels of the side of a square that is blacked out at a random place of each image; 0 for none.
-    drop_path: the probability at which drop path ends, which rises linearly from 0; the network has it as an attribute.
-    auxiliary: the weight of the loss of a second classifier, which the network returns beside its logits.
-    mixed: bfloat16 where torch's autocast has it, on GPUs only.
-    valid: the share of the training images that is held out for validation, by whoever splits them: `train` does not.
+    optimizer: `sgd`, with `nesterov` if the momentum is above 0, or `rmsprop` (decay 0.9, ε = 1).
+    clip: maximum norm of all gradients together; 0 does not clip.
+    label_smoothing: share of a label that is spread over all classes.
+    cutout: side in pixels of a square that is blanked at a random place of each image; 0 for none.
+    drop_path: final probability of drop path, which rises linearly from 0; the network has it as an attribute.
+    auxiliary: weight of the loss of a second classifier, whose logits the network returns besides its own.
+    mixed: bfloat16 where torch's autocast supports it, on GPUs only.
+    valid: share of the training images held out for validation by the caller; `train` itself does not split.
 
     >>> from hnas import Recipe
     >>> Recipe(epochs=12, flip=False).lr
@@ -70,7 +70,7 @@ class Recipe:
         )
         for name, holds, right in rules:
             if not holds:
-                raise UsageError(f"{name} is {getattr(self, name)} in the training recipe; it must be {right}")
+                raise UsageError(f"{name} of the training recipe must be {right}, got {getattr(self, name)}")
 
 
 _DARTS = Recipe(
@@ -78,9 +78,9 @@ _DARTS = Recipe(
     auxiliary=0.4, valid=0.0,
 )  # fmt: skip
 
-#: The recipes by name: those that made the tables of NAS-Bench-201 and NAS-Bench-101 (its RMSProp, whose learning rate
-#: falls by epoch here, by step there), the final training of DARTS on CIFAR-10 (Liu, Simonyan, Yang, ICLR 2019), and
-#: the short one by which HNAS' published program searches the DARTS space.
+#: The recipes by name: those behind the tables of NAS-Bench-201 and NAS-Bench-101 (its RMSProp, with a learning rate
+#: that falls per epoch here, per step there), the final training of DARTS on CIFAR-10 (Liu, Simonyan, Yang, ICLR 2019),
+#: and the short training with which the published program of HNAS searches the DARTS space.
 RECIPES: Mapping[str, Recipe] = {
     "nasbench201": Recipe(),
     "nasbench101": Recipe(epochs=108, lr=0.2, weight_decay=1e-4, optimizer="rmsprop", nesterov=False),
@@ -90,9 +90,9 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe_named(name: str, options: Mapping[str, object]) -> Recipe:
-    """The recipe `name` with the fields in `options` changed, whose values are of the field's type or its text.
+    """Return the recipe `name` with the fields in `options` changed; values have the field's type, or are its text.
 
-    Raises `UsageError` for an unknown name or field, and a value that the field cannot have.
+    Raises `UsageError` for an unknown name or field, or an invalid value.
     """
     if name not in RECIPES:
         raise unknown("the recipe", name, RECIPES)
@@ -105,25 +105,25 @@ def recipe_named(name: str, options: Mapping[str, object]) -> Recipe:
     return replace(RECIPES[name], **changed)  # type: ignore[arg-type]
 
 
-def _converted(field: str, value: object, wanted: type) -> object:
+def _converted(field: str, value: object, kind: type) -> object:
     text = str(value).lower()
     try:
-        if wanted is bool:
+        if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text]
-        return text if wanted is str else int(text) if wanted is int else float(text)
+        return text if kind is str else int(text) if kind is int else float(text)
     except (KeyError, ValueError):
-        right = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[wanted]
-        raise UsageError(f"{field} is {value!r:.100} in the training recipe; it must be {right}") from None
+        right = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[kind]
+        raise UsageError(f"{field} of the training recipe must be {right}, got {value!r:.100}") from None
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate of epoch e = 0, …, E - 1, constant within it.
+    """Return the learning rate of epoch e = 0, …, E - 1, constant within the epoch.
 
-    lr(e) = lr_min + (lr₀ - lr_min) (1 + cos(π (e - w) / (E - w))) / 2, from lr₀ down to almost lr_min, which e = E
-    would reach; in the first w = `warmup` epochs lr₀ (e + 1) / (w + 1).
+    lr(e) = lr_min + (lr₀ - lr_min) (1 + cos(π (e - w) / (E - w))) / 2, from lr₀ down to almost lr_min, which would be
+    reached at e = E. In the first w = `warmup` epochs it is lr₀ (e + 1) / (w + 1).
 
-    Stepped by epoch, not by iteration, because NAS-Bench-201 does so (its per-iteration updates only act in a warm-up,
-    and it has none), and DARTS does.
+    It changes per epoch, not per iteration, as in NAS-Bench-201 (whose per-iteration updates act only during a warm-up,
+    which it does not have) and in DARTS.
     """
     if epoch < recipe.warmup:
         return recipe.lr * (epoch + 1) / (recipe.warmup + 1)

@@ -1,4 +1,4 @@
-"""What a training gives, and what it leaves behind on the way."""
+"""The results of a training, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hnas.errors import HnasError
 class Epoch:
     """The end of an epoch, counted from 1.
 
-    loss, train_accuracy: mean cross entropy (nats) and percent over its batches as they were trained on, augmented, in
-    training mode, weights changing between batches (NAS-Bench-201 reports the same).
-    valid_accuracy: percent, or None without such data.
-    seconds: wall-clock time since the training began.
+    loss, train_accuracy: mean cross entropy (nats) and percentage over the epoch's batches as they were trained on,
+    augmented, in training mode, with weights changing between batches (as NAS-Bench-201 reports them).
+    valid_accuracy: percent, None without validation data.
+    seconds: wall-clock time since the start of the training.
     """
 
     epoch: int
@@ -28,13 +28,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What one training gave.
+    """The result of one training.
 
-    valid_accuracy, test_accuracy: percent, of the network as the last epoch left it; None where no such data was given.
+    valid_accuracy, test_accuracy: percent, of the network after the last epoch; None without such data.
     train_loss, train_accuracy: those of the last epoch, see `Epoch`.
-    seconds: wall-clock time of the whole call, the evaluations included, and of earlier calls that it goes on from.
+    seconds: wall-clock time of the whole call, including evaluations and earlier calls that it continues.
     parameters: number of trainable scalars.
-    curve: each epoch.
+    curve: all epochs.
     """
 
     valid_accuracy: float | None
@@ -48,7 +48,7 @@ class TrainingResult:
 
 
 class DivergedError(HnasError):
-    """A training whose loss or weights stopped being finite, `seconds` after it began and after the epochs `curve`."""
+    """The loss or a weight is no longer finite, `seconds` after the start and after the epochs in `curve`."""
 
     def __init__(self, sentence: str, seconds: float, curve: tuple[Epoch, ...]) -> None:
         super().__init__(sentence)
@@ -56,12 +56,12 @@ class DivergedError(HnasError):
 
 
 class Checkpoint(Protocol):
-    """Where a training keeps its state after each epoch: tensors, numbers and texts in dictionaries and lists."""
+    """Stores the state of a training after each epoch: tensors, numbers and strings in dictionaries and lists."""
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, or None."""
+        """Return the last saved state, or None."""
         ...
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep `state` in place of the last one."""
+        """Replace the saved state by `state`."""
         ...

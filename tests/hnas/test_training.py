@@ -1,4 +1,4 @@
-"""Training a network for real: on scikit-learn's digits, and against slow or independent computations."""
+"""Training of networks: on scikit-learn's digits, and against slow or independent computations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def linear_network(size: int, classes: int = 10) -> nn.Sequential:
 
 
 class Recorder(nn.Module):
-    """Keeps the inputs it is trained on."""
+    """Records the inputs it is trained on."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def comparable(result: TrainingResult) -> TrainingResult:
 # Learning
 
 
-def test_digits_are_learnt_within_a_few_epochs(digits: tuple[Data, Data]) -> None:
+def test_digits_are_learned_within_a_few_epochs(digits: tuple[Data, Data]) -> None:
     network = small_network()
     steps: list[tuple[int, int, float]] = []
     recipe = Recipe(epochs=6, batch_size=64, flip=False)
@@ -129,7 +129,7 @@ def test_digits_are_learnt_within_a_few_epochs(digits: tuple[Data, Data]) -> Non
     assert all(p.grad is None for p in network.parameters())
 
 
-def test_held_out_accuracy_is_none_where_nothing_is_held_out() -> None:
+def test_accuracies_without_held_out_data_are_none() -> None:
     result = fit(small_network(), noise(64))
     assert result.valid_accuracy is None
     assert result.test_accuracy is None
@@ -142,8 +142,8 @@ def test_a_float64_network_trains_in_float64() -> None:
     assert network.inputs[0].dtype == torch.float64
 
 
-def test_the_weights_are_those_of_a_plain_loop_with_torchs_own_scheduler() -> None:
-    """One batch holds all images, so the loop below needs no knowledge of their order."""
+def test_weights_match_a_plain_loop_with_torchs_scheduler() -> None:
+    """One batch holds all images, so their order does not matter to the loop below."""
     images, labels = noise(40, size=4)
     network = linear_network(4).double()
     reference = copy.deepcopy(network)
@@ -165,7 +165,7 @@ def test_the_weights_are_those_of_a_plain_loop_with_torchs_own_scheduler() -> No
 
 
 @pytest.mark.parametrize(("lr", "epochs"), [(0.1, 200), (0.025, 12), (1.0, 1)])
-def test_the_learning_rate_is_torchs_cosine_annealing(lr: float, epochs: int) -> None:
+def test_the_learning_rate_matches_torchs_cosine_annealing(lr: float, epochs: int) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs, eta_min=0)
     recipe = Recipe(epochs=epochs, lr=lr)
@@ -185,7 +185,7 @@ def test_training_without_momentum_is_plain_sgd() -> None:
         torch.testing.assert_close(ours.detach(), theirs.detach() - 0.5 * theirs.grad)
 
 
-def test_the_reported_loss_and_accuracy_are_means_over_images_not_over_batches() -> None:
+def test_loss_and_accuracy_are_means_over_images_not_batches() -> None:
     images, labels = noise(10)
     network = linear_network(8).double()
     with torch.no_grad():
@@ -209,7 +209,7 @@ def test_another_seed_gives_another_result(digits: tuple[Data, Data]) -> None:
     assert len(losses) == 2
 
 
-def test_networks_with_dropout_repeat_too_and_the_global_generators_are_untouched() -> None:
+def test_dropout_is_reproducible_and_global_generators_do_not_advance() -> None:
     results = []
     for state in (1, 2):
         torch.manual_seed(state)
@@ -232,7 +232,7 @@ def test_held_out_data_is_never_trained_on(digits: tuple[Data, Data]) -> None:
     assert same_weights(networks[0], networks[2])
 
 
-def test_the_callers_tensors_are_left_as_they_were() -> None:
+def test_the_callers_tensors_are_unchanged() -> None:
     images, labels = noise(64)
     kept = images.clone(), labels.clone()
     fit(small_network(), (images, labels), Recipe(epochs=1, batch_size=32))
@@ -253,7 +253,7 @@ def test_each_module_keeps_its_mode() -> None:
 
 
 def slow_augment(image: np.ndarray, flip: bool, shift: tuple[int, int], padding: int) -> np.ndarray:
-    """One image (3, H, W), pixel by pixel: RandomHorizontalFlip, then RandomCrop(size, padding) of torchvision."""
+    """Return one image (3, H, W) augmented pixel by pixel: torchvision's RandomHorizontalFlip, then RandomCrop."""
     channels, height, width = image.shape
     out = np.zeros_like(image)
     for c in range(channels):
@@ -296,7 +296,7 @@ def test_padding_is_black_before_normalisation() -> None:
     assert torch.isclose(inputs[:, :, 1:-1, 1:-1], torch.tensor(full, dtype=torch.float64)).all()
 
 
-def test_every_flip_and_shift_is_drawn_and_nothing_else(digits: tuple[Data, Data]) -> None:
+def test_exactly_all_flips_and_shifts_are_drawn(digits: tuple[Data, Data]) -> None:
     image, label = digits[0][0][:1], digits[0][1][:1]
     data = image.expand(400, -1, -1, -1), label.expand(400)
     pixels = (recorded(data, epochs=1) * 0.35 + 0.3).mul(255).round().to(torch.uint8).numpy()
@@ -312,7 +312,7 @@ def test_every_flip_and_shift_is_drawn_and_nothing_else(digits: tuple[Data, Data
     assert 150 < sum(flip for flip, _, _ in drawn) < 250
 
 
-def test_flip_and_crop_happen_only_when_asked() -> None:
+def test_flip_and_crop_can_be_turned_off() -> None:
     images, labels = noise(50)
     plain = {x.tobytes() for x in images.numpy()}
     flipped = plain | {x.tobytes() for x in images.flip(3).numpy()}
@@ -323,7 +323,7 @@ def test_flip_and_crop_happen_only_when_asked() -> None:
         assert (seen == plain) is not flip
 
 
-def test_an_epoch_sees_every_image_once_in_an_order_that_augmentation_does_not_change() -> None:
+def test_an_epoch_sees_every_image_once_in_the_same_order_without_augmentation() -> None:
     flat = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8), torch.zeros(50).long()
     orders = []
     for crop in (True, False):
@@ -339,8 +339,8 @@ def test_an_epoch_sees_every_image_once_in_an_order_that_augmentation_does_not_c
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(32, [16, 16]), (35, [16, 16, 3]), (33, [16, 16]), (3, [3]), (2, [2])])
-def test_a_last_batch_is_kept_unless_it_is_one_image(images: int, sizes: list[int]) -> None:
-    """The batch norm after global pooling fails in training mode on a single image."""
+def test_the_last_batch_is_used_unless_it_is_one_image(images: int, sizes: list[int]) -> None:
+    """After global pooling, batch norm fails in training mode on a single image."""
     network = Recorder(
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 10)),
     )
@@ -348,7 +348,7 @@ def test_a_last_batch_is_kept_unless_it_is_one_image(images: int, sizes: list[in
     assert [len(x) for x in network.inputs] == sizes
 
 
-def test_channels_last_inputs_are_used_only_where_the_network_takes_them() -> None:
+def test_channels_last_is_used_only_if_the_network_accepts_it() -> None:
     class View(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
             return inputs.view(len(inputs), -1)
@@ -365,7 +365,7 @@ def test_channels_last_inputs_are_used_only_where_the_network_takes_them() -> No
 # Accuracy
 
 
-def test_accuracy_is_the_share_of_right_answers_whatever_the_batch_size() -> None:
+def test_accuracy_is_the_share_of_correct_answers_for_any_batch_size() -> None:
     images, labels = noise(53)
     network = small_network().double()
     network.eval()
@@ -415,10 +415,10 @@ def test_another_seed_splits_differently() -> None:
 @pytest.mark.parametrize(
     ("labels", "share", "seed", "message"),
     [
-        (np.arange(10) % 2, 0.0, 0, "share is 0.0"),
-        (np.arange(10) % 2, 1.0, 0, "share is 1.0"),
-        (np.arange(10) % 2, float("nan"), 0, "share is nan"),
-        (np.arange(10) % 2, 0.5, -1, "seed -1 cannot be"),
+        (np.arange(10) % 2, 0.0, 0, "share .*, got 0.0"),
+        (np.arange(10) % 2, 1.0, 0, "share .*, got 1.0"),
+        (np.arange(10) % 2, float("nan"), 0, "share .*, got nan"),
+        (np.arange(10) % 2, 0.5, -1, "seed must be a whole number between 0 and .*, got -1"),
         (np.array([0, 0, 1]), 0.5, 0, "class 1 has a single image"),
         (np.array([], dtype=np.int64), 0.5, 0, "no images"),
         (np.zeros((4, 1), dtype=np.int64), 0.5, 0, r"shape \(4, 1\)"),
@@ -433,14 +433,14 @@ def test_wrong_splits_are_refused(labels: np.ndarray, share: float, seed: int, m
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"epochs": 0}, "epochs is 0"),
-        ({"batch_size": 1}, "batch_size is 1"),
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"lr": -0.1}, "lr is -0.1"),
-        ({"lr": math.nan}, "lr is nan"),
-        ({"lr": math.inf}, "lr is inf"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"epochs": 0}, "epochs .* at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size .* at least 2, .*, got 1"),
+        ({"lr": 0.0}, "lr .*, got 0.0"),
+        ({"lr": -0.1}, "lr .*, got -0.1"),
+        ({"lr": math.nan}, "lr .*, got nan"),
+        ({"lr": math.inf}, "lr .*, got inf"),
+        ({"momentum": 1.0}, "momentum .*, got 1.0"),
+        ({"weight_decay": -1.0}, "weight_decay .*, got -1.0"),
     ],
 )
 def test_wrong_recipes_are_refused(setting: dict[str, Any], message: str) -> None:
@@ -454,23 +454,23 @@ GOOD = noise(8)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": GOOD[0].float()}, "training images have .*float32"),
-        ({"images": GOOD[0][:, :1]}, r"training images have shape \(8, 1, 8, 8\)"),
-        ({"images": GOOD[0][0]}, r"training images have shape \(3, 8, 8\)"),
-        ({"labels": GOOD[1].int()}, "training labels have .*int32"),
-        ({"labels": GOOD[1][:7]}, "8 training images come with 7 labels"),
-        ({"labels": GOOD[1] + 5}, "training labels run from .* 10 classes"),
-        ({"labels": GOOD[1] - 10}, "training labels run from -"),
-        ({"images": GOOD[0][:1], "labels": GOOD[1][:1]}, "1 training images"),
+        ({"images": GOOD[0].float()}, "training images must be .*float32"),
+        ({"images": GOOD[0][:, :1]}, r"training images must be .* shape \(8, 1, 8, 8\)"),
+        ({"images": GOOD[0][0]}, r"training images must be .* shape \(3, 8, 8\)"),
+        ({"labels": GOOD[1].int()}, "training labels must be .*int32"),
+        ({"labels": GOOD[1][:7]}, "8 training images needs one label, got 7 labels"),
+        ({"labels": GOOD[1] + 5}, "training labels must lie between 0 and 9 .* 10 classes"),
+        ({"labels": GOOD[1] - 10}, "training labels must lie between 0 and 9 .* got -"),
+        ({"images": GOOD[0][:1], "labels": GOOD[1][:1]}, "training needs at least 2 images, .* got 1"),
         ({"images": GOOD[0][:0], "labels": GOOD[1][:0]}, "no training images"),
-        ({"valid": (GOOD[0], GOOD[1][:3])}, "8 validation images come with 3 labels"),
-        ({"valid": (GOOD[0], GOOD[1] + 10)}, "validation labels run from"),
-        ({"test": (GOOD[0].double(), GOOD[1])}, "test images have .*float64"),
+        ({"valid": (GOOD[0], GOOD[1][:3])}, "8 validation images needs one label, got 3 labels"),
+        ({"valid": (GOOD[0], GOOD[1] + 10)}, "validation labels must lie between 0 and 9"),
+        ({"test": (GOOD[0].double(), GOOD[1])}, "test images must be .*float64"),
         ({"test": (GOOD[0][:0], GOOD[1][:0])}, "no test images"),
-        ({"mean": (0.5,)}, "mean is"),
-        ({"mean": (0.5, math.nan, 0.5)}, "mean is"),
-        ({"std": (0.5, 0.0, 0.5)}, "std is"),
-        ({"seed": -1}, "seed -1 cannot be"),
+        ({"mean": (0.5,)}, "mean must be 3 finite numbers"),
+        ({"mean": (0.5, math.nan, 0.5)}, "mean must be 3 finite numbers"),
+        ({"std": (0.5, 0.0, 0.5)}, "std must be above 0"),
+        ({"seed": -1}, "seed must be a whole number between 0 and .*, got -1"),
         ({"network": nn.Flatten()}, "no trainable parameters"),
         ({"network": nn.Conv2d(3, 4, 3)}, r"returned \(2, 4, 6, 6\)"),
         ({"network": nn.LSTM(8, 8).requires_grad_(False)}, "no trainable parameters"),
@@ -496,7 +496,7 @@ def test_a_network_that_does_not_return_a_tensor_is_refused() -> None:
         def forward(self, inputs: Tensor) -> Any:
             return inputs, super().forward(inputs.flatten(1))
 
-    with pytest.raises(UsageError, match="Pair returned tuple"):
+    with pytest.raises(UsageError, match=r"Pair must return logits .* but returned tuple"):
         fit(Pair(192, 10), GOOD)
 
 
@@ -505,13 +505,13 @@ def test_a_network_that_does_not_return_a_tensor_is_refused() -> None:
     [
         (
             lambda: accuracy(linear_network(8), GOOD[0], GOOD[1][:2], MEAN, STD),
-            "8 evaluation images come with 2 labels",
+            "8 evaluation images needs one label, got 2 labels",
         ),
         (lambda: accuracy(linear_network(8), GOOD[0][:0], GOOD[1][:0], MEAN, STD), "no evaluation images"),
         (lambda: accuracy(linear_network(8), GOOD[0], GOOD[1] + 9, MEAN, STD), "10 classes"),
-        (lambda: accuracy(linear_network(8), *GOOD, MEAN, STD, batch_size=0), "batch_size is 0"),
-        (lambda: accuracy(nn.Flatten(), *GOOD, MEAN, STD), "Flatten has no parameters"),
-        (lambda: accuracy(linear_network(8), *GOOD, MEAN, (1.0, 1.0)), "std is"),
+        (lambda: accuracy(linear_network(8), *GOOD, MEAN, STD, batch_size=0), "batch_size .* at least 1, got 0"),
+        (lambda: accuracy(nn.Flatten(), *GOOD, MEAN, STD), "Flatten must have parameters"),
+        (lambda: accuracy(linear_network(8), *GOOD, MEAN, (1.0, 1.0)), "std must be 3 finite numbers"),
     ],
 )
 def test_wrong_evaluations_are_refused(call: Callable[[], float], message: str) -> None:
@@ -520,7 +520,7 @@ def test_wrong_evaluations_are_refused(call: Callable[[], float], message: str) 
 
 
 @pytest.mark.parametrize("broken", ["loss", "weight"])
-def test_divergence_names_the_epoch_and_a_way_out(broken: str) -> None:
+def test_divergence_errors_name_the_epoch_and_a_remedy(broken: str) -> None:
     network = linear_network(8)
     if broken == "loss":
         recipe = Recipe(epochs=3, batch_size=4, lr=1e38)
@@ -531,13 +531,13 @@ def test_divergence_names_the_epoch_and_a_way_out(broken: str) -> None:
     assert not isinstance(error.value, UsageError)
 
 
-def test_a_failing_network_error_reaches_the_caller() -> None:
+def test_errors_of_the_network_reach_the_caller() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         fit(linear_network(4), GOOD)
 
 
 class Kept:
-    """A checkpoint in memory, through the bytes of a file; `stop` ends the training after that many epochs."""
+    """A checkpoint in memory, serialised like a file; `stop` ends the training after that many epochs."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.content: bytes | None = None
@@ -558,7 +558,7 @@ class Kept:
 
 
 class Noisy(nn.Sequential):
-    """A network that draws in training mode and has drop path and a second classifier."""
+    """A network that draws in training mode, with drop path and a second classifier."""
 
     drop_path = 0.0
 
@@ -577,7 +577,7 @@ ALL_OF_IT = Recipe(
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 @pytest.mark.parametrize("recipe", [ALL_OF_IT, dataclasses.replace(ALL_OF_IT, optimizer="rmsprop")])
-def test_a_training_that_was_stopped_goes_on_to_the_same_bits(digits: tuple[Data, Data], recipe: Recipe, stop: int):
+def test_a_resumed_training_is_bit_identical(digits: tuple[Data, Data], recipe: Recipe, stop: int):
     training, valid = digits
 
     def trained(network: nn.Module, checkpoint: Kept | None) -> TrainingResult:
@@ -599,7 +599,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(digits: tuple[Data
         assert torch.equal(other.state_dict()[name], value), name
 
 
-def test_the_curve_has_each_epoch_and_ends_with_the_result(digits: tuple[Data, Data]):
+def test_the_curve_has_all_epochs_and_ends_with_the_result(digits: tuple[Data, Data]):
     training, valid = digits
     result = train(small_network(), *training, mean=MEAN, std=STD, recipe=QUICK, seed=0, valid=valid)
     assert [epoch.epoch for epoch in result.curve] == [1, 2]
@@ -610,7 +610,7 @@ def test_the_curve_has_each_epoch_and_ends_with_the_result(digits: tuple[Data, D
     assert 0 < result.curve[0].seconds < last.seconds <= result.seconds
 
 
-def test_the_learning_rate_rises_in_the_warm_up_and_falls_to_its_least():
+def test_the_learning_rate_warms_up_and_falls_to_lr_min():
     recipe = Recipe(epochs=10, lr=0.2, lr_min=0.02, warmup=3)
     rates = [learning_rate(recipe, epoch) for epoch in range(11)]
     assert rates[:4] == pytest.approx([0.05, 0.1, 0.15, 0.2])
@@ -618,7 +618,7 @@ def test_the_learning_rate_rises_in_the_warm_up_and_falls_to_its_least():
     assert rates[10] == pytest.approx(0.02)
 
 
-def test_a_cut_out_square_is_black_and_nothing_else_is():
+def test_cutout_blanks_one_square_and_nothing_else():
     inputs = torch.ones(3, 3, 6, 6)
     cut = cut_out(inputs.clone(), torch.tensor([[2, 3], [0, 0], [5, 5]]), 4)
     squares = ((range(4), range(1, 5)), (range(2), range(2)), (range(3, 6), range(3, 6)))
@@ -628,7 +628,7 @@ def test_a_cut_out_square_is_black_and_nothing_else_is():
                 assert (image[:, i, j] == (0 if i in rows and j in columns else 1)).all()
 
 
-def test_recipes_have_names_and_every_field_can_be_changed():
+def test_recipes_are_found_by_name_and_fields_can_be_changed():
     assert recipe_named("nasbench201", {}) == Recipe()
     changed = recipe_named(
         "hnas-darts", {"epochs": "3", "lr": 1, "drop_path": "0", "flip": "False", "optimizer": "RMSprop"}
@@ -644,16 +644,16 @@ def test_recipes_have_names_and_every_field_can_be_changed():
     for name, options, words in (
         ("dart", {}, "recipe 'dart' is unknown; .*did you mean 'darts'"),
         ("darts", {"cutuot": 3}, "field of a recipe 'cutuot' is unknown; .*'cutout'"),
-        ("darts", {"cutout": "big"}, "cutout is 'big' in the training recipe; it must be a whole number"),
-        ("darts", {"flip": "maybe"}, "flip is 'maybe' .* true or false"),
-        ("darts", {"lr_min": 2}, "lr_min is 2.0 .* at most lr"),
+        ("darts", {"cutout": "big"}, "cutout of the training recipe must be a whole number, got 'big'"),
+        ("darts", {"flip": "maybe"}, "flip .* must be true or false, got 'maybe'"),
+        ("darts", {"lr_min": 2}, "lr_min .* at most lr, got 2.0"),
         ("darts", {"optimizer": "adam"}, "sgd or rmsprop"),
     ):
         with pytest.raises(UsageError, match=words):
             recipe_named(name, options)
 
 
-def test_a_recipe_that_the_network_cannot_follow_is_refused(digits: tuple[Data, Data]):
+def test_recipes_that_the_network_does_not_support_are_refused(digits: tuple[Data, Data]):
     training, _ = digits
     for change, words in (({"drop_path": 0.2}, "has no drop path"), ({"auxiliary": 0.4}, "no second classifier")):
         recipe = dataclasses.replace(QUICK, **change)

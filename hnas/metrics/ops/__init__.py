@@ -1,24 +1,24 @@
-"""The operations of a network that the metrics know, one a file: its value, its adjoint, and how it maps tangents.
+"""The operations that the metrics know, one per file: value, adjoint, and rule for tangents.
 
-A new operation goes into a file of its own here, and that file into the imports below. It registers its functions with
-`hnas.metrics.recorder`: by `register` their tangent rule, a `hnas.metrics.tape.TangentRule`, and whether their results
-keep the samples in order (functions without a rule yet stand at the end of `pointwise`); by `handles` or `replace` a
-way of running them that is not their own. A function that is not registered is run as it is: GraSP of a network that
-calls it comes from autograd's double backward, and a layer behind it needs further passes to find out whose its rows
-are.
+Put a new operation into its own file here and add the file to the imports below. It registers its functions with
+`hnas.metrics.recorder`: `register` takes their tangent rule, a `hnas.metrics.tape.TangentRule`, and whether their
+results keep the order of the samples (functions that have no rule yet are registered at the end of `pointwise`);
+`handles` and `replace` make them run in another way than their own. Functions that are not registered run unchanged. If
+a network calls one, autograd differentiates it twice for GraSP, and layers behind the call need extra passes to assign
+their rows to samples.
 
-    layer           what a convolution and a linear map have in common: the node of the graph, the tangent rule
+    layer           what convolutions and linear maps share: the node of the graph, the tangent rule
     convolution     F.conv1d, conv2d, conv3d
     linear          F.linear
     batch_norm      F.batch_norm
-    pooling         average and max poolings
+    pooling         average and max pooling
     concat          concatenation
     arithmetic      sums, products, quotients
-    pointwise       ReLU, and functions of each entry by itself
-    tensors         reshaping, slicing, padding, means, and what else is linear in one tensor
-    attention       scaled dot products, in sight instead of fused
-    dropout         dropout and random slopes, which are switched off
-    linear_rule     the tangent rule of functions that are linear in what they read
+    pointwise       ReLU and other elementwise functions
+    tensors         reshaping, slicing, padding, means, and other functions that are linear in one tensor
+    attention       scaled dot-product attention, unfused so that its layers are seen
+    dropout         dropout and random slopes, switched off
+    linear_rule     the tangent rule of functions that are linear in their inputs
 """
 
 from hnas.metrics.ops import (  # noqa: F401  (each registers its functions)

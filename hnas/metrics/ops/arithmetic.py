@@ -1,4 +1,4 @@
-"""Sums, products and quotients: linear where no two values of the network are multiplied."""
+"""Sums, products and quotients: linear unless they multiply or divide by values of the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hnas.metrics.tape import Tape
 _SUMS = named("add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __isub__")
 _PRODUCTS = named("mul mul_ __mul__ __rmul__ __imul__")
 _QUOTIENTS = named("div div_ __truediv__ __itruediv__")
-#: The function out of place for each in place, which a tangent is not to change.
+#: Maps in-place functions to their out-of-place forms, so that a rule never changes a tangent in place.
 _OUT_OF_PLACE = {
     getattr(owner, name): getattr(owner, name.removeprefix("__i").rstrip("_").replace("truediv", "div"))
     for owner in (torch, Tensor)
@@ -27,7 +27,7 @@ _OUT_OF_PLACE = {
 
 
 def _sum(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> LinearRule | None:
-    """Constant terms have no tangent, and count zero."""
+    """The rule of a sum; constant terms have zero tangents."""
     args, kwargs = without_constants(tape, (args, kwargs))
     args = tuple(value if isinstance(value, Tensor) else 0 for value in args)
     kwargs = {name: 0 if name == "other" and not isinstance(value, Tensor) else value for name, value in kwargs.items()}
@@ -47,14 +47,14 @@ def _quotient(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor)
 
 
 def without_constants(tape: Tape, arguments: Any) -> Any:
-    """`arguments` with zeros for the tensors that are no values of the network."""
+    """Return `arguments` with zeros for the tensors that are not on the tape."""
     return mapped(
         arguments, lambda value: torch.zeros_like(value) if isinstance(value, Tensor) and value not in tape else value
     )
 
 
 def _broadcast(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
-    """One term at least has the result's samples, and none that has as many rows is unknown."""
+    """Whether some term has the samples as rows, and no other term has as many rows without being known."""
     terms = (*args[:2], *kwargs.values())
     dimensions = result.dim()
     rows = [term for term in terms if isinstance(term, Tensor) and term.dim() == dimensions > 0]

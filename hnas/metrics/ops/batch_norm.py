@@ -1,20 +1,20 @@
-"""Batch norm on batch statistics: few passes over memory forwards, backwards and for tangents.
+"""Batch norm on batch statistics, with few passes over memory forwards, backwards and for tangents.
 
 Over the n values x of a channel, with `d = x − mean(x)`, `s = 1/√(mean(d²) + ε)`, `x̂ = s d`, `a = γ s`:
 
     y = γ x̂ + β,   x̄ = a (ȳ − m₁ − m₂ x̂),   m₁ = mean(ȳ),  m₂ = mean(ȳ x̂)
 
-and for tangents, with `P, Q` those of x, centred,
+and for the tangents, with `P, Q` the centred tangents of x,
 
     p ↦ a (P − α d),   α = s² mean(d P)
     q ↦ a (Q − β d),   β = s² mean(d Q)
     f″(p, q) = a ((3 α β − s² mean(P Q)) d − α Q − β P)
 
-After a layer whose p lacks d and whose f″ lacks Q (`hnas.metrics.ops.layer`), these hold with `α − ε s²` for α: what
-the missing terms add to each line cancels but for that, since `s² mean(d²) = 1 − ε s²`.
+After a layer that omits d from its p and Q from its f″ (`hnas.metrics.ops.layer`), use `α − ε s²` in place of α: the
+omitted terms cancel in each line up to this, because `s² mean(d²) = 1 − ε s²`.
 
-Torch's own batch norm is not used: on channels-last tensors its CPU kernel sums naively, and the means of 65,536
-values are off by 3e-4, which moves κ by per cents. Sums here are torch's pairwise ones, off by 2e-7.
+Torch's own batch norm is too inaccurate: on channels-last tensors its CPU kernel sums naively, which puts the mean of
+65,536 values off by 3e-4 and moves κ by several per cent. Torch's pairwise sums, used here, are off by 2e-7.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from hnas.metrics.tape import ZERO, Cotangent, Replay, TangentRule, Tangents
 
 @dataclass
 class BatchNormRule(NormalisesRule):
-    """One batch norm of the centred input d (m, C, …), with s and a (C,); `layer` made its input, if a layer did.
+    """The rule of one batch norm of the centred input d (m, C, …), with s and a (C,).
 
-    The cotangent is kept as (ȳ, m₁, m₂).
+    `layer` is the rule of the layer that made the input, if any. The cotangent is stored as (ȳ, m₁, m₂).
     """
 
     d: Tensor
@@ -74,7 +74,7 @@ class BatchNormRule(NormalisesRule):
                 gradient = _input_gradient(gy, d, s, a, m1, m2, buffer)
                 replay.add(inner(gradient, matrix(self.layer.mixed)))
                 self.layer.mixed = None
-        # The layer's own memory is written over where nothing else reads it.
+        # If nothing else reads the layer's tangents, overwrite them.
         out = (p, q) if normalised else (torch.empty_like(d), buffer)
         torch.addcmul(-a * p1, p, a, out=out[0]).addcmul_(d, -a * alpha)
         torch.addcmul(-a * q1, q, a, out=out[1]).addcmul_(d, -a * beta)
@@ -93,18 +93,18 @@ def batch_norm(
     *,
     passes: Passes,
 ) -> tuple[Tensor, BatchNormRule | None]:
-    """`torch.nn.functional.batch_norm`, same arguments, and its tangent rule if it has one.
+    """Return `torch.nn.functional.batch_norm` of the same arguments, and its tangent rule if it has one.
 
-    Batch statistics leave the running ones alone.
+    Never updates the running statistics.
     """
     if not training:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps), None
     if input.numel() == input.shape[1]:
-        raise ValueError(f"batch norm needs more than one value a channel, got an input of shape {tuple(input.shape)}")
+        raise ValueError(f"batch norm needs more than one value per channel, got input of shape {tuple(input.shape)}")
     d: Tensor = _Centre.apply(input)  # type: ignore[no-untyped-call]
     out: Tensor
     if any(factor is not None and factor.requires_grad for factor in (weight, bias)):
-        # Made by the network itself, they have derivatives of their own, which `_BatchNorm` does not send.
+        # The network computed γ or β, so they need gradients, which `_BatchNorm` does not return.
         out, *_ = _BatchNorm.apply(d, None, None, eps, Cotangent(), passes)  # type: ignore[no-untyped-call]
         shape = (-1, *(1,) * (input.dim() - 2))
         out = out if weight is None else out * weight.view(shape)
@@ -130,7 +130,7 @@ register({F.batch_norm}, keeps_order=same_shape)
 
 
 class _Centre(torch.autograd.Function):
-    """`d = x − mean(x)`, a node of its own so that nothing keeps x: only d is needed later."""
+    """`d = x − mean(x)`, a node of its own so that the graph keeps d but not x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -139,11 +139,11 @@ class _Centre(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gx: Tensor) -> Tensor:
-        return gx  # what `_BatchNorm` sends has mean zero already, so `gx − mean(gx)` is gx
+        return gx  # gradients from `_BatchNorm` already have mean zero, so `gx − mean(gx)` is gx
 
 
 class _BatchNorm(torch.autograd.Function):
-    """y, s and a of the centred d."""
+    """y, s and a for centred d."""
 
     @staticmethod
     def forward(
@@ -151,9 +151,9 @@ class _BatchNorm(torch.autograd.Function):
         passes: Passes,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         rows = matrix(d)
-        # A tensor of its own, not a view of a matrix: what follows may change it in place, as residual networks do.
+        # A new tensor, not a view of a matrix, because residual networks change it in place.
         y = torch.empty_strided(d.shape, like(rows, d).stride(), dtype=d.dtype, device=d.device)
-        out = matrix(y)  # the squares go where y will be: fresh memory costs more than the arithmetic
+        out = matrix(y)  # holds the squares until y is written: new memory costs more than the arithmetic
         s = (torch.mul(rows, rows, out=out).sum(0) / len(rows) + eps).rsqrt()
         a = s if weight is None else weight * s
         torch.addcmul(rows.new_zeros(()) if bias is None else bias, rows, a, out=out)
@@ -168,7 +168,7 @@ class _BatchNorm(torch.autograd.Function):
         gx = None
         if ctx.needs_input_grad[0]:
             d, s, a, weight = ctx.saved_tensors
-            if torch.is_grad_enabled():  # to be differentiated again: s and a are functions of d
+            if torch.is_grad_enabled():  # double backward: s and a are functions of d
                 y = F.batch_norm(d.contiguous(), None, None, weight, None, True, 0.0, ctx.eps)
                 (gx,) = torch.autograd.grad(y, d, gy, create_graph=True)
             elif not ctx.passes.current.couples:
@@ -182,7 +182,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`x̄` (n, C) with `m₁`, `m₂` (C,)."""
+    """Return `x̄` (n, C) with `m₁` and `m₂` (C,)."""
     m1 = gy.sum(0) / len(gy)
     out = gy * d
     m2 = out.sum(0) * s / len(gy)
@@ -190,5 +190,5 @@ def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tens
 
 
 def _input_gradient(gy: Tensor, d: Tensor, s: Tensor, a: Tensor, m1: Tensor, m2: Tensor, out: Tensor) -> Tensor:
-    """`x̄ = a (ȳ − m₁ − m₂ s d)`, (n, C), in `out`."""
+    """Write `x̄ = a (ȳ − m₁ − m₂ s d)`, (n, C), to `out`, and return it."""
     return torch.addcmul(-a * m1, gy, a, out=out).addcmul_(d, -a * s * m2)

@@ -1,8 +1,7 @@
-"""Concatenation of channels whose gradients come back each in memory of its own.
+"""Concatenation of channels that gives each part a contiguous gradient.
 
-The gradient of a concatenation is cut into slices. With the channels innermost a slice is short runs with gaps between
-them, which every operation that reads it, and those that read what that makes, walk run by run, at a fifth of the
-speed of memory without gaps.
+The gradient of a concatenation is split into slices. With channels innermost, a slice consists of short runs with gaps,
+and every later operation on it, and on its results, walks memory run by run at a fifth of the speed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from hnas.metrics.tape import Tape
 
 
 def cat(tensors: Sequence[Tensor], *args: Any, **kwargs: Any) -> Tensor:
-    """Stands in for `torch.cat`, same arguments and values."""
+    """Replaces `torch.cat`: same arguments, same values."""
     first, *others = tensors
     along_channels = (args, kwargs) in (((1,), {}), ((), {"dim": 1}))
     if not along_channels or first.dim() != 4 or any(t.shape[2:] != first.shape[2:] for t in others):
@@ -46,7 +45,7 @@ class _Join(torch.autograd.Function):
 
 
 def _join(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> LinearRule | None:
-    """Constant parts have no tangent, and count zero."""
+    """The rule of a concatenation; constant parts have zero tangents."""
     args, kwargs = without_constants(tape, (args, kwargs))
     return linear_rule(tape, function, args, kwargs, result)
 

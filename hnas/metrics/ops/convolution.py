@@ -1,15 +1,15 @@
-"""Convolutions in one to three dimensions, their adjoints, and the gradients of each sample.
+"""Convolutions in one to three dimensions, their adjoints, and their per-sample gradients.
 
-Of a depthwise convolution, whose every channel is one image and one kernel, torch has on the CPU fast kernels for the
-forward pass, and of the backward passes for few sizes only: a kernel of 5 × 5 or a dilation costs up to a hundred
-times the forward pass. Each of its adjoints is a depthwise forward pass as well. With output gradient ȳ,
+On the CPU, torch has fast forward kernels for depthwise convolutions, but fast backward kernels for few sizes only:
+with a 5 × 5 kernel or with dilation, the backward pass takes up to a hundred times as long as the forward pass. Both
+adjoints of a depthwise convolution are depthwise convolutions themselves. With cotangent ȳ,
 
-    to x:  ȳ, spread out by the stride, convolved with the kernel turned by 180°
-    to the kernel, one sample:  x convolved with ȳ as the kernel, stride and dilation changing places
+    to x:  ȳ, spread out by the stride, convolved with the kernel rotated by 180°
+    to the kernel, one sample:  x convolved with the kernel ȳ, stride and dilation exchanged
 
     ∂/∂w[i, j] = Σ_{h, v} ȳ[h, v] x[s h + d i − p, s v + d j − p]
 
-so samples and channels together become the channels of one convolution whose kernels are the output gradients.
+so samples and channels together become the channels of one convolution whose kernels are the cotangents.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from hnas.metrics.layers import LayerMap
 from hnas.metrics.ops.layer import Invocation, call_layer
 from hnas.metrics.recorder import Recorder, handles
 
-# Elements of the input patches (im2col) at once: 1 MB in float32, measured best from 16 × 32² to 64 × 8² maps.
+# Elements of the im2col buffer: 1 MB in float32, measured fastest for maps from 16 × 32² to 64 × 8².
 _PATCHES = 250_000
 
-# The same on an accelerator, where what counts is the number of kernels: 128 MiB in float32. Not measured.
+# The same on an accelerator, where fewer kernel launches matter more: 128 MiB in float32. Not measured.
 _PATCHES_ON_DEVICE = 2**25
 
 
 @dataclass
 class Convolution(LayerMap):
-    """x (m, C, …) and weight (C', C / groups, …) to y (m, C', …)."""
+    """Maps x (m, C, …) with weight (C', C / groups, …) to y (m, C', …)."""
 
     convolution: ClassVar[bool] = True
 
@@ -60,7 +60,7 @@ class Convolution(LayerMap):
                 d * (k - 1) - p for d, k, p in zip(self.dilation, weight.shape[2:], self.padding, strict=True)
             )
             if to_x and (dilated or self.stride == (1, 1)) and min(padding) >= 0:
-                gx, to_x = self._turned(gy, x, weight, padding), False
+                gx, to_x = self._depthwise_input_gradient(gy, x, weight, padding), False
             if to_weight and (dilated or max(weight.shape[2:]) > 3):
                 gw, to_weight = self.depthwise_gradients(gy, x, weight).sum(0)[:, None], False
         if to_x or to_weight:
@@ -78,10 +78,10 @@ class Convolution(LayerMap):
     def weight_gradients(self, x: Tensor, gy: Tensor, weight: Tensor, *, in_order: bool) -> Tensor:
         m = x.shape[0]
         if self.groups == 1 and x.dim() == 4:
-            return _unfolded(self, x, gy, weight, in_order)
+            return _im2col_gradients(self, x, gy, weight, in_order)
         if self.is_depthwise(x, weight):
             return self.depthwise_gradients(gy, x, weight).flatten(1)
-        # Every sample becomes a group of one convolution, whose weight gradient is then theirs side by side.
+        # Make every sample a group of one convolution: its weight gradient is then those of the samples side by side.
         one = Convolution(self.stride, self.padding, self.dilation, self.groups * m)
         wide = weight.detach().expand(m, *weight.shape).flatten(0, 1)
         _, gw = one.adjoint(gy.flatten(0, 1)[None], x.flatten(0, 1)[None], wide, to_x=False, to_weight=True)
@@ -89,19 +89,19 @@ class Convolution(LayerMap):
         return gw.reshape(m, -1)
 
     def is_depthwise(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether it is a two-dimensional convolution of x, batched, with one kernel for each channel."""
+        """Whether this is a two-dimensional convolution of a batch x with one kernel per channel."""
         return x.dim() == 4 and self.groups == x.shape[1] == weight.shape[0]
 
     def depthwise_gradients(self, gy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """Each sample's weight gradient of a depthwise convolution, (m, C, height, width)."""
+        """Return the per-sample weight gradients of a depthwise convolution, (m, C, height, width)."""
         (m, channels), (kh, kw) = x.shape[:2], weight.shape[2:]
-        turned = Convolution(self.dilation, self.padding, self.stride, m * channels)
-        found = turned.apply(x.reshape(1, m * channels, *x.shape[2:]), gy.reshape(m * channels, 1, *gy.shape[2:]))
-        return found[0, :, :kh, :kw].reshape(m, channels, kh, kw)
+        exchanged = Convolution(self.dilation, self.padding, self.stride, m * channels)
+        maps = exchanged.apply(x.reshape(1, m * channels, *x.shape[2:]), gy.reshape(m * channels, 1, *gy.shape[2:]))
+        return maps[0, :, :kh, :kw].reshape(m, channels, kh, kw)
 
-    def _turned(self, gy: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...]) -> Tensor:
-        """The input gradient of a depthwise convolution: gy, padded by `padding`, through kernels turned by 180°."""
-        # What the convolution would have returned without its stride.
+    def _depthwise_input_gradient(self, gy: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...]) -> Tensor:
+        """Convolve gy, padded by `padding`, with the kernels rotated by 180°."""
+        # The output size of the convolution without its stride.
         size = [n + p - q for n, p, q in zip(x.shape[2:], self.padding, padding, strict=True)]
         if list(gy.shape[2:]) != size:
             spread = gy.new_zeros((len(gy), *size, gy.shape[1])).permute(0, 3, 1, 2)
@@ -110,12 +110,12 @@ class Convolution(LayerMap):
         return Convolution((1, 1), padding, self.dilation, self.groups).apply(gy, weight.flip(2, 3))
 
 
-def _unfolded(by: Convolution, x: Tensor, gy: Tensor, weight: Tensor, in_order: bool) -> Tensor:
-    """Products of output gradients with input patches, a few samples at a time, channels last.
+def _im2col_gradients(by: Convolution, x: Tensor, gy: Tensor, weight: Tensor, in_order: bool) -> Tensor:
+    """Return per-sample weight gradients (m, P) as products of cotangents with input patches (im2col).
 
-    With the channels innermost a row of a patch is one run of memory, and the patches of a few samples stay in cache.
-    Unless rows are skipped, a patch is not unfolded but along its rows: those of the output, one after the other, meet
-    in turn the rows of the input that start at each row of the kernel, which are one run of memory too.
+    Works on a few samples at a time, so that their patches stay in cache, and with channels innermost, so that a row
+    of a patch is contiguous. Unless the stride skips rows, patches are unfolded along rows only: for each row of the
+    kernel, the matching rows of the input are contiguous too, and one matrix product covers the whole output.
     """
     m, height, width = gy.shape[0], gy.shape[2], gy.shape[3]
     outputs, inputs, kh, kw = weight.shape
@@ -124,7 +124,7 @@ def _unfolded(by: Convolution, x: Tensor, gy: Tensor, weight: Tensor, in_order: 
     if (kh, kw, ph, pw) == (1, 1, 0, 0):
         pixels = x[:, :, ::sh, ::sw].permute(0, 2, 3, 1).reshape(m, height * width, inputs)
         return torch.bmm(rows, pixels).flatten(1)
-    # Kernel rows unfolded with each pixel, and those met in turn.
+    # Kernel rows that are unfolded per pixel, and kernel rows that get a product of their own.
     unfolded, turns = (kh, 1) if sh > 1 else (1, kh)
     lines = height + (turns - 1) * dh
     patch = unfolded * kw * inputs
@@ -151,7 +151,7 @@ def _unfolded(by: Convolution, x: Tensor, gy: Tensor, weight: Tensor, in_order: 
 
 
 def per_dimension(value: Any, dimensions: int) -> tuple[int, ...]:
-    """One number for each dimension from what torch takes for them: a number, or one or all of them in a sequence."""
+    """Return one number per dimension from torch's forms: a number, or a sequence of one or of all."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * dimensions if len(values) == 1 else values
 
@@ -166,12 +166,12 @@ def _invocation(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Invocation:
-    """A call of a convolution, with torch's names of the parameters."""
+    """Return the call of a convolution; parameters have torch's names."""
     zeros = None
     dilation = per_dimension(dilation, dimensions)
     if isinstance(padding, str):
         total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        # Zeros are added here rather than by the convolution: an even kernel needs one more on the right.
+        # Pad here rather than in the convolution, because an even kernel needs one more zero on the right.
         zeros = [n for t in reversed(total) for n in (t // 2, t - t // 2)]
         padding = 0
     by = Convolution(per_dimension(stride, dimensions), per_dimension(padding, dimensions), dilation, groups)

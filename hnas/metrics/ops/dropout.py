@@ -1,4 +1,4 @@
-"""Functions that drop or draw at random, in their form for evaluation."""
+"""Functions that draw random numbers, in their evaluation form."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from hnas.metrics.recorder import Recorder, handles, named
     )
 )
 def dropout(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
-    """The input itself."""
+    """Return the input itself."""
     return args[0] if args else kwargs["input"]
 
 
 @handles({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 def recurrent(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
-    """Without dropout between layers; called with (…, whether there are biases, number of layers, dropout, …)."""
+    """Run without dropout between layers; `args` are (…, has biases, number of layers, dropout, …)."""
     biases = next(place for place, value in enumerate(args) if isinstance(value, bool))
     return recorder.plain(func, (*args[: biases + 2], 0.0, *args[biases + 3 :]), kwargs)
 
 
 @handles({F.rrelu, torch.rrelu, torch.rrelu_})
 def random_slope(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
-    """A leaky ReLU of the mean slope."""
+    """Run as a leaky ReLU with the mean slope."""
 
     def leaky(
         input: Tensor,  # noqa: A002

@@ -1,8 +1,9 @@
-"""A layer, convolution or linear map: its node in the autograd graph and its tangent rule.
+"""The common part of convolutions and linear maps: the node in the autograd graph and the tangent rule.
 
     y = W x + b        p ↦ W p + W x,   q ↦ W q + G x,   f″(p, q) = W q + G p
 
-with the gradient G of the weight W. The node's backward is what the current pass makes of it (`hnas.metrics.passes`).
+with the gradient G of the weight W. In the backward pass, the node does what the current pass asks
+(`hnas.metrics.passes`).
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from hnas.errors import UsageError
 from hnas.metrics.layers import Call, Layer, LayerMap
 from hnas.metrics.layout import inner
 from hnas.metrics.passes import Passes
-from hnas.metrics.recorder import Recorder, function_around, name_of
+from hnas.metrics.recorder import Recorder, enclosing_function, name_of
 from hnas.metrics.tape import ZERO, Cotangent, Replay, TangentRule, Tangents
 
 
 class NormalisesRule(TangentRule):
-    """The rule of an operation that a scaling of what it reads has no effect on but for a small ε."""
+    """The rule of an operation that is invariant to the scale of its input, up to a small ε."""
 
 
 @dataclass
 class LayerRule(TangentRule):
-    """One call of a layer on x.
+    """The rule of one call of a layer on x.
 
-    Where a `NormalisesRule` alone reads what the layer made, `p` is returned without its term W x, and f″ without W q:
-    with their effect in that rule it comes to `−⟨∂L/∂y, G x⟩`, the negative of ‖G‖² where the weight is used `once`. So
-    what cancels is never computed. `mixed` is then left for that rule, which knows the gradient at y.
+    If only a `NormalisesRule` reads the output, `p` omits its term W x and f″ its term W q. Through that rule these
+    terms contribute `−⟨∂L/∂y, G x⟩`, which is −‖G‖² if the weight is used `once`, so terms that cancel are never
+    computed. `mixed` is then left to that rule, which knows the cotangent of y.
     """
 
     layer: Layer
@@ -44,7 +45,7 @@ class LayerRule(TangentRule):
     mixed: Tensor | None = None
 
     def prepare(self, readers: Sequence[TangentRule], *, returned: bool) -> str | None:
-        """`∂L/∂y` is wanted unless the layer is normalised."""
+        """Want `∂L/∂y`, unless the layer is normalised."""
         self.once = self.layer.calls == 1
         self.normalised = not returned and len(readers) == 1 and isinstance(readers[0], NormalisesRule)
         self.cotangent.wanted = not self.normalised
@@ -71,14 +72,14 @@ class LayerRule(TangentRule):
 
 
 def _sum(a: Tensor | None, b: Tensor | None, sign: int = 1) -> Tensor | None:
-    """`a + sign b`, in place of a where there is one."""
+    """Return `a + sign b`, in place of a if it exists."""
     if a is None or b is None:
         return a if b is None else b if sign == 1 else -b
     return a.add_(b, alpha=sign)
 
 
 class LayerNode(torch.autograd.Function):
-    """`y = W x + b` in the graph, with the leaves of a call's layer and bias."""
+    """`y = W x + b` in the graph, with the leaves of the call's layer and bias."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call, passes: Passes) -> Tensor:
@@ -97,9 +98,10 @@ class LayerNode(torch.autograd.Function):
 
 @dataclass
 class Invocation:
-    """The arguments of a function that a layer may be behind, and the map that it is on one sample less.
+    """The arguments of a convolution or linear map, before it is known whether the weight is a layer's.
 
-    `unbatched` is the number of dimensions of an input without a batch, `zeros` what is put around the input first.
+    `map` is the map without its weight, `unbatched` the number of dimensions of an input without a batch, and `zeros`
+    the padding to apply to the input first.
     """
 
     x: Tensor
@@ -111,7 +113,7 @@ class Invocation:
 
 
 def call_layer(recorder: Recorder, func: Any, args: Any, kwargs: Any, invocation: Invocation) -> Tensor:
-    """Run `func(*args, **kwargs)`, through a `LayerNode` where the weight is a layer's."""
+    """Run `func(*args, **kwargs)`, through a `LayerNode` if the weight is a layer's."""
     x = invocation.x
     single = x.dim() == invocation.unbatched
     in_order = recorder.order.knows(x) and not single
@@ -136,7 +138,7 @@ def _through_node(recorder: Recorder, func: Any, invocation: Invocation, *, sing
     call.reads_images = tape.of_images(x)
     leaf = None if call.bias is None else call.bias.value
     y: Tensor = LayerNode.apply(x, call.layer.weight, leaf, call, recorder.passes)  # type: ignore[no-untyped-call]
-    if bias is not None and leaf is None:  # a bias of no layer: computed, or a parameter of the network's own
+    if bias is not None and leaf is None:  # not a layer's bias: computed, or some other parameter of the network
         y = y + (bias.view(-1, *(1,) * (y.dim() - 2)) if call.map.convolution else bias)
     elif recorder.collector.fisher is not None:
         call.keep(y)
@@ -152,22 +154,20 @@ def _through_node(recorder: Recorder, func: Any, invocation: Invocation, *, sing
 
 def _check(layer: Layer, weight: Tensor, x: Tensor) -> None:
     """Raise `UsageError` for a call of a layer that cannot be measured."""
-    function = function_around()
+    function = enclosing_function()
     if function is not None:
         raise UsageError(
-            f"layer {layer.name} is called inside the autograd function {function}, whose backward pass is code of "
-            "its own; let the network call its layers itself, or save memory with torch.utils.checkpoint"
+            f"layer {layer.name} is called inside the autograd function {function}, which has its own backward pass; "
+            "call layers outside of it, or use torch.utils.checkpoint if it is to save memory"
         )
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         raise UsageError(
-            f"layer {layer.name} is called under torch.autocast, in another precision than that of its weights; "
-            "let the network compute in one precision"
+            f"layer {layer.name} is called under torch.autocast, in another precision than its weights; "
+            "use one precision for the whole network"
         )
     if x.dtype != weight.dtype:
-        hint = "" if x.is_floating_point() else "; if these are the images, give floating-point numbers"
-        raise UsageError(f"layer {layer.name} has weights of {weight.dtype}, but reads {x.dtype}{hint}")
+        hint = "" if x.is_floating_point() else "; if these are the images, pass floating-point numbers"
+        raise UsageError(f"layer {layer.name} must read {weight.dtype} like its weights, got {x.dtype}{hint}")
     if weight.data_ptr() != layer.weight.data_ptr():
-        raise UsageError(
-            f"the network's forward pass replaces the weight of layer {layer.name}; let it leave its weights alone"
-        )
+        raise UsageError(f"the forward pass must not replace weights, but it replaces that of layer {layer.name}")

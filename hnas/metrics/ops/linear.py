@@ -16,7 +16,7 @@ from hnas.metrics.recorder import Recorder, handles
 
 @dataclass
 class Linear(LayerMap):
-    """x (m, …, C) and weight (C', C) to y (m, …, C')."""
+    """Maps x (m, …, C) with weight (C', C) to y (m, …, C')."""
 
     convolution: ClassVar[bool] = False
 
@@ -39,7 +39,7 @@ class Linear(LayerMap):
         return torch.bmm(gy.flatten(1, -2).transpose(1, 2), x.flatten(1, -2)).flatten(1)
 
     def products(self, x: Tensor, gy: Tensor) -> Tensor | None:
-        """`⟨J_s, J_t⟩ = ⟨x_s, x_t⟩ ⟨gy_s, gy_t⟩` of single vectors."""
+        """Return `⟨J_s, J_t⟩ = ⟨x_s, x_t⟩ ⟨gy_s, gy_t⟩` if each sample is a single vector."""
         if x.dim() != 2:
             return None
         a, b = x.double(), gy.double()

@@ -1,4 +1,4 @@
-"""The tangent rule of functions that are linear in the values of the network that they read."""
+"""The tangent rule of functions that are linear in the network's values among their arguments."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hnas.metrics.tape import Replay, TangentRule, Tangents, Tape
 
 @dataclass
 class LinearRule(TangentRule):
-    """A linear `function`, with a `Place` for each value of the network among its arguments, in their order.
+    """The rule of a linear `function`, with a `Place` for each value of the network among its arguments, in order.
 
-    `dtype` is that of the result: in place an operation keeps it whatever it adds.
+    `dtype` is that of the result, which an in-place operation keeps whatever it adds.
     """
 
     function: Callable[..., Any]
@@ -48,16 +48,16 @@ class LinearRule(TangentRule):
 
 @dataclass(frozen=True)
 class Place:
-    """Stands for the `number`-th value of the network among a function's arguments, of this shape."""
+    """Stands for the `number`-th value of the network among a function's arguments, which has this shape."""
 
     number: int
     shape: torch.Size
 
 
 def linear_rule(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> LinearRule | None:
-    """The rule of a call that is linear in all values of the network among its arguments.
+    """Return the rule of a call that is linear in all values of the network among its arguments.
 
-    None where one is in a container that is not looked into.
+    None where one of them is in a container that `mapped` does not open.
     """
     if kwargs.get("out") is not None:
         return None
@@ -76,7 +76,7 @@ def linear_rule(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tenso
 
 
 def linear_in_first(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> LinearRule | None:
-    """The rule of a call that is linear in its first argument, where no other is a value of the network."""
+    """Return the rule of a call that is linear in its first argument, None where another is a value of the network."""
     if not args or args[0] not in tape or any(value in tape for value in tensors_in((args[1:], kwargs))):
         return None
     return linear_rule(tape, function, args, kwargs, result)

@@ -1,4 +1,4 @@
-"""ReLU, and functions of each entry by itself: `p ↦ f′ p, q ↦ f′ q, f″(p, q) = f″ p q`."""
+"""ReLU and other elementwise functions: `p ↦ f′ p, q ↦ f′ q, f″(p, q) = f″ p q`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from hnas.spaces.dag.forward import again
 
 @dataclass
 class ReluRule(TangentRule):
-    """A ReLU that returned `y`: it passes of each tangent what it passed of its input."""
+    """The rule of a ReLU with output `y`: it passes a tangent wherever it passed its input."""
 
     y: Tensor
 
     def __call__(self, read: list[Tangents], replay: Replay) -> Iterable[Tangents]:
-        """`f′` is 1 where y is positive, else 0."""
+        """Multiply the tangents by `f′`, which is 1 where y is positive, else 0."""
         passed = torch.ops.aten.threshold_backward
         return (Tangents(*(None if tangent is None else passed(tangent, self.y, 0) for tangent in read[0])),)
 
 
 @dataclass
 class EntrywiseRule(TangentRule):
-    """`y = f(x)`, entry by entry, with f′ and f″ from autograd.
+    """The rule of `y = f(x)`, elementwise, with f′ and f″ from autograd.
 
-    `version` is how often x had been changed in place when f read it: autograd itself may need only y.
+    `version` is that of x when f read it, since autograd itself may need only y and not notice a change of x.
     """
 
     function: Callable[..., Tensor]
@@ -42,7 +42,7 @@ class EntrywiseRule(TangentRule):
     cotangent: Cotangent = field(default_factory=Cotangent)
 
     def prepare(self, readers: Sequence[TangentRule], *, returned: bool) -> str | None:
-        """`∂L/∂y` is wanted. Without the x of the first pass there is nothing to differentiate at."""
+        """Want `∂L/∂y`. Refuse if x has changed since, because f must be differentiated at the original x."""
         self.cotangent.wanted = True
         return None if self.x._version == self.version else "a value that was changed"
 
@@ -63,7 +63,7 @@ def _relu(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> 
 
 
 def _entrywise(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> TangentRule | None:
-    if not args or args[0] not in tape or result is args[0]:  # in place there is no argument left to differentiate at
+    if not args or args[0] not in tape or result is args[0]:  # an in-place call destroys the x to differentiate at
         return None
     rule = EntrywiseRule(function, args[0].detach(), args[0]._version, args[1:], kwargs)
     result.register_hook(rule.cotangent.keep)  # type: ignore[no-untyped-call]
@@ -84,12 +84,12 @@ register(named("relu relu_ relu6 relu6_ leaky_relu leaky_relu_ prelu"), rectifie
 
 @handles({again})
 def rectified_again(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
-    """The same value, a ReLU's, for another layer."""
+    """Return the same ReLU output, counted once more for another layer that reads it."""
     recorder.collector.rectified(recorder.order, args[0])
     return args[0]
 
 
-# Without a tangent rule yet.
+# These have no tangent rule yet.
 register(
     named("clamp clamp_ hardtanh_ relu6_ leaky_relu_ elu_ silu_ threshold prelu pow")
     | named("group_norm layer_norm instance_norm local_response_norm"),

@@ -1,7 +1,7 @@
-"""Poolings in few passes over memory, for tensors whose channels are innermost.
+"""Pooling with few passes over memory, for channels-last tensors.
 
-On such tensors torch's average pooling on the CPU takes seven times as long as a depthwise convolution, and it is one,
-with a kernel of ones, times the share `1 / count` of each window. Its adjoint is the same convolution turned round.
+On such tensors, torch's average pooling on the CPU takes seven times as long as the equivalent depthwise convolution: a
+kernel of ones, times the share `1 / count` of each window. Its adjoint is the transposed convolution.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """Stands in for `torch.nn.functional.avg_pool2d`, same arguments, same values up to rounding.
+    """Replaces `torch.nn.functional.avg_pool2d`: same arguments, same values up to rounding.
 
-    Windows that do not overlap, and tensors other than batches of images on the CPU, are left to torch.
+    Calls torch for windows that do not overlap, and for inputs other than batches of images on the CPU.
     """
     stride = kernel_size if stride is None or stride == [] else stride
     kernel, steps = per_dimension(kernel_size, 2), per_dimension(stride, 2)
@@ -53,8 +53,8 @@ def _constants(
     shape: torch.Size, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
     count_include_pad: bool, divisor: int | None, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Convolution]:  # fmt: skip
-    """A kernel of ones (C, 1, height, width), each window's share of its sum (1, C, H', W'), and the convolution."""
-    # The share by torch's own rules: what pooling makes of ones, whose sums are known.
+    """A kernel of ones (C, 1, height, width), each window's factor 1 / count (1, C, H', W'), and the convolution."""
+    # Pool ones, whose sums are known, to get the factors by torch's own rules.
     ones = torch.ones((1, 1, *shape[1:]), dtype=dtype)
     means = F.avg_pool2d(ones, kernel, stride, padding, False, count_include_pad, divisor)
     share = means / F.avg_pool2d(ones, kernel, stride, padding, divisor_override=1)
@@ -71,7 +71,7 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, None, None, None]:
         ones, share, convolution = ctx.constants
-        x = gy.new_empty(()).expand(ctx.shape)  # only its shape counts
+        x = gy.new_empty(()).expand(ctx.shape)  # only its shape is read
         gx, _ = convolution.adjoint(gy * share, x, ones, to_x=True, to_weight=False)
         return gx, None, None, None
 
@@ -81,7 +81,7 @@ replace({F.avg_pool2d}, average_pool)
 
 @dataclass
 class MaxPoolRule(TangentRule):
-    """A max pooling of maps of this size: it takes of each tangent what it took of its input."""
+    """The rule of a max pooling of maps of this size: it picks the entries of a tangent that it picked of its input."""
 
     indices: Tensor
     size: torch.Size
@@ -101,7 +101,7 @@ _MAX_POOLS: dict[Any, int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
 
 @handles(_MAX_POOLS)
 def max_pool(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
-    """`F.max_pool2d` and its like, with the places of the maxima for values of the network."""
+    """Run `F.max_pool2d` and the like, keeping the indices of the maxima for values of the network."""
     batched = bool(args) and recorder.tape.knows(args[0]) and args[0].dim() == _MAX_POOLS[func] + 2
     if not batched or kwargs.get("return_indices"):
         return recorder.plain(func, args, kwargs)
@@ -110,16 +110,16 @@ def max_pool(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def max_pool_places(indices: Tensor, size: torch.Size) -> Tensor:
-    """Where the entries that a max pooling took of (m, C, *size) lie there if the channels are innermost.
+    """Return the flat positions, channels innermost, of the entries that a max pooling of (m, C, *size) picked.
 
-    `indices` (m, C, …) are flat within a map, as torch's max poolings return them; the places, one after the other with
-    the channels innermost too, are flat in the whole tensor.
+    `indices` (m, C, …) are flat within each map, as torch's max pooling returns them. The positions are flat in the
+    whole tensor, and ordered with the channels innermost too.
     """
     rows = indices.movedim(1, -1)
     m, channels = len(indices), indices.shape[1]
     shape = (1, *rows.shape[1:])
     channel = torch.arange(channels, device=indices.device).expand(shape).contiguous()
-    places = torch.add(channel, rows, alpha=channels)  # one pass over `rows`, which are many
+    places = torch.add(channel, rows, alpha=channels)  # one pass over `rows`, which is large
     start = torch.arange(m, device=indices.device).view(m, *(1,) * (rows.dim() - 1))
     return places.add_(start * (size.numel() * channels)).reshape(-1)
 

@@ -1,4 +1,4 @@
-"""Reshaping, slicing, padding, sums along dimensions and what else is linear in one tensor."""
+"""Reshaping, slicing, padding, sums along dimensions, and other functions that are linear in one tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _COPIES: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.r
 
 @handles(_COPIES)
 def view(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """A view, or a copy where the layout does not allow one: convolutions and batch norm return channels last here."""
+    """Return a view, or a copy where the memory layout allows none.
+
+    Views fail more often here than in torch, because convolutions and batch norm return channels-last tensors.
+    """
     result: Tensor
     try:
         result = func(*args, **kwargs)
@@ -32,7 +35,7 @@ def view(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 @handles({Tensor.register_hook})
 def hook(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
-    """A hook may change gradients, as no operation does."""
+    """Register the hook, and stop the tape: a hook may change gradients, which no operation does."""
     result = func(*args, **kwargs)
     recorder.tape.stop("a hook")
     return result
@@ -59,7 +62,7 @@ def _transposed(order: Order, args: Sequence[Any], kwargs: dict[str, Any], resul
 
 
 def _indexed(order: Order, args: Sequence[Any], kwargs: dict[str, Any], result: Tensor) -> bool:
-    """All samples, and plain slices and numbers of the rest."""
+    """Whether the index takes all samples, and slices and numbers of the other dimensions."""
     if len(args) != 2 or not order.knows(args[0]) or not isinstance(args[1], tuple) or not args[1]:
         return False
     start, *rest = args[1]

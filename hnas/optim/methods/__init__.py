@@ -1,5 +1,5 @@
-"""Search methods, one a file: HNAS and its rivals behind one protocol of `ask` and `tell`.
+"""Search methods, one per file: HNAS and its competitors behind one ask-and-tell protocol.
 
 A new method is a file here and a line in `registry`, or a class of another package under the entry-point group
-`hnas.methods`. A method sees the pool and the performances that it is told, never a table.
+`hnas.methods`. A method sees the pool and the performances of its own queries, never a table.
 """

@@ -1,9 +1,9 @@
-"""bayesian-optimization with its own defaults, as the published programs of HNAS and RoBoT use it.
+"""bayesian-optimization with its default settings, as used by the published programs of HNAS and RoBoT.
 
-A Gaussian process with a Matérn 5/2 kernel of one length scale over the coordinates as they stand, noise 10⁻⁶,
-observations scaled to variance 1, five restarts of its fit. Release 1.x, which those programs ran, maximises the
-acquisition function by 10,000 random points and descents from ten more; release 3 by descents from the best of the
-10,000. In a square one descent from the best finds the same maximum, in a fifth of the time.
+A Gaussian process with a Matérn 5/2 kernel, one length scale over the unscaled coordinates, noise 10⁻⁶, observations
+scaled to variance 1, and five restarts of the fit. Release 1.x, which those programs used, maximises the acquisition
+function by 10,000 random points and descents from ten more; release 3 by descents from the best of the 10,000. In two
+dimensions, one descent from the best finds the same maximum in a fifth of the time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hnas.optim.gaussian_process import LIE
 
 
 class StockOptimiser:
-    """Maximises a function within `bounds`, by the acquisition function `ei` (ξ = 0) or `ucb` (κ = 2.576).
+    """Maximises a function within `bounds`, with the acquisition function `ei` (ξ = 0) or `ucb` (κ = 2.576).
 
-    The first point is a random one, unless others were registered before.
+    The first point is random, unless others were registered before.
     """
 
     def __init__(self, bounds: Mapping[str, tuple[float, float]], *, seed: int, acquisition_name: str) -> None:
@@ -45,15 +45,15 @@ class StockOptimiser:
         self._threads = ThreadpoolController()
 
     def suggest(self, pending: Iterable[Mapping[str, float]] = ()) -> dict[str, float]:
-        """The next point, where others are `pending`: suggested before, and their values not told yet."""
+        """Return the next point; `pending` are points suggested before whose values are unknown."""
         self._liar.dummies = [self._optimiser.space.params_to_array(dict(point)) for point in pending]
-        # The process's matrices are tiny: a second BLAS thread only waits.
+        # The matrices are tiny, so a second BLAS thread only waits.
         with warnings.catch_warnings(), self._threads.limit(limits=1, user_api="blas"):
             warnings.simplefilter("ignore")
             return {name: float(x) for name, x in self._optimiser.suggest().items()}
 
     def register(self, point: Mapping[str, float], value: float) -> None:
-        """Tell the value that was found at `point`."""
-        # The library announces a point that it has seen on standard output, which belongs to results.
+        """Add the value observed at `point`."""
+        # The library prints a notice for duplicate points to standard output, which is reserved for results.
         with redirect_stdout(StringIO()):
             self._optimiser.register(params=dict(point), target=value)

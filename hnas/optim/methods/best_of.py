@@ -1,10 +1,10 @@
-"""The best of N random draws by one column, which alone is evaluated: how NASWOT and GradSign search.
+"""The best of N random draws by one column; only that one is evaluated. NASWOT and GradSign search like this.
 
     draw N candidates uniformly, with replacement
     evaluate the one with the highest value of the column
 
-N = 1,000, NASWOT's; GradSign's is 100. One query, after which nothing is left to ask. Draws of which the column knows
-nothing come last; of equal draws the first is taken.
+N = 1,000 as for NASWOT; GradSign uses 100. The search ends after one query. Draws without a value in the column come
+last; ties go to the first draw.
 
 Source: Mellor, Turner, Storkey, Crowley, "Neural Architecture Search without Training", ICML 2021.
 """

@@ -1,25 +1,26 @@
-"""BOHB: Hyperband whose architectures are drawn from a density model of the good ones.
+"""BOHB: Hyperband with architectures drawn from a density model of the good ones.
 
     for s = R − 1, …, 0, R − 1, …:        R rungs of e · ηʳ⁻ᴿ⁺¹ epochs, r = 0 … R − 1, the first at least `min_budget`
-        draw ⌊R / (s + 1)⌋ ηˢ architectures, evaluate each on rung R − 1 − s
-        of n on a rung promote the best ⌊n / η⌋ to the next one, till the last of e epochs
+        draw ⌊R / (s + 1)⌋ ηˢ architectures and evaluate each on rung R − 1 − s
+        promote the best ⌊n / η⌋ of the n on each rung to the next, up to the last rung with e epochs
 
-    draw: with probability `random_fraction`, or while there is no model, uniform decisions; else of `samples` from l
-          those that maximise l(x) / g(x)
+    draw: uniform decisions with probability `random_fraction`, or while there is no model; else the one of `samples`
+          draws from l that maximises l(x) / g(x)
 
-l and g are densities of the good and the other evaluations on the largest rung that has enough of them,
+l and g are the densities of the good and the other evaluations on the highest rung that has enough of them,
 
     l(x) = mean over X of Π_i (1 − h_i if x_i = X_i else h_i / (k_i − 1)),     k_i the options of decision i
 
-good are the best 15 %, at least d + 1 of d decisions, and as many others are needed. h_i = 1.06 σ_i n^(−1/(4 + d)), σ_i
-the deviation of the options' numbers, at least `min_bandwidth`, at most (k_i − 1) / k_i, where the factor is uniform.
-A sample of l is a member X that keeps each decision with probability 1 − h_i and draws it uniformly otherwise.
+The best 15 % are good, at least d + 1 for d decisions, and as many others are required. The bandwidth is h_i = 1.06 σ_i
+n^(−1/(4 + d)) with σ_i the standard deviation of the option numbers, at least `min_bandwidth` and at most (k_i − 1) /
+k_i, where the factor is uniform. A sample from l is a member X in which each decision is kept with probability 1 − h_i
+and drawn uniformly otherwise.
 
-η = 3, from 1 epoch to 12, samples 4, random fraction 0, least bandwidth 0.3, as NATS-Bench runs hpbandster
+Defaults: η = 3, 1 to 12 epochs, 4 samples, random fraction 0, minimum bandwidth 0.3, as NATS-Bench runs hpbandster
 (exps/NATS-algos/bohb.py of AutoDL-Projects), published as 93.61 ± 0.52 / 70.85 ± 1.28 / 44.42 ± 1.49. A training is
-charged in full even where a shorter one of the architecture was. hpbandster takes k_i from the data and lets h_i exceed
-1, where factors become negative; here they do not. Its bandwidth factor concerns continuous decisions only. With
-several evaluations at a time a rung is a generation: the next one begins when all of it has been told.
+charged in full even after a shorter one of the same architecture. hpbandster takes k_i from the data and lets h_i
+exceed 1, which makes factors negative; here they stay positive. Its bandwidth factor applies to continuous decisions
+only. With concurrent evaluations a rung is a generation: the next rung starts when all its results are known.
 
 Source: Falkner, Klein, Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018.
 """
@@ -48,7 +49,7 @@ Decisions = NDArray[np.int64]
 
 
 class BOHB(Program):
-    """BOHB on rungs from `min_budget` to `epochs` epochs, each `eta` times the one before."""
+    """BOHB on rungs from `min_budget` to `epochs` epochs, each `eta` times the previous."""
 
     kind: ClassVar[str] = "BO+bandit"
     applicable: ClassVar[str] = "C+D"
@@ -70,9 +71,11 @@ class BOHB(Program):
     ) -> None:
         refuse_argument("bohb", argument)
         if epochs is None:
-            raise UsageError("the method bohb begins with short trainings, so it must know the epochs of the longest")
+            raise UsageError("the method bohb starts with short trainings and needs epochs, those of the longest")
         if whole("min_budget", min_budget) > epochs:
-            raise UsageError(f"the option min_budget is {min_budget} epochs, but the longest training has {epochs}")
+            raise UsageError(
+                f"the option min_budget must be at most the {epochs} epochs of a training, got {min_budget}"
+            )
         self._pool, self._space, self._random = pool, categorical(pool, "bohb"), np.random.default_rng(seed)
         self._choices: Decisions = np.array(self._space.choices)
         self._eta = whole("eta", eta, least=2)
@@ -83,16 +86,16 @@ class BOHB(Program):
         self._seen: list[list[tuple[Sequence[int], float]]] = [[] for _ in self._rungs]
         self._model: tuple[Density, Density] | None = None
         self._model_rung = 0
-        self._running: dict[int, tuple[int, int, Sequence[int] | None]] = {}  # rung, place there, decisions by proposal
+        self._running: dict[int, tuple[int, int, Sequence[int] | None]] = {}  # by proposal: rung, place, decisions
         self._performances: dict[int, float] = {}  # by place on the rung
         super().__init__()
 
     def warm(self, positions: Positions, scores: Array) -> None:
-        """Draw from densities of what is known until a rung has enough for its own; see `Warm`."""
+        """Draw from densities of the known values until a rung has enough for its own; see `Warm`."""
         if not isinstance(self._space, Encoded):
-            raise UsageError("bohb takes no warm start of a space that lacks `encode`")
+            raise UsageError("a warm start of bohb needs a space with `encode` (hnas.spaces.Encoded)")
         decisions = [self._space.encode(self._pool.archs[i]) for i in best_first(positions, scores)]
-        self._model = self._densities(np.array([found for found in decisions if found is not None]))
+        self._model = self._densities(np.array([row for row in decisions if row is not None]))
 
     def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
@@ -129,7 +132,7 @@ class BOHB(Program):
         good, others = self._model
         drawn = good.sample(self._samples, self._random)
         logs = np.log(np.maximum(good(drawn), 1e-32) / np.maximum(others(drawn), 1e-32))
-        return list(drawn[int(np.argmax(logs.round(9)))].tolist())  # the first of equals, however they are rounded
+        return list(drawn[int(np.argmax(logs.round(9)))].tolist())  # rounded, so that ties go to the first
 
     def _learn(self, rung: int, decisions: Sequence[int], performance: float) -> None:
         self._seen[rung].append((decisions, performance))
@@ -142,7 +145,7 @@ class BOHB(Program):
             self._model, self._model_rung = model, rung
 
     def _densities(self, data: Decisions) -> tuple[Density, Density] | None:
-        """The densities l and g of decisions (n, d), the best first; None where they are too few."""
+        """Return the densities l and g of decisions (n, d), best first; None if there are too few."""
         least = len(self._choices) + 1
         if len(data) < 2 * least:
             return None
@@ -154,13 +157,13 @@ class BOHB(Program):
 
 
 def rungs(min_budget: int, epochs: int, eta: int) -> list[int]:
-    """The epochs of each rung, ascending: `epochs` over powers of `eta`, as far as it is at least `min_budget`."""
-    found = []
+    """Return the epochs of each rung, ascending: `epochs` over powers of `eta`, down to `min_budget`."""
+    falling = []
     divisor = 1
     while epochs >= min_budget * divisor:
-        found.append(epochs // divisor)
+        falling.append(epochs // divisor)
         divisor *= eta
-    return found[::-1]
+    return falling[::-1]
 
 
 class Density:
@@ -173,14 +176,14 @@ class Density:
         self._bandwidth: Array = np.minimum(np.maximum(spread, min_bandwidth), (choices - 1) / choices)
 
     def __call__(self, x: Decisions) -> Array:
-        """The density (s,) at `x` (s, d)."""
+        """Return the density (s,) at `x` (s, d)."""
         h = self._bandwidth
         density: Array = np.where(self._data == x[:, None], 1 - h, h / (self._choices - 1)).prod(2).mean(1)
         return density
 
     def sample(self, s: int, random: np.random.Generator) -> Decisions:
-        """Members (s, d) of the data, each decision of which is drawn anew with the probability of its bandwidth."""
+        """Return members (s, d) of the data, with each decision redrawn with the probability of its bandwidth."""
         members = self._data[random.integers(len(self._data), size=s)]
         anew = random.random(members.shape) < self._bandwidth
-        found: Decisions = np.where(anew, random.integers(self._choices, size=members.shape), members)
-        return found
+        samples: Decisions = np.where(anew, random.integers(self._choices, size=members.shape), members)
+        return samples

@@ -1,8 +1,8 @@
-"""What rivals share: uniform candidates, mutants and decisions that are candidates, methods written as programs.
+"""Shared by the methods: uniform candidates, mutants and decisions within the pool, and methods written as generators.
 
-Where the pool is a sample of its space, or a condition leaves some of it out, a mutant may be no candidate. Then the
-same parent is mutated again, 100 times at most; after that a uniformly drawn candidate takes its place. The same holds
-for decisions that make no candidate.
+If the pool is a sample of its space, or a condition excludes part of it, a mutant may not be a candidate. Then the same
+parent is mutated again, up to 100 times; after that a uniformly drawn candidate replaces the mutant. The same holds for
+decisions that do not make a candidate.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ TRIES = 100
 class Program(ABC):
     """A method written as one generator, `steps`.
 
-    It yields each proposal, and is sent its performance. One that is not `sequential` is sent the performance that was
-    told last, takes the others in `tell`, and yields None where it waits.
+    It yields each proposal and receives its performance. A method that is not `sequential` receives the performance
+    told last, gets all of them through `tell`, and yields None where it waits.
     """
 
     parallel: ClassVar[Parallel] = "sequential"
 
     def __init__(self) -> None:
         self._steps = self.steps()
-        self._told: float | None = None
+        self._last: float | None = None
 
     @abstractmethod
     def steps(self) -> Generator[Proposal | None, float, None]:
-        """The whole search."""
+        """Run the whole search."""
 
     def ask(self) -> Proposal | None:
         """See `Method`."""
         try:
-            return next(self._steps) if self._told is None else self._steps.send(self._told)
+            return next(self._steps) if self._last is None else self._steps.send(self._last)
         except StopIteration:
             return None
 
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
         """See `Method`."""
-        self._told = performance
+        self._last = performance
 
 
 def uniform(pool: Pool, random: np.random.Generator) -> str:
-    """A candidate, each as likely as any other."""
+    """Return a candidate, drawn uniformly."""
     return pool.archs[int(random.integers(len(pool.archs)))]
 
 
 def mutable(pool: Pool, method: str) -> Mutable:
-    """The space of the pool. Raises `UsageError`, which names the `method`, where it cannot mutate."""
+    """Return the space of the pool. Raises `UsageError`, naming the `method`, where it cannot mutate."""
     space: object = pool.space
     if not isinstance(space, Mutable):
         raise UsageError(f"{_lacking(pool, method)} `mutate` and `neighbours` (hnas.spaces.Mutable)")
@@ -64,7 +64,7 @@ def mutable(pool: Pool, method: str) -> Mutable:
 
 
 def categorical(pool: Pool, method: str) -> Categorical:
-    """The space of the pool. Raises `UsageError`, which names the `method`, where no decisions make its members."""
+    """Return the space of the pool. Raises `UsageError`, naming the `method`, where it has no decisions."""
     space: object = pool.space
     if not isinstance(space, Categorical):
         raise UsageError(f"{_lacking(pool, method)} `choices` and `decode` (hnas.spaces.Categorical)")
@@ -78,7 +78,7 @@ def _lacking(pool: Pool, method: str) -> str:
 
 
 def mutant(pool: Pool, space: Mutable, parent: str, random: np.random.Generator) -> str:
-    """A mutation of `parent` that is a candidate."""
+    """Return a mutation of `parent` that is a candidate."""
     for _ in range(TRIES):
         child = space.mutate(parent, random)
         if pool.position(child) is not None:
@@ -89,7 +89,7 @@ def mutant(pool: Pool, space: Mutable, parent: str, random: np.random.Generator)
 def decided(
     pool: Pool, space: Categorical, draw: Callable[[], Sequence[int]], random: np.random.Generator
 ) -> tuple[str, Sequence[int] | None]:
-    """A candidate that decisions of `draw` make, and those decisions; None where it was drawn without and has none."""
+    """Return a candidate made from decisions of `draw`, with the decisions, None if a uniform candidate has none."""
     for _ in range(TRIES):
         decisions = draw()
         arch = space.decode(decisions)

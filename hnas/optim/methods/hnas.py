@@ -1,4 +1,4 @@
-"""Algorithm 1 of HNAS: Bayesian optimisation over (μ, ν), one true evaluation for each step.
+"""Algorithm 1 of HNAS: Bayesian optimisation over (μ, ν) with one true evaluation per step.
 
     for k = 1 … K:
         propose (μ_k, ν_k)
@@ -6,15 +6,14 @@
         observe the validation performance of A_k
     return the best A_k
 
-`hnas:M` takes M for the metric of (7), `hnas` the trace norm. An architecture already evaluated is left out of the next
-minimum with all that compute the same function (those of its canonical class), so every query buys new information.
-With several evaluations at a time, points whose performance is not told yet count as the mean of those told (a constant
-liar; Ginsbourger, Le Riche and Carraro, 2010).
+`hnas:M` uses the metric M in (7), `hnas` the trace norm. Evaluated architectures are excluded together with all that
+compute the same function (their canonical class), so every query yields new information. With concurrent evaluations,
+pending points count as the mean of the known values (a constant liar; Ginsbourger, Le Riche and Carraro, 2010).
 
-With `minimise`, the name of a column, the queries spread over the front of high performance and small numbers in that
-column: query k solves (7) among the candidates whose number is at most the quantile (u + k φ) mod 1 of all, φ = 0.618…
-the golden ratio, u drawn from the seed, and μ and ν mean the quantiles within that limit. (The ε-constraint method;
-Haimes, Lasdon and Wismer, 1971.)
+With `minimise`, the name of a column, the queries spread along the Pareto front of high performance and small values of
+that column. Query k solves (7) among the candidates whose value is at most the quantile (u + k φ) mod 1 of all values,
+with φ = 0.618… the golden ratio and u drawn from the seed; μ and ν are scaled to the candidates within that limit.
+(The ε-constraint method; Haimes, Lasdon and Wismer, 1971.)
 
 Source: Shu, Dai, Wu, Low, NeurIPS 2022, Algorithm 1.
 """
@@ -34,7 +33,7 @@ from hnas.optim.objective import BOUNDS, Array, SearchRange, check_exponent, obj
 from hnas.optim.pools import Pool
 from hnas.optim.proposer import Optimiser
 
-# Points along each side of the rectangle at which a warm start solves (7).
+# Grid points per side of the rectangle at which a warm start solves (7).
 _GRID = 16
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -60,7 +59,7 @@ class HNAS:
     ) -> None:
         check_exponent(t)
         if not isinstance(minimise, str | None):
-            raise UsageError(f"the option minimise is {minimise!r}; it must be a column, such as params")
+            raise UsageError(f"the option minimise must be a column, such as params, got {minimise!r}")
         self._t = t
         self._pool, self._metric = pool, argument or "trace"
         self._minimiser = pool.minimiser(self._metric, minimise)
@@ -68,22 +67,22 @@ class HNAS:
         self._place = float(np.random.default_rng([seed, 1]).random())
         self._range = SearchRange.of(*self._minimiser.terms(), t)
         self._optimiser = Optimiser(seed=seed, acquisition_name=acquisition)
-        self._points: dict[int, dict[str, float]] = {}  # those of pending proposals
+        self._points: dict[int, dict[str, float]] = {}  # of pending proposals
 
     def warm(self, positions: Positions, scores: Array) -> None:
-        """Begin at the point where the minimiser of (7) among the known architectures is the best; see `Warm`."""
+        """Start at the point where the minimiser of (7) among the known architectures performs best; see `Warm`."""
         metric, kappa = (self._pool.column(name)[positions] for name in (self._metric, "kappa"))
         (low_mu, high_mu), (low_nu, high_nu) = BOUNDS["log10_mu"], BOUNDS["nu_quantile"]
         step = (np.arange(_GRID) + 0.5) / _GRID
         points = np.array(
             [(low_mu + x * (high_mu - low_mu), low_nu + y * (high_nu - low_nu)) for x in step for y in step]
         )
-        found = []
+        performances = []
         for log10_mu, nu_quantile in points.tolist():
             mu, nu = self._range.point(log10_mu, nu_quantile)
             values = objective(metric, kappa, mu=mu, nu=nu, t=self._t)
-            found.append(scores[int(np.argmin(values))] if np.isfinite(values).any() else -np.inf)
-        log10_mu, nu_quantile = best_point(points, np.array(found)).tolist()
+            performances.append(scores[int(np.argmin(values))] if np.isfinite(values).any() else -np.inf)
+        log10_mu, nu_quantile = best_point(points, np.array(performances)).tolist()
         self._optimiser.begin({"log10_mu": log10_mu, "nu_quantile": nu_quantile})
 
     def ask(self) -> Proposal | None:
@@ -96,7 +95,7 @@ class HNAS:
         return proposal
 
     def _at(self, point: dict[str, float]) -> Proposal | None:
-        """The minimiser of (7) at `point` within the limit whose turn it is, or else among all candidates."""
+        """Return the minimiser of (7) at `point` within the current limit, else among all candidates."""
         if self._limits is not None:
             self._place = (self._place + _GOLDEN) % 1
             most = len(self._limits) - 1
@@ -107,7 +106,7 @@ class HNAS:
         return self._within(point, math.inf)
 
     def _within(self, point: dict[str, float], limit: float) -> Proposal | None:
-        """The minimiser of (7) at `point` among the candidates of at most `limit`, or None where all are taken."""
+        """Return the minimiser of (7) at `point` among the candidates within `limit`, None if all are taken."""
         if limit != self._minimiser.limit:
             self._minimiser.limit = limit
             self._range = SearchRange.of(*self._minimiser.terms(), self._t)

@@ -7,9 +7,8 @@
             stop unless the best of them is better than current
             current = that one
 
-It has no parameters. The neighbours are the space's own, those that are candidates. Nothing is evaluated twice, so the
-search ends where all candidates are evaluated. With several evaluations at a time the neighbours of one are a
-generation.
+It has no parameters. Neighbours are those of the space that are candidates. Nothing is evaluated twice, so the search
+ends when all candidates are evaluated. With concurrent evaluations the neighbours of one architecture are a generation.
 
 Source: White, Nolen, Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021, and its program,
 `local_search` of naszilla with `query_full_nbhd`.
@@ -47,7 +46,7 @@ class LocalSearch(Program):
         super().__init__()
 
     def warm(self, positions: Positions, scores: Array) -> None:
-        """Begin at the best of what is known; see `Warm`."""
+        """Start at the best known architecture; see `Warm`."""
         self._first = best_first(positions, scores)[:1]
 
     def steps(self) -> Generator[Proposal | None, float, None]:
@@ -62,17 +61,17 @@ class LocalSearch(Program):
             while current != best:
                 current = best
                 around = self._space.neighbours(current)
-                found = []
+                fresh = []
                 for i in self._random.permutation(len(around)).tolist():
                     position = self._pool.position(around[i])
                     if position is not None and new[position]:
                         new[position] = False
-                        found.append(around[i])
-                yield from self._evaluated(found)
-                best = max([current, *found], key=self._performances.__getitem__)
+                        fresh.append(around[i])
+                yield from self._evaluated(fresh)
+                best = max([current, *fresh], key=self._performances.__getitem__)
 
     def _evaluated(self, archs: list[str]) -> Generator[Proposal | None, float, None]:
-        """Have all `archs` evaluated."""
+        """Propose all `archs` and wait for their performances."""
         for arch in archs:
             self._pending.add(arch)
             yield Proposal(arch)

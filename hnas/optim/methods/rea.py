@@ -6,9 +6,9 @@
         append a mutation of the parent, drop the oldest member
 
 P = 10, S = 3, as NATS-Bench runs it (exps/NATS-algos/regularized_ea.py of AutoDL-Projects); 500 runs of 12,000 s on
-NAS-Bench-201 are published as 93.92 ± 0.30 / 71.84 ± 0.99 / 45.15 ± 0.89. The mutation is the space's own. A child that
-was evaluated before is evaluated, and charged, again. Equal members: the first that was drawn. With several evaluations
-at a time, tournaments are among those that have been told, and begin once P candidates were proposed.
+NAS-Bench-201 are published as 93.92 ± 0.30 / 71.84 ± 0.99 / 45.15 ± 0.89. The mutation is that of the space. A child
+that was evaluated before is evaluated, and charged, again. Ties go to the member drawn first. With concurrent
+evaluations, tournaments draw from members with known performances, and start after P candidates have been proposed.
 
 Source: Real, Aggarwal, Huang, Le, "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019,
 Algorithm 1.
@@ -57,7 +57,7 @@ class REA(Program):
         super().__init__()
 
     def warm(self, positions: Positions, scores: Array) -> None:
-        """Make the best of what is known the first population; see `Warm`."""
+        """Take the best known architectures as the first population; see `Warm`."""
         self._first = best_first(positions, scores)[: self._population]
 
     def steps(self) -> Generator[Proposal, float, None]:

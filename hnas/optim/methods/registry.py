@@ -1,4 +1,4 @@
-"""The registry of search methods, and the method that a text such as `hnas:trace` names."""
+"""The registry of search methods, and parsing of names such as `hnas:trace`."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ _BUILT_IN = {
 }
 
 
-#: The classes of search methods by name. See `hnas.registry.Registry` for what is raised.
+#: The classes of search methods by name. For errors see `hnas.registry.Registry`.
 methods: Registry[type[Method]] = Registry(ENTRY_POINT_GROUP, "search method", _BUILT_IN)
 
 
 def parallel_of(name: str) -> Parallel:
-    """What the method `name` does while proposals are pending; see `Method`. Raises `UsageError` as `methods` does."""
-    found: Parallel = getattr(methods[name], "parallel", "sequential")
-    return found
+    """Return how the method `name` behaves while proposals are pending; see `Method`. Raises as `methods` does."""
+    parallel: Parallel = getattr(methods[name], "parallel", "sequential")
+    return parallel
 
 
 def make_method(method: str, pool: Pool, *, seed: int, epochs: int | None = None, **options: Any) -> Method:
-    """The method that `name` or `name:argument` stands for, over `pool`. Raises `UsageError` as `Method` does."""
+    """Return the method called `name` or `name:argument`, over `pool`. Raises `UsageError` as `Method` does."""
     name, colon, argument = method.partition(":")
     if colon and not argument:
-        raise UsageError(f"{method!r} has no argument behind the colon; write {name}, or {name}:ARGUMENT")
+        raise UsageError(f"{method!r} has no argument after the colon; write {name}, or {name}:ARGUMENT")
     made = methods[name]
     try:
         return made(pool, argument or None, seed=seed, epochs=epochs, **options)
     except TypeError as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if refused and refused[1] in options:
-            raise UsageError(f"the method {name} does not take {refused[1]}") from error
+            raise UsageError(f"the method {name} has no option {refused[1]}") from error
         raise

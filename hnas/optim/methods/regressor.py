@@ -1,22 +1,22 @@
-"""A regression of the performance on stored columns, and expected improvement over the whole pool.
+"""A regression of the performance on stored columns, with expected improvement over the whole pool.
 
-    evaluate 5 candidates that lie far apart: the first at random, each next one the farthest from those before
+    evaluate 5 candidates that lie far apart: the first at random, each next one farthest from the previous ones
     repeat:
         fit the performances seen so far
         A = argmax E[max(0, y(A) − max y)] among the classes not yet evaluated
 
 `regressor` and `regressor:gp` fit a Gaussian process, `regressor:forest` a random forest (`hnas.optim.surrogates`). The
-features are log κ, log trace norm, log params and log flops, standardised and cut at ±4; an infinite κ counts as the
-largest finite one. A column that the pool lacks is left out. The performances enter by their ranks, as normal scores,
-so that one network that learned nothing does not set the scale.
+features are log κ, log trace norm, log params and log flops, standardised and clipped at ±4; an infinite κ counts as
+the largest finite one. Columns that the pool lacks are left out. The performances enter through their ranks, as normal
+scores, so that a single network that learned nothing does not set the scale.
 
-Before anything is seen, y(A) is expected at ½ (size − κ), with the mean of the features params and flops for the size,
-relative to the mean of the architectures seen: large networks and small condition numbers are good on NAS-Bench-101 and
-NAS-Bench-301 alike, where other metrics change their sign. The models fit what differs from that.
+The prior mean of y(A) is ½ (size − κ), relative to the mean over the evaluated architectures, where size is the mean of
+the features params and flops: large networks and small condition numbers are good on both NAS-Bench-101 and
+NAS-Bench-301, where other metrics change their sign. The models fit the residuals.
 
-A warm start takes the place of the five: what a model of the known values predicts is expected from the beginning.
+A warm start replaces the five candidates: the predictions of a model of the known values become the prior mean.
 
-Features, expectation, kernel and design were chosen on NAS-Bench-101 and NAS-Bench-301 alone; see docs/paper.md.
+Features, prior mean, kernel and initial design were chosen on NAS-Bench-101 and NAS-Bench-301 alone; see docs/paper.md.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from hnas.optim.surrogates import Forest, GaussianProcess, Surrogate
 
 _COLUMNS = ("kappa", "trace", "params", "flops")
 _INITIAL = 5
-# What a candidate whose performance is not told yet counts as. See docs/benchmarks.md.
+# Performance assumed for pending candidates. See docs/benchmarks.md.
 LIE = "mean"
-# Known architectures that a warm start takes, spread evenly over their ranks: the model's time grows with their cube.
+# Maximum number of known architectures in a warm start, spread evenly over their ranks: the time is cubic in it.
 _MOST_KNOWN = 500
 
 
@@ -54,7 +54,7 @@ class Regressor(Program):
 
     def __init__(self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None) -> None:
         if argument not in (None, "gp", "forest"):
-            raise UsageError(f"regressor:{argument} is no regression; choose regressor:gp or regressor:forest")
+            raise UsageError(f"the regression must be regressor:gp or regressor:forest, got regressor:{argument}")
         self._pool, self._random = pool, np.random.default_rng(seed)
         self._x, self._expected = features(pool)
         self._model: Surrogate = Forest(self._x, seed=seed) if argument == "forest" else GaussianProcess(self._x)
@@ -65,7 +65,10 @@ class Regressor(Program):
         super().__init__()
 
     def warm(self, positions: Positions, scores: Array) -> None:
-        """Expect what a model of the known `scores` predicts, and begin with the best of it; see `Warm`."""
+        """Take the predictions of a model of the known `scores` as the prior mean, and start at its maximum.
+
+        See `Warm`.
+        """
         chosen = np.array(best_first(np.arange(len(positions)), scores))
         chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST_KNOWN)).round().astype(int)]
         positions, scores = positions[chosen], scores[chosen]
@@ -84,7 +87,7 @@ class Regressor(Program):
             self._pending.append(position)
             yield proposal(self._pool, position, score[position])
             if self._warm and len(self._rows) < 2:
-                continue  # down the expectation
+                continue  # next best by the prior mean
             if not self._warm and (len(self._rows) + len(self._pending) < _INITIAL or len(self._rows) < 2):
                 distance = np.minimum(distance, np.sum((self._x - self._x[position]) ** 2, axis=1))
                 score = distance
@@ -94,15 +97,15 @@ class Regressor(Program):
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
         """See `Method`."""
         position = self._pool.position(proposal.arch)
-        assert position is not None  # it is one of the pool
+        assert position is not None  # proposals are candidates
         self._pending.remove(position)
         self._rows.append(position)
         self._performances.append(performance)
 
     def _improvement(self) -> Array:
-        """The expected improvement (n,) on the best performance told."""
+        """Return the expected improvement (n,) over the best known performance."""
         seen = normal_scores(self._performances)
-        expected = self._expected - self._expected[self._rows].mean()  # scores are zero in the mean of the seen
+        expected = self._expected - self._expected[self._rows].mean()  # the mean of normal scores is zero
         rows = np.array(self._rows + self._pending)
         values = np.append(seen, np.full(len(self._pending), getattr(seen, LIE)()))
         mean, deviation = self._model.predict(rows, values - expected[rows])
@@ -110,12 +113,12 @@ class Regressor(Program):
 
 
 def features(pool: Pool) -> tuple[Array, Array]:
-    """The features (n, d) of the candidates, and the performance (n,) that is expected of them before any is seen.
+    """Return the features (n, d) of the candidates, and the prior mean (n,) of their performance.
 
-    A feature is the logarithm of a column, standardised and cut at ±4; what is unknown counts as the median. Raises
+    A feature is the logarithm of a column, standardised and clipped at ±4; missing values count as the median. Raises
     `UsageError` where no column differs between candidates.
     """
-    found: dict[str, Array] = {}
+    by_name: dict[str, Array] = {}
     for name in _COLUMNS:
         try:
             column = pool.column(name)
@@ -126,19 +129,19 @@ def features(pool: Pool) -> tuple[Array, Array]:
         finite = logs[np.isfinite(logs)]
         if finite.size and finite.min() < finite.max():
             logs = np.clip(np.where(np.isnan(logs), np.median(finite), logs), finite.min(), finite.max())
-            found[name] = np.clip((logs - logs.mean()) / logs.std(), -4, 4)
-    if not found:
+            by_name[name] = np.clip((logs - logs.mean()) / logs.std(), -4, 4)
+    if not by_name:
         raise UsageError(f"regressor needs a column in which candidates differ, one of {', '.join(_COLUMNS)}")
     expected = np.zeros(len(pool.archs))
-    if sizes := [found[name] for name in ("params", "flops") if name in found]:
+    if sizes := [by_name[name] for name in ("params", "flops") if name in by_name]:
         expected += np.mean(sizes, axis=0) / 2
-    if "kappa" in found:
-        expected -= found["kappa"] / 2
-    return np.stack(list(found.values()), axis=1), expected
+    if "kappa" in by_name:
+        expected -= by_name["kappa"] / 2
+    return np.stack(list(by_name.values()), axis=1), expected
 
 
 def improvement(mean: Array, deviation: Array, best: float) -> Array:
-    """E[max(0, y − best)] (n,) of normal y with `mean` (n,) and `deviation` (n,)."""
+    """Return E[max(0, y − best)] (n,) for normal y with `mean` (n,) and `deviation` (n,)."""
     above = mean - best
     with np.errstate(divide="ignore", invalid="ignore"):
         z = above / deviation

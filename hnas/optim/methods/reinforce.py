@@ -1,16 +1,16 @@
-"""REINFORCE: a softmax over the options of each decision, moved toward what performed above the average.
+"""REINFORCE: a softmax over the options of each decision, moved towards above-average performance.
 
     θ (decisions × options) = 10⁻³ · N(0, 1),  m = n = 0
     repeat:
-        p = softmax(θ) row by row;  a ~ p, one option for each decision;  r = performance of what a makes, in percent
-        m ← 0.9 m + 0.1 r,  n ← 0.9 n + 0.1                      the baseline is m / n, with r in it
+        p = softmax(θ) row by row;  a ~ p, one option per decision;  r = performance of the architecture, in percent
+        m ← 0.9 m + 0.1 r,  n ← 0.9 n + 0.1                      the baseline is m / n, which includes r
         loss = Σ_i −log p[i, a_i] · (r − m / n)
         θ ← Adam(θ, ∂loss/∂θ),  ∂loss/∂θ[i, j] = (p[i, j] − 1[j = a_i]) (r − m / n)
 
 The learning rate is 0.01 (β = 0.9, 0.999, ε = 10⁻⁸) and the momentum 0.9, as NATS-Bench runs it
 (exps/NATS-algos/{reinforce.py,run-all.sh} of AutoDL-Projects; 0.5 in NAS-Bench-201's README is far worse); 500 runs of
-12,000 s on NAS-Bench-201 are published as 93.85 ± 0.37 / 71.71 ± 1.09 / 45.24 ± 1.18. Decisions are drawn again while
-they make no candidate. A uniform candidate that takes their place moves θ by the decisions that encode it, if any do.
+12,000 s on NAS-Bench-201 are published as 93.85 ± 0.37 / 71.71 ± 1.09 / 45.24 ± 1.18. Decisions that do not make a
+candidate are drawn again. A uniform candidate that replaces them updates θ by its encoding, if it has one.
 
 Source: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning", Machine
 Learning 8, 1992.
@@ -53,7 +53,7 @@ class Reinforce:
         self._learning_rate = between("learning_rate", learning_rate, 0, 1e3)
         self._momentum = between("momentum", momentum, 0, 1 - 1e-9)
         self._choices = np.array(self._space.choices)
-        self._absent = np.arange(self._choices.max()) >= self._choices[:, None]  # decisions differ in their options
+        self._absent = np.arange(self._choices.max()) >= self._choices[:, None]  # decisions have different options
         self._theta = 1e-3 * self._random.standard_normal(self._absent.shape)
         self._adam = Adam(self._theta.shape, self._learning_rate)
         self._numerator = self._denominator = 0.0
@@ -80,16 +80,16 @@ class Reinforce:
 
 
 def softmax(theta: Array) -> Array:
-    """Probabilities (d, k) of logits (d, k), row by row."""
+    """Return probabilities (d, k) for logits (d, k), row by row."""
     e = np.exp(theta - theta.max(1, keepdims=True))
     p: Array = e / e.sum(1, keepdims=True)
     return p
 
 
 def drawn(below: Array, choices: Array, random: np.random.Generator) -> list[int]:
-    """One option for each decision, from cumulative probabilities (d, k)."""
-    found = (below < random.random((len(below), 1))).sum(1)
-    return np.minimum(found, choices - 1).tolist()  # type: ignore[no-any-return]
+    """Draw one option per decision from cumulative probabilities (d, k)."""
+    options = (below < random.random((len(below), 1))).sum(1)
+    return np.minimum(options, choices - 1).tolist()  # type: ignore[no-any-return]
 
 
 class Adam:
@@ -99,7 +99,7 @@ class Adam:
         self._rate, self._first, self._second, self._t = learning_rate, np.zeros(shape), np.zeros(shape), 0
 
     def step(self, gradient: Array) -> Array:
-        """What to subtract from the parameters."""
+        """Return the step to subtract from the parameters."""
         self._t += 1
         self._first += (1 - 0.9) * (gradient - self._first)
         self._second += (1 - 0.999) * (gradient**2 - self._second)

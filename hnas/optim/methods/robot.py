@@ -1,19 +1,19 @@
-"""RoBoT: Bayesian optimisation of the weights of several metrics, then down the ranking of the best weights.
+"""RoBoT: Bayesian optimisation of the weights of several metrics, then queries in the order of the best weights.
 
     for k = 1 … K:
         propose w_k in [−1, 1]^m, the first at random
-        A_k = argmax Σ_i w_ki M_i; observe its validation performance, unless it is known already
+        A_k = argmax Σ_i w_ki M_i; observe its validation performance, unless already known
     w* = the weights of the best A_k, the last among equals
     query the other candidates by Σ_i w*_i M_i, the highest first
 
-K is the number of `rounds`, 20, as published with a budget of 20 queries (100 with one of 100). A round that comes to
-an architecture of a class evaluated before costs no query, so that T₀ ≤ K of them are made by rounds and the others go
-down the ranking. Each M_i is scaled to [0, 1] by its smallest and largest value; where κ is infinite it counts as the
-largest finite one, where a metric is unknown it adds nothing. The upper confidence bound proposes (2.576 standard
-deviations). Among equals the last name is taken. With several evaluations at a time, pending rounds count as the mean
-of the others, and all rounds are told before the ranking begins.
+K is the number of `rounds`, 20, as published for a budget of 20 queries (100 for one of 100). A round that leads to a
+class evaluated before costs no query, so T₀ ≤ K queries are made by rounds and the others follow the ranking. Each M_i
+is scaled to [0, 1] by its minimum and maximum; an infinite κ counts as the largest finite one, and a missing metric
+adds nothing. The acquisition function is the upper confidence bound (2.576 standard deviations). Ties go to the last
+name. With concurrent evaluations, pending rounds count as the mean of the others, and the ranking starts after all
+rounds.
 
-`robot:M_1+M_2+…` takes those columns, `robot` the four metrics of HNAS's paper and κ. (Published with grad_norm, snip,
+`robot:M_1+M_2+…` uses these columns, `robot` the four metrics of HNAS's paper and κ. (Published with grad_norm, snip,
 grasp, fisher, synflow and jacob_cov, of which a store holds the last three only where they were imported.)
 
 Source: He, Shu, Dai, Low, "Robustifying and Boosting Training-Free Neural Architecture Search", ICLR 2024, Algorithm 1;
@@ -50,21 +50,23 @@ class RoBoT(Program):
         self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, rounds: int = 20
     ) -> None:
         if rounds < 1:
-            raise UsageError(f"{rounds} rounds cannot be; 1 is the least")
+            raise UsageError(f"rounds must be at least 1, got {rounds}")
         names = [name.strip() for name in (argument or _COLUMNS).split("+")]
         if len(set(names)) < len(names) or "" in names:
-            raise UsageError(f"robot:{argument} is no list of columns; write robot:trace+kappa, each column once")
+            raise UsageError(
+                f"the argument of robot must be distinct columns, such as robot:trace+kappa, got robot:{argument}"
+            )
         self._pool, self._seed, self._rounds = pool, seed, rounds
         self._metrics = np.stack([scaled(values(pool, name)) for name in names], axis=1)
         self._names = [f"w{i:03d}" for i in range(len(names))]
         self._known: dict[int, float] = {}  # performance by class
-        self._waiting: dict[int, list[dict[str, float]]] = {}  # points that led to a class whose performance is pending
+        self._waiting: dict[int, list[dict[str, float]]] = {}  # by pending class, the points that led to it
         self._best, self._performance = np.zeros(len(names)), -np.inf
         super().__init__()
 
     def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
-        from hnas.optim.methods.bayesian import StockOptimiser  # which takes a second
+        from hnas.optim.methods.bayesian import StockOptimiser  # takes a second to import
 
         bounds = dict.fromkeys(self._names, (-1.0, 1.0))
         self._optimiser = StockOptimiser(bounds, seed=self._seed, acquisition_name="ucb")
@@ -108,9 +110,9 @@ class RoBoT(Program):
 
 
 def scaled(metric: Array) -> Array:
-    """`metric` (n,) scaled to [0, 1] by its smallest and largest finite value; 0 where it is unknown or constant.
+    """Return `metric` (n,) scaled to [0, 1] by its finite minimum and maximum; 0 where missing or constant.
 
-    What is infinite counts as the largest, or smallest, finite value.
+    Infinite values count as the largest or smallest finite value.
     """
     finite = metric[np.isfinite(metric)]
     if not finite.size:

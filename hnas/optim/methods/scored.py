@@ -1,8 +1,8 @@
-"""Training-free searches by one score of random draws: NASWOT, GradSign and KNAS.
+"""Training-free searches by one score among random draws: NASWOT, GradSign and KNAS.
 
     draw N candidates uniformly, with replacement
     naswot, gradsign    end with the draw of the highest score; nothing is evaluated
-    knas                evaluate the k distinct draws of the highest score, as trained for 20 epochs
+    knas                evaluate the k distinct draws of the highest scores, trained for 20 epochs
 
 | method | column | N | published on NAS-Bench-201 (CIFAR-10 / CIFAR-100 / ImageNet16-120, seconds) |
 | --- | --- | --- | --- |
@@ -10,15 +10,15 @@
 | gradsign | gradsign | 100 | 93.31 ± 0.47 / 70.33 ± 1.28 / 42.42 ± 2.81 |
 | knas | knas | 300, k 40 | 93.43 / 71.05 / 45.05; k 20: 93.05 / 68.91 / 34.11, 4,200 |
 
-The argument names another column, which any of them ranks by: `naswot:zico`. A budget is charged the seconds that the
-scores of the draws took, `<column>_seconds` of each where the pool has that column, as often as it was drawn. Of draws
-with the same score the first comes first; those without a score come last.
+An argument names another column to rank by: `naswot:zico`. The budget is charged the seconds that the scores of all
+draws took, `<column>_seconds` if the pool has that column, repeated draws included. Ties go to the earlier draw; draws
+without a score come last.
 
-Without a column `knas` that method ranks by `gram_mean`, the same number from matrices that a run has kept, where the
-pool has that; nobody knows what these took.
+If the pool has no column `knas` but `gram_mean`, the same value computed from the stored matrices of a run, `knas`
+ranks by that. Its cost is unknown and not charged.
 
-KNAS' program looks the accuracy up at epoch 20 of the training of 200; it is asked for where the signal is a longer
-training whose curves the table has, else the signal itself guides.
+KNAS' program looks up the accuracy at epoch 20 of a training of 200 epochs. The same is done here if the signal is a
+longer training whose curves are in the table; otherwise the signal itself is used.
 
 Sources: Mellor, Turner, Storkey, Crowley, ICML 2021 (program score_networks.py); Zhang and Jia, "GradSign", ICLR 2022
 (grad_search.py); Xu et al., "KNAS: Green Neural Architecture Search", ICML 2021 (cifar10.py).
@@ -57,11 +57,11 @@ class _Scored(Program):
         super().__init__()
 
     def column_of(self, pool: Pool) -> str:
-        """The column that the method ranks by where no other is named."""
+        """Return the column to rank by if the argument names none."""
         return self.name
 
     def _ranked(self) -> Positions:
-        """The positions of the draws, the highest score first, each once."""
+        """Return the positions of the distinct draws, highest score first."""
         scores = self._score[self._draws]
         order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")
         return np.array(list(dict.fromkeys(self._draws[order].tolist())))
@@ -78,7 +78,7 @@ class _BestDraw(_Scored):
 
 
 class NASWOT(_BestDraw):
-    """The draw of 1,000 with the highest `naswot`."""
+    """The best of 1,000 draws by `naswot`."""
 
     name = "naswot"
 
@@ -89,7 +89,7 @@ class NASWOT(_BestDraw):
 
 
 class GradSign(_BestDraw):
-    """The draw of 100 with the highest `gradsign`."""
+    """The best of 100 draws by `gradsign`."""
 
     name = "gradsign"
 
@@ -100,7 +100,7 @@ class GradSign(_BestDraw):
 
 
 class KNAS(_Scored):
-    """The best `k` of 300 draws by `knas`, evaluated as they are after `after` epochs."""
+    """The best `k` of 300 draws by `knas`, evaluated after `after` epochs of training."""
 
     name = "knas"
 
@@ -141,13 +141,13 @@ class KNAS(_Scored):
 
 
 def pool_knows(pool: Pool, epochs: int) -> bool:
-    """Whether accuracies after so many epochs are known: a pool in memory has none, and leaves it to the oracle."""
-    asked = getattr(pool, "knows", None)
-    return asked is None or bool(asked(epochs))
+    """Whether the accuracies after `epochs` are known; a pool in memory has none and leaves this to the oracle."""
+    knows = getattr(pool, "knows", None)
+    return knows is None or bool(knows(epochs))
 
 
 def _seconds(pool: Pool, column: str) -> Array:
     try:
         return np.asarray(pool.column(f"{column}_seconds"), dtype=float)
-    except UsageError:  # nobody knows what they took
+    except UsageError:  # no times are recorded
         return np.zeros(len(pool.archs))

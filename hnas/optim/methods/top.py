@@ -1,10 +1,10 @@
-"""The best of the pool by one column, in order: the rival that needs no search.
+"""The pool in the order of one column: a baseline without search.
 
     A_1, A_2, … = the candidates by column, highest first
 
-`top:flops` and `top:params` are the largest networks, `top:-kappa` the best conditioned. An architecture of which the
-column knows nothing comes last, a class once. Among equals the last name comes first, as in RoBoT's program: 25 cells
-of NAS-Bench-201 share places 8 to 25 by FLOPs, so that the 20 with the most are a matter of that order.
+`top:flops` and `top:params` query the largest networks, `top:-kappa` the best conditioned. Architectures without a
+value come last, and each class is queried once. Ties go to the last name, as in RoBoT's program. This matters: 25 cells
+of NAS-Bench-201 share ranks 8 to 25 by FLOPs, so the order of ties decides which 20 cells have the most.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Zero-cost proxies as search methods: a ranking, and the warm-up and the moves of ageing evolution.
+"""Zero-cost proxies as search methods: a ranking, and the warm-up and the moves of regularised evolution.
 
-    zero-cost         draw 2,000 candidates with replacement, drop repeats, query them by |M|, the largest first
+    zero-cost         draw 2,000 candidates with replacement, drop repeats, query them by |M|, largest first
     zero-cost-warmup  draw 3,000 candidates with replacement; the 64 with the largest M are the first population
     zero-cost-move    each child is the neighbour of its parent with the largest M, with probability 1/4 any neighbour
 
-`zero-cost:M` takes M for the proxy, `zero-cost` the trace norm. The ranking is what the paper's Figure 2 calls
-ZERO-COST: the program sorts by 1 / (|M| + 10⁻⁶). A class is queried once.
+`zero-cost:M` uses the proxy M, `zero-cost` the trace norm. The ranking is called ZERO-COST in the paper's Figure 2; the
+program sorts by 1 / (|M| + 10⁻⁶). Each class is queried once.
 
-The other two are the published notebook's ageing evolution: population 64, of which tournaments draw 10 without
-replacement; the best of them is the parent, the last member among equals; the child displaces the oldest. M counts
-with its sign. Children of the warm-up are the space's own mutations. What is drawn twice is evaluated twice. Under
-64 queries the warm-up is the ranking of 3,000 draws, and the moves never begin.
+The other two are the regularised evolution of the published notebook: a population of 64, tournaments of 10 drawn
+without replacement, whose best is the parent (of ties the last member), and children that replace the oldest member. M
+is signed. Children in the warm-up variant are mutations of the space. Repeated draws are evaluated again. With fewer
+than 64 queries, the warm-up variant is just the ranking of 3,000 draws, and the moves never start.
 
 Sources: Shu et al., NeurIPS 2022, Figure 2 (program `nasbench/zero-cost.py`); Abdelfattah, Mehrotra, Dudziak, Lane,
 "Zero-Cost Proxies for Lightweight NAS", ICLR 2021 (notebook `nas_examples.ipynb`).
@@ -51,7 +51,7 @@ class ZeroCost(Program):
         column = values(pool, metric)
         if not np.any(column > 0):
             raise UsageError(
-                f"zero-cost ranks by the absolute value, and {metric} is nowhere positive; top:{metric} minds the sign"
+                f"zero-cost ranks by absolute values, but {metric} is never positive; use top:{metric} for signed ones"
             )
         self._pool, self._size, self._random = pool, np.abs(column), np.random.default_rng(seed)
         super().__init__()
@@ -82,11 +82,11 @@ class _Evolution(Program):
 
     @abstractmethod
     def first(self) -> list[str]:
-        """The first population."""
+        """Return the first population."""
 
     @abstractmethod
     def child(self, parent: str) -> str:
-        """A candidate made from `parent`."""
+        """Return a candidate made from `parent`."""
 
     def steps(self) -> Generator[Proposal | None, float, None]:
         """See `Program`."""
@@ -106,7 +106,7 @@ class _Evolution(Program):
 
 
 class WarmUp(_Evolution):
-    """Ageing evolution from the best of 3,000 draws."""
+    """Regularised evolution that starts from the best of 3,000 draws."""
 
     name = "zero-cost-warmup"
 
@@ -122,7 +122,7 @@ class WarmUp(_Evolution):
 
 
 class Move(_Evolution):
-    """Ageing evolution by the best neighbours."""
+    """Regularised evolution with the best neighbours as children."""
 
     name = "zero-cost-move"
 
@@ -131,7 +131,7 @@ class Move(_Evolution):
         return [uniform(self._pool, self._random) for _ in range(_POPULATION)]
 
     def child(self, parent: str) -> str:
-        """See `_Evolution`. Where no neighbour is a candidate, a uniform candidate takes its place."""
+        """See `_Evolution`. If no neighbour is a candidate, a uniform candidate replaces it."""
         near = [i for i in map(self._pool.position, self._space.neighbours(parent)) if i is not None]
         if not near:
             return uniform(self._pool, self._random)

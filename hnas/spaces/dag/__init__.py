@@ -1,1 +1,1 @@
-"""Expression graphs, canonical forms and forward passes that several spaces share; no space is known by name here."""
+"""Expression graphs, canonical forms and forward passes shared by several spaces, independent of any space."""

@@ -1,17 +1,17 @@
 """Canonical forms of cells that are sums of operations on a small directed acyclic graph.
 
-A cell with nodes `0 … n-1` computes `v_0 = x` and `v_j = Σ_i op_ij(v_i)`; its output is `v_{n-1}`. Each edge holds
-one of three kinds of operation: a *zero*, an *identity*, a fixed linear map without parameters (a pooling), or a
-*layer*, which owns weights. Two cells are the same function up to the names of their parameters when their values,
-written as multisets of terms, agree after renaming the layers. The rewriting is exact:
+A cell with nodes `0 … n-1` computes `v_0 = x` and `v_j = Σ_i op_ij(v_i)`; its output is `v_{n-1}`. Each edge holds a
+*zero*, an *identity*, a fixed linear map without parameters (a pooling), or a *layer*, which owns weights. Two cells
+are the same function up to renaming parameters if their values, written as multisets of terms, agree after renaming
+layers. The rewriting is exact:
 
 * a zero contributes nothing; anything that reads only zeros is zero (a ReLU-Conv-BN block of zero is its batch norm's
   shift, zero at initialisation);
-* an identity contributes every term of what it reads, so a chain of skips is one sum;
-* a pooling of a value is determined by the value: equal poolings of equal values are one term;
-* a layer is itself: two layers of one kind reading one value stay two, a layer read twice stays one.
+* an identity contributes every term of its input, so a chain of skips is one sum;
+* a pooling is determined by its input value: equal poolings of equal values are one term;
+* a layer is unique: two layers of one kind that read the same value stay two, a layer read twice stays one.
 
-Expression strings are not enough for the last point (`conv(a) + conv(b)` with `a = conv(x)`, `b = conv(x)` owns four
+Expression strings cannot represent the last rule (`conv(a) + conv(b)` with `a = conv(x)`, `b = conv(x)` owns four
 weights, `conv(a) + conv(a)` three), hence the labels and the minimisation over them.
 """
 
@@ -41,9 +41,9 @@ INPUT = Input("x")
 
 @dataclass(frozen=True)
 class EdgeOperations:
-    """The meaning of each operation name of a space: the identity, the poolings and the layers, by short name.
+    """The meaning of a space's operation names: the identity, the poolings and the layers, with short names.
 
-    A name in neither mapping and other than `identity` is a zero.
+    All other names are zeros.
     """
 
     identity: str
@@ -53,10 +53,10 @@ class EdgeOperations:
 
 @dataclass(frozen=True)
 class EdgeCell:
-    """A canonical cell: its live layers in canonical order and the value it returns.
+    """A canonical cell: its live layers in canonical order, and its output value.
 
-    `layers[k]` reads only the input, poolings and layers before it, so the list can be evaluated in order.
-    `str(cell)` is the key of its class.
+    `layers[k]` reads only the input, poolings and earlier layers, so the list can be evaluated in order. `str(cell)` is
+    the key of its class.
     """
 
     layers: tuple[LayerNode, ...]
@@ -64,7 +64,7 @@ class EdgeCell:
 
     @property
     def dead(self) -> bool:
-        """True where the cell is zero for every input."""
+        """Whether the cell is zero for every input."""
         return not self.output
 
     def __str__(self) -> str:
@@ -73,10 +73,10 @@ class EdgeCell:
 
 
 def canonical_edge_cell(nodes: int, edges: Mapping[tuple[int, int], str], operations: EdgeOperations) -> EdgeCell:
-    """The canonical form of the cell with operation `edges[i, j]` from node i to node j (i < j).
+    """Return the canonical form of the cell with operation `edges[i, j]` from node i to node j (i < j).
 
-    Layers are ordered by depth, then by the expression they stand for, then so that the key is smallest: the last
-    step tries the permutations of layers whose expressions are equal, 24 at most in a cell of four nodes.
+    Layers are ordered by depth, then by their expression, then to make the key smallest, which tries all permutations
+    of layers with equal expressions, at most 24 in a cell of four nodes.
     """
     layers: list[LayerNode] = []
     values: list[Value] = [((INPUT, 1),)]
@@ -119,9 +119,10 @@ def _smallest(layers: Sequence[LayerNode], output: Value) -> EdgeCell:
 
 
 def _expand(value: Value, expression: Mapping[int, str]) -> str:
-    """The value as one expression tree in which layers have no names: equal for values that may be equal.
+    """Return the value as an expression tree in which layers have no names; equal values have equal trees.
 
-    Not `text(…, ordered=True)`, which leaves out `1*`: the order of layers depends on it, and so do 54 stored keys.
+    It differs from `text(…, ordered=True)`, which omits `1*`: the order of layers depends on it, and with it 54 stored
+    keys.
     """
 
     def shown(term: Term) -> str:

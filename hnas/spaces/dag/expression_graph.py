@@ -1,9 +1,9 @@
-"""Expression graphs: the nodes of a cell as sums of terms, before the layers among them have names.
+"""Expression graphs: the nodes of a cell as sums of terms, before its layers are named.
 
     value = Σ n · term        term = an input of the cell, the output of a layer, or a pooling of a value
 
-A layer owns weights, so it is a node of the graph: `nodes[k]` reads only nodes before it. Everything else is written
-out where it is read, so values that are equal as functions of the inputs and of the layers' outputs are equal tuples.
+A layer owns weights, so it is a node of the graph: `nodes[k]` reads only earlier nodes. Everything else is written out
+where it is read, so values that are equal functions of the inputs and layer outputs are equal tuples.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-# Terms are named tuples, which compare and hash in C. Their fields differ in number or type, so no two kinds are equal.
+# Terms are named tuples, which compare and hash in C. Different kinds never compare equal, because their fields differ
+# in number or type.
 
 
 class Input(NamedTuple):
-    """An input of the cell, by its name in keys: `x`, or `x0` and `x1` where a cell has two."""
+    """An input of the cell, by its name in keys: `x`, or `x0` and `x1` in cells with two inputs."""
 
     name: str
 
     def text(self, layer: Callable[[int], str], ordered: bool) -> str:
-        """The term in a key, with layers called `layer(index)`; see `text`."""
+        """Return the term as written in keys, with layers called `layer(index)`; see `text`."""
         return self.name
 
     def layers(self) -> Iterable[int]:
-        """The indices of the layers that it reads."""
+        """Return the indices of the layers that the term reads."""
         return ()
 
     def renamed(self, new: Mapping[int, int]) -> Input:
-        """The term with layer i called `new[i]`."""
+        """Return the term with layer i renamed to `new[i]`."""
         return self
 
     def place(self) -> tuple[int, str | int]:
-        """Its place among the terms of a value."""
+        """Return the sort key of the term within a value."""
         return 0, self.name
 
 
@@ -55,7 +56,7 @@ class LayerOutput(NamedTuple):
 
 
 class Pooling(NamedTuple):
-    """A pooling of a value: it owns no weights, so its kind and the value say all of it."""
+    """A pooling of a value. It owns no weights, so its kind and the value define it."""
 
     kind: str
     reads: Value
@@ -74,7 +75,7 @@ class Pooling(NamedTuple):
 
 
 Term = Input | LayerOutput | Pooling
-#: (term, multiplicity), sorted; empty where the value is zero.
+#: Pairs (term, multiplicity), sorted; empty for zero.
 Value = tuple[tuple[Term, int], ...]
 
 
@@ -86,17 +87,17 @@ class LayerNode(NamedTuple):
 
 
 def value_of(terms: Mapping[Term, int]) -> Value:
-    """The value with these multiplicities: the inputs first, then layers by index, then poolings by their text."""
+    """Return the value with these multiplicities: inputs first, then layers by index, then poolings by text."""
     return tuple(sorted(terms.items(), key=lambda item: item[0].place()) if len(terms) > 1 else terms.items())
 
 
 def letter(index: int) -> str:
-    """`a`, `b`, …: the name of a layer in keys."""
+    """Return `a`, `b`, …: the name of a layer in keys."""
     return chr(97 + index)  # 97 is the code of "a"
 
 
 def text(value: Value, layer: Callable[[int], str] = letter, *, ordered: bool = False) -> str:
-    """`x0+2a+avg3(x0+a)`: the terms of a value, `0` where there is none; `ordered` by their text, not by the layers."""
+    """Write the terms of a value as `x0+2a+avg3(x0+a)`, `0` for none; `ordered` sorts them by text."""
     times = "*" if ordered else ""
     parts = [term.text(layer, ordered) if n == 1 else f"{n}{times}{term.text(layer, ordered)}" for term, n in value]
     if ordered:
@@ -105,18 +106,18 @@ def text(value: Value, layer: Callable[[int], str] = letter, *, ordered: bool = 
 
 
 def layers_in(value: Value) -> Iterator[int]:
-    """The indices of the layers that a value reads directly, through poolings included."""
+    """Yield the indices of the layers that a value reads directly or through poolings."""
     for term, _ in value:
         yield from term.layers()
 
 
 def renamed(value: Value, new: Mapping[int, int]) -> Value:
-    """The value with layer i called `new[i]`."""
+    """Return the value with layer i renamed to `new[i]`."""
     return value_of({term.renamed(new): n for term, n in value})
 
 
 def live_depths(nodes: Sequence[LayerNode], outputs: Iterable[Value]) -> dict[int, int]:
-    """The layers that `outputs` depend on, in their order, each with the length of the longest chain to it."""
+    """Return the layers that `outputs` depend on, in order, with the length of the longest chain to each."""
     live: set[int] = set()
     todo = [k for value in outputs for k in layers_in(value)]
     while todo:

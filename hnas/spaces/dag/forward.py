@@ -12,10 +12,10 @@ from hnas.spaces.dag.expression_graph import Input, LayerOutput, Pooling, Term, 
 
 
 def again(rectified: Tensor) -> Tensor:
-    """`rectified` itself, what a ReLU returned, where one more layer reads it.
+    """Return a ReLU output unchanged, for one more layer that reads it.
 
-    In the benchmarks' networks that layer has a ReLU of its own. Whoever counts those, as a score of their signs does,
-    sees this function called under a torch function mode.
+    In the benchmarks' networks that layer has its own ReLU. A torch function mode that counts ReLUs, as scores of
+    activation patterns do, sees a call of this function.
     """
     if has_torch_function_unary(rectified):
         same: Tensor = handle_torch_function(again, (rectified,), rectified)
@@ -24,10 +24,10 @@ def again(rectified: Tensor) -> Tensor:
 
 
 class Values(ABC):
-    """Values of a cell, each computed once: sums of the cell's inputs, poolings of values, and layers' `outputs`.
+    """The values of a cell, each computed once: sums of inputs, poolings, and the layers' `outputs`.
 
-    An object, not functions that call each other: such functions refer to each other, and what they hold, every
-    activation of the cell, would live until Python's collector of cycles comes by.
+    This is an object because recursive closures would form a reference cycle, which would keep every activation of the
+    cell alive until Python's cyclic garbage collector runs.
     """
 
     def __init__(self) -> None:
@@ -36,20 +36,20 @@ class Values(ABC):
         self._rectified: dict[Value, Tensor] = {}
 
     def of(self, key: Value) -> Tensor:
-        """The value `key`."""
+        """Return the value `key`."""
         if key not in self._memo:
             self._memo[key] = self.sum(key)
         return self._memo[key]
 
     def rectified(self, key: Value) -> Tensor:
-        """The ReLU of a value, which all layers that read it share."""
+        """Return the ReLU of a value, shared by all layers that read it."""
         if key in self._rectified:
             return again(self._rectified[key])
         self._rectified[key] = torch.relu(self.of(key))
         return self._rectified[key]
 
     def term(self, key: Term) -> Tensor:
-        """One term of a value."""
+        """Return one term of a value."""
         match key:
             case Input():
                 return self.given(key)
@@ -61,7 +61,7 @@ class Values(ABC):
                 return self._memo[key]
 
     def added(self, total: Tensor | None, terms: Value) -> Tensor:
-        """`total` plus the terms, each as often as it says, in their order."""
+        """Add `terms` to `total` in order, each with its multiplicity."""
         for key, n in terms:
             term = self.term(key) if n == 1 else n * self.term(key)
             total = term if total is None else total + term
@@ -70,12 +70,12 @@ class Values(ABC):
 
     @abstractmethod
     def given(self, key: Input) -> Tensor:
-        """The input `key` of the cell."""
+        """Return the input `key` of the cell."""
 
     @abstractmethod
     def pooled(self, key: Pooling) -> Tensor:
-        """The pooling `key` of the value it reads."""
+        """Compute the pooling `key` of its value."""
 
     @abstractmethod
     def sum(self, key: Value) -> Tensor:
-        """The value `key`, computed anew."""
+        """Compute the value `key`."""

@@ -1,1 +1,1 @@
-"""DARTS: `text` and `genotype` read genotypes, `canonical` and `layout` shape, `network` builds, `space` offers."""
+"""DARTS: `text` and `genotype` parse, `canonical` and `layout` normalise, `network` builds, `space` is the space."""

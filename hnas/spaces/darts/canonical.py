@@ -1,19 +1,19 @@
 """Canonical forms of DARTS cells: sums of operations on two inputs, concatenated.
 
-Two cells are the same function up to the names of their parameters when they agree after the following, all exact:
+Two cells are the same function up to renaming parameters if they agree after these rewritings, all exact:
 
 * the two inputs of a node may be swapped, nodes renumbered, and the blocks of the concatenation reordered: the order of
-  the blocks numbers the channels that the next cells read, whose initial weights are independent and alike;
+  blocks only numbers the channels that later cells read, whose initial weights are independent and identically drawn;
 * a node that is not concatenated and feeds nothing is dropped, and with it what only it reads;
 * `none` contributes nothing, and an operation that reads only zeros is zero (a ReLU-Conv-BN of zero is its batch norm's
   shift, zero at initialisation); a concatenated node that is zero stays, as a block of zero channels;
-* `skip_connect` contributes the terms of what it reads. In a reduction cell `skip_connect` of a cell input is a strided
-  layer with weights of its own, and stays one;
+* `skip_connect` contributes the terms of its input. In a reduction cell, `skip_connect` of a cell input is a strided
+  layer with weights, and stays one;
 * poolings have no parameters, so equal poolings of equal values are one term; two on one node count twice;
-* a layer is itself: two layers of one kind that read one value stay two.
+* a layer is unique: two layers of one kind that read the same value stay two.
 
-The key of a cell lists its layers and the blocks it returns: `a=sep3(x0);b=dil5/2(x1);y=a+b,2avg3(a+b)`. `/2` marks a
-stride of 2.
+The key of a cell lists its layers and output blocks: `a=sep3(x0);b=dil5/2(x1);y=a+b,2avg3(a+b)`. `/2` marks a stride of
+2.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hnas.spaces.dag.expression_graph import (
 )
 from hnas.spaces.darts.genotype import CellGenotype
 
-#: The kind of each operation: what it is called in keys. `skip` is a layer only where it has stride 2.
+#: The name of each operation in keys. `skip` is a layer only with stride 2.
 LAYERS = {
     "skip_connect": "skip", "sep_conv_3x3": "sep3", "sep_conv_5x5": "sep5", "sep_conv_7x7": "sep7",
     "dil_conv_3x3": "dil3", "dil_conv_5x5": "dil5", "conv_7x1_1x7": "conv7",
@@ -52,7 +52,7 @@ INPUTS = (Input("x0"), Input("x1"))
 class DARTSCell:
     """A canonical cell: its live layers and the values that it concatenates.
 
-    `layers[k]` reads only inputs, poolings and layers before it, so the list can be evaluated in order. `str(cell)` is
+    `layers[k]` reads only inputs, poolings and earlier layers, so the list can be evaluated in order. `str(cell)` is
     the key of its class.
     """
 
@@ -71,10 +71,9 @@ class DARTSCell:
 
 
 def canonical_darts_cell(cell: CellGenotype, *, reduction: bool, merge: bool = True) -> DARTSCell:
-    """The canonical form of one cell of a genotype.
+    """Return the canonical form of one cell of a genotype.
 
-    With `merge=False` each pooling is a layer, one for each edge of the genotype: what drop path needs, which draws
-    once an edge.
+    With `merge=False` each pooling is a layer, one per edge of the genotype, because drop path draws once per edge.
     """
     layers: list[LayerNode] = []
     values: list[Value] = [((state, 1),) for state in INPUTS]
@@ -99,7 +98,7 @@ def _contribution(name: str, stride: str, value: Value, layers: list[LayerNode],
 
 
 def _canonical(layers: Sequence[LayerNode], outputs: Sequence[Value], reduction: bool) -> DARTSCell:
-    """Drop what has no effect and number the layers: by depth, by the expression they stand for, then smallest key."""
+    """Drop what has no effect and number the layers: by depth, then by expression, then for the smallest key."""
     depth = live_depths(layers, outputs)
     expression: dict[int, str] = {}
     for k in depth:
@@ -119,10 +118,10 @@ def _canonical(layers: Sequence[LayerNode], outputs: Sequence[Value], reduction:
 def _discrete(
     layers: Sequence[LayerNode], outputs: Sequence[Value], colours: dict[int, int]
 ) -> Iterator[dict[int, int]]:
-    """Colourings with a colour for each layer, among them one of every class that symmetry does not map to another.
+    """Yield colourings with one colour per layer, including one of every class up to symmetry.
 
-    Layers of one expression are told apart by where they are used. Where that leaves a tie, each of the tied layers
-    comes first in turn, but only one of two that can be swapped without changing anything.
+    Layers with equal expressions are distinguished by their uses. If ties remain, each tied layer comes first in turn,
+    but only one of any two that can be swapped without effect.
     """
     if len(set(colours.values())) < len(colours):
         colours = _refined(layers, outputs, colours)
@@ -139,7 +138,7 @@ def _discrete(
 
 
 def _refined(layers: Sequence[LayerNode], outputs: Sequence[Value], colours: dict[int, int]) -> dict[int, int]:
-    """Split colours by what a layer reads and by the values that read it, until nothing splits."""
+    """Split colours by what a layer reads and by the values that read it, until nothing changes."""
     holders: list[tuple[int | None, Value]] = [(k, layers[k].reads) for k in colours]
     holders += [(None, value) for value in outputs]
     held: dict[int, list[tuple[int | None, Value]]] = {k: [] for k in colours}
@@ -175,31 +174,31 @@ def _ranks(keys: Mapping[int, tuple[object, ...]]) -> dict[int, int]:
 
 
 def additions(cell: DARTSCell) -> dict[Value, tuple[Value, Value]]:
-    """How to add up each value with several terms that `cell` needs, in an order in which it can be done.
+    """Return how to compute each sum of several terms that `cell` needs, in an order of evaluation.
 
-    A value is the sum of an earlier one, the largest that it contains (empty where there is none), and further terms.
+    A value is the sum of an earlier one, the largest that it contains (empty if there is none), and further terms.
     """
     roots = [*(layer.reads for layer in cell.layers), *sorted(cell.outputs, key=len)]
     needed = dict.fromkeys(inner for value in roots for inner in _values_in(value))
-    found: dict[Value, tuple[Value, Value]] = {}
+    sums: dict[Value, tuple[Value, Value]] = {}
     for value in needed:
         if len(value) > 1 or any(n > 1 for _, n in value):
             counts = dict(value)
-            within = (base for base in found if all(counts.get(term, 0) >= n for term, n in base))
+            within = (base for base in sums if all(counts.get(term, 0) >= n for term, n in base))
             base = max(within, key=lambda v: sum(n for _, n in v), default=())
             for term, n in base:
                 counts[term] -= n
-            found[value] = (base, tuple((term, n) for term, n in counts.items() if n))
-    return found
+            sums[value] = (base, tuple((term, n) for term, n in counts.items() if n))
+    return sums
 
 
 def _values_in(value: Value) -> Iterator[Value]:
-    """The values that poolings in `value` read, inner ones first, then `value`."""
+    """Yield the values that poolings in `value` read, inner ones first, then `value`."""
     for term, _ in value:
         if isinstance(term, Pooling):
             yield from _values_in(term.reads)
     yield value
 
 
-def _contains(value: Value, wanted: Input) -> bool:
-    return any(term == wanted or (isinstance(term, Pooling) and _contains(term.reads, wanted)) for term, _ in value)
+def _contains(value: Value, state: Input) -> bool:
+    return any(term == state or (isinstance(term, Pooling) and _contains(term.reads, state)) for term, _ in value)

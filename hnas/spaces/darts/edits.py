@@ -1,7 +1,7 @@
-"""Moving among DARTS genotypes: mutation, neighbours, and the 22 decisions that make a genotype.
+"""Edits of DARTS genotypes: mutation, neighbours, and the 22 decisions that define a genotype.
 
-An edit gives one edge of one cell another operation of the seven, or another state to read, which the node's other edge
-does not read. Results print a node's states in ascending order, as the space's `sample` does.
+An edit gives one edge of one cell another of the seven operations, or another input state that the node's other edge
+does not read. Results list a node's states in ascending order, as the space's `sample` does.
 
 Source: the two mutations of Real, Aggarwal, Huang, Le, "Regularized Evolution for Image Classifier Architecture
 Search", AAAI 2019; NASLib's `NasBench301SearchSpace.mutate` has them for DARTS.
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 _OPERATIONS = OPERATIONS[1:]
-#: The pairs of states that each node may read.
+#: The pairs of states that each node can read.
 _PAIRS = tuple(tuple(combinations(range(node), 2)) for node in range(2, 2 + NODES))
-# The two states of a cell's first node are no decision.
+# The first node of a cell always reads the same two states, so there is nothing to decide.
 _OF_A_CELL = tuple(n for pairs in _PAIRS for n in (len(pairs), len(_OPERATIONS), len(_OPERATIONS)) if n > 1)
 CHOICES = 2 * _OF_A_CELL
 
 
 def decoded(decisions: Sequence[int]) -> Genotype:
-    """The genotype of 22 decisions: for each node of each cell the pair of states it reads and its two operations."""
+    """Return the genotype of 22 decisions: per node of each cell, a pair of states to read and two operations."""
     rest = iter(decisions)
     cells = []
     for _ in range(2):
@@ -41,7 +41,7 @@ def decoded(decisions: Sequence[int]) -> Genotype:
 
 
 def encoded(genotype: Genotype) -> tuple[int, ...] | None:
-    """The decisions that make a genotype; None where it is outside the space, as some published ones are."""
+    """Return the decisions of a genotype, None if it is outside the space, as some published ones are."""
     decisions: list[int] = []
     for cell in (genotype.normal, genotype.reduce):
         if cell.concat != tuple(range(2, 2 + NODES)):
@@ -56,9 +56,9 @@ def encoded(genotype: Genotype) -> tuple[int, ...] | None:
 
 
 def mutated(genotype: Genotype, random: np.random.Generator) -> Genotype:
-    """A uniform cell, a uniform edge of it, and with even chances another operation or another state, uniform.
+    """Change a uniformly drawn edge of a uniformly drawn cell, with equal chances its operation or its state.
 
-    Drawn again where the node has no other state to read.
+    The new operation or state is uniform too. Draws again if the node has no other state to read.
     """
     while True:
         cells = [genotype.normal, genotype.reduce]
@@ -70,7 +70,7 @@ def mutated(genotype: Genotype, random: np.random.Generator) -> Genotype:
 
 
 def neighbours(genotype: Genotype) -> Iterator[Genotype]:
-    """All genotypes one edit away."""
+    """Yield all genotypes one edit away."""
     for which, cell in enumerate((genotype.normal, genotype.reduce)):
         for place in range(len(cell.edges)):
             for edge in _other_operations(cell, place) + _other_states(cell, place):
@@ -90,7 +90,7 @@ def _other_states(cell: CellGenotype, place: int) -> list[Edge]:
 
 
 def _with(genotype: Genotype, which: int, place: int, edge: Edge) -> Genotype:
-    """`genotype` with one edge replaced, all states ascending."""
+    """Return `genotype` with one edge replaced, states in ascending order."""
     cells = []
     for number, cell in enumerate((genotype.normal, genotype.reduce)):
         edges = list(cell.edges)

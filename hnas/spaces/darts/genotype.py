@@ -1,8 +1,8 @@
-"""DARTS genotypes: what they say, the strings they are written as, and NAS-Bench-Suite-Zero's encoding.
+"""DARTS genotypes: their meaning, their strings, and NAS-Bench-Suite-Zero's encoding.
 
-A cell has two inputs, the states 0 and 1 (the outputs of the two cells before it), and nodes 2, 3, …; node j is the sum
+A cell has two inputs, the states 0 and 1 (the outputs of the two previous cells), and nodes 2, 3, …; node j is the sum
 of two operations on earlier states. The cell's output is the concatenation of the nodes in `concat`. A genotype is a
-normal and a reduction cell, written as the DARTS code prints it (here shortened to one node a cell):
+normal and a reduction cell, written as the DARTS code prints it (here shortened to one node per cell):
 
     Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0)], normal_concat=range(2, 3),
              reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1)], reduce_concat=range(2, 3))
@@ -22,7 +22,7 @@ from typing import Any
 from hnas.errors import UsageError
 from hnas.spaces.darts.text import FIELDS, LONGEST, Edge, read_concat, read_edges, read_fields
 
-#: The operations of the search space, in DARTS' order; no sampled architecture has the first.
+#: The operations of the search space, in DARTS' order; sampled architectures never have the first.
 OPERATIONS = (
     "none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
     "dil_conv_5x5",
@@ -33,7 +33,7 @@ FURTHER_OPERATIONS = ("sep_conv_7x7", "conv_7x1_1x7")
 NODES = 4
 MOST_NODES = 5
 
-#: The order in which the benchmark counts operations is that of DARTS without `none`.
+#: The benchmark numbers operations in DARTS' order without `none`.
 _CODED = OPERATIONS[1:]
 _KNOWN = OPERATIONS + FURTHER_OPERATIONS
 _NUMBERS = re.compile(r"[\d\s()\[\],]*", re.ASCII)
@@ -42,7 +42,7 @@ _EXAMPLE = "Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6
 
 @dataclass(frozen=True)
 class CellGenotype:
-    """One cell: two edges (operation, state) for each node in turn, and the nodes that make up the output."""
+    """One cell: two edges (operation, state) per node in turn, and the nodes that form the output."""
 
     edges: tuple[Edge, ...]
     concat: tuple[int, ...]
@@ -67,17 +67,17 @@ class Genotype:
 
 
 def parse_genotype(arch: str) -> Genotype:
-    """The genotype that a string spells, in any form that `text` reads.
+    """Return the genotype of a string, in any form that `text` reads.
 
-    `concat` is sorted, because the order of the concatenated blocks is no more than a numbering of channels. Raises
-    `UsageError` with one sentence that says what is off.
+    `concat` is sorted, because the order of concatenated blocks only numbers channels. Raises `UsageError` for a
+    malformed string.
     """
     shown = repr(arch if len(arch) <= 100 else arch[:97] + "...")
     if len(arch) > LONGEST:
-        raise UsageError(f"{shown} has {len(arch)} characters; a DARTS genotype has at most {LONGEST}")
+        raise UsageError(f"a DARTS genotype must have at most {LONGEST} characters, but {shown} has {len(arch)}")
     fields = read_fields(arch)
     if fields is None:
-        raise UsageError(f"{shown} is no DARTS genotype; it must look like {_EXAMPLE}")
+        raise UsageError(f"a DARTS genotype must look like {_EXAMPLE}, got {shown}")
     if set(fields) != set(FIELDS):
         raise UsageError(
             f"the genotype {shown} must have the fields {', '.join(FIELDS)}, each once, all by name or all by position"
@@ -94,7 +94,7 @@ def parse_genotype(arch: str) -> Genotype:
 
 
 def genotype_of(normal: Sequence[Edge], reduce: Sequence[Edge]) -> Genotype:
-    """The genotype of two cells whose output is all of their nodes. Raises `UsageError` where an edge is off."""
+    """Return the genotype of two cells that output all their nodes. Raises `UsageError` for an invalid edge."""
     cells = []
     for name, edges in (("normal", normal), ("reduce", reduce)):
         cells.append(_checked(list(edges), list(range(2, 2 + len(edges) // 2)), f"the {name} cell"))
@@ -102,13 +102,13 @@ def genotype_of(normal: Sequence[Edge], reduce: Sequence[Edge]) -> Genotype:
 
 
 def from_suite_zero(encoding: str | Sequence[Any]) -> str:
-    """The genotype of an architecture as NAS-Bench-Suite-Zero's nasbench301 file writes it.
+    """Return the genotype of an architecture as written in NAS-Bench-Suite-Zero's nasbench301 file.
 
-    `[[(state, operation) × 8], [(state, operation) × 8]]`, normal and reduction cell, operations counted from 0 in
-    DARTS' order without `none`; nested sequences or the Python literal. Raises `UsageError`.
+    `[[(state, operation) × 8], [(state, operation) × 8]]`, normal and reduction cell, operations numbered from 0 in
+    DARTS' order without `none`; nested sequences or the Python literal. Raises `UsageError` for anything else.
     """
     shown = repr(encoding)[:100]
-    wrong = UsageError(f"{shown} is no NAS-Bench-301 encoding; it must be [[(state, operation) × 8] × 2], integers")
+    wrong = UsageError(f"a NAS-Bench-301 encoding must be [[(state, operation) × 8] × 2], integers, got {shown}")
     try:
         if isinstance(encoding, str):
             if len(encoding) > LONGEST or not _NUMBERS.fullmatch(encoding):
@@ -131,16 +131,16 @@ def _index(value: Any) -> int:
 
 def _checked(edges: list[Edge], concat: list[int], what: str) -> CellGenotype:
     if len(edges) % 2 or not 2 <= len(edges) <= 2 * MOST_NODES:
-        raise UsageError(f"{what} has {len(edges)} edges; it needs two a node, for 1 to {MOST_NODES} nodes")
+        raise UsageError(f"{what} must have two edges per node, for 1 to {MOST_NODES} nodes, got {len(edges)} edges")
     for i, (name, state) in enumerate(edges):
         node = 2 + i // 2
         if name not in _KNOWN:
             raise UsageError(f"{what} has the unknown operation {name[:40]!r}; choose from {', '.join(_KNOWN)}")
         if not 0 <= state < node:
-            raise UsageError(f"{what} has node {node} read state {state}; it can read 0 to {node - 1}")
+            raise UsageError(f"node {node} in {what} must read a state from 0 to {node - 1}, got {state}")
     last = 1 + len(edges) // 2
     if not concat or len(set(concat)) < len(concat) or not all(2 <= node <= last for node in concat):
-        raise UsageError(f"{what} concatenates the nodes {concat[:10]}; it needs one or more of 2 to {last}, each once")
+        raise UsageError(f"{what} must concatenate one or more distinct nodes from 2 to {last}, got {concat[:10]}")
     return CellGenotype(tuple(edges), tuple(sorted(concat)))
 
 

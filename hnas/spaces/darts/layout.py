@@ -1,10 +1,10 @@
-"""The network around DARTS cells as numbers: channels and sides of every cell, parameters and multiply-adds.
+"""The layout of networks of DARTS cells: channels and sides of all cells, parameters and multiply-adds.
 
     stem (3×3 conv to 3C channels, BN) → L cells → global average pooling → linear
 
 Cells number ⌊L/3⌋ and ⌊2L/3⌋ are reduction cells, which halve the side and double C. A cell reads the outputs of the
-two cells before it, each through a ReLU, a 1×1 conv to C channels and BN; where the earlier one is twice as large,
-because the later one is a reduction cell, through a factorised reduction.
+two previous cells, each through a ReLU, a 1×1 conv to C channels and BN. If the earlier output is twice as large,
+because the later cell is a reduction cell, it goes through a factorised reduction instead.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from hnas.errors import UsageError
 from hnas.spaces.darts.canonical import DARTSCell
 
 STEM = 3
-#: The auxiliary head: 5×5 average pooling with stride 3, 1×1 conv, 2×2 conv. It reads maps of at least this side.
+#: Minimum side of the maps that the auxiliary head reads: 5×5 average pooling with stride 3, 1×1 conv, 2×2 conv.
 AUXILIARY_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cell stands: what it is, its channels C, those of its two inputs, and the halvings of the side after it.
+    """A cell in the network: its channels C, those of its two inputs, and the number of halvings of the side after it.
 
-    `halves_first` says that the first input is twice as large as the second.
+    `halves_first` is set if the first input is twice as large as the second.
     """
 
     cell: DARTSCell
@@ -40,12 +40,12 @@ class Place:
 
 
 def reductions(layers: int) -> tuple[int, int]:
-    """The numbers of the reduction cells; one and the same in a network of one cell."""
+    """Return the numbers of the reduction cells, which are equal in a network of one cell."""
     return layers // 3, 2 * layers // 3
 
 
 def places(normal: DARTSCell, reduction: DARTSCell, channels: int, layers: int) -> Iterator[Place]:
-    """The cells of a network of `layers` cells, C = `channels` before the first reduction."""
+    """Yield the cells of a network of `layers` cells, C = `channels` before the first reduction."""
     inputs, halves_first, halvings = (STEM * channels, STEM * channels), False, 0
     for i in range(layers):
         reduces = i in reductions(layers)
@@ -56,24 +56,23 @@ def places(normal: DARTSCell, reduction: DARTSCell, channels: int, layers: int) 
 
 
 def check_image_size(size: int, layers: int, *, auxiliary: bool = False) -> None:
-    """Raise `UsageError` unless images of `size` × `size` pixels survive the halvings and reach the auxiliary head."""
+    """Raise `UsageError` unless images of `size` × `size` pixels can be halved and suit the auxiliary head."""
     unit = 1 << len(set(reductions(layers)))
     if size < unit or size % unit:
         raise UsageError(
-            f"images of {size} pixels do not fit a DARTS network of {layers} cells; "
-            f"the side must be a multiple of {unit}"
+            f"the side of images for a DARTS network of {layers} cells must be a multiple of {unit}, got {size}"
         )
     if auxiliary and size < AUXILIARY_SIDE * unit:
         raise UsageError(
-            f"images of {size} pixels are too small for the auxiliary head, which needs {AUXILIARY_SIDE * unit}; build "
-            "the network without it (auxiliary=False)"
+            f"the auxiliary head needs images of at least {AUXILIARY_SIDE * unit} pixels, got {size}; build the "
+            "network without it (auxiliary=False)"
         )
 
 
 def cost(
     normal: DARTSCell, reduction: DARTSCell, *, classes: int, channels: int, layers: int, image_size: int
 ) -> tuple[int, int]:
-    """Parameters, and multiply-adds of convolutions and of the linear layer for one image, without auxiliary head."""
+    """Return parameters, and multiply-adds of convolutions and the linear layer per image, without auxiliary head."""
     check_image_size(image_size, layers)
     stem = STEM * channels
     params, flops, outputs = 27 * stem + 2 * stem, 27 * stem * image_size**2, stem
@@ -92,11 +91,11 @@ def cost(
 
 
 def _layer_cost(kind: str, c: int, pixels: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of a layer with c channels and `pixels` output positions."""
+    """Return parameters and multiply-adds of a layer with c channels and `pixels` output positions."""
     name, _, stride = kind.partition("/")
     if name == "skip":
         weights = c * c
-    elif name == "conv7":  # the first of its two convolutions strides in one direction only
+    elif name == "conv7":  # the first of its two convolutions has a stride in one direction only
         return 14 * c * c + 2 * c, 7 * c * c * pixels * (3 if stride else 2)
     else:
         units, kernel = (1 if name.startswith("dil") else 2), int(name[-1])

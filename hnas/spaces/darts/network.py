@@ -1,7 +1,7 @@
 """The networks of DARTS (Liu, Simonyan, Yang, ICLR 2019) around canonical cells; the layout is in `layout`.
 
-Operations are those of DARTS' evaluation model: batch norm with scale and shift, none after a pooling (its search model
-has one there), average pooling that does not count padding.
+Operations are those of DARTS' evaluation model: batch norm with scale and shift, but none after a pooling (unlike in
+its search model), and average pooling that excludes padding.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from hnas.spaces.initialise import Conv2d, Linear
 
 
 class DARTSNetwork(nn.Module):
-    """A network of `layers` canonical cells: (m, 3, S, S) images to (m, classes) logits.
+    """A network of `layers` canonical cells: images (m, 3, S, S) to logits (m, classes).
 
-    With an auxiliary head it returns (logits, auxiliary logits) in training mode and logits in evaluation mode.
-    `drop_path` is the probability in [0, 1) with which an edge other than a skip is dropped from a sample in training
-    mode; the others are scaled up. It may be set at any time.
+    With an auxiliary head it returns (logits, auxiliary logits) in training mode, and logits in evaluation mode.
+    `drop_path` is the probability in [0, 1) with which an edge other than a skip is dropped per sample in training
+    mode, with the others scaled up. It may be set at any time.
     """
 
-    #: The fewest channels and cells of a network that has all kinds of cells.
+    #: Minimum channels and cells for a network that has all kinds of cells.
     smallest: ClassVar[tuple[int, int]] = (1, 3)
 
     def __init__(
@@ -46,13 +46,13 @@ class DARTSNetwork(nn.Module):
         self.classifier = Linear(laid_out[-1].outputs, classes)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits (m, classes) of images (m, 3, S, S); both logits in training mode with an auxiliary head."""
+        """Return logits (m, classes) for images (m, 3, S, S); both logits in training mode with an auxiliary head."""
         auxiliary = self.auxiliary if self.training else None
         for side in images.shape[-2:]:
             check_image_size(side, len(self.cells), auxiliary=auxiliary is not None)
         drop_path = self.drop_path if self.training else 0.0
         extra = None
-        # Whatever reads the output of a stem or cell begins with a ReLU, so only its ReLU is kept.
+        # All readers of a stem's or cell's output start with a ReLU, so only its ReLU is kept.
         first = last = torch.relu(self.stem(images))
         for i, cell in enumerate(self.cells):
             blocks = cell(first, last, drop_path)
@@ -65,13 +65,13 @@ class DARTSNetwork(nn.Module):
         return out if extra is None else (out, extra)
 
     def first_cell(self, x: Tensor) -> Tensor:
-        """What the first cell makes of the first channels of x (m, channels, height, width) in place of the stem's."""
+        """Return the first cell's output for the first channels of x (m, channels, height, width), without the stem."""
         x = torch.relu(x[:, : self.stem.norm.num_features])
         return torch.cat(self.cells[0](x, x, 0.0), 1)
 
 
 class _ConvBN(nn.Module):
-    """Conv-BN; the ReLU before it belongs to the value that it reads, so that layers reading one value share it."""
+    """Conv-BN. The preceding ReLU belongs to the value read, so that layers that read the same value share it."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class _ConvBN(nn.Module):
 
 
 class _FactorizedReduce(nn.Module):
-    """Half the side: one 1×1 conv on the pixels of even row and column, one on those of odd row and column, BN."""
+    """Halve the side: one 1×1 conv on pixels of even rows and columns, one on those of odd rows and columns, BN."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ class _FactorizedReduce(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Taken apart with the channels innermost, and so the gradient is put together: slices of the image would get
-        # theirs in another layout. Each part is copied, or every pass over the convolutions would gather its pixels.
+        # Split with channels innermost, so that the gradient is assembled in that layout too; gradients of image slices
+        # would have another one. Each part is copied, so that passes over the convolutions need not gather pixels.
         m, channels, height, width = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(m, height // 2, 2, width // 2, 2, channels)
         even, odd = (row.unbind(3)[i].contiguous().permute(0, 3, 1, 2) for i, row in enumerate(rows.unbind(2)))
@@ -103,7 +103,7 @@ class _FactorizedReduce(nn.Module):
 
 
 class _Separable(nn.Module):
-    """Depthwise conv, pointwise conv, BN, as often as `strides` says, with a ReLU before the second."""
+    """Depthwise conv, pointwise conv, BN, once per stride, with a ReLU before the second."""
 
     def __init__(self, channels: int, kernel: int, dilation: int, strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _CrossConv(nn.Module):
 
 
 class _PoolingLayer(nn.Module):
-    """A pooling that stands for itself, as the canonical cells of the evaluation network have them."""
+    """A pooling as a layer of its own, for the canonical cells of the evaluation network."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def _layer(kind: str, channels: int) -> nn.Module:
 
 
 class _CellModule(nn.Module):
-    """A canonical cell in its place: the ReLUs of its two inputs to the list of its blocks, C channels each."""
+    """A canonical cell in its place: from the ReLUs of its two inputs to the list of its blocks, C channels each."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class _CellModule(nn.Module):
 
     def forward(self, first: Tensor, last: Tensor, drop_path: float) -> list[Tensor]:
         given = {
-            INPUTS[state]: self.inputs[str(state)](x if state else again(x))  # it was the last of another cell before
+            INPUTS[state]: self.inputs[str(state)](x if state else again(x))  # the previous cell read it as `last`
             for state, x in enumerate((first, last))
             if str(state) in self.inputs
         }
@@ -222,7 +222,7 @@ class _Values(Values):
 
 
 def _dropped(x: Tensor, drop_path: float) -> Tensor:
-    """x with each sample dropped with that probability, and the others scaled so that the mean stays."""
+    """Drop each sample of x with this probability, and scale the others so that the mean is unchanged."""
     kept = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(1 - drop_path)
     return x * (kept / (1 - drop_path))
 
@@ -230,7 +230,7 @@ def _dropped(x: Tensor, drop_path: float) -> Tensor:
 class _AuxiliaryHead(nn.Module):
     """The second classifier of the evaluation network, after its second reduction cell; it reads a ReLU.
 
-    On maps of 8 to 10 pixels its last map is one pixel, as in DARTS; of larger ones it takes the mean.
+    On maps of 8 to 10 pixels its last map has one pixel, as in DARTS; larger ones are averaged.
     """
 
     def __init__(self, inputs: int, classes: int) -> None:

@@ -1,9 +1,9 @@
-"""Published DARTS-style cells by name, and the width and depth by which topologies are compared.
+"""Published DARTS-style cells by name, and the width and depth used to compare topologies.
 
 Width and depth are those of Shu, Wang, Cai, "Understanding Architectures Learnt by Cell-based Neural Architecture
-Search", ICLR 2020, as Table 2 of HNAS counts them: width is the sum over the intermediate nodes of the share of a
-node's inputs that are cell inputs (in units of c, a node's channels), depth the number of edges on the longest path
-from a cell input to the cell's output.
+Search", ICLR 2020, as counted in Table 2 of HNAS: width is the sum over intermediate nodes of the fraction of their
+inputs that are cell inputs (in units of c, a node's channels), depth the number of edges on the longest path from a
+cell input to the cell's output.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def _genotype(normal: str, reduce: str) -> str:
 
 
 def _cell(text: str) -> CellGenotype:
-    """`sep3 0, skip 1; max3 2, sep5 0 -> 3`: each node's two edges, and the nodes concatenated where not all are."""
+    """Parse `sep3 0, skip 1; max3 2, sep5 0 -> 3`: two edges per node, and the concatenated nodes if not all."""
     nodes, _, concat = text.partition(" -> ")
     edges = [(_OPERATIONS[name], int(state)) for name, state in map(str.split, nodes.replace(";", ",").split(","))]
     return CellGenotype(tuple(edges), tuple(map(int, concat.split())) or tuple(range(2, 2 + len(edges) // 2)))
 
 
-#: Table 2's cells and DARTS' first-order one. NASNet-A, AmoebaNet-A and DARTS are as in DARTS' own code; ENAS and SNAS
-#: (mild constraint) as the authors of the ICLR paper write them. WIDE and DEEP are not published. Here they are
-#: DARTS_V2 rewired, which is how that paper makes variants, with its operations node by node: every node of WIDE reads
-#: the two cell inputs, every node of DEEP the two states just before it.
+#: The cells of Table 2 and DARTS' first-order cell. NASNet-A, AmoebaNet-A and DARTS are taken from DARTS' own code,
+#: ENAS and SNAS (mild constraint) from the authors of the ICLR paper. WIDE and DEEP are not published. Here they are
+#: DARTS_V2 rewired, the way that paper makes variants, with the same operations per node: every node of WIDE reads the
+#: two cell inputs, every node of DEEP the two previous states.
 NAMED: dict[str, str] = {
     "NASNet": _genotype(
         "sep5 1, sep3 0; sep5 0, sep3 0; avg3 1, skip 0; avg3 0, avg3 0; sep3 1, skip 1",
@@ -73,20 +73,20 @@ _SPELLINGS = {name.casefold(): name for name in NAMED} | {
 
 @lru_cache(maxsize=2**12)
 def genotype(arch: str) -> Genotype:
-    """The genotype that `arch` spells or names: names in any case, `-` or `_`; `DARTS` is `DARTS_V2`, as in its code.
+    """Return the genotype that `arch` spells or names, in any case, with `-` or `_`; `DARTS` is `DARTS_V2`.
 
-    Raises `UsageError` saying what is off.
+    Raises `UsageError` for a malformed string.
     """
     return parse_genotype(NAMED.get(_SPELLINGS.get(arch.strip().casefold().replace("-", "_"), ""), arch))
 
 
 def width(cell: CellGenotype) -> float:
-    """The sum over the intermediate nodes of the share of a node's inputs that are cell inputs."""
+    """Return the sum over intermediate nodes of the fraction of their inputs that are cell inputs."""
     return sum(state < 2 for _, state in cell.edges) / 2
 
 
 def depth(cell: CellGenotype) -> int:
-    """Edges on the longest path from a cell input to the cell's output, the concatenation's edge included."""
+    """Return the edges on the longest path from a cell input to the output, including the edge of the concatenation."""
     depths = [0, 0]
     for edges in cell.nodes:
         depths.append(1 + max(depths[state] for _, state in edges))

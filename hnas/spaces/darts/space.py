@@ -33,15 +33,15 @@ _SAMPLED = OPERATIONS[1:]
 
 @lru_cache(maxsize=2**16)
 def canonical_cells(arch: str) -> tuple[DARTSCell, DARTSCell]:
-    """The canonical normal and reduction cell of an architecture. Raises `UsageError` saying what is off."""
+    """Return the canonical normal and reduction cell of an architecture. Raises `UsageError` for a malformed string."""
     parsed = genotype(arch)
     return canonical_darts_cell(parsed.normal, reduction=False), canonical_darts_cell(parsed.reduce, reduction=True)
 
 
 class DARTS:
-    """The search space; see the protocols of `hnas.spaces`, of which it follows all but `Cached`, for what is promised.
+    """The search space; follows all protocols of `hnas.spaces` except `Cached`.
 
-    `cells` is the number of cells of a network in all, reduction cells included.
+    `cells` is the total number of cells of a network, including reduction cells.
     """
 
     name = "darts"
@@ -51,97 +51,98 @@ class DARTS:
     choices = CHOICES
 
     def enumerate(self) -> Iterator[str]:
-        """Raises `UsageError`: there are 180² ways to wire the two cells, and 7¹⁶ to fill them, about 10¹⁸."""
+        """Raise `UsageError`: the two cells have 180² wirings and 7¹⁶ choices of operations, about 10¹⁸ genotypes."""
         raise UsageError("the space darts has about 10^18 genotypes and cannot be enumerated; sample it")
 
     def sample(self, n: int, seed: int) -> list[str]:
-        """`n` genotypes, uniform over the space, no two of one canonical form.
+        """Draw `n` genotypes uniformly, no two with the same canonical form.
 
-        For each node two states and two operations are drawn, each uniformly; states are printed in ascending order.
+        For each node, two states and two operations are drawn uniformly; states are listed in ascending order.
         """
         if n < 1:
             raise UsageError(f"cannot sample {n} architectures of {self.name}; ask for 1 or more")
         random = Random(seed)
-        found: dict[str, str] = {}
-        while len(found) < n:
+        drawn: dict[str, str] = {}
+        while len(drawn) < n:
             arch = str(genotype_of(_draw(random), _draw(random)))
-            found.setdefault(self.canonical(arch), arch)
-        return list(found.values())
+            drawn.setdefault(self.canonical(arch), arch)
+        return list(drawn.values())
 
     def named(self) -> Mapping[str, str]:
-        """Published cells by name, each with its key."""
+        """Return published cells by name, each with its key."""
         return dict(NAMED)
 
     def key(self, arch: str) -> str:
-        """The genotype as the DARTS code prints it, whether `arch` spells or names it."""
+        """Return the genotype as the DARTS code prints it, whether `arch` spells or names it."""
         return str(genotype(arch))
 
     def definition(self, arch: str) -> str:
-        """The same as `key`."""
+        """Return the same as `key`."""
         return self.key(arch)
 
     def graphs(self, arch: str) -> dict[str, CellGraph]:
-        """Both cells as DARTS draws them: the outputs of the two cells before, the nodes from 0, and the output."""
+        """Return both cells as DARTS draws them: the outputs of the two previous cells, nodes from 0, the output."""
         parsed = genotype(arch)
         return {"normal": _graph(parsed.normal), "reduction": _graph(parsed.reduce)}
 
     def decode(self, decisions: Sequence[int]) -> str:
-        """The genotype that 22 decisions make; see `edits.decoded`."""
+        """Return the genotype of 22 decisions; see `edits.decoded`."""
         return str(decoded(decisions))
 
     def encode(self, arch: str) -> tuple[int, ...] | None:
-        """The decisions that make `arch`, but for the order of a node's states; None where it is outside the space."""
+        """Return the decisions of `arch`, ignoring the order of a node's states, None if it is outside the space."""
         return encoded(genotype(arch))
 
     def mutate(self, arch: str, random: np.random.Generator) -> str:
-        """The genotype with one random operation or state replaced; see `edits.mutated`."""
+        """Return the genotype with one random operation or state replaced; see `edits.mutated`."""
         return str(mutated(genotype(arch), random))
 
     def neighbours(self, arch: str) -> list[str]:
-        """The genotypes with one operation or state replaced, 120 for one of the space; see `edits`."""
+        """Return the genotypes with one operation or state replaced, 120 for one in the space; see `edits`."""
         return sorted(set(map(str, neighbours(genotype(arch)))))
 
     @staticmethod
     def from_suite_zero(encoding: str | Sequence[Any]) -> str:
-        """The genotype of NAS-Bench-Suite-Zero's encoding of a NAS-Bench-301 cell; see `genotype`."""
+        """Return the genotype of NAS-Bench-Suite-Zero's encoding of a NAS-Bench-301 cell; see `genotype`."""
         return from_suite_zero(encoding)
 
     def printed(self, text: str) -> Iterator[tuple[int, str]]:
-        """The genotypes in a program such as DARTS' genotypes.py, or in its log, each with its line."""
+        """Yield the genotypes in a program such as DARTS' genotypes.py, or in its log, each with its line."""
         return genotypes_in(text)
 
     def canonical(self, arch: str) -> str:
-        """The key of the architecture's class, `normal:a=sep3(x0);…;y=…|reduce:…`."""
+        """Return the key of the architecture's class, `normal:a=sep3(x0);…;y=…|reduce:…`."""
         normal, reduction = canonical_cells(arch)
         return f"normal:{normal}|reduce:{reduction}"
 
     def network(
         self, arch: str, *, classes: int = 10, channels: int = 16, cells: int = 5, seed: int = 0
     ) -> DARTSNetwork:
-        """The network of the canonical form of `arch`: `cells` cells in all, C = `channels` in the first."""
+        """Build the network of the canonical form of `arch`: `cells` cells in total, C = `channels` in the first."""
         return _network(arch, True, classes, channels, cells, seed)
 
     def evaluation_network(
         self, arch: str, *, classes: int = 10, channels: int = 36, layers: int = 20, auxiliary: bool = True,
         drop_path: float = 0.2, seed: int = 0,
     ) -> DARTSNetwork:  # fmt: skip
-        """The network that DARTS trains to compare architectures, with its auxiliary head and drop path.
+        """Build the network that DARTS trains to compare architectures, with its auxiliary head and drop path.
 
-        In training mode it returns (logits, auxiliary logits), in evaluation mode logits. DARTS raises the attribute
-        `drop_path` from 0 to its final value during training. Poolings of different edges are kept apart, since drop
-        path draws once an edge.
+        In training mode it returns (logits, auxiliary logits), in evaluation mode logits. DARTS increases the attribute
+        `drop_path` from 0 to its final value during training. Poolings of different edges are kept separate, because
+        drop path draws once per edge.
         """
         if not 0 <= drop_path < 1:
-            raise UsageError(f"drop_path is {drop_path}; it must be a probability, at least 0 and below 1")
+            raise UsageError(f"drop_path must be a probability, at least 0 and below 1, got {drop_path}")
         return _network(arch, False, classes, channels, layers, seed, auxiliary=auxiliary, drop_path=drop_path)
 
     def describe(
         self, arch: str, *, classes: int = 10, channels: int = 36, cells: int = 20, image_size: int = 32
     ) -> dict[str, int | float | str]:
-        """Parameters and multiply-adds of the evaluation network without auxiliary head; width and depth; its name.
+        """Return parameters and multiply-adds of the evaluation network without auxiliary head, width, depth and name.
 
-        What has no effect is not counted. `flops` are the multiply-adds of convolutions and of the linear layer for one
-        image. `width` and `depth` are those of the normal cell, see `published`; `name` is empty where it has none.
+        Parts without effect are not counted. `flops` are the multiply-adds of convolutions and of the linear layer for
+        one image. `width` and `depth` are those of the normal cell, see `published`; `name` is empty for cells without
+        one.
         """
         check_sizes("DARTS", {"classes": classes, "channels": channels, "cells": cells})
         normal, reduction = canonical_cells(arch)
@@ -153,7 +154,7 @@ class DARTS:
 
 @cache
 def _names() -> dict[str, str]:
-    """The published cells' names by key."""
+    """Return the names of published cells by key."""
     return {str(genotype(spelling)): name for name, spelling in NAMED.items()}
 
 

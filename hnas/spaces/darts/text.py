@@ -1,12 +1,12 @@
-"""The forms in which programs print a DARTS genotype, read without running any of it.
+"""Parsing of printed DARTS genotypes, without executing any of the text.
 
     Genotype(normal=[…], normal_concat=range(2, 6), reduce=[…], reduce_concat=range(2, 6))     DARTS prints this
     MINE = genotypes.Genotype([…], [2, 3, 4, 5], […], list(range(2, 6)))  # 2.6 %              a line of a module
     01/02 03:04:05 AM genotype = Genotype(…)                                                   a line of a log
     {'normal': […], 'normal_concat': […], 'reduce': […], 'reduce_concat': […]}                 a dictionary, JSON
 
-Edges are pairs `('sep_conv_3x3', 1)`, pairs of such pairs, one for each node, or triples with a weight, as GDAS prints
-them; numbers may be numpy's, as `np.int64(1)`; comments and line breaks may be anywhere.
+Edges are pairs `('sep_conv_3x3', 1)`, pairs of such pairs (one per node), or triples with a weight, as GDAS prints
+them. Numbers may be numpy's, as in `np.int64(1)`; comments and line breaks may be anywhere.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-#: The fields in the order in which they stand where they have no names.
+#: The fields in positional order.
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
-#: Characters of a genotype.
+#: Maximum number of characters of a genotype.
 LONGEST = 4000
 
 Edge = tuple[str, int]
 
-# What the architectures of other programs have besides, empty in a cell of this space.
+# Further fields in architectures of other programs, empty for cells of this space.
 _FURTHER_FIELDS = ("connectN", "connects")
 _LARGEST_NUMBER = 99
 _START = re.compile(r"\bGenotype\s*(?=\()")
-# Text before it: a name and `=`, a module and a dot, the time and the level of a log line.
+# Text before a genotype: a name and `=`, a module and a dot, the time and level of a log line.
 _BEFORE = re.compile(r"""(?:[^()'"#{}]*[\s=.:\]])?""", re.DOTALL)
 _AFTER = re.compile(r"[\s,;]*")
 _COMMENT = re.compile(r"#[^\n]*")
-# The words of a genotype: nothing else, so nothing that Python's parser would warn about, reaches it.
+# Only these words of a genotype reach Python's parser, and hence nothing that it would warn about.
 _WRITTEN = re.compile(
     r"""(?>\s+|[()\[\]{},=:]|'\w*'|"\w*"|\d+(?:\.\d*)?(?:e[+-]?\d+)?(?![\w.])|(?:np|numpy)\.[a-z]\w*|[a-z_]\w*)*+""",
     re.ASCII | re.IGNORECASE,
 )
-# Calls around a value that is meant: np.int64(2), list(range(2, 6)), np.array([2, 3]).
+# Calls that wrap a value: np.int64(2), list(range(2, 6)), np.array([2, 3]).
 _AROUND = re.compile(r"(?:(?:np|numpy)\.)?(?:list|tuple|array|u?int\d*|int_|str_|float\d*)")
 
 
 def genotypes_in(text: str) -> Iterator[tuple[int, str]]:
-    """Each genotype in a module or a log, with the number of the line on which it begins, from 1."""
+    """Yield each genotype in a module or log, with the number of its first line, from 1."""
     without = _COMMENT.sub(lambda comment: " " * len(comment[0]), text)
     for start in _START.finditer(without):
-        end = _closed(without, start.end()) or start.end() + 1  # what is cut off is for `parse_genotype` to refuse
+        end = _closed(without, start.end()) or start.end() + 1  # `parse_genotype` refuses a truncated genotype
         yield without.count("\n", 0, start.start()) + 1, without[start.start() : end]
 
 
 def read_fields(text: str) -> dict[str, ast.expr] | None:
-    """The fields of a genotype by name, unread; None where the text is none. They may be others than `FIELDS`."""
+    """Return the unparsed fields of a genotype by name, which may differ from `FIELDS`; None if there is none."""
     text = _COMMENT.sub("", text)
     start = _START.search(text)
     first = start.end() if start else text.find("{")
@@ -83,7 +83,7 @@ def _named(value: ast.expr) -> list[tuple[str, ast.expr]]:
 
 
 def read_edges(node: ast.expr) -> list[Edge] | None:
-    """The edges of a cell; None where the expression is no list of them."""
+    """Return the edges of a cell, None if the expression is not a list of edges."""
     edges = []
     for element in _elements(node) or ():
         parts = _elements(element) or []
@@ -100,14 +100,14 @@ def _edge(node: ast.expr) -> Edge | None:
     parts = _elements(node)
     if parts is None or len(parts) not in (2, 3):
         return None
-    if len(parts) == 3 and type(_constant(parts[2])) is not float:  # the weight that a search gave the edge
+    if len(parts) == 3 and type(_constant(parts[2])) is not float:  # the edge's weight in a search
         return None
     name, states = _constant(parts[0]), _integers(parts[1:2])
     return (name, states[0]) if isinstance(name, str) and states is not None else None
 
 
 def read_concat(node: ast.expr) -> list[int] | None:
-    """The nodes that a cell concatenates; None where the expression is neither a list of numbers nor a range."""
+    """Return the nodes that a cell concatenates, None if the expression is neither a list of numbers nor a range."""
     node = _inner(node)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
         ends = _integers(node.args)
@@ -117,7 +117,7 @@ def read_concat(node: ast.expr) -> list[int] | None:
 
 
 def _closed(text: str, start: int) -> int | None:
-    """Where the bracket that opens at `start` is closed."""
+    """Return the end of the bracket that opens at `start`, None if it does not close."""
     depth = 0
     for place in range(start, min(len(text), start + LONGEST)):
         depth += (text[place] in "([{") - (text[place] in ")]}")

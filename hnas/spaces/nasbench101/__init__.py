@@ -1,1 +1,1 @@
-"""NAS-Bench-101: `cell` reads and hashes cells, `enumeration` lists them all, `network` builds, `space` offers."""
+"""NAS-Bench-101: `cell` parses and hashes cells, `enumeration` lists all, `network` builds, `space` is the space."""

@@ -1,8 +1,8 @@
-"""Moving among the cells of NAS-Bench-101: mutation, neighbours, and the 26 decisions that make a cell.
+"""Edits of NAS-Bench-101 cells: mutation, neighbours, and the 26 decisions that define a cell.
 
-All work on 7 vertices, as the benchmark's program does: 21 places of edges, row by row of the upper triangle of the
-adjacency matrix, and 5 operations. A pruned cell of fewer vertices gets spare ones before its output, without edges,
-with 3 × 3 convolutions (Cell101.convert_to_cell of naszilla).
+All use 7 vertices, as the benchmark's program does: 21 possible edges, row by row in the upper triangle of the
+adjacency matrix, and 5 operations. A pruned cell with fewer vertices is padded with spare ones before its output,
+without edges and with 3 × 3 convolutions (Cell101.convert_to_cell of naszilla).
 
 Sources: mutation, `mutate_spec` in NASBench.ipynb of google-research/nasbench; neighbours, White, Nolen, Savani,
 "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021.
@@ -29,16 +29,16 @@ from hnas.spaces.nasbench101.cell import (
 if TYPE_CHECKING:
     import numpy as np
 
-#: The places of edges, in the order of the decisions.
+#: The possible edges, in the order of the decisions.
 EDGES = tuple(combinations(range(MAX_VERTICES), 2))
 SPARE = MAX_VERTICES - 2
 CHOICES = (2,) * len(EDGES) + (len(OPERATIONS),) * SPARE
 
 
 def decoded(decisions: Sequence[int]) -> NASBench101Cell | None:
-    """The pruned cell of 26 decisions: whether each of `EDGES` is there, then the label of each interior vertex.
+    """Return the pruned cell of 26 decisions: whether each of `EDGES` exists, then the label of each interior vertex.
 
-    None where no path leads from input to output, or more than 9 edges are left after pruning.
+    None where input and output are not connected, or more than 9 edges remain after pruning.
     """
     inputs = [0] * MAX_VERTICES
     for (source, target), there in zip(EDGES, decisions, strict=False):
@@ -47,18 +47,18 @@ def decoded(decisions: Sequence[int]) -> NASBench101Cell | None:
 
 
 def encoded(cell: NASBench101Cell) -> tuple[int, ...]:
-    """The decisions that make a cell, its spare vertices as in the module's docstring."""
+    """Return the decisions of a cell, with spare vertices as described above."""
     spare = MAX_VERTICES - len(cell.inputs)
     inputs = (*cell.inputs[:-1], *(0,) * spare, cell.inputs[-1])
     return (*(inputs[target] >> source & 1 for source, target in EDGES), *cell.labels, *(0,) * spare)
 
 
 def mutated(cell: NASBench101Cell, own: str, random: np.random.Generator) -> str:
-    """The hash of a random cell other than `cell`, whose hash is `own`.
+    """Return the hash of a random cell other than `cell`, whose hash is `own`.
 
-    Each edge is flipped with probability 1/7, each operation changed with 1/5, anew until the result is another cell
-    of the space. The benchmark's program may return the parent, and keeps what pruning takes away; this starts from
-    the pruned cell, which is all that a hash knows.
+    Each edge is flipped with probability 1/7 and each operation changed with probability 1/5, repeatedly until the
+    result is another cell of the space. The benchmark's program may return the parent, and keeps vertices that pruning
+    removes; here mutation starts from the pruned cell, because a hash determines nothing else.
     """
     decisions = encoded(cell)
     while True:
@@ -70,19 +70,18 @@ def mutated(cell: NASBench101Cell, own: str, random: np.random.Generator) -> str
         for place, draw in enumerate(draws[len(EDGES) :], start=len(EDGES)):
             if draw * SPARE < 1:
                 child[place] = (child[place] + 1 + int(draw * SPARE * 2)) % len(OPERATIONS)
-        found = decoded(child)
-        if found is not None and (name := cell_hash(found)) != own:
+        mutant = decoded(child)
+        if mutant is not None and (name := cell_hash(mutant)) != own:
             return name
 
 
 def neighbours(cell: NASBench101Cell) -> set[str]:
-    """The hashes of the other cells that one edit makes of `cell`, in whatever order its vertices are numbered.
+    """Return the hashes of the other cells that one edit makes of `cell`, for any numbering of its vertices.
 
-    An edit changes an operation, takes an edge away (and what pruning then takes), adds one between two vertices, or
-    adds one that brings a single spare vertex to life: the vertex may have had any other edges on one of its sides.
+    An edit changes an operation, removes an edge (and what is pruned then), adds an edge between two vertices, or adds
+    an edge that connects a single spare vertex, which may have had any other edges on one of its sides.
     """
-    found = {cell_hash(other) for other in _edited(cell)}
-    return found - {cell_hash(cell)}
+    return {cell_hash(other) for other in _edited(cell)} - {cell_hash(cell)}
 
 
 def _edited(cell: NASBench101Cell) -> Iterator[NASBench101Cell]:
@@ -116,28 +115,28 @@ def _edited(cell: NASBench101Cell) -> Iterator[NASBench101Cell]:
 
 
 def _ancestors(inputs: Sequence[int]) -> list[int]:
-    """For each vertex the vertices from which a path leads to it, itself among them, as bits."""
+    """Return for each vertex the vertices from which it can be reached, including itself, as bits."""
     before: list[int] = []
     for v, into in enumerate(inputs):
-        found = 1 << v
+        ancestors = 1 << v
         for u in range(v):
             if into >> u & 1:
-                found |= before[u]
-        before.append(found)
+                ancestors |= before[u]
+        before.append(ancestors)
     return before
 
 
 def _joined(
     inputs: Sequence[int], labels: Sequence[int], read: Sequence[int], reading: Sequence[int], label: int | None = None
 ) -> NASBench101Cell:
-    """The cell with edges from all of `read` to all of `reading`, directly or through a new vertex with a label."""
+    """Return the cell with edges from all of `read` to all of `reading`, directly or through a new labelled vertex."""
     last = len(inputs) - 1
     wires = list(inputs)
     sources = sum(1 << u for u in read)
     names = [*labels]
     if label is not None:
         wires.append(sources)
-        names += [-1, label]  # the output stands between them
+        names += [-1, label]  # the output comes between the old vertices and the new one
         sources = 1 << last + 1
     for v in reading:
         wires[v] |= sources

@@ -1,11 +1,11 @@
-"""Every cell of NAS-Bench-101 and its hash: 423,624 classes of 1,293,208 labelled graphs.
+"""All cells of NAS-Bench-101 and their hashes: 423,624 classes of 1,293,208 labelled graphs.
 
-The canonical labelling (`cell.canonical_labelling`) needs no search through labelled graphs. A graph without
-operations is kept where no renumbering of its interior has fewer `bits`; a labelling of it where no automorphism gives
-a lesser one. That leaves 2,494 graphs and 423,624 cells, one for each isomorphism class, before anything is hashed. The
-hash then separates them all, so it identifies isomorphism classes.
+The canonical labelling (`cell.canonical_labelling`) needs no search over labelled graphs. A graph without operations is
+kept if no renumbering of its interior has smaller `bits`; a labelling of it is kept if no automorphism gives a smaller
+one. This leaves 2,494 graphs and 423,624 cells, one per isomorphism class, before hashing. The hashes are all
+different, so they identify isomorphism classes.
 
-Cost: 0.3 s for the cells, 10 s of one core for their 20 million MD5 digests, 150 MB of memory while it lasts.
+Cost: 0.3 s for the cells, 10 s of one core for their 20 million MD5 digests, 150 MB of temporary memory.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 CACHED = "nasbench101-1.npz"
 
-# BLAKE2b of the table's hashes and codes: a file that holds anything else is not the table.
+# BLAKE2b of the table's hashes and codes; a file with any other digest is not the table.
 _DIGEST = "8303e27844cc6bec7655a77740700aef"
-# The same of the sorted hashes alone.
+# The digest of the sorted hashes alone.
 _DIGEST_OF_HASHES = "308e804eac02ab26842451bee88dc544"
 
-# Graphs hashed at once: enough that numpy's calls cost little, few enough that their messages fit in 100 MB.
+# Graphs hashed at once: enough to amortise numpy's call overhead, few enough for the messages to fit in 100 MB.
 _CHUNK = 32768
 
 Integers = NDArray[np.integer]
@@ -45,16 +45,16 @@ class Table:
     """All cells in the order of their hashes.
 
     `hashes` (n, 16) holds the digests, `codes` (n,) uint32 the cells: from the highest bit on, 3 bits of V, 21 of
-    `bits`, 8 of the labels, read as a number to base 3.
+    `bits`, 8 of the labels as a base-3 number.
     """
 
     def __init__(self, hashes: Bytes, codes: NDArray[np.uint32]) -> None:
         self.hashes, self.codes = hashes, codes
-        # No two cells agree in the upper half of their hashes, so a search in it finds the only candidate.
+        # The upper halves of the hashes are distinct, so searching them finds the only candidate.
         self._upper = hashes.view(">u8")[:, 0].astype(np.uint64)
 
     def find(self, module_hash: str) -> NASBench101Cell | None:
-        """The canonical cell of a hash of 32 hexadecimal digits, or None."""
+        """Return the canonical cell of a hash of 32 hexadecimal digits, or None."""
         digest = bytes.fromhex(module_hash)
         place = int(np.searchsorted(self._upper, np.uint64(int.from_bytes(digest[:8], "big"))))
         if place == len(self.codes) or self.hashes[place].tobytes() != digest:
@@ -62,7 +62,7 @@ class Table:
         return decode(int(self.codes[place]))
 
     def first_unknown(self, digests: Bytes) -> int | None:
-        """The place of the first of the hashes `digests` (n, 16) that no cell has, or None."""
+        """Return the index of the first of the hashes `digests` (n, 16) without a cell, or None."""
         places = np.searchsorted(self._upper, _rank(digests)).clip(max=len(self) - 1)
         unknown = np.flatnonzero((self.hashes[places] != digests).any(axis=1))
         return int(unknown[0]) if len(unknown) else None
@@ -71,18 +71,18 @@ class Table:
         return len(self.codes)
 
     def __getitem__(self, place: int) -> str:
-        """The hash at a place, in hexadecimal."""
+        """Return the hash at index `place`, in hexadecimal."""
         return bytes(self.hashes[place]).hex()
 
     def __iter__(self) -> Iterator[str]:
-        """Every hash, in ascending order."""
+        """Yield all hashes in ascending order."""
         digits = self.hashes.tobytes().hex()
         for start in range(0, len(digits), 32):
             yield digits[start : start + 32]
 
 
 def decode(code: int) -> NASBench101Cell:
-    """The cell of one of `Table.codes`."""
+    """Return the cell of one of `Table.codes`."""
     vertices = code >> 29
     return NASBench101Cell(_inputs(vertices, code >> 8 & (1 << 21) - 1), _labels(vertices, code & 255))
 
@@ -99,10 +99,10 @@ def _labels(vertices: int, number: int) -> tuple[int, ...]:
 
 
 def load_table(cache: Cache | None) -> Table:
-    """The table out of `cache`; computed where it is not there or is damaged, and then kept there."""
+    """Load the table from `cache`; if it is missing or damaged, compute and cache it."""
     content = None
     if cache is not None:
-        # A store that cannot be read or written costs the time to compute, nothing else.
+        # If the store cannot be read or written, computing the table again is the only cost.
         with contextlib.suppress(OSError):
             content = cache.read(CACHED)
     table = None if content is None else _unpacked(content)
@@ -124,13 +124,13 @@ def _unpacked(content: bytes) -> Table | None:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             hashes, codes = arrays["hashes"], arrays["codes"].astype(np.uint32)
-    except Exception:  # zipfile and numpy answer damage with a dozen types; whatever it is, the table is not there
+    except Exception:  # zipfile and numpy raise a dozen types for damaged files
         return None
     return Table(np.ascontiguousarray(hashes).reshape(-1, 16), codes) if digest_of(hashes, codes) == _DIGEST else None
 
 
 def digest_of(hashes: Bytes, codes: NDArray[np.uint32]) -> str:
-    """A digest of a table's content."""
+    """Return a digest of a table's content."""
     digest = blake2b(digest_size=16)
     digest.update(hashes.tobytes())
     digest.update(codes.astype("<u4").tobytes())
@@ -138,18 +138,18 @@ def digest_of(hashes: Bytes, codes: NDArray[np.uint32]) -> str:
 
 
 def digests_of(hashes: Sequence[str]) -> Bytes:
-    """The bytes (n, 16) of hashes of 32 hexadecimal digits."""
+    """Return the bytes (n, 16) of hashes of 32 hexadecimal digits."""
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 16)
 
 
 def are_all(digests: Bytes) -> bool:
-    """Whether the distinct hashes `digests` (n, 16), in any order, are those of all cells: told without the table."""
+    """Whether the distinct hashes `digests` (n, 16), in any order, are those of all cells; needs no table."""
     ordered = digests[np.argsort(_rank(digests), kind="stable")]
     return blake2b(ordered.tobytes(), digest_size=16).hexdigest() == _DIGEST_OF_HASHES
 
 
 def compute_table() -> Table:
-    """The table, from nothing."""
+    """Compute the table from scratch."""
     hashes, codes = [], []
     for vertices in range(2, MAX_VERTICES + 1):
         code = _cells(vertices)
@@ -163,7 +163,7 @@ def compute_table() -> Table:
 
 
 def _cells(vertices: int) -> NDArray[np.uint32]:
-    """The codes of all canonical cells with so many vertices."""
+    """Return the codes of all canonical cells with this number of vertices."""
     graphs = _graphs(vertices)
     orders = list(permutations(range(1, vertices - 1)))
     images = np.stack([_renumbered(graphs, vertices, order) for order in orders])
@@ -178,7 +178,7 @@ def _cells(vertices: int) -> NDArray[np.uint32]:
 
 
 def _graphs(vertices: int) -> NDArray[np.int64]:
-    """The `bits` of all graphs of at most 9 edges in which every vertex lies on a path from input to output."""
+    """Return the `bits` of all graphs with at most 9 edges whose vertices all lie on a path from input to output."""
     bits = np.arange(1 << vertices * (vertices - 1) // 2)
     bits = bits[np.bitwise_count(bits) <= MAX_EDGES]
     inputs = [bits >> v * (v - 1) // 2 & (1 << v) - 1 for v in range(1, vertices)]
@@ -189,8 +189,9 @@ def _graphs(vertices: int) -> NDArray[np.int64]:
 
 
 def _renumbered(graphs: NDArray[np.int64], vertices: int, order: tuple[int, ...]) -> NDArray[np.int64]:
-    """The `bits` of graphs whose interior vertices are numbered anew, v as `order[v − 1]`; the largest integer where an
-    edge would lead backward.
+    """Return the `bits` of graphs with interior vertex v renumbered to `order[v − 1]`.
+
+    Graphs in which an edge would go backwards get the largest integer.
     """
     new = (0, *order, vertices - 1)
     image = np.zeros_like(graphs)
@@ -207,14 +208,14 @@ def _renumbered(graphs: NDArray[np.int64], vertices: int, order: tuple[int, ...]
 
 
 def _relabelled(vertices: int, order: tuple[int, ...]) -> NDArray[np.int64]:
-    """For each number of labels, the number after vertex v has become vertex `order[v − 1]`."""
+    """Return for each number of labels the number after vertex v has become vertex `order[v − 1]`."""
     labels = np.array(list(product(range(len(OPERATIONS)), repeat=vertices - 2)), np.int64)
     weights = len(OPERATIONS) ** np.arange(vertices - 3, -1, -1)
     return labels @ np.array([weights[place - 1] for place in order], np.int64)
 
 
 def _matrices(vertices: int, codes: NDArray[np.uint32]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """The adjacency matrices (n, V, V) and all labels (n, V) of cells given by their codes."""
+    """Return the adjacency matrices (n, V, V) and all labels (n, V) of the cells with these codes."""
     adjacency = np.zeros((len(codes), vertices, vertices), bool)
     for v in range(1, vertices):
         for u in range(v):
@@ -227,10 +228,10 @@ def _matrices(vertices: int, codes: NDArray[np.uint32]) -> tuple[NDArray[np.bool
 
 
 def module_hashes(adjacency: NDArray[np.bool_], labels: Integers) -> Bytes:
-    """The digests (n, 16) that `cell_hash` gives for n pruned cells of V vertices each.
+    """Return the digests (n, 16) that `cell_hash` gives for n pruned cells of V vertices each.
 
-    `adjacency` (n, V, V) is True at [u, v] where u → v; `labels` (n, V) holds the benchmark's labels, −1 for the input
-    and −2 for the output.
+    `adjacency` (n, V, V) is True at [u, v] if u → v; `labels` (n, V) are the benchmark's, −1 for the input and −2 for
+    the output.
     """
     n, vertices = labels.shape
     into, out = adjacency.sum(1), adjacency.sum(2)
@@ -248,7 +249,7 @@ def module_hashes(adjacency: NDArray[np.bool_], labels: Integers) -> Bytes:
 
 
 def _first(out: Integers, into: Integers, labels: Integers) -> Bytes:
-    """md5(str((out-degree, in-degree, label))) of each vertex, (n V, 16): few differ."""
+    """Return md5(str((out-degree, in-degree, label))) of each vertex, (n V, 16), computed once per distinct triple."""
     triple = (out * MAX_VERTICES + into) * 8 + labels + 2
     present = np.flatnonzero(np.bincount(triple.reshape(-1)))
     digests = np.zeros((len(present) and present[-1] + 1, 16), np.uint8)
@@ -262,9 +263,9 @@ Group = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 def _by_degrees(adjacency: NDArray[np.bool_], into: Integers, out: Integers) -> list[Group]:
-    """The vertices (m,) of each in- and out-degree, with their in-neighbours (m, in) and out-neighbours (m, out).
+    """Group the vertices (m,) by in- and out-degree, with in-neighbours (m, in) and out-neighbours (m, out).
 
-    Vertex v of graph g is number V g + v. Those of a group have messages of one length.
+    Vertex v of graph g is number V g + v. The messages of one group have the same length.
     """
     vertices = into.shape[1]
     graph, target, source = np.nonzero(adjacency.transpose(0, 2, 1))
@@ -288,7 +289,7 @@ def _by_degrees(adjacency: NDArray[np.bool_], into: Integers, out: Integers) -> 
 
 
 def _messages(digits: Bytes, parts: Sequence[bytes | NDArray[np.int64]]) -> Bytes:
-    """Messages (m, length); each part is a text that all of them hold, or the vertices (m,) whose digits they hold."""
+    """Build messages (m, length); each part is a text common to all, or the vertices (m,) whose digits to insert."""
     pieces = [
         np.frombuffer(part, np.uint8)[None] if isinstance(part, bytes) else digits.take(part, axis=0) for part in parts
     ]
@@ -297,12 +298,12 @@ def _messages(digits: Bytes, parts: Sequence[bytes | NDArray[np.int64]]) -> Byte
 
 
 def _rank(digests: Bytes) -> NDArray[np.uint64]:
-    """The upper halves of digests, which order them as their hexadecimal texts are ordered."""
+    """Return the upper halves of the digests, which sort like their hexadecimal texts."""
     return digests.view(">u8")[:, 0].astype(np.uint64)
 
 
 def _sorted(vertices: NDArray[np.int64], ranks: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Each row of `vertices` (m, k) in the order of their ranks."""
+    """Sort each row of `vertices` (m, k) by rank."""
     if vertices.shape[1] < 2:
         return vertices
     return np.take_along_axis(vertices, np.argsort(ranks[vertices], axis=1), axis=1)

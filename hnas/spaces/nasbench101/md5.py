@@ -1,7 +1,7 @@
-"""MD5 of many messages of one length at once.
+"""MD5 of many messages of the same length at once.
 
-RFC 1321, with every 32-bit word of the state a vector over the messages. A message of two blocks takes about
-0.15 µs of one core where a call of hashlib takes 0.5.
+RFC 1321, with every 32-bit word of the state a vector over the messages. A message of two blocks takes about 0.15 µs on
+one core, a call of hashlib 0.5 µs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _ADDED = [np.uint32(int(abs(math.sin(i + 1)) * 2**32)) for i in range(64)]
 _TURNS = np.array((7, 12, 17, 22, 5, 9, 14, 20, 4, 11, 16, 23, 6, 10, 15, 21), np.uint32)
 _READS = [(i, 5 * i + 1, 3 * i + 5, 7 * i)[i // 16] % 16 for i in range(64)]
 
-# Messages hashed at once: the state and a block of them, 22 words each, stay in a core's second-level cache.
+# Messages hashed at once: their state and one block, 22 words each, fit a core's second-level cache.
 _WIDTH = 16384
 
 _HEX = np.frombuffer(b"".join(b"%02x" % value for value in range(256)), dtype=np.uint16)
 
 
 def md5(messages: Bytes) -> Bytes:
-    """The digests (n, 16) of `messages` (n, length)."""
+    """Return the digests (n, 16) of `messages` (n, length)."""
     n, length = messages.shape
     padded = (length + 8) // 64 * 64 + 64
     digests = np.empty((n, 16), np.uint8)
@@ -42,12 +42,12 @@ def md5(messages: Bytes) -> Bytes:
 
 
 def hexadecimal(digests: Bytes) -> Bytes:
-    """The digests (n, 16) in lower-case hexadecimal, as ASCII (n, 32)."""
+    """Return the digests (n, 16) in lower-case hexadecimal, as ASCII (n, 32)."""
     return np.ascontiguousarray(_HEX[digests]).view(np.uint8)
 
 
 def _digest(words: Words) -> Words:
-    """The final state (4, n) over the blocks `words` (16 × blocks, n)."""
+    """Return the final state (4, n) for the blocks `words` (16 × blocks, n)."""
     n = words.shape[1]
     state = np.repeat(np.array(_START, np.uint32)[:, None], n, axis=1)
     f = np.empty(n, np.uint32)

@@ -3,15 +3,15 @@
     stem (3×3 conv-BN-ReLU) → N modules, C channels → 2×2 max pooling → N modules, 2C → 2×2 max pooling → N modules, 4C
     → global average pooling → linear
 
-A module computes, with `trunc` dropping the channels that a vertex does not need (see `vertex_channels`) and each
-`proj` a 1×1 conv-BN-ReLU of its own,
+With `trunc` dropping the channels that a vertex does not need (see `vertex_channels`), and each `proj` a separate 1×1
+conv-BN-ReLU, a module computes
 
     h_v = op_v( Σ_{u → v} trunc(h_u) [+ proj_v(x) where input → v] )
     y   = concat_{v → output} h_v [+ proj(x) where input → output]
 
-ReLU comes last in every operation and works in place: batch norm needs its input again, never its output. Batch norm
-differs from the benchmark's in one thing that no metric reads: running statistics follow torch's momentum, 0.1, and not
-0.003, which needs a thousand training steps before they mean anything.
+ReLU comes last in every operation and works in place, because the backward pass of batch norm needs its input but not
+its output. Batch norm differs from the benchmark's in one respect that no metric depends on: running statistics use
+torch's momentum of 0.1 instead of 0.003, which would take a thousand training steps to become meaningful.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from hnas.spaces.nasbench101.cell import KERNELS, NASBench101Cell, check_image_s
 
 
 class NASBench101Network(nn.Module):
-    """The network of a canonical `cell`, (m, 3, S, S) images to (m, classes) logits."""
+    """The network of a canonical `cell`: images (m, 3, S, S) to logits (m, classes)."""
 
-    #: The fewest channels and cells of a network that has all kinds of cells: a channel for each concatenated vertex.
+    #: Minimum channels and cells for a network that has all kinds of cells: one channel per concatenated vertex.
     smallest: ClassVar[tuple[int, int]] = (5, 1)
 
     def __init__(self, cell: NASBench101Cell, *, classes: int, channels: int, cells: int) -> None:
@@ -43,7 +43,7 @@ class NASBench101Network(nn.Module):
         self.classifier = Linear(4 * channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (m, classes) of images (m, 3, S, S), S a multiple of 4."""
+        """Return logits (m, classes) for images (m, 3, S, S), S a multiple of 4."""
         for side in images.shape[-2:]:
             check_image_size(side)
         x = self.stem(images)
@@ -67,7 +67,7 @@ class _ConvBNReLU(nn.Module):
 
 
 class _Module(nn.Module):
-    """A cell from `inputs` to `outputs` channels; its layers are called after their vertices in the canonical cell."""
+    """A cell from `inputs` to `outputs` channels; layers are named after their vertices in the canonical cell."""
 
     def __init__(self, cell: NASBench101Cell, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def _truncated(x: Tensor, channels: int) -> Tensor:
 
 
 def _sum(terms: list[Tensor]) -> Tensor:
-    """The sum of tensors of one shape; the terms themselves stay as they are."""
+    """Add tensors of one shape without changing them."""
     if len(terms) == 1:
         return terms[0]
     total = terms[0] + terms[1]

@@ -1,4 +1,4 @@
-"""The forms in which programs print a cell of NAS-Bench-101: a matrix and a list of operations, with text around them.
+"""Parsing of printed NAS-Bench-101 cells: a matrix and a list of operations, with text around them.
 
 ModelSpec(matrix=[[0, 1], [0, 0]], ops=['input', 'output'])                   or ops=[INPUT, OUTPUT]
 {'module_adjacency': array([[0, 1], [0, 0]], dtype=int8), 'module_operations': ['input', 'output'], …}
@@ -25,7 +25,10 @@ _AROUND = re.compile(r"""[\w\s.,=:;'"()\[\]{}-]*""")
 
 
 def read_printed(text: str) -> tuple[list[list[int]], list[str]] | None:
-    """The adjacency matrix and the operations in `text`; None unless it has one of each and no more than names else."""
+    """Return the adjacency matrix and the operations in `text`.
+
+    None unless it has exactly one of each, and only names besides.
+    """
     if len(text) > _LONGEST:
         return None
     text = _NUMPY_TEXT.sub(r"\1", text)

@@ -1,1 +1,1 @@
-"""NAS-Bench-201: `cell` reads architecture strings, `network` builds, `space` offers."""
+"""NAS-Bench-201: `cell` parses architecture strings, `network` builds networks, `space` is the search space."""

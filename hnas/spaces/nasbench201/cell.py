@@ -1,4 +1,4 @@
-"""A cell of NAS-Bench-201: reading the strings that it is written as, its canonical form, the images that fit it."""
+"""A cell of NAS-Bench-201: parsing its spellings, its canonical form, and the image sizes it accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STRUCTURE = re.compile(r"Structure\(\s*4 nodes with(.*)\)", re.DOTALL)
 
 
 def _nested(*sources: int) -> str:
-    """One node of `Structure.tolist`, such as `(('none',0),('skip_connect',1))`."""
+    """Return a pattern for one node of `Structure.tolist`, such as `(('none',0),('skip_connect',1))`."""
     pairs = ",".join(rf"""[\[(]['"][a-z]\w*['"],{source}[\])]""" for source in sources)
     return rf"[\[(]{pairs},?[\])]"
 
@@ -28,16 +28,16 @@ _MEANING = EdgeOperations(identity="skip_connect", poolings={"avg_pool_3x3": "av
 
 
 def parse_arch(arch: str) -> dict[tuple[int, int], str]:
-    """The operation on each edge (i, j), i < j, of an architecture string, or of a form that programs print of it.
+    """Return the operation on each edge (i, j), i < j, of an architecture string or a printed form of it.
 
-    These have blanks and line breaks between inputs and nodes, quotes, `Structure(4 nodes with …)` around it, or are
-    the nested lists of the benchmark's `Structure.tolist`. Raises `UsageError` saying what is off.
+    Printed forms have blanks and line breaks between inputs and nodes, quotes, `Structure(4 nodes with …)` around them,
+    or are the nested lists of the benchmark's `Structure.tolist`. Raises `UsageError` for malformed strings.
     """
     arch = _unwrapped(arch) if len(arch) <= _LONGEST_PRINTED else arch
     if len(arch) > 120:
         raise UsageError(
-            f"{arch[:117] + '...'!r} has {len(arch)} characters; it is no NAS-Bench-201 architecture, "
-            "such as |none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+            f"a NAS-Bench-201 architecture must look like |none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|, "
+            f"got {len(arch)} characters: {arch[:117] + '...'!r}"
         )
     nodes = arch.strip().split("+")
     if len(nodes) != NODES - 1:
@@ -75,14 +75,14 @@ def _unwrapped(arch: str) -> str:
 
 
 def format_arch(operations: dict[tuple[int, int], str]) -> str:
-    """The architecture string of the operations on all six edges: the inverse of `parse_arch`."""
+    """Return the architecture string with these operations on the six edges, the inverse of `parse_arch`."""
     nodes = ("|".join(f"{operations[i, j]}~{i}" for i in range(j)) for j in range(1, NODES))
     return "+".join(f"|{node}|" for node in nodes)
 
 
 @lru_cache(maxsize=2**15)
 def canonical_cell_of(arch: str) -> EdgeCell:
-    """The canonical cell of an architecture string: one of 5,260, of which one is dead. Raises `UsageError`."""
+    """Return the canonical cell of an architecture string: one of 5,260, of which one is dead. Raises `UsageError`."""
     return canonical_edge_cell(NODES, parse_arch(arch), _MEANING)
 
 
@@ -92,6 +92,6 @@ def spelled(arch: str) -> str:
 
 
 def check_image_size(size: int) -> None:
-    """Raise `UsageError` unless images of `size` × `size` pixels survive the network's two halvings."""
+    """Raise `UsageError` unless images of `size` × `size` pixels can be halved twice."""
     if size < 4 or size % 4:
-        raise UsageError(f"images of {size} pixels do not fit NAS-Bench-201; the side must be a multiple of 4")
+        raise UsageError(f"the side of images for NAS-Bench-201 must be a multiple of 4, got {size} pixels")

@@ -3,8 +3,8 @@
     stem (3×3 conv, BN) → N cells, C channels → residual block, stride 2 → N cells, 2C → residual block, stride 2
     → N cells, 4C → BN, ReLU → global average pooling → linear
 
-Every convolution of a cell and of a residual block is ReLU-Conv-BN; the block's shortcut is a 2×2 average pooling and
-a bare 1×1 convolution; pooling in a cell is 3×3 averaging that does not count padding.
+Every convolution in a cell or residual block is ReLU-Conv-BN. The shortcut of a block is 2×2 average pooling and a bare
+1×1 convolution. Pooling in a cell is 3×3 averaging that excludes padding.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hnas.spaces.nasbench201.cell import KERNELS, check_image_size
 
 
 class NASBench201Network(nn.Module):
-    """The network of a canonical `cell`: only its live layers, (m, 3, S, S) images to (m, classes) logits."""
+    """The network of a canonical `cell` with only its live layers: images (m, 3, S, S) to logits (m, classes)."""
 
-    #: The fewest channels and cells of a network that has all kinds of cells.
+    #: Minimum channels and cells for a network that has all kinds of cells.
     smallest: ClassVar[tuple[int, int]] = (1, 1)
 
     def __init__(self, cell: EdgeCell, *, classes: int, channels: int, cells: int) -> None:
@@ -38,7 +38,7 @@ class NASBench201Network(nn.Module):
         self.classifier = Linear(4 * channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (m, classes) of images (m, 3, S, S), S a multiple of 4."""
+        """Return logits (m, classes) for images (m, 3, S, S), S a multiple of 4."""
         for side in images.shape[-2:]:
             check_image_size(side)
         x = self.stem(images)
@@ -52,14 +52,14 @@ class NASBench201Network(nn.Module):
         return out
 
     def first_cell(self, x: Tensor) -> Tensor:
-        """What the first cell makes of the first C channels of x (m, channels, height, width)."""
+        """Return the first cell's output for the first C channels of x (m, channels, height, width)."""
         cell = self.stages[0][0]  # type: ignore[index]
         out: Tensor = cell(x[:, : self.stem.norm.num_features])
         return out
 
 
 class ConvBN(nn.Module):
-    """Conv-BN; the ReLU before it belongs to the value that it reads, so that layers reading one value share it."""
+    """Conv-BN. The preceding ReLU belongs to the value read, so that layers that read the same value share it."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""NAS-Bench-201: cells of four nodes, one of five operations on each of their six edges, 15,625 architectures.
+"""NAS-Bench-201: cells of four nodes with one of five operations on each of six edges, 15,625 architectures.
 
-An architecture string lists, for nodes 1, 2 and 3, the operations on the edges into the node as `op~from`:
+An architecture string lists, for nodes 1, 2 and 3, the operations on the node's incoming edges as `op~from`:
 
     |nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|
 
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from hnas.spaces.nasbench201.network import NASBench201Network
 
 
-# NAS-Bench-Suite-Zero's own order of the edges and of the operations.
+# The order of edges and operations in NAS-Bench-Suite-Zero.
 _SUITE_ZERO_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
 _SUITE_ZERO_OPERATIONS = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
 
-# The cell of the benchmark's authors that stands for a residual block (their `ResNet_CODE`).
+# The cell that the benchmark's authors take for a residual block (their `ResNet_CODE`).
 _RESNET = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
 
 
 class NASBench201:
-    """The search space; see `SearchSpace`, `Spelled`, `Mutable`, `Categorical`, `Encoded` of `hnas.spaces`.
+    """The search space; follows `SearchSpace`, `Spelled`, `Mutable`, `Categorical` and `Encoded` of `hnas.spaces`.
 
-    The decisions of an architecture are its operations, as places in `OPERATIONS`, in the order of its string.
+    The decisions of an architecture are its operations, as indices into `OPERATIONS`, in the order of its string.
     """
 
     name = "nasbench201"
@@ -58,12 +58,12 @@ class NASBench201:
     choices = (len(OPERATIONS),) * len(EDGES)
 
     def enumerate(self) -> Iterator[str]:
-        """All 15,625 architecture strings."""
+        """Yield all 15,625 architecture strings."""
         for names in product(OPERATIONS, repeat=len(EDGES)):
             yield format_arch(dict(zip(EDGES, names, strict=True)))
 
     def sample(self, n: int, seed: int) -> list[str]:
-        """`n` distinct architecture strings, uniform over the space."""
+        """Draw `n` distinct architecture strings uniformly."""
         everything = list(self.enumerate())
         size = len(everything)
         if not 1 <= n <= size:
@@ -71,50 +71,52 @@ class NASBench201:
         return Random(seed).sample(everything, n)
 
     def from_suite_zero(self, encoding: object) -> str:
-        """The architecture string of NAS-Bench-Suite-Zero's encoding, six indices such as `(4, 3, 3, 3, 2, 3)`.
+        """Return the architecture string of NAS-Bench-Suite-Zero's encoding, six indices such as `(4, 3, 3, 3, 2, 3)`.
 
-        They name the operations on the edges 0→1, 0→2, 0→3, 1→2, 1→3, 2→3. Raises `UsageError` for anything else.
+        They are the operations on the edges 0→1, 0→2, 0→3, 1→2, 1→3, 2→3. Raises `UsageError` for other values.
         """
         indices = encoding if isinstance(encoding, (tuple, list)) else ()
         if len(indices) != len(EDGES) or not all(type(k) is int and 0 <= k < len(OPERATIONS) for k in indices):
-            raise UsageError(f"{encoding!r:.100} is no encoding of a NAS-Bench-201 cell; give six numbers from 0 to 4")
+            raise UsageError(
+                f"an encoding of a NAS-Bench-201 cell must be six numbers from 0 to 4, got {encoding!r:.100}"
+            )
         names = (_SUITE_ZERO_OPERATIONS[k] for k in indices)
         return format_arch(dict(zip(_SUITE_ZERO_EDGES, names, strict=True)))
 
     def canonical(self, arch: str) -> str:
-        """The key of the architecture's class, such as `a=conv3x3(x);y=x+a`; `y=0` is the dead class."""
+        """Return the key of the architecture's class, such as `a=conv3x3(x);y=x+a`; `y=0` is the dead class."""
         return str(canonical_cell_of(arch))
 
     def named(self) -> Mapping[str, str]:
-        """ResNet's cell, which the benchmark's tables have as an architecture by hand."""
+        """Return ResNet's cell, which the benchmark lists as a manually designed architecture."""
         return {"ResNet": _RESNET}
 
     def key(self, arch: str) -> str:
-        """The string as the benchmark writes it, however `arch` spells it."""
+        """Return the string as the benchmark writes it, for any spelling of `arch`."""
         return spelled(arch)
 
     def definition(self, arch: str) -> str:
-        """The same as `key`."""
+        """Return the same as `key`."""
         return spelled(arch)
 
     def graphs(self, arch: str) -> dict[str, CellGraph]:
-        """The cell: four nodes and all six edges, those without an operation too."""
+        """Return the cell: four nodes and all six edges, including those without an operation."""
         edges = tuple((i, j, name) for (i, j), name in parse_arch(arch).items())
         return {"cell": CellGraph(("input", "1", "2", "output"), edges)}
 
     def decode(self, decisions: Sequence[int]) -> str:
-        """The architecture string with these operations."""
+        """Return the architecture string with these operations."""
         return _PATTERN.format(*[OPERATIONS[decision] for decision in decisions])
 
     def encode(self, arch: str) -> tuple[int, ...]:
-        """The operations of `arch`."""
+        """Return the operations of `arch`."""
         return _decisions(arch)
 
     def mutate(self, arch: str, random: np.random.Generator) -> str:
-        """Another operation, uniform, on a uniform edge into a uniform node among 1, 2, 3.
+        """Change the operation on a uniformly drawn edge into a uniformly drawn node 1, 2 or 3.
 
-        The mutation of regularised evolution in NATS-Bench's program (`exps/NATS-algos/regularized_ea.py`): the only
-        edge into node 1 is changed as often as the three into node 3 together.
+        This is the mutation of regularised evolution in NATS-Bench's program (`exps/NATS-algos/regularized_ea.py`).
+        Thus the single edge into node 1 changes as often as the three into node 3 together.
         """
         decisions = list(_decisions(arch))
         node = int(random.integers(1, NODES))
@@ -124,7 +126,7 @@ class NASBench201:
         return self.decode(decisions)
 
     def neighbours(self, arch: str) -> list[str]:
-        """The 24 architectures that differ in one operation."""
+        """Return the 24 architectures that differ in one operation."""
         decisions = _decisions(arch)
         return sorted(
             self.decode([*decisions[:edge], other, *decisions[edge + 1 :]])
@@ -136,11 +138,11 @@ class NASBench201:
     def network(
         self, arch: str, *, classes: int = 10, channels: int = 16, cells: int = 5, seed: int = 0
     ) -> NASBench201Network:
-        """The benchmark's network with the live layers of `arch`: N = `cells` a stage, C = `channels` in the first."""
+        """Build the benchmark's network with the live layers of `arch`: `cells` per stage, `channels` in the first."""
         from hnas.spaces.initialise import initialise
         from hnas.spaces.nasbench201.network import NASBench201Network
 
-        check_sizes("NAS-Bench-201", {"classes": classes, "channels": channels, "cells a stage": cells})
+        check_sizes("NAS-Bench-201", {"classes": classes, "channels": channels, "cells per stage": cells})
         network = NASBench201Network(canonical_cell_of(arch), classes=classes, channels=channels, cells=cells)
         initialise(network, seed)
         return network
@@ -148,7 +150,7 @@ class NASBench201:
     def describe(
         self, arch: str, *, classes: int = 10, channels: int = 16, cells: int = 5, image_size: int = 32
     ) -> dict[str, int | float]:
-        """Parameters and multiply-adds of the benchmark's own network of `arch`, layers without effect included.
+        """Return parameters and multiply-adds of the benchmark's own network, including layers without effect.
 
         `params` counts every weight; `flops` the multiply-adds of convolutions and of the linear layer for one image.
         """

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensors, and given back where a process would outgrow a gigabyte."""
+"""Freed memory is kept for later tensors, and released where a process would otherwise exceed a gigabyte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from hnas import allocator, compute_metrics
 
-#: What the programs below begin with: 210 MB of tensors of which every second one is freed, and the memory held, in MB.
+#: Start of the programs below: allocate 210 MB of tensors, free every second one, and report the resident memory in MB.
 GAPS = """
 import mmap
 import torch
@@ -30,13 +30,13 @@ glibc = pytest.mark.skipif(not hasattr(psutil, "heap_info"), reason="needs the a
 
 
 def printed(program: str) -> list[float]:
-    """The numbers that a program prints after `GAPS`, in a process of its own: what is set there stays there."""
+    """Return the numbers that `GAPS` and then `program` print, run in a new process, which they may reconfigure."""
     done = subprocess.run([sys.executable, "-c", GAPS + program], capture_output=True, text=True, check=True)
     return [float(number) for number in done.stdout.split()]
 
 
 @glibc
-def test_gaps_between_tensors_are_kept_until_they_are_given_back():
+def test_gaps_between_tensors_are_kept_until_released():
     kept, given = printed("""
 allocator.keep_freed_memory()
 before = held()
@@ -51,9 +51,7 @@ print(held() - before)
 
 @glibc
 @pytest.mark.parametrize(("crowded", "most", "given_back"), [(0, 2**40, True), (2**40, 2**40, False), (0, 1, False)])
-def test_within_a_network_gaps_are_given_back_where_much_is_in_use_and_a_gigabyte_was_never_held(
-    crowded, most, given_back
-):
+def test_gaps_are_released_only_when_memory_is_crowded_but_below_the_limit(crowded, most, given_back):
     (freed,) = printed(f"""
 allocator._CROWDED, allocator._MOST = {crowded}, {most}
 allocator.keep_freed_memory()
@@ -66,7 +64,7 @@ print(before - held())
 
 
 @glibc
-def test_a_process_that_does_not_keep_freed_memory_is_left_alone():
+def test_memory_is_not_released_in_a_process_that_does_not_keep_it():
     (calls,) = printed("""
 allocator._CROWDED, allocator._MOST = 0, 2**40
 calls = []
@@ -78,7 +76,7 @@ print(len(calls))
 
 
 @glibc
-def test_the_most_memory_held_counts_what_was_freed_since_and_nothing_of_the_process_before():
+def test_peak_memory_includes_freed_memory_but_not_the_parent_process():
     made = torch.zeros(300 * 2**20)  # 1.3 GB: held here while the other process starts
     rise, fall = printed("""
 before = allocator.most_held()
@@ -93,7 +91,7 @@ print((held() * 1e6 - allocator.most_held()) / 1e6)
 
 
 @glibc
-def test_gaps_and_freed_memory_are_not_in_use():
+def test_bytes_in_use_exclude_gaps_and_freed_memory():
     small, freed, mapped = printed("""
 allocator.keep_freed_memory()
 before = allocator.bytes_in_use()
@@ -110,7 +108,7 @@ print((allocator.bytes_in_use() - before) / 1e6)
 
 
 @glibc
-def test_giving_back_within_a_network_changes_no_number(monkeypatch):
+def test_releasing_memory_within_a_network_changes_no_value(monkeypatch):
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn((6, 3, 8, 8), generator=generator), torch.arange(6)

@@ -1,7 +1,7 @@
-"""What an accelerator needs of the code, shown without one: nothing is read back, every tensor is on its device.
+"""Requirements of accelerators, tested without one: no values are read back, and all tensors are on the device.
 
-Tensors of torch's `meta` device have shapes and no values: an operation that reads one raises, and so does one that
-mixes them with tensors of the CPU. What runs there never waits for a GPU.
+Tensors on torch's `meta` device have shapes but no values: an operation that reads a value raises, and so does one that
+mixes devices. Code that passes here never waits for a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hnas.errors import UsageError
 from hnas.metrics import compute, queue_metrics
 from tests.support.networks import CLASSES, NETWORKS, batch, build
 
-#: Of each space a few architectures with every operation. NAS-Bench-101's are spelled out: sampling it enumerates it.
+#: A few architectures of each space that cover all operations. Written out for NAS-Bench-101, whose sampling is slow.
 ARCHITECTURES = {
     "nasbench101": [
         "input,conv3x3-bn-relu,conv1x1-bn-relu,maxpool3x3,output:0111100111000010000100000",
@@ -44,7 +44,7 @@ def small(name: str, index: int) -> nn.Module:
 
 @pytest.mark.parametrize("ntk", ["summed", "exact"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_space_s_network_is_queued_without_a_value_read_back(name, ntk, images_and_labels, monkeypatch) -> None:
+def test_networks_of_the_spaces_are_queued_without_reading_values(name, ntk, images_and_labels, monkeypatch) -> None:
     images, labels = (t.to("meta") for t in images_and_labels)
     monkeypatch.setattr(compute, "_label_range", lambda _: (0, 9))  # read once for each batch: see below
     for index in range(len(ARCHITECTURES[name])):
@@ -58,7 +58,7 @@ def test_a_space_s_network_is_queued_without_a_value_read_back(name, ntk, images
 
 @pytest.mark.parametrize("ntk", ["summed", "exact"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_any_network_is_queued_without_a_value_read_back(name, ntk, monkeypatch) -> None:
+def test_any_network_is_queued_without_reading_values(name, ntk, monkeypatch) -> None:
     network, shape = build(name)
     images, labels = (t.to("meta") for t in batch(shape))
     monkeypatch.setattr(compute, "_label_range", lambda _: (0, CLASSES - 1))
@@ -68,7 +68,7 @@ def test_any_network_is_queued_without_a_value_read_back(name, ntk, monkeypatch)
     assert reads.found == []
 
 
-def test_only_the_first_network_of_a_batch_reads_its_labels(images_and_labels) -> None:
+def test_only_the_first_network_of_a_batch_reads_the_labels(images_and_labels) -> None:
     counts = []
     for index in range(3):
         network = small("nasbench201", index)
@@ -88,21 +88,21 @@ def test_a_result_is_one_copy_to_the_host(images_and_labels) -> None:
     assert torch.equal(metrics.ntk, expected.ntk)
 
 
-def test_labels_that_change_in_place_are_read_again(images_and_labels) -> None:
+def test_labels_changed_in_place_are_read_again(images_and_labels) -> None:
     images, labels = images_and_labels
     network = small("nasbench201", 0)
     compute_metrics(network, images, labels)
     labels[2] = 10
-    with pytest.raises(UsageError, match=r"labels run from \d to 10, but the network has 10 classes"):
+    with pytest.raises(UsageError, match=r"labels must lie between 0 and 9, got \d to 10"):
         compute_metrics(network, images, labels)
     labels[2] = -1
-    with pytest.raises(UsageError, match="labels run from -1 to"):
+    with pytest.raises(UsageError, match="labels must lie between 0 and 9, got -1 to"):
         compute_metrics(network, images, labels)
     labels[2] = 3
     compute_metrics(network, images, labels)
 
 
-def test_a_batch_that_was_measured_is_not_kept(images_and_labels) -> None:
+def test_a_measured_batch_is_freed(images_and_labels) -> None:
     images, labels = images_and_labels[0], images_and_labels[1].clone()
     compute_metrics(small("nasbench201", 0), images, labels)
     gone = weakref.ref(labels)
@@ -124,7 +124,7 @@ class Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-# The counter itself: what it must see, it sees.
+# The counter itself.
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ class Calls(TorchFunctionMode):
         lambda t: t.to("meta"),
     ],
 )
-def test_the_counter_sees_what_reads_a_value(read) -> None:
+def test_the_counter_counts_reads_of_values(read) -> None:
     values = torch.arange(4.0)
     with HostReads() as reads:
         read(values)
     assert len(reads.found) == 1
 
 
-def test_the_counter_sees_a_read_in_a_backward_pass() -> None:
+def test_the_counter_counts_reads_in_a_backward_pass() -> None:
     class Peeks(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):

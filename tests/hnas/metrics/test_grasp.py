@@ -1,4 +1,4 @@
-"""The forward pass in two directions against double backward: the same number for whatever a network does."""
+"""GraSP from one pass of tangents equals GraSP from a double backward, for many kinds of networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.networks import CLASSES, Forward, batch, build, head, shake
 
 pytestmark = pytest.mark.slow
 
-# What these networks are made of has no rule, and they are differentiated twice.
+# These networks contain operations without a rule, so autograd differentiates them twice.
 TWICE = {"group_norm", "tokens"}
 NETWORKS = [
     "mlp", "residual", "residual_without_norm", "residual_in_place", "group_norm", "plain_batch_norm",
@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
 
 class Both:
-    """`grasp` from the pass in two directions and from double backward, and the function without a rule, if any."""
+    """The columns with `grasp` from tangents and from a double backward, and the function without a rule, if any."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, network: nn.Module, images: Tensor, labels: Tensor) -> None:
         tapes: list[Tape] = []
@@ -57,7 +57,7 @@ class Both:
         self.incomplete = tapes[0].incomplete
 
     def agree(self, relative: float = 1e-9) -> bool:
-        """Whether the two have the same eight columns."""
+        """Whether the two have equal columns."""
         other = self.twice.columns()
         return all(value == pytest.approx(other[name], rel=relative) for name, value in self.direct.columns().items())
 
@@ -68,7 +68,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Both]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_ways_give_the_same_number(name: str, both: Callable[..., Both]) -> None:
+def test_tangents_and_double_backward_agree(name: str, both: Callable[..., Both]) -> None:
     network, shape = build(name)
     found = both(network, *batch(shape))
     assert found.agree()
@@ -76,7 +76,7 @@ def test_both_ways_give_the_same_number(name: str, both: Callable[..., Both]) ->
 
 
 @pytest.mark.parametrize("space", ["nasbench101", "nasbench201", "darts"])
-def test_every_network_of_the_spaces_has_its_rules(space: str, both: Callable[..., Both]) -> None:
+def test_all_operations_of_the_spaces_have_rules(space: str, both: Callable[..., Both]) -> None:
     of = search_spaces[space]
     images, labels = batch((3, 16, 16))
     for arch in of.sample(6, 3):
@@ -84,7 +84,7 @@ def test_every_network_of_the_spaces_has_its_rules(space: str, both: Callable[..
         shake(network)
         found = both(network.double(), images, labels)
         assert found.incomplete is None
-        # A scale-invariant network's number is what is left of terms far larger than itself.
+        # In a scale-invariant network, GraSP is the small remainder of much larger terms that cancel.
         assert found.direct.grasp == pytest.approx(found.twice.grasp, rel=1e-7, abs=1e-9)
 
 
@@ -108,13 +108,13 @@ def pooled_by_averages(s: Forward, x: Tensor) -> Tensor:
 
 
 def pooled_without_channels(s: Forward, x: Tensor) -> Tensor:
-    """A pooling of three dimensions, of which torch takes the first for the channels."""
+    """A pooling over three dimensions, the first of which torch takes for the channels."""
     y = s.norm(s.conv(x)).mean(1)  # type: ignore[operator]
     return s.head(F.max_pool2d(y, 2)[:, None].expand(-1, 4, -1, -1))  # type: ignore[operator, no-any-return]
 
 
 def layer_read_twice(s: Forward, x: Tensor) -> Tensor:
-    """Batch norm does not stand alone behind the convolution: its output is added past it."""
+    """Batch norm is not the only reader of the convolution, whose output is added later."""
     y = s.conv(x)  # type: ignore[operator]
     return s.head(torch.relu(s.norm(y)) + y)  # type: ignore[operator, no-any-return]
 
@@ -135,7 +135,7 @@ def joined(s: Forward, x: Tensor) -> Tensor:
 
 
 def shifted(s: Forward, x: Tensor) -> Tensor:
-    """Constants on either side, numbers and tensors, before the first layer and after it."""
+    """Constants on either side, numbers and tensors, before and after the first layer."""
     y = 1.5 + s.norm(s.conv((x - 0.25) / torch.full((3, 1, 1), 0.5, dtype=x.dtype)))  # type: ignore[operator]
     y = torch.add(y, torch.ones(4, 1, 1, dtype=x.dtype), alpha=2) - 0.5
     return s.head(torch.relu(y * 2) * 0.5 + y.mean((2, 3), keepdim=True))  # type: ignore[operator, no-any-return]
@@ -174,7 +174,7 @@ def rectified_beside_a_view(s: Forward, x: Tensor) -> Tensor:
 
 
 def rectified_before_a_view(s: Forward, x: Tensor) -> Tensor:
-    """In place where nothing is a view yet, nor read any more: nothing is amiss."""
+    """An in-place ReLU on a tensor that has no views yet and is not read again is harmless."""
     y = s.norm(s.conv(x))  # type: ignore[operator]
     first = y[:, 1:].mean((2, 3), keepdim=True)
     y = F.relu(y + first.mean(1, keepdim=True), inplace=True)
@@ -183,7 +183,7 @@ def rectified_before_a_view(s: Forward, x: Tensor) -> Tensor:
 
 
 def returned_as_they_are(s: Forward, x: Tensor) -> Tensor:
-    """Functions that return what they were given."""
+    """Functions that return their input itself."""
     y = s.norm(s.conv(x))  # type: ignore[operator]
     z = torch.relu(y.contiguous(memory_format=torch.channels_last))
     return s.head(z.contiguous(memory_format=torch.channels_last).flatten(1, 1) + y)  # type: ignore[operator, no-any-return]
@@ -216,7 +216,7 @@ def scaled_without_gradients(s: Forward, x: Tensor) -> Tensor:
 
 
 def changed_after_its_activation(s: Forward, x: Tensor) -> Tensor:
-    """Autograd needs of a sigmoid only what it returned, so that its argument may be written over."""
+    """Autograd needs only the output of a sigmoid, so its input may be overwritten."""
     y = s.conv(x)  # type: ignore[operator]
     gate = torch.sigmoid(y)
     y += s.other(x)  # type: ignore[operator]
@@ -229,7 +229,7 @@ def rounded(s: Forward, x: Tensor) -> Tensor:
 
 
 def compared_with_prototypes(s: Forward, x: Tensor) -> Tensor:
-    """Logits from a weight of no layer."""
+    """Logits from a weight that belongs to no layer."""
     return F.linear(s.conv(x).mean((2, 3)), s.prototypes.weight)  # type: ignore[operator, union-attr, arg-type]
 
 
@@ -244,12 +244,12 @@ class Doubled(torch.autograd.Function):
 
 
 def doubled_at_the_end(s: Forward, x: Tensor) -> Tensor:
-    """Logits from a function of the network's own."""
+    """Logits from a custom autograd function."""
     return Doubled.apply(s.head(torch.tanh(s.conv(x))))  # type: ignore[operator, no-any-return, no-untyped-call]
 
 
 def normalised_beside_the_end(s: Forward, x: Tensor) -> Tensor:
-    """A norm reads the logits, and what it returns nobody does."""
+    """A norm reads the logits, but nothing reads the norm."""
     logits = s.last(torch.tanh(s.conv(x) + s.other(x)).mean((2, 3)))  # type: ignore[operator]
     s.last_norm(logits)  # type: ignore[operator]
     return logits  # type: ignore[no-any-return]
@@ -262,7 +262,7 @@ def activated(s: Forward, x: Tensor) -> Tensor:
 
 
 def stopped(s: Forward, x: Tensor) -> Tensor:
-    """Values that autograd is told to take for constants, and flags."""
+    """Detached values and flags."""
     y = s.norm(s.conv(x))  # type: ignore[operator]
     with torch.no_grad():
         scale = torch.relu(s.other(x)) + 1 + y.mean()  # type: ignore[operator]
@@ -270,7 +270,7 @@ def stopped(s: Forward, x: Tensor) -> Tensor:
 
 
 def differentiated_on_the_way(s: Forward, x: Tensor) -> Tensor:
-    """Backward passes in the forward pass, through every kind of operation that bends; what they return is constant."""
+    """Backward passes within the forward pass, through nonlinear operations; their results are constants."""
     y = s.conv(x)  # type: ignore[operator]
     z = torch.tanh(s.norm(s.other(x) + y) * 2)  # type: ignore[operator]
     (slope,) = torch.autograd.grad(z.square().sum(), y, retain_graph=True)
@@ -325,7 +325,7 @@ def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
         differentiated_on_the_way,
     ],
 )
-def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:
+def test_the_tape_is_complete(forward: Callable[..., Tensor], both: Callable[..., Both]) -> None:
     more = {"other": nn.Conv2d(3, 4, 1), "last": nn.Linear(4, CLASSES), "last_norm": nn.BatchNorm1d(CLASSES)}
     found = both(made_of(forward, **more), *batch((3, 8, 8)))
     assert found.agree()
@@ -355,7 +355,7 @@ def test_these_have_rules(forward: Callable[..., Tensor], both: Callable[..., Bo
         padded_with_ones,
     ],
 )
-def test_these_have_none_and_are_differentiated_twice(
+def test_operations_without_rules_fall_back_to_double_backward(
     forward: Callable[..., Tensor], both: Callable[..., Both]
 ) -> None:
     more = {"other": nn.Conv2d(3, 4, 1), "prototypes": nn.Embedding(CLASSES, 4)}
@@ -364,7 +364,7 @@ def test_these_have_none_and_are_differentiated_twice(
     assert found.incomplete is not None
 
 
-def test_a_sum_in_place_keeps_its_type_whatever_is_added(both: Callable[..., Both]) -> None:
+def test_an_in_place_sum_keeps_its_dtype(both: Callable[..., Both]) -> None:
     def forward(s: Forward, x: Tensor) -> Tensor:
         y = s.conv(x)  # type: ignore[operator]
         y += torch.linspace(0, 1, 8, dtype=torch.float64)
@@ -375,7 +375,7 @@ def test_a_sum_in_place_keeps_its_type_whatever_is_added(both: Callable[..., Bot
     assert found.agree(1e-4)
 
 
-def test_a_norm_with_factors_from_the_network_has_no_rule() -> None:
+def test_a_norm_with_computed_factors_has_no_rule() -> None:
     network = made_of(norm_scaled_by_the_network)
     images, labels = batch((3, 8, 8))
     weights = [m.weight.requires_grad_() for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
@@ -386,8 +386,8 @@ def test_a_norm_with_factors_from_the_network_has_no_rule() -> None:
     assert compute_metrics(network, images, labels).grasp == pytest.approx(expected, rel=1e-8)
 
 
-def test_values_of_the_first_pass_go_while_the_second_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At its end nothing of the first is left, and on the way only the values that are still to be read."""
+def test_the_replay_frees_values_of_the_forward_pass_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """During the replay only values that are still to be read are alive, and none at its end."""
     held: list[int] = []
     original = Tape.replay
 

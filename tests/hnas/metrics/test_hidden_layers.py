@@ -1,4 +1,4 @@
-"""Layers that run again in the backward pass, or out of sight, count as in a training step or are refused."""
+"""Layers that run again in the backward pass, or unseen, count as in a training step or are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.references import agrees, reference_exact, reference_scalars
 
 
 class Again(torch.autograd.Function):
-    """x + f(x), of which only x is kept, as reversible blocks do."""
+    """x + f(x), keeping only x, as reversible blocks do."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: nn.Module, *parameters: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Again(torch.autograd.Function):
 
 
 class WithGraph(Again):
-    """The same, its forward pass with gradients on."""
+    """The same, with gradients enabled in its forward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: nn.Module, *parameters: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class WithGraph(Again):
 
 
 class Matmul(torch.autograd.Function):
-    """A linear map on a weight that it finds itself."""
+    """A linear map with a weight taken from the module."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: nn.Module) -> Tensor:
@@ -93,7 +93,7 @@ def whole(s: Forward, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
 @pytest.mark.parametrize("forward", [reentrant, not_reentrant, in_segments, whole])
-def test_checkpointing_changes_no_number(forward: Callable[..., Tensor], mode: str) -> None:
+def test_checkpointing_changes_no_value(forward: Callable[..., Tensor], mode: str) -> None:
     images, labels = batch((3, 8, 8))
     expected = compute_metrics(network_of(plain), images, labels, ntk=mode)
     found = compute_metrics(network_of(forward), images, labels, ntk=mode)
@@ -101,8 +101,8 @@ def test_checkpointing_changes_no_number(forward: Callable[..., Tensor], mode: s
     assert torch.equal(found.ntk, expected.ntk)
 
 
-def test_checkpointing_works_as_before_afterwards_and_in_other_threads_meanwhile() -> None:
-    """Of a network that is measured, and in another thread that trains, one is run once and the other twice."""
+def test_checkpointing_still_works_afterwards_and_in_other_threads() -> None:
+    """Measuring runs a checkpointed function once, while training in another thread runs it twice."""
     runs = []
 
     def counted(x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def of_another_thread(s: Forward, x: Tensor) -> Tensor:
         return pool.submit(s.out, features).result()  # type: ignore[arg-type]
 
 
-def out_of_torch_s_sight(s: Forward, x: Tensor) -> Tensor:
+def unseen_by_torch(s: Forward, x: Tensor) -> Tensor:
     features = plain_features(s, x)
     with torch._C.DisableTorchFunction():
         return s.out(features)  # type: ignore[operator, no-any-return]
@@ -175,7 +175,7 @@ def bias_added_by_hand(s: Forward, x: Tensor) -> Tensor:
 
 
 def equilibrium(s: Forward, x: Tensor) -> Tensor:
-    """The gradient at a fixed point is solved for in a hook, which runs the layer backwards again."""
+    """A hook solves for the gradient at a fixed point, which runs the layer backwards again."""
     u = s.stem(x)  # type: ignore[operator]
     z = torch.tanh(s.block[0](u) + u)  # type: ignore[index]
     start = z.detach().requires_grad_()
@@ -196,15 +196,15 @@ def replaced(s: Forward, x: Tensor) -> Tensor:
     [
         (again, r"layer block\.0 is called inside the autograd function Again"),
         (with_graph, r"layer block\.0 is called inside the autograd function WithGraph"),
-        (by_hand, "the weight of layer out is used by t,"),
-        (of_another_thread, "a parameter of layer out reaches the logits in another way"),
-        (out_of_torch_s_sight, "a parameter of layer out reaches the logits in another way"),
-        (of_a_scripted_function, "a parameter of layer out reaches the logits in another way"),
-        (bias_added_by_hand, "a parameter of layer out reaches the logits in another way"),
-        (replaced, "replaces the weight of layer out"),
+        (by_hand, "the weight of layer out must be used only in convolutions and linear maps, but t uses it"),
+        (of_another_thread, "a parameter of layer out reaches the logits other than by"),
+        (unseen_by_torch, "a parameter of layer out reaches the logits other than by"),
+        (of_a_scripted_function, "a parameter of layer out reaches the logits other than by"),
+        (bias_added_by_hand, "a parameter of layer out reaches the logits other than by"),
+        (replaced, "it replaces that of layer out"),
     ],
 )
-def test_a_layer_out_of_sight_is_refused(forward: Callable[..., Tensor], what: str, mode: str) -> None:
+def test_an_unseen_layer_is_refused(forward: Callable[..., Tensor], what: str, mode: str) -> None:
     network = network_of(forward)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     with pytest.raises(UsageError, match=what):
@@ -218,13 +218,13 @@ def test_a_layer_that_runs_again_in_a_hook_is_refused() -> None:
 
 
 @pytest.mark.parametrize("script", [torch.jit.script, lambda module: torch.jit.trace(module, torch.ones(2, 12))])
-def test_scripted_layers_are_refused_by_their_name(script: Callable[..., Any]) -> None:
+def test_scripted_layers_are_refused_by_name(script: Callable[..., Any]) -> None:
     network = nn.Sequential(nn.Linear(12, 12), script(nn.Sequential(nn.Tanh(), nn.Linear(12, 8))), nn.Linear(8, 5))
     with pytest.raises(UsageError, match=r"layer 1\.1 is part of a scripted or traced module"):
         compute_metrics(network, *batch((12,), dtype=torch.float32))
 
 
-def test_compiled_modules_count_as_they_were_written() -> None:
+def test_compiled_modules_count_like_uncompiled_ones() -> None:
     def network() -> list[nn.Module]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -238,7 +238,7 @@ def test_compiled_modules_count_as_they_were_written() -> None:
 
 
 def straight_through(s: Forward, x: Tensor) -> Tensor:
-    """A training step gives the block no gradient here."""
+    """In a training step, the block gets no gradient here."""
     x = s.stem(x)  # type: ignore[operator]
     with torch.no_grad():
         y = s.block(x)  # type: ignore[operator]
@@ -263,7 +263,7 @@ def sized_like_a_weight(s: Forward, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("forward", [straight_through, doubled, cast, sized_like_a_weight])
-def test_what_autograd_sees_is_measured(forward: Callable[..., Tensor]) -> None:
+def test_uses_that_autograd_sees_are_measured(forward: Callable[..., Tensor]) -> None:
     network = network_of(forward)
     if forward is straight_through:
         network.block[2] = nn.Identity()  # type: ignore[operator, index]

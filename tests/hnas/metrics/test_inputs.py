@@ -1,4 +1,4 @@
-"""What compute_metrics is given is taken, or refused in one sentence; attention and its like are measured."""
+"""`compute_metrics` converts its inputs or refuses them in one sentence; attention is measured."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ATTENTION: dict[str, Callable[..., Tensor]] = {
 
 @pytest.mark.parametrize("size", [8, 6])
 @pytest.mark.parametrize("name", ATTENTION)
-def test_every_column_of_attention_is_that_of_double_backward(name: str, size: int) -> None:
+def test_columns_of_attention_match_double_backward(name: str, size: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True)
@@ -105,7 +105,7 @@ class Once(torch.autograd.Function):
         (lambda s, x: s.out(Once.apply(s.mix(x))), lambda s, x: s.out(s.mix(x) ** 2), "once_differentiable"),
     ],
 )
-def test_without_a_second_derivative_there_is_all_but_grasp(forward: Any, twin: Any, what: str) -> None:
+def test_without_a_second_derivative_only_grasp_is_missing(forward: Any, twin: Any, what: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         parts, points = {"mix": nn.Linear(12, 8), "out": nn.Linear(8, CLASSES)}, torch.randn(CLASSES, 8)
@@ -128,7 +128,7 @@ def test_without_a_second_derivative_there_is_all_but_grasp(forward: Any, twin: 
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_images_are_taken_in_the_precision_of_the_weights(dtype: torch.dtype) -> None:
+def test_images_are_converted_to_the_precision_of_the_weights(dtype: torch.dtype) -> None:
     images = IMAGES.to(dtype)
     expected = compute_metrics(convolutional(), images.float(), LABELS)
     assert compute_metrics(convolutional(), images, LABELS).columns() == expected.columns()
@@ -136,12 +136,12 @@ def test_images_are_taken_in_the_precision_of_the_weights(dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])
-def test_labels_of_any_integer_are_taken(dtype: torch.dtype) -> None:
+def test_labels_of_any_integer_type_are_accepted(dtype: torch.dtype) -> None:
     expected = compute_metrics(convolutional(), IMAGES, LABELS)
     assert compute_metrics(convolutional(), IMAGES, LABELS.to(dtype)).columns() == expected.columns()
 
 
-def test_arrays_are_taken_in_any_byte_order_and_layout() -> None:
+def test_arrays_of_any_byte_order_and_layout_are_accepted() -> None:
     expected = compute_metrics(convolutional(), IMAGES, LABELS).columns()
     array = IMAGES.numpy()
     frozen = array.copy()
@@ -153,14 +153,14 @@ def test_arrays_are_taken_in_any_byte_order_and_layout() -> None:
                 assert compute_metrics(convolutional(), images, labels).columns() == expected
 
 
-def test_matrices_are_taken() -> None:
+def test_matrices_are_accepted() -> None:
     network = nn.Linear(12, CLASSES)
     images, labels = batch((12,), dtype=torch.float32)
     expected = compute_metrics(network, images, labels).columns()
     assert compute_metrics(network, np.matrix(images.numpy()), labels.numpy()).columns() == expected
 
 
-def test_inference_mode_changes_nothing() -> None:
+def test_inference_mode_changes_no_value() -> None:
     network = convolutional()
     expected = compute_metrics(network, IMAGES, LABELS).columns()
     with torch.inference_mode():
@@ -172,21 +172,29 @@ def test_inference_mode_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "what"),
     [
-        ((IMAGES * 255).byte(), LABELS, r"layer 0 has weights of torch.float32, but reads torch.uint8; .*floating"),
-        ((IMAGES * 255).byte().numpy(), LABELS, "layer 0 has weights of torch.float32, but reads torch.uint8"),
-        (IMAGES.to_sparse(), LABELS, "images are sparse"),
-        (IMAGES.to(torch.complex64), LABELS, "images are complex"),
+        (
+            (IMAGES * 255).byte(),
+            LABELS,
+            "must read torch.float32 like its weights, got torch.uint8; .*floating",
+        ),
+        ((IMAGES * 255).byte().numpy(), LABELS, "layer 0 must read torch.float32 like its weights, got torch.uint8"),
+        (IMAGES.to_sparse(), LABELS, "images must be a dense tensor of real numbers, got a sparse one"),
+        (IMAGES.to(torch.complex64), LABELS, "images must be a dense tensor of real numbers, got a complex one"),
         (IMAGES.to("meta"), LABELS, "images are on meta, but the network is on cpu"),
-        (IMAGES.tolist(), LABELS, "images are of type list, but a torch tensor or a NumPy array"),
-        (np.array([None] * 6), LABELS, "images are an array of object"),
-        (np.array(["a"] * 6), LABELS, "images are an array of <U1"),
-        (torch.tensor(1.0), LABELS, "images are a single number"),
-        (IMAGES, None, "labels are of type NoneType"),
-        (IMAGES, F.one_hot(LABELS, CLASSES), r"labels have shape \(6, 5\) for 6 images"),
-        (IMAGES, LABELS.numpy().astype("float64"), "labels are torch.float64, but class indices"),
+        (IMAGES.tolist(), LABELS, "images must be a torch tensor or a NumPy array, got an object of type list"),
+        (np.array([None] * 6), LABELS, "images must have a numeric type .* an array of object"),
+        (np.array(["a"] * 6), LABELS, "images must have a numeric type .* an array of <U1"),
+        (torch.tensor(1.0), LABELS, "images must be a batch .* a single number"),
+        (IMAGES, None, "labels must be a torch tensor or a NumPy array, got an object of type NoneType"),
+        (IMAGES, F.one_hot(LABELS, CLASSES), r"labels must have shape \(6,\), .* got \(6, 5\)"),
+        (
+            IMAGES,
+            LABELS.numpy().astype("float64"),
+            "labels must be class indices of an integer type .*float64",
+        ),
     ],
 )
-def test_what_cannot_be_measured_is_refused(images: Any, labels: Any, what: str) -> None:
+def test_images_and_labels_that_cannot_be_measured_are_refused(images: Any, labels: Any, what: str) -> None:
     with pytest.raises(UsageError, match=what) as error:
         compute_metrics(convolutional(), images, labels)
     assert "\n" not in str(error.value)
@@ -231,14 +239,20 @@ def autocast() -> nn.Module:
     [
         (lazy, r"the weight of 0 has no values yet.*lazy; call the network once"),
         (lazy_norm, r"the weight of 1 has no values yet.*lazy; call the network once"),
-        (of_integers, "layer 1 has a weight that is torch.int8"),
-        (lambda: convolutional(torch.complex64), "layer 0 has a weight that is torch.complex64"),
+        (of_integers, "layer 1 must have a dense floating-point weight, got one that is torch.int8"),
+        (
+            lambda: convolutional(torch.complex64),
+            "layer 0 must have a dense .* got one that is torch.complex64",
+        ),
         (lambda: convolutional().to("meta"), "images are on cpu, but the network is on meta"),
-        (of_two_precisions, "layer 2 has weights of torch.float64 on cpu, another layer torch.float32"),
-        (made_for_inference, "the weight of 0 was made in torch.inference_mode"),
+        (of_two_precisions, "layer 2 has torch.float64 on cpu and another has torch.float32 on cpu"),
+        (made_for_inference, "the weight of 0 was created under torch.inference_mode"),
         (autocast, "layer out is called under torch.autocast"),
-        (lambda: F.relu, "the network is of type function, but a torch.nn.Module"),
-        (lambda: Forward(lambda s, x: {"logits": x}, out=nn.Linear(1, 1)), "the network returned dict"),
+        (lambda: F.relu, "the network must be a torch.nn.Module, got an object of type function"),
+        (
+            lambda: Forward(lambda s, x: {"logits": x}, out=nn.Linear(1, 1)),
+            r"one row of logits per image, .* got dict",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_measured_is_refused(make: Callable[[], Any], what: str) -> None:
@@ -247,20 +261,20 @@ def test_a_network_that_cannot_be_measured_is_refused(make: Callable[[], Any], w
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def named() -> Iterator[None]:
     with pytest.raises(HnasError, match=r"Sequential fails on images of shape \(6, .*\) and torch.float32: ") as error:
         yield
     assert "\n" not in str(error.value)
 
 
-def test_what_torch_raises_is_told_in_one_sentence() -> None:
-    with told():
+def test_errors_from_torch_become_one_sentence() -> None:
+    with named():
         compute_metrics(convolutional(), torch.ones(6, 4, 8, 8), LABELS)
-    with told():
+    with named():
         compute_metrics(convolutional(), torch.ones(6, 3, 9, 9), LABELS)
-    with told():
+    with named():
         compute_metrics(nn.Sequential(nn.Flatten(), nn.BatchNorm2d(3), nn.Linear(3, 5)), IMAGES, LABELS)
-    with told():
+    with named():
         compute_metrics(nn.Sequential(nn.Linear(8, 5), nn.Flatten(5)), IMAGES, LABELS)
 
 
@@ -272,7 +286,7 @@ def test_half_precision_is_measured(dtype: torch.dtype) -> None:
     assert half.grad_norm == pytest.approx(exact.grad_norm, rel=0.02)
 
 
-def test_transposed_convolutions_and_recurrent_layers_are_part_of_the_function_alone() -> None:
+def test_transposed_and_recurrent_layers_have_no_measured_weights() -> None:
     def forward(s: Forward, x: Tensor) -> Tensor:
         x = s.up(x).flatten(2).transpose(1, 2)  # type: ignore[operator]
         return s.out(s.run_over(x)[0][:, -1])  # type: ignore[operator, no-any-return]

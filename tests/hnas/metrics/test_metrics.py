@@ -1,4 +1,4 @@
-"""The metric engine against the obvious computation: autograd, double backward, per-sample loops, `torch.func`."""
+"""The metric engine against the obvious computations: autograd, double backward, per-sample loops, `torch.func`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def cell_network(arch: str, *, channels: int = 4, cells: int = 1, seed: int = 0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_column_is_that_of_autograd_and_per_sample_loops(name: str) -> None:
+def test_columns_match_autograd_and_per_sample_loops(name: str) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     m = compute_metrics(network, images, labels)
@@ -68,7 +68,7 @@ def test_every_column_is_that_of_autograd_and_per_sample_loops(name: str) -> Non
 
 
 @pytest.mark.parametrize("arch", LIVE)
-def test_every_column_of_a_nasbench201_cell_is_that_of_autograd(arch: str) -> None:
+def test_columns_of_nasbench201_cells_match_autograd(arch: str) -> None:
     network = cell_network(arch)
     images, labels = batch((3, 8, 8), size=7)
     m = compute_metrics(network, images, labels)
@@ -76,7 +76,7 @@ def test_every_column_of_a_nasbench201_cell_is_that_of_autograd(arch: str) -> No
     agrees(m, reference_scalars(network, images, labels), reference_summed(network, images, labels), 1e-8)
 
 
-def test_two_cells_a_stage_and_larger_images_agree_with_autograd() -> None:
+def test_two_cells_per_stage_and_larger_images_match_autograd() -> None:
     network = cell_network(MIXED, cells=2, seed=3)
     images, labels = batch((3, 16, 16), size=8)
     m = compute_metrics(network, images, labels)
@@ -84,7 +84,7 @@ def test_two_cells_a_stage_and_larger_images_agree_with_autograd() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_exact_is_the_gradient_of_each_logit(name: str) -> None:
+def test_exact_ntk_is_built_from_the_gradient_of_each_logit(name: str) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     m = compute_metrics(network, images, labels, ntk="exact")
@@ -93,7 +93,7 @@ def test_exact_is_the_gradient_of_each_logit(name: str) -> None:
 
 
 @pytest.mark.parametrize("arch", LIVE[:3])
-def test_exact_of_a_nasbench201_cell_is_the_gradient_of_each_logit(arch: str) -> None:
+def test_exact_ntk_of_nasbench201_cells_is_built_from_each_logit(arch: str) -> None:
     network = cell_network(arch)
     images, labels = batch((3, 8, 8))
     exact = compute_metrics(network, images, labels, ntk="exact")
@@ -101,7 +101,7 @@ def test_exact_of_a_nasbench201_cell_is_the_gradient_of_each_logit(arch: str) ->
 
 
 @pytest.mark.parametrize("name", UNCOUPLED)
-def test_exact_is_jacrev_and_equals_summed_where_the_batch_does_not_couple(name: str) -> None:
+def test_exact_matches_jacrev_and_summed_without_batch_coupling(name: str) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     exact = compute_metrics(network, images, labels, ntk="exact")
@@ -117,7 +117,7 @@ def test_exact_and_summed_differ_where_batch_norm_couples_the_batch() -> None:
     assert float((summed - exact).abs().max()) > 1e-2 * float(exact.abs().max())
 
 
-def test_ntk_of_a_linear_model_is_its_closed_form() -> None:
+def test_ntk_of_a_linear_model_matches_the_closed_form() -> None:
     # f(x) = W x + b: samples of one class share a row of W, so Θ₀[s, t] = [y_s = y_t] (x_s · x_t + 1).
     network = nn.Linear(12, CLASSES).double()
     images, labels = batch((12,), size=8)
@@ -126,8 +126,8 @@ def test_ntk_of_a_linear_model_is_its_closed_form() -> None:
         same_matrix(compute_metrics(network, images, labels, ntk=mode).ntk, expected, 1e-13)
 
 
-def test_grasp_of_a_linear_model_is_its_closed_form() -> None:
-    # With L convex in W, H g = (1/m) Σ_s (diag p_s − p_s p_sᵀ) g x_s x_sᵀ: the sign of grasp included.
+def test_grasp_of_a_linear_model_matches_the_closed_form() -> None:
+    # H g = (1/m) Σ_s (diag p_s − p_s p_sᵀ) g x_s x_sᵀ: L is convex in W, so this checks the sign of grasp too.
     network = nn.Linear(12, CLASSES, bias=False).double()
     images, labels = batch((12,), size=8)
     weight = network.weight.detach()
@@ -139,8 +139,8 @@ def test_grasp_of_a_linear_model_is_its_closed_form() -> None:
     assert m.grad_norm == pytest.approx(float(g.norm()), rel=1e-12)
 
 
-def test_grasp_under_batch_norm_is_the_squared_gradient_of_the_scale_invariant_layers() -> None:
-    # A fact of the mathematics that needs no second derivative; ε is made negligible.
+def test_grasp_of_scale_invariant_layers_is_their_squared_gradient() -> None:
+    # An identity that needs no second derivative, for negligible ε.
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first = [nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6, eps=1e-14), nn.Tanh()]
@@ -176,8 +176,8 @@ def test_float32_of_a_nasbench201_cell_agrees_with_float64(arch: str) -> None:
     agrees(compute_metrics(network, images, labels), scalars, reference_summed(double, double_images, labels), 1e-3)
 
 
-def test_kappa_in_float32_survives_many_pixels_a_channel() -> None:
-    # 32,768 values a channel: naive sums in batch norm move the smallest eigenvalue by per cents.
+def test_kappa_in_float32_is_accurate_for_many_pixels_per_channel() -> None:
+    # With 32,768 values per channel, naive sums in batch norm move the smallest eigenvalue by several per cent.
     network = cell_network(LIVE[3]).float()
     images, labels = batch((3, 32, 32), size=32, dtype=torch.float32)
     images += 3
@@ -188,7 +188,7 @@ def test_kappa_in_float32_survives_many_pixels_a_channel() -> None:
 
 
 @pytest.mark.skipif(not TEST_DATA, reason="HNAS_TEST_DATA is unset: real CIFAR-10 images in Parquet are needed")
-def test_real_images_agree_with_autograd() -> None:
+def test_columns_on_real_images_match_autograd() -> None:
     from hnas.pipeline.images import open_dataset, training_batch
 
     data = training_batch(open_dataset(str(Path(TEST_DATA or "") / "cifar10")), 16, seed=0)
@@ -201,11 +201,11 @@ def test_real_images_agree_with_autograd() -> None:
     agrees(compute_metrics(network, images, labels), scalars, ntk, 1e-3)
 
 
-# How the work is cut up changes nothing.
+# Block sizes and memory layout do not matter.
 
 
 @pytest.mark.parametrize("name", ["residual", "conv_called_twice", "weight_of_two_modules"])
-def test_exact_is_the_same_with_room_for_one_layer_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_ntk_is_the_same_one_layer_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     whole = compute_metrics(network, images, labels, ntk="exact")
@@ -229,7 +229,7 @@ def test_ntk_is_the_same_in_small_blocks(name: str, size: int, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["residual", "even_kernels_and_strides"])
-def test_the_layout_of_the_images_does_not_matter(name: str) -> None:
+def test_the_memory_layout_of_images_does_not_matter(name: str) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     plain = compute_metrics(network, images, labels)
@@ -240,7 +240,7 @@ def test_the_layout_of_the_images_does_not_matter(name: str) -> None:
         same_matrix(m.ntk, plain.ntk, 1e-12)
 
 
-def test_the_order_of_the_samples_permutes_the_ntk_and_changes_no_column() -> None:
+def test_reordering_samples_permutes_the_ntk_and_keeps_the_columns() -> None:
     network, shape = build("residual")
     images, labels = batch(shape)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
@@ -251,7 +251,7 @@ def test_the_order_of_the_samples_permutes_the_ntk_and_changes_no_column() -> No
 
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
-def test_a_second_computation_gives_the_same_bits(mode: str) -> None:
+def test_repeated_computations_are_bit_identical(mode: str) -> None:
     network, shape = build("residual", dtype=torch.float32)
     images, labels = batch(shape, dtype=torch.float32)
     first, second = (compute_metrics(network, images, labels, ntk=mode) for _ in range(2))
@@ -259,11 +259,11 @@ def test_a_second_computation_gives_the_same_bits(mode: str) -> None:
     assert torch.equal(first.ntk, second.ntk)
 
 
-# Layers and modes out of the ordinary.
+# Unusual layers and modes.
 
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
-def test_a_layer_that_forward_never_calls_changes_nothing(mode: str) -> None:
+def test_an_unused_layer_changes_no_value(mode: str) -> None:
     network, shape = build("residual")
     images, labels = batch(shape)
     plain = compute_metrics(network, images, labels, ntk=mode)
@@ -274,7 +274,7 @@ def test_a_layer_that_forward_never_calls_changes_nothing(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
-def test_a_layer_whose_output_is_thrown_away_or_detached_changes_nothing(mode: str) -> None:
+def test_a_layer_with_discarded_or_detached_output_changes_no_value(mode: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         used, lost, cut = nn.Linear(12, 8), nn.Linear(12, 8), nn.Linear(12, 8)
@@ -294,7 +294,7 @@ def test_a_layer_whose_output_is_thrown_away_or_detached_changes_nothing(mode: s
     assert torch.equal(m.ntk, plain.ntk)
 
 
-def test_a_network_whose_logits_no_weight_reaches_has_no_gradient_and_an_infinite_kappa() -> None:
+def test_logits_independent_of_all_weights_give_zero_gradients() -> None:
     network = Forward(lambda s, x: s.out(x).detach(), out=nn.Linear(12, CLASSES)).double()
     images, labels = batch((12,))
     for mode in ("summed", "exact"):
@@ -303,8 +303,8 @@ def test_a_network_whose_logits_no_weight_reaches_has_no_gradient_and_an_infinit
 
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
-def test_functions_on_a_module_s_weights_count_as_the_module_would(mode: str) -> None:
-    # Keywords, a bias that belongs to no layer, one that is left out.
+def test_functions_of_a_module_s_weights_count_like_the_module(mode: str) -> None:
+    # Keyword arguments, a bias that belongs to no layer, and a missing bias.
     with torch.random.fork_rng():
         torch.manual_seed(0)
         conv, mix, out = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Linear(4, 6), nn.Linear(6, CLASSES)
@@ -334,7 +334,7 @@ def test_functions_on_a_module_s_weights_count_as_the_module_would(mode: str) ->
 
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
-def test_frozen_parameters_and_eval_mode_give_the_numbers_of_training(mode: str) -> None:
+def test_frozen_parameters_and_eval_mode_do_not_matter(mode: str) -> None:
     network, shape = build("residual")
     images, labels = batch(shape)
     plain = compute_metrics(network, images, labels, ntk=mode)
@@ -381,7 +381,7 @@ def parametrised() -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def test_a_refused_spectral_norm_keeps_its_vectors() -> None:
+def test_refusing_spectral_norm_leaves_its_vectors_unchanged() -> None:
     network = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(12, CLASSES))).double()
     before = [buffer.clone() for buffer in network.buffers()]
     with pytest.raises(UsageError, match="computed from other parameters"):
@@ -391,7 +391,7 @@ def test_a_refused_spectral_norm_keeps_its_vectors() -> None:
 
 
 class Attention(nn.Module):
-    """Its projection is a Linear module whose weight goes to one large function, not through the module."""
+    """Its projection is a Linear module whose weight enters one fused function rather than a call of the module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -411,7 +411,7 @@ def standardised() -> nn.Module:
 
 
 def fused() -> nn.Module:
-    """Two layers in one call, on their weights joined."""
+    """Two layers in one call, with their weights concatenated."""
 
     def forward(s: Forward, x: Tensor) -> Tensor:
         weight = torch.cat([s.first.weight, s.second.weight])  # type: ignore[list-item, union-attr]
@@ -430,9 +430,7 @@ def fused() -> nn.Module:
     [(parametrised, (12,)), (Attention, (7, 6)), (standardised, (12,)), (fused, (12,))],
     ids=["parametrised", "attention", "standardised", "fused"],
 )
-def test_a_weight_used_in_another_way_is_counted_or_refused_but_never_left_out(
-    make: Callable[[], nn.Module], shape: tuple[int, ...]
-) -> None:
+def test_other_uses_of_a_weight_are_counted_or_refused(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = make().double()
@@ -451,7 +449,7 @@ def test_a_weight_used_in_another_way_is_counted_or_refused_but_never_left_out(
     assert m.grad_norm == pytest.approx(sum(norms), rel=1e-8)
 
 
-def test_images_that_are_indices_are_taken() -> None:
+def test_integer_images_are_accepted() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         parts = {"embed": nn.Embedding(10, 6), "mix": nn.Linear(6, 6), "out": nn.Linear(6, CLASSES)}
@@ -475,14 +473,14 @@ def test_the_dead_cell_is_constant_with_an_infinite_kappa(mode: str, dtype: torc
     holds_together(m)
     assert m.status == "constant"
     assert m.kappa == math.inf
-    # Only the classifier's bias has a gradient: 1 for each pair of samples of one class.
+    # Only the classifier's bias has a gradient, so Θ₀ is 1 for each pair of samples of the same class.
     same_matrix(m.ntk, (labels[:, None] == labels).double(), 1e-13)
     assert m.columns() == {**dict.fromkeys(COLUMNS, 0.0), "trace": 1.0, "kappa": math.inf}
 
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
-def test_kappa_of_the_dead_cell_is_infinite_where_its_ntk_is_the_identity(mode: str) -> None:
-    # One sample of each class: λ_max / λ_min is 1, the best value there is, and would win every search.
+def test_kappa_of_the_dead_cell_is_infinite_even_if_its_ntk_is_the_identity(mode: str) -> None:
+    # With one sample per class, λ_max / λ_min is 1, the best possible value, which would win every search.
     network = CELLS.network(DEAD, classes=CLASSES, channels=4, cells=1, seed=0)
     m = compute_metrics(network, *batch((3, 8, 8), size=CLASSES, dtype=torch.float32), ntk=mode)
     same_matrix(m.ntk, torch.eye(CLASSES, dtype=torch.float64), 1e-6)
@@ -492,7 +490,7 @@ def test_kappa_of_the_dead_cell_is_infinite_where_its_ntk_is_the_identity(mode: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mode", ["summed", "exact"])
 @pytest.mark.parametrize("name", ["mlp", "residual", "residual_without_norm", "tokens", "conv3d"])
-def test_kappa_is_infinite_for_a_sample_that_occurs_twice(name: str, mode: str, dtype: torch.dtype) -> None:
+def test_kappa_is_infinite_for_a_duplicated_sample(name: str, mode: str, dtype: torch.dtype) -> None:
     network, shape = build(name, dtype=dtype)
     images, labels = batch(shape, dtype=dtype)
     images[4], labels[4] = images[1], labels[1]
@@ -541,7 +539,7 @@ def test_overflow_is_nonfinite_with_an_infinite_kappa(dtype: torch.dtype, scale:
     assert (m.status, m.kappa) == ("nonfinite", math.inf)
 
 
-def test_images_that_are_not_finite_give_a_row_and_no_exception() -> None:
+def test_images_that_are_not_finite_do_not_raise() -> None:
     network, shape = build("residual")
     images, labels = batch(shape)
     images[2, 0, 0, 0] = math.nan
@@ -559,7 +557,7 @@ def test_images_that_are_not_finite_give_a_row_and_no_exception() -> None:
         ([0.0, 3.0], torch.float64, math.inf),
         ([-1e-18, 3.0], torch.float64, math.inf),
         ([-2.0, -1.0], torch.float64, math.inf),
-        # Float64's ε times 2 is 4e-16; float32's, squared, times 4 is 6e-14.
+        # 2 ε₆₄ is 4e-16, and (2 ε₃₂)² is 6e-14.
         ([1e-16, 1.0], torch.float64, math.inf),
         ([1e-15, 1.0], torch.float64, 1e15),
         ([1e-14, 1.0], torch.float32, math.inf),
@@ -575,7 +573,7 @@ def test_condition_number(eigenvalues: list[float], dtype: torch.dtype, expected
     assert result == pytest.approx(expected, rel=1e-12)
 
 
-# The caller's network, images and random numbers come back as they were.
+# The caller's network, images and random generators are restored.
 
 
 class Raises(nn.Module):
@@ -583,7 +581,7 @@ class Raises(nn.Module):
         raise ArithmeticError("half way through")
 
 
-def lived_in() -> nn.Module:
+def used_network() -> nn.Module:
     """A network with modes, gradients, statistics, frozen parameters, hooks and buffers of every kind."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -602,7 +600,7 @@ def lived_in() -> nn.Module:
 
 
 def state(network: nn.Module) -> dict[str, Any]:
-    """Everything that the caller can see of a network; tensors by value and by identity."""
+    """Return all that a caller can see of a network: tensors by value and by identity."""
     return {
         "values": {name: t.detach().clone() for name, t in network.state_dict().items()},
         "buffers": {name: (id(b), b.clone()) for name, b in network.named_buffers()},
@@ -636,8 +634,8 @@ def random_states() -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("mode", ["summed", "exact"])
-def test_network_comes_back_as_it_was(mode: str) -> None:
-    network = lived_in()
+def test_the_network_is_restored(mode: str) -> None:
+    network = used_network()
     images, labels = batch((3, 8, 8), dtype=torch.float32)
     before, numbers, pixels, classes = state(network), random_states(), images.clone(), labels.clone()
     compute_metrics(network, images, labels, ntk=mode)
@@ -650,8 +648,8 @@ def test_network_comes_back_as_it_was(mode: str) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_network_comes_back_as_it_was_when_its_forward_raises() -> None:
-    network = lived_in()
+def test_the_network_is_restored_when_its_forward_pass_raises() -> None:
+    network = used_network()
     network.insert(3, Raises())
     images, labels = batch((3, 8, 8), dtype=torch.float32)
     before, pixels = state(network), images.clone()
@@ -666,7 +664,7 @@ def test_network_comes_back_as_it_was_when_its_forward_raises() -> None:
     assert compute_metrics(network, images, labels).status == "ok"
 
 
-def test_a_buffer_that_forward_replaces_comes_back() -> None:
+def test_a_buffer_that_forward_replaces_is_restored() -> None:
     def forward(s: Forward, x: Tensor) -> Tensor:
         s.seen = s.seen + 1
         return s.out(x)
@@ -679,9 +677,7 @@ def test_a_buffer_that_forward_replaces_comes_back() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(12,), (3, 8), (1, 4, 3), (3, 2, 2)])
-def test_images_stay_as_they_are_when_the_network_changes_its_input_in_place(
-    shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_images_are_unchanged_by_a_network_that_changes_its_input(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     network = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(math.prod(shape), CLASSES)).to(dtype)
     images, labels = batch(shape, dtype=dtype)
     for layout in (images, images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images):
@@ -690,7 +686,7 @@ def test_images_stay_as_they_are_when_the_network_changes_its_input_in_place(
         assert torch.equal(layout, before)
 
 
-def test_images_that_need_gradients_collect_none() -> None:
+def test_images_that_require_gradients_accumulate_none() -> None:
     network, shape = build("residual")
     images, labels = batch(shape)
     plain = compute_metrics(network, images, labels)
@@ -700,7 +696,7 @@ def test_images_that_need_gradients_collect_none() -> None:
     assert m.columns() == pytest.approx(plain.columns(), rel=1e-10)
 
 
-def test_hooks_of_the_caller_stay_and_do_not_change_the_numbers() -> None:
+def test_the_caller_s_hooks_stay_and_change_no_value() -> None:
     network, shape = build("residual")
     images, labels = batch(shape)
     plain = compute_metrics(network, images, labels)
@@ -717,7 +713,7 @@ def test_hooks_of_the_caller_stay_and_do_not_change_the_numbers() -> None:
     assert sorted(fired) == ["backward", "forward", "pre"]
 
 
-def test_training_goes_on_as_if_nothing_had_been_measured() -> None:
+def test_measuring_between_training_steps_does_not_affect_training() -> None:
     def trained(measure: bool) -> dict[str, Tensor]:
         network, shape = build("residual")
         images, labels = batch(shape)
@@ -735,7 +731,7 @@ def test_training_goes_on_as_if_nothing_had_been_measured() -> None:
     assert all(torch.equal(value, with_metrics[name]) for name, value in plain.items())
 
 
-def test_results_hold_no_graph() -> None:
+def test_results_keep_no_graph_alive() -> None:
     network, shape = build("residual")
     images, labels = batch(shape)
     compute_metrics(network, images, labels)
@@ -755,7 +751,7 @@ def linear_and_batch() -> tuple[nn.Module, Tensor, Tensor]:
     return nn.Linear(12, CLASSES).double(), *batch((12,))
 
 
-def test_an_unknown_ntk_names_the_known_ones() -> None:
+def test_an_unknown_ntk_mode_error_lists_the_modes() -> None:
     with pytest.raises(UsageError, match=r"'fancy'.*summed.*exact"):
         compute_metrics(*linear_and_batch(), ntk="fancy")
 
@@ -763,14 +759,14 @@ def test_an_unknown_ntk_names_the_known_ones() -> None:
 @pytest.mark.parametrize("size", [0, 1])
 def test_a_batch_without_two_samples_is_refused(size: int) -> None:
     network, images, labels = linear_and_batch()
-    with pytest.raises(UsageError, match=f"holds {size} sample.*at least 2"):
+    with pytest.raises(UsageError, match=f"at least 2 samples for the condition number, got {size}"):
         compute_metrics(network, images[:size], labels[:size])
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(5), torch.zeros(6, 1), torch.zeros(())])
 def test_labels_of_another_shape_are_refused(labels: Tensor) -> None:
     network, images, _ = linear_and_batch()
-    with pytest.raises(UsageError, match=r"labels have shape .* for 6 images"):
+    with pytest.raises(UsageError, match=r"labels must have shape \(6,\), one class index per image, got"):
         compute_metrics(network, images, labels.long())
 
 
@@ -781,17 +777,17 @@ def test_labels_that_are_not_class_indices_are_refused(dtype: torch.dtype) -> No
         compute_metrics(network, images, labels.to(dtype))
 
 
-@pytest.mark.parametrize(("label", "what"), [(CLASSES, "from 0 to 5"), (-1, "from -1 to")])
+@pytest.mark.parametrize(("label", "what"), [(CLASSES, "0 to 5"), (-1, "-1 to ")])
 def test_labels_outside_the_logits_are_refused(label: int, what: str) -> None:
     network, images, labels = linear_and_batch()
     labels[2] = label
-    with pytest.raises(UsageError, match=f"labels run {what}.*{CLASSES} classes"):
+    with pytest.raises(UsageError, match=f"labels must lie between 0 and {CLASSES - 1}, got {what}"):
         compute_metrics(network, images, labels)
 
 
 def test_a_network_without_layers_is_refused_by_its_name() -> None:
     _, images, labels = linear_and_batch()
-    with pytest.raises(UsageError, match="Sequential has no Conv or Linear layer"):
+    with pytest.raises(UsageError, match="Sequential must have a Conv or Linear layer"):
         compute_metrics(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12)), images, labels)
 
 
@@ -807,11 +803,11 @@ def test_a_network_without_layers_is_refused_by_its_name() -> None:
 def test_an_output_that_is_not_a_row_of_logits_per_image_is_refused(forward: Any, what: str) -> None:
     network = Forward(forward, out=nn.Linear(12, CLASSES)).double()
     images, labels = batch((12,))
-    with pytest.raises(UsageError, match=f"the network returned {what}.*one row of logits per image"):
+    with pytest.raises(UsageError, match=f"the network must return one row of logits per image, .*, got {what}"):
         compute_metrics(network, images, labels)
 
 
-def test_a_layer_that_reads_samples_and_positions_in_one_dimension_counts_each_row_for_its_sample() -> None:
+def test_rows_of_samples_and_positions_in_one_dimension_count_for_their_samples() -> None:
     def forward(s: Forward, x: Tensor) -> Tensor:
         return s.out(torch.tanh(s.mix(x.flatten(0, 1))).view(6, 7, 6).mean(1))
 
@@ -824,7 +820,7 @@ def test_a_layer_that_reads_samples_and_positions_in_one_dimension_counts_each_r
 
 
 def changed_view(s: Forward, x: Tensor) -> Tensor:
-    """The view of the whole is changed in place, the whole read."""
+    """Changes the flattened view in place and reads the original."""
     y = s.conv(x)  # type: ignore[operator]
     y.view(6, -1).clamp_(min=0)
     return s.head(y)  # type: ignore[operator, no-any-return]
@@ -838,7 +834,7 @@ def changed_whole(s: Forward, x: Tensor) -> Tensor:
 
 
 def changed_view_alone(s: Forward, x: Tensor) -> Tensor:
-    """As in many classifiers: of what was flattened nobody reads the maps again."""
+    """Changes the flattened view in place, but does not read the original again, like many classifiers."""
     y = s.conv(x)  # type: ignore[operator]
     rows = torch.relu_(y.view(6, -1))
     return s.out(rows.contiguous() * 2)  # type: ignore[operator, no-any-return]
@@ -860,14 +856,14 @@ def unchanged_view(s: Forward, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "forward", [changed_view, changed_whole, changed_part_of_the_view, changed_view_alone, unchanged_view]
 )
-def test_a_view_changed_in_place_that_is_a_copy_here_is_refused_where_the_change_would_be_missed(forward: Any) -> None:
+def test_in_place_changes_of_copied_views_are_refused(forward: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Forward(forward, conv=nn.Conv2d(3, 4, 3), head=head(4), out=nn.Linear(64, CLASSES)).double()
     images, labels = batch((3, 6, 6))
     if forward in (changed_view_alone, unchanged_view):
-        found = compute_metrics(network, images, labels)
-        assert found.grad_norm == pytest.approx(reference_scalars(network, images, labels)["grad_norm"], rel=1e-8)
+        metrics = compute_metrics(network, images, labels)
+        assert metrics.grad_norm == pytest.approx(reference_scalars(network, images, labels)["grad_norm"], rel=1e-8)
     else:
-        with pytest.raises(UsageError, match="changes a value in place through a view of it"):
+        with pytest.raises(UsageError, match="changes a value in place through a view that had to be copied"):
             compute_metrics(network, images, labels)

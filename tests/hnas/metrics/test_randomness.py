@@ -1,4 +1,4 @@
-"""Random numbers of the forward pass are off, or the network is refused; two calls agree, and no generator moves."""
+"""Random draws in the forward pass are switched off, or the network is refused; the generators do not advance."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Attention(nn.Module):
 
 GENERATOR = torch.Generator()
 
-#: What draws or drops while training, and what it is when it does not.
+#: Modules that draw in training mode, and their deterministic equivalents.
 OFF: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "bernoulli": (lambda: StochasticDepth(lambda x: torch.bernoulli(torch.full_like(x, 0.7))), nn.Identity),
     "bernoulli in place": (lambda: StochasticDepth(lambda x: x.new_empty(x.shape).bernoulli_(0.7)), nn.Identity),
@@ -102,7 +102,7 @@ def measured(network: nn.Module) -> Metrics:
 
 
 @pytest.mark.parametrize("name", OFF)
-def test_what_is_random_is_off(name: str) -> None:
+def test_random_modules_are_switched_off(name: str) -> None:
     on, off = (around(middle) for middle in OFF[name])
     first = measured(on)
     torch.manual_seed(1)
@@ -139,7 +139,7 @@ def test_dropout_of_attention_layers_is_off() -> None:
         (lambda s, x: x[torch.randperm(len(x))], "by randperm"),
     ],
 )
-def test_what_is_random_in_evaluation_too_is_refused(forward: Callable[..., Tensor], what: str) -> None:
+def test_randomness_in_evaluation_mode_is_refused(forward: Callable[..., Tensor], what: str) -> None:
     network = around(lambda: Forward(forward))
     before = states()
     with pytest.raises(UsageError, match=rf"module 2 \(Forward\) draws random numbers {what}, in evaluation mode too"):
@@ -148,7 +148,7 @@ def test_what_is_random_in_evaluation_too_is_refused(forward: Callable[..., Tens
     assert all(module.training for module in network.modules())
 
 
-def test_a_module_that_draws_and_normalises_is_refused() -> None:
+def test_a_module_that_draws_and_normalises_batches_is_refused() -> None:
     def forward(s: Forward, x: Tensor) -> Tensor:
         x = F.batch_norm(x, s.mean, s.var, training=s.training)  # type: ignore[arg-type]
         return x + torch.rand_like(x) if s.training else x
@@ -159,11 +159,11 @@ def test_a_module_that_draws_and_normalises_is_refused() -> None:
         module.register_buffer("var", torch.ones(6))
         return module
 
-    with pytest.raises(UsageError, match=r"module 2 \(Forward\) draws .* since it normalises batches too"):
+    with pytest.raises(UsageError, match=r"module 2 \(Forward\) draws .* because it also normalises batches"):
         compute_metrics(around(middle), *batch((3, 8, 8)))
 
 
-def test_random_numbers_of_the_backward_pass_are_refused() -> None:
+def test_random_numbers_in_the_backward_pass_are_refused() -> None:
     class Noise(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def test_random_numbers_of_the_backward_pass_are_refused() -> None:
     assert states() == before
 
 
-def test_a_network_that_draws_nothing_runs_forward_once() -> None:
+def test_a_deterministic_network_runs_forward_once() -> None:
     calls = []
 
     def counted(s: Forward, x: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def test_a_network_that_draws_nothing_runs_forward_once() -> None:
     assert len(calls) == 1
 
 
-def test_a_thread_that_draws_all_the_time_is_not_taken_for_the_network():
+def test_a_thread_that_always_draws_is_not_blamed_on_the_network():
     class Normalised(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -219,7 +219,7 @@ def test_a_thread_that_draws_all_the_time_is_not_taken_for_the_network():
     assert all(module.training for module in network.modules())
 
 
-def test_another_thread_that_draws_costs_one_more_forward_pass_without_a_graph():
+def test_draws_in_another_thread_cost_one_more_pass_without_a_graph():
     class Beside(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Whatever layout a layer's input has, each of its rows counts for the sample that it belongs to, or is refused."""
+"""Each row of a layer's input, in whatever layout, counts for its own sample, or the network is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(forward: Callable[..., Tensor], **modules: nn.Module) -> Network:
 
 
 def tokens(s: Forward, x: Tensor) -> Tensor:
-    """(m, 16, 8) of images (m, 3, 8, 8)."""
+    """Tokens (m, 16, 8) of images (m, 3, 8, 8)."""
     return s.patch(x).flatten(2).transpose(1, 2)  # type: ignore[operator, no-any-return]
 
 
@@ -75,7 +75,7 @@ def samples_folded_last(s, x):  # type: ignore[no-untyped-def]
 
 
 def frames(s, x):  # type: ignore[no-untyped-def]
-    """Two halves of each image are images of their own to a convolution, as frames of a video are."""
+    """A convolution sees the two halves of each image as separate images, like the frames of a video."""
     halves = s.patch(x).unflatten(2, (2, 2)).transpose(1, 2)
     y = torch.tanh(s.conv(halves.flatten(0, 1)))
     return s.out(y.unflatten(0, (len(x), 2)).mean((1, 3, 4)))
@@ -121,10 +121,10 @@ def network_of(forward: Callable[..., Tensor]) -> nn.Module:
     )()
 
 
-# Sizes that equal the sequence's length, the channels, and none of them.
+# Batch sizes equal to the sequence length, to the number of channels, and to neither.
 @pytest.mark.parametrize("size", [16, 8, 7])
 @pytest.mark.parametrize("forward", FORWARDS)
-def test_every_column_is_that_of_one_gradient_a_logit(forward: Callable[..., Tensor], size: int) -> None:
+def test_columns_match_one_gradient_per_logit(forward: Callable[..., Tensor], size: int) -> None:
     network = network_of(forward)
     images, labels = batch((3, 8, 8), size=size)
     m = compute_metrics(network, images, labels)
@@ -132,7 +132,7 @@ def test_every_column_is_that_of_one_gradient_a_logit(forward: Callable[..., Ten
 
 
 @pytest.mark.parametrize("forward", [sequence_first, reordered, one_by_one, samples_folded_last, frames])
-def test_float32_agrees(forward: Callable[..., Tensor]) -> None:
+def test_float32_agrees_with_float64(forward: Callable[..., Tensor]) -> None:
     network = network_of(forward)
     images, labels = batch((3, 8, 8), size=64)
     double = compute_metrics(network, images, labels)
@@ -142,7 +142,7 @@ def test_float32_agrees(forward: Callable[..., Tensor]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_under_batch_norm_a_layout_changes_no_number(dtype: torch.dtype) -> None:
+def test_layouts_agree_under_batch_norm(dtype: torch.dtype) -> None:
     def batch_first(s, x):  # type: ignore[no-untyped-def]
         return s.out(torch.tanh(s.up(s.norm(s.patch(x)).flatten(2).transpose(1, 2))).mean(1))
 
@@ -164,13 +164,13 @@ def test_under_batch_norm_a_layout_changes_no_number(dtype: torch.dtype) -> None
         assert other.columns() == pytest.approx(first.columns(), rel=1e-9 if dtype == torch.float64 else 1e-3)
 
 
-def test_unbatched_convolutions_need_not_be_as_many_as_the_channels() -> None:
+def test_unbatched_convolutions_may_outnumber_the_channels() -> None:
     network = network_of(one_by_one)
     images, labels = batch((3, 8, 8), size=5)
     assert compute_metrics(network, images, labels).status == "ok"
 
 
-def test_rows_in_which_samples_meet_are_refused_and_exact_takes_them() -> None:
+def test_rows_shared_by_samples_are_refused_except_by_exact() -> None:
     def across_samples(s, x):  # type: ignore[no-untyped-def]
         t = s.up(tokens(s, x).transpose(0, 1))
         return s.out(torch.softmax(t @ t.transpose(1, 2), -1).matmul(t).mean(0))
@@ -185,7 +185,7 @@ def test_rows_in_which_samples_meet_are_refused_and_exact_takes_them() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("samples", [2, 16, 17, 300])
-def test_a_row_s_sample_is_spelt_by_exponents(samples: int, dtype: torch.dtype) -> None:
+def test_exponents_identify_the_sample_of_a_row(samples: int, dtype: torch.dtype) -> None:
     owner = torch.randperm(2 * samples, generator=torch.Generator().manual_seed(0)) % samples
     values = torch.rand((len(owner), 3), generator=torch.Generator().manual_seed(1)).to(dtype) + 0.5
     values[1] = 0
@@ -203,7 +203,7 @@ def test_a_row_s_sample_is_spelt_by_exponents(samples: int, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("space", ["nasbench101", "nasbench201", "darts"])
-def test_no_layer_of_the_spaces_needs_a_further_pass(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_the_spaces_need_no_extra_pass(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Layers] = []
     find = compute.find_rows
     monkeypatch.setattr(compute, "find_rows", lambda layers, *rest: (seen.append(layers), find(layers, *rest)))
@@ -217,7 +217,7 @@ def test_no_layer_of_the_spaces_needs_a_further_pass(space: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["residual", "residual_in_place", "depthwise_batch_norm", "mlp", "views"])
-def test_nor_does_a_convolutional_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutional_networks_need_no_extra_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ntk, "cotangents", None)
     network, shape = build(name)
     assert compute_metrics(network, *batch(shape)).status == "ok"
@@ -267,7 +267,7 @@ def _through_a_view(x: Tensor) -> Tensor:
 
 
 def recording(images: Tensor) -> Recorder:
-    """A recorder of what a network without layers does with `images`."""
+    """Return a recorder of a network without layers that maps `images`."""
     recorder = Recorder(Layers({}, {}))
     recorder.order = Order(images)
     return recorder
@@ -289,7 +289,7 @@ def test_the_order_of_the_samples_is_unknown_after(name: str) -> None:
         assert not mode.order.knows(result)
 
 
-def test_gradients_that_overflow_give_a_row_and_no_exception() -> None:
+def test_overflowing_gradients_do_not_raise() -> None:
     network = network_of(sequence_first)
     with torch.no_grad():
         for p in network.parameters():
@@ -298,7 +298,7 @@ def test_gradients_that_overflow_give_a_row_and_no_exception() -> None:
     assert m.status == "nonfinite"
 
 
-def test_a_constant_network_of_sequences_is_constant() -> None:
+def test_a_constant_sequence_network_is_constant() -> None:
     network = network_of(sequence_first)
     with torch.no_grad():
         for p in network.parameters():

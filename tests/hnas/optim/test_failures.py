@@ -1,4 +1,4 @@
-"""Evaluations that fail cost the query and not the search: with every method, with budgets, and when it goes on."""
+"""Failed evaluations cost a query but do not end the search: with every method, with budgets, and after resuming."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pool() -> Pool:
 
 
 class Flaky:
-    """Fails for about a third of the architectures, by their names, and always for the first that it is asked."""
+    """Fails for about a third of the architectures, chosen by name, and always for the first one."""
 
     def __init__(self) -> None:
         self.first = True
@@ -37,18 +37,18 @@ class Flaky:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_failed_evaluation_costs_the_query_never_wins_and_is_replayed(method: str, pool: Pool) -> None:
+def test_failed_evaluations_cost_a_query_never_win_and_are_replayed(method: str, pool: Pool) -> None:
     options = {"method": method, "queries": None, "budget": 150.0, "epochs": 12}
     whole = search(pool, Flaky(), **options)
     failed = [query for query in whole if query.failure is not None]
     assert failed[0] is whole[0]
     assert {(q.cost, q.output, q.exit_status) for q in failed} == {(7.0, "the end", 3)}
     assert all(math.isnan(query.performance) for query in failed)
-    if method == "best-of:params":  # which evaluates one
+    if method == "best-of:params":  # evaluates only one
         with pytest.raises(HnasError, match=r"the only evaluation failed, .* no winner; the last: no accuracy of"):
             best(whole)
         return
-    if method != "halving:trace":  # which ends when one is trained in full
+    if method != "halving:trace":  # ends when one is fully trained
         assert 140 <= sum(query.cost for query in whole[:-1]) <= 150 < sum(query.cost for query in whole)
     assert best(whole).failure is None
     oracle = Flaky()
@@ -57,7 +57,7 @@ def test_a_failed_evaluation_costs_the_query_never_wins_and_is_replayed(method: 
     assert [(q.arch, q.failure) for q in again] == [(q.arch, q.failure) for q in whole]
 
 
-def test_a_method_is_told_the_worst_so_far_of_what_failed(pool: Pool) -> None:
+def test_failures_count_as_the_worst_performance_so_far(pool: Pool) -> None:
     running = Search(pool, "random")
     told: list[float] = []
     running._method.tell = lambda proposal, performance, cost: told.append(performance)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Several evaluations at a time: nothing is asked for twice at once, answers come in any order, stops do no harm."""
+"""Concurrent evaluations: no class is asked for twice, answers may come in any order, and stops do no harm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pool() -> ArrayPool:
 
 
 def cost(arch: str) -> float:
-    """Seconds between 1 and 10, which order the answers otherwise than the questions."""
+    """Return between 1 and 10 seconds, so that the answers come in another order than the proposals."""
     return 1 + 9 * (hash_of(arch) % 97) / 97
 
 
@@ -49,19 +49,17 @@ def oracle(arch: str, epochs: int | None = None) -> Evaluation:
 
 
 def steps(queries: list[Query]) -> list[Query]:
-    """The queries without the times that a clock measured."""
+    """Return the queries without measured times."""
     return [dataclasses.replace(query, seconds=0.0, own_seconds=0.0) for query in queries]
 
 
 @pytest.mark.parametrize("method", [*ASYNCHRONOUS, *ONE_ANSWER, "robot", "bohb", "local-search"])
-def test_no_class_is_asked_for_twice_at_once_and_a_stopped_search_goes_on_as_if_undisturbed(
-    method: str, pool: ArrayPool
-) -> None:
+def test_no_class_is_pending_twice_and_a_stopped_search_resumes_exactly(method: str, pool: ArrayPool) -> None:
     settings = {"method": ARGUMENTS.get(method, method), "epochs": 12, "seed": 1, "parallel": 4}
     whole = search(pool, oracle, queries=11, **settings)
     assert len({query.asked for query in whole}) == len(whole)
     for one, other in itertools.combinations(whole, 2):
-        # Between its question and its answer each query is the only one of its class.
+        # While it is pending, each query is the only one of its class.
         if one.asked is not None and other.asked is not None and one.asks is not None and other.asked <= one.asks:
             assert SPACE.canonical(one.arch) != SPACE.canonical(other.arch)
     for split in (min(2, len(whole)), len(whole) - 1):
@@ -73,11 +71,11 @@ def test_no_class_is_asked_for_twice_at_once_and_a_stopped_search_goes_on_as_if_
 
         again = search(pool, watched, queries=11, history=whole[:split], **settings)
         assert steps(again) == steps(whole), f"stopped after {split}"
-        assert sorted(asked) == sorted(query.arch for query in whole[split:]), "what was told is not evaluated again"
+        assert sorted(asked) == sorted(query.arch for query in whole[split:]), "known results are not evaluated again"
 
 
 @pytest.mark.parametrize("method", ASYNCHRONOUS)
-def test_asynchronous_methods_keep_all_places_busy(method: str, pool: ArrayPool) -> None:
+def test_asynchronous_methods_keep_all_workers_busy(method: str, pool: ArrayPool) -> None:
     queries = search(
         pool, lambda arch, epochs=None: Evaluation(accuracy(arch), 10.0), method=ARGUMENTS.get(method, method),
         queries=12, epochs=12, parallel=4,
@@ -86,7 +84,7 @@ def test_asynchronous_methods_keep_all_places_busy(method: str, pool: ArrayPool)
     assert times == [10.0 * (k // 4 + 1) for k in range(len(queries))]
 
 
-def test_the_clock_of_a_search_is_that_of_evaluations_side_by_side() -> None:
+def test_the_clock_of_a_search_simulates_concurrent_evaluations() -> None:
     costs = {"a": 5.0, "b": 2.0, "c": 2.0, "d": 4.0}
     pool = ArrayPool(list(costs), {"size": [4.0, 3.0, 2.0, 1.0]})
     queries = search(pool, lambda a: Evaluation(50.0, costs[a]), method="top:size", queries=4, parallel=2)
@@ -96,7 +94,7 @@ def test_the_clock_of_a_search_is_that_of_evaluations_side_by_side() -> None:
     assert [(q.asked, q.asks, q.elapsed) for q in alone] == [(1, 1, 5.0), (2, 2, 7.0), (3, 3, 9.0), (4, 4, 13.0)]
 
 
-def test_a_method_that_does_not_say_is_asked_one_at_a_time(pool: ArrayPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_are_sequential_by_default(pool: ArrayPool, monkeypatch: pytest.MonkeyPatch) -> None:
     class Ascending:
         def __init__(self, pool: ArrayPool, argument: str | None, *, seed: int, epochs: int | None = None) -> None:
             self._left, self._pending = list(pool.archs), 0
@@ -114,7 +112,7 @@ def test_a_method_that_does_not_say_is_asked_one_at_a_time(pool: ArrayPool, monk
     assert [query.elapsed for query in queries] == pytest.approx(np.cumsum([query.cost for query in queries]))
 
 
-def test_bohb_promotes_from_whole_rungs(pool: ArrayPool) -> None:
+def test_bohb_promotes_only_from_complete_rungs(pool: ArrayPool) -> None:
     queries = search(pool, oracle, method="bohb", epochs=9, queries=40, parallel=4)
     assert {query.epochs for query in queries} == {1, 3, 9}
     first = [query for query in queries if query.epochs == 1]
@@ -123,7 +121,7 @@ def test_bohb_promotes_from_whole_rungs(pool: ArrayPool) -> None:
     assert len([query for query in first if query.query < later.query]) == 9
 
 
-def test_the_same_class_waits_until_its_like_is_told() -> None:
+def test_a_class_waits_while_another_member_is_pending() -> None:
     pool = ArrayPool(["a", "b", "c"], {}, ["x", "x", "y"])
     running = Search(pool, "random", seed=0)
     asked = [running.ask() for _ in range(4)]
@@ -148,7 +146,7 @@ def test_answers_may_come_in_any_order(pool: ArrayPool) -> None:
     assert one == other
 
 
-def test_what_is_under_way_when_the_budget_is_passed_is_told_and_nothing_more_asked(pool: ArrayPool) -> None:
+def test_running_evaluations_still_count_after_the_budget_is_exceeded(pool: ArrayPool) -> None:
     def even(arch: str) -> Evaluation:
         return Evaluation(50.0, 10.0)
 
@@ -161,7 +159,7 @@ def test_what_is_under_way_when_the_budget_is_passed_is_told_and_nothing_more_as
 
 
 @pytest.mark.parametrize("pending", [(1, 0), (5, 2), (10**9, 3)])
-def test_a_history_whose_questions_cannot_be_is_refused(pool: ArrayPool, pending: tuple[int, int]) -> None:
+def test_an_impossible_history_is_refused(pool: ArrayPool, pending: tuple[int, int]) -> None:
     asks, asked = pending
     history = [dataclasses.replace(search(pool, oracle, method="local-search", queries=1)[0], asks=asks, asked=asked)]
     with pytest.raises(HnasError, match="start a new search"):
@@ -169,12 +167,12 @@ def test_a_history_whose_questions_cannot_be_is_refused(pool: ArrayPool, pending
 
 
 @pytest.mark.parametrize("parallel", [0, -1, 1025])
-def test_impossible_numbers_at_a_time_are_refused(pool: ArrayPool, parallel: int) -> None:
-    with pytest.raises(UsageError, match=f"{parallel} evaluations at a time"):
+def test_impossible_numbers_of_parallel_evaluations_are_refused(pool: ArrayPool, parallel: int) -> None:
+    with pytest.raises(UsageError, match=f"parallel evaluations must be between 1 and 1024, got {parallel}"):
         search(pool, oracle, parallel=parallel)
 
 
-def test_an_executor_makes_the_evaluations_and_its_errors_come_through(pool: ArrayPool) -> None:
+def test_an_executor_runs_the_evaluations_and_its_errors_propagate(pool: ArrayPool) -> None:
     reported: list[Query] = []
     with ThreadPoolExecutor(3) as executor:
         queries = search(pool, oracle, queries=9, parallel=3, executor=executor, on_query=reported.append)
@@ -190,7 +188,7 @@ def test_an_executor_makes_the_evaluations_and_its_errors_come_through(pool: Arr
             search(pool, broken, queries=9, parallel=3, executor=executor)
 
 
-def test_one_at_a_time_an_executor_makes_the_same_search(pool: ArrayPool) -> None:
+def test_an_executor_with_one_worker_makes_the_same_search(pool: ArrayPool) -> None:
     with ThreadPoolExecutor(2) as executor:
         assert steps(search(pool, oracle, queries=8, executor=executor)) == steps(search(pool, oracle, queries=8))
 
@@ -199,7 +197,7 @@ def pending_of(running: Search) -> list[str]:
     return [asked.proposal.arch for asked in running.pending]
 
 
-def test_a_search_knows_what_is_pending(pool: ArrayPool) -> None:
+def test_a_search_lists_its_pending_proposals(pool: ArrayPool) -> None:
     running = Search(pool, "rea", seed=0)
     first, second = running.ask(), running.ask()
     assert first is not None and second is not None  # noqa: PT018

@@ -1,4 +1,4 @@
-"""Scores with passes of their own, against slow and obvious computations in float64."""
+"""Scores with their own passes, against slow and obvious computations in float64."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FOREIGN = (
 
 
 def attention() -> nn.Module:
-    """Scaled dot products by hand."""
+    """Scaled dot-product attention written out."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
         q, k, v = s.qkv(x).chunk(3, -1)
@@ -57,7 +57,7 @@ def attention() -> nn.Module:
 
 @cache
 def subject(name: str) -> Subject:
-    """The network called `name` and images of its shape, in float64."""
+    """Return the network called `name` and images of its shape, in float64."""
     if name in CELLS:
         space = search_spaces[name.split()[0]]
 
@@ -131,7 +131,7 @@ def gradsign(subject: Subject) -> float:
     total: Any = 0
     for each in alone(subject):
         g = torch.cat([part.flatten() for part in each])
-        total = total + torch.where(g.abs() > 1e-12 * g.abs().max(), g.sign(), 0)  # what is zero but for rounding
+        total = total + torch.where(g.abs() > 1e-12 * g.abs().max(), g.sign(), 0)  # zero up to rounding
     return float(total.abs().sum())
 
 
@@ -174,7 +174,7 @@ def meco(subject: Subject) -> float:
 
 
 def before_pooling(network: nn.Module) -> tuple[nn.Module, Callable[[Any], Tensor]]:
-    """The module of whose output the maps before the last pooling are made, and how."""
+    """Return the module whose output holds the maps before the last pooling, and how to get them."""
     kind = type(network).__name__
     if kind == "NASBench201Network":
         return network.head, torch.relu
@@ -221,7 +221,7 @@ REFERENCES = {
 
 @pytest.mark.parametrize("network", [*CELLS, *FOREIGN, "attention"])
 @pytest.mark.parametrize("name", list(REFERENCES))
-def test_a_score_is_what_the_slow_computation_gives(name: str, network: str) -> None:
+def test_scores_match_slow_computations(name: str, network: str) -> None:
     given = subject(network)
     found = computed(name, given)[name]
     if network == "mlp_batch_norm" and name in ("gradsign", "knas_program"):
@@ -233,7 +233,7 @@ def test_a_score_is_what_the_slow_computation_gives(name: str, network: str) -> 
 
 
 @pytest.mark.parametrize("network", list(CELLS))
-def test_zen_is_what_the_slow_computation_gives(network: str) -> None:
+def test_zen_matches_a_slow_computation(network: str) -> None:
     assert computed("zen", subject(network))["zen"] == pytest.approx(zen(subject(network)), rel=1e-8)
 
 
@@ -257,7 +257,7 @@ def draw(network: nn.Module, source: torch.Generator, fan: Callable[[Tensor], in
                 layer.bias.zero_()
 
 
-def test_te_nas_is_what_the_slow_computation_gives() -> None:
+def test_te_nas_matches_a_slow_computation() -> None:
     space = search_spaces["nasbench201"]
     chain = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|"
 
@@ -301,7 +301,7 @@ def test_te_nas_is_what_the_slow_computation_gives() -> None:
     assert found["te_nas_regions"] == np.mean(counts)
 
 
-def test_te_nas_has_no_value_without_its_small_networks() -> None:
+def test_te_nas_is_nan_without_its_small_networks() -> None:
     assert all(map(math.isnan, computed("te_nas", subject("residual")).values()))
     found = computed("te_nas", subject("nasbench101"))
     assert found["te_nas_kappa"] > 1
@@ -312,7 +312,7 @@ def test_te_nas_has_no_value_without_its_small_networks() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_gradsign_passes_images_one_by_one_where_they_meet_or_change_places(turned: bool) -> None:
+def test_gradsign_of_coupled_or_reordered_images_goes_one_by_one(turned: bool) -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
         x = torch.tanh(s.first(x.flip(0))).flip(0) if turned else torch.tanh(s.first(x))
         return s.out(x if turned else x - x.mean(0) / 2)
@@ -323,20 +323,20 @@ def test_gradsign_passes_images_one_by_one_where_they_meet_or_change_places(turn
     assert computed("gradsign", given)["gradsign"] == gradsign(given)
 
 
-def test_synflow_beyond_the_largest_number_is_infinite() -> None:
+def test_synflow_overflows_to_infinity() -> None:
     network = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, CLASSES)).double()
     for layer in network:
         nn.init.constant_(layer.weight, -1e200)  # type: ignore[arg-type]
     assert computed("synflow", _subject(network, (12,)))["synflow"] == math.inf
 
 
-def test_a_network_of_one_size_or_precision_has_no_meco_or_synflow() -> None:
+def test_networks_of_fixed_size_or_precision_have_no_meco_or_synflow() -> None:
     assert math.isnan(computed("meco", subject("views"))["meco"])
     single = Forward(lambda s, x: s.out(x.float()), out=nn.Linear(12, CLASSES))
     assert math.isnan(computed("synflow", _subject(single, (12,)))["synflow"])
 
 
-def test_a_gradient_that_is_no_number_counts_zero_signs_and_has_no_ratio() -> None:
+def test_a_nan_gradient_has_no_sign_and_no_ratio() -> None:
     network = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, CLASSES)).double()
     nn.init.constant_(network[0].weight, math.nan)  # type: ignore[arg-type]
     given = _subject(network, (12,))
@@ -344,7 +344,7 @@ def test_a_gradient_that_is_no_number_counts_zero_signs_and_has_no_ratio() -> No
     assert math.isnan(computed("zico", given)["zico"])
 
 
-def test_zico_needs_as_many_further_images_as_the_batch_holds() -> None:
+def test_zico_needs_a_second_batch_of_the_same_size() -> None:
     given = subject("residual")
     assert given.further is not None
     for further in (None, tuple(values[:5] for values in given.further)):
@@ -353,7 +353,7 @@ def test_zico_needs_as_many_further_images_as_the_batch_holds() -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_score_is_the_same_again_and_leaves_the_network_and_random_states_alone(name: str) -> None:
+def test_scores_are_repeatable_and_leave_network_and_generators_alone(name: str) -> None:
     given = subject("nasbench201")
     given.network.train()
     given.network.get_parameter("classifier.weight").grad = torch.ones(CLASSES, 24).double()
@@ -379,14 +379,14 @@ def hooked(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", ["meco", "te_nas", "zen"])
-def test_what_a_score_draws_follows_the_seed(name: str) -> None:
+def test_random_draws_of_a_score_depend_on_the_seed(name: str) -> None:
     given = subject("nasbench201")
     other = Subject(given.network, given.images, given.labels, given.further, given.build, seed=4)
     assert computed(name, other) != computed(name, given)
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is not set")
-def test_synflow_ranks_real_cells_as_published_numbers_do() -> None:
+def test_synflow_ranks_real_cells_like_published_values() -> None:
     operations = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
     path = Path(os.environ["HNAS_TEST_DATA"]) / "nasbench201" / "zc_nasbench201.json"
     published = json.loads(path.read_text())["nasbench201"]["cifar10"]

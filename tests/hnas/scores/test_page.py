@@ -1,4 +1,4 @@
-"""What docs/scores.md says runs, and it names every score that shares the passes."""
+"""The examples of docs/scores.md run, and the page lists every shared score."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PAGE = (ROOT / "docs/scores.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 
 
-def test_the_pages_example_prints_the_scores_that_it_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_prints_the_requested_scores(capsys: pytest.CaptureFixture[str]) -> None:
     exec(BLOCKS[0], {})
     assert re.findall(r"'(\w+)': -?\d", capsys.readouterr().out) == ["fisher", "jacov", "naswot"]
 
 
-def test_the_pages_score_of_another_package_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_foreign_score_works(monkeypatch: pytest.MonkeyPatch) -> None:
     page: dict[str, Any] = {}
     exec(BLOCKS[1], page)
     monkeypatch.setattr(EntryPoint, "load", lambda point: page["Units"])
@@ -32,6 +32,6 @@ def test_the_pages_score_of_another_package_is_computed(monkeypatch: pytest.Monk
     assert compute_metrics(network, torch.randn(4, 6), torch.arange(4) % 3, scores="units").scores == {"units": 5.0}
 
 
-def test_the_page_has_every_score_that_shares_the_passes() -> None:
+def test_the_page_lists_every_shared_score() -> None:
     listed = re.findall(r"^\| `(\w+)` \| .*\|$", PAGE.split("## Scores of other packages")[0], re.M)
     assert {name for name in registry.scores if registry.scores[name].shared} <= set(listed)

@@ -1,4 +1,4 @@
-"""The registry of scores: names, refusals, and scores of other packages."""
+"""The registry of scores: names, errors, and scores of other packages."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ class Foreign:
 
 
 @pytest.mark.parametrize("name", list(scores))
-def test_every_score_says_what_it_is(name: str) -> None:
+def test_every_score_declares_what_the_protocol_asks(name: str) -> None:
     score = scores[name]
     assert all(re.fullmatch("[a-z][a-z0-9_]*", column) for column in score.columns)
     assert score.version >= 1
     assert score.shared == hasattr(score, "needs")
 
 
-def test_no_two_scores_have_one_column() -> None:
+def test_no_two_scores_share_a_column() -> None:
     columns = [column for name in scores for column in scores[name].columns]
     everything = [*columns, *COLUMNS, "params", "flops"]
     assert len(everything) == len(set(everything))
 
 
-def test_names_are_sorted_and_each_once_and_what_every_run_has_is_left_out() -> None:
+def test_names_are_sorted_unique_and_without_columns_of_every_run() -> None:
     assert scores_named("l2_norm, flops,l2_norm,grad_norm") == ["l2_norm"]
     assert scores_named("all") == sorted(scores)
 
 
 @pytest.mark.parametrize(("text", "says"), [("l2_nrm", "did you mean 'l2_norm'?"), ("l2_norm,", "an empty name")])
-def test_a_name_of_no_score_is_refused(text: str, says: str) -> None:
+def test_an_unknown_score_is_refused(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=re.escape(says)):
         scores_named(text)
 
 
-def test_a_score_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_scores_are_found_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("ours", "tests.hnas.scores.test_registry:Foreign", registry.ENTRY_POINT_GROUP),
         EntryPoint("broken", "tests.hnas.scores.nowhere:Foreign", registry.ENTRY_POINT_GROUP),

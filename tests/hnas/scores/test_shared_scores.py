@@ -1,4 +1,4 @@
-"""Scores that share the engine's passes are those of slow and obvious computations, and change no column."""
+"""Scores that share the engine's passes match slow and obvious computations, and change no column."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.score_references import reference_of_signs, reference_scores,
 SHARED = sorted(name for name in scores if scores[name].shared)
 
 
-# To draw some would take the table of all.
+# Written out, because sampling needs the table of all architectures.
 CELLS = [
     "input,conv3x3-bn-relu,maxpool3x3,output:0110001000010000",
     "input,conv3x3-bn-relu,conv1x1-bn-relu,output:0111001100010000",
@@ -39,7 +39,7 @@ def agree(found: dict[str, float], expected: dict[str, float]) -> None:
 
 
 def tiny(space: str, number: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """A small network of a cell that is not dead, with 8 images of 8 × 8."""
+    """Return a small network of a cell that is not dead, with 8 images of 8 × 8."""
     found = search_spaces[space]
     drawn = CELLS if space == "nasbench101" else [a for a in found.sample(12, 5) if found.canonical(a) != "y=0"]
     arch = drawn[number]
@@ -51,7 +51,7 @@ def tiny(space: str, number: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("space", ["nasbench101", "nasbench201", "darts"])
-def test_scores_of_cells_are_those_of_slow_computations(space: str, number: int) -> None:
+def test_scores_of_cells_match_slow_computations(space: str, number: int) -> None:
     network, images, labels = tiny(space, number)
     found = compute_metrics(network, images, labels, scores=SHARED).scores
     assert sorted(found) == SHARED
@@ -63,7 +63,7 @@ def test_scores_of_cells_are_those_of_slow_computations(space: str, number: int)
     ["mlp", "residual", "residual_in_place", "depthwise_batch_norm", "groups", "conv1d_batch_norm", "tokens",
      "conv_called_twice", "weight_of_two_modules"],
 )  # fmt: skip
-def test_scores_of_other_networks_are_those_of_slow_computations(name: str) -> None:
+def test_scores_of_other_networks_match_slow_computations(name: str) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     found = compute_metrics(network, images, labels, scores=SHARED).scores
@@ -80,7 +80,7 @@ def reordered(s, x):  # type: ignore[no-untyped-def]
     [(attention, lambda y: y), (sequence_first, lambda y: y.movedim(1, 0)), (reordered, lambda y: y.flip(0))],
     ids=["attention", "sequence_first", "reordered"],
 )
-def test_a_relus_rows_are_found_where_samples_do_not_come_first(forward, by_sample) -> None:  # type: ignore[no-untyped-def]
+def test_relu_rows_are_assigned_where_samples_are_not_first(forward, by_sample) -> None:  # type: ignore[no-untyped-def]
     network = network_of(forward)
     network.up = nn.Sequential(network.up, nn.ReLU())
     images, labels = batch((3, 4, 4))
@@ -92,7 +92,7 @@ def test_a_relus_rows_are_found_where_samples_do_not_come_first(forward, by_samp
 
 
 class Readers(TorchFunctionMode):
-    """Counts the convolutions that read what each ReLU returned."""
+    """Counts the convolutions that read each ReLU output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Readers(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_a_relu_that_several_layers_read_counts_for_each_in_nasbench201(number: int) -> None:
+def test_a_relu_counts_once_per_reading_layer_in_nasbench201(number: int) -> None:
     network, images, labels = tiny("nasbench201", number)
     mode = Readers()
     with mode, torch.no_grad():
@@ -125,14 +125,14 @@ def test_more_than_a_hundred_classes_are_compared_in_pairs() -> None:
     agree(found, {name: reference_scores(network, images, labels)[name] for name in found})
 
 
-def test_a_network_without_a_relu_has_no_score_of_signs() -> None:
+def test_networks_without_relus_have_no_activation_scores() -> None:
     network = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, CLASSES))
     images, labels = batch((12,))
     found = compute_metrics(network, images, labels, scores="naswot,swap,linear_regions").scores
     assert all(math.isnan(value) for value in found.values())
 
 
-def test_a_dead_cell_has_no_scores_of_signs_and_correlations() -> None:
+def test_dead_cells_have_no_activation_or_correlation_scores() -> None:
     space = search_spaces["nasbench201"]
     dead = next(a for a in space.enumerate() if space.canonical(a) == "y=0")
     network = space.network(dead, classes=10, channels=4, cells=1, seed=0)
@@ -142,7 +142,7 @@ def test_a_dead_cell_has_no_scores_of_signs_and_correlations() -> None:
     assert {name for name, value in found.items() if math.isnan(value)} == without
 
 
-def test_scores_change_no_column_and_leave_the_network_alone() -> None:
+def test_scores_change_neither_columns_nor_network() -> None:
     network, images, labels = tiny("nasbench201", 1)
     network = network.float().eval()
     images = images.float()
@@ -159,11 +159,11 @@ def test_scores_change_no_column_and_leave_the_network_alone() -> None:
 
 
 @pytest.mark.parametrize("ntk", ["summed", "exact"])
-def test_scores_alone_are_those_beside_the_columns_to_the_last_bit(ntk: str) -> None:
+def test_scores_alone_are_bit_identical_to_those_with_columns(ntk: str) -> None:
     network, images, labels = tiny("darts", 0)
     network, images = network.float(), images.float()
     beside = compute_metrics(network, images, labels, ntk, scores=SHARED)
-    for need in STATISTICS:  # each for itself, in any order
+    for need in STATISTICS:  # one at a time, in any order
         alone = queue_statistics(network, images, labels, [need], ntk).result()
         assert list(alone) == [need]
         assert torch.equal(alone[need], beside.statistics[need])
@@ -171,7 +171,7 @@ def test_scores_alone_are_those_beside_the_columns_to_the_last_bit(ntk: str) -> 
 
 
 @pytest.mark.parametrize("samples", [5, 64, 70, 150])
-def test_patterns_of_any_number_of_samples_are_told_apart(samples: int) -> None:
+def test_patterns_are_counted_exactly_for_any_number_of_samples(samples: int) -> None:
     generator = torch.Generator().manual_seed(samples)
     columns = torch.randn((samples, 40), generator=generator)
     values = columns[:, torch.randint(0, 40, (300,), generator=generator)]
@@ -185,9 +185,9 @@ def test_patterns_of_any_number_of_samples_are_told_apart(samples: int) -> None:
     assert np.array_equal(counted.agreements().numpy(), agreements)
 
 
-def test_an_unknown_score_or_statistic_is_refused_before_anything_is_computed() -> None:
+def test_unknown_scores_and_statistics_are_refused_up_front() -> None:
     network, images, labels = tiny("nasbench201", 0)
     with pytest.raises(UsageError, match="did you mean 'naswot'"):
         compute_metrics(network, images, labels, scores="naswott")
-    with pytest.raises(UsageError, match="no statistic 'sign'"):
+    with pytest.raises(UsageError, match="the statistic 'sign' is unknown"):
         queue_statistics(network, images, labels, ["sign"])

@@ -1,4 +1,4 @@
-"""Canonical cells: against an independent evaluation over a finite field, and under rewritings that change nothing."""
+"""Canonical cells against an independent evaluation over a finite field, and under rewritings that change nothing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Edges = dict[tuple[int, int], str]
 NONE, SKIP, POOL, CONV1, CONV3 = NAMES = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 CONVOLUTIONS = (CONV1, CONV3)
 MEANING = EdgeOperations(SKIP, {POOL: "avg3x3"}, {CONV1: "conv1x1", CONV3: "conv3x3"})
-# A cell of four nodes is written here as its operations on these edges, in this order.
+# In this file, a cell of four nodes is written as its operations on these edges, in this order.
 EDGES = tuple((i, j) for j in range(1, 4) for i in range(j))
 SHORT = {"-": NONE, "s": SKIP, "p": POOL, "1": CONV1, "3": CONV3}
 
 
 def cell_edges(text: str) -> Edges:
-    """`cell_edges("s --p31")`: the operations on the edges of `EDGES`, one letter each."""
+    """Parse `cell_edges("s --p31")`: the operations on the edges of `EDGES`, one letter each."""
     return dict(zip(EDGES, (SHORT[letter] for letter in text.replace(" ", "")), strict=True))
 
 
@@ -44,10 +44,10 @@ def key(edges: Edges, nodes: int = 4) -> str:
 
 # An independent oracle: cells as functions over a finite field.
 #
-# A layer is a random cubic without constant term (zero of zero), a pooling another one. What a cell computes at a
-# random point, over all ways to deal out distinct layers to its live convolutions, is a fingerprint of its class: equal
-# for cells that are one function up to the names of the layers, and different (but for a chance of about 1e-15) for
-# others. A pooling is opaque here, as in the canonical form: that it is linear is not used.
+# A layer is a random cubic without constant term (it maps zero to zero), a pooling another one. The values of a cell at
+# a random point, over all assignments of distinct layers to its live convolutions, are a fingerprint of its class:
+# equal for cells that are the same function up to renaming layers, and different for others (except with probability
+# 1e-15). As in the canonical form, a pooling is opaque: its linearity is not used.
 
 PRIME = 2**61 - 1
 _DRAWS = random.Random(20)
@@ -67,7 +67,7 @@ def apply(cubic: tuple[int, int, int], x: int) -> int:
 
 
 def reached_nodes(edges: Edges) -> set[int]:
-    """The nodes with a path of operations other than `none` from node 0: the values that are not zero."""
+    """Return the nodes reachable from node 0 by operations other than `none`: the values that are not zero."""
     reached = {0}
     for i, j in EDGES:
         if i in reached and edges[i, j] != NONE:
@@ -76,7 +76,7 @@ def reached_nodes(edges: Edges) -> set[int]:
 
 
 def useful_nodes(edges: Edges) -> set[int]:
-    """The nodes with a path of operations other than `none` to node 3."""
+    """Return the nodes from which node 3 is reachable by operations other than `none`."""
     useful = {3}
     for i, j in sorted(EDGES, reverse=True):
         if j in useful and edges[i, j] != NONE:
@@ -85,7 +85,7 @@ def useful_nodes(edges: Edges) -> set[int]:
 
 
 def live_edges(edges: Edges) -> list[tuple[int, int]]:
-    """The edges on a path of operations other than `none` from node 0 to node 3."""
+    """Return the edges on a path from node 0 to node 3 by operations other than `none`."""
     reached, useful = reached_nodes(edges), useful_nodes(edges)
     return [(i, j) for i, j in EDGES if i in reached and j in useful and edges[i, j] != NONE]
 
@@ -127,27 +127,27 @@ def classes(cells: list[tuple[Edges, EdgeCell]]) -> dict[str, list[Edges]]:
     return members
 
 
-def test_keys_split_the_space_exactly_as_the_functions_do(classes: dict[str, list[Edges]]) -> None:
+def test_keys_and_functions_define_the_same_classes(classes: dict[str, list[Edges]]) -> None:
     prints = {k: {fingerprint(edges) for edges in members} for k, members in classes.items()}
     merged = [k for k, found in prints.items() if len(found) != 1]
     assert not merged, f"{len(merged)} keys stand for several functions, first {merged[:3]}"
     assert len(set().union(*prints.values())) == len(classes) == 5260
 
 
-def test_one_class_of_341_strings_is_dead_and_no_other_cell_is(cells: list[tuple[Edges, EdgeCell]]) -> None:
+def test_exactly_341_strings_are_dead_and_form_one_class(cells: list[tuple[Edges, EdgeCell]]) -> None:
     assert {str(cell) for _, cell in cells if cell.dead} == {"y=0"}
     assert sum(cell.dead for _, cell in cells) == 341
     assert all(cell.dead == (not live_edges(edges)) for edges, cell in cells)
 
 
-def test_a_canonical_cell_owns_exactly_the_live_convolutions(cells: list[tuple[Edges, EdgeCell]]) -> None:
+def test_canonical_cells_own_exactly_the_live_convolutions(cells: list[tuple[Edges, EdgeCell]]) -> None:
     names = {CONV1: "conv1x1", CONV3: "conv3x3"}
     for edges, cell in cells:
         live = sorted(names[edges[e]] for e in live_edges(edges) if edges[e] in names)
         assert sorted(layer.kind for layer in cell.layers) == live, edges
 
 
-def test_layers_read_only_layers_before_them_and_never_zero(cells: list[tuple[Edges, EdgeCell]]) -> None:
+def test_layers_read_only_earlier_layers_and_never_zero(cells: list[tuple[Edges, EdgeCell]]) -> None:
     for _, cell in cells:
         for k, layer in enumerate(cell.layers):
             assert layer.reads
@@ -194,7 +194,7 @@ def test_keys_do_not_depend_on_the_process_or_its_hash_seed() -> None:
         ("s 3s -p3", "a=conv3x3(x);b=conv3x3(x+a);y=b+avg3x3(x)"),
     ],
 )
-def test_a_key_spells_the_cell(text: str, expected: str) -> None:
+def test_keys_spell_out_the_cell(text: str, expected: str) -> None:
     assert key(cell_edges(text)) == expected
 
 
@@ -209,8 +209,8 @@ def test_two_layers_of_one_input_are_not_one_layer_used_twice() -> None:
     assert key(two_layers) == "a=conv3x3(x);b=conv3x3(x);y=a+b"
 
 
-def test_cells_of_one_expression_are_told_apart_by_the_weights_they_own(classes: dict[str, list[Edges]]) -> None:
-    """With a single layer for each kind, many classes become one expression: keys must not be expressions."""
+def test_cells_with_equal_expressions_differ_by_their_weights(classes: dict[str, list[Edges]]) -> None:
+    """With a single layer per kind, many classes have the same expression, so keys must not be expressions."""
     same: dict[int, list[list[str]]] = defaultdict(list)
     for members in classes.values():
         edges = members[0]
@@ -225,7 +225,7 @@ def test_cells_of_one_expression_are_told_apart_by_the_weights_they_own(classes:
 
 
 def rewritings(edges: Edges) -> list[Edges]:
-    """Cells that compute the same as `edges` up to the names of the layers, each one step away."""
+    """Cells that are the same function as `edges` up to renaming layers, each one step away."""
     found = []
     reached, useful = reached_nodes(edges), useful_nodes(edges)
     for i, j in EDGES:
@@ -259,7 +259,7 @@ def test_rewritings_that_change_no_function_keep_the_key(names: list[str], steps
         assert key(edges) == before
 
 
-def test_the_rewritings_reach_other_strings_in_most_classes(classes: dict[str, list[Edges]]) -> None:
+def test_rewritings_reach_other_strings_in_most_classes(classes: dict[str, list[Edges]]) -> None:
     """Guards the property above against rewritings that never apply."""
     several = [members for members in classes.values() if len(members) > 1]
     assert sum(any(other != members[0] for other in rewritings(members[0])) for members in several) > len(several) / 2
@@ -268,7 +268,7 @@ def test_the_rewritings_reach_other_strings_in_most_classes(classes: dict[str, l
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_keys_of_larger_cells_ignore_the_order_of_independent_nodes(data: st.DataObject) -> None:
-    """Nodes 1 … n-2 that read only the input, and are read only by the output, may be permuted."""
+    """Nodes 1 … n-2 may be permuted if they read only the input, and only the output reads them."""
     nodes = data.draw(st.integers(4, 6))
     middle = range(1, nodes - 1)
     edges = {(i, j): NONE for j in range(1, nodes) for i in range(j)}
@@ -280,7 +280,7 @@ def test_keys_of_larger_cells_ignore_the_order_of_independent_nodes(data: st.Dat
     assert key(one, nodes) == key(other, nodes)
 
 
-def test_other_operation_names_of_another_space_are_understood() -> None:
+def test_operation_names_of_other_spaces_are_supported() -> None:
     operations = EdgeOperations("id", {"max": "max3x3", "avg": "avg3x3"}, {"sep": "sep5x5"})
     edges = {(0, 1): "max", (0, 2): "avg", (1, 2): "sep"}
     assert str(canonical_edge_cell(3, edges, operations)) == "a=sep5x5(max3x3(x));y=a+avg3x3(x)"

@@ -1,4 +1,4 @@
-"""DARTS: genotypes, canonical forms and networks, held against DARTS' own unpruned network, rebuilt slowly here."""
+"""DARTS: genotypes, canonical forms and networks, against DARTS' own unpruned network, rebuilt slowly here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.support.references import agrees, holds_together, reference_scalars, 
 
 SPACE = DARTS()
 ALL = OPERATIONS + FURTHER_OPERATIONS
-#: The smallest network with every kind of place: stem, reduction after normal, normal after reduction, both input ways.
+#: The smallest network with all kinds of cell positions: stem, reduction after normal, normal after reduction.
 SMALL = {"classes": 5, "channels": 2, "cells": 4}
 V2 = (
     "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
@@ -77,7 +77,7 @@ def suite_zero() -> dict[str, dict[str, float]]:
     return rows
 
 
-# DARTS' own network: an operation on every edge, whether or not it has an effect, each with a ReLU of its own.
+# DARTS' own network: an operation on every edge, with or without effect, each with its own ReLU.
 
 
 def relu_conv_bn(inputs: int, outputs: int) -> nn.Module:
@@ -149,7 +149,7 @@ class ReferenceCell(nn.Module):
 
 
 class ReferenceNetwork(nn.Module):
-    """`blocks` gives the nodes of the normal and of the reduction cell in the order in which they are concatenated."""
+    """`blocks` gives the nodes of the normal and the reduction cell in the order of concatenation."""
 
     def __init__(
         self, g: Genotype, *, classes: int, channels: int, cells: int, blocks: tuple[list[int], list[int]] | None = None
@@ -190,7 +190,7 @@ def copy(source: nn.Module, target: nn.Module) -> None:
 
 
 def operation_kind(name: str, stride: int) -> str | None:
-    """What the canonical form calls a layer, from the name alone; None for what has no weights."""
+    """Return the name of a layer in the canonical form, from the operation alone; None for one without weights."""
     if name == "none" or "pool" in name or (name == "skip_connect" and stride == 1):
         return None
     short = {"skip_connect": "skip", "conv_7x1_1x7": "conv7"}.get(name) or name[:3] + name[-1]
@@ -308,7 +308,7 @@ def logits(arch: str, **sizes: int) -> Tensor:
 # Genotypes as strings.
 
 
-def test_a_genotype_reads_as_darts_prints_it() -> None:
+def test_genotypes_are_read_as_darts_prints_them() -> None:
     parsed = parse_genotype(V2)
     assert parsed.normal.edges[5] == ("skip_connect", 0)
     assert parsed.normal.nodes[3] == (("skip_connect", 0), ("dil_conv_3x3", 2))
@@ -331,7 +331,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("arch", SPELLINGS.values(), ids=SPELLINGS)
-def test_every_spelling_has_one_key(arch: str) -> None:
+def test_all_spellings_have_the_same_key(arch: str) -> None:
     assert SPACE.key(arch) == SPACE.definition(arch) == key_of(SPACE, arch) == definition_of(SPACE, arch) == V2
 
 
@@ -342,31 +342,31 @@ def test_every_genotype_survives_printing_and_parsing(g: Genotype) -> None:
 
 
 MALFORMED = {
-    "empty": ("", "no DARTS genotype.*must look like Genotype"),
-    "a name": ("resnet18", "'resnet18' is no DARTS genotype"),
-    "another space's": ("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "no DARTS genotype"),
-    "cut off": (V2[:200], "no DARTS genotype"),
-    "code": ("Genotype(normal=__import__('os').getcwd())", "no DARTS genotype"),
+    "empty": ("", "a DARTS genotype must look like Genotype"),
+    "a name": ("resnet18", "a DARTS genotype must .* got 'resnet18'"),
+    "another space's": ("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "a DARTS genotype must look like"),
+    "cut off": (V2[:200], "a DARTS genotype must look like"),
+    "code": ("Genotype(normal=__import__('os').getcwd())", "a DARTS genotype must look like"),
     "a call in its place": (V2.replace("range(2, 6)", "open(2, 6)"), r"normal_concat .*range\(2, 6\) or a list"),
     "a range with a step": (V2.replace("range(2, 6)", "range(2, 6, 1)"), "normal_concat"),
-    "too long": (V2 + " " * 4000, r"characters; .*at most 4000"),
+    "too long": (V2 + " " * 4000, r"at most 4000 characters"),
     "no reduction cell": (V2[: V2.index(", reduce=")] + ")", "must have the fields normal, normal_concat, reduce"),
-    "a field twice": (V2[:-1] + ", normal=[])", "no DARTS genotype|each once"),
+    "a field twice": (V2[:-1] + ", normal=[])", "a DARTS genotype must|each once"),
     "an unknown field": (V2.replace("reduce_concat", "concat"), "must have the fields"),
     "fields without names": (V2.replace("normal=", "", 1), "must have the fields"),
-    "an edge too few": (V2.replace("('skip_connect', 0), ('dil", "('dil"), "normal .* has 7 edges; it needs two"),
-    "no edge": (V2.replace(V2[V2.index("normal=") + 7 : V2.index(", normal_c")], "[]"), "normal .* has 0 edges"),
-    "too many nodes": (V2.replace("('sep_conv_3x3', 0)", ", ".join(["('none', 0)"] * 7), 1), "normal .* has 14 edges"),
+    "an edge too few": (V2.replace("('skip_connect', 0), ('dil", "('dil"), "normal .* two edges per node, .* got 7"),
+    "no edge": (V2.replace(V2[V2.index("normal=") + 7 : V2.index(", normal_c")], "[]"), "normal .* got 0 edges"),
+    "too many nodes": (V2.replace("('sep_conv_3x3', 0)", ", ".join(["('none', 0)"] * 7), 1), "normal .* got 14 edges"),
     "edges that are no pairs": (V2.replace("('sep_conv_3x3', 0)", "('sep_conv_3x3', 0, 1)", 1), "normal .*pairs"),
     "edges that are no tuples": (V2.replace("('sep_conv_3x3', 0)", "'sep_conv_3x3'", 1), "normal .*pairs"),
     "a state that is a truth value": (V2.replace("3x3', 0)", "3x3', False)", 1), "normal .*pairs"),
     "a state of many digits": (V2.replace("3x3', 0)", f"3x3', {'9' * 900})", 1), "normal .*pairs"),
-    "a negative state": (V2.replace("3x3', 0)", "3x3', -1)", 1), "no DARTS genotype"),
-    "a state that is not earlier": (V2.replace("t', 2)", "t', 3)", 1), "reduce .*node 3 read state 3; .*0 to 2"),
+    "a negative state": (V2.replace("3x3', 0)", "3x3', -1)", 1), "a DARTS genotype must look like"),
+    "a state that is not earlier": (V2.replace("t', 2)", "t', 3)", 1), "node 3 in reduce .* 0 to 2, got 3"),
     "an unknown operation": (V2.replace("sep_conv_3x3", "conv_3x3", 1), "normal .*'conv_3x3'; choose from none, max"),
-    "nothing concatenated": (V2.replace("range(2, 6)", "[]"), r"normal .*concatenates the nodes \[\]"),
-    "a cell input concatenated": (V2.replace("range(2, 6)", "range(1, 6)"), r"normal .*\[1, 2, .* 2 to 5"),
-    "a node concatenated twice": (V2.replace("range(2, 6)", "[2, 2]"), r"normal .*\[2, 2\].*each once"),
+    "nothing concatenated": (V2.replace("range(2, 6)", "[]"), r"normal .* must concatenate .*got \[\]"),
+    "a cell input concatenated": (V2.replace("range(2, 6)", "range(1, 6)"), r"normal .* 2 to 5, got \[1, 2, "),
+    "a node concatenated twice": (V2.replace("range(2, 6)", "[2, 2]"), r"normal .* distinct nodes .*got \[2, 2\]"),
     "a node that is not there": (V2.replace("range(2, 6)", "[2, 6]"), "normal .*2 to 5"),
 }  # fmt: skip
 
@@ -383,7 +383,7 @@ def test_a_malformed_genotype_is_refused_in_one_sentence(arch: str, what: str) -
 
 @given(st.text() | st.text("Genotype(normal=[]'_,0123) \"\n", max_size=300))
 @pytest.mark.filterwarnings("error")
-def test_any_text_is_an_architecture_or_a_usage_error(text: str) -> None:
+def test_any_text_is_an_architecture_or_raises_usage_error(text: str) -> None:
     try:
         SPACE.canonical(text)
     except UsageError:
@@ -393,7 +393,7 @@ def test_any_text_is_an_architecture_or_a_usage_error(text: str) -> None:
 
 @given(st.integers(0, len(V2) - 1), st.text("Gn=[]()'_,012 6xé\0\\", max_size=3))
 @pytest.mark.filterwarnings("error")
-def test_a_damaged_genotype_is_an_architecture_or_a_usage_error(at: int, text: str) -> None:
+def test_damaged_genotypes_are_architectures_or_raise_usage_error(at: int, text: str) -> None:
     for damaged in (V2[:at] + text + V2[at:], V2[:at] + text + V2[at + 1 :]):
         try:
             key = SPACE.key(damaged)
@@ -428,7 +428,7 @@ def test_all_250_encodings_of_suite_zero_are_architectures(suite_zero: Any) -> N
         assert from_suite_zero(nested) == arch
 
 
-def test_an_encoding_counts_operations_in_darts_order_without_none() -> None:
+def test_encodings_number_operations_in_darts_order_without_none() -> None:
     cell = [(0, 0), (1, 1), (0, 2), (2, 3), (1, 4), (3, 5), (4, 6), (0, 0)]
     parsed = parse_genotype(from_suite_zero([cell, cell]))
     assert parsed.normal == parsed.reduce
@@ -455,7 +455,7 @@ def test_a_malformed_encoding_is_refused(encoding: Any) -> None:
 
 
 def renumbered(cell: CellGenotype, rng: random.Random) -> CellGenotype:
-    """The cell with its nodes in another topological order and each node's inputs in any order."""
+    """Return the cell with its nodes in another topological order, and each node's inputs in any order."""
     pending = list(enumerate(cell.nodes, start=2))
     new = {0: 0, 1: 1}
     edges: list[tuple[str, int]] = []
@@ -469,7 +469,7 @@ def renumbered(cell: CellGenotype, rng: random.Random) -> CellGenotype:
 
 
 @given(genotypes, st.integers(0, 2**32))
-def test_reordered_inputs_and_renumbered_nodes_have_one_canonical_form(g: Genotype, seed: int) -> None:
+def test_reordering_inputs_and_nodes_keeps_the_canonical_form(g: Genotype, seed: int) -> None:
     rng = random.Random(seed)
     other = Genotype(renumbered(g.normal, rng), renumbered(g.reduce, rng))
     assert SPACE.canonical(str(other)) == SPACE.canonical(str(g))
@@ -477,7 +477,7 @@ def test_reordered_inputs_and_renumbered_nodes_have_one_canonical_form(g: Genoty
 
 @settings(max_examples=15, deadline=None)
 @given(genotypes, st.integers(0, 2**32))
-def test_reordered_inputs_and_renumbered_nodes_have_one_network_to_the_last_bit(g: Genotype, seed: int) -> None:
+def test_reordering_inputs_and_nodes_keeps_the_network_bit_for_bit(g: Genotype, seed: int) -> None:
     rng = random.Random(seed)
     other = Genotype(renumbered(g.normal, rng), renumbered(g.reduce, rng))
     assert torch.equal(logits(str(other)), logits(str(g)))
@@ -485,12 +485,12 @@ def test_reordered_inputs_and_renumbered_nodes_have_one_network_to_the_last_bit(
 
 @settings(max_examples=40, deadline=None)
 @given(genotypes)
-def test_the_canonical_network_is_the_genotype_s_network(g: Genotype) -> None:
+def test_the_canonical_network_matches_the_genotype(g: Genotype) -> None:
     assert_same_network(g)
 
 
 @pytest.mark.parametrize("arch", [*NAMED, *SPACE.sample(4, seed=5)])
-def test_the_network_of_a_published_or_sampled_cell_is_darts_own(arch: str) -> None:
+def test_networks_of_published_and_sampled_cells_match_darts(arch: str) -> None:
     assert_same_network(genotype(arch))
 
 
@@ -510,29 +510,29 @@ SEP, DIL, SKIP, MAX, AVG, NONE = (
 )  # fmt: skip
 
 
-def test_a_key_says_what_a_cell_computes() -> None:
+def test_keys_spell_out_the_cell() -> None:
     edges = [(SEP, 0), (SKIP, 1), (AVG, 2), (DIL, 2), (MAX, 0), (MAX, 0)]
     assert cell_key(edges) == "a=sep3(x0);b=dil5(x1+a);y=2max3(x0),b+avg3(x1+a),x1+a"
     assert cell_key(edges, reduction=True) == ("a=sep3/2(x0);b=skip/2(x1);c=dil5(a+b);y=2max3/2(x0),a+b,c+avg3(a+b)")
 
 
-def test_a_node_that_feeds_nothing_is_dropped_with_what_only_it_reads() -> None:
+def test_unused_nodes_are_dropped_with_what_only_they_read() -> None:
     live = [(SEP, 0), (SEP, 1)]
     assert cell_key([*live, (DIL, 0), (AVG, 2)], (2,)) == cell_key(live)
     assert cell_key([*live, (DIL, 0), (AVG, 2), (DIL, 3), (SEP, 3)], (2,)) == cell_key(live)
 
 
-def test_a_node_that_only_feeds_others_stays() -> None:
+def test_nodes_that_only_feed_others_stay() -> None:
     assert cell_key([(SEP, 0), (SEP, 1), (DIL, 2), (NONE, 0)], (3,)) == "a=sep3(x0);b=sep3(x1);c=dil5(a+b);y=c"
 
 
-def test_what_reads_only_zeros_is_zero_and_a_zero_block_stays_a_block() -> None:
+def test_readers_of_zeros_are_zero_and_zero_blocks_stay_blocks() -> None:
     dead = [(NONE, 0), (NONE, 1), (SEP, 2), (AVG, 2)]
     assert cell_key([*dead, (SEP, 3), (SKIP, 0)]) == "y=0,0,x0"
     assert cell_key([*dead, (SEP, 3), (SKIP, 0)], reduction=True) == "a=skip/2(x0);y=0,0,a"
 
 
-def test_a_skip_in_a_normal_cell_is_a_sum_and_of_a_cell_input_in_a_reduction_cell_a_layer() -> None:
+def test_skips_are_sums_except_of_inputs_of_reduction_cells() -> None:
     chain = [(SEP, 0), (SKIP, 1), (SKIP, 2), (NONE, 0)]
     assert cell_key(chain) == "a=sep3(x0);y=x1+a,x1+a"
     assert cell_key(chain, reduction=True) == "a=sep3/2(x0);b=skip/2(x1);y=a+b,a+b"
@@ -540,7 +540,7 @@ def test_a_skip_in_a_normal_cell_is_a_sum_and_of_a_cell_input_in_a_reduction_cel
     assert cell_key([(SKIP, 0), (SKIP, 0)], reduction=True) == "a=skip/2(x0);b=skip/2(x0);y=a+b"
 
 
-def test_layers_that_read_one_value_stay_apart_and_a_layer_used_twice_is_one() -> None:
+def test_layers_of_one_value_stay_distinct_and_shared_layers_stay_one() -> None:
     assert cell_key([(SEP, 0), (SEP, 0)]) == "a=sep3(x0);b=sep3(x0);y=a+b"
     assert cell_key([(SEP, 0), (NONE, 0), (SKIP, 2), (SKIP, 2)], (3,)) == "a=sep3(x0);y=2a"
 
@@ -548,7 +548,7 @@ def test_layers_that_read_one_value_stay_apart_and_a_layer_used_twice_is_one() -
 @pytest.mark.parametrize(
     "wiring", [[0, 0] * 5, [0, 1] * 5, [0, 0, 0, 0, 2, 2, 3, 3, 4, 4], [0, 1, 0, 1, 2, 3, 2, 3, 2, 3]]
 )
-def test_the_most_symmetric_cells_have_one_canonical_form_and_soon(wiring: list[int]) -> None:
+def test_the_most_symmetric_cells_are_canonicalised_quickly(wiring: list[int]) -> None:
     rng = random.Random(0)
     cell = CellGenotype(tuple((SEP, state) for state in wiring), (2, 3, 4, 5, 6))
     keys = {str(canonical_darts_cell(renumbered(cell, rng), reduction=False)) for _ in range(4)}
@@ -556,7 +556,7 @@ def test_the_most_symmetric_cells_have_one_canonical_form_and_soon(wiring: list[
 
 
 @given(cells())
-def test_sums_are_added_up_from_terms_that_give_them(cell: CellGenotype) -> None:
+def test_additions_sum_up_to_their_values(cell: CellGenotype) -> None:
     canonical = canonical_darts_cell(cell, reduction=False)
     made: set[Any] = set()
     for value, (base, rest) in additions(canonical).items():
@@ -572,7 +572,7 @@ def test_sums_are_added_up_from_terms_that_give_them(cell: CellGenotype) -> None
 # The space.
 
 
-def test_the_space_is_installed_and_is_a_search_space() -> None:
+def test_the_space_is_installed_and_follows_the_protocols() -> None:
     space = search_spaces["darts"]
     assert isinstance(space, SearchSpace)
     assert isinstance(space, Spelled)
@@ -586,7 +586,7 @@ def test_the_space_cannot_be_enumerated() -> None:
         SPACE.enumerate()
 
 
-def test_a_sample_has_distinct_architectures_of_the_space_and_is_one_for_a_seed() -> None:
+def test_samples_are_distinct_and_reproducible() -> None:
     sample = SPACE.sample(300, seed=3)
     assert len({SPACE.canonical(arch) for arch in sample}) == 300
     assert sample == SPACE.sample(300, seed=3)
@@ -614,7 +614,7 @@ def test_a_sample_is_uniform_over_inputs_and_operations() -> None:
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_a_sample_of_nothing_is_refused(n: int) -> None:
+def test_an_empty_sample_is_refused(n: int) -> None:
     with pytest.raises(UsageError, match="ask for 1 or more"):
         SPACE.sample(n, seed=0)
 
@@ -641,7 +641,7 @@ TABLE_2 = {
 
 
 @pytest.mark.parametrize(("name", "row"), TABLE_2.items())
-def test_width_and_depth_are_table_2_s(name: str, row: tuple[float, int, int]) -> None:
+def test_width_and_depth_match_table_2(name: str, row: tuple[float, int, int]) -> None:
     cell = genotype(name).normal
     assert (width(cell), len(cell.nodes), depth(cell)) == row
     described = SPACE.describe(name)
@@ -649,7 +649,7 @@ def test_width_and_depth_are_table_2_s(name: str, row: tuple[float, int, int]) -
     assert (described["width"], described["depth"]) == (row[0], row[2])
 
 
-def test_named_cells_are_their_keys_and_are_found_by_any_case() -> None:
+def test_named_cells_are_found_in_any_case() -> None:
     named = SPACE.named()
     assert set(named) == {*TABLE_2, "DARTS_V1"}
     assert len({SPACE.canonical(arch) for arch in named.values()}) == len(named)
@@ -668,14 +668,14 @@ PARAMS = {"DARTS_V2": 3_349_342, "DARTS_V1": 3_169_414, "NASNet": 3_830_950, "Am
 
 
 @pytest.mark.parametrize(("name", "params"), PARAMS.items())
-def test_parameters_of_the_evaluation_network_are_those_of_darts_model(name: str, params: int) -> None:
+def test_parameters_of_the_evaluation_network_match_darts(name: str, params: int) -> None:
     reference = ReferenceNetwork(genotype(name), classes=10, channels=36, cells=20)
     assert sum(p.numel() for p in reference.parameters()) == SPACE.describe(name)["params"] == params
 
 
 @pytest.mark.parametrize("arch", [*NAMED, *SPACE.sample(2, seed=1)])
 @pytest.mark.parametrize(("channels", "layers"), [(4, 7), (2, 2), (3, 1)])
-def test_describe_counts_what_torch_counts(arch: str, channels: int, layers: int) -> None:
+def test_describe_matches_torchs_counts(arch: str, channels: int, layers: int) -> None:
     network = SPACE.evaluation_network(arch, channels=channels, layers=layers, auxiliary=False).eval()
     described = SPACE.describe(arch, channels=channels, cells=layers, image_size=16)
     assert described["params"] == sum(p.numel() for p in network.parameters())
@@ -684,7 +684,7 @@ def test_describe_counts_what_torch_counts(arch: str, channels: int, layers: int
     assert described["flops"] == counter.get_total_flops() / 2
 
 
-def test_describe_at_the_full_size_counts_what_torch_counts() -> None:
+def test_describe_matches_torchs_counts_at_full_size() -> None:
     network = SPACE.evaluation_network("DARTS_V2").eval()
     assert sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary")) == 3_349_342
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -694,7 +694,7 @@ def test_describe_at_the_full_size_counts_what_torch_counts() -> None:
 
 @given(genotypes)
 @settings(max_examples=25, deadline=None)
-def test_any_genotype_s_columns_are_those_of_its_network(g: Genotype) -> None:
+def test_columns_of_any_genotype_match_its_network(g: Genotype) -> None:
     network = SPACE.network(str(g), **SMALL)
     described = SPACE.describe(str(g), image_size=8, **SMALL)
     assert described["params"] == sum(p.numel() for p in network.parameters())
@@ -703,7 +703,7 @@ def test_any_genotype_s_columns_are_those_of_its_network(g: Genotype) -> None:
     assert described["flops"] == counter.get_total_flops() / 4
 
 
-def test_suite_zero_counts_the_parameters_and_flops_of_this_network(suite_zero: Any) -> None:
+def test_parameters_and_flops_explain_those_of_suite_zero(suite_zero: Any) -> None:
     """Its networks have 32 channels, 8 cells, and no scale and shift in the batch norms of operations.
 
     Its flops are multiply-adds and, for each element, 1 of a ReLU or such a batch norm, 2 of a batch norm with scale
@@ -740,39 +740,39 @@ def test_suite_zero_counts_the_parameters_and_flops_of_this_network(suite_zero: 
 
 
 @pytest.mark.parametrize("side", [4, 12, 32])
-def test_images_of_any_side_that_halves_twice_are_taken(side: int) -> None:
+def test_images_of_any_side_that_can_be_halved_twice_are_accepted(side: int) -> None:
     network = SPACE.network("AmoebaNet", **SMALL)
     assert network(torch.randn(2, 3, side, side)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("side", [0, 2, 7, 30, 33])
 def test_images_of_other_sides_are_refused(side: int) -> None:
-    with pytest.raises(UsageError, match=f"images of {side} pixels .* multiple of 4"):
+    with pytest.raises(UsageError, match=f"multiple of 4, got {side}"):
         SPACE.network("DARTS", **SMALL)(torch.randn(2, 3, side, side))
     with pytest.raises(UsageError, match="multiple of 4"):
         SPACE.describe("DARTS", image_size=side)
 
 
 @pytest.mark.parametrize("size", [{"classes": 0}, {"channels": 0}, {"cells": 0}, {"channels": 5000}])
-def test_networks_that_cannot_be_are_refused(size: dict[str, int]) -> None:
+def test_impossible_network_sizes_are_refused(size: dict[str, int]) -> None:
     for use in (SPACE.network, SPACE.describe):
-        with pytest.raises(UsageError, match="cannot be built; 1 to 4096 can"):
+        with pytest.raises(UsageError, match="must be between 1 and 4096, got"):
             use("DARTS", **size)
 
 
-def test_reduction_cells_stand_at_a_third_and_two_thirds() -> None:
+def test_reduction_cells_are_at_one_third_and_two_thirds() -> None:
     network = SPACE.network("DARTS", channels=4, cells=5)
     assert [cell.cell.reduction for cell in network.cells] == [False, True, False, True, False]
     assert [cell.channels for cell in network.cells] == [4, 8, 8, 16, 16]
 
 
-def test_a_network_is_the_same_to_the_last_bit_for_a_seed_and_another_for_another() -> None:
+def test_networks_are_bit_identical_per_seed() -> None:
     first, again, other = (logits("SNAS", seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_a_cell_that_computes_nothing_gives_a_constant() -> None:
+def test_dead_cells_give_constant_logits() -> None:
     nothing = str(genotype_of([(NONE, 0), (NONE, 1)] * 2, [(NONE, 0), (NONE, 1)] * 2))
     out = logits(nothing)
     assert torch.equal(out, out[:1].expand_as(out))
@@ -788,7 +788,7 @@ def test_gradients_reach_every_weight_of_the_network() -> None:
 
 
 @pytest.mark.parametrize("arch", ["AmoebaNet", "DEEP", SPACE.sample(1, seed=8)[0]])
-def test_every_column_is_that_of_autograd(arch: str) -> None:
+def test_columns_match_autograd(arch: str) -> None:
     network = SPACE.network(arch, classes=5, channels=2, cells=3).double()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -799,7 +799,7 @@ def test_every_column_is_that_of_autograd(arch: str) -> None:
     agrees(m, reference_scalars(network, images, labels), reference_summed(network, images, labels), 1e-8)
 
 
-def test_the_layout_of_the_images_does_not_change_the_layout_inside() -> None:
+def test_the_memory_layout_of_images_does_not_matter_inside() -> None:
     network = SPACE.network("DARTS", **SMALL)
     seen: list[Tensor] = []
     for module in network.modules():
@@ -823,7 +823,7 @@ def test_the_evaluation_network_has_a_second_classifier_in_training_only() -> No
     assert all(p.grad is not None for p in network.parameters())
 
 
-def test_the_auxiliary_head_is_darts_own() -> None:
+def test_the_auxiliary_head_matches_darts() -> None:
     network = SPACE.evaluation_network("DARTS", channels=2, layers=6).train()
     ours = network.auxiliary
     theirs = nn.Sequential(
@@ -835,14 +835,14 @@ def test_the_auxiliary_head_is_darts_own() -> None:
     assert torch.allclose(ours(torch.relu(x)), theirs(x), atol=1e-5)
 
 
-def test_images_too_small_for_the_auxiliary_head_are_refused_with_the_way_out() -> None:
+def test_images_too_small_for_the_auxiliary_head_are_refused() -> None:
     network = SPACE.evaluation_network("DARTS", channels=2, layers=6)
-    with pytest.raises(UsageError, match=r"images of 8 pixels .*needs 32; .*auxiliary=False"):
+    with pytest.raises(UsageError, match=r"at least 32 pixels, got 8; .*auxiliary=False"):
         network(torch.randn(2, 3, 8, 8))
     assert network.eval()(torch.randn(2, 3, 8, 8)).shape == (2, 10)
 
 
-def test_without_drop_path_the_evaluation_network_computes_what_the_network_computes() -> None:
+def test_without_drop_path_the_evaluation_network_equals_the_network() -> None:
     for arch in ("DARTS", "NASNet", *SPACE.sample(3, seed=4)):
         a = SPACE.network(arch, classes=5, channels=2, cells=4).double()
         b = SPACE.evaluation_network(arch, classes=5, channels=2, layers=4, auxiliary=False).double()
@@ -854,7 +854,7 @@ def test_without_drop_path_the_evaluation_network_computes_what_the_network_comp
         assert sum(p.numel() for p in a.parameters()) == sum(p.numel() for p in b.parameters())
 
 
-def test_drop_path_drops_an_edge_from_a_sample_and_keeps_the_mean() -> None:
+def test_drop_path_drops_edges_per_sample_and_keeps_the_mean() -> None:
     x = torch.ones(4000, 2, 1, 1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -864,7 +864,7 @@ def test_drop_path_drops_an_edge_from_a_sample_and_keeps_the_mean() -> None:
     assert float(out.mean()) == pytest.approx(1, abs=0.05)
 
 
-def test_drop_path_acts_in_training_on_every_edge_but_skips_and_can_be_set() -> None:
+def test_drop_path_acts_in_training_on_all_edges_but_skips() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = SPACE.evaluation_network("SNAS", channels=2, layers=3, auxiliary=False, drop_path=0.5)
@@ -881,6 +881,6 @@ def test_drop_path_acts_in_training_on_every_edge_but_skips_and_can_be_set() -> 
 
 
 @pytest.mark.parametrize("drop_path", [-0.1, 1.0, float("nan")])
-def test_a_drop_path_that_is_no_probability_is_refused(drop_path: float) -> None:
-    with pytest.raises(UsageError, match=r"drop_path is .* below 1"):
+def test_an_impossible_drop_path_is_refused(drop_path: float) -> None:
+    with pytest.raises(UsageError, match=r"drop_path must be .* below 1"):
         SPACE.evaluation_network("DARTS", drop_path=drop_path)

@@ -1,4 +1,4 @@
-"""Mutation, neighbours and decisions: what every built-in space promises, and what NAS-Bench-201 and DARTS promise."""
+"""Mutation, neighbours and decisions: the guarantees of every built-in space, and those of NAS-Bench-201 and DARTS."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def decisions_of(space: Categorical) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("name", ["darts", "nasbench101", "nasbench201"])
-def test_the_built_in_spaces_can_be_moved_in_and_decided_on(name: str) -> None:
+def test_the_built_in_spaces_are_mutable_and_categorical(name: str) -> None:
     assert isinstance(search_spaces[name], Mutable)
     assert isinstance(search_spaces[name], Categorical)
     assert isinstance(search_spaces[name], Encoded)
 
 
 @pytest.mark.parametrize("space", [TOPOLOGY, GENOTYPES], ids=["nasbench201", "darts"])
-def test_a_malformed_architecture_is_refused_before_it_is_edited(space: NASBench201 | DARTS) -> None:
+def test_malformed_architectures_are_refused_before_editing(space: NASBench201 | DARTS) -> None:
     random = np.random.default_rng(0)
     for edit in (space.neighbours, space.encode, lambda arch: space.mutate(arch, random)):
         with pytest.raises(UsageError):
@@ -45,9 +45,7 @@ def test_a_malformed_architecture_is_refused_before_it_is_edited(space: NASBench
 
 @given(decisions=decisions_of(TOPOLOGY), seed=seeds)
 @settings(deadline=None)
-def test_a_mutant_of_nasbench201_is_a_neighbour_and_the_relation_is_symmetric(
-    decisions: tuple[int, ...], seed: int
-) -> None:
+def test_mutants_of_nasbench201_are_neighbours_symmetrically(decisions: tuple[int, ...], seed: int) -> None:
     arch = TOPOLOGY.decode(decisions)
     around = TOPOLOGY.neighbours(arch)
     assert len(set(around)) == 24
@@ -57,7 +55,7 @@ def test_a_mutant_of_nasbench201_is_a_neighbour_and_the_relation_is_symmetric(
     assert TOPOLOGY.mutate(arch, np.random.default_rng(seed)) in around
 
 
-def test_decisions_make_each_string_of_nasbench201_once_in_the_order_of_its_edges() -> None:
+def test_decisions_cover_nasbench201_once_in_the_order_of_its_edges() -> None:
     made = [TOPOLOGY.decode(decisions) for decisions in product(*map(range, TOPOLOGY.choices))]
     assert made == list(TOPOLOGY.enumerate())
     assert len(set(made)) == 15_625
@@ -66,7 +64,7 @@ def test_decisions_make_each_string_of_nasbench201_once_in_the_order_of_its_edge
     assert names == [OPERATIONS[k] for k in (0, 1, 2, 3, 4, 0)]
 
 
-def test_mutation_of_nasbench201_draws_the_node_then_the_edge_then_another_operation() -> None:
+def test_mutation_of_nasbench201_draws_node_edge_and_operation() -> None:
     random = np.random.default_rng(3)
     arch = TOPOLOGY.decode((0, 1, 2, 3, 4, 0))
     before = parse_arch(arch)
@@ -86,9 +84,7 @@ def test_mutation_of_nasbench201_draws_the_node_then_the_edge_then_another_opera
 
 @given(decisions=decisions_of(GENOTYPES), seed=seeds)
 @settings(max_examples=30, deadline=None)
-def test_a_mutant_of_a_genotype_is_a_neighbour_and_the_relation_is_symmetric(
-    decisions: tuple[int, ...], seed: int
-) -> None:
+def test_mutants_of_genotypes_are_neighbours_symmetrically(decisions: tuple[int, ...], seed: int) -> None:
     arch = GENOTYPES.decode(decisions)
     assert GENOTYPES.key(arch) == arch
     assert GENOTYPES.encode(arch) == decisions
@@ -104,7 +100,7 @@ def test_a_mutant_of_a_genotype_is_a_neighbour_and_the_relation_is_symmetric(
     assert arch in GENOTYPES.neighbours(around[seed % len(around)])
 
 
-def test_decisions_make_what_is_sampled_from_the_genotypes() -> None:
+def test_decisions_cover_sampled_genotypes() -> None:
     for arch in GENOTYPES.sample(50, seed=0):
         decisions = GENOTYPES.encode(arch)
         assert decisions is not None
@@ -114,7 +110,7 @@ def test_decisions_make_what_is_sampled_from_the_genotypes() -> None:
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_published_cells_are_mutated_whatever_they_hold(name: str) -> None:
+def test_published_cells_outside_the_space_can_be_mutated(name: str) -> None:
     around = GENOTYPES.neighbours(name)
     random = np.random.default_rng(0)
     for _ in range(20):
@@ -128,7 +124,7 @@ def test_published_cells_are_mutated_whatever_they_hold(name: str) -> None:
         assert GENOTYPES.canonical(GENOTYPES.decode(decisions)) == GENOTYPES.canonical(name)
 
 
-def test_mutation_of_a_genotype_changes_both_cells_and_operations_as_often_as_states() -> None:
+def test_mutation_of_genotypes_draws_cells_and_kinds_of_edits_evenly() -> None:
     random = np.random.default_rng(1)
     arch = GENOTYPES.sample(1, seed=4)[0]
     before = parse_genotype(arch)
@@ -143,11 +139,11 @@ def test_mutation_of_a_genotype_changes_both_cells_and_operations_as_often_as_st
         )
         kinds["operation" if same_states else "state"] += 1
     assert abs(kinds["normal"] - 2000) < 150
-    # The two states of a first node cannot change, so a quarter of the draws for a state is drawn anew.
+    # The two states of a first node cannot change, so a quarter of the draws of a state are repeated.
     assert abs(kinds["operation"] / 4000 - 4 / 7) < 0.03
 
 
-def test_a_cell_whose_definition_is_remembered_is_edited_without_the_table_of_all_cells(monkeypatch):
+def test_recalled_cells_are_edited_without_the_table(monkeypatch):
     known = search_spaces["nasbench101"]
     assert isinstance(known, NASBench101)
     cells = known.sample(3, seed=4)
@@ -158,7 +154,7 @@ def test_a_cell_whose_definition_is_remembered_is_edited_without_the_table_of_al
     random, same = np.random.default_rng(1), np.random.default_rng(1)
     assert [space.mutate(arch, random) for arch in cells] == [known.mutate(arch, same) for arch in cells]
     assert space.neighbours(cells[0]) == known.neighbours(cells[0])
-    # What is remembered wrongly is not believed.
+    # Wrong definitions are ignored.
     space.recall = lambda arch: definitions[cells[1]] if arch == cells[0] else "no definition"
     monkeypatch.setattr("hnas.spaces.nasbench101.enumeration.load_table", lambda cache: known._table)
     assert space.definition(cells[0]) == definitions[cells[0]]

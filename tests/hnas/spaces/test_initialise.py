@@ -1,4 +1,4 @@
-"""The three initialisations: their moments in every kind of layer, their keys, and what they leave alone."""
+"""The three initialisations: the moments in every kind of layer, the keys, and what they do not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARCHS = {"nasbench201": FULL201, "nasbench101": FULL101, "darts": "DARTS_V2"}
 
 
 class Foreign(nn.Module):
-    """A layer of each kind, in groups too, with biases, and batch norms as a residual network sets them."""
+    """A layer of each kind, with groups and biases, and batch norms as a residual network sets them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def state(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def expected_deviation(layer: nn.Module, init: str) -> float:
-    """Written as the definitions say, from the layer's own attributes."""
+    """The standard deviation by definition, from the layer's attributes."""
     if isinstance(layer, nn.Linear):
         fan_in = layer.in_features
         return {"torch": 1 / math.sqrt(3 * fan_in), "he": math.sqrt(2 / fan_in), "published": 0.01}[init]
@@ -69,7 +69,7 @@ NETWORKS = {"foreign": foreign, **{name: lambda init, name=name: space_network(n
 
 @pytest.mark.parametrize("init", INITIALISATIONS)
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS.keys())
-def test_the_weights_of_each_kind_of_layer_have_their_moments_and_their_distribution(build, init):
+def test_weights_have_the_moments_and_distribution_of_their_kind(build, init):
     pooled: dict[str, list[np.ndarray]] = {}
     for name, layer in layers(build(init)).items():
         unit = layer.weight.detach().double().flatten().numpy() / expected_deviation(layer, init)
@@ -88,14 +88,14 @@ def test_the_weights_of_each_kind_of_layer_have_their_moments_and_their_distribu
 
 
 @pytest.mark.parametrize("init", ["he", "published"])
-def test_biases_are_zero_and_uniform_in_torch(init):
+def test_biases_are_zero_except_in_torch(init):
     assert all(not layer.bias.any() for layer in layers(foreign(init)).values())
     for name, layer in layers(foreign("torch")).items():
         bound = math.sqrt(3) * expected_deviation(layer, "torch")
         assert 0.8 * bound < layer.bias.abs().max() <= bound, name
 
 
-def test_published_sets_batch_norms_and_nothing_else_is_touched_by_any():
+def test_only_published_changes_batch_norms():
     before = Foreign()
     for init in INITIALISATIONS:
         network = foreign(init)
@@ -114,7 +114,7 @@ def test_he_and_published_scale_the_same_normal_numbers():
 
 
 @pytest.mark.parametrize("space", ARCHS)
-def test_torch_is_what_a_space_draws_itself(space):
+def test_torch_keeps_the_weights_drawn_by_the_space(space):
     drawn = search_spaces[space].network(ARCHS[space], classes=10, channels=5, cells=2, seed=3)
     untouched = state(drawn)
     assert redrawn(drawn, 3, "torch") is drawn
@@ -124,7 +124,7 @@ def test_torch_is_what_a_space_draws_itself(space):
 
 @pytest.mark.parametrize("init", ["he", "published"])
 @pytest.mark.parametrize("space", ARCHS)
-def test_weights_depend_on_the_seed_and_not_on_what_was_drawn_before(space, init):
+def test_weights_depend_only_on_the_seed(space, init):
     one = state(space_network(space, init, channels=6))
     torch.manual_seed(5)
     before = torch.rand(3)
@@ -139,7 +139,7 @@ def test_weights_depend_on_the_seed_and_not_on_what_was_drawn_before(space, init
     assert not [name for name, layer in other.items() if torch.equal(layer.weight, one[f"{name}.weight"])]
 
 
-def test_weights_do_not_depend_on_torchs_default_dtype_and_a_network_without_numbers_is_left():
+def test_weights_ignore_torchs_default_dtype_and_meta_networks_are_kept():
     expected = state(space_network("nasbench101", "he", channels=6))
     torch.set_default_dtype(torch.float64)
     try:
@@ -157,7 +157,7 @@ def test_weights_do_not_depend_on_torchs_default_dtype_and_a_network_without_num
     ("init", "hint"),
     [("xavier", ""), ("He", "; did you mean 'he'?"), ("", ""), ("publishd", "; did you mean 'published'?")],
 )
-def test_an_unknown_initialisation_is_told_in_one_sentence_and_draws_nothing(init, hint):
+def test_an_unknown_initialisation_is_refused_before_drawing(init, hint):
     network = Foreign()
     before = state(network)
     with pytest.raises(UsageError) as error:

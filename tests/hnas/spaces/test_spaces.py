@@ -1,4 +1,4 @@
-"""The registry of search spaces: built-in ones, third-party ones, and what importing them costs."""
+"""The registry of search spaces: built-in and third-party spaces, and the cost of importing them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Install = Callable[..., SearchSpaces]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
-    """Pretend that packages with these entry points (name=target) are installed; `hnas_toy` holds the class `Toy`."""
+    """Pretend that packages with these entry points (name=target) are installed; `hnas_toy` has the class `Toy`."""
     (tmp_path / "hnas_toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "hnas_toy", raising=False)
@@ -74,7 +74,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
     return pretend
 
 
-def test_the_built_in_spaces_are_there_without_any_entry_point(install: Install) -> None:
+def test_built_in_spaces_need_no_entry_point(install: Install) -> None:
     spaces = install()
     assert list(spaces) == BUILT_IN
     assert len(spaces) == len(BUILT_IN)
@@ -83,26 +83,26 @@ def test_the_built_in_spaces_are_there_without_any_entry_point(install: Install)
     assert isinstance(spaces["nasbench101"], NASBench101)
 
 
-def test_the_installed_registry_offers_the_built_in_space_as_a_search_space() -> None:
+def test_built_in_spaces_follow_the_protocol() -> None:
     space = search_spaces["nasbench201"]
     assert isinstance(space, SearchSpace)
     assert (space.name, space.size, space.channels, space.cells) == ("nasbench201", 15625, 16, 5)
     assert hnas.search_spaces is search_spaces
 
 
-def test_a_space_is_made_once() -> None:
+def test_a_space_is_created_once() -> None:
     spaces = SearchSpaces()
     assert spaces["nasbench201"] is spaces["nasbench201"]
 
 
-def test_an_unknown_name_is_refused_with_the_names_that_there_are(install: Install) -> None:
+def test_an_unknown_name_error_lists_the_known_names(install: Install) -> None:
     spaces = install(toy="hnas_toy:Toy")
     with pytest.raises(UsageError, match=r"'nasbench2'.*nasbench201, toy"):
         spaces["nasbench2"]
     assert "nasbench2" not in spaces
 
 
-def test_get_answers_none_for_an_unknown_name_as_any_mapping_does(install: Install) -> None:
+def test_get_returns_none_for_an_unknown_name(install: Install) -> None:
     spaces = install()
     assert spaces.get("nasbench201") is spaces["nasbench201"]
     assert spaces.get("nasbench2") is None
@@ -117,11 +117,11 @@ def test_a_third_party_space_is_found_by_its_entry_point(install: Install) -> No
     assert [space.name for space in spaces.values()] == list(spaces)
 
 
-def test_entry_points_of_other_groups_are_no_spaces(install: Install) -> None:
+def test_entry_points_of_other_groups_are_ignored(install: Install) -> None:
     assert "stranger" not in install(toy="hnas_toy:Toy")
 
 
-def test_a_space_is_imported_only_when_it_is_asked_for(install: Install) -> None:
+def test_a_space_is_imported_only_on_access(install: Install) -> None:
     spaces = install(toy="hnas_toy:Toy")
     assert "toy" in spaces
     assert list(spaces)
@@ -149,41 +149,37 @@ def test_a_broken_package_leaves_the_other_spaces_usable(install: Install) -> No
         spaces["broken"]
 
 
-def test_the_space_of_an_architecture_is_the_one_that_takes_it(install: Install) -> None:
+def test_the_space_of_an_architecture_is_the_one_that_accepts_it(install: Install) -> None:
     spaces = install(toy="hnas_toy:Toy")
     assert space_of("t1") is spaces["toy"]
     assert space_of(CELL) is spaces["nasbench201"]
     assert space_of("input,maxpool3x3,output:010001000") is spaces["nasbench101"]
 
 
-def test_an_architecture_of_no_space_is_refused_with_the_names_of_the_spaces(install: Install) -> None:
+def test_an_architecture_of_no_space_is_refused_listing_the_spaces(install: Install) -> None:
     install(toy="hnas_toy:Toy")
-    with pytest.raises(UsageError, match=r"'resnet18'.*no installed space.*nasbench201, toy"):
+    with pytest.raises(UsageError, match=r"'resnet18' must be an architecture of an installed space.*nasbench201, toy"):
         space_of("resnet18")
 
 
-def test_the_only_space_says_itself_what_is_wrong_with_an_architecture(
-    install: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_single_installed_space_reports_its_own_error(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_BUILT_IN", {"nasbench201": registry._BUILT_IN["nasbench201"]})
     install()
     with pytest.raises(UsageError, match=r"^operation 'max_pool'"):
         space_of("|max_pool~0|+|none~0|none~1|+|none~0|none~1|none~2|")
 
 
-def test_where_no_space_takes_an_architecture_each_says_why(install: Install) -> None:
+def test_if_no_space_accepts_an_architecture_each_says_why(install: Install) -> None:
     install()
-    with pytest.raises(
-        UsageError, match=r"no installed space.*nasbench201 says that operation 'max_pool'.*choose from none"
-    ):
+    with pytest.raises(UsageError, match=r"an installed space.*nasbench201: operation 'max_pool'.*choose from none"):
         space_of("|max_pool~0|+|none~0|none~1|+|none~0|none~1|none~2|")
-    with pytest.raises(UsageError, match=r"nasbench101 says that operation 'avgpool3x3' is unknown"):
+    with pytest.raises(UsageError, match=r"nasbench101: operation 'avgpool3x3' is unknown"):
         space_of("input,avgpool3x3,output:010001000")
 
 
-def test_a_long_text_that_is_no_architecture_is_shown_in_part(install: Install) -> None:
+def test_long_malformed_texts_are_truncated_in_errors(install: Install) -> None:
     install()
-    with pytest.raises(UsageError, match=r"xxx\.\.\.' is an architecture of no") as caught:
+    with pytest.raises(UsageError, match=r"xxx\.\.\.' must be an architecture of") as caught:
         space_of("x" * 10_000)
     assert len(str(caught.value)) < 1000
 
@@ -193,7 +189,7 @@ def test_a_broken_package_does_not_hide_the_space_of_an_architecture(install: In
     assert space_of(CELL) is spaces["nasbench201"]
 
 
-def test_importing_spaces_and_searching_strings_loads_neither_torch_nor_the_pipeline() -> None:
+def test_spaces_and_searches_load_neither_torch_nor_the_pipeline() -> None:
     script = """
 import json, sys
 heavy = {"torch", "dask", "distributed", "duckdb", "zarr", "typer", "hnas.pipeline"}
@@ -223,7 +219,7 @@ def test_every_public_name_of_hnas_can_be_had_and_others_are_refused() -> None:
         _ = hnas.no_such_name
 
 
-def test_what_a_space_works_out_is_kept_in_the_cache_of_the_registry(install: Install, tmp_path: Path) -> None:
+def test_spaces_use_the_cache_of_the_registry(install: Install, tmp_path: Path) -> None:
     spaces = install(thrifty="hnas_toy:Thrifty")
     with (tmp_path / "hnas_toy.py").open("a") as file:
         file.write("""
@@ -251,7 +247,7 @@ class Thrifty(Toy):
     assert definition_of(spaces["thrifty"], " T0 ") == "toy t0"
 
 
-def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_harmless(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "spaces").write_text("in the way")
     cache = StoreCache(Store(str(tmp_path / "store")))
@@ -260,7 +256,7 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(tmp_path
     assert cache.read("table") is None
 
 
-def test_a_space_without_spellings_keeps_an_architecture_as_it_is() -> None:
+def test_spaces_without_spellings_keep_architectures_unchanged() -> None:
     space = search_spaces["nasbench201"]
     assert key_of(space, f" {CELL}\n") == CELL
     assert definition_of(space, CELL) == CELL
@@ -269,8 +265,8 @@ def test_a_space_without_spellings_keeps_an_architecture_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["nasbench101", "nasbench201", "darts"])
-def test_a_forward_pass_leaves_nothing_for_the_collector_of_cycles(name: str) -> None:
-    """Activations that live until Python's collector comes by are memory that a worker holds for nothing."""
+def test_a_forward_pass_creates_no_reference_cycles(name: str) -> None:
+    """Activations in a cycle would stay in memory until Python's cyclic garbage collector runs."""
     space = search_spaces[name]
     images = torch.randn(2, 3, 16, 16)
     gc.collect()

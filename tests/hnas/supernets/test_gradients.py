@@ -1,4 +1,4 @@
-"""The gradients of α against finite differences and a written-out supernet, in float64."""
+"""The gradients of α against finite differences and a plainly written supernet, in float64."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def alphas(seed: int = 0) -> Tensor:
 
 
 def differences(function: Callable[[Tensor], Tensor], at: Tensor, h: float = 1e-5) -> Tensor:
-    """∂f/∂x (6, 5) by central differences."""
+    """Return ∂f/∂x (6, 5) by central differences."""
     found = torch.zeros_like(at)
     for place in range(at.numel()):
         moved = torch.zeros(at.numel(), dtype=at.dtype)
@@ -36,7 +36,7 @@ def weights_of(seed: int = 0) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in tiny_network(seed).named_parameters()}
 
 
-def test_the_first_order_gradient_is_the_derivative_of_the_validation_loss() -> None:
+def test_first_order_gradients_match_finite_differences() -> None:
     network, at = tiny_network(), alphas()
     found, value = first_order(network, softmax, at, VALID)
     weights = weights_of()
@@ -49,11 +49,11 @@ def test_the_first_order_gradient_is_the_derivative_of_the_validation_loss() -> 
 def buffers_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     drawn = {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) / 20 for name, w in weights.items()}
-    return {name: b for k, (name, b) in enumerate(drawn.items()) if k % 5}  # some weights have none yet
+    return {name: b for k, (name, b) in enumerate(drawn.items()) if k % 5}  # some weights have no buffer yet
 
 
 def exact(at: Tensor, weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-    """d/dα L_val(w'(α), α), the derivative through the step included, by autograd."""
+    """Return d/dα L_val(w'(α), α), including the derivative through the step, by autograd."""
     at = at.clone().requires_grad_()
     leaves = {name: w.clone().requires_grad_() for name, w in weights.items()}
     gradient = torch.autograd.grad(loss(leaves, TRAIN, torch.softmax(at, 1)), list(leaves.values()), create_graph=True)
@@ -65,21 +65,21 @@ def exact(at: Tensor, weights: dict[str, Tensor], buffers: dict[str, Tensor]) ->
     return found
 
 
-def test_the_second_order_gradient_is_the_derivative_through_a_step_with_momentum_and_decay() -> None:
+def test_second_order_gradients_include_momentum_and_weight_decay() -> None:
     weights = weights_of()
     buffers = buffers_of(weights)
     expected = exact(alphas(), weights, buffers)
     first, _ = first_order(tiny_network(), softmax, alphas(), VALID)
     direct_share = float((expected - first).norm() / expected.norm())
-    assert direct_share > 0.05  # the second term is there to be seen
+    assert direct_share > 0.05  # the second term is not negligible
     network = tiny_network()
-    # The published r = 0.01 steps over kinks of the ReLUs of so small a network.
+    # In so small a network, the published r = 0.01 steps over kinks of ReLUs.
     found, _ = second_order(network, softmax, alphas(), TRAIN, VALID, buffers=buffers, r=1e-5, **STEP)
     assert float((found - expected).norm() / expected.norm()) < 1e-7
     assert all(torch.equal(p, weights[name]) for name, p in network.named_parameters())
 
 
-def test_the_exact_derivative_itself_agrees_with_finite_differences() -> None:
+def test_the_reference_derivative_matches_finite_differences() -> None:
     weights = weights_of()
     buffers = buffers_of(weights)
 
@@ -98,12 +98,12 @@ def test_the_exact_derivative_itself_agrees_with_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("temperature", [10.0, 0.5])
-def test_gumbel_computes_one_operation_an_edge_and_has_the_gradient_of_the_soft_sample(temperature: float) -> None:
+def test_gumbel_computes_one_operation_per_edge_with_the_soft_gradient(temperature: float) -> None:
     at, noise = alphas().requires_grad_(), gumbel_noise(alphas(), torch.Generator().manual_seed(3))
     mixture = gumbel(at, noise, temperature)
     assert mixture.weights is not None
     drawn = [edge[0] for edge in mixture.operations]
-    assert drawn == (at + noise).argmax(1).tolist()  # log softmax differs from α by a constant on each edge
+    assert drawn == (at + noise).argmax(1).tolist()  # log softmax differs from α by a constant per edge
     assert torch.equal(mixture.weights.detach(), torch.eye(5, dtype=torch.float64)[drawn])
 
     value = torch.nn.functional.cross_entropy(tiny_network()(VALID[0], mixture), VALID[1])
@@ -119,7 +119,7 @@ def test_gumbel_computes_one_operation_an_edge_and_has_the_gradient_of_the_soft_
     assert (found.abs() > 1e-12).any()
 
 
-def test_gumbel_draws_each_operation_as_often_as_its_probability_says() -> None:
+def test_gumbel_samples_operations_with_their_probabilities() -> None:
     at, generator = alphas(), torch.Generator().manual_seed(0)
     n = 4000
     counts = torch.zeros(6, 5)
@@ -131,7 +131,7 @@ def test_gumbel_draws_each_operation_as_often_as_its_probability_says() -> None:
     assert ((counts / n - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
 
 
-def test_the_dirichlet_samples_gradient_is_that_of_their_mean() -> None:
+def test_dirichlet_samples_have_an_unbiased_gradient() -> None:
     """E[w₀²] = c₀ (c₀ + 1) / (S (S + 1)) with c = elu(α) + 1, S = Σ c."""
     n = 20_000
     with torch.random.fork_rng():
@@ -148,7 +148,7 @@ def test_the_dirichlet_samples_gradient_is_that_of_their_mean() -> None:
     torch.testing.assert_close(found, expected, rtol=0.05, atol=2e-3)
 
 
-def test_of_a_dirichlet_only_the_operations_that_are_kept_have_weight() -> None:
+def test_only_kept_operations_have_weight_in_a_dirichlet_sample() -> None:
     kept = torch.zeros(6, 5, dtype=torch.bool)
     kept[:, 1:4] = True
     mixture: Mixture = dirichlet(alphas(), kept)

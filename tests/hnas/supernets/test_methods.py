@@ -1,4 +1,4 @@
-"""Searches on a supernet as methods over a pool: what they end with, what they are charged, what they refuse."""
+"""Supernet searches as methods over a pool: their result, their cost, and the requests they refuse."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("method", OPTIONS)
-def test_a_supernet_ends_with_one_architecture_and_is_charged_its_own_seconds_only(method: str) -> None:
+def test_a_supernet_ends_with_one_architecture_and_costs_its_own_time(method: str) -> None:
     queries = search(
         EVERYTHING,
         lambda arch: Evaluation(90.0, 1e6),
@@ -42,15 +42,17 @@ SUPERNETS = ["darts", "darts-second", "drnas", "enas", "gdas", "nasi", "te-nas"]
 
 
 @pytest.mark.parametrize("method", SUPERNETS)
-def test_a_supernet_is_one_of_nasbench201_and_needs_images(method: str) -> None:
+def test_supernets_need_nasbench201_and_images(method: str) -> None:
     assert methods[method].needs_images  # type: ignore[attr-defined]
-    with pytest.raises(UsageError, match=f"{method} looks at training images"):
+    with pytest.raises(UsageError, match=f"{method} needs training images"):
         Search(EVERYTHING, method).ask()
     darts = search_spaces["darts"]
     archs = darts.sample(3, 0)
-    with pytest.raises(UsageError, match=f"{method} has a supernet of nasbench201, and cannot search the space darts"):
+    with pytest.raises(
+        UsageError, match=f"{method} has a supernet only for nasbench201 and cannot search the space darts"
+    ):
         Search(ArrayPool(archs, {}, space=darts), method)
-    with pytest.raises(UsageError, match=f"{method} does not take colour"):
+    with pytest.raises(UsageError, match=f"{method} has no option colour"):
         Search(EVERYTHING, method, colour=1)
     with pytest.raises(UsageError, match=f"the method {method} takes no argument"):
         Search(EVERYTHING, f"{method}:trace")

@@ -1,4 +1,4 @@
-"""The searches that train a supernet: their steps, going on from a checkpoint to the same bits, ENAS' controller."""
+"""Searches that train a supernet: their steps, bit-identical resuming from a checkpoint, ENAS' controller."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEARCHES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 class Kept:
-    """A checkpoint in memory, as a file would hold it; at save number `stop` the search is interrupted."""
+    """A checkpoint in memory, serialised like a file, that interrupts the search at save number `stop`."""
 
     def __init__(self, stop: int = 0) -> None:
         self.states: list[Any] = []
@@ -62,7 +62,7 @@ def made(name: str, seed: int = 0, **options: Any) -> Any:
 
 
 def everything(state: Any) -> list[Any]:
-    """The leaves of a state in order, tensors as lists, without the times."""
+    """Return the leaves of a state in order, tensors as lists, without times."""
     if isinstance(state, dict):
         return [leaf for key in sorted(state, key=str) if key != "seconds" for leaf in everything(state[key])]
     if isinstance(state, (list, tuple)):
@@ -71,7 +71,7 @@ def everything(state: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_search_that_is_stopped_ends_as_an_undisturbed_one_and_touches_no_global_generator(name: str) -> None:
+def test_a_resumed_search_is_bit_identical_and_uses_no_global_generator(name: str) -> None:
     before = torch.get_rng_state()
     whole, stopped = Kept(), Kept(stop=1)
     undisturbed = made(name).run(whole)
@@ -83,7 +83,7 @@ def test_a_search_that_is_stopped_ends_as_an_undisturbed_one_and_touches_no_glob
     for state, other in zip(whole.states, stopped.states, strict=True):
         assert everything(state) == everything(other)
     assert torch.equal(torch.get_rng_state(), before)
-    again = made(name).run(stopped)  # of a finished search nothing is done again
+    again = made(name).run(stopped)  # a finished search repeats no work
     assert (again.decisions, again.seconds, len(stopped.states)) == (
         resumed.decisions,
         resumed.seconds,
@@ -92,14 +92,16 @@ def test_a_search_that_is_stopped_ends_as_an_undisturbed_one_and_touches_no_glob
 
 
 @pytest.mark.parametrize("name", ["gdas", "enas", "te-nas", "nasi"])
-def test_an_estimate_is_the_time_of_a_step_by_the_number_of_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estimate_is_the_time_of_a_step_times_the_number_of_steps(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in ("training", "enas", "te_nas", "nasi"):
         monkeypatch.setattr(f"hnas.supernets.{module}.second_time", lambda step: 1.0)
-    # 2 epochs of 3 steps; 2 · 2 · 2 + 3 rewards besides; 5 choices and then 2 of two measures; 3 samples.
+    # 2 epochs of 3 steps; plus 2 · 2 · 2 + 3 rewards; 5 and then 2 choices of two measures; 3 samples.
     assert made(name).estimate() == {"gdas": 6, "enas": 6 + 11, "te-nas": 2 * (5 + 2), "nasi": 3}[name]
 
 
-def test_each_epoch_sees_every_training_image_once_and_random_validation_images() -> None:
+def test_an_epoch_sees_each_training_image_once_with_random_validation_images() -> None:
     search = made("darts")
     assert (len(search.train), len(search.valid)) == (21, 19)
     sizes = [(len(a[1]), len(b[1])) for a, b in search.pairs()]
@@ -108,7 +110,7 @@ def test_each_epoch_sees_every_training_image_once_and_random_validation_images(
     assert labels == sorted(search.train.labels.tolist())
 
 
-def test_a_step_moves_the_weights_by_sgd_and_then_alpha_by_adam() -> None:
+def test_a_step_updates_weights_by_sgd_and_then_alpha_by_adam() -> None:
     search = made("darts", seed=1)
     train, valid = next(iter(search.pairs()))
     network, at = copy.deepcopy(search.network), search.alphas.detach().clone()
@@ -123,12 +125,12 @@ def test_a_step_moves_the_weights_by_sgd_and_then_alpha_by_adam() -> None:
     value = torch.nn.functional.cross_entropy(network(valid[0], search.mixture(moved)), valid[1])
     (gradient,) = torch.autograd.grad(value, [moved])
     gradient = gradient + 1e-3 * at
-    # Adam's first step is the learning rate by the sign, but for ε.
+    # Adam's first step is the learning rate times the sign, up to ε.
     expected = at - 3e-4 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(search.alphas.detach(), expected.detach(), rtol=1e-3, atol=2e-6)
 
 
-def test_the_temperature_of_gdas_falls_linearly_to_its_least() -> None:
+def test_the_temperature_of_gdas_falls_linearly_to_its_minimum() -> None:
     search = made("gdas", supernet_epochs=5)
     temperatures = []
     for search.epoch in range(5):
@@ -136,7 +138,7 @@ def test_the_temperature_of_gdas_falls_linearly_to_its_least() -> None:
     assert temperatures == pytest.approx([10, 7.525, 5.05, 2.575, 0.1])
 
 
-def test_drnas_keeps_the_largest_and_widens_layers_with_copies() -> None:
+def test_drnas_keeps_the_largest_alpha_and_widens_layers_with_copies() -> None:
     alphas = torch.tensor([[0.1, 0.5, 0.3, 0.2, 0.4]])
     assert largest(alphas, 3).tolist() == [[False, True, True, False, True]]
     weight = torch.arange(4.0).view(2, 2, 1, 1)
@@ -149,7 +151,7 @@ def test_drnas_keeps_the_largest_and_widens_layers_with_copies() -> None:
     assert all(search.kept[edge, o] for edge, o in enumerate(search.result()))
 
 
-def test_alpha_of_drnas_rests_in_the_warm_up_of_each_stage() -> None:
+def test_alpha_of_drnas_is_fixed_during_the_warm_up_of_each_stage() -> None:
     search = made("drnas-progressive", supernet_epochs=4, warm_up=1)
     pair = next(iter(search.pairs()))
     rests = []
@@ -164,7 +166,7 @@ def controller(seed: int = 0) -> Controller:
         return Controller(8, 2, 2.5, 5.0).double()
 
 
-def test_the_controllers_probability_is_that_of_its_draws_and_has_the_gradient_of_its_logarithm() -> None:
+def test_the_controllers_probabilities_match_its_samples_and_gradient() -> None:
     model = controller()
     for p in model.parameters():
         p.data *= 20  # far from uniform
@@ -193,7 +195,7 @@ def test_the_controllers_probability_is_that_of_its_draws_and_has_the_gradient_o
 
 
 def sum_over_rest(model: Controller, first: int) -> torch.Tensor:
-    """p(first operation) from the whole probabilities, the likeliest rest told by the chain rule."""
+    """p(first operation) from the joint probabilities, with the greedy rest by the chain rule."""
     with torch.no_grad():
         chosen, log_p, _ = model((first, 0, 0, 0, 0, 0))
         inputs, state = model.embedding.weight[first][None], model.lstm(model.first)[1]
@@ -205,7 +207,7 @@ def sum_over_rest(model: Controller, first: int) -> torch.Tensor:
     return log_p.exp()
 
 
-def test_the_controllers_step_is_reinforce_with_the_last_epochs_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controller_steps_are_reinforce_with_the_last_epochs_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     search = made("enas", controller_steps=1, controller_samples=3, controller_clip=1e9, entropy=0.1)
     search.baseline = 0.4
     drawn: list[tuple[int, ...]] = []
@@ -235,29 +237,29 @@ def test_the_controllers_step_is_reinforce_with_the_last_epochs_baseline(monkeyp
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("darts", {"supernet_epochs": 0}, "supernet_epochs is 0"),
-        ("darts", {"lr": -1.0}, "lr is -1.0"),
-        ("darts", {"lr": 0.01, "lr_min": 0.1}, "lr_min is 0.1"),
-        ("gdas", {"tau_min": "cold"}, "tau_min is 'cold'"),
-        ("te-nas", {"repeats": 1.5}, "repeats is 1.5"),
-        ("nasi", {"temperature": 0}, "temperature is 0"),
+        ("darts", {"supernet_epochs": 0}, "supernet_epochs must be .* got 0"),
+        ("darts", {"lr": -1.0}, "lr must be .* got -1.0"),
+        ("darts", {"lr": 0.01, "lr_min": 0.1}, "lr_min must be .* got 0.1"),
+        ("gdas", {"tau_min": "cold"}, "tau_min must be .* got 'cold'"),
+        ("te-nas", {"repeats": 1.5}, "repeats must be .* got 1.5"),
+        ("nasi", {"temperature": 0}, "temperature must be .* got 0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], sentence: str) -> None:
+def test_impossible_options_are_refused(name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         made(name, **options)
 
 
-def test_images_that_cannot_be_halved_are_refused() -> None:
-    with pytest.raises(UsageError, match="give 4 at least"):
+def test_too_few_images_to_split_are_refused() -> None:
+    with pytest.raises(UsageError, match="so at least 4"):
         tiny_images().halves(seed=0, most=1)
-    with pytest.raises(UsageError, match="give 4 at least"):
+    with pytest.raises(UsageError, match="so at least 4"):
         DARTS(tiny_images(2, classes=1), DARTS.recipe_class(**SMALL), seed=0, device=CPU)
-    with pytest.raises(UsageError, match="the network has 2 classes"):
+    with pytest.raises(UsageError, match="a network with 2 classes"):
         TrainingImages(tiny_images().images, tiny_images().labels, 2, (0.5,) * 3, (0.5,) * 3)
 
 
-def test_a_supernet_that_diverges_says_so() -> None:
+def test_a_diverging_supernet_raises() -> None:
     search = made("darts")
     search.network.classifier.weight.data.fill_(math.nan)
     with pytest.raises(Exception, match="diverged in epoch 1 of 2"):

@@ -1,4 +1,4 @@
-"""TE-NAS and NASI: their measures against slow computations in float64, their rules against written-out ones."""
+"""TE-NAS and NASI: their measures against slow float64 computations, their rules against plainly written ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT = [[1, 2, 3, 4], [2, 3], [1, 4], [3], [1, 2, 3, 4], [2, 4]]
 CPU = torch.device("cpu")
 
 
-def test_kappa_is_that_of_the_jacobian_of_the_sums_of_logits() -> None:
+def test_kappa_matches_the_jacobian_of_the_summed_logits() -> None:
     network, (images, _) = tiny_network(affine=True), batch(3, 5)
     kaiming(network, "fan_out", torch.Generator().manual_seed(1))
     weights = {name: p.detach() for name, p in network.named_parameters() if "weight" in name}
@@ -31,14 +31,14 @@ def test_kappa_is_that_of_the_jacobian_of_the_sums_of_logits() -> None:
     assert kappa(network, even(LEFT), images) == pytest.approx(float(eigenvalues[-1] / eigenvalues[0]), rel=1e-7)
 
 
-def test_a_kappa_that_is_no_number_is_100_000() -> None:
+def test_a_nan_kappa_counts_as_100_000() -> None:
     network, (images, _) = tiny_network(affine=True), batch(3, 5)
     for p in network.parameters():
         p.data.zero_()
     assert kappa(network, even(LEFT), images) == 1e5
 
 
-def test_regions_are_the_different_signs_of_what_relus_see() -> None:
+def test_regions_are_the_distinct_signs_of_relu_inputs() -> None:
     network, generator = MixedCell(1, affine=True).double(), torch.Generator().manual_seed(2)
     kaiming(network, "fan_in", generator)
     batches = [torch.randn(30, 1, 3, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
@@ -78,7 +78,7 @@ def by_the_program(kappas: dict[Choice, float], regions: dict[Choice, float], nu
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_the_least_useful_operation_of_each_edge_goes_by_the_sum_of_two_ranks(number: int) -> None:
+def test_operations_are_pruned_by_the_sum_of_two_ranks(number: int) -> None:
     random = np.random.default_rng(number)
     for _ in range(50):
         choices = [(edge, o) for edge in range(6) for o in (1, 2, 3, 4)]
@@ -87,17 +87,17 @@ def test_the_least_useful_operation_of_each_edge_goes_by_the_sum_of_two_ranks(nu
         assert sorted(pruned(kappas, regions, number)) == sorted(by_the_program(kappas, regions, number))
 
 
-def test_te_nas_removes_one_operation_of_each_edge_a_round() -> None:
+def test_te_nas_prunes_one_operation_per_edge_and_round() -> None:
     options = {"channels": 2, "batch_size": 4, "repeats": 1, "crops": 10, "crop_batches": 1}
     search = TENAS(tiny_images(), TENAS.recipe_class(**options), seed=0, device=CPU)
-    assert search.left == [[1, 2, 3, 4]] * 6  # none went first
+    assert search.left == [[1, 2, 3, 4]] * 6  # none was removed at the start
     search.left = [[1, 2, 3], [2], [1, 4, 3], [3], [1], [2]]
     for left in ([2, 1, 2, 1, 1, 1], [1] * 6):
         search.prune()
         assert [len(edge) for edge in search.left] == left
 
 
-def test_crops_are_parts_of_one_channel_of_the_images() -> None:
+def test_crops_come_from_one_channel_of_the_images() -> None:
     images = tiny_images(12)
     search = TENAS(images, TENAS.recipe_class(crops=12), seed=0, device=CPU)
     whole = search.normalise(images.images)
@@ -107,7 +107,7 @@ def test_crops_are_parts_of_one_channel_of_the_images() -> None:
     assert all(tuple(crop.flatten().tolist()) in parts for crop in crops)
 
 
-def test_the_squared_gradient_and_its_derivative_are_those_of_a_written_out_supernet() -> None:
+def test_the_squared_gradient_and_its_derivative_match_a_plain_supernet() -> None:
     network, data = tiny_network(), batch(2)
     weights = dict(network.named_parameters())
     alphas = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
@@ -130,7 +130,7 @@ def test_the_squared_gradient_and_its_derivative_are_those_of_a_written_out_supe
     assert float(plain[2, 3]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)
 
 
-def test_nasi_adds_gradients_by_the_largest_norm_so_far() -> None:
+def test_nasi_normalises_gradients_by_the_largest_norm_so_far() -> None:
     options = {"channels": 2, "cells": 1, "samples": 4, "batch_size": 6, "step": 3.0, "nu": 1e9}
     search = NASI(tiny_images(), NASI.recipe_class(**options), seed=0, device=CPU)
     twin = NASI(tiny_images(), NASI.recipe_class(**options), seed=0, device=CPU)

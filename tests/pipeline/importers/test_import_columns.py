@@ -117,7 +117,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a row twice": ({"arch": [A, B, A], "x": [1.0, 2.0, 3.0]}, "repeats "),
     "a row twice on a data set": ({"arch": [A, A], "dataset": ["d", "D"], "x": [1.0, 2.0]}, "repeats "),
     "no data set": ({"arch": [A], "dataset": [""], "x": [1.0]}, " names no dataset"),
-    "an unknown space": ({"arch": [A], "space": ["nope"], "x": [1.0]}, "there is no search space 'nope'"),
+    "an unknown space": ({"arch": [A], "space": ["nope"], "x": [1.0]}, "the search space 'nope' is unknown"),
     "not finite": ({"arch": [A], "x": [float("inf")]}, "x is inf; it must be finite, or empty if unknown"),
     "no number": ({"arch": [A], "x": [float("nan")]}, "x is nan; it must be finite"),
     "no rows": ({"arch": pa.array([], pa.string()), "x": pa.array([], pa.float64())}, "has a header but no rows"),

@@ -102,7 +102,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no dataset": (COLUMNS | {"dataset": ["d", None]}, "row 2 names no dataset"),
     "no architecture": (COLUMNS | {"arch": [A, None]}, "row 2: '' describes 1 nodes"),
     "an unknown operation": (COLUMNS | {"arch": [A, B.replace("none", "nope")]}, "row 2: operation 'nope'"),
-    "an unknown space": (COLUMNS | {"space": ["nope", None]}, "row 1: there is no search space 'nope'"),
+    "an unknown space": (COLUMNS | {"space": ["nope", None]}, "row 1: the search space 'nope' is unknown"),
     "above 100": (COLUMNS | {"test_accuracy": [1.0, 101.0]}, "row 2: test_accuracy is 101.0; it must be between 0"),
     "not a number": (
         COLUMNS | {"test_accuracy": pa.array([1.0, float("nan")])},

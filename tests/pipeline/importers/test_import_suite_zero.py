@@ -49,7 +49,7 @@ def test_every_value_of_the_real_file_is_imported(store: Path, name: str) -> Non
     if not path.is_file():
         pytest.skip(f"HNAS_TEST_DATA is unset or has no {name}/zc_{name}.json: the real scores are needed")
     if importlib.util.find_spec(f"hnas.spaces.{space}") is None:
-        pytest.skip(f"there is no search space {space} yet")
+        pytest.skip(f"the search space {space} is not installed")
     content = json.loads(path.read_text())[name]["cifar10"]
     reader: Any = search_spaces[space]
     archs = [key_of(reader, reader.from_suite_zero(ast.literal_eval(encoding))) for encoding in content]
@@ -196,8 +196,8 @@ FAULTS: dict[str, tuple[object, str]] = {
     "a number with too many digits": (GOOD.replace("1.5", "1" * 5000), INSIDE),
     "truth for a score": (file({ZEROS: {**ENTRY, "snip": True}}), "snip is True, not a number"),
     "an infinite time": (file({ZEROS: {**ENTRY, "snip": {"score": 1, "time": float("inf")}}}), "the time of snip is"),
-    "five operations": (file({"(0, 0, 0, 0, 0)": ENTRY}), "(0, 0, 0, 0, 0): (0, 0, 0, 0, 0) is no encoding of a NAS"),
-    "an operation too large": (file({"(0, 0, 0, 0, 0, 5)": ENTRY}), "give six numbers from 0 to 4"),
+    "five operations": (file({"(0, 0, 0, 0, 0)": ENTRY}), "(0, 0, 0, 0, 0): an encoding of a NAS-Bench-201 cell must"),
+    "an operation too large": (file({"(0, 0, 0, 0, 0, 5)": ENTRY}), "must be six numbers from 0 to 4"),
     "an encoding that is code": (file({"__import__('os').getcwd()": ENTRY}), "the encoding is not a Python literal"),
     "an encoding that is not closed": (file({"(0, 0": ENTRY}), "the encoding is not a Python literal"),
     "an encoding that is a number": (file({"5": ENTRY}), "the encoding is not a Python literal"),
@@ -232,5 +232,5 @@ def test_files_that_are_not_text_are_rejected(store: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("encoding", ["x", None, 5, (1, 2), (0, 0, 0, 0, 0, -1), (0, 0, 0, 0, 0, 1.0), (True,) * 6, {}])
 def test_invalid_encodings_of_nasbench201_are_rejected(encoding: object) -> None:
-    with pytest.raises(UsageError, match="is no encoding of a NAS-Bench-201 cell; give six numbers from 0 to 4"):
+    with pytest.raises(UsageError, match="an encoding of a NAS-Bench-201 cell must be six numbers from 0 to 4"):
         search_spaces["nasbench201"].from_suite_zero(encoding)  # type: ignore[attr-defined]

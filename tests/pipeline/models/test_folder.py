@@ -167,7 +167,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no checksum": (
         lambda folder: replaced("model.json", b'{"format": "hnas model", "version": 1}')(folder), "no checksum"
     ),
-    "an unknown space": (rewritten(lambda record: record.update(space="mine")), "there is no search space"),
+    "an unknown space": (rewritten(lambda record: record.update(space="mine")), "the search space 'mine' is unknown"),
     "a huge network": (rewritten(lambda record: record.update(channels=4096)), "does not hold the weights"),
     "an unknown network": (rewritten(lambda record: record.update(network="os.system")), "does not hold the weights"),
     "another class": (rewritten(lambda record: record["classes"].pop()), "does not hold the weights"),

@@ -151,7 +151,7 @@ def test_a_name_with_dollars_is_drawn_literally(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nothing",), "no installed space"),
+        (("nothing",), "must be an architecture of an installed space"),
         (("DARTS_V2", "--plot", "cells.jpg"), "must end in .png"),
         (("DARTS_V2", "--space", "dart"), "did you mean 'darts'"),
         (("DARTS_V2", "--plot", "gone/cells.svg"), "does not exist"),

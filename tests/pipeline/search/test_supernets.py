@@ -159,11 +159,11 @@ def test_nothing_is_trained_if_the_table_lacks_a_possible_result(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--option", "supernet_epochs=0"], "supernet_epochs is 0"),
-        (["--option", "colour=3"], "the method darts does not take colour"),
+        (["--option", "supernet_epochs=0"], "supernet_epochs must be a whole number of at least 1, got 0"),
+        (["--option", "colour=3"], "the method darts has no option colour"),
         (["--option", "images=x"], "every search has its own images"),
         (["--metric", "trace"], "the method darts takes no argument"),
-        (["--option", "most_images=2"], "a supernet is trained on one half of the images"),
+        (["--option", "most_images=2"], "a supernet search needs at least 2 images in each half"),
     ],
     ids=["value", "unknown", "images", "metric", "few"],
 )

@@ -46,7 +46,7 @@ def test_threads_depend_only_on_the_machine():
     assert training_threads(None) == min(physical_cores(), 8)
     assert training_threads(3) == 3
     for wrong in (0, -1, 1025):
-        with pytest.raises(UsageError, match=rf"--threads {wrong} cannot be; give 1 to 1024"):
+        with pytest.raises(UsageError, match=rf"threads must be between 1 and 1024, got {wrong}"):
             training_threads(wrong)
 
 
@@ -184,11 +184,11 @@ def test_a_network_too_large_for_memory_is_reported():
 
 def test_an_invalid_seed_is_reported_with_its_option(tmp_path):
     done = hnas("precompute", "nasbench201", *SMALL[:2], "--batch-seed", "-1", "--store", tmp_path)
-    assert (done.status, done.err) == (2, "hnas: --batch-seed -1 cannot be; give a whole number from 0 to 2**63 - 1\n")
+    assert (done.status, done.err) == (2, "hnas: --batch-seed must be a whole number between 0 and 2**63 - 1, got -1\n")
 
 
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size"])
 def test_numbers_beyond_library_limits_are_rejected(option):
     done = hnas("evaluate", ARCH, *SMALL, option, 10**21)
     assert (done.status, done.out) == (2, "")
-    assert done.err.endswith(f" is {10**21} in the training recipe; it must be below 2**31\n")
+    assert done.err.endswith(f" of the training recipe must be below 2**31, got {10**21}\n")

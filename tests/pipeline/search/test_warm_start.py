@@ -96,7 +96,7 @@ def test_a_file_of_performances_works_for_searches_and_comparisons(store: Store,
         ("number", "line 2 has the performance 'nan'"),
         ("arch", "line 2"),
         ("twice", "line 3 repeats an architecture"),
-        ("one", "it needs two whose values differ"),
+        ("one", "needs two known candidates with different values"),
         ("bytes", "is not valid CSV"),
     ],
 )

@@ -27,7 +27,7 @@ SHAPES = {
 
 
 def inputs(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x with channels of different mean and spread, scale, shift and an output gradient."""
+    """Return x with channels of different mean and spread, scale, shift, and a cotangent."""
     generator = torch.Generator().manual_seed(3)
     shape = SHAPES[name]
     channels = (1, shape[1], *(1 for _ in shape[2:]))
@@ -47,7 +47,7 @@ def close(ours: Tensor, torchs: Tensor, rel: float = 1e-10) -> None:
 
 
 def twice_differentiated(norm, x: Tensor, scale: Tensor | None, shift: Tensor | None, gy: Tensor) -> list[Tensor]:
-    """y, x̄, and the gradients with respect to x and ȳ of a function of x̄ whose cotangent is nothing special."""
+    """Return y, x̄, and the gradients with respect to x and ȳ of a function of x̄ with a generic cotangent."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     gy = gy.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = norm(x, scale, shift)
@@ -59,7 +59,7 @@ def twice_differentiated(norm, x: Tensor, scale: Tensor | None, shift: Tensor | 
 
 @pytest.mark.parametrize("affine", ["affine", "scale", "shift", "plain"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_values_and_both_derivatives_are_those_of_torch(name: str, affine: str) -> None:
+def test_values_and_both_derivatives_match_torch(name: str, affine: str) -> None:
     x, scale, shift, gy = inputs(name)
     eps = 1e-3
     with_scale = scale if affine in ("affine", "scale") else None
@@ -74,8 +74,8 @@ def test_values_and_both_derivatives_are_those_of_torch(name: str, affine: str) 
         close(mine, reference)
 
 
-def test_second_derivative_reaches_x_through_the_value_and_through_the_gradient() -> None:
-    # As in the engine: the loss and the gradient both depend on x, and the last pass differentiates both at once.
+def test_second_derivatives_flow_through_value_and_gradient() -> None:
+    # As in the engine, the loss and the gradient both depend on x, and one last pass differentiates both.
     x, scale, shift, _ = inputs("channels_last")
 
     def last(norm) -> Tensor:
@@ -88,12 +88,12 @@ def test_second_derivative_reaches_x_through_the_value_and_through_the_gradient(
     close(last(batch_norm), last(F.batch_norm))
 
 
-def test_backward_leaves_out_an_input_that_needs_no_gradient() -> None:
+def test_backward_skips_an_input_without_gradient() -> None:
     x, scale, shift, _ = inputs("images")
     assert not batch_norm(x, None, None, scale, shift, True).requires_grad
 
 
-def test_running_statistics_stay_as_they_are() -> None:
+def test_running_statistics_are_unchanged() -> None:
     x, scale, shift, _ = inputs("images")
     mean, var = torch.full((4,), 0.25), torch.full((4,), 0.75)
     batch_norm(x.float(), mean, var, scale.float(), shift.float(), True, 0.5, 1e-5)
@@ -112,7 +112,7 @@ def test_running_statistics_are_used_when_not_training() -> None:
 
 @pytest.mark.parametrize("name", ["images", "channels_last", "rows", "sequences", "volumes"])
 def test_output_may_be_changed_in_place(name: str) -> None:
-    # `nn.ReLU(inplace=True)` after a batch norm, and `out += identity`, are how most residual networks are written.
+    # Most residual networks use `nn.ReLU(inplace=True)` after a batch norm, and `out += identity`.
     x, scale, shift, gy = inputs(name)
 
     def gradient(norm, in_place: bool) -> Tensor:
@@ -132,19 +132,19 @@ def test_output_may_be_changed_in_place(name: str) -> None:
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_float32_statistics_of_many_values_are_accurate_to_a_millionth(layout: torch.memory_format) -> None:
-    # 65,536 values a channel. Torch's own channels-last kernel is off by 2e-5 here, the reason for ours.
+    # 65,536 values per channel. Torch's own channels-last kernel is off by 2e-5 here, the reason for ours.
     generator = torch.Generator().manual_seed(0)
     x = (torch.rand((64, 4, 32, 32), generator=generator) + 3).contiguous(memory_format=layout)
     exact = F.batch_norm(x.double(), None, None, training=True)
     ours = batch_norm(x, None, None, training=True).double()
-    # The mean of the output is minus the error of the mean in units of the deviation, √(1/12); x itself is off by 2e-7.
+    # The mean of the output is minus the error of the mean, in units of the deviation √(1/12); x itself is off by 2e-7.
     off = (ours - exact).mean((0, 2, 3)).abs().max() * (1 / 12) ** 0.5
     assert float(off) < 1e-6
     spread = ours.var((0, 2, 3), unbiased=False) / exact.var((0, 2, 3), unbiased=False)
     assert float((spread - 1).abs().max()) < 2e-6
 
 
-def test_one_value_a_channel_is_refused_as_torch_refuses_it() -> None:
+def test_one_value_per_channel_is_refused_as_in_torch() -> None:
     x = torch.randn(1, 4, 1, 1)
     with pytest.raises(ValueError, match="more than one value"):
         batch_norm(x, None, None, training=True)

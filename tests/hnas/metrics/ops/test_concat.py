@@ -1,4 +1,4 @@
-"""The engine's concatenation against torch's: values, gradients, and how the gradients lie in memory."""
+"""The engine's concatenation against torch's: values, gradients, and the memory layout of gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def maps(*channels: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("along", [{"dim": 1}, {"axis": 1}, {"dim": -3}])
-def test_values_and_both_derivatives_are_those_of_torch(along: dict[str, Any]) -> None:
+def test_values_and_both_derivatives_match_torch(along: dict[str, Any]) -> None:
     found = []
     for join in (cat, torch.cat):
         parts = maps(3, 1, 4)
@@ -31,23 +31,25 @@ def test_values_and_both_derivatives_are_those_of_torch(along: dict[str, Any]) -
         assert torch.equal(ours, torchs)
 
 
-def test_gradients_of_joined_channels_have_the_channels_innermost_and_no_gaps() -> None:
+def test_gradients_of_joined_channels_are_dense_channels_last() -> None:
     parts = maps(16, 16)
     y = cat(parts, 1)
     gradients = torch.autograd.grad(y, parts, torch.ones_like(y))
     assert all(g.is_contiguous(memory_format=torch.channels_last) for g in gradients)
     first, _ = torch.autograd.grad(torch.cat(parts, 1), parts, torch.ones_like(y))
-    assert not first.is_contiguous(memory_format=torch.channels_last)  # else torch does it now, and `cat` may go
+    assert not first.is_contiguous(
+        memory_format=torch.channels_last
+    )  # otherwise torch does it itself, and `cat` can be deleted
 
 
-def test_a_part_without_gradient_gets_none() -> None:
+def test_parts_without_gradient_get_none() -> None:
     one, other = maps(2, 3)
     y = cat([one.detach(), other], 1)
     (gradient,) = torch.autograd.grad(y.sum(), other)
     assert torch.equal(gradient, torch.ones_like(other))
 
 
-def test_other_dimensions_and_shapes_are_torch_s_own() -> None:
+def test_other_dimensions_and_shapes_are_left_to_torch() -> None:
     one, other = maps(2, 2)
     assert torch.equal(cat([one, other]), torch.cat([one, other]))
     assert torch.equal(cat([one[0], other[0]], 1), torch.cat([one[0], other[0]], 1))

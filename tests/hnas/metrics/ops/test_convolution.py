@@ -1,4 +1,4 @@
-"""A layer's map and its adjoints against torch's own convolutions, in float64 and for real sizes in float32."""
+"""A layer's map and its adjoints against torch's convolutions, in float64, and in float32 for realistic sizes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def case(
     samples: int, channels: int, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int],
     padding: tuple[int, int], dilation: tuple[int, int], dtype: torch.dtype = torch.float64,
 ) -> Case:  # fmt: skip
-    """A depthwise convolution with its input and an output gradient, channels innermost."""
+    """A depthwise convolution with its input and a cotangent, channels innermost."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
@@ -48,7 +48,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def by_autograd(c: Case, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of `⟨gy, weight * x⟩` with respect to x and weight."""
+    """Return the gradients of `⟨gy, weight * x⟩` with respect to x and weight."""
     x, weight = x.clone().requires_grad_(), c.weight.clone().requires_grad_()
     g = c.geometry
     y = F.conv2d(x, weight, None, g.stride, g.padding, g.dilation, g.groups)
@@ -64,7 +64,7 @@ def close(ours: Tensor | None, reference: Tensor, relative: float) -> bool:
 
 @settings(deadline=None)
 @given(cases())
-def test_adjoints_of_a_depthwise_convolution_are_those_of_autograd(c: Case) -> None:
+def test_adjoints_of_depthwise_convolutions_match_autograd(c: Case) -> None:
     to_x, to_weight = by_autograd(c, c.x, c.gy)
     gx, gw = c.geometry.adjoint(c.gy, c.x, c.weight, to_x=True, to_weight=True)
     assert close(gx, to_x, 1e-12)
@@ -74,7 +74,7 @@ def test_adjoints_of_a_depthwise_convolution_are_those_of_autograd(c: Case) -> N
 
 @settings(deadline=None)
 @given(cases())
-def test_depthwise_gradients_are_those_of_each_sample_by_itself(c: Case) -> None:
+def test_per_sample_depthwise_gradients_match_single_samples(c: Case) -> None:
     ours = c.geometry.depthwise_gradients(c.gy, c.x, c.weight)
     each = [by_autograd(c, c.x[i : i + 1], c.gy[i : i + 1])[1][:, 0] for i in range(len(c.x))]
     assert close(ours, torch.stack(each), 1e-12)
@@ -84,7 +84,7 @@ def test_depthwise_gradients_are_those_of_each_sample_by_itself(c: Case) -> None
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize(("channels", "side"), [(16, 32), (64, 8)])
-def test_the_convolutions_of_darts_in_float32(
+def test_convolutions_of_darts_are_accurate_in_float32(
     channels: int, side: int, kernel: int, dilation: int, stride: int
 ) -> None:
     padding = dilation * (kernel // 2)
@@ -94,6 +94,6 @@ def test_the_convolutions_of_darts_in_float32(
     to_x, to_weight = by_autograd(double, double.x, double.gy)
     gx, gw = c.geometry.adjoint(c.gy, c.x, c.weight, to_x=True, to_weight=True)
     assert gx is not None
-    assert gx.is_contiguous(memory_format=torch.channels_last)  # what reads it expects the channels innermost
+    assert gx.is_contiguous(memory_format=torch.channels_last)  # its readers expect the channels innermost
     assert close(gx, to_x, 1e-6)
     assert close(gw, to_weight, 1e-5)

@@ -1,4 +1,4 @@
-"""The engine's poolings against torch's: values, first and second derivatives, and where a maximum was."""
+"""The engine's poolings against torch's: values, first and second derivatives, and the positions of maxima."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def poolings(draw: st.DrawFn) -> tuple[tuple[int, int], dict[str, Any]]:
 
 @settings(deadline=None)
 @given(poolings())
-def test_averages_and_both_derivatives_are_those_of_torch(pooling: tuple[tuple[int, int], dict[str, Any]]) -> None:
+def test_averages_and_both_derivatives_match_torch(pooling: tuple[tuple[int, int], dict[str, Any]]) -> None:
     size, options = pooling
     found = []
     for pool in (average_pool, F.avg_pool2d):
@@ -52,7 +52,7 @@ def test_averages_and_both_derivatives_are_those_of_torch(pooling: tuple[tuple[i
 
 @pytest.mark.parametrize(("channels", "side"), [(16, 32), (64, 8)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_averages_in_float32_are_right_to_its_rounding(channels: int, side: int, stride: int) -> None:
+def test_averages_are_accurate_in_float32(channels: int, side: int, stride: int) -> None:
     x = images(8, channels, side, side, dtype=torch.float32)
     y = average_pool(x, 3, stride, 1, count_include_pad=False)
     exact = F.avg_pool2d(x.double(), 3, stride, 1, count_include_pad=False)
@@ -60,13 +60,13 @@ def test_averages_in_float32_are_right_to_its_rounding(channels: int, side: int,
     assert float((y - exact).abs().max()) < 1e-6
 
 
-def test_what_is_no_batch_of_images_is_torch_s_own() -> None:
+def test_inputs_other_than_batches_of_images_are_left_to_torch() -> None:
     one = images(1, 3, 6, 6)[0]
     assert torch.equal(average_pool(one, 3, 1), F.avg_pool2d(one, 3, 1))
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_places_are_where_the_maxima_lie(dimensions: int) -> None:
+def test_places_are_the_positions_of_the_maxima(dimensions: int) -> None:
     x = torch.randn(3, 4, *(6, 5, 7)[:dimensions], generator=torch.Generator().manual_seed(2))
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dimensions - 1]
     y, indices = pool(x, 3, 2, 1, return_indices=True)

@@ -17,7 +17,7 @@ from tests.support.columns_bench import COLUMNS, columns_pool
 
 
 def program(metric: str, seed: int, queries: int, scale: float) -> list[tuple[str, float, float]]:
-    """`nasbench2_search.py`, with the absolute value that it has commented out."""
+    """`nasbench2_search.py` with the absolute value that it has commented out."""
     np_random = np.random.RandomState(seed)
     metrics = [abs(v) for v in COLUMNS[metric].tolist()]
     condnums = [v if math.isfinite(v) else 1e5 for v in COLUMNS["kappa"].tolist()]
@@ -43,19 +43,19 @@ def program(metric: str, seed: int, queries: int, scale: float) -> list[tuple[st
 
 @pytest.mark.parametrize(("metric", "scale"), [("trace", 5e3), ("grasp", 2.0), ("snip", 300.0)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_each_query_is_that_of_the_published_program(metric: str, scale: float, seed: int) -> None:
+def test_queries_match_the_published_program(metric: str, scale: float, seed: int) -> None:
     queries = made(f"authors:{metric}", columns_pool(), 12, seed=seed, scale=scale)
     expected = program(metric, seed, 12, scale)
     assert [query.arch for query in queries] == [arch for arch, _, _ in expected]
     assert [(q.mu, q.nu) for q in queries] == [pytest.approx((mu, nu)) for _, mu, nu in expected]
 
 
-def test_architectures_are_left_out_alone_until_none_is_left() -> None:
+def test_architectures_are_excluded_without_their_class() -> None:
     queries = made("authors", columns_pool(), 250)
     assert sorted(query.arch for query in queries) == CELLS
 
 
-def test_a_metric_that_is_unknown_is_never_proposed() -> None:
+def test_architectures_without_the_metric_are_never_proposed() -> None:
     pool = columns_pool({"trace": COLUMNS["spotty"], "kappa": COLUMNS["kappa"]})
     queries = made("authors", pool, 250)
     assert {query.arch for query in queries} == {
@@ -64,13 +64,13 @@ def test_a_metric_that_is_unknown_is_never_proposed() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
-def test_a_scale_that_is_no_positive_number_is_refused(scale: float) -> None:
-    with pytest.raises(UsageError, match="a scale of"):
+def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
+    with pytest.raises(UsageError, match=r"scale, .* must be positive"):
         Search(columns_pool(), "authors", scale=scale)
 
 
 @pytest.mark.parametrize("acquisition_name", ["ei", "ucb"])
-def test_the_stock_optimiser_proposes_the_maximum_under_the_process_of_release_1(acquisition_name: str) -> None:
+def test_the_stock_optimiser_proposes_the_maximum_of_release_1(acquisition_name: str) -> None:
     random = np.random.default_rng(0)
     seen, values = random.uniform((-4, 0), (0, 1), size=(8, 2)), random.normal(size=8)
     optimiser = StockOptimiser({"x": (-4.0, 0.0), "y": (0.0, 1.0)}, seed=1, acquisition_name=acquisition_name)

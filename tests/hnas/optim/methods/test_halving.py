@@ -1,4 +1,4 @@
-"""Successive halving: rungs of one training each, the best go on, and all of it fits into the budget."""
+"""Successive halving: each training runs in rungs, the best continue, and everything fits the budget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORTH = dict(zip(ARCHS, (80 + 3 * np.log(METRIC) - np.log(KAPPA) + RANDOM.normal
 
 
 class Curves:
-    """Trainings that come nearer to what an architecture is worth, each epoch of 1 s or of `seconds(arch)`."""
+    """Trainings that converge to an architecture's accuracy, with epochs of 1 s or of `seconds(arch)`."""
 
     def __init__(self, seconds: Callable[[str], float] = lambda arch: 1.0) -> None:
         self._seconds = seconds
@@ -32,7 +32,7 @@ class Curves:
 
 
 class Anew:
-    """As `Curves`, but each training begins anew."""
+    """As `Curves`, but each training starts from scratch."""
 
     def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
         return Curves()(arch, epochs)
@@ -50,7 +50,7 @@ def halved(pool: ArrayPool, oracle: object = None, budget: float | None = None, 
 
 
 @pytest.mark.parametrize("parallel", [1, 4])
-def test_the_best_third_of_each_rung_goes_on_from_where_it_stopped(pool: ArrayPool, parallel: int) -> None:
+def test_the_best_third_of_each_rung_continues_its_training(pool: ArrayPool, parallel: int) -> None:
     queries = halved(pool, parallel=parallel)
     rungs = {epochs: [q for q in queries if q.epochs == epochs] for epochs in (1, 4, 12)}
     assert [len(rung) for rung in rungs.values()] == [9, 3, 1]
@@ -68,9 +68,7 @@ def test_the_best_third_of_each_rung_goes_on_from_where_it_stopped(pool: ArrayPo
 
 @pytest.mark.parametrize("budget", [20.0, 60.0, 200.0, 900.0])
 @pytest.mark.parametrize("parallel", [1, 4])
-def test_a_budget_is_used_and_not_exceeded_and_one_is_trained_in_full(
-    pool: ArrayPool, budget: float, parallel: int
-) -> None:
+def test_a_budget_is_used_without_exceeding_it(pool: ArrayPool, budget: float, parallel: int) -> None:
     queries = halved(pool, Curves(lambda arch: 1 + int(arch[1:]) % 2), budget, parallel=parallel)
     spent = sum(query.cost for query in queries)
     assert best(queries).epochs == 12
@@ -78,11 +76,11 @@ def test_a_budget_is_used_and_not_exceeded_and_one_is_trained_in_full(
     assert spent >= 0.5 * budget or budget > 800  # the pool is small
 
 
-def test_an_oracle_that_cannot_go_on_trains_anew(pool: ArrayPool) -> None:
+def test_an_oracle_that_cannot_continue_trains_from_scratch(pool: ArrayPool) -> None:
     assert [query.cost for query in halved(pool, Anew())] == [1.0] * 9 + [4.0] * 3 + [12.0]
 
 
-def test_a_stopped_halving_goes_on_as_if_undisturbed(pool: ArrayPool) -> None:
+def test_a_stopped_search_resumes_exactly(pool: ArrayPool) -> None:
     whole = halved(pool, parallel=3)
     for split in (2, 9, 11):
         again = halved(pool, parallel=3, history=whole[:split])
@@ -94,11 +92,11 @@ def test_a_stopped_halving_goes_on_as_if_undisturbed(pool: ArrayPool) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": None}, "must know the epochs"),
-        ({"min_budget": 13}, "min_budget is 13 epochs"),
-        ({"eta": 1}, "eta is 1"),
-        ({"candidates": 0}, "candidates is 0"),
-        ({"t": 0}, "t = 0"),
+        ({"epochs": None}, "needs epochs"),
+        ({"min_budget": 13}, "min_budget must be .* got 13"),
+        ({"eta": 1}, "eta must be .* got 1"),
+        ({"candidates": 0}, "candidates must be .* got 0"),
+        ({"t": 0}, "t of F.* got 0"),
     ],
 )
 def test_impossible_settings_are_refused(pool: ArrayPool, options: dict[str, object], message: str) -> None:
@@ -106,7 +104,7 @@ def test_impossible_settings_are_refused(pool: ArrayPool, options: dict[str, obj
         halved(pool, **options)
 
 
-def test_longer_trainings_of_few_find_more_than_full_trainings_for_the_same_seconds(pool: ArrayPool) -> None:
+def test_halving_beats_full_trainings_within_the_same_budget(pool: ArrayPool) -> None:
     found = [best(halved(pool, budget=120.0, seed=seed)).performance for seed in range(5)]
     full = [
         best(search(pool, Curves(), method="hnas:trace", queries=None, budget=108.0, seed=seed)).performance

@@ -1,4 +1,4 @@
-"""Local search, held against the published algorithm written plainly."""
+"""Local search against the published algorithm written plainly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.cells_bench import CELLS, SPACE, accuracy, made, pool_of
 
 
 def local_search(archs: list[str], seed: int, queries: int) -> list[str]:
-    """Algorithm 1 of White et al. with restarts; the whole neighbourhood is queried, nothing twice."""
+    """Algorithm 1 of White et al. with restarts; queries the whole neighbourhood and nothing twice."""
     random = np.random.default_rng(seed)
     asked: list[str] = []
     while len(asked) < len(archs):
@@ -32,17 +32,17 @@ def local_search(archs: list[str], seed: int, queries: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_each_query_is_that_of_the_published_algorithm(seed: int) -> None:
+def test_queries_match_the_published_algorithm(seed: int) -> None:
     queries = made("local-search", pool_of(CELLS), 500, seed=seed)
     assert [query.arch for query in queries] == local_search(CELLS, seed, 500)
 
 
-def test_it_evaluates_every_candidate_once_and_then_has_nothing_to_ask() -> None:
+def test_every_candidate_is_evaluated_exactly_once() -> None:
     queries = [query.arch for query in made("local-search", pool_of(CELLS), 1000)]
     assert sorted(queries) == CELLS
 
 
-def test_it_climbs_to_a_cell_that_no_neighbour_beats() -> None:
+def test_it_climbs_to_a_local_maximum() -> None:
     everything = list(SPACE.enumerate())
     queries = made("local-search", pool_of(everything), 400)
     assert any(all(accuracy(other) < query.performance for other in SPACE.neighbours(query.arch)) for query in queries)

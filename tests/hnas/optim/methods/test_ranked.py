@@ -1,4 +1,4 @@
-"""Methods that rank by one column, held against plain programs; what all that read columns promise."""
+"""Methods that rank by one column, against plain programs, and properties of all methods that read columns."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def each_class_once(order: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("column", ["params", "-kappa", "spotty", "grasp"])
-def test_top_asks_each_class_once_from_the_highest_value_to_the_unknown(column: str) -> None:
+def test_top_queries_each_class_once_and_missing_values_last(column: str) -> None:
     sign, values = (-1, COLUMNS[column[1:]]) if column[0] == "-" else (1, COLUMNS[column])
     scores = [-math.inf if math.isnan(v) else sign * v for v in values.tolist()]
     order = sorted(range(len(CELLS)), key=lambda i: (scores[i], CELLS[i]), reverse=True)
     expected = each_class_once(order)
     assert asked(f"top:{column}", 200) == expected
-    assert len(expected) < len(CELLS)  # there are classes of several cells, and then nothing is left to ask
+    assert len(expected) < len(CELLS)  # some classes have several cells, so the search ends early
 
 
 @pytest.mark.parametrize("draws", [1, 30, 1000])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_best_of_asks_once_for_the_draw_with_the_highest_value(draws: int, seed: int) -> None:
+def test_best_of_makes_one_query_for_the_best_draw(draws: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     best = -1
     for i in random.integers(len(CELLS), size=draws).tolist():
@@ -58,7 +58,7 @@ def test_best_of_asks_once_for_the_draw_with_the_highest_value(draws: int, seed:
 
 @pytest.mark.parametrize("metric", ["trace", "grasp"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_zero_cost_asks_in_the_order_of_the_published_score(metric: str, seed: int) -> None:
+def test_zero_cost_queries_in_the_order_of_the_published_score(metric: str, seed: int) -> None:
     random = np.random.default_rng(seed)
     drawn: list[int] = []
     for i in random.integers(len(CELLS), size=2000).tolist():
@@ -69,7 +69,7 @@ def test_zero_cost_asks_in_the_order_of_the_published_score(metric: str, seed: i
 
 
 def evolution(first: list[str], seed_of_tournaments: np.random.Generator, queries: int, child) -> list[str]:  # type: ignore[no-untyped-def]
-    """The notebook's `run_evolution_search` from a first population on."""
+    """The notebook's `run_evolution_search`, after the first population."""
     history = [(accuracy(arch), arch) for arch in first]
     pool = list(history)
     while len(history) < queries:
@@ -83,7 +83,7 @@ def evolution(first: list[str], seed_of_tournaments: np.random.Generator, querie
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_warm_up_evolves_from_the_best_of_3000_draws(seed: int) -> None:
+def test_warm_up_starts_from_the_best_of_3000_draws(seed: int) -> None:
     random = np.random.default_rng(seed)
     drawn = random.integers(len(CELLS), size=3000).tolist()
     first = sorted(drawn, key=lambda i: COLUMNS["trace"][i], reverse=True)[:64]
@@ -100,7 +100,7 @@ def test_warm_up_evolves_from_the_best_of_3000_draws(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_moves_go_to_the_best_neighbour_three_times_in_four(seed: int) -> None:
+def test_three_of_four_moves_go_to_the_best_neighbour(seed: int) -> None:
     random = np.random.default_rng(seed)
     first = [CELLS[random.integers(len(CELLS))] for _ in range(64)]
 
@@ -115,11 +115,11 @@ def test_moves_go_to_the_best_neighbour_three_times_in_four(seed: int) -> None:
     assert asked("zero-cost-move", 120, seed=seed) == evolution(first, random, 120, child)
 
 
-# What all of them promise.
+# Properties of all of them.
 
 
 @pytest.mark.parametrize("method", NAMES)
-def test_a_replayed_search_goes_on_as_if_undisturbed_and_asks_candidates_only(method: str) -> None:
+def test_replayed_searches_resume_exactly_and_query_candidates_only(method: str) -> None:
     queries = made(method, columns_pool(), 30, seed=5)
     assert {query.arch for query in queries} <= set(CELLS)
     for stop in {1, 6, len(queries) - 1}:
@@ -139,15 +139,15 @@ def test_seeds_differ(method: str) -> None:
     assert asked(method, 12, seed=0, **options) != asked(method, 12, seed=1, **options)
 
 
-def test_the_best_by_a_column_are_the_same_for_all_seeds() -> None:
+def test_top_does_not_depend_on_the_seed() -> None:
     assert asked("top:params", 12, seed=0) == asked("top:params", 12, seed=1)
 
 
 @pytest.mark.parametrize("method", NAMES)
 @pytest.mark.parametrize("value", [1.0, 0.0, math.inf])
-def test_columns_without_a_difference_are_searched_where_they_leave_anything_to_rank(method: str, value: float) -> None:
+def test_constant_columns_are_searched_if_anything_can_be_ranked(method: str, value: float) -> None:
     pool = columns_pool({name: np.full(len(CELLS), value) for name in COLUMNS})
-    refused = {("zero-cost", 0.0): "nowhere positive", ("authors", math.inf): "no candidate has a finite trace"}
+    refused = {("zero-cost", 0.0): "never positive", ("authors", math.inf): "no candidate has a finite trace"}
     if (method, value) in refused:
         with pytest.raises(UsageError, match=refused[method, value]):
             made(method, pool, 12)
@@ -156,9 +156,9 @@ def test_columns_without_a_difference_are_searched_where_they_leave_anything_to_
 
 
 @pytest.mark.parametrize("method", NAMES)
-def test_a_column_of_which_nothing_is_known_is_refused(method: str) -> None:
+def test_a_column_without_values_is_refused(method: str) -> None:
     pool = columns_pool({name: np.full(len(CELLS), math.nan) for name in COLUMNS})
-    with pytest.raises(UsageError, match="is known of 0 of the 200 candidates"):
+    with pytest.raises(UsageError, match="for at least 1 candidates, but only 0 of 200 have it"):
         made(method, pool, 5)
 
 
@@ -169,16 +169,16 @@ def test_an_unknown_column_is_refused(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["top", "best-of"])
-def test_a_method_without_its_column_is_refused(method: str) -> None:
+def test_methods_that_need_a_column_are_refused_without_it(method: str) -> None:
     with pytest.raises(UsageError, match=f"{method} needs a column"):
         Search(columns_pool(), method)
 
 
-def test_no_draws_are_refused() -> None:
-    with pytest.raises(UsageError, match="draws is 0"):
+def test_zero_draws_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"draws must be .* got 0"):
         Search(columns_pool(), "best-of:trace", draws=0)
 
 
-def test_zero_cost_refuses_a_sign_that_it_would_lose() -> None:
-    with pytest.raises(UsageError, match="top:-kappa minds the sign"):
+def test_zero_cost_refuses_a_column_that_is_never_positive() -> None:
+    with pytest.raises(UsageError, match="use top:-kappa for signed ones"):
         Search(columns_pool(), "zero-cost:-kappa")

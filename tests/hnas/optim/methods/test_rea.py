@@ -1,4 +1,4 @@
-"""Regularised evolution, held against the published program written plainly."""
+"""Regularised evolution against the published program written plainly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.cells_bench import CELLS, SPACE, accuracy, made, pool_of
 
 
 def evolution(archs: list[str], seed: int, queries: int, population: int, sample: int) -> list[str]:
-    """`regularized_evolution` of the benchmark's program, with a list for a history and one stream of numbers."""
+    """`regularized_evolution` of the benchmark's program, with a list as history and one random stream."""
     random = np.random.default_rng(seed)
     history: list[tuple[float, str]] = []
 
@@ -38,18 +38,18 @@ def evolution(archs: list[str], seed: int, queries: int, population: int, sample
 
 @pytest.mark.parametrize(("population", "sample"), [(10, 3), (4, 1), (1, 2)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_each_query_is_that_of_the_published_program(seed: int, population: int, sample: int) -> None:
+def test_queries_match_the_published_program(seed: int, population: int, sample: int) -> None:
     queries = made("rea", pool_of(CELLS), 80, seed=seed, population=population, tournament=sample)
     assert [query.arch for query in queries] == evolution(CELLS, seed, 80, population, sample)
 
 
-def test_on_the_whole_space_every_child_is_one_edit_from_a_living_member() -> None:
+def test_children_are_one_edit_from_a_living_member() -> None:
     queries = [query.arch for query in made("rea", pool_of(list(SPACE.enumerate())), 60)]
     for k in range(10, 60):
         assert any(queries[k] in SPACE.neighbours(parent) for parent in queries[k - 10 : k])
 
 
-def test_evolution_finds_better_cells_than_as_many_random_draws() -> None:
+def test_evolution_beats_as_many_random_draws() -> None:
     everything = pool_of(list(SPACE.enumerate()))
     found = {
         method: np.mean([max(q.performance for q in made(method, everything, 100, seed=s)) for s in range(8)])
@@ -59,6 +59,6 @@ def test_evolution_finds_better_cells_than_as_many_random_draws() -> None:
 
 
 @pytest.mark.parametrize("options", [{"population": 0}, {"population": 2.5}, {"tournament": "three"}])
-def test_what_is_no_number_of_members_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match=r"the option (population|tournament) is .*; it must be a whole number of at"):
+def test_impossible_population_sizes_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"the option (population|tournament) must be a whole number of at"):
         made("rea", pool_of(CELLS), 1, **options)

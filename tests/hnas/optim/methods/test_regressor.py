@@ -1,4 +1,4 @@
-"""The regressor, held against a plain program, and its models against scikit-learn's and scipy's."""
+"""The regressor against a plain program, and its models against scikit-learn's and scipy's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plain_features(names: tuple[str, ...]) -> np.ndarray:
 
 
 def process(x: np.ndarray, rows: list[int], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's process with the kernel and noise of the largest likelihood."""
+    """scikit-learn's process with the kernel and noise of maximum likelihood."""
     d = x.shape[1]
     best = (-math.inf, 0.0, 0.0, 0.0)
     for length in GaussianProcess.lengths:
@@ -54,7 +54,7 @@ def kernel(length: float, d: int) -> Sum:
 
 @pytest.mark.parametrize("argument", ["gp", "forest"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_each_query_is_that_of_the_program_written_plainly(argument: str, seed: int) -> None:
+def test_queries_match_the_plain_program(argument: str, seed: int) -> None:
     x, prior = features(columns_pool())
     distances = cdist(x, x)
     free = set(range(len(CELLS)))
@@ -76,20 +76,20 @@ def test_each_query_is_that_of_the_program_written_plainly(argument: str, seed: 
     assert [query.arch for query in queries] == [CELLS[i] for i in rows]
 
 
-def test_features_are_standardised_logarithms_and_large_well_conditioned_networks_are_expected_to_be_good() -> None:
+def test_features_are_standardised_and_favour_large_well_conditioned_networks() -> None:
     columns = COLUMNS | {"params": COLUMNS["snip"], "flops": COLUMNS["grad_norm"]}
     x, expected = features(columns_pool(columns))
     np.testing.assert_allclose(x, plain_features(("kappa", "trace", "snip", "grad_norm")), atol=1e-12)
     np.testing.assert_allclose(expected, (x[:, 2] + x[:, 3]) / 4 - x[:, 0] / 2, atol=1e-12)
 
 
-def test_columns_that_the_pool_lacks_are_left_out() -> None:
+def test_columns_that_the_pool_lacks_are_ignored() -> None:
     x, expected = features(columns_pool({"trace": COLUMNS["trace"], "flops": COLUMNS["grad_norm"]}))
     np.testing.assert_allclose(x, plain_features(("trace", "grad_norm")), atol=1e-12)
     np.testing.assert_allclose(expected, x[:, 1] / 2, atol=1e-12)
 
 
-def test_zeros_infinities_and_unknown_values_have_features() -> None:
+def test_zeros_infinities_and_missing_values_have_features() -> None:
     pool = ArrayPool(["a", "b", "c", "d", "e"], {"trace": [0.0, 1.0, math.e, math.inf, math.nan]})
     x, expected = features(pool)
     a, b, c, d, e = x[:, 0].tolist()
@@ -98,19 +98,19 @@ def test_zeros_infinities_and_unknown_values_have_features() -> None:
     assert not expected.any()
 
 
-def test_performances_enter_by_their_ranks() -> None:
+def test_performances_enter_through_their_ranks() -> None:
     values = [10.0, 93.0, 92.0, 93.0]
     np.testing.assert_allclose(normal_scores(values), norm.ppf((rankdata(values) - 0.5) / 4))
 
 
-def test_expected_improvement_is_the_mean_of_what_lies_above_the_best() -> None:
+def test_expected_improvement_matches_its_definition() -> None:
     mean, deviation = np.array([-1.0, 0.0, 2.0]), np.array([0.5, 1.0, 3.0])
     draws = mean + deviation * np.random.default_rng(0).normal(size=(400_000, 3))
     np.testing.assert_allclose(improvement(mean, deviation, 0.4), np.maximum(draws - 0.4, 0).mean(axis=0), atol=0.01)
     assert improvement(mean, np.zeros(3), 0.4).tolist() == [0.0, 0.0, 1.6]
 
 
-def test_the_gaussian_process_is_scikit_learns() -> None:
+def test_the_gaussian_process_matches_scikit_learn() -> None:
     random = np.random.default_rng(2)
     x, rows = random.normal(size=(20_000, 3)), [3, 70, 9000, 12, 19_999, 5]
     values = random.normal(size=6)
@@ -120,7 +120,7 @@ def test_the_gaussian_process_is_scikit_learns() -> None:
     np.testing.assert_allclose(deviation, expected_deviation, rtol=1e-5, atol=1e-6)
 
 
-def test_the_forest_answers_alike_within_a_step_of_the_features_and_learns_what_it_saw() -> None:
+def test_the_forest_is_constant_within_feature_steps_and_fits_its_data() -> None:
     x = np.repeat(np.linspace(-2, 2, 50), 2)[:, None] + np.tile([0.0, 1e-3], 50)[:, None]
     rows = np.arange(0, 100, 4)
     mean, deviation = Forest(x, seed=1).predict(rows, x[rows, 0])
@@ -129,7 +129,7 @@ def test_the_forest_answers_alike_within_a_step_of_the_features_and_learns_what_
 
 
 @pytest.mark.parametrize("argument", ["gp", "forest"])
-def test_a_replayed_search_goes_on_as_if_undisturbed(argument: str) -> None:
+def test_a_replayed_search_resumes_exactly(argument: str) -> None:
     queries = made(f"regressor:{argument}", columns_pool(), 14, seed=5)
     for stop in (2, 9):
         resumed = Search(columns_pool(), f"regressor:{argument}", seed=5)
@@ -142,7 +142,7 @@ def test_a_replayed_search_goes_on_as_if_undisturbed(argument: str) -> None:
             resumed.tell(proposal, accuracy(proposal.arch))
 
 
-def test_it_finds_better_cells_than_as_many_random_draws() -> None:
+def test_it_beats_as_many_random_draws() -> None:
     found = {
         method: np.mean([max(q.performance for q in made(method, columns_pool(), 12, seed=s)) for s in range(8)])
         for method in ("regressor", "random")
@@ -150,7 +150,7 @@ def test_it_finds_better_cells_than_as_many_random_draws() -> None:
     assert found["regressor"] > found["random"]
 
 
-def test_the_whole_pool_is_searched_in_the_end_and_equal_performances_do_no_harm() -> None:
+def test_the_whole_pool_is_searched_despite_equal_performances() -> None:
     search = Search(columns_pool(), "regressor")
     while (proposal := search.ask()) is not None:
         search.tell(proposal, 50.0)
@@ -158,12 +158,12 @@ def test_the_whole_pool_is_searched_in_the_end_and_equal_performances_do_no_harm
 
 
 @pytest.mark.parametrize("value", [1.0, 0.0, math.inf, math.nan])
-def test_columns_without_a_difference_are_refused(value: float) -> None:
+def test_constant_columns_are_refused(value: float) -> None:
     pool = columns_pool({name: np.full(len(CELLS), value) for name in COLUMNS})
     with pytest.raises(UsageError, match="needs a column in which candidates differ"):
         Search(pool, "regressor")
 
 
 def test_an_unknown_regression_is_refused() -> None:
-    with pytest.raises(UsageError, match="choose regressor:gp or regressor:forest"):
+    with pytest.raises(UsageError, match="must be regressor:gp or regressor:forest"):
         Search(columns_pool(), "regressor:trees")

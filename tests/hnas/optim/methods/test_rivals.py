@@ -1,4 +1,4 @@
-"""What all methods that draw from the pool or the space promise: candidates only, the same again, resumable."""
+"""Properties of all methods that draw from the pool or the space: candidates only, reproducible, resumable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EDITING = [name for name in OPTIONS if name != "random"]
 
 
 class Plain:
-    """A third-party space without abilities."""
+    """A third-party space without optional methods."""
 
     name = "plain"
 
@@ -31,7 +31,7 @@ class Plain:
 @pytest.mark.parametrize("method", OPTIONS)
 @given(seed=st.integers(0, 2**40), size=st.integers(1, 200), stop=st.integers(0, 39))
 @settings(max_examples=6, deadline=None)
-def test_only_candidates_are_asked_and_a_replayed_search_goes_on_as_if_undisturbed(
+def test_replayed_searches_resume_exactly_and_query_candidates_only(
     method: str, seed: int, size: int, stop: int
 ) -> None:
     pool = pool_of(CELLS[:size])
@@ -60,7 +60,7 @@ def test_an_argument_is_refused(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", EDITING)
-def test_a_space_without_the_ability_and_a_pool_without_a_space_are_refused(method: str) -> None:
+def test_pools_without_a_space_or_its_optional_methods_are_refused(method: str) -> None:
     with pytest.raises(UsageError, match=rf"{method} cannot search the space plain, which lacks `\w+`"):
         Search(ArrayPool(CELLS, {}, space=Plain()), method, **OPTIONS[method])
     with pytest.raises(UsageError, match=rf"{method} needs a pool that names its space, one with `\w+`"):
@@ -68,7 +68,7 @@ def test_a_space_without_the_ability_and_a_pool_without_a_space_are_refused(meth
 
 
 class Bits:
-    """A third-party space of the 256 words of eight bits, whose abilities are no more than the methods ask for."""
+    """A third-party space of the 256 words of eight bits, with only the optional methods that searches need."""
 
     name = "bits"
     choices = (2,) * 8
@@ -85,8 +85,8 @@ class Bits:
 
 @pytest.mark.parametrize("method", EDITING)
 @pytest.mark.parametrize("part", [1, 50])
-def test_a_third_party_space_with_the_abilities_is_searched(method: str, part: int) -> None:
-    words = [format(k, "08b") for k in range(part, 256, part)]  # all but the word that no decisions make, or few
+def test_third_party_spaces_with_the_optional_methods_are_searched(method: str, part: int) -> None:
+    words = [format(k, "08b") for k in range(part, 256, part)]  # all but the word that no decisions encode, or a few
     search = Search(ArrayPool(words, {}, space=Bits()), method, seed=0, **OPTIONS[method])
     for _ in range(60):
         proposal = search.ask()
@@ -99,8 +99,8 @@ def test_a_third_party_space_with_the_abilities_is_searched(method: str, part: i
 
 @pytest.mark.parametrize("method", EDITING)
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
-def test_a_small_sample_of_a_large_space_is_searched_all_the_same(method: str, name: str) -> None:
-    """Mutants and decisions are hardly ever candidates there."""
+def test_small_samples_of_large_spaces_are_searched(method: str, name: str) -> None:
+    """There, mutants and decisions are rarely candidates."""
     space = search_spaces[name]
     sample = space.sample(30, seed=1)
     search = Search(ArrayPool(sample, {}, space=space), method, seed=0, **OPTIONS[method])

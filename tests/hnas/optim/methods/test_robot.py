@@ -1,4 +1,4 @@
-"""RoBoT, held against its program written plainly."""
+"""RoBoT against its program written plainly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.columns_bench import CLASSES, COLUMNS, columns_pool
 
 
 def program(names: list[str], seed: int, queries: int, rounds: int) -> list[str]:
-    """`search_nb201.py`, in loops, with classes in the place of architectures."""
+    """`search_nb201.py` as loops, with classes instead of architectures."""
     metrics = []
     for name in names:
         values = COLUMNS[name].tolist()
@@ -58,13 +58,13 @@ def program(names: list[str], seed: int, queries: int, rounds: int) -> list[str]
 
 @pytest.mark.parametrize("columns", ["trace+kappa", "grad_norm+snip+grasp+trace+kappa", "spotty+params"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_each_query_is_that_of_the_published_program(columns: str, seed: int) -> None:
+def test_queries_match_the_published_program(columns: str, seed: int) -> None:
     queries = made(f"robot:{columns}", columns_pool(), 25, seed=seed, rounds=12)
     assert [query.arch for query in queries] == program(columns.split("+"), seed, 25, 12)
 
 
-def test_rounds_that_come_to_a_known_class_cost_no_query() -> None:
-    """One column has two argmaxima, so that two queries are of rounds; the others go down the ranking."""
+def test_rounds_that_lead_to_a_known_class_cost_no_query() -> None:
+    """One column has two possible maxima, so two queries come from rounds and the others from the ranking."""
     queries = made("robot:params", columns_pool(), 10, seed=0, rounds=9)
     order = sorted(range(len(CELLS)), key=lambda i: (COLUMNS["params"][i], i), reverse=True)
     ends = {CELLS[order[0]], CELLS[max(range(len(CELLS)), key=lambda i: (-COLUMNS["params"][i], i))]}
@@ -79,11 +79,11 @@ def test_metrics_are_scaled_by_their_finite_range() -> None:
 
 
 @pytest.mark.parametrize("columns", ["trace+trace", "trace+", "+"])
-def test_a_list_of_columns_that_is_none_is_refused(columns: str) -> None:
-    with pytest.raises(UsageError, match="is no list of columns"):
+def test_a_malformed_list_of_columns_is_refused(columns: str) -> None:
+    with pytest.raises(UsageError, match="must be distinct columns"):
         Search(columns_pool(), f"robot:{columns}")
 
 
-def test_no_rounds_are_refused() -> None:
-    with pytest.raises(UsageError, match="0 rounds"):
+def test_zero_rounds_are_refused() -> None:
+    with pytest.raises(UsageError, match="rounds must be at least 1, got 0"):
         Search(columns_pool(), "robot", rounds=0)

@@ -1,4 +1,4 @@
-"""NASWOT, GradSign and KNAS over scores that are made up, held against a plain computation."""
+"""NASWOT, GradSign and KNAS with made-up scores, against a plain computation."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def oracle(arch: str, epochs: int | None = None) -> Evaluation:
 
 @pytest.mark.parametrize(("name", "draws"), [("naswot", 1000), ("gradsign", 100), ("naswot", 7)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_best_draw_is_reported_and_charged_the_seconds_of_all_scores_and_no_evaluation(
-    name: str, draws: int, seed: int
-) -> None:
+def test_the_best_draw_is_charged_all_scores_and_no_evaluation(name: str, draws: int, seed: int) -> None:
     given = {name: SCORE, f"{name}_seconds": SECONDS}
     options = {} if draws in (1000, 100) else {"draws": draws}
     (query,) = search(pool(**given), oracle, method=name, seed=seed, **options)
@@ -51,7 +49,7 @@ def test_the_best_draw_is_reported_and_charged_the_seconds_of_all_scores_and_no_
     assert query.cost == pytest.approx(sum(SECONDS[i] for i in positions))
 
 
-def test_another_column_may_take_the_place_of_the_score_and_unknown_seconds_cost_nothing() -> None:
+def test_another_column_can_replace_the_score_and_missing_times_are_free() -> None:
     (query,) = search(pool(zico=SCORE), oracle, method="naswot:zico", seed=2)
     assert (query.arch, query.cost) == (ARCHS[by_score(drawn(2, 1000))[0]], 0.0)
     with pytest.raises(UsageError, match="no column 'gradsign'"):
@@ -61,7 +59,7 @@ def test_another_column_may_take_the_place_of_the_score_and_unknown_seconds_cost
 @pytest.mark.parametrize(
     ("epochs", "asked"), [(200, 20), (20, None), (12, None), (None, None)], ids=["200", "20", "12", "none"]
 )
-def test_knas_evaluates_the_best_draws_at_epoch_20_of_longer_trainings(epochs: int | None, asked: int | None) -> None:
+def test_knas_evaluates_the_best_draws_at_epoch_20(epochs: int | None, asked: int | None) -> None:
     given = pool(knas=SCORE, knas_seconds=SECONDS)
     queries = search(given, oracle, method="knas", seed=1, epochs=epochs, queries=None, budget=1e9, k=10)
     positions = drawn(1, 300)
@@ -70,7 +68,7 @@ def test_knas_evaluates_the_best_draws_at_epoch_20_of_longer_trainings(epochs: i
     assert sum(q.cost for q in queries) == pytest.approx(1000 + sum(SECONDS[i] for i in positions))
 
 
-def test_knas_is_guided_by_the_signal_where_the_pool_knows_no_other_epochs() -> None:
+def test_knas_uses_the_signal_if_the_pool_has_no_other_epochs() -> None:
     given = pool(knas=SCORE)
     given.knows = lambda epochs: False  # type: ignore[attr-defined]
     queries = search(given, oracle, method="knas", seed=1, epochs=200, queries=3)
@@ -78,7 +76,7 @@ def test_knas_is_guided_by_the_signal_where_the_pool_knows_no_other_epochs() -> 
 
 
 @pytest.mark.parametrize("method", ["naswot", "knas"])
-def test_a_resumed_search_makes_the_same_queries_and_pays_for_its_scores_once(method: str) -> None:
+def test_a_resumed_search_repeats_its_queries_and_pays_for_scores_once(method: str) -> None:
     def run(queries: int, history: list[Query] | None = None) -> list[Query]:
         columns = {"naswot": SCORE, "knas": SCORE, f"{method}_seconds": SECONDS}
         return search(pool(**columns), oracle, method=method, seed=3, queries=queries, history=history or ())

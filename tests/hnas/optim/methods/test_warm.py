@@ -1,4 +1,4 @@
-"""Warm starts: known performances say where a search begins, by their order alone, and win nothing."""
+"""Warm starts: the order of known performances decides where a search starts, and known values never win."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WARM = {
     "regressor": {},
     "regressor:forest": {},
 }
-#: Of 60 cells, on another scale.
+#: For 60 cells, on another scale.
 KNOWN = {arch: math.exp(accuracy(arch) / 10) for arch in CELLS[::3][:60]}
 BEST = sorted(KNOWN, key=KNOWN.__getitem__, reverse=True)
 
@@ -40,7 +40,7 @@ def asked(pool: ArrayPool, method: str, known: dict[str, float] | None, queries:
 
 
 @pytest.mark.parametrize("method", WARM)
-def test_a_warm_start_changes_the_beginning_and_only_its_order_counts(method: str, pool: ArrayPool) -> None:
+def test_only_the_order_of_known_performances_matters(method: str, pool: ArrayPool) -> None:
     warm = asked(pool, method, KNOWN)
     assert warm[:4] != asked(pool, method, None, 4)
     others = {"no candidate": 1e9, **{arch: 3 * math.log(value) - 1000 for arch, value in reversed(KNOWN.items())}}
@@ -49,19 +49,19 @@ def test_a_warm_start_changes_the_beginning_and_only_its_order_counts(method: st
     assert asked(pool, method, reverse) != warm
 
 
-def test_evolution_and_local_search_begin_with_the_best_of_what_is_known(pool: ArrayPool) -> None:
+def test_evolution_and_local_search_start_with_the_best_known(pool: ArrayPool) -> None:
     assert asked(pool, "rea", KNOWN)[:4] == BEST[:4]
     assert asked(pool, "local-search", KNOWN)[0] == BEST[0]
 
 
 @pytest.mark.parametrize("method", ["regressor", "regressor:forest", "bohb"])
-def test_what_is_known_makes_the_first_questions_better(method: str, pool: ArrayPool) -> None:
+def test_a_warm_start_improves_the_first_queries(method: str, pool: ArrayPool) -> None:
     warm, cold = ([accuracy(arch) for arch in asked(pool, method, known, 5)] for known in (KNOWN, None))
     assert np.mean(warm) > np.mean(cold)
 
 
-def test_the_process_begins_where_the_best_known_architecture_solves_the_objective(pool: ArrayPool) -> None:
-    """Among two known ones, the points at which the better minimises (7) are searched first."""
+def test_hnas_starts_where_the_best_known_architecture_minimises_eq_7(pool: ArrayPool) -> None:
+    """Of two known architectures, the points at which the better one minimises (7) are searched first."""
     pair = [arch for arch in CELLS if np.isfinite(pool.column("kappa")[pool.position(arch)])][:2]
     for better, worse in (pair, pair[::-1]):
         small = ArrayPool(
@@ -75,14 +75,14 @@ def test_the_process_begins_where_the_best_known_architecture_solves_the_objecti
 @pytest.mark.parametrize(
     "method", ["random", "reinforce", "top:params", "best-of:params", "zero-cost", "authors", "robot"]
 )
-def test_a_method_that_takes_no_warm_start_says_which_do(method: str, pool: ArrayPool) -> None:
-    with pytest.raises(UsageError, match="takes no warm start; bohb, hnas, local-search, rea and regressor do"):
+def test_methods_without_a_warm_start_say_which_have_one(method: str, pool: ArrayPool) -> None:
+    with pytest.raises(UsageError, match="has no warm start; bohb, hnas, local-search, rea and regressor have one"):
         Search(pool, method, known=KNOWN)
 
 
 @pytest.mark.parametrize("known", [{}, {BEST[0]: 1.0}, {BEST[0]: 1.0, "none": 2.0}, {BEST[0]: 1.0, BEST[1]: 1.0}])
-def test_a_warm_start_that_tells_nothing_is_refused(known: dict[str, float], pool: ArrayPool) -> None:
-    with pytest.raises(UsageError, match="needs two whose values differ"):
+def test_a_warm_start_without_information_is_refused(known: dict[str, float], pool: ArrayPool) -> None:
+    with pytest.raises(UsageError, match="needs two known candidates with different values"):
         Search(pool, "rea", known=known)
 
 
