@@ -63,7 +63,15 @@ class Convolution(LayerMap):
                 gx, to_x = self._depthwise_input_gradient(gy, x, weight, padding), False
             if to_weight and (dilated or max(weight.shape[2:]) > 3):
                 gw, to_weight = self.depthwise_gradients(gy, x, weight).sum(0)[:, None], False
-        if to_x or to_weight:
+        if (to_x or to_weight) and self._overruns(x, weight):
+            # Drop the pixels that the stride skips, so that the stride is 1.
+            kept = x[:, :, :: self.stride[0], :: self.stride[1]]
+            dense = Convolution((1, 1), self.padding, self.dilation, self.groups)
+            part, gw = dense.adjoint(gy, kept, weight, to_x=to_x, to_weight=to_weight)
+            if part is not None:
+                gx = torch.zeros_like(x)
+                gx[:, :, :: self.stride[0], :: self.stride[1]] = part
+        elif to_x or to_weight:
             zeros = (0,) * len(self.stride)
             by_torch = torch.ops.aten.convolution_backward(
                 gy, x, weight, None, self.stride, self.padding, self.dilation, False, zeros, self.groups,
@@ -71,6 +79,16 @@ class Convolution(LayerMap):
             )  # fmt: skip
             gx, gw = by_torch[0] if to_x else gx, by_torch[1] if to_weight else gw
         return gx, gw
+
+    def _overruns(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether oneDNN may write beyond its buffer in the weight gradient.
+
+        It does so on processors with AVX2 but without AVX-512 (torch 2.13), where a strided 1 × 1 convolution of
+        channels-last maps has channels that are not a multiple of 8.
+        """
+        strided = (*weight.shape[2:], *self.padding) == (1, 1, 0, 0) and self.stride != (1, 1)
+        odd = x.shape[1] % 8 != 0 or weight.shape[0] % 8 != 0
+        return strided and odd and x.device.type == "cpu"
 
     def bias_gradients(self, gy: Tensor) -> Tensor:
         return gy.flatten(2).sum(2)

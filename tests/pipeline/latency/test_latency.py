@@ -191,7 +191,7 @@ def test_default_names_contain_device_batch_and_given_sizes() -> None:
         (("--sample", 0), "--sample must be at least 1, got 0"),
         (("--batch-size", 0), "--batch-size must be between 1 and 4,096, got 0"),
         (("--threads", 0), "threads must be between 1 and 1024, got 0"),
-        (("--channels", 0, "--name", "other"), "0 channels"),
+        (("--channels", 0, "--name", "other"), "channels of a NAS-Bench-201 network"),
         (("--where", "params < 0"), "has no architecture to measure"),
         (("--run", "ffffffffff"), "the store has no run"),
     ],
