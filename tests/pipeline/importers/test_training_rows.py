@@ -89,7 +89,10 @@ def test_plain_columns_are_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LINES = {
     "a repeated row": (f"{CELL},cifar10,51", "line 4 repeats line 2"),
-    "an unknown hash": (f"{NO_CELL},cifar10,51", f"line 4: the module hash '{NO_CELL}' must be that of one of the 423624 cells"),
+    "an unknown hash": (
+        f"{NO_CELL},cifar10,51",
+        f"line 4: the module hash '{NO_CELL}' must be that of one of the 423624 cells",
+    ),
     "an accuracy": (f"{CELL},cifar100,101", "line 4: test_accuracy is 101"),
     "a field too few": (f"{CELL},cifar100", "line 4 has 2 fields"),
     "quotes": (f'{CELL},"cifar"100,5', "is not valid CSV"),
