@@ -117,7 +117,7 @@ def test_an_interrupted_measurement_resumes(store: Store, how: signal.Signals, m
     assert process.returncode != 0
     if how is signal.SIGINT:
         assert err.rstrip().rpartition("\n")[2].startswith("hnas: interrupted: ")
-        assert err.rstrip().endswith("networks are measured and kept; run the same command again")
+        assert err.rstrip().endswith("networks are measured and kept; run the same command again to resume")
     kept = {
         canonical: ms
         for path in parts(store)

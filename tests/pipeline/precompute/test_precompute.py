@@ -128,7 +128,7 @@ def test_workers_chunks_and_order_do_not_change_the_table(store, small_plan, shu
 @pytest.mark.parametrize("ending", ["Ctrl-C to the whole group", "SIGTERM to the driver"])
 def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, small_plan, listed, expected, ending):
     store = Store(str(tmp_path / "store"))
-    command = precompute_command(store.root, f"--architectures={listed}", "--workers=2", "--chunk-size=2")
+    command = precompute_command(store.root, f"--architectures={listed}", "--workers=2", "--chunk-size=1")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with running(*command, env={"TMPDIR": str(scratch)}) as process:
@@ -143,7 +143,7 @@ def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, 
     assert stdout == ""
     run = run_of(store)
     stored = len(exact_table(store, run))
-    assert 6 <= stored < len(expected), "it was not interrupted in the middle"
+    assert 3 <= stored < len(expected), "it was not interrupted in the middle"
     *log, sentence = stderr.splitlines()
     assert sentence == (
         f"hnas: interrupted: {stored} of {len(expected)} rows are stored in run {run}; "
