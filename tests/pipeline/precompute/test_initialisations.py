@@ -22,6 +22,7 @@ from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.precompute.report import dry_run_text
 from hnas.pipeline.precompute.worker import resident_batch
+from hnas.pipeline.search import workers
 from hnas.pipeline.search.evaluation import evaluate
 from hnas.pipeline.search.request import new_search
 from hnas.pipeline.search.session import run_search
@@ -161,7 +162,7 @@ def test_an_unknown_initialisation_is_a_usage_error_and_writes_nothing(small_pla
     assert not Path(store.root).exists()
 
 
-def test_a_search_trains_networks_with_the_initialisation_of_the_run(small_plan, tmp_path):
+def test_a_search_trains_networks_with_the_initialisation_of_the_run(small_plan, tmp_path, monkeypatch):
     store = Store(str(tmp_path / "store"))
     fill(store, small_plan(store, sample=12, init="he"))
     connection = connect(store)
@@ -176,6 +177,8 @@ def test_a_search_trains_networks_with_the_initialisation_of_the_run(small_plan,
     assert other.curve[0].loss != found.curve[0].loss
     elsewhere = Store(str(tmp_path / "elsewhere"))
     settings = json.dumps(started.settings.as_dict())
+    # Progress goes to a Dask worker's scheduler, and this process is none.
+    monkeypatch.setattr(workers, "report", lambda topic, message: None)
     remote = RemoteTrainer(elsewhere.root, settings, 2, 1, "he", "cpu", "nobody listens")
     assert remote(trained.arch).performance == trained.performance
     assert trained_sources(elsewhere) == [source]
