@@ -45,7 +45,8 @@ def run(installed: Path, store: Path, *command: str) -> str:
 
 def test_an_installed_package_s_space_goes_through_every_command(installed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    commands = [line.split()[1:] for line in re.findall(r"^hnas .*$", PAGE, re.M)]
+    shown = "".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S))
+    commands = [line.split()[1:] for line in re.findall(r"^hnas .*$", shown, re.M)]
     assert [command[0] for command in commands] == ["precompute", "correlate", "search"]
     precompute, correlate, search = commands
     assert "8 canonical architectures stand for the 8" in run(
