@@ -22,7 +22,8 @@ _PRECOMPUTE = {
     "nasbench101": ("hnas precompute nasbench101 --dataset cifar10 --sample 5000", "1 h 40 min of two cores"),
     "nasbench201": ("hnas precompute nasbench201 --dataset cifar10", "1 h 30 min of two cores"),
 }
-_IMPORT = {
+#: What brings the accuracies of a space, of NAS-Bench-201 with their learning curves, and how long it takes.
+IMPORT = {
     "nasbench101": (
         ("hnas fetch nasbench101", "hnas import nasbench101 nasbench_only108.tfrecord"),
         "a download of 499 MB, and half a minute",
@@ -65,7 +66,7 @@ def lacking_run(space: str) -> Missing:
 
 def lacking_accuracies(space: str) -> Missing:
     """What brings the test accuracies of a space, and of NAS-Bench-201 those after 12 epochs too."""
-    commands, takes = _IMPORT[space]
+    commands, takes = IMPORT[space]
     return Missing(f"accuracies of {space} on {DATASET}", commands, takes)
 
 

@@ -20,6 +20,7 @@ from hnas.pipeline.comparison.driver import Progress
 from hnas.pipeline.comparison.results import Results
 from hnas.pipeline.comparison.table import Cell
 from hnas.pipeline.reproduction import searches
+from hnas.pipeline.reproduction.measured import IMPORT
 from hnas.pipeline.reproduction.published import DATASETS, TABLE_3, Rival
 from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value, Verdict, accuracy_verdict
 from hnas.pipeline.store.store import Store
@@ -107,9 +108,7 @@ def _beside(connection: duckdb.DuckDBPyConnection, methods: dict[str, str]) -> l
     if pool.knows(1):
         methods["bohb"] = "bohb@12000s"
     else:
-        commands = ("hnas fetch nats-bench", "hnas import nats-bench NATS-tss-v1_0-3ffb9-simple")
-        takes = "a download of 1.3 GB by hand, and half an hour"
-        missing.append(Missing("the learning curves that BOHB reads", commands, takes))
+        missing.append(Missing("the learning curves that BOHB reads", *IMPORT[searches.SPACE]))
     return missing
 
 
