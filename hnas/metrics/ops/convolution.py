@@ -84,10 +84,10 @@ class Convolution(LayerMap):
         """Whether oneDNN may write beyond its buffer in the weight gradient.
 
         It does so on processors with AVX2 but without AVX-512 (torch 2.13), where a strided 1 × 1 convolution of
-        channels-last maps has channels that are not a multiple of 8.
+        channels-last maps has channels that are not a multiple of 8 (in a group, if there are several).
         """
         strided = (*weight.shape[2:], *self.padding) == (1, 1, 0, 0) and self.stride != (1, 1)
-        odd = x.shape[1] % 8 != 0 or weight.shape[0] % 8 != 0
+        odd = weight.shape[1] % 8 != 0 or weight.shape[0] // self.groups % 8 != 0
         return strided and odd and x.device.type == "cpu"
 
     def bias_gradients(self, gy: Tensor) -> Tensor:
