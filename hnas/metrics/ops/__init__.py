@@ -15,6 +15,7 @@ their rows to samples.
     concat          concatenation
     arithmetic      sums, products, quotients
     pointwise       ReLU and other elementwise functions
+    hard_sigmoid    F.hardsigmoid
     tensors         reshaping, slicing, padding, means, and other functions that are linear in one tensor
     attention       scaled dot-product attention, unfused so that its layers are seen
     dropout         dropout and random slopes, switched off
@@ -28,6 +29,7 @@ from hnas.metrics.ops import (  # noqa: F401  (each registers its functions)
     concat,
     convolution,
     dropout,
+    hard_sigmoid,
     linear,
     pointwise,
     pooling,

@@ -73,8 +73,8 @@ def _entrywise(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor
 register(named("relu relu_"), _relu, same_shape)
 register(
     named(
-        "tanh sigmoid gelu silu mish elu celu selu softplus softsign leaky_relu relu6 hardtanh hardswish hardsigmoid "
-        "logsigmoid tanhshrink exp log sqrt rsqrt square abs sin cos erf reciprocal"
+        "tanh sigmoid gelu silu mish elu celu selu softplus softsign leaky_relu relu6 hardtanh hardswish logsigmoid "
+        "tanhshrink exp log sqrt rsqrt square abs sin cos erf reciprocal"
     ),
     _entrywise,
     same_shape,
