@@ -1,4 +1,4 @@
-"""The tests. Their processes share the cores, so threads sleep while they wait, as in commands: before torch comes."""
+"""The tests. As in commands, idle threads sleep instead of spinning, which must be set before torch is imported."""
 
 from hnas.threads import wait_without_spinning
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a small data set, plans on it, a store that is filled once, threads."""
+"""Fixtures for all tests: a small data set, plans on it, a filled store, one thread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.store.store import Store
 from tests.support.runs import SIZE, SPACE, fill
 
-# Stores of tests have their own rows only, but for tests about the tables that ship.
+# Test stores have only their own rows, except in tests about the shipped tables.
 os.environ["HNAS_TABLES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files marked `slow`, so that none of them is left to one worker at the end."""
+    """Run the files marked `slow` first, so that no worker is left with one of them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -41,7 +41,7 @@ def small_plan(digits: ImageDataset) -> Callable[..., Plan]:
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory, small_plan: Callable[..., Plan]) -> tuple[Store, Plan]:
-    """A store with a finished run of 20 architectures, and its plan. To be read only."""
+    """A read-only store with a finished run of 20 architectures, and its plan."""
     store = Store(str(tmp_path_factory.mktemp("filled") / "store"))
     plan = small_plan(store, sample=20)
     fill(store, plan)
@@ -50,20 +50,20 @@ def filled(tmp_path_factory: pytest.TempPathFactory, small_plan: Callable[..., P
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is silent is waited for as long as ever, in a tenth of the time."""
-    patient = tls.socket.create_connection
-    monkeypatch.setattr(tls.socket, "create_connection", lambda place, timeout: patient(place, timeout=timeout / 10))
+    """Wait for a silent server with a tenth of the usual timeout."""
+    connect = tls.socket.create_connection
+    monkeypatch.setattr(tls.socket, "create_connection", lambda place, timeout: connect(place, timeout=timeout / 10))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Small networks gain nothing from more, and lose much where other processes want the cores."""
+    """More threads do not speed up small networks, and slow them down when other processes use the cores."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _store_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trainings are kept in the default store: not in that of whoever runs the tests."""
+    """Use a temporary default store, which receives the trainings, instead of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HNAS_STORE", str(tmp_path_factory.mktemp("default") / "store"))
         yield

@@ -1,7 +1,7 @@
-"""Bad input: each is refused with the promised status and one sentence, prints no result and changes no store.
+"""Bad input gives the documented exit status and one sentence, prints no result and changes no store.
 
-A row of `CASES` is a command, the exit status, and words that its complaint must contain. Arguments that are functions
-prepare a file below the test's folder and return its path.
+A row of `CASES` has a command, its exit status, and words that its error must contain. Arguments that are functions
+prepare a file in the test's folder and return its path.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ UNKNOWN = "|nope~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 
 @dataclass(frozen=True)
 class Case:
-    """A bad command: what it is called, its exit status, the words of its complaint, its arguments and its store."""
+    """A bad command: its name, exit status, the words of its error, its arguments and its store."""
 
     name: str
     status: int
@@ -66,7 +66,7 @@ class Case:
 def case(
     name: str, status: int, words: str, *arguments: object, store: Prepare | None = None, process: bool = False
 ) -> Case:
-    """`words` are separated by ` ... `. `process` runs the command in a process of its own."""
+    """A case whose `words` are separated by ` ... `. With `process`, its command runs in a separate process."""
     return Case(name, status, tuple(words.split(" ... ")), arguments, store or filled, process)
 
 
@@ -77,7 +77,7 @@ TEMPLATE: list[Path] = []
 
 @pytest.fixture(scope="session", autouse=True)
 def template(tmp_path_factory: pytest.TempPathFactory, digits: ImageDataset) -> Path:
-    """The store that `filled` copies: a run of 24 architectures, their accuracies, a search."""
+    """The store that `filled` copies, with a run of 24 architectures, their accuracies and a search."""
     folder = tmp_path_factory.mktemp("bad-input")
     (folder / "archs.txt").write_text("\n".join(ARCHS))
     store = Store(str(folder / "store"))
@@ -137,12 +137,12 @@ def half(content: bytes) -> bytes:
 
 
 def overwritten(content: bytes) -> bytes:
-    """The footer is whole, the data pages are not."""
+    """Damage data pages, but not the footer."""
     return content[:100] + b"\xff" * 300 + content[400:]
 
 
 def two_runs(tmp: Path) -> Path:
-    """A second run whose name begins as the first one's."""
+    """A store with a second run whose name begins like the first one's."""
     place = filled(tmp)
     store = Store(str(place))
     (run,) = store.folders("runs")
@@ -186,7 +186,7 @@ def folder(name: str) -> Prepare:
 
 
 def table(*lines: str, header: str = "arch,dataset,test_accuracy") -> Prepare:
-    """A CSV file; `A` stands for an architecture."""
+    """A CSV file in which `A` stands for an architecture."""
     return text("table.csv", "\n".join([header, *lines, ""]).replace("A,", f"{CONVOLUTION},"))
 
 
@@ -199,7 +199,7 @@ def picture(side: int, seed: int) -> bytes:
 def class_folders(
     *sides: int, images: int = 4, change: Callable[[bytes], bytes] = lambda content: content
 ) -> Callable[[Path], Path]:
-    """A folder of class folders, with images of one of the `sides` in each class."""
+    """A folder of class folders, each with images of one of the `sides`."""
 
     def prepare(tmp: Path) -> Path:
         for label, side in enumerate(sides):
@@ -254,8 +254,8 @@ NEEDS_MULTIPLE = "multiple of 4, got 6 pixels"
 
 CASES = [
     # usage
-    case("no such command", 2, "unknown command 'serch' ... did you mean 'search'?", "serch", process=True),
-    case("no such option", 2, "no option --queriez; did you mean '--queries'", *SEARCH, "--queriez", 3),
+    case("an unknown command", 2, "unknown command 'serch' ... did you mean 'search'?", "serch", process=True),
+    case("an unknown option", 2, "no option --queriez; did you mean '--queries'", *SEARCH, "--queriez", 3),
     case("a word for a number", 2, "--batch-size takes a whole number, not 'many'", *SAMPLE, "--batch-size", "many"),
     case("an unknown choice", 2, "--ntk 'mean' ... summed", *SAMPLE, "--ntk", "mean"),
     case("precompute without a space", 2, "`hnas precompute` needs SPACE", "precompute"),
@@ -273,7 +273,7 @@ CASES = [
          *ON_DIGITS, "--architectures", text("list.txt", f"# mine\n{CONVOLUTION}\n{UNKNOWN}\n")),
     case("an empty list", 2, "list.txt is empty ... one architecture per line",
          *ON_DIGITS, "--architectures", text("list.txt", "#\n")),
-    case("a list that is no text", 2, "list.txt ... UTF-8", *ON_DIGITS, "--architectures", text("list.txt", b"\xff\0")),
+    case("a binary list", 2, "list.txt ... UTF-8", *ON_DIGITS, "--architectures", text("list.txt", b"\xff\0")),
     case("a list that does not exist", 2, "list.txt ... No such file", *ON_DIGITS, "--architectures", path("list.txt")),
     case("a list that is a folder", 2, "list.txt ... directory", *ON_DIGITS, "--architectures", folder("list.txt")),
     case("an unknown space", 2, "the search space 'nope' is unknown ... nasbench201",
@@ -284,21 +284,21 @@ CASES = [
     # names
     case("an unknown metric", 2, "the pool has no column 'nope'; it has ... trace", *SEARCH, "--metric", "nope"),
     case("a metric that calls a function", 2, "calls 'getenv'", *SEARCH, "--metric", "getenv('HOME')"),
-    case("a search method that does not exist", 2, "the search method 'nope' is unknown", *SEARCH, "--method", "nope"),
+    case("an unknown search method", 2, "the search method 'nope' is unknown", *SEARCH, "--method", "nope"),
     case("a method without the argument it needs", 2, "top", *SEARCH, "--method", "top"),
     case("a budget of zero", 2, "budget must be a positive number of seconds", *SEARCH, "--budget", "0"),
-    case("a condition that is no SQL", 2, "not an SQL expression", *SEARCH, "--where", "params <"),
-    case("a condition that names no column", 2, "no column 'nope'", *SEARCH, "--where", "nope < 1"),
+    case("a condition that is not SQL", 2, "not an SQL expression", *SEARCH, "--where", "params <"),
+    case("a condition on an unknown column", 2, "no column 'nope'", *SEARCH, "--where", "nope < 1"),
     case("a condition that leaves nothing", 2, "needs at least 2", *SEARCH, "--where", "params < 1"),
     case("a signal that no architecture has", 2, "after 13 epochs", *SEARCH, "--epochs", "13"),
     case("an option without a value", 2, "must be a new NAME=VALUE", *SEARCH, "--option", "draws"),
-    case("trainings set for a table", 2, "trains nothing ... leave out --recipe-option, --lr, --threads",
+    case("training options with a table", 2, "trains nothing ... leave out --recipe-option, --lr, --threads",
          *SEARCH, "--lr", "0.1", "--threads", 2, "--recipe-option", "cutout=3"),
-    case("trainings set for a comparison of a table", 2, "trains nothing ... leave out --image-size ... --oracle train",
+    case("training options to compare on a table", 2, "trains nothing ... leave out --image-size ... --oracle train",
          "compare", "nasbench201", "--methods", "hnas", "--image-size", 8),
-    case("trainings set for a saved search", 2, "continues the search as it was begun: leave out --batch-size",
+    case("training options with a saved search", 2, "continues the search as it was begun: leave out --batch-size",
          "search", "--resume", "0123456789", "--batch-size", 8),
-    case("a recipe that holds nothing out", 2, "darts holds out no images ... valid=0.2",
+    case("a recipe without held-out images", 2, "darts holds out no images ... valid=0.2",
          *SEARCH, "--oracle", "train", "--recipe", "darts", "--dry-run"),
     case("an unknown accuracy", 2, "'train' is unknown ... valid_accuracy", *SEARCH, "--accuracy", "train"),
     case("an unknown column to correlate with", 2, "'nope' ... test_accuracy", "correlate", "--with", "nope"),
@@ -307,7 +307,7 @@ CASES = [
     # data sets
     case("an unknown data set", 2, "no data set at mnist ... digits", *ON, "mnist", store=absent, process=True),
     case("an unknown data set to train on", 2, "no data set at mnist ... digits", *EVALUATE, "--dataset", "mnist"),
-    case("a data set that is not there", 2, "cifar100 was not found ... hnas fetch", *ON, "cifar100", store=absent),
+    case("a missing data set", 2, "cifar100 was not found ... hnas fetch", *ON, "cifar100", store=absent),
     case("a path that does not exist", 2, "no data set at ... /gone", *ON, path("gone"), store=absent),
     case("an empty folder", 2, "images holds no data set ... train-*.parquet", *ON, folder("images"), store=absent),
     case("a text file", 2, "notes.txt ... .parquet", *ON, text("notes.txt", "hello"), store=absent),
@@ -315,7 +315,7 @@ CASES = [
     case("mixed sizes", 2, "12x12 ... 8x8 ... --image-size", *ON, class_folders(8, 12), store=absent),
     case("a truncated image", 1, "class0/0.png ... truncated ... complete image",
          *ON, class_folders(8, 8, change=lambda content: content[:-60]), store=absent),
-    case("a text in an image's place", 1, "class0/0.png ... PNG",
+    case("text in an image file", 1, "class0/0.png ... PNG",
          *ON, class_folders(8, 8, change=lambda content: b"hello"), store=absent),
     case("truncated Parquet", 1, "images.parquet ... complete Parquet file", *ON, parquet(half), store=absent),
     case("Parquet with damaged pages", 1, "images.parquet ... complete Parquet file",
@@ -323,9 +323,9 @@ CASES = [
     case("Parquet without images", 2, "images.parquet has no image column ... picture",
          *ON, parquet(lambda content: content, column="picture"), store=absent),
     case("hostile pickles", 1, "batches.meta asks for ... mkdir ... refused", *ON, hostile_batches, store=absent),
-    case("a side that does not fit the space", 2, NEEDS_MULTIPLE, *ON, class_folders(6, 6), store=absent),
-    case("a side that does not fit, trained", 2, NEEDS_MULTIPLE, *EVALUATE, "--dataset", class_folders(6, 6)),
-    case("a side that does not fit, dry run", 2, NEEDS_MULTIPLE, *SAMPLE, "--image-size", 6, "--dry-run"),
+    case("an image size that the space rejects", 2, NEEDS_MULTIPLE, *ON, class_folders(6, 6), store=absent),
+    case("a rejected image size, training", 2, NEEDS_MULTIPLE, *EVALUATE, "--dataset", class_folders(6, 6)),
+    case("a rejected image size, dry run", 2, NEEDS_MULTIPLE, *SAMPLE, "--image-size", 6, "--dry-run"),
     case("a class with a single image", 2, "needs at least 2 images ... class class0 has a single image",
          *EVALUATE, "--dataset", class_folders(8, 8, images=1)),
     # sizes
@@ -337,13 +337,13 @@ CASES = [
     *(case(f"channels {n}", 2, f"channels ... between 1 and 4096, got {n}", *SAMPLE, "--channels", n)
       for n in (0, -1, 100000)),
     *(case(f"cells {n}", 2, f"cells ... between 1 and 4096, got {n}", *SAMPLE, "--cells", n) for n in (0, 100000)),
-    case("channels 0, trained", 2, "channels ... between 1 and 4096, got 0", *EVALUATE, "--channels", 0),
+    case("channels 0, training", 2, "channels ... between 1 and 4096, got 0", *EVALUATE, "--channels", 0),
     case("chunk size 0", 2, "--chunk-size ... 1 ... 0", *SAMPLE, "--chunk-size", 0),
     *(case(f"workers {n}", 2, f"--workers ... 1 and 1024 ... {n}", *SAMPLE, "--workers", n) for n in (0, -1, 100000)),
     *(case(f"image size {n}", 2, f"image size ... 4 and 1024 ... {n}", *SAMPLE, "--image-size", n)
       for n in (3, 100000)),
     case("epochs 0", 2, "epochs ... at least 1 ... 0", *EVALUATE, "--epochs", 0),
-    case("batch size 1, trained", 2, "batch ... at least 2 ... 1", *EVALUATE, "--batch-size", 1),
+    case("batch size 1, training", 2, "batch ... at least 2 ... 1", *EVALUATE, "--batch-size", 1),
     *(case(f"learning rate {lr}", 2, "lr ... above 0", *EVALUATE, "--lr", lr) for lr in ("0", "-1", "nan", "inf")),
     *(case(f"seed {seed}, {name}", 2, f"seed ... between 0 and 2**63 - 1 ... {seed}", *arguments, "--seed", seed)
       for seed in (-1, 2**63)
@@ -353,7 +353,7 @@ CASES = [
       for name, arguments in (("search", SEARCH), ("correlate", ("correlate",)))),
     *(case(f"queries {n}", 2, f"queries must be ... 1 and 10000, got {n}", *SEARCH, "--queries", n)
       for n in (0, -1, 100000)),
-    # what excludes each other, and what is not there
+    # contradictions, and things that do not exist
     case("a sample and a list", 2, "--sample ... --architectures", *SAMPLE, "--architectures", text("l", CONVOLUTION)),
     case("workers and a scheduler", 2, "--workers ... --scheduler",
          *SAMPLE, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1", store=absent),
@@ -367,7 +367,7 @@ CASES = [
     case("an unknown search", 2, "no search 'feed' ... FROM searches", "search", "--resume", "feed", process=True),
     case("a search outside the store", 2, "no search '../runs'", "search", "--resume", "../runs"),
     case("search without accuracies", 2, "accuracy ... hnas import", *SEARCH, store=without("imports")),
-    case("search by an accuracy not imported", 2, "valid_accuracy ... hnas import", *SEARCH, "--accuracy",
+    case("search by a missing accuracy", 2, "valid_accuracy ... hnas import", *SEARCH, "--accuracy",
          "valid_accuracy", store=without("imports")),
     *(case(f"{name} on {what} store", 2, "no ... hnas precompute", *READERS[name], store=store)
       for name in ("correlate", "search") for what, store in (("an empty", empty), ("no", absent))),
@@ -377,7 +377,7 @@ CASES = [
     case("precompute below a file", 1, "cannot be written ... another --store", *SAMPLE, store=below_a_file),
     case("import below a file", 1, "cannot be written ... another --store",
          *IMPORT, table("A,digits,90"), store=below_a_file),
-    *(case(f"an unknown kind of store, {name}", 2, "pigeon ... fsspec URL", *arguments, "--store", "pigeon://here/store")
+    *(case(f"an unknown store protocol, {name}", 2, "pigeon ... fsspec URL", *arguments, "--store", "pigeon://here/store")
       for name, arguments in (("info", ("info",)), ("precompute", SAMPLE))),
     *(case(f"{name} on a store of version 99", 1, "version 99 ... reads version 1", *arguments,
            store=damaged("store.json", b'{"version": 99}'))
@@ -394,7 +394,7 @@ CASES = [
     case("a truncated search.json", 1, "search.json", "info", store=damaged("searches/*/search.json", half)),
     case("a truncated search to resume", 1, "search.json is not valid JSON",
          "search", "--resume", search_id, store=damaged("searches/*/search.json", half)),
-    case("a search of other settings", 1, "search.json ... settings",
+    case("a search with unknown settings", 1, "search.json ... settings",
          "search", "--resume", search_id, store=damaged("searches/*/search.json", b'{"settings": {"a": 1}}')),
     *(case(f"{name} with truncated metrics", 1, "metrics/ ... .parquet", *arguments,
            store=damaged("runs/*/metrics/*.parquet", half))
@@ -417,8 +417,8 @@ CASES = [
          "sql", "SELECT 1", "--output", path("gone/x.csv")),
     case("output to a folder", 2, "is a folder", "sql", "SELECT 1", "--output", folder("x.csv")),
     case("output without a query", 2, "--output needs a QUERY", "sql", "--output", path("x.csv")),
-    case("output of nothing", 2, "no statement ... x.csv", "sql", "CREATE TABLE t (a INT)", "--output", path("x.csv")),
-    case("the shell in Parquet", 2, "'parquet' ... table, csv, json", "sql", "--format", "parquet"),
+    case("output, no result", 2, "no statement ... x.csv", "sql", "CREATE TABLE t (a INT)", "--output", path("x.csv")),
+    case("a shell with Parquet output", 2, "'parquet' ... table, csv, json", "sql", "--format", "parquet"),
     # figures
     case("a figure of unknown kind", 2, "x.gif ... .png", "correlate", "--plot", path("x.gif")),
     case("a figure in a missing folder", 2, "x.png ... does not exist", "correlate", "--plot", path("gone/x.png")),
@@ -430,13 +430,13 @@ CASES = [
     case("a CSV with a header only", 2, "table.csv has a header but no rows", *IMPORT, table()),
     case("no column arch", 2, "no column arch", *IMPORT, table("digits,90", header="dataset,test_accuracy")),
     case("no column dataset", 2, "no column dataset", *IMPORT, table("A,90", header="arch,test_accuracy")),
-    case("an unknown column to be given", 2, "'size' ... params", "correlate", "--given", "params,size"),
+    case("an unknown given column", 2, "'size' ... params", "correlate", "--given", "params,size"),
     case("the target given", 2, "--given params ... other columns", "correlate", "--with", "params", "--given",
          "params"),
     case("accuracies of an unknown source to correlate", 2, "nobody", "correlate", "--source", "nobody"),
-    case("a column of an architecture of no space", 2, "table.csv, line 2: ... 'conv'", "import", "columns",
+    case("a column with an invalid architecture", 2, "table.csv, line 2: ... 'conv'", "import", "columns",
          table("conv,1", header="arch,latency")),
-    case("a column that exists", 2, "a column trace ... another name", "import", "columns",
+    case("a column name that is taken", 2, "a column trace ... another name", "import", "columns",
          table("A,1", header="arch,trace")),
     case("no accuracy column", 2, "no column ... test_accuracy", *IMPORT, table("A,digits", header="arch,dataset")),
     case("an unknown column", 2, "'colour' ... the columns are",
@@ -466,10 +466,10 @@ CASES = [
          *IMPORT, text("table.csv", "arch,größe\n".encode("latin1"))),
     case("a CSV in UTF-16", 2, "table.csv is not UTF-8 text", *IMPORT, text("table.csv", "arch\n".encode("utf-16"))),
     case("an open quote", 2, "table.csv is not valid CSV", *IMPORT, table('A,"digits,90')),
-    case("a wrong CSV where there is no store", 2, "line 2", *IMPORT, table("A,digits,120"), store=absent),
-    # machines
+    case("an invalid CSV without a store", 2, "line 2", *IMPORT, table("A,digits,120"), store=absent),
+    # devices
     pytest.param(
-        case("CUDA where there is none", 1, "device cuda ... device cpu",
+        case("CUDA without a CUDA device", 1, "device cuda ... device cpu",
              *SAMPLE, "--device", "cuda", store=absent),
         marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device"),
     ),
@@ -485,14 +485,14 @@ def _cases() -> Iterator[Any]:
 
 
 def snapshot(place: Path) -> dict[str, bytes] | None:
-    """Every file below a place but locks, which hold nothing."""
+    """The content of every file below `place` except locks, which are empty."""
     if not place.is_dir():
         return None
     return {str(file): file.read_bytes() for file in place.rglob("*") if file.is_file() and file.name != ".lock"}
 
 
-def check_complaint(done: Outcome, status: int, *words: str) -> None:
-    """The promise: the status, nothing on standard output, and one sentence as the last line on standard error."""
+def check_error(done: Outcome, status: int, *words: str) -> None:
+    """Check the status, that standard output is empty, and that standard error ends with one sentence."""
     assert "Traceback" not in done.err
     assert done.out == ""
     assert done.status == status, done.err
@@ -508,27 +508,29 @@ def check_complaint(done: Outcome, status: int, *words: str) -> None:
 
 
 @pytest.mark.parametrize("case", _cases())
-def test_bad_input_is_refused_in_one_sentence(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_gives_one_sentence_and_changes_nothing(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("HNAS_DATA", raising=False)
     monkeypatch.setenv("HNAS_STORE", str(tmp_path / "no-store"))
     place = case.store(tmp_path)
     assert isinstance(place, Path)
-    # Functions are prepared now, after the store that some of them read.
+    # Functions run now, because some of them read the store.
     arguments = [argument(tmp_path) if callable(argument) else argument for argument in case.arguments]
     if arguments[0] not in ("serch", "evaluate") and "--store" not in arguments:
         arguments += ["--store", place]
     before = snapshot(place)
     listed = set(tmp_path.iterdir())
     done = (hnas_process if case.process else hnas)(*arguments)
-    check_complaint(done, case.status, *case.words)
+    check_error(done, case.status, *case.words)
     assert snapshot(place) == before
     assert set(tmp_path.iterdir()) == listed
 
 
-# --- what a table cannot say ----------------------------------------------------------------------------------------
+# --- cases that do not fit the table --------------------------------------------------------------------------------
 
 
-def test_a_data_set_without_a_test_split_is_fine(tmp_path: Path) -> None:
+def test_a_data_set_without_a_test_split_is_accepted(tmp_path: Path) -> None:
     images = class_folders(8, 8, images=5)(tmp_path)
     done = hnas(*EVALUATE[:-1], images, "--json", "--quiet")
     assert (done.status, done.err) == (0, "")
@@ -550,12 +552,12 @@ def test_parquet_is_not_written_to_a_terminal(tmp_path: Path) -> None:
             check=False,
         )
         os.close(follower)
-        with pytest.raises(OSError, match=os.strerror(errno.EIO)):  # nothing was written, and the other end is closed
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):  # the other end closed without writing
             terminal.read(1)
-    check_complaint(Outcome(done.returncode, "", done.stderr), 2, "Parquet is binary", "--output")
+    check_error(Outcome(done.returncode, "", done.stderr), 2, "Parquet is binary", "--output")
 
 
-def test_a_search_that_was_changed_is_not_resumed(tmp_path: Path) -> None:
+def test_a_changed_search_is_not_resumed(tmp_path: Path) -> None:
     place = filled(tmp_path)
     name = search_id(tmp_path)
     file = place / "searches" / name / "search.json"
@@ -564,27 +566,27 @@ def test_a_search_that_was_changed_is_not_resumed(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     before = snapshot(place)
     done = hnas("search", "--resume", name, "--store", place)
-    check_complaint(done, 1, "search.json was damaged after it was written", "restore it")
-    del content["checksum"]  # as an older version wrote it
+    check_error(done, 1, "search.json was damaged after it was written", "restore it")
+    del content["checksum"]  # as in files of an older version
     file.write_text(json.dumps(content))
     before = snapshot(place)
     done = hnas("search", "--resume", name, "--store", place)
-    check_complaint(done, 1, "query 1 of the saved search", "start a new search")
+    check_error(done, 1, "query 1 of the saved search", "start a new search")
     assert snapshot(place) == before
 
 
-def test_a_damaged_batch_is_named(tmp_path: Path) -> None:
+def test_a_damaged_batch_is_reported(tmp_path: Path) -> None:
     place = damaged("runs/*/batch.npz", half)(tmp_path)
     done = hnas_process(*SAMPLE, "--workers", 1, "--quiet", "--store", place)
-    check_complaint(done, 1, "batch.npz")
+    check_error(done, 1, "batch.npz")
 
 
-# --- disks that are full or read-only -------------------------------------------------------------------------------
+# --- full and read-only disks ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """`mount(options)` mounts a tmpfs, or mounts it anew with other options, and returns its path."""
+    """`mount(options)` mounts a tmpfs, or remounts it with other options, and returns its path."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = False
@@ -615,10 +617,10 @@ def fill(disk: Path) -> None:
                 while True:
                     file.write(b"\0" * size)
             except OSError as error:
-                assert error.errno == errno.ENOSPC  # noqa: PT017 (any other error is a fault of the test)
+                assert error.errno == errno.ENOSPC  # noqa: PT017 (any other error is a bug in the test)
 
 
-def test_a_full_disk_is_told_and_what_was_there_stays(mount: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_changes_nothing(mount: Callable[[str], Path], tmp_path: Path) -> None:
     disk = mount("size=1m")
     place = Path(shutil.copytree(TEMPLATE[0], disk / "store"))
     (tmp_path / "made-up.csv").write_text(accuracies().replace(".5\n", ".75\n"))
@@ -632,17 +634,17 @@ def test_a_full_disk_is_told_and_what_was_there_stays(mount: Callable[[str], Pat
         (*SEARCH, "--quiet"),
     ):
         done = hnas(*arguments, "--store", place)
-        check_complaint(done, 1, *full)
+        check_error(done, 1, *full)
         assert snapshot(disk) == before
     done = hnas("sql", "FROM range(100000)", "--output", disk / "x.csv", "--store", place)
-    check_complaint(done, 1, "x.csv", "No space left on device")
+    check_error(done, 1, "x.csv", "No space left on device")
     assert snapshot(disk) == before
     assert hnas("info", "--store", place).status == 0
 
 
 def test_a_new_store_on_a_full_disk_holds_no_run(mount: Callable[[str], Path], tmp_path: Path) -> None:
     disk = mount("size=12k")
-    check_complaint(hnas(*SAMPLE, "--store", disk / "store"), 1, "No space left on device", "free some space")
+    check_error(hnas(*SAMPLE, "--store", disk / "store"), 1, "No space left on device", "free some space")
     found = json.loads(hnas("info", "--json", "--store", disk / "store").out)
     assert sum(thing["bytes"] for thing in found.pop("sizes")) == 0
     assert not any(found.values())
@@ -650,8 +652,8 @@ def test_a_new_store_on_a_full_disk_holds_no_run(mount: Callable[[str], Path], t
 
 @pytest.fixture
 def read_only(mount: Callable[[str], Path], tmp_path: Path) -> Iterator[Path]:
-    """A folder with a store in it, where nothing can be written."""
-    if os.geteuid() == 0:  # whom permissions do not stop
+    """A read-only folder that contains a store."""
+    if os.geteuid() == 0:  # root ignores permissions
         place = mount("size=1m")
         shutil.copytree(TEMPLATE[0], place / "store")
         yield mount("ro")
@@ -666,7 +668,7 @@ def read_only(mount: Callable[[str], Path], tmp_path: Path) -> Iterator[Path]:
         path.chmod(0o755)
 
 
-def test_a_store_that_cannot_be_written_can_be_read(read_only: Path, tmp_path: Path) -> None:
+def test_a_read_only_store_can_be_read(read_only: Path, tmp_path: Path) -> None:
     place = read_only / "store"
     (tmp_path / "made-up.csv").write_text(accuracies().replace(".5\n", ".75\n"))
     before = snapshot(read_only)
@@ -677,9 +679,9 @@ def test_a_store_that_cannot_be_written_can_be_read(read_only: Path, tmp_path: P
         (*SAMPLE, "--store", read_only / "new"),
         (*SEARCH, "--quiet", "--store", place),
     ):
-        check_complaint(hnas(*arguments), 1, "cannot be written", "use another --store")
+        check_error(hnas(*arguments), 1, "cannot be written", "use another --store")
     done = hnas("sql", "SELECT 1", "--output", read_only / "x.csv", "--store", place)
-    check_complaint(done, 1, "x.csv")
+    check_error(done, 1, "x.csv")
     assert snapshot(read_only) == before
     assert hnas("info", "--store", place).status == 0
     assert hnas("sql", "FROM pool", "--store", place).status == 0

@@ -1,4 +1,4 @@
-"""The benchmark scripts that take other people's code or a device, run small on the CPU."""
+"""Benchmark scripts that use other people's code or a device, run at a small size on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 TINY = ["--space=nasbench201", "--networks=2", "--batch-size=4"]
 
-#: Stand-ins for the authors' measures: module, function, its arguments, and what it returns of gradients and weights.
+#: Stand-ins for the authors' measures: module, function, its extra argument, and its return statement.
 HEAD = "import torch\nfrom . import measure\nfrom ..p_utils import layers\n"
 BODY = """
 def {function}(net, inputs, targets, {mode}loss_fn, split_data=1):
@@ -38,7 +38,7 @@ MEASURES = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder laid out as the authors' repository, faults included: it imports measures that it does not have."""
+    """A folder laid out like the authors' repository, which also imports measures that do not exist."""
     root = tmp_path / "checkout"
     measures = root / "foresight" / "pruners" / "measures"
     measures.mkdir(parents=True)
@@ -79,10 +79,10 @@ def test_the_gpu_benchmark_runs_on_the_cpu(checkout: Path) -> None:
     values = differences(authors)
     assert values["grad_norm"] < 1e-12
     assert values["snip"] < 1e-12
-    assert values["grasp"] == 1  # the stand-in returns zero: a difference is told, not hidden
+    assert values["grasp"] == 1  # the stand-in returns zero, and the benchmark reports the difference
 
 
-def test_the_metrics_benchmark_times_the_authors_functions_beside_ours(checkout: Path) -> None:
+def test_the_metrics_benchmark_times_the_authors_functions_too(checkout: Path) -> None:
     done = run("metrics.py", *TINY, "--repeats=1", f"--authors={checkout}")
     assert done.returncode == 0, done.stderr
     head, first, second, _, ours, theirs = done.stdout.splitlines()
@@ -94,13 +94,13 @@ def test_the_metrics_benchmark_times_the_authors_functions_beside_ours(checkout:
 
 
 def differences(line: str) -> dict[str, float]:
-    """The largest relative differences that a line tells."""
-    told = line.split("in float64: ")[1]
-    return {name: float(value) for name, value in (one.split() for one in told.split(", "))}
+    """The largest relative differences in a line of output."""
+    differing = line.split("in float64: ")[1]
+    return {name: float(value) for name, value in (one.split() for one in differing.split(", "))}
 
 
 @pytest.mark.parametrize("script", ["gpu.py", "metrics.py"])
-def test_a_folder_that_is_no_checkout_is_refused_in_one_sentence(script: str, checkout: Path) -> None:
+def test_a_folder_other_than_a_checkout_gives_one_sentence(script: str, checkout: Path) -> None:
     device = ["--device=cpu"] if script == "gpu.py" else []
     (checkout / "foresight" / "pruners" / "measures" / "condnum.py").unlink()
     done = run(script, *device, *TINY, f"--authors={checkout}")
@@ -111,11 +111,11 @@ def test_a_folder_that_is_no_checkout_is_refused_in_one_sentence(script: str, ch
     )
 
 
-def test_a_checkout_that_does_not_import_is_refused_in_one_sentence(checkout: Path) -> None:
-    (checkout / "foresight" / "pruners" / "measures" / "snip.py").write_text("import a_package_that_is_not_there\n")
+def test_a_checkout_that_fails_to_import_gives_one_sentence(checkout: Path) -> None:
+    (checkout / "foresight" / "pruners" / "measures" / "snip.py").write_text("import a_missing_package\n")
     done = run("metrics.py", *TINY, f"--authors={checkout}")
     assert done.returncode == 1
-    assert "does not import (No module named 'a_package_that_is_not_there')" in done.stderr
+    assert "does not import (No module named 'a_missing_package')" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -138,8 +138,8 @@ def test_the_cost_benchmark_counts_multiply_adds_and_shows_operators() -> None:
     assert counts["forward"] == pytest.approx(flops, abs=1)
     modelled = sum(count for name, count in counts.items() if name not in ("Θ₀: products, float64", "all"))
     labels = torch.arange(4)
-    with FlopCounterMode(display=False) as counter:  # it does not count addmm_, with which those products are added up
-        counter.mod_tracker.__exit__()  # it hooks into gradients, for which GraSP would be differentiated twice
+    with FlopCounterMode(display=False) as counter:  # does not count addmm_, which sums up those products
+        counter.mod_tracker.__exit__()  # its gradient hooks would make GraSP use a double backward
         compute_metrics(network, torch.zeros(4, 3, 32, 32), labels)
     assert counter.get_total_flops() / 2e6 == pytest.approx(modelled, rel=0.05)
     assert "  convolutions" in done.stdout

@@ -1,4 +1,4 @@
-"""The command line from outside: what each command prints where, its exit status, and what it does not import."""
+"""The command line from outside: the output of each command, its exit status, and its imports."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ COMMANDS += ("reproduce", "pareto", "report", "predict", "export", "show", "info
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    """A store for all tests of this file, to be read only, and how precomputing went."""
+    """A read-only store for this file, and the outcome of precomputing it."""
     return store_by_commands(tmp_path_factory.mktemp("cli"))
 
 
 @pytest.fixture
 def store(made: tuple[Path, Outcome], tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of the store."""
     return Path(shutil.copytree(made[0], tmp_path / "store"))
 
 
@@ -53,7 +53,7 @@ def store(made: tuple[Path, Outcome], tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_answers_without_heavy_imports(command: str) -> None:
+def test_help_needs_no_heavy_imports(command: str) -> None:
     heavy, done = imported_by(*command.split(), "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: hnas {command}".rstrip())
@@ -66,7 +66,7 @@ def test_help_names_every_command() -> None:
     assert tuple(line.split()[0] for line in listed if line.strip()) == COMMANDS
 
 
-def test_without_a_command_the_help_is_shown_as_wrong_usage() -> None:
+def test_no_command_is_a_usage_error() -> None:
     assert hnas().status == 2
 
 
@@ -79,7 +79,7 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 4])
-def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path, place: int) -> None:
+def test_debug_shows_the_traceback_at_any_position(tmp_path: Path, place: int) -> None:
     arguments = ["search", "nope", "--store", str(tmp_path / "store")]
     assert "Traceback" not in hnas(*arguments).err
     arguments.insert(place, "--debug")
@@ -90,7 +90,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path, place: int
     assert done.last.startswith("hnas: the search space 'nope' is unknown")
 
 
-def test_debug_shows_where_an_unforeseen_error_arose(tmp_path: Path) -> None:
+def test_debug_shows_the_origin_of_an_unforeseen_error(tmp_path: Path) -> None:
     with mock.patch("hnas.pipeline.catalog.info.store_info", side_effect=ZeroDivisionError("boom\nmore")):
         plain, debug = hnas("info", "--store", tmp_path), hnas("info", "--store", tmp_path, "--debug")
     assert (plain.status, plain.err.count("\n")) == (1, 1)
@@ -101,7 +101,7 @@ def test_debug_shows_where_an_unforeseen_error_arose(tmp_path: Path) -> None:
 # --- precompute -----------------------------------------------------------------------------------------------------
 
 
-def test_precompute_prints_its_summary_and_quiet_nothing_else(made: tuple[Path, Outcome]) -> None:
+def test_quiet_precompute_prints_only_its_summary(made: tuple[Path, Outcome]) -> None:
     _, computed = made
     assert computed.out.count("\n") == 1
     assert "stand for the 24 asked for" in computed.out
@@ -132,11 +132,11 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
 def test_search_against_a_table_does_not_import_torch(store: Path) -> None:
     heavy, done = imported_by("search", "nasbench201", "--queries", 2, "--store", store)
     assert done.returncode == 0, done.stderr
-    # The others take longer than the first five queries; pandas is what pyarrow loads where there is one.
+    # Other imports take longer than five queries; pyarrow loads pandas if it is installed.
     assert heavy - {"pandas"} == {"duckdb"}
 
 
-def test_json_of_search_has_the_promised_shape(store: Path) -> None:
+def test_the_json_of_a_search_has_the_documented_shape(store: Path) -> None:
     done = hnas("search", "nasbench201", "--queries", 7, "--seed", 5, "--json", "--store", store)
     assert done.status == 0, done.err
     found = json.loads(done.out)
@@ -154,7 +154,7 @@ def test_json_of_search_has_the_promised_shape(store: Path) -> None:
     assert done.err.startswith("searching 24 architectures of run ")
 
 
-def test_results_of_a_search_go_to_standard_output_and_remarks_to_standard_error(store: Path) -> None:
+def test_a_search_prints_results_to_stdout_and_messages_to_stderr(store: Path) -> None:
     done = hnas("search", "nasbench201", "--queries", 3, "--store", store)
     lines = done.out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["1", "2", "3"]
@@ -173,7 +173,7 @@ def test_a_search_by_test_accuracy_says_so(store: Path, tmp_path: Path) -> None:
     assert "no validation accuracy guides it" in done.err
 
 
-def test_a_resumed_search_ends_as_one_that_was_never_interrupted(store: Path) -> None:
+def test_a_resumed_search_equals_an_uninterrupted_one(store: Path) -> None:
     arguments = ("search", "nasbench201", "--queries", 8, "--seed", 11, "--json", "--store", store)
     whole = json.loads(hnas(*arguments).out)
     known = {path.name for path in (store / "searches").iterdir()}
@@ -227,7 +227,7 @@ def test_evaluate_prints_accuracies_and_json_parses() -> None:
     found = json.loads(done.out)
     assert found["arch"] == CONVOLUTION
     assert found["epochs"] == 1
-    # The same settings train the same network.
+    # The same settings give the same accuracies.
     assert text["validation"] == f"{found['valid_accuracy']:.2f} %"
     assert text["test"] == f"{found['test_accuracy']:.2f} %"
 
@@ -252,7 +252,7 @@ def test_sql_runs_a_script_from_standard_input(store: Path) -> None:
     assert done == Outcome(0, "n\n24\n", "")
 
 
-def test_info_for_people_and_for_programs(store: Path) -> None:
+def test_info_prints_text_and_json(store: Path) -> None:
     found = json.loads(hnas("info", "--json", "--store", store).out)
     assert list(found) == [
         "runs",
@@ -277,7 +277,7 @@ def test_info_for_people_and_for_programs(store: Path) -> None:
     assert all(name in text.out for name in (run["run"], search["search"], "\naccuracies\n"))
 
 
-def test_info_on_a_store_that_does_not_exist_creates_none(tmp_path: Path) -> None:
+def test_info_does_not_create_a_missing_store(tmp_path: Path) -> None:
     done = hnas("info", "--json", "--store", tmp_path / "new")
     assert (done.status, done.out) == (2, "")
     assert "there is no store at" in done.err
@@ -291,14 +291,14 @@ def test_info_on_a_store_that_does_not_exist_creates_none(tmp_path: Path) -> Non
 def figure_and_records(
     made: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, object]]]:
-    """What `correlate` draws and writes as JSON."""
+    """The figure and the JSON records of `correlate`."""
     path = tmp_path_factory.mktemp("correlate") / "x.png"
     done = hnas("correlate", "--format", "json", "--plot", path, "--store", made[0])
     assert (done.status, done.err) == (0, "")
     return path, json.loads(done.out)
 
 
-def test_correlate_writes_both_kinds_of_table_1_as_json(
+def test_correlate_writes_pairs_and_both_kinds_of_table_1_as_json(
     figure_and_records: tuple[Path, list[dict[str, object]]],
 ) -> None:
     _, records = figure_and_records
@@ -318,7 +318,7 @@ def test_correlate_writes_both_kinds_of_table_1_as_json(
     assert {(record["method"], record["n"]) for record in records if record["kind"] == "pair"} == {("spearman", 24)}
 
 
-def test_correlate_draws_a_real_picture(figure_and_records: tuple[Path, list[dict[str, object]]]) -> None:
+def test_correlate_draws_a_figure(figure_and_records: tuple[Path, list[dict[str, object]]]) -> None:
     with Image.open(figure_and_records[0]) as image:
         assert image.format == "PNG"
         assert min(image.size) > 300
@@ -327,7 +327,7 @@ def test_correlate_draws_a_real_picture(figure_and_records: tuple[Path, list[dic
     assert len(colours) > 50
 
 
-def test_correlate_writes_the_same_records_as_csv(store: Path) -> None:
+def test_correlate_writes_records_as_csv(store: Path) -> None:
     done = hnas("correlate", "--format", "csv", "--method", "kendall", "--with", "valid_accuracy", "--store", store)
     assert (done.status, done.err) == (0, "")
     rows = list(csv.DictReader(io.StringIO(done.out)))
@@ -336,7 +336,7 @@ def test_correlate_writes_the_same_records_as_csv(store: Path) -> None:
     assert all(-1 <= float(row["value"]) <= 1 for row in rows if row["value"])
 
 
-def test_correlate_without_accuracies_shows_the_pairs_and_says_what_is_missing(store: Path) -> None:
+def test_correlate_without_accuracies_shows_pairs_and_says_what_is_missing(store: Path) -> None:
     assert hnas("rm", "made-up", "--yes", "--store", store).status == 0
     done = hnas("correlate", "--store", store)
     assert (done.status, done.err) == (0, "")
@@ -347,7 +347,7 @@ def test_correlate_without_accuracies_shows_the_pairs_and_says_what_is_missing(s
 # --- pipes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly(store: Path) -> None:
+def test_a_pipe_closed_by_its_reader_ends_the_command_quietly(store: Path) -> None:
     command = f"{sys.executable} -m cli sql 'FROM range(1000000)' --format csv --store {store} | head -1"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
@@ -363,7 +363,7 @@ def closed_pipe() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("arguments", [("info",), ("search", "nasbench201", "--queries", "1", "--quiet")])
-def test_a_pipe_that_nobody_reads_ends_the_command_quietly(
+def test_a_pipe_without_a_reader_ends_the_command_quietly(
     store: Path, closed_pipe: int, arguments: tuple[str, ...]
 ) -> None:
     done = subprocess.run(

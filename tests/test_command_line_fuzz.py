@@ -1,6 +1,6 @@
-"""Odd command lines by chance: each ends with its status and at most one sentence, whatever is combined.
+"""Random odd command lines end with a valid status and at most one sentence.
 
-`HNAS_FUZZ=300` tries as many as that; each is named by its number, so that one alone can be tried again.
+`HNAS_FUZZ=300` tries that many. Each has a number, by which it can be repeated alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ODD = (
     "nasbench201", "darts", "trace", "kappa", "test_accuracy", "ei", "csv", "json", "x.csv", "x.parquet", "x.png",
     "x.gz", "tcp://127.0.0.1:1",
 )  # fmt: skip
-# Whatever else is asked for, nothing is computed for long and nothing is fetched from elsewhere.
+# These options keep computations short and downloads local.
 ALWAYS = {
     "precompute": ("--sample", "1", "--channels", "4", "--cells", "1", "--batch-size", "4", "--dry-run"),
     "fetch": ("--from", "http://127.0.0.1:9/x"),
@@ -45,7 +45,7 @@ USUAL = {
     "sql": ("FROM runs",),
     "reproduce": ("figure3",),
 }
-# What would take long, or change the shell of whoever runs the test.
+# These options would take long, or change the user's shell.
 NEVER = {"--help", "-h", "--install-completion", "--open", "--oracle", "--scheduler", "--workers"}
 
 
@@ -58,7 +58,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def odd_command(random: Random, store: Path) -> list[str]:
-    """A command with a usual beginning, some of its options with odd values, and now and then a word too many."""
+    """A command with its usual arguments, some options with odd values, and sometimes an extra word."""
     name = random.choice([*COMMANDS, random.choice(ODD)])
     if name not in COMMANDS:
         return [name, *random.choices(ODD, k=random.randrange(3))]
@@ -75,14 +75,14 @@ def odd_command(random: Random, store: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(int(os.environ.get("HNAS_FUZZ", "40"))))
-def test_an_odd_command_line_ends_in_a_sentence(
+def test_an_odd_command_line_ends_with_at_most_one_sentence(
     number: int, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HNAS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("HNAS_STORE", str(tmp_path / "own"))
-    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123 (pytest's own is not to be read)
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123 (pytest forbids reading its own)
     words = odd_command(Random(number), store)
     done = hnas(*words)
     assert done.status in (0, 1, 2), words

@@ -1,4 +1,4 @@
-"""DuckDB does nothing of its own: no extensions, no stored secrets, no start-up file of the user."""
+"""DuckDB uses no extensions, stored secrets or start-up files on its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas, hnas_process
 
 
-def test_extensions_are_neither_fetched_nor_loaded_and_stored_secrets_not_used(tmp_path: Path) -> None:
+def test_extensions_are_not_loaded_and_stored_secrets_not_used(tmp_path: Path) -> None:
     connection = connect(Store(str(tmp_path)))
     for setting in (
         "autoinstall_known_extensions",
@@ -23,13 +23,13 @@ def test_extensions_are_neither_fetched_nor_loaded_and_stored_secrets_not_used(t
 
 
 @pytest.mark.parametrize("query", ["FROM 'https://127.0.0.1:9/x.parquet'", "CREATE PERSISTENT SECRET s (TYPE s3)"])
-def test_a_query_that_needs_an_extension_says_how_to_get_it(query: str, tmp_path: Path) -> None:
+def test_a_query_that_needs_an_extension_says_how_to_install_it(query: str, tmp_path: Path) -> None:
     done = hnas("sql", query, "--store", tmp_path)
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert "INSTALL httpfs; LOAD httpfs;" in done.err
 
 
-def test_files_of_duckdbs_own_shell_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_the_duckdb_shell_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query = (
         "sql",
         "SELECT current_setting('default_order') AS o, 1 AS a",

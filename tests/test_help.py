@@ -1,4 +1,4 @@
-"""What `--help` shows, and what Tab completes."""
+"""The output of `--help`, and completion with Tab."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def examples(command: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_has_two_examples_that_its_parser_takes(command: str) -> None:
+def test_every_help_has_two_examples_that_parse(command: str) -> None:
     found = examples(command)
     assert len(found) >= 2
     for name, *arguments in found:
@@ -61,7 +61,7 @@ def test_examples_that_only_read_a_store_run(
     monkeypatch.setenv("HNAS_STORE", str(store))
     for arguments in examples(command):
         if "cifar10" in arguments:
-            arguments[arguments.index("cifar10")] = "digits"  # of which the test's store has a run
+            arguments[arguments.index("cifar10")] = "digits"  # the data set of the test store's run
         if "--store" in arguments:
             arguments[arguments.index("--store") + 1] = str(store)
         if "train" in arguments or any(argument.startswith("command:") for argument in arguments):
@@ -75,7 +75,7 @@ def test_examples_that_only_read_a_store_run(
 
 
 def complete(store: Path, words: str, *, shell: str = "bash") -> tuple[list[str], set[str]]:
-    """The words that Tab offers after `words`, and the heavy packages that were imported to find them."""
+    """The completions that Tab offers after `words`, and the heavy packages imported for them."""
     environment = {
         "_HNAS_COMPLETE": f"complete_{shell}", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")),
         "_TYPER_COMPLETE_ARGS": words, "HNAS_STORE": str(store),
@@ -91,7 +91,7 @@ def complete(store: Path, words: str, *, shell: str = "bash") -> tuple[list[str]
     return done.stdout.split("\n")[:-1], heavy
 
 
-def test_tab_completes_names_without_loading_what_computes(store: Path) -> None:
+def test_tab_completes_names_without_heavy_imports(store: Path) -> None:
     (run,) = (path.name for path in (store / "runs").iterdir())
     searches = sorted(path.name for path in (store / "searches").iterdir())
     for words, offered in {
@@ -117,18 +117,18 @@ def test_tab_completes_names_without_loading_what_computes(store: Path) -> None:
         assert heavy & {"torch", "duckdb", "dask", "distributed", "sklearn", "scipy", "bayes_opt"} == set(), words
 
 
-def test_a_store_that_is_none_completes_nothing(tmp_path: Path) -> None:
+def test_an_invalid_store_completes_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no store")
     for place in (tmp_path / "gone", tmp_path / "file", tmp_path):
         assert complete(place, "hnas correlate --run ")[0] in ([], [""])
         assert complete(place, "hnas search --resume ")[0] in ([], [""])
 
 
-def test_runs_are_described_where_the_shell_shows_it(store: Path) -> None:
+def test_runs_have_descriptions_in_shells_that_show_them(store: Path) -> None:
     found, _ = complete(store, "hnas correlate --run ", shell="zsh")
     assert "nasbench201 on digits, seed 0" in found[0]
 
 
-def test_the_store_on_the_command_line_is_the_one_that_completes(store: Path, tmp_path: Path) -> None:
+def test_completion_uses_the_store_on_the_command_line(store: Path, tmp_path: Path) -> None:
     (run,) = (path.name for path in (store / "runs").iterdir())
     assert complete(tmp_path, f"hnas correlate --store {store} --run ")[0] == [run]

@@ -1,4 +1,4 @@
-"""The package of docs/spaces.md, installed by pip and run through precompute, correlate and search."""
+"""The package of docs/spaces.md, installed with pip and used by precompute, correlate and search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/spaces.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the installed package; without the network, so its dependency hnas is this one."""
+    """A folder with the installed package. It is installed offline, so that its dependency hnas is this checkout."""
     folder = tmp_path_factory.mktemp("own")
     source, target = folder / "hnas-plain", folder / "site"
     source.mkdir()
@@ -43,7 +43,7 @@ def run(installed: Path, store: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_an_installed_package_s_space_goes_through_every_command(installed: Path, tmp_path: Path) -> None:
+def test_every_command_accepts_the_space_of_an_installed_package(installed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shown = "".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S))
     commands = [line.split()[1:] for line in re.findall(r"^hnas .*$", shown, re.M)]
@@ -58,7 +58,7 @@ def test_an_installed_package_s_space_goes_through_every_command(installed: Path
     assert len(rows.splitlines()) == 9
     assert re.fullmatch(r"(\dx\d-\dx\d-\dx\d,\d+,ok\n?)+", rows.partition("\n")[2])
 
-    # It draws torch's weights itself; others are drawn after it.
+    # The space draws torch's weights itself; other initialisations replace them.
     assert "2 computed now" in run(installed, store, *precompute, "--sample", "2", "--workers", "1", "--init", "he")
     query = "SELECT init, count(DISTINCT snip) FROM runs JOIN metrics USING (run) GROUP BY init ORDER BY init"
     assert run(installed, store, "sql", query, "--format", "csv").splitlines()[1:] == ["he,2", "torch,8"]
@@ -67,7 +67,7 @@ def test_an_installed_package_s_space_goes_through_every_command(installed: Path
     assert run(installed, store, "sql", query, "--format", "csv").splitlines()[1:] == ["2"]
 
 
-def test_a_malformed_architecture_of_the_package_is_refused_in_its_words(installed: Path, tmp_path: Path) -> None:
+def test_a_malformed_architecture_gives_the_error_of_the_package(installed: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("1x3-2x3-4x1\n1x3-2x2-4x1\n")
     command = ["precompute", "plain", "--dataset", "digits", "--architectures", str(listed)]

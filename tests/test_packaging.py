@@ -1,4 +1,4 @@
-"""The wheel, and what lies beside a user's script: neither takes the place of the other."""
+"""The wheel and modules beside a user's script do not shadow each other."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ query = "SELECT place, count(*) FROM pool JOIN runs USING (run) GROUP BY place O
 for place, rows in connection.sql(query).fetchall():
     print(place, rows)
 """
-#: Architectures of the tables of DARTS, NAS-Bench-101 and NAS-Bench-201.
+#: The numbers of architectures in the shipped tables of DARTS, NAS-Bench-101 and NAS-Bench-201.
 ROWS = (2000, 5000, 15625)
 
 
 def copied(folder: Path) -> Path:
-    """A copy of the project at `folder`, with its links as links."""
+    """Copy the project to `folder`, with its links as links."""
     top = [ROOT / name for name in ("hnas", "pipeline", "cli.py", "data", "pyproject.toml", "README.md", "LICENSE")]
     folder.mkdir(parents=True)
     for path in top:
@@ -45,13 +45,13 @@ def copied(folder: Path) -> Path:
             shutil.copytree(path, folder / path.name, symlinks=True, ignore=ignored)
         else:
             shutil.copy(path, folder)
-    # The patterns above also match the rooms called `store`.
+    # The patterns above also match packages called `store`.
     shutil.copytree(ROOT / "pipeline", folder / "pipeline", dirs_exist_ok=True)
     return folder
 
 
 def built(project: Path, hook: str, folder: Path) -> Path:
-    """The wheel that the build back end makes of a project."""
+    """Build the wheel of a project."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-c", BUILD, hook, str(folder)], cwd=project, capture_output=True, text=True, check=False
@@ -61,7 +61,7 @@ def built(project: Path, hook: str, folder: Path) -> Path:
 
 
 def unpacked(wheel: Path, folder: Path) -> Path:
-    """The wheel as a folder of installed packages."""
+    """Unpack a wheel into a folder of installed packages."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder
@@ -88,19 +88,19 @@ def run_script(script: Path, text: str, *options: str, **environment: str) -> st
     return done.stdout
 
 
-def test_the_checkout_has_links_and_no_copies_of_what_lies_beside_hnas():
+def test_the_checkout_links_to_the_modules_beside_hnas():
     links = {name: str((ROOT / "hnas" / name).readlink()) for name in ("pipeline", "cli.py", "tables")}
     assert links == {"pipeline": "../pipeline", "cli.py": "../cli.py", "tables": "../data/tables"}
 
 
-def test_the_wheel_holds_hnas_and_no_other_name(installed):
+def test_the_wheel_contains_only_the_package_hnas(installed):
     names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"hnas"}
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
     assert "hnas = hnas.cli:main" in entry.read_text()
 
 
-def test_the_wheel_holds_each_module_query_and_asset_of_the_checkout(installed):
+def test_the_wheel_contains_every_module_query_and_asset(installed):
     patterns = ("hnas/**/*.py", "pipeline/**/*.py", "pipeline/**/*.sql", "pipeline/report/assets/*")
     paths = [path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)]
     expected = {path if path.parts[0] == "hnas" else Path("hnas", path) for path in paths} | {Path("hnas/cli.py")}
@@ -113,7 +113,7 @@ def test_the_wheel_holds_each_module_query_and_asset_of_the_checkout(installed):
     assert not any(path.is_symlink() for path in installed.rglob("*"))
 
 
-def test_the_wheel_alone_has_the_tables_that_ship_for_every_store(installed, tmp_path):
+def test_the_wheel_contains_the_shipped_tables(installed, tmp_path):
     shipped = {path.relative_to(SHIPPED) for path in SHIPPED.rglob("*") if path.is_file()}
     tables = installed / "hnas" / "tables"
     assert {path.relative_to(tables) for path in tables.rglob("*") if path.is_file()} == shipped
@@ -121,13 +121,13 @@ def test_the_wheel_alone_has_the_tables_that_ship_for_every_store(installed, tmp
     assert lines == [f"{place} {rows}" for place, rows in zip(sorted(map(str, tables.iterdir())), ROWS, strict=True)]
 
 
-def test_modules_called_cli_and_pipeline_beside_a_script_stay_the_users_own(installed, tmp_path):
+def test_a_users_modules_called_cli_and_pipeline_are_not_shadowed(installed, tmp_path):
     (tmp_path / "cli.py").write_text("mine = 'my cli'")
     (tmp_path / "pipeline.py").write_text("mine = 'my pipeline'")
     assert run_script(tmp_path / "script.py", SCRIPT, PYTHONPATH=str(installed)) == "my cli my pipeline 1\n"
 
 
-def test_another_distributions_package_called_pipeline_is_left_alone(installed, tmp_path):
+def test_a_package_called_pipeline_of_another_distribution_is_unaffected(installed, tmp_path):
     other = tmp_path / "site" / "pipeline"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("mine = 'theirs'")
@@ -136,9 +136,9 @@ def test_another_distributions_package_called_pipeline_is_left_alone(installed, 
     assert run_script(tmp_path / "script.py", SCRIPT, PYTHONPATH=str(tmp_path / "site")) == "my cli theirs 1\n"
 
 
-def test_a_script_above_a_clone_called_hnas_imports_the_clone_that_is_installed(project, tmp_path):
+def test_a_script_beside_an_installed_clone_imports_the_clone(project, tmp_path):
     site = unpacked(built(project, "build_editable", tmp_path / "wheel"), tmp_path / "site")
-    # Without `site`, for the environment of this test has a link to its own checkout.
+    # Without `site`, because the environment of the tests links to their own checkout.
     text = f"""
 import site, sys
 site.addsitedir({str(site)!r})
@@ -149,7 +149,7 @@ print(hnas.__file__)
     assert run_script(project.parent / "script.py", text, "-S") == f"{project / 'hnas' / '__init__.py'}\n"
 
 
-def test_the_checkouts_own_cli_runs_without_an_installation(project):
+def test_the_cli_of_a_checkout_runs_without_installation(project):
     command = [sys.executable, "cli.py", "--version"]
     done = subprocess.run(command, cwd=project, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=True)
     assert done.stdout.startswith(b"hnas ")

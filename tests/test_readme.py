@@ -1,4 +1,4 @@
-"""The README's commands, run as a reader would; their output compared, numbers and running times aside."""
+"""The commands of the README and of docs pages print the output shown, up to numbers and times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IMPORTS = re.findall(r"^\$ (hnas import .*)$", README.split("\n## Import\n")[1].
 
 
 def commands(blocks: list[str]) -> list[tuple[str, str]]:
-    """Each `$ command` of the blocks with the output that follows it."""
+    """Each `$ command` in the blocks, with the output below it."""
     found = []
     for block in blocks:
         for part in re.split(r"^\$ ", re.sub(r"\\\n\s*", "", block), flags=re.M)[1:]:
@@ -44,10 +44,10 @@ def commands(blocks: list[str]) -> list[tuple[str, str]]:
 
 
 def run(command: str, store: Path, *, merged: bool = False, **variables: str) -> str:
-    """What a command line prints, `merged` with what it says on standard error; `hnas` runs in this process."""
+    """The standard output of a command line, `merged` with its standard error if asked; `hnas` runs in this process."""
     name, *arguments = shlex.split(command)
     environment = {**os.environ, "HNAS_STORE": str(store), "COLUMNS": "200", **variables}
-    del environment["HNAS_TABLES"]  # the tables that ship, as a reader has them
+    del environment["HNAS_TABLES"]  # use the shipped tables, as a reader does
     if name == "hnas":
         with chdir(store.parent), mock.patch.dict(os.environ, environment, clear=True):
             done = hnas(*arguments, merged=merged)
@@ -59,7 +59,7 @@ def run(command: str, store: Path, *, merged: bool = False, **variables: str) ->
 
 
 def masked(text: str) -> str:
-    """The text with what a machine and chance decide taken out: numbers, names of searches, architectures."""
+    """The text without what varies between machines and runs: numbers, names of searches, architectures."""
     text = re.sub(r"(search |latency-)[0-9a-f]{8,10}\b", r"\1ID", text)
     text = re.sub(r"^(device +)[^,]+", r"\1CPU", text, flags=re.M)
     text = re.sub(r"\|[a-z_0-9~|+]+\|", "ARCH", text)
@@ -68,7 +68,7 @@ def masked(text: str) -> str:
     return re.sub(r"[ ─]+", " ", text).strip()
 
 
-def test_the_way_from_images_to_a_model_prints_what_the_readme_shows(tmp_path: Path):
+def test_the_story_from_images_to_a_model_prints_the_output_shown(tmp_path: Path):
     made: list[str] = []
     story = README.split("\n## On CIFAR-10")[0]
     for kind, block in re.findall(r"^```(python|console)\n(.*?)^```", story, re.M | re.S):
@@ -88,7 +88,7 @@ def test_the_way_from_images_to_a_model_prints_what_the_readme_shows(tmp_path: P
     assert label == "0"
 
 
-def test_the_demo_runs_what_the_readme_shows_and_shows_its_own_rows_only():
+def test_the_demo_shows_commands_of_the_readme_and_only_its_own_rows():
     demo = (ROOT / "docs/demo.sh").read_text(encoding="utf-8")
     assert "\nexport HNAS_TABLES=\n" in demo
     shown = re.findall(r"^show '(hnas (?!info).*)'$", demo, re.M)
@@ -96,7 +96,7 @@ def test_the_demo_runs_what_the_readme_shows_and_shows_its_own_rows_only():
     assert all(f"\n$ {command}\n" in README for command in shown)
 
 
-def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
+def test_the_commands_of_the_store_page_run(tmp_path: Path):
     run(SMALL, tmp_path / "store")
     page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
     cells = search_spaces["nasbench201"].sample(6, seed=3)
@@ -112,8 +112,8 @@ def test_the_commands_of_the_store_s_page_run(tmp_path: Path):
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
-def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
-    """With two seeds in place of twenty, whose numbers are others, one process, and fewer passes for a latency."""
+def test_the_commands_of_the_search_page_print_the_output_shown(tmp_path: Path):
+    """Uses two seeds instead of twenty (their numbers differ), one process, and fewer passes for a latency."""
     shorter = {"--seeds 20": "--seeds 2 --workers 1", "hnas latency": "hnas latency --repeats 5"}
     for name in ("hp12-validation", "three-data-sets-200-epochs", "hw-nas-bench-cifar10"):
         file = Path(os.environ["HNAS_TEST_DATA"], "nasbench201", f"{name}.csv")
@@ -128,7 +128,7 @@ def test_the_commands_of_the_search_page_print_what_it_shows(tmp_path: Path):
             command = command.replace(part, other)
         shown = run(command, tmp_path / "store", merged=True, PATH=path)
         if output and " compare " not in command:
-            # What a slow machine tells on the way is not shown.
+            # The page leaves out the progress messages of a slow machine.
             shown = re.sub(r"^measuring: .*\n", "", shown, flags=re.M)
             assert masked(shown.strip()) == masked(output)
     assert (tmp_path / "front.pdf").exists()
@@ -147,7 +147,7 @@ def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
     _, oracle, example, method = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "b 92.5\n"
-    # As pip installs them: the module, and its entry points.
+    # The module and its entry points, as pip installs them.
     entries = re.findall(r"^```toml\n\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^```", page, re.M | re.S)
     assert [group for group, _ in entries] == ["hnas.oracles", "hnas.methods"]
     (tmp_path / "my_package.py").write_text(method + oracle.split("\nresult =")[0])
@@ -173,7 +173,7 @@ def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
-def test_the_scores_of_the_shipped_spectra_rank_as_the_page_says(tmp_path: Path):
+def test_scores_of_the_shipped_spectra_have_the_documented_correlations(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     page = (ROOT / "docs/definitions.md").read_text(encoding="utf-8").split("\n## Further scores of Θ₀\n")[1]
     rows = re.findall(r"^\| (`.*`) \| (-?\d\.\d\d) \| (-?\d\.\d\d) \|$", page, re.M)
@@ -191,7 +191,7 @@ def test_the_scores_of_the_shipped_spectra_rank_as_the_page_says(tmp_path: Path)
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
-def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Path):
+def test_the_commands_on_the_shipped_table_give_the_numbers_of_the_page(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     (tmp_path / "data").symlink_to(ROOT / "data")
     (tmp_path / "cifar10-test-accuracy.csv").write_bytes((data / "nasbench201/cifar10-test-accuracy.csv").read_bytes())
@@ -210,7 +210,7 @@ def test_the_commands_on_the_shipped_table_give_the_page_s_numbers(tmp_path: Pat
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
-def test_the_shipped_tables_are_there_for_every_store_without_a_word(tmp_path: Path):
+def test_every_store_can_use_the_shipped_tables(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     store = tmp_path / "store"
     run(f"hnas import csv {data}/nasbench201/cifar10-test-accuracy.csv", store)
@@ -222,11 +222,11 @@ def test_the_shipped_tables_are_there_for_every_store_without_a_word(tmp_path: P
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
-def test_the_commands_on_cifar10_run_in_small(tmp_path: Path):
+def test_the_commands_on_cifar10_run_at_a_small_size(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     folder = data / "nasbench201/NATS-tss-v1_0-3ffb9-simple"
     (tmp_path / folder.name).symlink_to(folder)
-    trained = [  # those of the benchmark's files that the folder has
+    trained = [  # the files of the benchmark in the folder
         "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",
         "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|none~0|nor_conv_3x3~1|avg_pool_3x3~2|",
         "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|none~0|nor_conv_1x1~1|none~2|",
@@ -270,7 +270,7 @@ def test_the_python_example_runs(tmp_path: Path):
     assert len(done.stdout.split()) == 6 + 1
 
 
-def test_the_python_example_of_the_store_s_page_pairs_spectra_with_their_rows(filled):
+def test_the_python_example_of_the_store_page_pairs_spectra_with_rows(filled):
     store, plan = filled
     page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)

@@ -5,9 +5,9 @@
     descent          real gradient descent, and the training error that Θ₀ predicts
     generalisation   Theorem 2 and its corollaries, with a fitted constant
     topology         Theorem 3 and Figure 3: a wide and a deep architecture
-    statements       every statement beside what is measured of it
+    statements       every statement with its measured number
 
-Source: Shu, Dai, Wu, Low, NeurIPS 2022. What the paper does not print and is derived here says so.
+Source: Shu, Dai, Wu, Low, NeurIPS 2022. Results that are not in the paper are marked as derived.
 """
 
 from hnas.theory.results import Check

@@ -7,7 +7,7 @@ For a loss ℓ(f, y) that is β-Lipschitz in f, and one-output networks:
     M_GraSP = |1/m Σ θ₀ᵀ (H_i ∇ℓ_i)|      eq. (3)    ≤ C₃ M_Trace,    C₃ = β ‖θ₀‖ max_i ‖H_i‖
 
 with ∇ℓ_i and H_i the gradient and Hessian of ℓ(f(x_i; θ), y_i) at θ₀, and ‖H_i‖ the largest |eigenvalue|. These
-constants follow from the inequality of Cauchy and Schwarz, and the bounds hold always, not only with high probability:
+constants follow from the Cauchy–Schwarz inequality, and the bounds hold always, not only with high probability:
 ∇ℓ_i = ℓ'_i ∇f_i with |ℓ'_i| ≤ β, and (1/m Σ ‖∇f_i‖)² ≤ 1/m Σ ‖∇f_i‖² = M_Trace².
 """
 
@@ -42,7 +42,7 @@ LOSSES = (
 
 @dataclass(frozen=True)
 class Connection:
-    """Metrics of one network and the constants of Theorem 1, each in the order gradient norm, SNIP, GraSP."""
+    """The metrics of one network and the constants of Theorem 1, both in the order gradient norm, SNIP, GraSP."""
 
     metrics: tuple[float, float, float]
     constants: tuple[float, float, float]
@@ -50,7 +50,7 @@ class Connection:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """M / (C M_Trace), at most 1 where the inequality holds; 0 for a dead network, where both sides are zero."""
+        """M / (C M_Trace), at most 1 if the inequality holds; 0 for a dead network, whose sides are both zero."""
         pairs = zip(self.metrics, self.constants, strict=True)
         return tuple(metric / max(constant * self.trace, sys.float_info.min) for metric, constant in pairs)
 
@@ -58,7 +58,7 @@ class Connection:
 def connection(network: Dense, weights: tuple[Tensor, ...], x: Tensor, y: Tensor, loss: Loss) -> Connection:
     """The three metrics, M_Trace and the constants, for inputs x (m, n₀), labels y (m,) and one network's weights.
 
-    Every sample's Hessian is formed whole: P² numbers for P parameters.
+    Forms the whole Hessian of every sample: P² numbers for P parameters.
     """
     theta = torch.cat([weight.flatten() for weight in weights])
 
@@ -85,7 +85,7 @@ def connection(network: Dense, weights: tuple[Tensor, ...], x: Tensor, y: Tensor
 
 @dataclass(frozen=True)
 class Measured:
-    """A network of Theorem 1's study: its width, activation, loss and initialisation, and its metrics."""
+    """A network of the study of Theorem 1: its width, activation, loss and initialisation, and its metrics."""
 
     width: int
     activation: str
@@ -97,9 +97,9 @@ class Measured:
 def study(
     seed: int, *, widths: tuple[int, ...] = (2, 4, 8, 16), initialisations: int = 4, inputs: int = 8, samples: int = 8
 ) -> list[Measured]:
-    """Theorem 1 on networks of two hidden layers, over widths, activations, losses and initialisations.
+    """Theorem 1 on networks with two hidden layers, over widths, activations, losses and initialisations.
 
-    Inputs are uniform on the unit sphere, labels ±1 at random.
+    The inputs are uniform on the unit sphere, and the labels are ±1 at random.
     """
     generator = torch.Generator().manual_seed(seed)
     x = F.normalize(torch.randn(samples, inputs, generator=generator, dtype=torch.float64), dim=-1)

@@ -1,9 +1,9 @@
-"""Gradient descent on the squared error, beside what the tangent kernel at initialisation predicts of it.
+"""Gradient descent on the squared error, and its prediction by the tangent kernel at initialisation.
 
     L_S(f) = 1/(2m) Σ_i (f(x_i) − y_i)²,   θ_{t+1} = θ_t − η ∇L_S(f_t),   η ≤ m / λ_max(Θ₀)
 
-As long as the kernel stays what it was at initialisation, the residuals r_t = (f_t(x_i) − y_i)_i obey
-r_{t+1} = (I − η Θ₀/m) r_t, so that, with (λ_i, u_i) the eigenpairs of Θ₀ and ‖r₀‖² ≤ m,
+While the kernel stays at its initial value, the residuals r_t = (f_t(x_i) − y_i)_i obey r_{t+1} = (I − η Θ₀/m) r_t.
+Hence, with (λ_i, u_i) the eigenpairs of Θ₀ and ‖r₀‖² ≤ m,
 
     L_S(f_t) = 1/(2m) Σ_i (1 − η λ_i/m)^{2t} ⟨u_i, r₀⟩²      `linear_training_error`
              ≤ ½ (m − η M_Trace²)^{2t}                       `printed_bound`
@@ -11,9 +11,9 @@ r_{t+1} = (I − η Θ₀/m) r_t, so that, with (λ_i, u_i) the eigenpairs of Θ
              ≤ ½ (1 − η M_Trace² / (m κ))^{2t}               `rate_bound`
 
 The second line is the first term of Corollary 2 for C = 1. It follows from ⟨u_i, r₀⟩² ≤ m, Σ_i η λ_i/m = η M_Trace² and
-Σ a_i^p ≤ (Σ a_i)^p for a_i ≥ 0, p ≥ 1; another metric M ≤ C_k M_Trace (Theorem 1) puts M²/C with C = C_k² in place of
-M_Trace². It is below ½ only where Σ_i (1 − η λ_i/m) < 1, which even the largest step allows only if the mean eigenvalue
-exceeds (1 − 1/m) λ_max. The last line, derived here from λ_min = λ_max/κ ≥ M_Trace²/κ, never exceeds ½.
+Σ a_i^p ≤ (Σ a_i)^p for a_i ≥ 0, p ≥ 1. For another metric M ≤ C_k M_Trace (Theorem 1), M²/C with C = C_k² replaces
+M_Trace². The line is below ½ only if Σ_i (1 − η λ_i/m) < 1; even with the largest step, this requires that the mean
+eigenvalue exceed (1 − 1/m) λ_max. The last line, derived here from λ_min = λ_max/κ ≥ M_Trace²/κ, never exceeds ½.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hnas.theory.networks import Dense, condition_number, tangent_kernel, trace_
 
 @dataclass(frozen=True)
 class Task:
-    """Inputs x (m, n₀) with labels y (m,), and test inputs and labels that stand for the whole distribution."""
+    """Inputs x (m, n₀) with labels y (m,), and test inputs and labels that represent the whole distribution."""
 
     x: Tensor
     y: Tensor
@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Descent:
-    """Gradient descent of B networks, with their errors at the steps `times` (T,).
+    """The gradient descent of B networks, with their errors at the steps `times` (T,).
 
     eta (B,) is the step size, kernel (B, m, m) is Θ₀, residual (B, m) is r₀; training and generalisation (B, T) are
     L_S(f_t) and L_g(f_t), the means of ½ (f_t − y)² over training and test inputs.
@@ -67,7 +67,7 @@ def descend(
 ) -> Descent:
     """Run gradient descent from `weights`, each (B, n_{l−1}, n_l), with η = `step` · m / λ_max(Θ₀) for each network.
 
-    `times` ascends from 0; the last is the number of steps.
+    `times` is ascending and begins with 0; its last entry is the number of steps.
     """
     m = len(task.y)
     kernel = tangent_kernel(network, weights, task.x)
@@ -86,7 +86,7 @@ def descend(
 
 
 def linear_training_error(descent: Descent) -> Tensor:
-    """L_S(f_t) with the kernel at initialisation, shape (B, T): 1/(2m) Σ_i (1 − η λ_i/m)^{2t} ⟨u_i, r₀⟩²."""
+    """L_S(f_t) for the kernel at initialisation, shape (B, T): 1/(2m) Σ_i (1 − η λ_i/m)^{2t} ⟨u_i, r₀⟩²."""
     eigenvalues, vectors = torch.linalg.eigh(descent.kernel)
     m = eigenvalues.shape[-1]
     shrinkage = (1 - descent.eta[..., None] * eigenvalues / m)[..., None, :] ** (2 * descent.times[:, None])

@@ -1,11 +1,12 @@
-"""Theorem 2 and its corollaries along real gradient descent, with the constant that O(·) leaves open fitted.
+"""Theorem 2 and its corollaries along real gradient descent, with fitted constants in place of O(·).
 
     Theorem 2      L_g(f_t) ≤ L_S(f_t) + O(κ/M)
     Corollary 1    L_g(f_t) ≤ O(1/M)                             where the labels can be fitted (realizable)
     Corollary 2    L_g(f_t) ≤ ½ (m − η M²/C)^{2t} + O(κ/M)       where they cannot (non-realizable)
 
 Here M = M_Trace and C = 1. The constant of a bound is the smallest that holds for one half of the networks; the other
-half tests it. Labels lie in [0, 1], so the error ½ (f − y)² of an f in [0, 1] is at most ½: a bound above ½ is vacuous.
+half tests it. Labels lie in [0, 1], so the error ½ (f − y)² of an f in [0, 1] is at most ½, and a bound above ½ is
+vacuous.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ TIMES = (0, 1, 3, 10, 30, 100, 200)
 
 
 def sphere_task(seed: int, *, noise: float, samples: int = 16, tests: int = 400) -> Task:
-    """Inputs uniform on the unit sphere in R⁶, labels y = (1 + tanh(2 x₁ + x₂)) / 2.
+    """Inputs uniform on the unit sphere in R⁶, with labels y = (1 + tanh(2 x₁ + x₂)) / 2.
 
-    Each label becomes 1 − y with probability `noise`, in training and test alike.
+    Each label becomes 1 − y with probability `noise`, both in training and in test data.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -50,7 +51,7 @@ class Trained:
     """N networks after gradient descent, with their errors at the T steps of `TIMES`.
 
     kappa and trace (N,) are κ and M_Trace of Θ₀; training and generalisation (N, T) are L_S(f_t) and L_g(f_t); printed
-    and rate (N, T) bound L_S(f_t), see `hnas.theory.descent`.
+    and rate (N, T) are the bounds on L_S(f_t) of `hnas.theory.descent`.
     """
 
     kappa: Tensor
@@ -107,7 +108,7 @@ def random_halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def fit(left: Tensor, base: Tensor, unit: Tensor, fitting: Tensor, testing: Tensor) -> Fitted:
-    """Find the least c with `left ≤ base + c unit` on `fitting`; left and base are (N, T), unit (N,)."""
+    """Fit the least c with `left ≤ base + c unit` on `fitting`; left and base are (N, T), unit is (N,)."""
     constant = float(((left - base) / unit[:, None])[fitting].max())
     return Fitted(constant, left[testing], (base + constant * unit[:, None])[testing])
 
@@ -124,22 +125,22 @@ def corollary1(trained: Trained, fitting: Tensor, testing: Tensor) -> Fitted:
 
 
 def corollary2(trained: Trained, constant: float, first: Tensor, testing: Tensor) -> Fitted:
-    """L_g(f_t) ≤ first + c κ/M at every step, with the constant of Theorem 2; `first` is `printed` or `rate`."""
+    """L_g(f_t) ≤ first + c κ/M at every step, with c fitted for Theorem 2; `first` is `printed` or `rate`."""
     unit = (trained.kappa / trained.trace)[:, None]
     return Fitted(constant, trained.generalisation[testing], (first + constant * unit)[testing])
 
 
 def exponent(trained: Trained) -> float:
-    """The power a of the least-squares fit gap ∝ (κ/M)^a on logarithms; 1 if the bound were tight."""
+    """The exponent a of the least-squares fit gap ∝ (κ/M)^a in logarithms; a tight bound has a = 1."""
     x = (trained.kappa / trained.trace).log()
     y = trained.gap.log()
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 
 def width_deviation(width: int, seed: int) -> float:
-    """How far real training is from the kernel's prediction: max_t |L_S(f_t) − linear| / L_S(f₀).
+    """The deviation of real training from the kernel's prediction: max_t |L_S(f_t) − linear| / L_S(f₀).
 
-    The root mean square over eight networks of one hidden layer, 100 steps.
+    Returns the root mean square over eight networks with one hidden layer, trained for 100 steps.
     """
     network = Dense((6, width), "tanh")
     weights = network.draw(torch.Generator().manual_seed(seed), 8)

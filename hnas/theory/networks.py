@@ -3,13 +3,13 @@
     h₀ = x,  z_l = h_{l−1} W_l,  h_l = σ(z_l) for l < L,  f(x; θ) = s z_L,  θ = (W₁, …, W_L)
 
 W_l is drawn from N(0, g²/n_{l−1}), so that activations keep their size (g² = 2 for ReLU, 1 otherwise). The output is
-one number, there is no bias. All arrays may have leading dimensions: many networks of one shape are computed at once.
+scalar, and there are no biases. All arrays may have leading dimensions, to compute many networks of one shape at once.
 
-The gradient of one sample factors over each layer, `∂f(x)/∂W_l = h_{l−1}ᵀ δ_l` with `δ_l = ∂f/∂z_l`, hence
+The gradient of a sample factors in each layer, `∂f(x)/∂W_l = h_{l−1}ᵀ δ_l` with `δ_l = ∂f/∂z_l`, hence
 
     Θ₀(x, x') = Σ_l ⟨h_{l−1}(x), h_{l−1}(x')⟩ ⟨δ_l(x), δ_l(x')⟩
 
-without a matrix of gradients.
+which needs no Jacobian.
 """
 
 from __future__ import annotations

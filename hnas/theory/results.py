@@ -1,4 +1,4 @@
-"""What a check of the theory returns: plain numbers beside the statement they are held against."""
+"""The result of a check of the theory: a statement and the numbers that test it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One statement, what was measured of it, and whether it holds: `measured ≤ bound`.
+    """A statement with the measured `quantity`, which holds if `measured ≤ bound`.
 
-    `source` is the statement's number in the paper, or `derived` for what the paper does not print and this package
-    derives. `holds` is false for NaN as well.
+    `source` is the statement's number in the paper, or `derived` for a statement that this package derives and the
+    paper does not print. `holds` is False for NaN.
     """
 
     name: str

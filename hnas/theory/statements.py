@@ -1,4 +1,4 @@
-"""Every statement of the theory, measured now: what `hnas.theory.checks` returns."""
+"""The checks of every statement of the theory, which `hnas.theory.checks` returns."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hnas.theory import connections, descent, generalisation, topology
 from hnas.theory.networks import Dense, condition_number
 from hnas.theory.results import Check
 
-#: The share of networks that may break a bound whose constant was fitted on others.
+#: The share of networks that may break a bound whose constant was fitted on other networks.
 ALLOWED = 0.25
 
 
 def checks(seed: int = 0) -> tuple[Check, ...]:
-    """Run all checks, in the order of the paper; some ten seconds on one core. The same seed gives the same numbers.
+    """Run all checks in the order of the paper, in about ten seconds on one core. The same seed gives the same numbers.
 
-    Checks of random draws allow five standard errors. Checks of a fitted bound allow a quarter of its test networks to
-    break it: between halves that are alike, more do so with a probability below 1 %.
+    Checks of random draws allow five standard errors. Checks of a fitted bound allow a quarter of the test networks to
+    break it; if the two halves are alike, more networks do so with a probability below 1 %.
     """
     return (*_theorem1(seed), *_theorem2(seed), *_theorem3(seed))
 
@@ -35,7 +35,7 @@ def _theorem1(seed: int) -> list[Check]:
         ("SNIP", "|1/m Σ θ₀ᵀ ∇ℓ_i| ≤ β ‖θ₀‖ M_Trace"),
         ("GraSP", "|1/m Σ θ₀ᵀ H_i ∇ℓ_i| ≤ β ‖θ₀‖ max ‖H_i‖ M_Trace"),
     )
-    quantity = f"largest left side / right side of {len(networks)} networks"
+    quantity = f"largest left side / right side over {len(networks)} networks"
     return [
         Check(name, "Theorem 1", statement, quantity, ratio, 1.0)
         for (name, statement), ratio in zip(statements, worst, strict=True)
@@ -50,15 +50,15 @@ def _theorem2(seed: int) -> list[Check]:
     first = generalisation.corollary1(fittable, *halves)
     printed = generalisation.corollary2(noisy, second.constant, noisy.printed, halves[1])
     rate = generalisation.corollary2(noisy, second.constant, noisy.rate, halves[1])
-    order = float(spearmanr(noisy.kappa / noisy.trace, noisy.gap).statistic)
+    rank_correlation = float(spearmanr(noisy.kappa / noisy.trace, noisy.gap).statistic)
     vacuous = "the bound is below ½ for {:.0%}".format
-    broken = f"share of {len(halves[1])} networks, not used to fit c, that break it"
+    broken = f"share of the {len(halves[1])} networks not used to fit c that break it"
     return [
         Check(
             "training error",
             "derived",
             "L_S(f_t) = 1/(2m) Σ (1 − η λ_i/m)^{2t} ⟨u_i, r₀⟩² with Θ₀ at initialisation",
-            "largest deviation of real training over 100 steps, width 256, relative to L_S(f₀)",
+            "largest deviation of the real from this error over 100 steps, width 256, relative to L_S(f₀)",
             generalisation.width_deviation(256, seed),
             0.01,
         ),
@@ -66,14 +66,14 @@ def _theorem2(seed: int) -> list[Check]:
             "generalisation",
             "Theorem 2",
             "L_g(f_t) ≤ L_S(f_t) + c κ/M at every step",
-            f"{broken}; {vacuous(second.informative)}; Spearman's ρ of the gap with κ/M {order:.2f}",
+            f"{broken}; {vacuous(second.informative)}; Spearman's ρ of the gap with κ/M {rank_correlation:.2f}",
             second.broken,
             ALLOWED,
         ),
         Check(
             "realizable",
             "Corollary 1",
-            "L_g(f_t) ≤ c/M after training on labels without noise",
+            "L_g(f_t) ≤ c/M after training on noise-free labels",
             f"{broken}; {vacuous(first.informative)}",
             first.broken,
             ALLOWED,
@@ -81,7 +81,7 @@ def _theorem2(seed: int) -> list[Check]:
         Check(
             "non-realizable",
             "Corollary 2",
-            "L_g(f_t) ≤ ½ (m − η M²)^{2t} + c κ/M at every step, labels with noise",
+            "L_g(f_t) ≤ ½ (m − η M²)^{2t} + c κ/M at every step, noisy labels",
             f"{broken}; {vacuous(printed.informative)}",
             printed.broken,
             ALLOWED,
@@ -89,7 +89,7 @@ def _theorem2(seed: int) -> list[Check]:
         Check(
             "non-realizable, by the rate",
             "derived",
-            "L_g(f_t) ≤ ½ (1 − η M² / (m κ))^{2t} + c κ/M at every step, labels with noise",
+            "L_g(f_t) ≤ ½ (1 − η M² / (m κ))^{2t} + c κ/M at every step, noisy labels",
             f"{broken}; {vacuous(rate.informative)}",
             rate.broken,
             ALLOWED,
@@ -105,8 +105,8 @@ def _theorem2(seed: int) -> list[Check]:
         Check(
             "scale of the output",
             "derived",
-            "s f trained with η/s² from f₀ = 0 has the same L_g, while κ/M is divided by s",
-            "largest difference of L_g between s = 1 and s = 10, whose κ/M differ by ten",
+            "s f, trained with η/s² from f₀ = 0, has the same L_g as f, but κ/M is divided by s",
+            "largest difference of L_g between s = 1 and s = 10, whose κ/M differ by a factor of ten",
             _scale_difference(seed),
             1e-10,
         ),
@@ -114,7 +114,7 @@ def _theorem2(seed: int) -> list[Check]:
 
 
 def _orthonormal_training(seed: int) -> float:
-    """The larger of L_S(f₁) and the first term of Corollary 2 after one step of the largest size, for f(x) = θᵀx."""
+    """The larger of L_S(f₁) and the first term of Corollary 2 after one step of maximal size, for f(x) = θᵀx."""
     generator = torch.Generator().manual_seed(seed)
     n, m = 12, 8
     x = topology.orthonormal(n, m, generator).mT.contiguous()
@@ -125,7 +125,7 @@ def _orthonormal_training(seed: int) -> float:
 
 
 def _scale_difference(seed: int) -> float:
-    """max_t |L_g(f_t) of f(x) = θᵀx minus that of 10 θᵀx|, both from θ₀ = 0."""
+    """max_t |L_g(f_t) of θᵀx − L_g(f_t) of 10 θᵀx|, both trained from θ₀ = 0."""
     task = generalisation.sphere_task(seed, noise=0.0)
     runs = [
         descent.descend(Dense((6,), "linear", scale), (torch.zeros(1, 6, 1, dtype=torch.float64),), task, (0, 3, 30))
@@ -186,13 +186,13 @@ def _theorem3(seed: int) -> list[Check]:
 
 
 def _gram(function: Callable[[Tensor, Tensor], Tensor], weights: Tensor, x: Tensor) -> Tensor:
-    """Θ₀ from the gradients themselves, by autograd."""
+    """Θ₀ as the Gram matrix of autograd's gradients."""
     jacobian: Tensor = jacrev(function)(weights, x).flatten(1)
     return jacobian @ jacobian.mT
 
 
 def _median_kappa(generator: torch.Generator) -> tuple[float, float]:
-    """κ of `deep` for two inputs, L = 3 and n = 64: predicted median, and that of 1,000 draws."""
+    """The median κ of `deep` for two inputs, L = 3 and n = 64: predicted, and measured over 1,000 draws."""
     n, depth, draws = 64, 3, 1000
     x = topology.orthonormal(n, 2, generator)
     weights = torch.randn(draws, depth, n, n, generator=generator, dtype=torch.float64)

@@ -3,9 +3,9 @@
     wide   f(x)  = 1ᵀ Σ_i W⁽ⁱ⁾ x            Θ₀ = L n I           exactly, whatever the weights
     deep   f'(x) = 1ᵀ W⁽ᴸ⁾ … W⁽¹⁾ x         E[Θ'₀] = L nᴸ I      over the weights
 
-W⁽ⁱ⁾ is n × n with independent standard-normal entries, the m ≤ n inputs are the columns of X with XᵀX = I. (They cannot
-be centred as well: Σ x_i = 0 would give 0 = ‖Σ x_i‖² = m.) So wide has κ = 1 and M_Trace = √(L n); deep has a larger
-M_Trace but, since Θ'₀ deviates from its expectation, κ > 1. By how much it deviates is derived here, exactly. With
+W⁽ⁱ⁾ is n × n with independent standard-normal entries. The m ≤ n inputs are the columns of X, with XᵀX = I. (They are
+not also centred: Σ x_i = 0 would give 0 = ‖Σ x_i‖² = m.) So wide has κ = 1 and M_Trace = √(L n). Deep has a larger
+M_Trace, but also κ > 1, since Θ'₀ deviates from its expectation. The exact size of this deviation is derived here. With
 
     a_i = (W⁽ᴸ⁾ … W⁽ⁱ⁺¹⁾)ᵀ 1,   b_i(x) = W⁽ⁱ⁻¹⁾ … W⁽¹⁾ x,   Θ'₀(x, x') = Σ_i ‖a_i‖² ⟨b_i(x), b_i(x')⟩
 
@@ -13,11 +13,12 @@ the entries of Θ'₀ have second moments
 
     E[Θ'₀(x, x')²] = Σ_i n² q^{L−i} c_{i−1} + 2 Σ_{i<k} n² q^{L−k} c_{i−1} s_{k−i−1},   q = n (n + 2)
 
-q is one backward step, E‖Wᵀa‖⁴ = q ‖a‖⁴. c_j = E⟨Px, Px'⟩² and d_j = E[‖Px‖² ‖Px'‖²] for a product P of j such matrices
-obey c_{j+1} = (n² + n) c_j + n d_j and d_{j+1} = n² d_j + 2n c_j, and begin with c₀ = ⟨x, x'⟩², d₀ = 1. What lies
-between layers i and k contributes s_p = E‖P‖_F⁴ = E(tr PPᵀ)², which with r_p = E tr (PPᵀ)² obeys
-s_{p+1} = n² s_p + 2n r_p and r_{p+1} = n s_p + (n² + n) r_p, from s₀ = n², r₀ = n. To first order in 1/n an entry off
-the diagonal has standard deviation √((L−1)(2L−1) / (6 L n)) times L nᴸ: the deeper, the further from κ = 1.
+q stands for one backward step, E‖Wᵀa‖⁴ = q ‖a‖⁴. For a product P of j such matrices, c_j = E⟨Px, Px'⟩² and
+d_j = E[‖Px‖² ‖Px'‖²] obey c_{j+1} = (n² + n) c_j + n d_j and d_{j+1} = n² d_j + 2n c_j, from c₀ = ⟨x, x'⟩², d₀ = 1. The
+layers between i and k contribute s_p = E‖P‖_F⁴ = E(tr PPᵀ)², which with r_p = E tr (PPᵀ)² obeys
+s_{p+1} = n² s_p + 2n r_p and r_{p+1} = n s_p + (n² + n) r_p, from s₀ = n², r₀ = n. To first order in 1/n, off-diagonal
+entries have standard deviation √((L−1)(2L−1) / (6 L n)) times L nᴸ: the deeper the network, the further it is from
+κ = 1.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch import Tensor
 
 
 def orthonormal(n: int, m: int, generator: torch.Generator) -> Tensor:
-    """X (n, m) with XᵀX = I, uniformly distributed; m ≤ n."""
+    """A uniformly distributed X (n, m) with XᵀX = I; m ≤ n."""
     q, r = torch.linalg.qr(torch.randn(n, m, generator=generator, dtype=torch.float64))
     columns: Tensor = q * r.diagonal().sign()
     return columns
@@ -50,7 +51,7 @@ def deep(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def deep_kernel(weights: Tensor, x: Tensor) -> Tensor:
-    """Θ'₀ (…, m, m) of `deep` for weights (…, L, n, n) and inputs x (n, m), by the formula of this module's head."""
+    """Θ'₀ (…, m, m) of `deep` for weights (…, L, n, n) and inputs x (n, m), by the module docstring's formula."""
     layers = weights.unbind(-3)
     norms = [torch.tensor(float(x.shape[0]), dtype=x.dtype)]  # ‖a_L‖² = ‖1‖² = n
     backward = torch.ones(x.shape[0], 1, dtype=x.dtype)
@@ -65,13 +66,13 @@ def deep_kernel(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def deep_mean(n: int, depth: int) -> float:
-    """L nᴸ, the diagonal of E[Θ'₀], and its trace norm divided by m. `wide` has L n."""
+    """L nᴸ: the diagonal of E[Θ'₀], and its trace norm divided by m. For `wide`, it is L n."""
     return float(depth) * float(n) ** depth
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations of the entries of Θ'₀ over the weights, in units of their mean L nᴸ on the diagonal."""
+    """Standard deviations of the entries of Θ'₀ over the weights, in units of the diagonal's mean L nᴸ."""
 
     diagonal: float
     off_diagonal: float
@@ -88,8 +89,8 @@ def deep_median_kappa(n: int, depth: int) -> float:
     """The median of κ(Θ'₀) for two orthonormal inputs, to first order: (1 + ρ) / (1 − ρ), ρ = √(2 ln 2) σ.
 
     σ is the standard deviation of Θ'₀(x, x') / (L nᴸ). As all rotations of X are equally likely, half the difference of
-    the diagonal entries has the same σ and is uncorrelated with it. Both are nearly normal, so the eigenvalues are
-    1 ± r with r of Rayleigh's distribution, whose median is √(2 ln 2) σ.
+    the diagonal entries has the same σ and is uncorrelated with this entry. Both are nearly normal, so the eigenvalues
+    are 1 ± r, where r has a Rayleigh distribution with median √(2 ln 2) σ.
     """
     rho = math.sqrt(2 * math.log(2)) * deep_spread(n, depth).off_diagonal
     return (1 + rho) / (1 - rho)
@@ -111,7 +112,7 @@ def _second_moment(n: int, depth: int, inner: float) -> float:
 
 @dataclass(frozen=True)
 class Node:
-    """A place in a drawing of an architecture, x to the right and y upwards; `label` is what is written there."""
+    """A node in a drawing of an architecture, with its `label`; x points to the right and y upwards."""
 
     name: str
     label: str
@@ -121,7 +122,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Topology:
-    """An architecture of Figure 3: its formula, nodes, edges (names of nodes), and what Theorem 3 says of it."""
+    """An architecture of Figure 3: its formula, nodes, edges (pairs of node names), and its kernel by Theorem 3."""
 
     name: str
     formula: str

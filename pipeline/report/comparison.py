@@ -1,4 +1,4 @@
-"""The sections of a comparison: its table, and the incumbents against the budget."""
+"""The sections of a comparison: its table, and the incumbents' errors against the budget."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def comparison_sections(
     names = [curve.method for curve in curves for _ in curve.budget]
     spent = "queries" if by_queries else "budget (s)"
     columns = {"budget": np.concatenate([curve.budget for curve in curves])}
-    told = {"budget": spent}
+    labels = {"budget": spent}
     charts = []
     for k, dataset in enumerate(results.datasets):
         column = f"error-{k}"
         columns[column] = np.concatenate([curve.mean[:, k] for curve in curves])
-        told[column] = f"error on {dataset} (%)"
+        labels[column] = f"error on {dataset} (%)"
         drawn, first_point = [], 0
         for curve in curves:
             last = first_point + len(curve.budget)
@@ -54,4 +54,4 @@ def comparison_sections(
     caption = "Error of the incumbent, the mean over seeds; bands are standard errors"
     blocks.append(Charts(caption, charts))
     text = [printable(table.heading), *(printable(note) for note in table.notes)]
-    return [Section(f"Comparison {comparison.name}", text, blocks)], {points: PointSet(names, columns, told)}
+    return [Section(f"Comparison {comparison.name}", text, blocks)], {points: PointSet(names, columns, labels)}

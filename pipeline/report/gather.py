@@ -1,4 +1,4 @@
-"""What a report shows: of a store what it holds, its newest search, run and comparison, else what is asked for."""
+"""The contents of a report: a store with its newest search, run and comparison, or those that the caller names."""
 
 from __future__ import annotations
 
@@ -38,28 +38,29 @@ def gather(
     search: str | None = None,
     comparison: str | None = None,
 ) -> Document:
-    """The report of a run, a search with its run, a comparison, or several of these; else of the store.
+    """The report on a run, a search with its run, a comparison, or several of these; by default on the store.
 
-    Raises `UsageError` where what is asked for does not exist or the store has nothing, `HnasError` where something
-    of it is damaged.
+    Raises `UsageError` where a named item does not exist or the store is empty, `HnasError` where an item is damaged.
     """
-    held = store_info(connection)
-    if not any(held.values()):
+    contents = store_info(connection)
+    if not any(contents.values()):
         raise UsageError(
             f"the store {store.location} holds nothing to report; `hnas precompute` and `hnas import` fill one"
         )
     whole = run is None and search is None and comparison is None
     if whole:
-        there = {row["run"] for row in held["runs"] if row["rows"]}
-        newest = (row["search"] for row in held["searches"] if row["run"] in there and row["queries"])
+        with_rows = {row["run"] for row in contents["runs"] if row["rows"]}
+        newest = (row["search"] for row in contents["searches"] if row["run"] in with_rows and row["queries"])
         search = next(newest, None)
-        made = (row["comparison"] for row in held["comparisons"] if row["run"] in there and row["searches"])
-        comparison = next(made, None)
+        comparisons = (
+            row["comparison"] for row in contents["comparisons"] if row["run"] in with_rows and row["searches"]
+        )
+        comparison = next(comparisons, None)
     searched: Search | None = None if search is None else (search, *read_search(store, search))
     compared = None if comparison is None else _compared(store, comparison, required=not whole)
     for other in (searched and searched[1], compared and compared.methods[0]):
         run = run or (other.run if other else None)
-    chosen = pick_run(connection, run=run) if run is not None or any(row["rows"] for row in held["runs"]) else None
+    chosen = pick_run(connection, run=run) if run is not None or any(row["rows"] for row in contents["runs"]) else None
     names = [f"run {chosen.name}"] if chosen is not None else []
     names += [f"search {search}"] if search is not None else []
     names += [f"comparison {compared.name}"] if compared is not None else []
@@ -67,7 +68,7 @@ def gather(
     lead = f"Shown below: {', '.join(names)}." if whole and names else f"From the store {store.location}."
     document = Document(printable(title[0].upper() + title[1:]), printable(lead))
     if whole:
-        document.sections.append(_contents(held))
+        document.sections.append(_contents(contents))
     if chosen is not None:
         part = open_run(connection, chosen)
         evaluated = set()
@@ -89,7 +90,7 @@ def _add(document: Document, sections: list[Section], sets: dict[str, Any]) -> N
 
 
 def _compared(store: Store, name: str, *, required: bool) -> Comparison | None:
-    """The comparison `name`; None where it is unfinished and not `required`."""
+    """The comparison `name`, or None if it is unfinished and not `required`."""
     try:
         return stored_comparison(store, name)
     except UsageError:
@@ -98,13 +99,13 @@ def _compared(store: Store, name: str, *, required: bool) -> Comparison | None:
         return None
 
 
-def _contents(held: dict[str, list[dict[str, Any]]]) -> Section:
+def _contents(contents: dict[str, list[dict[str, Any]]]) -> Section:
     captions = {
         "runs": "Runs", "scores": "Scores", "accuracies": "Accuracies", "curves": "Learning curves",
-        "proxies": "Scores that others computed", "columns": "Columns of one's own", "searches": "Searches",
+        "proxies": "Scores computed elsewhere", "columns": "Imported columns", "searches": "Searches",
         "comparisons": "Comparisons",
     }  # fmt: skip
-    tables = [records_table(caption, held[name]) for name, caption in captions.items() if held[name]]
+    tables = [records_table(caption, contents[name]) for name, caption in captions.items() if contents[name]]
     return Section("What the store holds", (), tables)
 
 
@@ -115,7 +116,7 @@ def _provenance(
     searched: Search | None,
     compared: Comparison | None,
 ) -> list[Table]:
-    """Every setting that determines the numbers, and the versions that computed them."""
+    """The settings that determine the numbers, and the versions that computed them."""
     tables = [settings_table("This report", {"hnas": __version__, "store": store.location})]
     if chosen is not None:
         run = find_run(store, chosen.name, also)
@@ -123,9 +124,9 @@ def _provenance(
         sessions = record.pop("sessions", [])
         tables.append(settings_table(f"run.json of run {chosen.name}", record))
         if sessions:
-            told = [{name: value for name, value in one.items() if not isinstance(value, list)} for one in sessions]
-            names = list(dict.fromkeys(name for one in told for name in one))
-            tables.append(records_table("Its sessions", [{name: one.get(name) for name in names} for one in told]))
+            shown = [{name: value for name, value in one.items() if not isinstance(value, list)} for one in sessions]
+            names = list(dict.fromkeys(name for one in shown for name in one))
+            tables.append(records_table("Its sessions", [{name: one.get(name) for name in names} for one in shown]))
     if searched is not None:
         record = store.read_json("searches", searched[0], "search.json")
         tables.append(settings_table(f"search.json of search {searched[0]}", record))

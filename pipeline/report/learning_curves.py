@@ -1,4 +1,4 @@
-"""Learning curves of the trainings of a run's architectures."""
+"""Learning curves of a run's architectures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hnas.pipeline.report.points import PointSet, cells_of
 from hnas.pipeline.report.run_part import RunPart, words
 
 _TITLE = "Learning curves"
-# Trainings that are drawn.
+# The most trainings to draw.
 _MOST = 12
 _ACCURACIES = ("valid_accuracy", "test_accuracy", "train_accuracy")
 
@@ -26,18 +26,18 @@ _ACCURACIES = ("valid_accuracy", "test_accuracy", "train_accuracy")
 def learning_curves(
     connection: duckdb.DuckDBPyConnection, part: RunPart, evaluated: Collection[str]
 ) -> tuple[Section, dict[str, PointSet]]:
-    """The trainings that ended best: of what a search `evaluated` where one is shown, else of all."""
+    """The trainings with the best final accuracy, of the architectures `evaluated` by a search if any, else of all."""
     accuracy, rows = _measured(connection, part, evaluated)
     if not rows:
         return Section(_TITLE), {}
     drawn: list[Spec] = []
     table = []
-    for (ended, *training), epochs in groupby(rows, key=lambda row: row[:6]):
+    for (final, *training), epochs in groupby(rows, key=lambda row: row[:6]):
         arch, source, dataset, length, seed = training
         first = drawn[-1]["last"] if drawn else 0
         name = f"{len(drawn) + 1}: {arch}"
         drawn.append(line(name, first, first + sum(1 for _ in epochs)))
-        table.append([name, dataset, number(length), number(seed), source, number(ended)])
+        table.append([name, dataset, number(length), number(seed), source, number(final)])
     values = np.array([row[7] for row in rows], dtype=float)
     archs = [row[1] for row in rows]
     points = f"curves-{part.run.name}"
@@ -51,9 +51,11 @@ def learning_curves(
         )
     }
     spec = lines(points, axis("epoch", "epoch"), axis(accuracy, of, reach=bulk(values)), drawn)
-    ends = f"{table[-1][-1]} to {table[0][-1]} %"
-    about = f"{words(accuracy)} after each epoch of {len(drawn)} trainings, which end at {ends}"
-    caption = f"The {len(drawn)} trainings that ended best" if len(drawn) == _MOST else f"{len(drawn)} trainings"
+    ends = f"{table[-1][-1]} and {table[0][-1]} %"
+    about = f"{words(accuracy)} after each epoch of {len(drawn)} trainings, which end between {ends}"
+    caption = (
+        f"The {len(drawn)} trainings with the best final accuracy" if len(drawn) == _MOST else f"{len(drawn)} trainings"
+    )
     heads = ["training", "data set", "epochs", "seed", "source", of]
     shown = [[printable(text) for text in row] for row in table]
     listed = Table("The trainings", heads, shown, [True, True, False, False, True, False], folded=True)
@@ -63,7 +65,7 @@ def learning_curves(
 def _measured(
     connection: duckdb.DuckDBPyConnection, part: RunPart, evaluated: Collection[str]
 ) -> tuple[str, list[tuple[Any, ...]]]:
-    """The accuracy that was measured on the way, and its rows; none where trainings were measured at their end only."""
+    """The accuracy that was measured during training, and its rows; no rows if it was measured at the end only."""
     dataset = canonical_dataset(part.run.settings.dataset)
     names = {"space": part.run.settings.space, "datasets": [dataset, f"{dataset}-valid"], "most": _MOST}
     for accuracy in _ACCURACIES:

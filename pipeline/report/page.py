@@ -1,4 +1,4 @@
-"""The file: one HTML page that needs nothing else, in which nothing runs but the two scripts that it holds."""
+"""The HTML page: self-contained, with two scripts of its own and a policy that lets no other script run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SUFFIXES = (".html", ".htm")
 
 
 def check_page(path: Path) -> None:
-    """Raise `UsageError` unless a page can be written to `path`: an HTML file in a folder that exists."""
+    """Raise `UsageError` unless `path` names an HTML file in an existing folder."""
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--output {path} is no HTML file; end it with {' or '.join(_SUFFIXES)}")
+        raise UsageError(f"--output {path} is not an HTML file; end it with {' or '.join(_SUFFIXES)}")
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder; name a file in it")
     if not path.parent.is_dir():
-        raise UsageError(f"--output {path} lies in a folder that does not exist; create {path.parent} first")
+        raise UsageError(f"the folder of --output {path} does not exist; create {path.parent} first")
 
 
 def write_page(document: Document, path: Path) -> None:
-    """Write the page, whole or not at all. Raises `HnasError` where it cannot be written."""
+    """Write the page atomically. Raises `HnasError` where writing fails."""
     text = page(document)
     try:
         write_file(path, lambda aside: aside.write_text(text, encoding="utf-8", newline="\n"))
@@ -38,15 +38,15 @@ def write_page(document: Document, path: Path) -> None:
 
 
 def open_page(path: Path) -> None:
-    """Open the page in the user's browser. Raises `HnasError` where there is none."""
+    """Open the page in the user's browser. Raises `HnasError` if there is none."""
     if not webbrowser.open(path.resolve().as_uri()):
-        raise HnasError(f"no browser was found to open {path}; open it in one yourself")
+        raise HnasError(f"found no browser to open {path}; open the file yourself")
 
 
 def page(document: Document) -> str:
     """The page as text. The same document gives the same text.
 
-    Texts of the store stand in it escaped, as HTML or as JSON in a script element that is no program.
+    Texts from the store are escaped, as HTML or as JSON in a script element that browsers do not run.
     """
     scripts = [_bokeh(), _own("report.js")]
     charts = [
@@ -75,8 +75,8 @@ def _own(name: str) -> str:
 
 
 def _bokeh() -> str:
-    """BokehJS with the part that makes figures, as the package ships it."""
-    from bokeh.resources import Resources  # it takes a while to import
+    """BokehJS with its plotting API, as the package ships it."""
+    from bokeh.resources import Resources  # a slow import
 
     return "\n".join(Resources(mode="inline", components=["bokeh", "bokeh-api"]).js_raw).replace(
         "</script", r"<\/script"
@@ -84,7 +84,7 @@ def _bokeh() -> str:
 
 
 def _policy(scripts: list[str]) -> str:
-    """Nothing is loaded, and of programs only `scripts` run. BokehJS styles its elements itself."""
+    """The content security policy: nothing loads, and only `scripts` run. BokehJS needs inline styles."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     return (
@@ -94,6 +94,6 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _json(data: object) -> str:
-    """JSON that stands in a script element: nothing in it ends the element or begins a comment."""
+    """JSON for a script element, escaped so that it cannot end the element or begin a comment."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

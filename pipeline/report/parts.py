@@ -1,4 +1,4 @@
-"""What a report is made of: sections with paragraphs, tables and charts, and the points that charts share."""
+"""The parts of a report: sections with paragraphs, tables and charts, and the points that charts share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hnas.pipeline.report.points import PointSet
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts under a `caption`. Columns that are not `texts` stand to the right.
+    """A table of strings under a `caption`. Columns that are not `texts` are aligned to the right.
 
-    `shades` (rows, columns) colours cells by a number from −1 to 1, where there is one. `folded` tables open on demand.
+    `shades` (rows, columns) colours each cell that has a number from −1 to 1. `folded` tables open on demand.
     """
 
     caption: str
@@ -26,14 +26,14 @@ class Table:
     folded: bool = False
 
     def shade(self, row: int, column: int) -> str:
-        """The style class of a cell: a step of 1/10."""
+        """The CSS class of a cell, in steps of 0.1."""
         value = None if self.shades is None else self.shades[row][column]
         return "" if value is None else f" {'n' if value < 0 else 'p'}{min(10, round(abs(value) * 10))}"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart as report.js draws it: `title` above, `about` for those who do not see it, `spec` for the script."""
+    """A chart: `title` stands above it, `about` is its text for screen readers, and report.js draws `spec`."""
 
     title: str
     about: str
@@ -42,7 +42,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts side by side, as many as fit, under a `caption`."""
+    """Charts side by side, as many as fit, with one `caption`."""
 
     caption: str
     charts: Sequence[Chart]
@@ -50,7 +50,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class Section:
-    """A section with its heading. Its anchor is made of the title."""
+    """A section with a heading. Its anchor is derived from the title."""
 
     title: str
     text: Sequence[str] = ()
@@ -58,7 +58,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The id that links lead to."""
+        """The id that links point to."""
         return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in self.title.lower()).split())
 
     @property
@@ -69,7 +69,7 @@ class Section:
 
 @dataclass
 class Document:
-    """A whole report: sections, the points of its charts by name, and what stands at its foot."""
+    """A whole report: its sections, the points of its charts by name, and the tables of its footer."""
 
     title: str
     lead: str
@@ -79,7 +79,7 @@ class Document:
 
 
 def number(value: float | None) -> str:
-    """A number for people: whole ones in full, others with five digits; nothing where there is none."""
+    """A number for people: whole numbers in full, others with five digits, an empty string for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     if math.isinf(value):
@@ -90,7 +90,7 @@ def number(value: float | None) -> str:
 
 
 def records_table(caption: str, records: Sequence[dict[str, Any]], *, most: int = 50, folded: bool = False) -> Table:
-    """A table of records with the same keys; where they are more than `most`, the caption says so."""
+    """A table of the first `most` records, which share their keys; the caption says if there are more."""
     shown = records[:most]
     if len(records) > most:
         caption = f"{caption}: the first {most} of {len(records):,}"
@@ -100,18 +100,18 @@ def records_table(caption: str, records: Sequence[dict[str, Any]], *, most: int 
 
 
 def settings_table(caption: str, settings: dict[str, Any]) -> Table:
-    """A table of names and values; what is nested is told by paths such as `training.epochs`."""
+    """A table of names and values. Nested names become paths such as `training.epochs`."""
     return Table(caption, ["name", "value"], [[name, _cell(value)] for name, value in _flat(settings)], [True, True])
 
 
 def _flat(settings: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for name, value in settings.items():
         if isinstance(value, dict):
-            found += _flat(value, f"{path}{name}.")
+            pairs += _flat(value, f"{path}{name}.")
         elif value not in (None, [], ""):
-            found.append((printable(f"{path}{name}"), value))
-    return found
+            pairs.append((printable(f"{path}{name}"), value))
+    return pairs
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Architectures as a report keeps them: names, numbers and cells, in little room."""
+"""Architectures in a report: names, numbers and cells in a compact form."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hnas.pipeline.io.printable import printable
 from hnas.spaces.cell_graph import NONE, CellGraph
 from hnas.spaces.protocols import Drawn
 
-# Whole numbers up to here are kept exactly; others have the 24 bits of float32, more digits than are shown.
+# Smaller whole numbers are kept exactly; other numbers become float32, which has more digits than a report shows.
 _WHOLE = 2**31
 
 
 @dataclass(frozen=True)
 class PointSet:
-    """Architectures (n) with their `columns` (n,) and, where their space draws them, their `cells` (n).
+    """Architectures (n) with their `columns` (n,) and, where their space draws cells, their `cells` (n).
 
-    `shown` says of each column how a reader calls it; those that are not in it are drawn, and not told.
+    `shown` maps columns to their labels on a point's card; the card leaves out other columns.
     """
 
     archs: Sequence[str]
@@ -32,7 +32,7 @@ class PointSet:
     cells: Sequence[Mapping[str, CellGraph] | None] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The form that report.js reads: columns in base64, structures and names of cells once each."""
+        """The form that report.js reads: columns in base64, and each structure and name of cells only once."""
         content: dict[str, Any] = {
             "names": [printable(arch) for arch in self.archs],
             "columns": {name: packed(column) for name, column in self.columns.items()},
@@ -45,21 +45,23 @@ class PointSet:
 
 def packed(values: Array) -> dict[str, str]:
     """Numbers (n,) as little-endian bytes in base64: int32 where all are whole, else float32."""
-    known = np.isfinite(values)
-    whole = bool(known.all()) and bool((values == np.rint(values)).all()) and bool((np.abs(values) < _WHOLE).all())
-    with np.errstate(over="ignore"):  # to infinity, which is drawn nowhere
+    finite = np.isfinite(values)
+    whole = bool(finite.all()) and bool((values == np.rint(values)).all()) and bool((np.abs(values) < _WHOLE).all())
+    with np.errstate(over="ignore"):  # overflows to infinity, which is not drawn
         raw = values.astype("<i4" if whole else "<f4")
     return {"type": "i4" if whole else "f4", "data": base64.b64encode(raw.tobytes()).decode()}
 
 
-def cells_of(space: object, archs: Sequence[str], spelled: Mapping[str, str]) -> list[Mapping[str, CellGraph] | None]:
-    """The cells of each of `archs`, None where its space draws none; `spelled` are definitions of those that have one.
+def cells_of(
+    space: object, archs: Sequence[str], definitions: Mapping[str, str]
+) -> list[Mapping[str, CellGraph] | None]:
+    """The cells of each of `archs`, or None for an invalid name; empty if the space draws no cells.
 
-    A name that the space does not take, as a store that was tampered with may have, has none either.
+    `definitions` maps names to definitions where the two differ. A store that was tampered with may have invalid names.
     """
     if not isinstance(space, Drawn):
         return []
-    return [_drawn(space, spelled.get(arch, arch)) for arch in archs]
+    return [_drawn(space, definitions.get(arch, arch)) for arch in archs]
 
 
 def _drawn(space: Drawn, arch: str) -> Mapping[str, CellGraph] | None:
@@ -70,17 +72,17 @@ def _drawn(space: Drawn, arch: str) -> Mapping[str, CellGraph] | None:
 
 
 class _Numbered:
-    """Things by the order in which they were first seen."""
+    """Numbers things in the order of their first appearance."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, int] = {}
+        self.numbers: dict[Any, int] = {}
 
     def __call__(self, thing: Any) -> int:
-        return self.known.setdefault(thing, len(self.known))
+        return self.numbers.setdefault(thing, len(self.numbers))
 
 
 def _cells(cells: Iterable[Mapping[str, CellGraph] | None]) -> dict[str, Any]:
-    """Each architecture as numbers: its structure, then the names of nodes and of operations of edges, in order."""
+    """Each architecture as numbers: its structure, then the names of its nodes and of its edges' operations."""
     structures, words = _Numbered(), _Numbered()
     rows: list[list[int] | None] = []
     for graphs in cells:
@@ -97,4 +99,4 @@ def _cells(cells: Iterable[Mapping[str, CellGraph] | None]) -> dict[str, Any]:
             row += [words(printable(node)) for node in graph.nodes]
             row += [words(printable(operation)) for _, _, operation in drawn[name]]
         rows.append(row)
-    return {"cells": rows, "structures": list(structures.known), "words": list(words.known)}
+    return {"cells": rows, "structures": list(structures.numbers), "words": list(words.numbers)}

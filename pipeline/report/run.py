@@ -1,4 +1,4 @@
-"""The sections of a run: correlations, metrics against accuracy, the Pareto front, spectra, learning curves."""
+"""The sections of a run: correlations, metrics against accuracy, Pareto front, spectra and learning curves."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from hnas.pipeline.report.points import PointSet
 from hnas.pipeline.report.run_part import RunPart, coefficient, point_set, words
 from hnas.pipeline.report.spectra import spectra
 
-# Rows of the table of the best.
+# Rows of the table of the best architectures.
 _BEST = 10
 
 
 def run_sections(
     connection: duckdb.DuckDBPyConnection, part: RunPart, evaluated: Collection[str]
 ) -> tuple[list[Section], dict[str, PointSet]]:
-    """The sections of a run, and the points of its charts; those that a search `evaluated` stand out."""
+    """The sections of a run, and the points of its charts, with rings around those that a search `evaluated`."""
     sets = {part.points: point_set(part)}
     sections = [_summary(part)]
-    if part.found is not None:
-        sections.append(_correlations(part.found))
+    if part.correlations is not None:
+        sections.append(_correlations(part.correlations))
         rings = [place for place, arch in enumerate(part.archs) if arch in evaluated]
         sections += [_accuracy(part, rings), _trainability(part, rings)]
         sections.append(_front(connection, part))
@@ -47,10 +47,10 @@ def _summary(part: RunPart) -> Section:
     text = [
         f"{len(kappa):,} architectures of {settings.space} with one batch of {settings.batch_size} images of "
         f"{settings.dataset}, networks of {settings.channels} channels and {settings.cells} cells a stage, "
-        f"{settings.init} weights of seed {settings.seed}; {dead:,} of them have an infinite κ and are no candidates."
+        f"{settings.init} weights of seed {settings.seed}; {dead:,} of them have an infinite κ and are not candidates."
     ]
     if len(part.rows) < len(kappa):
-        text.append(f"Charts show {len(part.rows):,} of them, drawn at random; all other numbers are of all.")
+        text.append(f"Charts show {len(part.rows):,} of them, drawn at random; all other numbers use all of them.")
     if part.signal is not None:
         text.append(f"Accuracy: {part.signal}.")
     elif part.target is None:
@@ -68,11 +68,11 @@ def _summary(part: RunPart) -> Section:
 
 
 def _correlations(found: Correlations) -> Section:
-    """The matrix as a table whose cells are coloured, and Table 1 where there is an accuracy."""
+    """The matrix as a table with coloured cells, and the form of Table 1 if there is an accuracy."""
     heads = ["", *map(words, found.names)]
     rows = [[words(name), *(coefficient(value) for value in found.matrix[i])] for i, name in enumerate(found.names)]
     shades = [[None, *(None if np.isnan(value) else float(value) for value in values)] for values in found.matrix]
-    caption = f"Spearman's ρ of each pair of columns over {found.n:,} architectures"
+    caption = f"Spearman's ρ between each pair of columns over {found.n:,} architectures"
     blocks = [Table(caption, heads, rows, [True, *[False] * len(found.names)], shades)]
     if found.table_1:
         by_metric = {(row.metric, row.method): row for row in found.table_1}
@@ -84,7 +84,7 @@ def _correlations(found: Correlations) -> Section:
             rows.append([words(metric), *map(coefficient, values)])
         caption = f"The form of the paper's Table 1: correlation with {words(str(found.target))}"
         blocks.append(Table(caption, heads, rows, [True, *[False] * 4]))
-    text = ["A negative number of κ says that a small κ goes with a large value; an infinite κ ranks last."]
+    text = ["A negative coefficient of κ means that a small κ goes with a large value; an infinite κ ranks last."]
     return Section("Correlations", text, blocks)
 
 
@@ -116,16 +116,16 @@ def _trainability(part: RunPart, rings: list[int]) -> Section:
         x, y = axis(f"|{metric}|", f"|{words(metric)}|", log=True), axis("kappa", "κ", log=True)
         charts.append(Chart(f"|{words(metric)}|", about, scatter(part.points, x, y, colour=colour, rings=rings)))
     caption = "κ against M" + (f", coloured by {words(part.target)}" if part.target else "")
-    text = ["Eq. (7) weighs κ/M against the distance of M² from ν; the search takes what is lowest."]
+    text = ["Eq. (7) weighs κ/M against the distance of M² from ν; the search takes the minimum."]
     return Section("κ against M", text, [Charts(f"{caption}, both on logarithmic axes", charts)])
 
 
 def _front(connection: duckdb.DuckDBPyConnection, part: RunPart) -> Section:
-    """The front of size and accuracy; of κ and the trace norm where there are no accuracies or no sizes."""
+    """The front of size and accuracy, or of κ and the trace norm if accuracies or sizes are missing."""
     low, high = ("params", part.target) if part.target and "params" in part.pool.columns else ("kappa", "trace")
     try:
         found = pareto(connection, part.run, minimise=[low], maximise=[high], partial=True)
-    except UsageError:  # nothing has both
+    except UsageError:  # no architecture has both
         return Section("Pareto front")
     heads = ["architecture", words(low), words(high)]
     rows = [[printable(arch), *map(number, values)] for arch, values in zip(found.archs, found.values, strict=True)]
@@ -136,8 +136,8 @@ def _front(connection: duckdb.DuckDBPyConnection, part: RunPart) -> Section:
     spec = scatter(part.points, x, y, rings=rings)
     spec["front"] = {"x": found.values[:, 0].tolist(), "y": found.values[:, 1].tolist()}
     text = [
-        f"{len(found.archs):,} of {len(found.everything):,} architectures are dominated by none in small "
-        f"{words(low)} and high {words(high)}; their hypervolume is {found.hypervolume:.4f}."
+        f"{len(found.archs):,} of {len(found.everything):,} architectures are not dominated in small {words(low)} and "
+        f"high {words(high)}; their hypervolume is {found.hypervolume:.4f}."
     ]
     about = f"{words(high)} against {words(low)} with the front as a line of {len(found.archs)} architectures"
     chart = Charts("The front among all architectures", [Chart(f"{words(high)} and {words(low)}", about, spec)])

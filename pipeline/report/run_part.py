@@ -1,4 +1,4 @@
-"""A run as a report shows it: its pool, its accuracies, the architectures that are drawn."""
+"""A run in a report: its pool, its accuracies, and the architectures to draw."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from hnas.pipeline.catalog.views import RunRow
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.report.points import PointSet, cells_of
 
-#: The most architectures that are drawn; of larger pools a sample is, with the same seed always.
+#: The most architectures to draw. Larger pools are sampled, always with the same seed.
 MOST_POINTS = 20_000
 
 
 @dataclass(frozen=True)
 class RunPart:
-    """A run as a report shows it: its `rows` (n,) of the pool that are drawn, and the point set `points` of these.
+    """A run in a report, whose charts draw the `rows` (n,) of the pool as the point set `points`.
 
-    `target` is the accuracy, None where the store has none; `accuracies` (N,) of all rows of the pool, by name.
+    `target` is the accuracy, None if the store has none. `accuracies` maps names to the (N,) of the whole pool.
     """
 
     run: RunRow
     pool: RunPool
-    found: Correlations | None
+    correlations: Correlations | None
     rows: NDArray[np.int64]
     points: str
     target: str | None
@@ -39,41 +39,43 @@ class RunPart:
     archs: list[str]
 
     def whole(self, name: str) -> Array:
-        """The numbers (N,) of the pool: an accuracy, or an expression over its columns."""
+        """The values (N,) over the whole pool of an accuracy or an expression over its columns."""
         return self.accuracies[name] if name in self.accuracies else self.pool.column(name)
 
     def column(self, name: str) -> Array:
-        """The same (n,) of what is drawn."""
+        """The values (n,) of the drawn rows."""
         return self.whole(name)[self.rows]
 
     def canonical(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
-        """The canonical architectures (n) of what is drawn."""
-        found = connection.execute(f"SELECT canonical FROM {self.pool.table} ORDER BY id").fetchnumpy()["canonical"]
-        return [str(found[row]) for row in self.rows]
+        """The canonical architectures (n) of the drawn rows."""
+        names = connection.execute(f"SELECT canonical FROM {self.pool.table} ORDER BY id").fetchnumpy()["canonical"]
+        return [str(names[row]) for row in self.rows]
 
     @property
     def signal(self) -> Signal | None:
-        """What the target is."""
-        signals = self.found.signals if self.found is not None else []
+        """The signal that `target` names."""
+        signals = self.correlations.signals if self.correlations is not None else []
         return next((signal for signal in signals if signal.accuracy == self.target), None)
 
 
 def open_run(connection: duckdb.DuckDBPyConnection, run: RunRow) -> RunPart:
-    """A run with what its sections need. Raises what reading its rows raises."""
+    """Read what the sections of a run need. Raises what reading its rows raises."""
     pool = RunPool(connection, run.name)
-    found = correlate(connection, run, partial=True) if len(pool) >= FEWEST else None
-    accuracies = {} if found is None else {signal.accuracy: pool.accuracies(signal) for signal in found.signals}
+    correlations = correlate(connection, run, partial=True) if len(pool) >= FEWEST else None
+    accuracies = (
+        {} if correlations is None else {signal.accuracy: pool.accuracies(signal) for signal in correlations.signals}
+    )
     rows = np.arange(len(pool))
     if len(pool) > MOST_POINTS:
         rows = np.sort(np.random.default_rng(0).choice(len(pool), MOST_POINTS, replace=False))
     archs = [pool.archs[row] for row in rows.tolist()]
-    target = None if found is None else found.target
-    return RunPart(run, pool, found, rows, f"run-{run.name}", target, accuracies, archs)
+    target = None if correlations is None else correlations.target
+    return RunPart(run, pool, correlations, rows, f"run-{run.name}", target, accuracies, archs)
 
 
 def point_set(part: RunPart) -> PointSet:
-    """What is drawn of a run, with all columns that were correlated."""
-    names = part.found.names if part.found is not None else list(COLUMNS)
+    """The drawn points of a run, with all correlated columns."""
+    names = part.correlations.names if part.correlations is not None else list(COLUMNS)
     names = [name for name in names if name in part.accuracies or name in part.pool.columns]
     columns = {name: part.column(f'"{name}"' if name not in part.accuracies else name) for name in names}
     columns |= {f"|{name}|": np.abs(columns[name]) for name in TABLE_1 if name in columns}

@@ -1,4 +1,4 @@
-"""The sections of a search: its trajectory, the plane of (μ, ν) with the Gaussian process's mean, its front."""
+"""The sections of a search: its trajectory, the (μ, ν) plane with the Gaussian process's mean, and its front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hnas.pipeline.report.points import PointSet, cells_of
 from hnas.pipeline.report.run_part import RunPart
 from hnas.pipeline.search.settings import SearchSettings
 
-# Points along each side of the picture of the Gaussian process.
+# Points along each side of the image of the Gaussian process's mean.
 _GRID = 48
 
 
@@ -43,9 +43,9 @@ def search_sections(
     shown = {"query": "query", "performance": "performance", "cost": "cost so far (s)"}
     sections = [_trajectory(name, settings, queries, columns["incumbent"], points)]
     if (plane := _plane(connection, settings, queries, points)) is not None:
-        section, asked = plane
+        section, queried = plane
         sections.append(section)
-        columns |= asked
+        columns |= queried
         shown |= {"mu": "μ", "nu": "ν"}
     sections.append(_front(connection, name, part, archs, points))
     if "params" in part.pool.columns:
@@ -62,16 +62,16 @@ def _of_archs(part: RunPart, archs: Sequence[str]) -> Array:
 
 
 def _incumbents(connection: duckdb.DuckDBPyConnection, name: str, queries: Sequence[Query]) -> Array:
-    """The performance (queries,) of the best so far after each query, NaN before the first that succeeded."""
+    """The incumbent's performance (queries,) after each query, NaN before the first success."""
     rows = connection.execute("SELECT query, performance FROM incumbents WHERE search = ?", [name]).fetchall()
-    known = dict(rows)
-    return np.array([np.nan if (value := known.get(q.query)) is None else value for q in queries], dtype=float)
+    by_query = dict(rows)
+    return np.array([np.nan if (value := by_query.get(q.query)) is None else value for q in queries], dtype=float)
 
 
 def _trajectory(
     name: str, settings: SearchSettings, queries: Sequence[Query], incumbents: Array, points: str
 ) -> Section:
-    """What each query found, and the best so far."""
+    """The performance of each query, and the incumbent."""
     best = max(
         (q for q in queries if q.failure is None), key=lambda q: (q.epochs or np.inf, q.performance), default=None
     )
@@ -109,16 +109,16 @@ def _trajectory(
         [heads[k] in ("architecture", "failure") for k in kept],
         folded=True,
     )
-    charts = Charts("What each query found", [Chart("Performance by query", about, spec)])
+    charts = Charts("The performance of each query", [Chart("Performance by query", about, spec)])
     return Section(f"Search {name}", [printable(sentence) for sentence in text], [charts, table])
 
 
 def _plane(
     connection: duckdb.DuckDBPyConnection, settings: SearchSettings, queries: Sequence[Query], points: str
 ) -> tuple[Section, dict[str, Array]] | None:
-    """Where the search asked, on the rectangle that it searches, over the Gaussian process's mean of what it was told.
+    """The queried points of the search rectangle, over the posterior mean of the Gaussian process.
 
-    None for methods that propose no (μ, ν), and where a limit that changes gives each query a rectangle of its own.
+    None for methods that do not propose (μ, ν), and where a changing limit gives each query its own rectangle.
     """
     if (
         settings.method != "hnas"
@@ -129,27 +129,27 @@ def _plane(
     signal = settings.signal if settings.oracle == "table" else None
     pool = RunPool(connection, settings.run, settings.runs, signal=signal, where=settings.where)
     reach = SearchRange.of(*pool.minimiser(settings.metric or "trace").terms(), settings.t)
-    asked = np.array([reach.place(float(q.mu or 0), float(q.nu or 0)) for q in queries])
+    queried = np.array([reach.place(float(q.mu or 0), float(q.nu or 0)) for q in queries])
     optimiser = Optimiser(seed=settings.seed, acquisition_name=settings.acquisition)
-    told: list[float] = []
-    for (log10_mu, nu_quantile), query in zip(asked.tolist(), queries, strict=True):
-        # As `hnas.optim.algorithm.Search.tell` does: one that failed counts as the worst so far.
-        told.append(query.performance if query.failure is None else min(told, default=0.0))
-        optimiser.register({"log10_mu": log10_mu, "nu_quantile": nu_quantile}, told[-1])
+    performances: list[float] = []
+    for (log10_mu, nu_quantile), query in zip(queried.tolist(), queries, strict=True):
+        # As in `hnas.optim.algorithm.Search.tell`, a failed query counts as the worst so far.
+        performances.append(query.performance if query.failure is None else min(performances, default=0.0))
+        optimiser.register({"log10_mu": log10_mu, "nu_quantile": nu_quantile}, performances[-1])
     low, high = BOUNDS["log10_mu"]
     grid = np.stack(np.meshgrid(np.linspace(low, high, _GRID), np.linspace(0, 1, _GRID), indexing="ij"), axis=-1)
     mean = optimiser.mean(grid.reshape(-1, 2)).reshape(_GRID, _GRID)
-    x, y = axis("nu_quantile", "ν as a quantile of M²"), axis("log10_mu", "log₁₀ μ, 0 where both terms weigh alike")
+    x, y = axis("nu_quantile", "ν as a quantile of M²"), axis("log10_mu", "log₁₀ μ, 0 where both terms weigh the same")
     spec = scatter(points, x, y, colour=axis("performance", "performance"))
     spec |= {"surface": surface(mean, (0.0, 1.0), (low, high)), "numbered": "query"}
     about = (
-        f"{len(queries)} points of the plane of ν and μ that were asked, over the Gaussian process's mean, which goes "
-        f"from {number(float(mean.min()))} to {number(float(mean.max()))}"
+        f"{len(queries)} queried points of the (ν, μ) plane over the Gaussian process's mean, which goes from "
+        f"{number(float(mean.min()))} to {number(float(mean.max()))}"
     )
-    caption = "Points are queries by their numbers, coloured by performance as the surface is"
-    section = Section("The plane of μ and ν", (), [Charts(caption, [Chart("Asked points and mean", about, spec)])])
+    caption = "Points are queries with their numbers; points and surface are coloured by performance"
+    section = Section("The plane of μ and ν", (), [Charts(caption, [Chart("Queried points and mean", about, spec)])])
     columns = {
-        "log10_mu": asked[:, 0], "nu_quantile": asked[:, 1],
+        "log10_mu": queried[:, 0], "nu_quantile": queried[:, 1],
         "mu": np.array([q.mu for q in queries], dtype=float), "nu": np.array([q.nu for q in queries], dtype=float),
     }  # fmt: skip
     return section, columns
@@ -162,13 +162,13 @@ def _front(
     archs: Sequence[str],
     points: str,
 ) -> Section:
-    """The front of size and performance among what the search evaluated."""
+    """The front of size and performance among the evaluated architectures."""
     title = "Front of the search"
     if "params" not in part.pool.columns:
         return Section(title)
     try:
         found = pareto(connection, part.run, minimise=["params"], maximise=[PERFORMANCE], searches=[name], partial=True)
-    except UsageError:  # all failed
+    except UsageError:  # all evaluations failed
         return Section(title)
     rings = [place for place, arch in enumerate(archs) if arch in found.archs]
     spec = scatter(points, axis("params", "params"), axis("performance", "performance"), rings=rings)
@@ -178,5 +178,5 @@ def _front(
     )
     rows = [[printable(arch), *map(number, values)] for arch, values in zip(found.archs, found.values, strict=True)]
     table = Table("The front of the search", ["architecture", "params", "performance"], rows, [True, False, False])
-    caption = f"What the search evaluated; the hypervolume of its front is {found.hypervolume:.4f}"
+    caption = f"The evaluated architectures; the hypervolume of their front is {found.hypervolume:.4f}"
     return Section(title, (), [Charts(caption, [Chart("Performance and params", about, spec)]), table])

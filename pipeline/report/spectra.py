@@ -16,9 +16,9 @@ _TITLE = "Spectra of the NTK"
 
 
 def spectra(connection: duckdb.DuckDBPyConnection, part: RunPart) -> tuple[Section, dict[str, PointSet]]:
-    """Eigenvalues by rank: the median and the middle four fifths of three groups of architectures.
+    """Eigenvalues by rank: the median and the 10th to 90th percentiles of three groups of architectures.
 
-    They are thirds by accuracy, or by κ where there is none. Eigenvalues that are not positive are left out.
+    The groups are thirds by accuracy, or by κ without accuracies. Eigenvalues that are not positive are left out.
     """
     ranked = _by_quality(connection, part)
     if len(ranked) < FEWEST:
@@ -42,35 +42,35 @@ def spectra(connection: duckdb.DuckDBPyConnection, part: RunPart) -> tuple[Secti
         for group, median in zip(drawn, medians, strict=True)
     ]
     about = f"Median eigenvalues from the largest to the smallest, {'; '.join(ends)}"
-    caption = f"Medians over {len(ranked):,} canonical architectures, bands of their middle four fifths"
+    caption = f"Medians over {len(ranked):,} canonical architectures, bands from the 10th to the 90th percentile"
     sets = {points: PointSet(names, columns, {"rank": "rank", "eigenvalue": "median eigenvalue"})}
     return Section(_TITLE, (), [Charts(caption, [Chart("Eigenvalues by rank", about, spec)])]), sets
 
 
 def _by_quality(connection: duckdb.DuckDBPyConnection, part: RunPart) -> Array:
-    """The spectra (k, m) of the canonical architectures that are drawn, each descending, the best first."""
+    """The spectra (k, m) of the drawn canonical architectures, best architecture first, eigenvalues descending."""
     quality = part.column(part.target) if part.target else -part.column("kappa")
     if not connection.execute("SELECT 1 FROM files.eigenvalues WHERE run = ? LIMIT 1", [part.run.name]).fetchall():
-        return np.empty((0, 0))  # a copy of the run without its arrays
+        return np.empty((0, 0))  # this copy of the run has no arrays
     canonical = part.canonical(connection)
     rows = connection.execute(
         "SELECT canonical, eigenvalues FROM spectra WHERE run = ? AND canonical IN (SELECT unnest(?))",
         [part.run.name, sorted(set(canonical))],
     ).fetchall()
-    found = {name: values[::-1] for name, values in rows if values}
-    known = {
+    by_name = {name: values[::-1] for name, values in rows if values}
+    ranked_quality = {
         name: value for name, value in zip(canonical, quality.tolist(), strict=True)
-        if np.isfinite(value) and name in found
+        if np.isfinite(value) and name in by_name
     }  # fmt: skip
-    order = sorted(known, key=lambda name: (-known[name], name))
-    return np.array([found[name] for name in order], dtype=float)
+    order = sorted(ranked_quality, key=lambda name: (-ranked_quality[name], name))
+    return np.array([by_name[name] for name in order], dtype=float)
 
 
 def _quantiles(group: Array) -> tuple[Array, Array, Array]:
-    """The quantiles 0.1, 0.5 and 0.9 (m,) of the positive numbers in each column of `group` (k, m)."""
-    found = np.full((3, group.shape[1]), np.nan)
+    """The 10th, 50th and 90th percentiles (m,) of the positive numbers in each column of `group` (k, m)."""
+    by_name = np.full((3, group.shape[1]), np.nan)
     for j, column in enumerate(group.T):
         positive = column[column > 0]
         if len(positive):
-            found[:, j] = np.quantile(positive, [0.1, 0.5, 0.9])
-    return found[0], found[1], found[2]
+            by_name[:, j] = np.quantile(positive, [0.1, 0.5, 0.9])
+    return by_name[0], by_name[1], by_name[2]

@@ -1,17 +1,19 @@
-"""Intervals of correlations over architectures: classes are resampled, not strings.
+"""Bootstrap intervals of correlations over architectures, which resample classes rather than strings.
 
-Architectures of one class are one network with several names and several accuracies, so that they are no independent
-draws. A resample draws as many classes as there are, with replacement, each with all of its members: class c has the
-weight w_c, how often it was drawn. Correlations are computed with these weights, scaled to a sum of n over rows:
+The architectures of a class are the same network under several names, with several accuracies, so they are not
+independent draws. A resample draws as many classes as there are, with replacement, each with all of its members; class
+c gets as its weight w_c the number of times it was drawn. The correlations use these weights, scaled to a sum of n over
+rows:
 
     ρ = Σ w R(x) R(y) / √(Σ w R(x)² Σ w R(y)²),                R weighted mid-ranks, centred
-    τ = N / √(N_x N_y),  N = Σ_{i<j} w_i w_j sgn(x_i − x_j) sgn(y_i − y_j),  N_x those pairs that x tells apart
+    τ = N / √(N_x N_y),  N = Σ_{i<j} w_i w_j sgn(x_i − x_j) sgn(y_i − y_j),  N_x the weighted pairs that differ in x
 
-ρ, N_x and N_y are exact in each resample. N is taken to first order, N(w) = N(1) + Σ_c g_c (w_c − 1), with g_c the
-concordance of the rows of c: one pass of O(n log n) serves all resamples. What that leaves out is O(1/classes) of N.
+ρ, N_x and N_y are exact in each resample. N is linearised, N(w) = N(1) + Σ_c g_c (w_c − 1), where g_c is the
+concordance of the rows of c, so that one pass of O(n log n) serves all resamples. The relative error is O(1/classes).
 
-The interval is that of the percentiles 2.5 and 97.5. Efron, "Bootstrap methods: another look at the jackknife", 1979;
-the resampling of clusters: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
+The interval runs from the 2.5th to the 97.5th percentile. Sources: Efron, "Bootstrap methods: another look at the
+jackknife", 1979; for resampling clusters, Davison and Hinkley, "Bootstrap Methods and their Application", 1997,
+section 3.8.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from hnas.optim.objective import Array
 from hnas.pipeline.analysis.ranks import concordance
 
 RESAMPLES = 1000
-# Numbers that a block of resamples holds in each of its arrays of rows: 4 MB, which caches hold.
+# The most numbers in an array of rows of one block of resamples: 4 MB, small enough for the cache.
 _BLOCK = 500_000
 
 Indices = NDArray[np.int64]
@@ -41,7 +43,7 @@ class Resampled:
 
 
 def interval(values: Array) -> tuple[float, float] | None:
-    """The 95 % interval of a statistic whose resamples are `values` (resamples,), None where it has none."""
+    """The 95 % interval of a statistic from its resamples `values` (resamples,), or None if all of them are NaN."""
     if np.isnan(values).all():
         return None
     low, high = np.nanpercentile(values, [2.5, 97.5])
@@ -51,9 +53,9 @@ def interval(values: Array) -> tuple[float, float] | None:
 def resample(
     classes: Indices, target: Array, columns: Sequence[Array], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Resampled:
-    """Resample the classes (n,) of rows with a `target` (n,) and `columns`, each (n,); none has NaN, all may have ±inf.
+    """Resample the classes (n,) of rows with a `target` (n,) and `columns`, each (n,), which may have ±inf but not NaN.
 
-    Deterministic: the same classes and seed are drawn alike, so that differences of columns may be formed.
+    Deterministic: the same classes and seed give the same draws, so that columns can be compared draw by draw.
     """
     order = np.argsort(classes, kind="stable")
     classes = np.unique(classes[order], return_inverse=True)[1].reshape(-1)
@@ -61,7 +63,7 @@ def resample(
     prepared = [_Column(rows, np.asarray(column)[order]) for column in columns]
     rng = np.random.default_rng(seed)
     count = rows.classes[-1] + 1
-    found = np.empty((2, len(columns), resamples))
+    coefficients = np.empty((2, len(columns), resamples))
     block = max(1, _BLOCK // len(target))
     for begin in range(0, resamples, block):
         size = min(block, resamples - begin)
@@ -69,12 +71,12 @@ def resample(
         weights *= len(target) / (rows.counts @ weights)
         drawn = _Drawn(rows, weights)
         for k, column in enumerate(prepared):
-            found[:, k, begin : begin + size] = column.correlations(drawn)
-    return Resampled(found[0].T, found[1].T)
+            coefficients[:, k, begin : begin + size] = column.correlations(drawn)
+    return Resampled(coefficients[0].T, coefficients[1].T)
 
 
 class _Rows:
-    """Rows in the order of their classes: `classes` (n,), `counts` (C,), and the groups of equal targets."""
+    """Rows sorted by class: `classes` (n,), the classes' sizes `counts` (C,), and the groups of equal targets."""
 
     def __init__(self, classes: Indices, target: Array) -> None:
         self.classes, self.target = classes, target
@@ -89,22 +91,22 @@ class _Rows:
 
 
 class _Drawn:
-    """A block of b resamples: `weights` (C, b), and what the target makes of them.
+    """A block of b resamples: the `weights` (C, b), and the parts of ρ and τ that depend on the target alone.
 
-    `ranks` (n, b) are the target's centred weighted ranks, `square` (b,) the sum of their squares, `told` (b,) the
-    pairs that the target tells apart, `sums` (C, b) the ranks of each class, weighted and summed.
+    `ranks` (n, b) are the target's centred weighted ranks, `square` (b,) the sum of their squares, `distinct` (b,) the
+    weighted pairs that differ in the target, `sums` (C, b) the weighted sum of each class's ranks.
     """
 
     def __init__(self, rows: _Rows, weights: Array) -> None:
         self.weights = np.ascontiguousarray(weights)
         totals = _sums(self.weights[rows.classes[rows.order]], rows.group_starts)
-        middle, self.square, self.told = _ranked(totals, len(rows.target))
+        middle, self.square, self.distinct = _ranked(totals, len(rows.target))
         self.ranks = middle[rows.groups]
         self.sums = _sums(self.ranks, rows.starts) * weights
 
 
 class _Column:
-    """A column over `rows`. Rows of one class and one value are a unit: for a metric, the classes themselves."""
+    """A column over `rows`. Rows of the same class and value form a unit; for a metric, the units are the classes."""
 
     def __init__(self, rows: _Rows, values: Array) -> None:
         self._n = len(values)
@@ -125,10 +127,10 @@ class _Column:
         self._unit_counts = np.diff(np.append(starts, self._n)).astype(float)[self._sorted, None]
 
     def correlations(self, drawn: _Drawn) -> tuple[Array, Array]:
-        """ρ and τ (b,) in each resample of a block, NaN where all that was drawn has one value."""
+        """ρ and τ (b,) in each resample of a block, NaN where the drawn rows have a constant column or target."""
         n = self._n
         totals = _sums(drawn.weights[self._unit_classes] * self._unit_counts, self._value_starts)
-        middle, square, told = _ranked(totals, n)
+        middle, square, distinct = _ranked(totals, n)
         if self._order is None:
             sums = drawn.sums[self._unit_classes]
         else:
@@ -138,13 +140,13 @@ class _Column:
         agreement = self._total + self._gradient @ (drawn.weights - 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             rho = product / np.sqrt(square * drawn.square)
-            tau = agreement / np.sqrt(told * drawn.told)
-        some = np.minimum(told, drawn.told) > 1e-9 * n * n
-        return np.where(some, np.clip(rho, -1, 1), np.nan), np.where(some, np.clip(tau, -1, 1), np.nan)
+            tau = agreement / np.sqrt(distinct * drawn.distinct)
+        varied = np.minimum(distinct, drawn.distinct) > 1e-9 * n * n
+        return np.where(varied, np.clip(rho, -1, 1), np.nan), np.where(varied, np.clip(tau, -1, 1), np.nan)
 
 
 def _ranked(totals: Array, n: int) -> tuple[Array, Array, Array]:
-    """Of the weights (values, b) of ascending values: centred ranks, Σ w R² and the weighted pairs that differ (b,)."""
+    """Centred ranks, Σ w R² and the weighted pairs that differ (b,), given the weights (values, b) of sorted values."""
     middle = np.cumsum(totals, axis=0)
     middle -= totals / 2
     middle -= n / 2

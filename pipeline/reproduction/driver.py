@@ -1,4 +1,4 @@
-"""`hnas reproduce`: the tables and figures by name, and where they are written."""
+"""`hnas reproduce`: the tables and figures by name, and the files they go to."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _COMPUTED: dict[str, Callable[[duckdb.DuckDBPyConnection], Reproduction]] = {
     "figure3": theory.architectures,
     "theorems": theory.theorems,
 }
-#: Those made of searches, with how many of each method there are where nobody says.
+#: The ones that need searches, with the default number of searches of each method.
 _SEARCHED = {"table3": (table3.compute, 20), "figure2": (figure2.compute, 10)}
 SUFFIXES = {".txt": "table", ".md": "markdown", ".tex": "latex", ".json": "json"}
 
 
 def names_of(what: str) -> tuple[str, ...]:
-    """The tables and figures that `what` names: one, or `all`. Raises `UsageError`."""
+    """The tables and figures that `what` names: one, or `all`. Raises `UsageError` for an unknown name."""
     if what == "all":
         return NAMES
     if what not in NAMES:
@@ -49,56 +49,57 @@ def reproduce(
     seeds: int | None = None,
     quiet: bool = False,
 ) -> list[Reproduction]:
-    """Compute the tables and figures `names`, and show on `stderr` how far it is unless `quiet`.
+    """Compute the tables and figures `names`, and show the progress on `stderr` unless `quiet`.
 
-    `seeds` are the searches of each method: 20 in Table 3 and 10 in Figure 2 by default.
+    `seeds` is the number of searches of each method: by default, 20 in Table 3 and 10 in Figure 2.
     """
-    found = []
+    made = []
     for name in names:
         if name in _SEARCHED:
-            compute, usual = _SEARCHED[name]
+            compute, default_seeds = _SEARCHED[name]
             reporter = CompareReporter(stderr, quiet=quiet)
             try:
-                found.append(compute(store, connection, seeds=seeds or usual, progress=reporter))
+                made.append(compute(store, connection, seeds=seeds or default_seeds, progress=reporter))
             finally:
                 reporter.close()
         else:
             with status(stderr, f"computing {name}", quiet=quiet):
-                found.append(_COMPUTED[name](connection))
-    return found
+                made.append(_COMPUTED[name](connection))
+    return made
 
 
 def output_format(output: Path | None, form: str | None) -> str:
-    """The format of a result: the one asked for, else what the name of the file `output` says, else a table.
+    """The format of a result: `form` if given, else the one that the suffix of `output` names, else a table.
 
-    Raises `UsageError` where the file says another than the format, or none where none is asked for.
+    Raises `UsageError` where the suffix contradicts `form`, or is unknown and `form` is not given.
     """
-    said = None if output is None else SUFFIXES.get(output.suffix.lower())
-    if form is not None and said not in (None, form):
-        raise UsageError(f"--output {output} ends as {said} does, and --format says {form}; drop one of the two")
-    if output is not None and form is None and said is None:
+    by_suffix = None if output is None else SUFFIXES.get(output.suffix.lower())
+    if form is not None and by_suffix not in (None, form):
+        raise UsageError(f"--output {output} is a {by_suffix} file, but --format says {form}; drop one of the two")
+    if output is not None and form is None and by_suffix is None:
         raise UsageError(
-            f"--output {output} does not say in its name how to write it; end it with {', '.join(SUFFIXES)}, or give "
+            f"the suffix of --output {output} names no format; end it with {', '.join(SUFFIXES)}, or give "
             f"--format {'|'.join(FORMATS)}"
         )
-    return form or said or "table"
+    return form or by_suffix or "table"
 
 
 def figure_paths(names: Sequence[str], figure: Path | None, figures: Path | None) -> dict[str, Path]:
-    """Where the figure of each of `names` is drawn: to `figure`, where that is one, or into the folder `figures`.
+    """The file for the figure of each of `names`: `figure` if there is one name, or PDF files in the folder `figures`.
 
-    Raises `UsageError` where that cannot be.
+    Raises `UsageError` for both, for one file and several names, for a folder that does not exist, and for a file that
+    cannot be a figure.
     """
     if figure is not None and figures is not None:
         raise UsageError("--figure names a file and --figures a folder; give one of the two")
     if figure is not None and len(names) > 1:
-        raise UsageError(f"--figure {figure} is one file for {len(names)} figures; give --figures DIR")
+        raise UsageError(f"--figure {figure} names one file for {len(names)} figures; give --figures DIR")
     paths = {}
     if figure is not None:
         paths = {names[0]: figure}
     elif figures is not None:
         if not figures.is_dir():
-            raise UsageError(f"--figures {figures} is no folder; make it first")
+            raise UsageError(f"--figures {figures} is not a folder; create it first")
         paths = {name: figures / f"{name}.pdf" for name in names}
     for path in paths.values():
         check_figure(path, "--figure")

@@ -1,7 +1,8 @@
-"""Figure 1: how the four metrics agree with each other over the architectures of both spaces.
+"""Figure 1: how well the four metrics agree with each other over the architectures of both spaces.
 
-The paper shows each pair as a cloud of points with its correlation r, in a picture. Here are Spearman's ρ and Kendall's
-τ of each pair, with intervals over classes. GraSP enters by its absolute value: eq. (3) has no sign.
+The paper's picture shows each pair of metrics as a cloud of points with its correlation r. This module computes
+Spearman's ρ and Kendall's τ of each pair, with intervals over classes. It takes the absolute value of GraSP, because
+eq. (3) has no sign.
 """
 
 from __future__ import annotations
@@ -27,32 +28,34 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
     missing: list[Missing] = []
     drawn = {}
     for space in TABLE_1:
-        found = measured(connection, space, [*_METRICS, "kappa"])
-        if isinstance(found, Missing):
-            missing.append(found)
+        of_space = measured(connection, space, [*_METRICS, "kappa"])
+        if isinstance(of_space, Missing):
+            missing.append(of_space)
             continue
-        alive = np.isfinite(found.columns[0]["kappa"])
-        columns = {name: np.abs(found.columns[0][name][alive]) for name in _METRICS}
-        classes = found.classes[alive]
+        finite = np.isfinite(of_space.columns[0]["kappa"])
+        columns = {name: np.abs(of_space.columns[0][name][finite]) for name in _METRICS}
+        classes = of_space.classes[finite]
         values: dict[tuple[str, str], tuple[Value, ...]] = {}
         for k, name in enumerate(_METRICS[:-1]):
             others = _METRICS[k + 1 :]
             resampled = resample(classes, columns[name], [columns[other] for other in others], resamples=_RESAMPLES)
             for j, other in enumerate(others):
                 values[name, other] = tuple(
-                    Value(MEASURES[method](columns[name], columns[other]), *(interval(drawings[:, j]) or (None, None)))
-                    for method, drawings in (("spearman", resampled.spearman), ("kendall", resampled.kendall))
+                    Value(
+                        MEASURES[method](columns[name], columns[other]), *(interval(coefficients[:, j]) or (None, None))
+                    )
+                    for method, coefficients in (("spearman", resampled.spearman), ("kendall", resampled.kendall))
                 )
         rows = tuple(Row(f"{x}, {y}", values[x, y]) for x, y in combinations(_METRICS, 2))
         heading = (
-            f"{space} on {found.chosen.settings.dataset}, {int(alive.sum()):,} architectures with a finite κ, "
-            f"run {found.chosen.name}"
+            f"{space} on {of_space.chosen.settings.dataset}, {int(finite.sum()):,} architectures with a finite κ, "
+            f"run {of_space.chosen.name}"
         )
         sections.append(Section(heading, space, "metrics", ("ρ", "τ"), rows))
         drawn[space] = columns
     notes = (
-        f"The interval of 95 % is over architectures, of {_RESAMPLES} resamples of classes; grasp is taken "
-        "by its absolute value.",
+        f"The 95 % intervals are over architectures, from {_RESAMPLES} resamples of the classes; grasp is its absolute "
+        "value.",
     )
     title = "Figure 1: agreement of the metrics with each other"
     return Reproduction("figure1", title, tuple(sections), tuple(missing), notes if sections else (), drawn)

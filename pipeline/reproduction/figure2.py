@@ -1,4 +1,4 @@
-"""Figure 2: test error of the incumbent against the search budget, of HNAS with the trace norm and its rivals.
+"""Figure 2: test error of the incumbent against the search budget, for HNAS with the trace norm and its rivals.
 
 The paper draws the curves and prints no numbers.
 """
@@ -28,14 +28,14 @@ def compute(
     seeds: int,
     progress: Callable[[Progress], None],
 ) -> Reproduction:
-    """Figure 2 with `seeds` searches of each method. The searches are kept in the store, as by `compare`."""
+    """Figure 2 from `seeds` searches of each method, which are kept in the store as those of `compare` are."""
     title = "Figure 2: test error (%) of the incumbent against the search budget (s)"
-    if (lack := searches.lacking(connection)) is not None:
-        return Reproduction("figure2", title, missing=(lack,))
+    if (missing := searches.missing_data(connection)) is not None:
+        return Reproduction("figure2", title, missing=(missing,))
     methods = [f"{name}@{FIGURE_2_BUDGETS[-1]}s" for name in _METHODS]
-    results, _ = searches.made(store, connection, methods, seeds=seeds, progress=progress)
-    found, by_queries = results.curves()
-    curves = [replace(curve, method=name) for curve, name in zip(found, _METHODS, strict=True)]
+    results, _ = searches.run_searches(store, connection, methods, seeds=seeds, progress=progress)
+    plotted, by_queries = results.curves()
+    curves = [replace(curve, method=name) for curve, name in zip(plotted, _METHODS, strict=True)]
     sections = []
     for k, dataset in enumerate(results.datasets):
         rows = tuple(
@@ -46,7 +46,7 @@ def compute(
         sections.append(Section(f"{dataset}, {seeds} searches of each method", dataset, "method", columns, rows))
     sections.sort(key=lambda section: DATASETS.index(section.short) if section.short in DATASETS else len(DATASETS))
     table = results.table()
-    notes = [f"{table.heading}.", "The interval is that of the mean, 1.96 standard errors to each side."]
+    notes = [f"{table.heading}.", "The interval is the mean ± 1.96 standard errors."]
     notes += _claims(sections)
     drawn = {
         "curves": curves, "datasets": results.datasets, "optimum": 100 - results.optimum, "by_queries": by_queries,
@@ -55,7 +55,7 @@ def compute(
 
 
 def _value(curve: Curve, k: int, budget: float, seeds: int) -> Value | None:
-    """The mean error at a budget, None before each search has evaluated something."""
+    """The mean error at a budget, None until every search has evaluated an architecture."""
     place = int(np.searchsorted(curve.budget, budget, side="right")) - 1
     if place < 0 or np.isnan(curve.mean[place, k]):
         return None
@@ -64,8 +64,8 @@ def _value(curve: Curve, k: int, budget: float, seeds: int) -> Value | None:
 
 
 def _claims(sections: list[Section]) -> list[str]:
-    """What the paper says of the curves: that HNAS is below all others at every budget."""
-    found = []
+    """Whether the paper's claim holds here: HNAS is below all other methods at every budget."""
+    plotted = []
     for section in sections:
         ours, *others = [[_error(value) for value in row.values] for row in section.rows]
         behind = [
@@ -73,9 +73,9 @@ def _claims(sections: list[Section]) -> list[str]:
             for k, column in enumerate(section.columns)
             if not np.isnan(ours[k]) and any(other[k] < ours[k] for other in others)
         ]
-        told = f"it is not at {', '.join(behind)} s" if behind else "so it is, as the paper has it"
-        found.append(f"HNAS below all others at every budget on {section.short}: {told}.")
-    return found
+        verdict = f"not at {', '.join(behind)} s" if behind else "yes, as in the paper"
+        plotted.append(f"HNAS below all others at every budget on {section.short}: {verdict}.")
+    return plotted
 
 
 def _error(value: Value | None) -> float:

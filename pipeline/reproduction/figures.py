@@ -1,7 +1,7 @@
-"""Drawings of reproductions, of a size and with letters that a page of two columns takes.
+"""Figures of reproductions, sized for a two-column page.
 
-A table is drawn as points with intervals beside the published numbers, Figure 1 as clouds, Figure 2 as `hnas compare`
-draws it.
+Tables become points with intervals beside the published numbers, and Figure 1 becomes clouds of points. Figure 2 looks
+as `hnas compare` draws it.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _OURS, _PUBLISHED = "#0072B2", "#D55E00"
 _STYLE: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8, "pdf.fonttype": 42, "svg.fonttype": "none"}
 
 
-def plot(found: Reproduction, path: Path) -> bool:
-    """Draw `found` to `path`; False where it has nothing to draw. Raises `HnasError` where it cannot be written."""
-    if not found.sections:
+def plot(reproduction: Reproduction, path: Path) -> bool:
+    """Draw `reproduction` to `path`; False if there is nothing to draw. Raises `HnasError` where writing fails."""
+    if not reproduction.sections:
         return False
-    if found.what == "figure2":
-        drawn = found.drawn
+    if reproduction.what == "figure2":
+        drawn = reproduction.drawn
         plot_curves(drawn["curves"], drawn["datasets"], drawn["optimum"], path, by_queries=drawn["by_queries"])
         return True
     with rc_context(_STYLE):
         kinds = {"figure1": _clouds, "figure3": _topologies, "theorems": _ratios}
-        save_figure(kinds.get(found.what, _beside)(found), path)
+        save_figure(kinds.get(reproduction.what, _beside)(reproduction), path)
     return True
 
 
-def _beside(found: Reproduction) -> Figure:
-    """A panel for each column that has published numbers: ours with interval or spread, the published as diamonds."""
-    sections = [replace(section, rows=tuple(filter(_computed, section.rows))) for section in found.sections]
+def _beside(reproduction: Reproduction) -> Figure:
+    """A panel for each column with published numbers: ours with interval or spread, the published ones as diamonds."""
+    sections = [replace(section, rows=tuple(filter(_computed, section.rows))) for section in reproduction.sections]
     shown = [(section, _printed(section)) for section in sections]
     shown = [(section, columns) for section, columns in shown if columns]
     width = max(len(columns) for _, columns in shown)
@@ -70,13 +70,13 @@ def _computed(row: Row) -> bool:
 
 
 def _printed(section: Section) -> list[int]:
-    """The columns with published numbers that are no plain counts: those with an interval or a spread."""
-    found = []
+    """The columns that have published numbers and an interval or a spread; plain counts have neither."""
+    printed = []
     for k in range(len(section.columns)):
         values = [value for row in section.rows if (value := row.values[k]) is not None]
         if any(v.published is not None and {v.low, v.spread, v.published_spread} != {None} for v in values):
-            found.append(k)
-    return found
+            printed.append(k)
+    return printed
 
 
 def _points(panel: Axes, section: Section, column: int) -> None:
@@ -106,13 +106,13 @@ def _points(panel: Axes, section: Section, column: int) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _clouds(found: Reproduction) -> Figure:
-    """For each space each pair of metrics as a cloud on logarithmic axes, with ρ above it."""
-    pairs = list(combinations(next(iter(found.drawn.values())), 2))
-    figure = Figure(figsize=(1.45 * len(pairs), 1.7 * len(found.sections)), layout="constrained")
-    grid = figure.subplots(len(found.sections), len(pairs), squeeze=False)
-    for section, panels in zip(found.sections, grid, strict=True):
-        columns = found.drawn[section.short]
+def _clouds(reproduction: Reproduction) -> Figure:
+    """A row of clouds for each space: one for each pair of metrics, on logarithmic axes, with its ρ above."""
+    pairs = list(combinations(next(iter(reproduction.drawn.values())), 2))
+    figure = Figure(figsize=(1.45 * len(pairs), 1.7 * len(reproduction.sections)), layout="constrained")
+    grid = figure.subplots(len(reproduction.sections), len(pairs), squeeze=False)
+    for section, panels in zip(reproduction.sections, grid, strict=True):
+        columns = reproduction.drawn[section.short]
         for (x, y), row, panel in zip(pairs, section.rows, panels, strict=True):
             seen = (columns[x] > 0) & (columns[y] > 0)
             panel.plot(
@@ -131,11 +131,11 @@ def _clouds(found: Reproduction) -> Figure:
     return figure
 
 
-def _topologies(found: Reproduction) -> Figure:
-    """Figure 3: boxes and arrows, the formula above and the kernel below."""
+def _topologies(reproduction: Reproduction) -> Figure:
+    """Figure 3: boxes and arrows, with the formula above and the kernel below."""
     figure = Figure(figsize=(5.6, 2.0), layout="constrained")
-    panels = figure.subplots(1, len(found.drawn), squeeze=False)[0]
-    for panel, drawn in zip(panels, found.drawn.values(), strict=True):
+    panels = figure.subplots(1, len(reproduction.drawn), squeeze=False)[0]
+    for panel, drawn in zip(panels, reproduction.drawn.values(), strict=True):
         places = {node.name: (node.x, node.y) for node in drawn.nodes}
         for source, target in drawn.edges:
             style = {"arrowstyle": "-|>", "color": "0.35", "shrinkA": 13, "shrinkB": 13, "linewidth": 0.8}
@@ -145,7 +145,7 @@ def _topologies(found: Reproduction) -> Figure:
             panel.text(node.x, node.y, node.label, ha="center", va="center", fontsize=9, bbox=box)
         panel.set_xlim(-0.5, max(x for x, _ in places.values()) + 0.5)
         panel.set_ylim(-1.6, 1.6)
-        # An SVG's text has no glyph of the mathematics fonts, in which a prime stands at the code of "0".
+        # SVG text does not embed matplotlib's mathematics fonts, in which the prime has the code of "0".
         formula, kernel = (text.replace("'", "′") for text in (drawn.formula, drawn.kernel))
         panel.set_title(f"{drawn.name}: {formula}", fontsize=9)
         panel.text(0.5, 0.0, kernel, ha="center", va="bottom", transform=panel.transAxes, fontsize=9)
@@ -153,9 +153,9 @@ def _topologies(found: Reproduction) -> Figure:
     return figure
 
 
-def _ratios(found: Reproduction) -> Figure:
-    """What is measured of each statement as a share of what it may be at most, zero and all below 10⁻⁶ at the edge."""
-    rows = found.sections[0].rows
+def _ratios(reproduction: Reproduction) -> Figure:
+    """Each statement's measured number as a share of its bound; shares below 10⁻⁶, and zero, lie at the edge."""
+    rows = reproduction.sections[0].rows
     values = [value for row in rows for value in row.values if value]
     shares = [value.ours / value.published for value in values if value.ours is not None and value.published]
     figure = Figure(figsize=(5.2, 0.6 + 0.22 * len(rows)), layout="constrained")
@@ -167,7 +167,7 @@ def _ratios(found: Reproduction) -> Figure:
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.set_xscale("log")
     panel.set_xlim(left=floor)
-    panel.set_xlabel("measured / at most (less than 10⁻⁶ at the edge)")
+    panel.set_xlabel("measured / bound (less than 10⁻⁶ at the edge)")
     panel.grid(color="0.92", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     return figure

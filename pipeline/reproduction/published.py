@@ -1,6 +1,6 @@
-"""The numbers that the paper prints, each with where it stands. What it shows only as a picture is not here.
+"""The numbers that the paper prints. Those that it shows only in a picture are not here.
 
-Table 3 quotes searches of others; where it is their own paper that has a number, `Rival.source` says so.
+Table 3 quotes the searches of others. `Rival.source` names another paper where the number comes from there.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ TABLE_1: dict[str, dict[str, tuple[float, float, float, float]]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of Table 2: width of the normal cell (of `nodes`), its depth, and mean and deviation of M_Trace and κ.
+    """A row of Table 2: the normal cell's width, number of nodes and depth, and mean and deviation of M_Trace and κ.
 
-    `drawn` says whether the cell's genotype is published: that of WIDE and DEEP is not.
+    `drawn` is False for the cells whose genotype is not published (WIDE and DEEP).
     """
 
     name: str
@@ -62,9 +62,9 @@ Accuracies = tuple[tuple[float, float | None] | None, ...]
 
 @dataclass(frozen=True)
 class Rival:
-    """A row of Table 3: mean and deviation of the winner's test accuracy on each of `DATASETS`, and its cost.
+    """A row of Table 3: mean and deviation of the winner's test accuracy on each of `DATASETS`, and the cost in s.
 
-    `runs` is the number of searches behind the mean, None where nobody says. `cost` are seconds.
+    `runs` is the number of searches behind the mean, None where it is not published.
     """
 
     name: str
@@ -102,5 +102,5 @@ TABLE_3: dict[str, Rival] = {
     "optimum": Rival("optimum", _row(94.37, 73.51, 47.31)),
 }
 
-#: The budgets in seconds of Figure 2, whose curves are only drawn.
+#: The budgets of Figure 2 in seconds. The paper draws its curves and prints no numbers.
 FIGURE_2_BUDGETS = (1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 14_000, 16_000, 18_000)

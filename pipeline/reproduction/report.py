@@ -1,4 +1,4 @@
-"""Reproductions as people and as programs read them: a terminal's table, Markdown, LaTeX, JSON."""
+"""Reproductions as tables for the terminal, Markdown, LaTeX and JSON."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _LATEX |= {
 }  # fmt: skip
 
 
-def written(found: Sequence[Reproduction], form: str, width: int | None = None) -> str:
-    """The reproductions in one of `FORMATS`; a terminal's table is `width` wide."""
+def written(reproductions: Sequence[Reproduction], form: str, width: int | None = None) -> str:
+    """The reproductions in one of `FORMATS`; tables for the terminal are `width` characters wide."""
     if form == "json":
-        return json.dumps({"reproductions": [_object(one) for one in found]}, indent=2, allow_nan=False)
+        return json.dumps({"reproductions": [_object(one) for one in reproductions]}, indent=2, allow_nan=False)
     if form == "table":
-        return "\n\n\n".join(_text(one, width) for one in found)
-    return "\n\n".join({"markdown": _markdown, "latex": _latex}[form](one) for one in found)
+        return "\n\n\n".join(_text(one, width) for one in reproductions)
+    return "\n\n".join({"markdown": _markdown, "latex": _latex}[form](one) for one in reproductions)
 
 
-def _text(found: Reproduction, width: int | None) -> str:
-    blocks = [found.title]
-    for section in found.sections:
+def _text(reproduction: Reproduction, width: int | None) -> str:
+    blocks = [reproduction.title]
+    for section in reproduction.sections:
         rows = [_head(section, remarks=True)]
         rows += [[row.name, *map(_short, row.values), *_remark(section, row.remark)] for row in section.rows]
-        lines = [*_broken([section.heading], width), _terminal_table(section, rows, width)]
+        lines = [*_wrapped([section.heading], width), _terminal_table(section, rows, width)]
         blocks.append("\n".join(lines))
         uncertain = [row for row in section.rows if any(value and value.low is not None for value in row.values)]
         if uncertain:
             rows = [_head(section, remarks=False), *([row.name, *map(_interval, row.values)] for row in uncertain)]
             blocks.append("\n".join(["95 % intervals", _terminal_table(section, rows, width)]))
-    told = (_told(found), [_missing(one) for one in found.missing], found.notes)
-    blocks += ["\n".join(_broken(sentences, width)) for sentences in told if sentences]
+    closing = (_legend(reproduction), [_missing(one) for one in reproduction.missing], reproduction.notes)
+    blocks += ["\n".join(_wrapped(sentences, width)) for sentences in closing if sentences]
     return "\n\n".join(blocks)
 
 
@@ -72,24 +72,24 @@ def _terminal_table(section: Section, rows: list[list[str]], width: int | None) 
     return table(shown, texts=texts, width=width, remedy="`--format markdown` has all")
 
 
-def _broken(sentences: Sequence[str], width: int | None) -> list[str]:
+def _wrapped(sentences: Sequence[str], width: int | None) -> list[str]:
     lines = [printable(sentence) for sentence in sentences]
     return lines if width is None else [part for line in lines for part in textwrap.wrap(line, width)]
 
 
-def _told(found: Reproduction) -> list[str]:
-    """The legend, and each number that is not reached with its reason; those of one reason together."""
-    values = [value for section in found.sections for row in section.rows for value in row.values if value]
+def _legend(reproduction: Reproduction) -> list[str]:
+    """The legend, and the numbers that are not reached, grouped by reason."""
+    values = [value for section in reproduction.sections for row in section.rows for value in row.values if value]
     if all(value.verdict == "not printed" for value in values):
-        return ["not printed: the paper shows these numbers in a picture only"] if values else []
+        return ["not printed: the paper shows these numbers only in a picture"] if values else []
     by_reason: dict[str, list[str]] = {}
-    for section in found.sections:
+    for section in reproduction.sections:
         for row in section.rows:
             for column, value in zip(section.columns, row.values, strict=True):
                 if value and value.verdict == "not reached":
-                    where = f"{row.name} {column}" + (f" ({section.short})" if len(found.sections) > 1 else "")
+                    where = f"{row.name} {column}" + (f" ({section.short})" if len(reproduction.sections) > 1 else "")
                     by_reason.setdefault(value.reason, []).append(where)
-    return [found.legend, *(f"✗ {', '.join(names)}: {reason}" for reason, names in by_reason.items())]
+    return [reproduction.legend, *(f"✗ {', '.join(names)}: {reason}" for reason, names in by_reason.items())]
 
 
 def _missing(missing: Missing) -> str:
@@ -97,24 +97,26 @@ def _missing(missing: Missing) -> str:
     return f"missing: {missing.what}; get it with {commands}, which takes {missing.takes}"
 
 
-def _markdown(found: Reproduction) -> str:
-    blocks = [f"## {found.title}"]
-    for section in found.sections:
+def _markdown(reproduction: Reproduction) -> str:
+    blocks = [f"## {reproduction.title}"]
+    for section in reproduction.sections:
         lines = [_head(section, remarks=True), ["---"] * len(_head(section, remarks=True))]
         lines += [[row.name, *map(_whole, row.values), *_remark(section, row.remark)] for row in section.rows]
         body = [f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
         blocks.append(f"{printable(section.heading)}:\n\n" + "\n".join(body))
-    sentences = [*_told(found), *(_missing(one) for one in found.missing), *found.notes]
+    sentences = [*_legend(reproduction), *(_missing(one) for one in reproduction.missing), *reproduction.notes]
     if sentences:
         blocks.append("\n".join(f"* {printable(sentence)}" for sentence in sentences))
     return "\n\n".join(blocks)
 
 
-def _latex(found: Reproduction) -> str:
-    """A `tabular` for each section with rules of `booktabs`; what is said beside it as comments."""
-    lines = [f"% {printable(sentence)}" for sentence in (found.title, *_told(found), *found.notes)]
-    lines += [f"% {printable(_missing(one))}" for one in found.missing]
-    for section in found.sections:
+def _latex(reproduction: Reproduction) -> str:
+    """A `tabular` for each section, with `booktabs` rules; titles and notes become comments."""
+    lines = [
+        f"% {printable(sentence)}" for sentence in (reproduction.title, *_legend(reproduction), *reproduction.notes)
+    ]
+    lines += [f"% {printable(_missing(one))}" for one in reproduction.missing]
+    for section in reproduction.sections:
         head = _head(section, remarks=True)
         remarks = "l" * (len(head) - len(section.columns) - 1)
         lines += ["", f"% {printable(section.heading)}"]
@@ -131,11 +133,11 @@ def _latex_line(cells: Sequence[str]) -> str:
     return " & ".join("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells) + r" \\"
 
 
-def _object(found: Reproduction) -> dict[str, Any]:
-    """One object: a record for each value, what is missing, the notes; what there is none of is null."""
+def _object(reproduction: Reproduction) -> dict[str, Any]:
+    """The JSON object: a record for each value, what is missing, and the notes. Absent fields are null."""
     return {
-        "what": found.what,
-        "title": found.title,
+        "what": reproduction.what,
+        "title": reproduction.title,
         "values": [
             {
                 "table": section.heading,
@@ -145,18 +147,18 @@ def _object(found: Reproduction) -> dict[str, Any]:
                 "deviation": _finite(value.deviation),
                 "reason": value.reason or None,
             }
-            for section in found.sections
+            for section in reproduction.sections
             for row in section.rows
             for column, value in zip(section.columns, row.values, strict=True)
             if value is not None
         ],
-        "missing": [asdict(one) for one in found.missing],
-        "notes": list(found.notes),
+        "missing": [asdict(one) for one in reproduction.missing],
+        "notes": list(reproduction.notes),
     }
 
 
 def _finite(number: Any) -> Any:
-    """JSON has no infinity."""
+    """A number that JSON can hold: infinity and NaN become strings."""
     return str(number) if isinstance(number, float) and not math.isfinite(number) else number
 
 
@@ -165,14 +167,14 @@ def _number(value: Value, number: float) -> str:
 
 
 def _short(value: Value | None) -> str:
-    """`0.70 ± 0.02 (0.75) ≈`: ours, its spread, what is published and the verdict."""
+    """`0.70 ± 0.02 (0.75) ≈`: our number, its spread, the published number and the verdict."""
     if value is None:
         return ""
     return " ".join(filter(None, (_ours(value), _published(value), _MARKS.get(value.verdict, ""))))
 
 
 def _whole(value: Value | None) -> str:
-    """The same with the interval."""
+    """As `_short`, with the interval."""
     if value is None:
         return ""
     return " ".join(filter(None, (_ours(value), _interval(value), _published(value), _MARKS.get(value.verdict, ""))))

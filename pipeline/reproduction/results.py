@@ -1,13 +1,13 @@
-"""What a reproduction has: values beside the published ones, a verdict on each, and what is missing.
+"""The contents of a reproduction: values beside the published ones, a verdict on each, and what is missing.
 
-The verdict on a value with a published counterpart p, at the digits that p is printed with:
+A value with a published counterpart p is compared at the digits that p is printed with. The verdicts are
 
-- reached: at least as good as p; of a correlation, of p's sign and at least p's magnitude;
-- within: not that, but p lies in the interval of the value;
-- not reached: neither; a reason says why.
-
-Where there is none, the number is not printed; where we have none, not computed; where ours is of other networks than
-the paper's, not comparable.
+- reached: at least as good as p; for a correlation, the sign of p and at least its magnitude;
+- within: not reached, but p lies in the interval of the value;
+- not reached: neither, with a reason;
+- not printed: the paper has no number;
+- not computed: we have no number;
+- not comparable: ours belongs to other networks than the paper's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Verdict = Literal["reached", "within", "not reached", "not printed", "not comput
 class Value:
     """One number: ours, its 95 % interval (`low`, `high`), its `spread` over `of` seeds, and the published one.
 
-    `ours` is None where it was not computed. `form` is how numbers are shown. `reason` explains what is not reached.
+    `ours` is None where it was not computed. `form` is the format specification of the numbers. `reason` explains a
+    number that is not reached.
     """
 
     ours: float | None
@@ -47,7 +48,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a section: a value, or None where there is none, for each of the section's columns; a remark."""
+    """A row of a section: a value or None for each column, and a remark."""
 
     name: str
     values: tuple[Value | None, ...]
@@ -56,9 +57,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A table: what it is of, in full and in a word, its columns' names, its rows.
+    """A table: its heading in full and in a word, the names of its columns, and its rows.
 
-    `first` heads the column of the rows' names.
+    `first` heads the column of row names.
     """
 
     heading: str
@@ -70,7 +71,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Missing:
-    """What a store lacks: the commands that bring it, one after the other, and how long that takes."""
+    """Data that a store lacks: the commands that provide it, in order, and the time they take."""
 
     what: str
     commands: tuple[str, ...]
@@ -78,8 +79,8 @@ class Missing:
 
 
 LEGEND = (
-    "in brackets: the published number; ✓ at least as good as printed, ≈ the printed number lies in the interval, ✗ "
-    "not reached, for the reason below; no mark: not judged"
+    "in brackets: the published number; ✓ at least as good as published, ≈ the published number lies in the interval, "
+    "✗ not reached, for the reason below; no mark: not compared"
 )
 
 
@@ -87,7 +88,7 @@ LEGEND = (
 class Reproduction:
     """A table or figure of the paper, computed now.
 
-    `legend` says what brackets and marks mean, `drawn` has what its figure needs beyond the sections.
+    `legend` explains brackets and marks; `drawn` holds what the figure needs beyond the sections.
     """
 
     what: str
@@ -100,7 +101,7 @@ class Reproduction:
 
 
 def correlation_verdict(ours: float, published: float, low: float, high: float, digits: int = 2) -> Verdict:
-    """The verdict on a correlation: of the published sign and at least its magnitude is reached."""
+    """The verdict on a correlation: reached with the published sign and at least the published magnitude."""
     sign = np.sign(published)
     if round(ours * sign, digits) >= round(abs(published), digits):
         return "reached"
@@ -108,14 +109,14 @@ def correlation_verdict(ours: float, published: float, low: float, high: float, 
 
 
 def accuracy_verdict(ours: float, published: float, low: float, high: float, digits: int = 2) -> Verdict:
-    """The verdict on a number of which more is better."""
+    """The verdict on a number that is better the higher it is."""
     if round(ours, digits) >= round(published, digits):
         return "reached"
     return "within" if low <= published <= high else "not reached"
 
 
 def equal_verdict(ours: float, published: float, low: float, high: float, digits: int = 2) -> Verdict:
-    """The verdict on a number that should be the published one, neither more nor less."""
+    """The verdict on a number that should equal the published one."""
     if round(ours, digits) == round(published, digits):
         return "reached"
     return "within" if low <= published <= high else "not reached"

@@ -1,4 +1,4 @@
-"""The searches behind Table 3 and Figure 2: comparisons as `hnas compare` makes and keeps them."""
+"""The searches behind Table 3 and Figure 2: comparisons that `hnas compare` runs and stores."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hnas.pipeline.store.comparisons import stored_parts
 from hnas.pipeline.store.store import Store
 
 SPACE = "nasbench201"
-#: What guides the searches: the validation accuracy after so many epochs.
+#: The searches are guided by the validation accuracy after this many epochs.
 SIGNAL_EPOCHS = 12
 
 
 def new(connection: duckdb.DuckDBPyConnection, methods: Sequence[str], *, seeds: int) -> Comparison:
-    """The comparison of `methods`, each a text such as `rea@12000s`; without a budget of its own it has 20 queries."""
+    """The comparison of `methods`, each written as in `rea@12000s`; a method without a budget gets 20 queries."""
     specs = parse_specs(",".join(methods))
     return new_comparison(
         connection, specs, seeds=seeds, queries=20, space=SPACE, dataset=DATASET, epochs=SIGNAL_EPOCHS, oracle="table"
@@ -34,27 +34,27 @@ def new(connection: duckdb.DuckDBPyConnection, methods: Sequence[str], *, seeds:
 
 
 def command(methods: Sequence[str], seeds: int) -> str:
-    """The `hnas compare` that makes the same comparison."""
+    """The `hnas compare` command of the same comparison."""
     listed = shlex.quote(",".join(methods))
     return f"hnas compare {SPACE} --dataset {DATASET} --epochs {SIGNAL_EPOCHS} --seeds {seeds} --methods {listed}"
 
 
-def lacking(connection: duckdb.DuckDBPyConnection) -> Missing | None:
-    """What searches of the table need and the store lacks: a run of the space, or accuracies to guide and to report."""
+def missing_data(connection: duckdb.DuckDBPyConnection) -> Missing | None:
+    """What the store lacks for tabular searches: a run of the space, or accuracies to guide and to report them."""
     try:
         new(connection, ["random"], seeds=1)
     except HnasError:
         runs = "SELECT count(*) FROM runs WHERE space = ? AND canonical_dataset(dataset) = ?"
-        found = connection.execute(runs, [SPACE, DATASET]).fetchall()[0][0]
-        return lacking_accuracies(SPACE) if found else lacking_run(SPACE)
+        has_run = connection.execute(runs, [SPACE, DATASET]).fetchall()[0][0]
+        return lacking_accuracies(SPACE) if has_run else lacking_run(SPACE)
     try:
-        reports = choose_signal(connection, SPACE, DATASET, accuracy="test_accuracy")
+        signal = choose_signal(connection, SPACE, DATASET, accuracy="test_accuracy")
     except UsageError:
-        reports = None
-    return lacking_accuracies(SPACE) if reports is None else None
+        signal = None
+    return lacking_accuracies(SPACE) if signal is None else None
 
 
-def made(
+def run_searches(
     store: Store,
     connection: duckdb.DuckDBPyConnection,
     methods: Sequence[str],
@@ -62,7 +62,7 @@ def made(
     seeds: int,
     progress: Callable[[Progress], None],
 ) -> tuple[Results, Opened]:
-    """The searches of `methods`, those that the store lacks made now and stored, and what they were made with.
+    """The searches of `methods`, and the data that they ran on. Runs and stores the ones that the store lacks.
 
     Raises what `hnas.pipeline.comparison.driver.compare` raises.
     """
@@ -71,8 +71,8 @@ def made(
     return Results(store, connection, comparison, work.pool), work
 
 
-def kept(store: Store, connection: duckdb.DuckDBPyConnection, method: str, work: Opened) -> Results | None:
-    """The searches of `method` that somebody has made with `command`, of the seeds from 0 on, or None."""
+def stored_searches(store: Store, connection: duckdb.DuckDBPyConnection, method: str, work: Opened) -> Results | None:
+    """The stored searches of `method` that `command` made, for consecutive seeds from 0, or None."""
     comparison = new(connection, [method], seeds=1)
     seeds = {seed for part in stored_parts(store, comparison.name) for seed in part.seeds}
     count = next(seed for seed in range(len(seeds) + 1) if seed not in seeds)

@@ -1,9 +1,9 @@
 """Table 1: how each metric ranks architectures, by itself (realizable) and through eq. (7) (non-realizable).
 
-Beside what the paper has: both readings of a metric, the trivial baselines κ, params and FLOPs, intervals over
-architectures, the spread over initialisations, and the non-realizable columns told honestly: the classes are parted in
-two halves at random, (μ, ν) fitted on each and −(7) correlated on the other; the mean of both. The interval of a
-non-realizable number is taken at the (μ, ν) that were fitted.
+The table adds to the paper's numbers both readings of a metric, the trivial baselines κ, params and FLOPs, intervals
+over architectures, the spread over initialisations, and held-out non-realizable columns: (μ, ν) are fitted on each of
+two random halves of the classes, −(7) is correlated with the accuracies of the other half, and the two coefficients are
+averaged. The interval of a non-realizable number keeps the fitted (μ, ν).
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Secti
 
 _METHODS = ("spearman", "kendall")
 _COLUMNS = (
-    "realizable ρ", "realizable τ", "non-realizable ρ", "non-realizable τ", "told on the other half ρ",
-    "told on the other half τ",
+    "realizable ρ", "realizable τ", "non-realizable ρ", "non-realizable τ", "held-out ρ", "held-out τ",
 )  # fmt: skip
-#: The readings of each metric, the published program's first. Eq. (7) takes |M|, so that there both of GraSP are one.
+#: The readings of each metric, the published program's first. Eq. (7) takes |M|, so the two of GraSP coincide there.
 _READINGS = {
     "grad_norm": ("grad_norm", "grad_norm_l2"),
     "snip": ("snip", "snip_inner"),
@@ -40,20 +39,20 @@ _BASELINES = ("kappa", "params", "flops")
 _COLUMNS_READ = [*(name for names in _READINGS.values() for name in names), *_BASELINES]
 
 _ONE_DRAW = (
-    "one initialisation: κ depends on its draw, which moves a non-realizable number by about 0.03; "
+    "one initialisation: κ depends on the draw, which moves a non-realizable number by about 0.03; "
     "`hnas precompute {space} --dataset cifar10 --seed 1` adds another"
 )
 _REASONS = {
     "grad_norm_l2": "another reading: one norm over all weights; the published program adds a norm for each layer",
-    "snip_inner": "another reading: θᵀg of a layer before batch norm is 0, so |θᵀg| sees little but the classifier",
+    "snip_inner": "another reading: θᵀg of a layer before batch norm is 0, so |θᵀg| is little but the classifier's",
     "grasp_abs": "another reading: the absolute value, where the published program keeps the sign",
-    "grasp": "GraSP is signed as in the published program; the published sign is that of its absolute value",
+    "grasp": "GraSP is signed here, as in the published program; the published correlation has the sign of |GraSP|'s",
 }
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """One column of eq. (7): its values (n,) on the rows `rows`, and ρ and τ with the target there."""
+    """A column to correlate: its values (n,) on `rows`, and their correlation with the target there."""
 
     rows: NDArray[np.int64]
     values: Array
@@ -66,44 +65,42 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
     missing: list[Missing] = []
     notes: list[str] = []
     for space in TABLE_1:
-        found = measured(connection, space, _COLUMNS_READ)
-        if isinstance(found, Missing):
-            missing.append(found)
-        elif found.target is None or (~np.isnan(found.target)).sum() < FEWEST:
+        data = measured(connection, space, _COLUMNS_READ)
+        if isinstance(data, Missing):
+            missing.append(data)
+        elif data.target is None or (~np.isnan(data.target)).sum() < FEWEST:
             missing.append(lacking_accuracies(space))
         else:
-            made, note = _sections(space, found, found.target)
-            sections += made
+            of_space, note = _sections(space, data, data.target)
+            sections += of_space
             notes.append(note)
     if sections:
         notes += [
-            "± is the deviation over initialisations; the interval of 95 % is over architectures, of 1,000 resamples "
-            "of classes, at the (μ, ν) that were fitted.",
-            "non-realizable: (μ, ν) of eq. (7) fitted on all, as the paper does; told on the other half: fitted on one "
-            "random half of the classes and told on the other, the mean of both ways.",
-            "kappa, params and flops are the trivial baselines: what they say costs no gradient. A metric below params "
-            "says less than the size of the network.",
+            "± is the deviation over initialisations; the 95 % intervals are over architectures, from 1,000 resamples "
+            "of the classes, at the fitted (μ, ν).",
+            "non-realizable: (μ, ν) of eq. (7) fitted on all architectures, as in the paper; held-out: fitted on a "
+            "random half of the classes and evaluated on the other, averaged over both directions.",
+            "kappa, params and flops are trivial baselines. A metric below params says less than the size of the "
+            "network.",
         ]
     return Reproduction(
         "table1", "Table 1: correlation with test accuracy", tuple(sections), tuple(missing), tuple(notes)
     )
 
 
-def _sections(space: str, found: Measured, target: Array) -> tuple[list[Section], str]:
-    kept = np.flatnonzero(~np.isnan(target))
-    classes, y = found.classes[kept], target[kept]
-    runs = [{name: column[kept] for name, column in columns.items()} for columns in found.columns]
-    what = (
-        f"{space} on {found.chosen.settings.dataset}, {len(y):,} architectures of {len(np.unique(classes)):,} classes"
-    )
-    sections = [Section(f"{what}, {found.initialisations}", space, "metric", _COLUMNS, _rows(space, classes, y, runs))]
-    if found.means is not None:
-        mean = {name: column[kept] for name, column in found.means.items()}
-        heading = f"{what}, the mean of {found.initialisations}"
+def _sections(space: str, data: Measured, target: Array) -> tuple[list[Section], str]:
+    labelled = np.flatnonzero(~np.isnan(target))
+    classes, y = data.classes[labelled], target[labelled]
+    runs = [{name: column[labelled] for name, column in columns.items()} for columns in data.columns]
+    what = f"{space} on {data.chosen.settings.dataset}, {len(y):,} architectures of {len(np.unique(classes)):,} classes"
+    sections = [Section(f"{what}, {data.initialisations}", space, "metric", _COLUMNS, _rows(space, classes, y, runs))]
+    if data.means is not None:
+        mean = {name: column[labelled] for name, column in data.means.items()}
+        heading = f"{what}, the mean of {data.initialisations}"
         sections.append(
             Section(heading, f"{space}, mean", "metric", _COLUMNS, _rows(space, classes, y, [mean], averaged=True))
         )
-    return sections, f"{space}: run{'s' if len(runs) > 1 else ''} {', '.join(found.runs)}; {found.signal}."
+    return sections, f"{space}: run{'s' if len(runs) > 1 else ''} {', '.join(data.runs)}; {data.signal}."
 
 
 def _rows(
@@ -111,7 +108,7 @@ def _rows(
 ) -> tuple[Row, ...]:
     halves = _halves(classes)
     everything = np.arange(len(y))
-    # By row and column of the table what is to be resampled, of each run: one fit, or those of the two halves.
+    # What to resample for each row and column of the table: for each run one fit, or the fits of the two halves.
     cells: dict[tuple[str, int], list[list[_Fit]]] = {}
     for name in _COLUMNS_READ:
         plain = [run[name] for run in runs]
@@ -124,12 +121,12 @@ def _rows(
             parts = [_points(name, m[half], run["kappa"][half], y[half]) for half in halves]
             for k, method in enumerate(_METHODS):
                 fitted = _fit(everything, _seven(m, run["kappa"], whole[k]), y, method)
-                told = [
+                held_out = [
                     _fit(half, _seven(m[half], run["kappa"][half], part[k]), y[half], method)
                     for half, part in zip(halves, reversed(parts), strict=True)
                 ]
                 cells.setdefault((name, 2 + k), []).append([fitted])
-                cells.setdefault((name, 4 + k), []).append(told)
+                cells.setdefault((name, 4 + k), []).append(held_out)
     intervals = _intervals(classes, y, [everything, *halves], cells)
     rows = []
     for metric, names in [*_READINGS.items(), *((name, (name,)) for name in _BASELINES)]:
@@ -145,7 +142,7 @@ def _rows(
 
 
 def _halves(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The rows of two random halves of the classes, the same for the same classes."""
+    """The rows of two random halves of the classes. Deterministic."""
     dense = np.unique(classes, return_inverse=True)[1].reshape(-1)
     count = int(dense.max()) + 1
     first = np.zeros(count, bool)
@@ -154,13 +151,13 @@ def _halves(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _points(name: str, m: Array, kappa: Array, y: Array) -> list[Boosted]:
-    """The best (μ, ν) for ρ, and that for τ."""
+    """The best (μ, ν) for ρ, and the best for τ."""
     by_method = {row.method: row for row in boosted(name, m, kappa, y, 1.0)}
     return [by_method[method] for method in _METHODS]
 
 
 def _seven(m: Array, kappa: Array, point: Boosted) -> Array:
-    """−(7) at a point (μ, ν), dead rows last; where there is no point nothing is ranked."""
+    """−(7) at a point (μ, ν), with dead rows last; constant where the fit found no point."""
     if np.isnan(point.mu):
         return np.zeros(len(m))
     return -objective(m, kappa, mu=point.mu, nu=point.nu)
@@ -176,14 +173,14 @@ def _intervals(
     parts: Sequence[NDArray[np.int64]],
     cells: dict[tuple[str, int], list[list[_Fit]]],
 ) -> dict[tuple[str, int], tuple[float, float] | None]:
-    """The interval of each cell: of the mean over runs, and over the halves, in one resample of each part."""
+    """The interval of each cell, whose runs and halves are averaged within each resample."""
     sums: dict[tuple[str, int], Array] = {}
     for number, part in enumerate(parts):
-        wanted = [(place, fit) for place, fits in cells.items() for run in fits for fit in run if fit.rows is part]
-        if not wanted:
+        in_part = [(place, fit) for place, fits in cells.items() for run in fits for fit in run if fit.rows is part]
+        if not in_part:
             continue
-        drawn = resample(classes[part], y[part], [fit.values for _, fit in wanted], seed=number)
-        for column, (place, _) in enumerate(wanted):
+        drawn = resample(classes[part], y[part], [fit.values for _, fit in in_part], seed=number)
+        for column, (place, _) in enumerate(in_part):
             values = (drawn.spearman, drawn.kendall)[place[1] % 2][:, column]
             share = values / sum(len(run) for run in cells[place])
             sums[place] = sums[place] + share if place in sums else share
@@ -200,17 +197,17 @@ def _value(
     *,
     averaged: bool,
 ) -> Value | None:
-    found = [float(np.mean([fit.correlation for fit in run])) for run in fits]
-    ours = float(np.mean(found))
+    by_run = [float(np.mean([fit.correlation for fit in run])) for run in fits]
+    ours = float(np.mean(by_run))
     if np.isnan(ours) or bounds is None:
         return None
-    spread = float(np.std(found, ddof=1)) if len(found) > 1 else None
-    of = len(found)
+    spread = float(np.std(by_run, ddof=1)) if len(by_run) > 1 else None
+    of = len(by_run)
     low, high = bounds
     if metric not in TABLE_1[space] or k > 3:
         return Value(ours, low, high, spread, of)
     published = TABLE_1[space][metric][k]
-    # A printed number is of other draws of the weights than ours.
+    # The published numbers come from other draws of the weights than ours.
     margin = 2 * (spread or 0.0)
     verdict = correlation_verdict(ours, published, low - margin, high + margin)
     reason = "" if verdict != "not reached" else _reason(space, name, k, of, averaged=averaged)
@@ -222,4 +219,6 @@ def _reason(space: str, name: str, k: int, of: int, *, averaged: bool) -> str:
         return _REASONS[name]
     if k > 1 and of == 1 and not averaged:
         return _ONE_DRAW.format(space=space)
-    return "the paper draws a batch and weights anew for each architecture, where all of a run share them"
+    return (
+        "the paper draws a new batch and new weights for each architecture; here all architectures of a run share them"
+    )

@@ -1,7 +1,7 @@
 """Table 2: width and depth of published DARTS-style cells, and their M_Trace and κ.
 
-Width and depth are counted on the genotypes. M_Trace and κ are those of the store's runs that have all seven cells;
-where there is none they are measured now, on networks small enough to take seconds.
+Width and depth are counted on the genotypes. M_Trace and κ come from the store's runs that have all seven cells. If
+there is no such run, they are measured now, on networks small enough to take seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hnas.spaces import search_spaces
 from hnas.spaces.darts.published import depth, genotype, width
 
 _COLUMNS = ("width", "depth", "M_Trace", "κ")
-#: The networks that are measured where the store has none: about half a second each.
+#: The size of the networks that are measured where the store has none: about half a second each.
 _SMALL = {"channels": 8, "cells": 5}
 _BATCH, _SEEDS = 32, 3
 _AT_FULL_SIZE = Missing(
@@ -34,13 +34,13 @@ _AT_FULL_SIZE = Missing(
         "for seed in 0 1 2 3 4; do "
         f"hnas precompute darts --dataset {DATASET} --architectures cells.txt --seed $seed; done",
     ),
-    "about three minutes of two cores",
+    "about three minutes on two cores",
 )
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """M_Trace and κ by cell, each (seeds,); `what` they are of, `full` if at the size and on the data of the paper."""
+    """M_Trace and κ by cell, each (seeds,), of the networks `what`; `full` if they have the paper's size and data."""
 
     trace: dict[str, Array]
     kappa: dict[str, Array]
@@ -49,25 +49,25 @@ class _Numbers:
 
 
 def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
-    """Table 2. Deterministic on one kind of processor, for one store and one $HNAS_DATA."""
+    """Table 2. Deterministic on one kind of processor for the same store and $HNAS_DATA."""
     found = _stored(connection) or _measured()
     rows = tuple(_row(name, found) for name in TABLE_2)
     missing = () if found.full else (_AT_FULL_SIZE,)
     notes = (
         f"M_Trace and κ: {found.what}; ± is the deviation over initialisations and batches.",
-        "The genotypes of WIDE and DEEP are not published: here they are DARTS rewired, with its operations; see "
-        "docs/definitions.md.",
-        *_order(found),
+        "The genotypes of WIDE and DEEP are not published; here they are rewired DARTS cells with the same operations, "
+        "see docs/definitions.md.",
+        *_ranking(found),
     )
-    heading = "normal cells; width in units of a node's channels, of as many nodes"
+    heading = "normal cells; width in units of a node's channels"
     section = Section(heading, "table 2", "cell", _COLUMNS, rows)
     return Reproduction("table2", "Table 2: topology, M_Trace and κ of published cells", (section,), missing, notes)
 
 
 def _stored(connection: duckdb.DuckDBPyConnection) -> _Numbers | None:
-    """Those of the newest runs of one network size, data set and batch size that have all cells, or None.
+    """The numbers of the newest runs that have all cells and agree in network size, data set and batch size, or None.
 
-    Only of torch's weights, as the published program draws them in this space.
+    Only runs with torch's default weights count, which the published program uses in this space.
     """
     space = search_spaces["darts"]
     keys = {space.canonical(name): name for name in TABLE_2}
@@ -87,8 +87,8 @@ def _stored(connection: duckdb.DuckDBPyConnection) -> _Numbers | None:
             trace, kappa = (
                 {name: np.array([numbers[name][k] for numbers in whole]) for name in TABLE_2} for k in (0, 1)
             )
-            told = f"{channels} channels and {cells} cells, {batch} images of {dataset}"
-            what = f"{_count(len(whole))} of {told}, from the store"
+            sentences = f"{channels} channels and {cells} cells, {batch} images of {dataset}"
+            what = f"{_count(len(whole))} of {sentences}, from the store"
             return _Numbers(trace, kappa, what, (dataset, channels, cells, batch) == (DATASET, 16, 5, 64))
     return None
 
@@ -98,7 +98,7 @@ def _count(runs: int) -> str:
 
 
 def _measured() -> _Numbers:
-    """Those of small networks on CIFAR-10 where it is at hand, else on digits."""
+    """The numbers of small networks on CIFAR-10 if it is available, else on digits."""
     space, dataset = search_spaces["darts"], _images()
     trace: dict[str, list[float]] = {name: [] for name in TABLE_2}
     kappa: dict[str, list[float]] = {name: [] for name in TABLE_2}
@@ -112,7 +112,7 @@ def _measured() -> _Numbers:
             kappa[name].append(found.kappa)
     what = (
         f"measured now, {_SEEDS} initialisations of {_SMALL['channels']} channels and {_SMALL['cells']} cells, "
-        f"{_BATCH} images of {dataset.name}, where the paper's networks are larger: compare their order"
+        f"{_BATCH} images of {dataset.name}; the paper's networks are larger, so compare the order only"
     )
     arrays = [{name: np.array(values) for name, values in of.items()} for of in (trace, kappa)]
     return _Numbers(arrays[0], arrays[1], what, full=False)
@@ -127,14 +127,14 @@ def _images() -> ImageDataset:
 
 def _row(name: str, found: _Numbers) -> Row:
     cell, published = genotype(name).normal, TABLE_2[name]
-    told = [
+    sentences = [
         Value(width(cell), published=published.width, verdict=_exact(width(cell), published.width), form=".1f"),
         Value(depth(cell), published=published.depth, verdict=_exact(depth(cell), published.depth), form=".0f"),
         _number(found.trace[name], published.trace, found),
         _number(found.kappa[name], published.kappa, found),
     ]
     remark = f"of {published.nodes} nodes" + ("" if published.drawn else "; genotype not published")
-    return Row(published.name, tuple(told), remark)
+    return Row(published.name, tuple(sentences), remark)
 
 
 def _exact(ours: float, published: float) -> Verdict:
@@ -142,7 +142,7 @@ def _exact(ours: float, published: float) -> Verdict:
 
 
 def _number(values: Array, published: tuple[float, float], found: _Numbers) -> Value:
-    """The mean over initialisations; within: it differs from the published by at most two deviations of both."""
+    """The mean over initialisations; within if it is at most two combined deviations from the published mean."""
     mean, spread = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
     theirs, deviation = published
     if not found.full:
@@ -157,21 +157,21 @@ def _number(values: Array, published: tuple[float, float], found: _Numbers) -> V
         )
     margin = 2 * float(np.hypot(spread or 0.0, deviation))
     verdict = equal_verdict(mean, theirs, mean - margin, mean + margin, digits=0)
-    reason = "" if verdict != "not reached" else "depends on the cell's operations, which the paper does not print"
+    reason = "" if verdict != "not reached" else "it depends on the cell's operations, which the paper does not print"
     return Value(mean, None, None, spread, len(values), theirs, deviation, verdict, reason, form=".0f")
 
 
-def _order(found: _Numbers) -> list[str]:
-    """Whether the extremes are the published ones, and how alike the seven are ranked."""
-    told = []
+def _ranking(found: _Numbers) -> list[str]:
+    """Sentences on the cells with the least and the most, and on how well the ranking agrees with the published one."""
+    sentences = []
     for label, values, place in (("M_Trace", found.trace, "trace"), ("κ", found.kappa, "kappa")):
         means = {name: float(numbers.mean()) for name, numbers in values.items()}
         printed = {name: getattr(cell, place)[0] for name, cell in TABLE_2.items()}
-        alike = spearman(np.array(list(means.values())), np.array(list(printed.values()), dtype=float))
-        ends = [f"{TABLE_2[end(means, key=lambda name: means[name])].name}" for end in (min, max)]
-        theirs = [f"{TABLE_2[end(printed, key=lambda name: printed[name])].name}" for end in (min, max)]
-        told.append(
-            f"{label}: {ends[0]} has the least and {ends[1]} the most (published: {theirs[0]} and {theirs[1]}); the "
-            f"seven are ranked as published by ρ = {alike:.2f}."
+        rho = spearman(np.array(list(means.values())), np.array(list(printed.values()), dtype=float))
+        extremes = [f"{TABLE_2[end(means, key=lambda name: means[name])].name}" for end in (min, max)]
+        published_extremes = [f"{TABLE_2[end(printed, key=lambda name: printed[name])].name}" for end in (min, max)]
+        sentences.append(
+            f"{label}: {extremes[0]} has the least and {extremes[1]} the most (published: {published_extremes[0]} and "
+            f"{published_extremes[1]}); the ranking of the seven correlates with the published one by ρ = {rho:.2f}."
         )
-    return told
+    return sentences

@@ -1,10 +1,11 @@
-"""Table 3: test accuracy of what each method finds on NAS-Bench-201, guided by CIFAR-10 validation after 12 epochs.
+"""Table 3: test accuracy of each method's winners on NAS-Bench-201, guided by CIFAR-10 validation after 12 epochs.
 
-HNAS evaluates 20 architectures, the multi-trial methods as many as 12,000 s allow, as published. Searches of tables are
-made now; those that train a supernet take hours and are read from the store where `hnas compare` has made them.
+As published, HNAS evaluates 20 architectures, and the multi-trial methods evaluate as many as 12,000 s allow. Tabular
+searches run now. Searches that train a supernet take hours; they are read from the store if `hnas compare` has made
+them.
 
-The verdict allows for both means: ours over seeds, whose interval is printed, and the published one, whose error is its
-deviation over the root of its searches (five of HNAS, 500 of the multi-trial methods).
+The verdict allows for the errors of both means: of ours over seeds, whose interval is printed, and of the published
+one, the deviation over the root of the number of searches (five for HNAS, 500 for the multi-trial methods).
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Secti
 from hnas.pipeline.store.store import Store
 
 _COLUMNS = (*DATASETS, "cost (s)")
-#: Methods whose queries are looked up, with their budgets, by their name in `TABLE_3`.
+#: Tabular methods with their budgets, by their name in `TABLE_3`.
 _TABULAR = {
     **{name: f"{name}@20" for name in ("hnas:grad_norm", "hnas:snip", "hnas:grasp", "hnas:trace")},
     **{name: f"{name}@12000s" for name in ("random", "rea", "reinforce")},
 }
-#: Those that rank by a score, which a store may lack, and how long all scores of the space take.
+#: Methods that rank by a score, the scores' names, and the time that the scores of the whole space take.
 _SCORED = {
-    "naswot": (("naswot",), "at most 1 h 30 min of two cores"),
-    "gradsign": (("gradsign",), "half an hour of two cores"),
-    "knas": (("knas", "gram_mean"), "at most 1 h 30 min of two cores"),
+    "naswot": (("naswot",), "at most 1 h 30 min on two cores"),
+    "gradsign": (("gradsign",), "half an hour on two cores"),
+    "knas": (("knas", "gram_mean"), "at most 1 h 30 min on two cores"),
 }
-#: Searches of supernets or at images, and how long one takes; see docs/paper.md.
-_LOOKING = {
-    "te-nas": "0.4 h of one core a search",
-    "nasi": "0.3 h of one core a search",
-    "darts": "78 h of one core a search, or about 2 h of a GPU",
-    "darts-second": "206 h of one core a search, or about 4 h of a GPU",
-    "gdas": "19 h of one core a search, or about half an hour of a GPU",
-    "enas": "75 h of one core a search, or about 2 h of a GPU",
-    "drnas": "39 h of one core a search, or about 1 h of a GPU",
+#: Methods that train a supernet or measure networks on images, and the time of one search; see docs/paper.md.
+_TRAINED = {
+    "te-nas": "0.4 h a search on one core",
+    "nasi": "0.3 h a search on one core",
+    "darts": "78 h a search on one core, or about 2 h on a GPU",
+    "darts-second": "206 h a search on one core, or about 4 h on a GPU",
+    "gdas": "19 h a search on one core, or about half an hour on a GPU",
+    "enas": "75 h a search on one core, or about 2 h on a GPU",
+    "drnas": "39 h a search on one core, or about 1 h on a GPU",
 }
-_SEEDS_OF_LOOKING = 4
-_REASON_OF_HNAS = "twelve epochs prefer another of the cells that were queried: see docs/paper.md, Table 3"
+_TRAINED_SEEDS = 4
+_HNAS_REASON = "after twelve epochs another of the queried cells is ahead: see docs/paper.md, Table 3"
 _REASONS = {
-    "resnet": "the benchmark's mean over its trainings of that cell; its authors print another one",
-    "hnas:grasp": "the published protocol over the same table finds 92.9 with GraSP: see docs/paper.md, Table 3",
-    **dict.fromkeys(("hnas:grad_norm", "hnas:snip", "hnas:trace"), _REASON_OF_HNAS),
+    "resnet": "the benchmark's mean over its trainings of this cell; its authors print another number",
+    "hnas:grasp": "the published protocol on the same table finds 92.9 with GraSP: see docs/paper.md, Table 3",
+    **dict.fromkeys(("hnas:grad_norm", "hnas:snip", "hnas:trace"), _HNAS_REASON),
 }
-_REASON = "the published rule over this table, guided by this signal: see docs/paper.md, Beside its rivals"
+_REASON = "the published rule on this table with this signal: see docs/paper.md, Beside its rivals"
 
 _NOT: Verdict = "not computed"
-_OTHER: Verdict = "not comparable"  # the paper's costs are of another table of seconds
+_OTHER: Verdict = "not comparable"  # the paper's costs come from another table of seconds
 
 
 def compute(
@@ -67,35 +68,35 @@ def compute(
     seeds: int,
     progress: Callable[[Progress], None],
 ) -> Reproduction:
-    """Table 3 with `seeds` searches of each method that varies. The searches are kept in the store, as by `compare`."""
+    """Table 3 from `seeds` searches of each random method, which are kept in the store as those of `compare` are."""
     title = "Table 3: test accuracy on NAS-Bench-201"
-    if (lack := searches.lacking(connection)) is not None:
-        return Reproduction("table3", title, missing=(lack,))
+    if (lacking := searches.missing_data(connection)) is not None:
+        return Reproduction("table3", title, missing=(lacking,))
     methods = dict(_TABULAR)
-    missing = _beside(connection, methods)
-    results, work = searches.made(store, connection, list(methods.values()), seeds=seeds, progress=progress)
+    missing = _add_available(connection, methods)
+    results, work = searches.run_searches(store, connection, list(methods.values()), seeds=seeds, progress=progress)
     rows = _rows(list(methods), results)
-    for name, takes in _LOOKING.items():
-        if (found := searches.kept(store, connection, name, work)) is not None:
-            rows |= _rows([name], found)
+    for name, takes in _TRAINED.items():
+        if (stored := searches.stored_searches(store, connection, name, work)) is not None:
+            rows |= _rows([name], stored)
         else:
-            call = searches.command([name], _SEEDS_OF_LOOKING)
+            call = searches.command([name], _TRAINED_SEEDS)
             missing.append(Missing(f"searches of {TABLE_3[name].name}", (call,), takes))
     table = results.table()
     ordered = tuple(rows.get(name, _unknown(rival)) for name, rival in TABLE_3.items())
     notes = (
         f"{table.heading}.",
         "HNAS evaluates 20 architectures, the multi-trial methods as many as 12,000 s allow. ± is the deviation over "
-        "seeds; the interval is that of the mean, and the verdict allows for the error of the published mean too.",
-        f"The published accuracies of ResNet are those of {TABLE_3['resnet'].source}.",
+        "seeds; the interval is of the mean, and the verdict allows for the error of the published mean as well.",
+        f"The published accuracies of ResNet come from {TABLE_3['resnet'].source}.",
         *table.notes,
     )
     section = Section(f"up to {seeds} searches of each method", "table 3", "method", _COLUMNS, ordered)
     return Reproduction("table3", title, (section,), tuple(missing), notes)
 
 
-def _beside(connection: duckdb.DuckDBPyConnection, methods: dict[str, str]) -> list[Missing]:
-    """Add to `methods` those whose scores or curves the store has; what the others miss."""
+def _add_available(connection: duckdb.DuckDBPyConnection, methods: dict[str, str]) -> list[Missing]:
+    """Add to `methods` those whose scores or curves the store has; return what the others lack."""
     settings = searches.new(connection, ["random"], seeds=1).methods[0]
     pool = RunPool(connection, settings.run, signal=settings.signal)
     missing = []
@@ -113,9 +114,9 @@ def _beside(connection: duckdb.DuckDBPyConnection, methods: dict[str, str]) -> l
 
 
 def _rows(names: list[str], results: Results) -> dict[str, Row]:
-    """The rows of the methods `names`, in the order in which they were compared, and those of architectures by hand."""
-    found = dict(zip(names, results.table().rows[len(results.manual) :], strict=False))
-    rows = {name: _row(name, list(row.cells), row.cost, row.seeds, results) for name, row in found.items()}
+    """The rows of the methods `names`, given in the order of the comparison, and of ResNet and the optimum."""
+    compared = dict(zip(names, results.table().rows[len(results.manual) :], strict=False))
+    rows = {name: _row(name, list(row.cells), row.cost, row.seeds, results) for name, row in compared.items()}
     for name, values in (("resnet", results.manual.get("ResNet")), ("optimum", results.optimum)):
         if values is not None:
             cells = [None if np.isnan(value) else Cell(float(value)) for value in values]
@@ -146,7 +147,7 @@ def _value(name: str, rival: Rival, k: int, cell: Cell | None, seeds: int | None
 
 
 def _unknown(rival: Rival) -> Row:
-    """A row that was not computed: the published numbers alone."""
+    """A row that was not computed: published numbers only."""
     values = [
         None if accuracy is None else Value(None, published=accuracy[0], published_spread=accuracy[1], verdict=_NOT)
         for accuracy in rival.accuracies

@@ -7,7 +7,7 @@ import duckdb
 from hnas.pipeline.reproduction.results import Reproduction, Row, Section, Value, Verdict
 from hnas.theory import checks, figure3
 
-# Formulas are written for drawings; these are the parts of them that plain text has signs for.
+# Formulas are LaTeX, for drawings; this table turns their parts into plain text.
 _SIGNS = {
     r"^\top": "ᵀ", r"\sum_i": "Σᵢ", r"\prod_i": "Πᵢ", "^{(i)}": "⁽ⁱ⁾", r"\Theta'_0": "Θ'₀", r"\Theta_0": "Θ₀",
     "n^L": "nᴸ", r"\mathrm{E}": "E", r"\,": " ", "$": "",
@@ -15,24 +15,24 @@ _SIGNS = {
 
 
 def theorems(_: duckdb.DuckDBPyConnection) -> Reproduction:
-    """Each statement with what is measured of it on small networks in float64, and the bound that it may not pass."""
+    """Each statement with its measured number, on small networks in float64, and the bound on that number."""
     rows = []
     for check in checks():
         verdict: Verdict = "reached" if check.holds else "not reached"
         reason = "" if check.holds else f"it does not hold: {check.statement}"
         measured = Value(check.measured, published=check.bound, verdict=verdict, reason=reason, form=".3g")
         rows.append(Row(f"{check.source}: {check.name}", (measured,), f"{check.statement}; {check.quantity}"))
-    notes = ("Derived: what the paper does not print and is derived here.",)
-    legend = "in brackets: what the measured number may be at most if the statement holds; ✓ it holds, ✗ it does not"
+    notes = ("Derived: not printed in the paper, derived here.",)
+    legend = "in brackets: the most that the measured number may be if the statement holds; ✓ it holds, ✗ it does not"
     section = Section("measured now, in float64", "theorems", "statement", ("measured",), tuple(rows))
     return Reproduction("theorems", "The theorems, numerically", (section,), notes=notes, legend=legend)
 
 
 def architectures(_: duckdb.DuckDBPyConnection) -> Reproduction:
-    """Figure 3: the wide and the deep architecture, with their formulas and kernels."""
+    """Figure 3: the wide and the deep architecture with their formulas and kernels."""
     drawn = figure3()
     rows = tuple(Row(one.name, (), f"{_plain(one.formula)}, {_plain(one.kernel)}") for one in drawn)
-    section = Section("of the same parameters", "figure 3", "architecture", (), rows)
+    section = Section("with the same parameters", "figure 3", "architecture", (), rows)
     notes = ("--figure FILE draws them; `hnas reproduce theorems` measures both kernels.",)
     title = "Figure 3: a wide and a deep architecture"
     return Reproduction("figure3", title, (section,), notes=notes, drawn={one.name: one for one in drawn})

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages: the system's, driven by Playwright."""
+"""The system's Chromium, run headless by Playwright, for tests of pages."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def chromium() -> str | None:
 
 @dataclass
 class Visit:
-    """An open page, with what it wrote to the console as a warning or error, and the addresses that it asked for."""
+    """An open page, with its console's warnings and errors, and the addresses that it requested."""
 
     page: Any
-    complaints: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def draw_all(self) -> int:
@@ -64,8 +64,8 @@ def visit(running: Any, page: Path, *, width: int = 1280, scheme: str = "light")
     context = running.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     try:
         found = Visit(context.new_page())
-        found.page.on("console", lambda told: told.type in ("error", "warning") and found.complaints.append(told.text))
-        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        found.page.on("console", lambda told: told.type in ("error", "warning") and found.warnings.append(told.text))
+        found.page.on("pageerror", lambda error: found.warnings.append(str(error)))
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.goto(page.resolve().as_uri())
         yield found

@@ -1,10 +1,10 @@
 // Draws the charts of a report with BokehJS from the JSON beside it, each when it comes near the window. The point under
-// the cursor, or under the slider below a chart, is told on a card with its name, numbers and cells. Texts from data
+// the cursor, or under the slider below a chart, has a card with its name, numbers and cells. Texts from data
 // become text nodes or canvas text, never markup.
 (() => {
   "use strict";
   const SVG = "http://www.w3.org/2000/svg";
-  const WIDE = 12; // pixels around the cursor in which a point is found
+  const WIDE = 12; // the reach of the cursor, in pixels
   const COLOURS = {
     light: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07D00", "#3A9BD9", "#222222", "#8C6D1F"],
     dark: ["#56B4E9", "#F08A4B", "#2FC79A", "#E3A0C8", "#E6B422", "#8FCBF0", "#E8E8E8", "#CBB26A"],
@@ -130,7 +130,7 @@
 
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const logarithmic = (axis, value) => !axis.log || value > 0;
-  // The ends of viridis would vanish on white, or on black.
+  // The ends of viridis would vanish on white or on black.
   const shades = () => {
     const all = Bokeh.Palettes.Viridis256;
     return darkness.matches ? all.slice(50) : all.slice(0, 226);
@@ -167,7 +167,7 @@
         ...(y.reach ? {y_range: new Bokeh.Range1d({start: y.reach[0], end: y.reach[1]})} : {}),
       });
       this.figure.toolbar.logo = null;
-      // A finger scrolls the page; a mouse draws the box that is zoomed to.
+      // A finger scrolls the page; a mouse draws the zoom box.
       const drag = this.figure.toolbar.tools.find((tool) => tool.type === "BoxZoomTool");
       this.figure.toolbar.active_drag = window.matchMedia("(pointer: coarse)").matches ? null : drag;
       this.figure.toolbar.active_scroll = null;
@@ -175,7 +175,7 @@
         const large = values.every(Number.isInteger) && values.some((value) => value >= 1e4);
         if (large) axes.forEach((axis) => axis.setv({formatter: new Bokeh.NumeralTickFormatter({format: "0.[00]a"})}));
       }
-      this.inked = []; // glyphs with what of them has a colour of the theme
+      this.inked = []; // glyphs with their properties that take a colour of the theme
       this.surface();
       this.lines();
       this.dots();
@@ -281,7 +281,7 @@
         source.y.push(place(y, Math.floor(i / across), rows));
         source.c.push(found[i]);
       }
-      // A little wider than their distance: no gaps are drawn between them.
+      // Slightly wider than their spacing, to leave no gaps.
       const [width, height] = [(1.04 * (x[1] - x[0])) / (across - 1), (1.04 * (y[1] - y[0])) / (rows - 1)];
       const options = {source: new Bokeh.ColumnDataSource({data: source}), line_color: null};
       this.figure.rect({field: "x"}, {field: "y"}, width, height, {...options, fill_color: {field: "c", transform: this.shade}});

@@ -1,4 +1,4 @@
-"""Theorem 1: the metrics against autograd sample by sample, and its constants where they are attained."""
+"""Theorem 1: its metrics against per-sample autograd, and cases in which its constants are attained."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def sphere(m: int, n: int, seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
-def test_the_metrics_are_those_of_a_double_backward_for_each_sample(activation, loss):
+def test_the_metrics_equal_a_double_backward_of_each_sample(activation, loss):
     network = Dense((3, 5, 4), activation)
     weights = tuple(w.requires_grad_() for w in network.draw(torch.Generator().manual_seed(0)))
     x, y = sphere(6, 3, 1), torch.tensor([1.0, -1, -1, 1, 1, -1], dtype=torch.float64)
@@ -34,7 +34,7 @@ def test_the_metrics_are_those_of_a_double_backward_for_each_sample(activation, 
     assert result.metrics == pytest.approx(expected, rel=1e-10)
 
 
-def test_grasp_of_eq_3_is_not_the_hessian_of_the_batch_times_its_gradient():
+def test_grasp_of_eq_3_differs_from_the_batch_hessian_times_the_batch_gradient():
     network = Dense((3, 6), "tanh")
     weights = tuple(w.requires_grad_() for w in network.draw(torch.Generator().manual_seed(0)))
     x, y = sphere(8, 3, 1), torch.ones(8, dtype=torch.float64)
@@ -46,8 +46,8 @@ def test_grasp_of_eq_3_is_not_the_hessian_of_the_batch_times_its_gradient():
     assert abs(printed / batch - 1) > 0.1
 
 
-def test_no_constant_can_be_smaller():
-    """One sample, f(x) = θᵀx with θ along x, and a residual at the edge of Huber's quadratic: three equalities."""
+def test_no_smaller_constant_suffices():
+    """Equality holds for one sample, f(x) = θᵀx, θ along x and a residual at the edge of Huber's quadratic."""
     network = Dense((4,), "linear")
     x = sphere(1, 4, 2)
     weights = ((1.0 - 0.5 * (1 - 1e-9)) * x.T,)

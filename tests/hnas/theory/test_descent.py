@@ -1,4 +1,4 @@
-"""Gradient descent against autograd, and the training errors that the kernel predicts."""
+"""Gradient descent against autograd, and the training errors predicted by the kernel."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ TIMES = (0, 1, 2, 5, 20)
 
 
 def linear_descent(step: float = 0.5, labels: torch.Tensor | None = None) -> Descent:
-    """f(x) = θᵀx: the kernel is constant. Eight inputs in general position in R¹⁰."""
+    """Descent of f(x) = θᵀx, whose kernel is constant, on eight inputs in general position in R¹⁰."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, 10, generator=generator, dtype=torch.float64) / 10
     y = torch.rand(8, generator=generator, dtype=torch.float64) if labels is None else labels
@@ -20,7 +20,7 @@ def linear_descent(step: float = 0.5, labels: torch.Tensor | None = None) -> Des
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_the_steps_are_those_of_autograd(activation):
+def test_the_steps_equal_those_of_autograd(activation):
     network, task = Dense((6, 5, 4), activation, 0.7), sphere_task(1, noise=0.25, samples=7, tests=11)
     weights = network.draw(torch.Generator().manual_seed(2), 2)
     run = descend(network, weights, task, (0, 3))
@@ -39,7 +39,7 @@ def test_the_steps_are_those_of_autograd(activation):
 
 
 @pytest.mark.parametrize("step", [0.1, 0.5, 1.0])
-def test_the_training_error_of_a_linear_function_is_that_of_its_kernel(step):
+def test_the_kernel_predicts_the_training_error_of_a_linear_function(step):
     run = linear_descent(step)
     torch.testing.assert_close(run.training, linear_training_error(run), rtol=1e-9, atol=1e-14)
 
@@ -54,7 +54,7 @@ def test_both_bounds_hold_for_a_linear_function_and_the_rate_never_exceeds_one_h
 
 
 def test_the_rate_of_the_bound_is_within_a_factor_m_of_the_slowest_direction():
-    """m = 2, eigenvalues 1 and 0.01, residual along the second: L_S falls with λ_min, the bound with M²/κ ≤ λ_min."""
+    """m = 2, eigenvalues 1 and 0.01, residual along the second: L_S falls at rate λ_min/m, the bound at M²/(m κ)."""
     x = torch.diag(torch.tensor([1.0, 0.1], dtype=torch.float64))
     y = torch.tensor([0.0, 1.0], dtype=torch.float64)
     run = descend(Dense((2,), "linear"), (torch.zeros(1, 2, 1, dtype=torch.float64),), Task(x, y, x, y), TIMES)

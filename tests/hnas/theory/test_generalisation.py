@@ -1,4 +1,4 @@
-"""Bounds with a fitted constant: how the constant is found, who tests it, and what it is worth."""
+"""Bounds with a fitted constant: how it is fitted, which networks test it, and how tight the bound is."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def trained() -> Trained:
     return generalisation.train(seed=0, noise=0.25)
 
 
-def test_the_constant_is_the_least_that_holds_for_the_networks_it_is_fitted_on(trained: Trained):
+def test_the_constant_is_the_least_that_holds_for_its_fitting_networks(trained: Trained):
     fitting, testing = generalisation.random_halves(len(trained.kappa), 0)
     constant = generalisation.theorem2(trained, fitting, testing).constant
     unit = (trained.kappa / trained.trace)[:, None]
@@ -29,7 +29,7 @@ def test_halves_share_no_network_and_depend_on_the_seed():
     assert fitting.tolist() != generalisation.random_halves(48, 1)[0].tolist()
 
 
-def test_the_gap_is_ordered_by_kappa_over_m_and_grows_far_more_slowly(trained: Trained):
+def test_the_gap_increases_with_kappa_over_m_but_far_more_slowly(trained: Trained):
     assert spearmanr(trained.kappa / trained.trace, trained.gap).statistic > 0.5
     assert 0 < generalisation.exponent(trained) < 0.6
 
@@ -43,7 +43,7 @@ def test_a_constant_fitted_where_kappa_over_m_is_large_fails_where_it_is_small(t
     assert held.informative < 0.1
 
 
-def test_corollary_2_as_printed_is_vacuous_for_every_network_and_by_the_rate_for_some_not(trained: Trained):
+def test_printed_corollary_2_is_vacuous_for_every_network_and_the_rate_bound_for_some(trained: Trained):
     halves = generalisation.random_halves(len(trained.kappa), 0)
     constant = generalisation.theorem2(trained, *halves).constant
     printed = generalisation.corollary2(trained, constant, trained.printed, halves[1])
@@ -54,7 +54,7 @@ def test_corollary_2_as_printed_is_vacuous_for_every_network_and_by_the_rate_for
     assert 0 < rate.informative < 1
 
 
-def test_the_exponent_is_that_of_a_power():
+def test_the_exponent_of_a_power_law_is_recovered():
     kappa = torch.tensor([10.0, 100, 1000], dtype=torch.float64)
     curve = torch.zeros(3, 1, dtype=torch.float64)
     gap = 0.01 * kappa[:, None] ** 0.4

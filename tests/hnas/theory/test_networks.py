@@ -1,4 +1,4 @@
-"""The tangent kernel of small networks, against the gradients of autograd and the product's own engine."""
+"""The tangent kernel of small networks, against autograd's gradients and the metric engine."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_the_kernel_is_the_gram_matrix_of_autograds_gradients(widths, activation
     torch.testing.assert_close(tangent_kernel(network, weights, x), flat @ flat.T, rtol=1e-10, atol=1e-12)
 
 
-def test_many_networks_at_once_are_each_computed_as_alone():
+def test_a_batch_of_networks_gives_the_kernels_of_each_alone():
     network = Dense((4, 6, 5), "tanh")
     weights = network.draw(torch.Generator().manual_seed(1), 3)
     x = torch.randn(7, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -37,7 +37,7 @@ def test_many_networks_at_once_are_each_computed_as_alone():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_trace_and_kappa_are_those_of_the_metric_engine(activation):
+def test_trace_and_kappa_equal_those_of_the_metric_engine(activation):
     network = Dense((5, 8, 6), activation)
     weights = network.draw(torch.Generator().manual_seed(3))
     layers: list[nn.Module] = []

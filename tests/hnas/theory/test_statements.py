@@ -1,4 +1,4 @@
-"""All checks hold, and each fails once a constant of its formula is changed."""
+"""All checks hold, and fail when a constant of their formula is changed."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ def test_every_statement_holds(by_name: dict[str, theory.Check]):
     }
 
 
-def test_another_seed_measures_other_numbers_and_the_same_seed_the_same(by_name: dict[str, theory.Check]):
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(by_name: dict[str, theory.Check]):
     again = {check.name: check for check in statements._theorem3(0)}
     other = {check.name: check for check in statements._theorem3(1)}
     assert all(by_name[name] == check for name, check in again.items())
@@ -34,7 +34,7 @@ def test_another_seed_measures_other_numbers_and_the_same_seed_the_same(by_name:
     assert all(check.holds for check in other.values())
 
 
-def test_a_check_that_is_not_a_number_does_not_hold():
+def test_a_check_with_nan_does_not_hold():
     check = theory.Check("a", "derived", "b", "c", 1.0, 1.0)
     assert check.holds
     assert not dataclasses.replace(check, measured=math.nan).holds
@@ -54,7 +54,7 @@ def test_theorem_3_fails_with_a_mean_six_per_cent_larger(monkeypatch: pytest.Mon
     assert "deep architecture" in failed
 
 
-def test_the_spread_fails_without_what_layers_share(monkeypatch: pytest.MonkeyPatch):
+def test_theorem_3_fails_with_a_smaller_spread_off_the_diagonal(monkeypatch: pytest.MonkeyPatch):
     exact = topology.deep_spread
     monkeypatch.setattr(
         topology,

@@ -1,4 +1,4 @@
-"""Theorem 3: the wide architecture's kernel exactly, the deep one's moments, and Figure 3."""
+"""Theorem 3: the exact kernel of the wide architecture, the moments of the deep one's, and Figure 3."""
 
 import math
 
@@ -22,7 +22,7 @@ shapes = st.tuples(st.integers(0, 999), st.integers(2, 8), st.integers(1, 5))
 
 
 @given(shapes)
-def test_the_wide_kernel_is_l_n_times_the_identity_whatever_the_weights(shape):
+def test_the_wide_kernel_is_l_n_times_the_identity_for_any_weights(shape):
     seed, n, depth = shape
     weights, x = drawn(seed, n, n - 1, depth)
     jacobian = jacrev(topology.wide)(weights, x).flatten(1)
@@ -40,22 +40,22 @@ def test_the_deep_kernel_is_the_gram_matrix_of_autograds_gradients(shape):
 
 
 @pytest.mark.parametrize("depth", range(1, 7))
-def test_the_spread_of_products_of_numbers_is_that_of_powers_of_a_normal(depth):
-    """n = 1: Θ'₀ = Σ_i Π_{j≠i} w_j², whose second moment follows from E w² = 1 and E w⁴ = 3."""
+def test_the_spread_for_one_by_one_matrices_follows_from_normal_moments(depth):
+    """For n = 1, Θ'₀ = Σ_i Π_{j≠i} w_j², whose second moment follows from E w² = 1 and E w⁴ = 3."""
     second = depth * 3 ** (depth - 1) + (depth * (depth - 1) * 3 ** (depth - 2) if depth > 1 else 0)
     assert topology.deep_spread(1, depth).diagonal ** 2 == pytest.approx(second / depth**2 - 1, rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [2, 5, 40])
 def test_two_matrices_have_the_spread_of_a_wishart_matrix(n):
-    """L = 2: Θ'₀ = ‖W⁽²⁾ᵀ1‖² I + n XᵀW⁽¹⁾ᵀW⁽¹⁾X, two independent terms; n χ²_n each on the diagonal."""
+    """For L = 2, Θ'₀ = ‖W⁽²⁾ᵀ1‖² I + n XᵀW⁽¹⁾ᵀW⁽¹⁾X: two independent terms, each n χ²_n on the diagonal."""
     spread = topology.deep_spread(n, 2)
     assert spread.diagonal == pytest.approx(math.sqrt(2 * n**2 * 2 * n) / (2 * n**2), rel=1e-12)
     assert spread.off_diagonal == pytest.approx(math.sqrt(n**2 * n) / (2 * n**2), rel=1e-12)
     assert topology.deep_spread(n, 1) == topology.Spread(0, 0)
 
 
-def test_four_matrices_have_the_mean_and_spread_that_are_stated():
+def test_draws_of_four_matrices_have_the_stated_mean_and_spread():
     n, depth, draws = 6, 4, 20_000
     weights, x = drawn(0, n, 2, draws, depth)
     kernels = topology.deep_kernel(weights, x) / topology.deep_mean(n, depth)
@@ -73,7 +73,7 @@ def test_the_spread_of_wide_layers_approaches_its_first_order(depth):
     assert topology.deep_spread(1000, depth).off_diagonal == pytest.approx(first, rel=0.01)
 
 
-def test_kappa_is_one_for_wide_and_grows_with_the_depth_of_deep():
+def test_kappa_is_one_for_wide_and_grows_with_depth_for_deep():
     medians = []
     for depth in (1, 2, 4, 8):
         weights, x = drawn(depth, 32, 4, 200, depth)
@@ -83,7 +83,7 @@ def test_kappa_is_one_for_wide_and_grows_with_the_depth_of_deep():
     assert medians[1] > 1.5
 
 
-def test_centred_inputs_cannot_be_orthonormal():
+def test_orthonormal_inputs_are_not_centred():
     x = topology.orthonormal(9, 4, torch.Generator().manual_seed(0))
     torch.testing.assert_close(x.T @ x, torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-14)
     assert float(x.sum(1).norm()) == pytest.approx(math.sqrt(4))

@@ -1,4 +1,4 @@
-"""docs/theory.md: its programs run as a reader would run them, its table and figures are what they give."""
+"""The programs of docs/theory.md run, and give its table and figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
 CHECKS, FIGURES = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 
 
-def test_the_program_prints_the_checks_of_the_table_and_all_hold(capsys: pytest.CaptureFixture[str]):
+def test_the_program_prints_the_checks_of_the_table_and_they_hold(capsys: pytest.CaptureFixture[str]):
     exec(compile(CHECKS, "docs/theory.md", "exec"), {})
     printed = re.findall(r"^(.{11})  (.{32}) +(\S+) <= (\S+) +(True|False)$", capsys.readouterr().out, re.M)
     table = re.findall(r"^\| ([^|]+?) \| ([^|]+?) \| .* \| (\S+) \| (\S+) \|$", PAGE, re.M)[2:]
@@ -29,7 +29,7 @@ def test_the_program_prints_the_checks_of_the_table_and_all_hold(capsys: pytest.
             assert float(measured) == pytest.approx(float(shown), rel=0.1), name
 
 
-def test_the_figures_of_the_page_are_those_that_its_program_and_command_draw(tmp_path: Path):
+def test_the_program_and_the_command_draw_the_figures_of_the_page(tmp_path: Path):
     with chdir(tmp_path):
         exec(compile(FIGURES, "docs/theory.md", "exec"), {})
         command = re.search(r"`hnas (reproduce figure3 .*?)`", PAGE)
@@ -43,5 +43,5 @@ def test_the_figures_of_the_page_are_those_that_its_program_and_command_draw(tmp
 
 
 def labels(drawing: str) -> list[str]:
-    """What is written in a drawing: matplotlib's comments beside letters that are paths, and letters that are text."""
+    """The texts in an SVG: text elements, and matplotlib's comments on text drawn as paths."""
     return re.findall(r"<!-- (.*?) -->|<text[^>]*>([^<]+)</text>", drawing)

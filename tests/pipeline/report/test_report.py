@@ -1,4 +1,4 @@
-"""`hnas report`: what it says, in a real browser, and what it does with names that are out to do harm."""
+"""`hnas report`: its contents, its behaviour in a real browser, and its handling of hostile names."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def running() -> Iterator[Any]:
 
 
 def data_of(text: str) -> dict[str, Any]:
-    """The JSON that a page holds."""
+    """The JSON in a page."""
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     return dict(json.loads(found))
 
@@ -98,10 +98,10 @@ def headings(text: str) -> list[str]:
     return re.findall(r"<h2[^>]*>(.*?)</h2>", text)
 
 
-# What it says
+# Contents
 
 
-def test_the_report_of_a_store_has_a_section_for_all_that_it_holds(written, place):
+def test_the_report_of_a_store_has_a_section_for_each_of_its_contents(written, place):
     connection = connect(Store(str(place)))
     searches = [
         name for (name,) in connection.execute("SELECT search FROM searches WHERE comparison IS NULL").fetchall()
@@ -129,7 +129,7 @@ def test_sections_without_data_are_absent(tmp_path):
     assert "The store has no accuracies of these architectures" in text
 
 
-def test_a_run_a_search_and_a_comparison_have_reports_of_their_own(place, tmp_path):
+def test_a_run_a_search_and_a_comparison_each_have_a_report(place, tmp_path):
     connection = connect(Store(str(place)))
     (run,), (comparison,) = (
         connection.execute(f"SELECT {name} FROM {name}s").fetchone() for name in ("run", "comparison")
@@ -147,7 +147,7 @@ def test_a_run_a_search_and_a_comparison_have_reports_of_their_own(place, tmp_pa
     assert [title for title in found["comparison"] if title.startswith("Comparison")] == [f"Comparison {comparison}"]
 
 
-def test_points_have_the_numbers_and_the_cells_of_their_architectures(place):
+def test_points_have_the_numbers_and_cells_of_their_architectures(place):
     document = gather(Store(str(place)), connect(Store(str(place))))
     (name,) = (name for name in document.sets if name.startswith("run-"))
     points = document.sets[name]
@@ -170,7 +170,7 @@ def test_points_have_the_numbers_and_the_cells_of_their_architectures(place):
         assert edges == [edge for edge in graph.edges if edge[2] != "none"]
 
 
-def test_the_plane_shows_the_mean_of_the_process_at_the_points_that_were_asked(place):
+def test_the_plane_shows_the_queried_points_and_the_mean_of_the_process(place):
     store = Store(str(place))
     connection = connect(store)
     (search,) = connection.execute("SELECT search FROM searches WHERE oracle = 'train'").fetchone()
@@ -196,7 +196,7 @@ def test_the_plane_shows_the_mean_of_the_process_at_the_points_that_were_asked(p
     assert np.frombuffer(b64decode(found["data"]), "<f4") == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_stored_comparison_is_the_one_that_was_asked_for(place):
+def test_a_stored_comparison_is_read_back_and_shown_like_compare(place):
     store = Store(str(place))
     (name,) = store.folders("comparisons")
     found = stored_comparison(store, name)
@@ -204,15 +204,15 @@ def test_a_stored_comparison_is_the_one_that_was_asked_for(place):
     assert found.labels == ("hnas:trace", "random", "top:params")
     assert (found.seeds, found.reference) == (2, "hnas:trace")
     arguments = ("nasbench201", "--methods", METHODS, "--queries", 4, "--seeds", 2, "--workers", 1)
-    told = hnas("compare", *arguments, "--store", place, "--quiet", "--format", "markdown").out
+    printed = hnas("compare", *arguments, "--store", place, "--quiet", "--format", "markdown").out
     text = page(gather(store, connect(store), comparison=name))
-    for line in told.splitlines()[2:5]:
+    for line in printed.splitlines()[2:5]:
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         assert f">{cells[0]}</th><td" in text
         assert all(f">{cell}</td>" in text for cell in cells[1:])
 
 
-def test_the_page_about_reports_lists_the_sections_and_its_commands_run(written, place, tmp_path, monkeypatch):
+def test_the_docs_page_lists_the_sections_and_its_commands_run(written, place, tmp_path, monkeypatch):
     text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| (?!section|---)([^|]+?) \|", text, re.M)
     titles = [re.sub(r" [0-9a-f]{10}$", "", title) for title in headings(written.read_text())]
@@ -230,7 +230,7 @@ def test_the_same_store_gives_the_same_bytes(written, place):
     assert report(place, output=place.parent / "again.html").read_bytes() == written.read_bytes()
 
 
-def test_provenance_names_what_the_numbers_come_from(written, place):
+def test_provenance_shows_settings_and_versions(written, place):
     foot = written.read_text().partition("<footer>")[2]
     record = json.loads(next((place / "runs").glob("*/run.json")).read_text())
     for name, value in record["settings"].items():
@@ -240,10 +240,10 @@ def test_provenance_names_what_the_numbers_come_from(written, place):
     assert f">{record['versions']['torch']}</td>" in foot
 
 
-# Its form
+# Markup
 
 
-def test_landmarks_headings_and_names_lead_through_the_page(written):
+def test_the_page_is_navigable_by_landmarks_headings_and_names(written):
     text = written.read_text()
     tags = Tags(text.partition('<div id="card"')[0])
     assert [len(tags.of(name)) for name in ("header", "nav", "main", "footer", "h1")] == [1, 1, 1, 1, 1]
@@ -256,7 +256,7 @@ def test_landmarks_headings_and_names_lead_through_the_page(written):
     assert tags.of("html")[0]["lang"] == "en"
 
 
-def test_a_policy_forbids_everything_but_what_the_page_holds(written):
+def test_a_policy_forbids_everything_but_the_scripts_of_the_page(written):
     (policy,) = (meta["content"] for meta in Tags(written.read_text()).of("meta") if meta.get("http-equiv"))
     rules = dict(rule.strip().split(" ", 1) for rule in str(policy).split(";"))
     assert rules["default-src"] == "'none'"
@@ -269,14 +269,14 @@ def test_a_policy_forbids_everything_but_what_the_page_holds(written):
     ("arguments", "sentence"),
     [
         ((), "report needs --output FILE.html"),
-        (("--output", "report.pdf"), "--output report.pdf is no HTML file; end it with .html or .htm"),
-        (("--output", "gone/report.html"), "--output gone/report.html lies in a folder that does not exist"),
+        (("--output", "report.pdf"), "--output report.pdf is not an HTML file; end it with .html or .htm"),
+        (("--output", "gone/report.html"), "the folder of --output gone/report.html does not exist; create gone first"),
         (("--output", "r.html", "--search", "nope"), "there is no search 'nope'"),
         (("--output", "r.html", "--comparison", "nope"), "there is no comparison 'nope'"),
         (("--output", "r.html", "--run", "nope"), "the store has no run with run nope"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_sentence_and_writes_nothing(arguments, sentence, place, tmp_path, monkeypatch):
+def test_invalid_requests_give_one_sentence_and_write_nothing(arguments, sentence, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = hnas("report", *arguments, "--store", place)
     assert done.status == 2
@@ -284,53 +284,53 @@ def test_what_cannot_be_is_told_in_one_sentence_and_writes_nothing(arguments, se
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_store_is_no_report(tmp_path):
+def test_an_empty_store_gives_no_report(tmp_path):
     (tmp_path / "store").mkdir()
     done = hnas("report", "--output", tmp_path / "r.html", "--store", tmp_path / "store")
     assert (done.status, (tmp_path / "r.html").exists()) == (2, False)
     assert "holds nothing to report" in done.last
 
 
-def test_open_hands_the_file_to_the_browser_or_says_that_there_is_none(place, tmp_path, monkeypatch):
+def test_open_opens_the_file_in_the_browser_or_reports_that_there_is_none(place, tmp_path, monkeypatch):
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda address: bool(opened.append(address)) or len(opened) == 1)
     output = tmp_path / "a report.html"
     report(place, "--open", output=output)
     assert opened == [output.as_uri()]
     done = hnas("report", "--store", place, "--output", output, "--open")
-    assert (done.status, done.last) == (1, f"hnas: no browser was found to open {output}; open it in one yourself")
+    assert (done.status, done.last) == (1, f"hnas: found no browser to open {output}; open the file yourself")
 
 
 # In a browser
 
 
-def test_the_page_loads_and_draws_without_complaint_and_asks_for_nothing(written, running):
+def test_the_page_loads_and_draws_without_warnings_or_requests(written, running):
     with visit(running, written) as seen:
         assert seen.draw_all() == len(data_of(written.read_text())["charts"]) > 10
-        assert seen.complaints == []
+        assert seen.warnings == []
         assert seen.requests == [written.resolve().as_uri()]
 
 
-def test_at_the_width_of_a_phone_the_page_does_not_scroll_sideways(written, running):
+def test_the_page_fits_the_width_of_a_phone(written, running):
     with visit(running, written, width=400, scheme="dark") as seen:
         seen.draw_all()
         widths = seen.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert widths[0] <= widths[1]
-        assert seen.complaints == []
+        assert seen.warnings == []
 
 
-def test_the_shipped_tables_load_and_draw_without_complaint(running, tmp_path, monkeypatch):
+def test_the_shipped_tables_load_and_draw_without_warnings(running, tmp_path, monkeypatch):
     monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
     (tmp_path / "store").mkdir()
     found = report(tmp_path / "store", output=tmp_path / "report.html")
     with visit(running, found) as seen:
         assert seen.draw_all() == 6
-        assert seen.complaints == []
+        assert seen.warnings == []
         assert seen.requests == [found.resolve().as_uri()]
 
 
 def hovered(seen: Any, chart: int) -> Any:
-    """Move over a chart in steps until a point is found, whose card is returned."""
+    """Move the cursor over a chart until it meets a point, and return the point's card."""
     box = seen.draw(chart).bounding_box()
     card = seen.page.locator("#card")
     for y in range(40, int(box["height"]) - 50, 14):
@@ -362,25 +362,25 @@ def test_hovering_a_point_shows_its_architecture_its_cell_and_its_numbers(writte
         card.wait_for(state="hidden")
 
 
-def test_the_keyboard_goes_through_the_points_and_tells_them(written, running):
+def test_the_keyboard_steps_through_the_points_and_names_them(written, running):
     data = data_of(written.read_text())
     with visit(running, written) as seen:
         seen.draw(next(k for k, spec in enumerate(data["charts"]) if spec["x"]["column"] == "|trace|"))
         slider = seen.page.get_by_role("slider", name="Go through the points of |trace|").first
         slider.focus()
-        told = []
+        printed = []
         for _ in range(3):
             seen.page.keyboard.press("ArrowRight")
-            told.append(slider.get_attribute("aria-valuetext"))
+            printed.append(slider.get_attribute("aria-valuetext"))
             name = seen.page.locator("#card .name").inner_text()
-            assert told[-1].startswith(f"{name}, ")
+            assert printed[-1].startswith(f"{name}, ")
             assert name in next(points["names"] for set_, points in data["sets"].items() if set_.startswith("run-"))
-        assert len(set(told)) == 3
+        assert len(set(printed)) == 3
         seen.page.keyboard.press("Escape")
         assert seen.page.locator("#card").is_hidden()
 
 
-def test_light_and_dark_are_those_of_the_reader(written, running):
+def test_light_and_dark_mode_follow_the_reader(written, running):
     with visit(running, written) as seen:
         chart = seen.draw(0)
         colour = "getComputedStyle(document.body).backgroundColor"
@@ -390,10 +390,10 @@ def test_light_and_dark_are_those_of_the_reader(written, running):
         dark = seen.page.evaluate(colour), chart.screenshot()
         assert light[0] != dark[0]
         assert light[1] != dark[1]
-        assert seen.complaints == []
+        assert seen.warnings == []
 
 
-def test_nothing_is_loaded_from_elsewhere_even_where_something_asks_for_it(written, running):
+def test_the_policy_blocks_loading_from_elsewhere(written, running):
     with visit(running, written) as seen:
         seen.page.evaluate("document.body.append(Object.assign(new Image(), {src: 'https://example.org/x.png'}))")
         seen.page.evaluate("fetch('https://example.org/x').catch(() => {})")
@@ -401,12 +401,12 @@ def test_nothing_is_loaded_from_elsewhere_even_where_something_asks_for_it(writt
             "document.body.append(Object.assign(document.createElement('script'), {text: \"document.title='taken'\"}))"
         )
         seen.page.wait_for_timeout(100)
-        assert len([text for text in seen.complaints if "Content Security Policy" in text]) >= 3
+        assert len([text for text in seen.warnings if "Content Security Policy" in text]) >= 3
         assert seen.page.title() != "taken"
 
 
 def hostile_store(folder: Path) -> Store:
-    """A store whose data set and one of whose architectures have names that are markup and script."""
+    """A store in which a data set and an architecture have names with markup and scripts."""
     folder.mkdir()
     store = make_store(folder, architectures=12)
     (old,) = runs_of(store)
@@ -427,7 +427,7 @@ def hostile_store(folder: Path) -> Store:
 
 
 def renamed(rows: pa.Table, victim: str) -> pa.Table:
-    """`rows` with the hostile name in place of `victim`, and the hostile data set in place of digits."""
+    """`rows` with hostile names instead of `victim` and digits."""
     for column, old, new in (("arch", victim, HOSTILE), ("dataset", "digits", HOSTILE_DATASET)):
         if column in rows.column_names:
             values = pc.if_else(pc.equal(rows[column], old), new, rows[column])
@@ -455,4 +455,4 @@ def test_a_hostile_name_shows_as_text(running, tmp_path):
             cards.add(seen.page.locator("#card .name").inner_text())
         assert shown in cards
         assert seen.page.locator("#card img, #card script, main img, main b").count() == 0
-        assert (seen.page.title(), seen.complaints) == (title, [])
+        assert (seen.page.title(), seen.warnings) == (title, [])

@@ -1,4 +1,4 @@
-"""`hnas reproduce`: what it prints of the shipped tables with the benchmarks' accuracies, and of nothing at all."""
+"""`hnas reproduce` on the shipped tables with the benchmarks' accuracies, and on an empty store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EVERYTHING = ["table1", "table2", "table3", "figure1", "figure2", "figure3", "th
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """By name what `reproduce all` computes with one search of each method, and the folder of its figures."""
+    """The output of `reproduce all` by name, with one search of each method, and the folder of its figures."""
     if not DATA:
         pytest.skip("HNAS_TEST_DATA does not name the folder of real data")
     folder = tmp_path_factory.mktemp("reproduce")
@@ -64,7 +64,7 @@ def value_of(one: dict[str, Any], row: str, column: str, table: str = "") -> dic
     return value
 
 
-def test_table_1_has_every_published_cell_of_both_spaces_reached_within_or_explained(found):
+def test_every_published_number_of_table_1_is_reached_within_or_explained(found):
     table = found[0]["table1"]
     for space, metrics in TABLE_1.items():
         for metric, numbers in metrics.items():
@@ -79,14 +79,12 @@ def test_table_1_has_every_published_cell_of_both_spaces_reached_within_or_expla
     for metric, rho in (("grad_norm", -0.33), ("snip", -0.30), ("grasp_abs", -0.51), ("kappa", -0.46)):
         assert value_of(table, metric, "realizable ρ", "nasbench101")["ours"] == pytest.approx(rho, abs=0.006)
     assert value_of(table, "grasp", "realizable ρ", "nasbench101")["verdict"] == "not reached"
-    fitted, told = (
-        value_of(table, "snip", f"{c} ρ", "201")["ours"] for c in ("non-realizable", "told on the other half")
-    )
-    assert told < fitted
+    fitted, held_out = (value_of(table, "snip", f"{c} ρ", "201")["ours"] for c in ("non-realizable", "held-out"))
+    assert held_out < fitted
     assert value_of(table, "params", "realizable ρ", "nasbench201")["ours"] == pytest.approx(0.75, abs=0.006)
 
 
-def test_table_3_computes_what_the_store_holds_and_names_what_brings_the_rest(found):
+def test_table_3_computes_what_the_store_allows_and_names_commands_for_the_rest(found):
     table = found[0]["table3"]
     best = value_of(table, "optimum", "cifar10")
     assert (round(best["ours"], 2), best["verdict"]) == (94.37, "reached")
@@ -115,8 +113,8 @@ def test_every_value_has_the_same_fields_and_every_figure_is_drawn(found):
         assert (folder / f"{one['what']}.pdf").stat().st_size > 3000
 
 
-def test_an_empty_store_gets_the_commands_that_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With no table, no accuracies and no images: what needs none of them is computed."""
+def test_on_an_empty_store_the_output_names_the_commands_that_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without tables, accuracies and images, only what needs none of them is computed."""
     monkeypatch.setenv("HNAS_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
@@ -132,19 +130,19 @@ def test_an_empty_store_gets_the_commands_that_fill_it(tmp_path: Path, monkeypat
         assert hnas(*command.split()[1:2], "--help").status == 0
 
 
-def test_width_and_depth_of_table_2_are_those_of_the_genotypes():
+def test_width_and_depth_of_table_2_match_the_genotypes():
     for name, cell in TABLE_2.items():
         normal = genotype(name).normal
         assert (width(normal), depth(normal), len(normal.nodes)) == (cell.width, cell.depth, cell.nodes)
 
 
-def test_the_figure_goes_to_a_file_for_one_and_to_a_folder_for_several(tmp_path: Path):
+def test_one_figure_goes_to_a_file_and_several_to_a_folder(tmp_path: Path):
     picture = tmp_path / "three.png"
     assert hnas("reproduce", "figure3", "--store", tmp_path / "store", "--figure", picture).status == 0
     assert Image.open(picture).width > 800
-    for arguments, told in (
+    for arguments, message in (
         (("all", "--figure", picture), "--figures DIR"),
-        (("figure3", "--figures", tmp_path / "none"), "no folder"),
+        (("figure3", "--figures", tmp_path / "none"), "not a folder"),
         (("figure3", "--figure", tmp_path / "a.gif"), "--figure"),
         (("figure3", "--output", tmp_path / "a.csv"), "--format"),
         (("figure3", "--output", tmp_path / "a.tex", "--format", "json"), "drop one"),
@@ -152,7 +150,7 @@ def test_the_figure_goes_to_a_file_for_one_and_to_a_folder_for_several(tmp_path:
     ):
         done = hnas("reproduce", *arguments, "--store", tmp_path / "store")
         assert done.status == 2
-        assert told in done.last
+        assert message in done.last
 
 
 def made_up() -> Reproduction:
@@ -182,7 +180,7 @@ def test_latex_is_balanced_and_escaped():
     assert "\n".join(lines).count(r"\begin") == "\n".join(lines).count(r"\end") == 1
 
 
-def test_what_is_measured_of_theorems_is_plain_in_latex_too():
+def test_theorems_and_figure_3_are_ascii_in_latex():
     for what in (theory.theorems, theory.architectures):
         found = what(None)
         lines = [line for line in written([found], "latex").splitlines() if not line.startswith("%")]
@@ -190,7 +188,7 @@ def test_what_is_measured_of_theorems_is_plain_in_latex_too():
     assert "Θ₀ = L n I" in written([found], "table")
 
 
-def test_markdown_keeps_its_columns_and_a_terminal_tells_the_reasons():
+def test_markdown_keeps_its_columns_and_the_terminal_shows_reasons():
     markdown = written([made_up()], "markdown")
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
@@ -210,7 +208,7 @@ def test_a_correlation_is_reached_with_the_published_sign_and_magnitude(ours: fl
     assert correlation_verdict(ours, published, ours - 0.04, ours + 0.04) == verdict
 
 
-def test_an_accuracy_is_reached_from_its_printed_digits_on():
+def test_an_accuracy_is_reached_at_its_printed_digits():
     assert accuracy_verdict(93.936, 93.94, 93.9, 93.95) == "reached"
     assert accuracy_verdict(93.91, 93.94, 93.9, 93.95) == "within"
     assert accuracy_verdict(93.91, 93.94, 93.9, 93.93) == "not reached"

@@ -1,4 +1,4 @@
-"""Table 1 of a store with several initialisations."""
+"""Table 1 from a store with several initialisations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATA = Path(os.environ.get("HNAS_TEST_DATA", ""))
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
-def test_initialisations_are_averaged_and_their_spread_is_told(tmp_path: Path):
+def test_initialisations_are_averaged_and_their_spread_is_shown(tmp_path: Path):
     store, listed = Store(str(tmp_path / "store")), tmp_path / "list.txt"
     listed.write_text("\n".join(SPACE.sample(40, seed=0)))
     images = open_dataset(str(DATA / "cifar10"))
