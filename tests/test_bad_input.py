@@ -594,7 +594,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     def _mount(options: str) -> Path:
         nonlocal mounted
         if os.geteuid() != 0 or shutil.which("mount") is None:
-            pytest.skip("only root may mount the small tmpfs that this test fills")
+            pytest.skip("only root may mount the small tmpfs of this test")
         if mounted:
             options = f"remount,{options}"
         done = subprocess.run(

@@ -119,7 +119,7 @@ def test_a_checkout_that_fails_to_import_gives_one_sentence(checkout: Path) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="this machine has a CUDA device")
 def test_without_a_gpu_the_benchmark_says_how_to_run_it() -> None:
     done = run("gpu.py", *TINY)
     assert done.returncode == 1

@@ -111,7 +111,7 @@ def test_the_commands_of_the_store_page_run(tmp_path: Path):
     assert (tmp_path / "pool.parquet").exists()
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")
 def test_the_commands_of_the_search_page_print_the_output_shown(tmp_path: Path):
     """Uses two seeds instead of twenty (their numbers differ), one process, and fewer passes for a latency."""
     shorter = {"--seeds 20": "--seeds 2 --workers 1", "hnas latency": "hnas latency --repeats 5"}
@@ -172,7 +172,7 @@ def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
     assert done.stdout == f"{best['performance']} {best['arch']}\n"
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")
 def test_scores_of_the_shipped_spectra_have_the_documented_correlations(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     page = (ROOT / "docs/definitions.md").read_text(encoding="utf-8").split("\n## Further scores of Θ₀\n")[1]
@@ -190,7 +190,7 @@ def test_scores_of_the_shipped_spectra_have_the_documented_correlations(tmp_path
             assert [f"{value:.2f}" for value in found] == shown, name
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")
 def test_the_commands_on_the_shipped_table_give_the_numbers_of_the_page(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     (tmp_path / "data").symlink_to(ROOT / "data")
@@ -209,7 +209,7 @@ def test_the_commands_on_the_shipped_table_give_the_numbers_of_the_page(tmp_path
     assert re.findall(r"^\| (\w+) \| (\d.*\(.*) \|$", README, re.M) == rows
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")
 def test_every_store_can_use_the_shipped_tables(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     store = tmp_path / "store"
@@ -221,7 +221,7 @@ def test_every_store_can_use_the_shipped_tables(tmp_path: Path):
     assert {"nasbench201,15625", "nasbench101,5000", "darts,2000"} <= set(counted.split())
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")
 def test_the_commands_on_cifar10_run_at_a_small_size(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     folder = data / "nasbench201/NATS-tss-v1_0-3ffb9-simple"
@@ -240,7 +240,7 @@ def test_the_commands_on_cifar10_run_at_a_small_size(tmp_path: Path):
         assert run(command + small, tmp_path / "store", HNAS_DATA=str(data))
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")
 def test_the_commands_of_every_import_run(tmp_path: Path):
     assert [command.split()[2] for command in IMPORTS] == [
         "nasbench101",

@@ -20,7 +20,7 @@ def example(name: str) -> doctest.DocTest:
 EXAMPLES = {name: example(name) for name in hnas.__all__}
 
 
-def test_every_public_name_is_there_and_offered_for_completion() -> None:
+def test_every_public_name_exists_and_is_offered_for_completion() -> None:
     assert {*hnas.__all__, "__version__"} <= {*dir(hnas)}
     assert all(getattr(hnas, name).__doc__ for name in hnas.__all__)
     with pytest.raises(AttributeError, match="'hnas' has no attribute 'nothing'"):
@@ -33,6 +33,6 @@ def test_functions_have_an_example_unless_it_would_need_a_store_or_a_model() -> 
 
 
 @pytest.mark.parametrize("name", [name for name, test in EXAMPLES.items() if test.examples])
-def test_an_example_gives_what_it_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_example_gives_the_output_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = doctest.DocTestRunner().run(EXAMPLES[name])
     assert result.failed == 0, capsys.readouterr().out

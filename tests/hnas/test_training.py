@@ -123,8 +123,10 @@ def test_digits_are_learned_within_a_few_epochs(digits: tuple[Data, Data]) -> No
     assert result.parameters == sum(p.numel() for p in network.parameters())
     assert 0 < result.seconds < 60
     batches = math.ceil(len(digits[0][0]) / 64)
-    told = [(i + 1, 6 * batches) for i in range(6 * batches) for _ in range(1 + (i % batches == batches - 1))]
-    assert [step[:2] for step in steps] == [*told, *told[-1:] * math.ceil(len(digits[0][0]) / 512)], "with evaluations"
+    expected = [(i + 1, 6 * batches) for i in range(6 * batches) for _ in range(1 + (i % batches == batches - 1))]
+    assert [step[:2] for step in steps] == [*expected, *expected[-1:] * math.ceil(len(digits[0][0]) / 512)], (
+        "with evaluations"
+    )
     assert steps[-1][2] == pytest.approx(result.train_loss)
     assert all(p.grad is None for p in network.parameters())
 
@@ -586,7 +588,7 @@ def test_a_resumed_training_is_bit_identical(digits: tuple[Data, Data], recipe: 
         )  # fmt: skip
 
     undisturbed, stopped, other = (Noisy(*small_network()) for _ in range(3))
-    wanted = trained(undisturbed, None)
+    expected = trained(undisturbed, None)
     kept = Kept(stop)
     with pytest.raises(KeyboardInterrupt):
         trained(stopped, kept)
@@ -594,7 +596,7 @@ def test_a_resumed_training_is_bit_identical(digits: tuple[Data, Data], recipe: 
     kept.stop = None
     found = trained(other, kept)
     assert kept.saved == recipe.epochs - 1
-    assert dataclasses.replace(found, seconds=0) == dataclasses.replace(wanted, seconds=0)
+    assert dataclasses.replace(found, seconds=0) == dataclasses.replace(expected, seconds=0)
     for name, value in undisturbed.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
 

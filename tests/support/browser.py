@@ -64,7 +64,7 @@ def visit(running: Any, page: Path, *, width: int = 1280, scheme: str = "light")
     context = running.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     try:
         found = Visit(context.new_page())
-        found.page.on("console", lambda told: told.type in ("error", "warning") and found.warnings.append(told.text))
+        found.page.on("console", lambda entry: entry.type in ("error", "warning") and found.warnings.append(entry.text))
         found.page.on("pageerror", lambda error: found.warnings.append(str(error)))
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.goto(page.resolve().as_uri())

@@ -1,4 +1,4 @@
-"""200 cells of NAS-Bench-201 with made-up accuracies: a small benchmark on which search methods are tried."""
+"""A small benchmark for search methods: 200 NAS-Bench-201 cells with synthetic accuracies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORTH = np.array([0.0, 1.5, 2.0, 4.0, 0.5])
 
 
 def accuracy(arch: str) -> float:
-    """A number between 40 and 100 that convolutions raise, with noise."""
+    """A noisy accuracy between 40 and 100 that increases with the number of convolutions."""
     return float(60 + _WORTH[list(SPACE.encode(arch))].sum() + _NOISE[arch])
 
 
@@ -22,8 +22,8 @@ def pool_of(archs: list[str]) -> ArrayPool:
     return ArrayPool(archs, {}, [SPACE.canonical(arch) for arch in archs], SPACE)
 
 
-def made(method: str, pool: ArrayPool, queries: int, *, seed: int = 3, **options: object) -> list[Query]:
-    """The queries that `method` makes on `pool`, told `accuracy`."""
+def run_method(method: str, pool: ArrayPool, queries: int, *, seed: int = 3, **options: object) -> list[Query]:
+    """The queries of `method` on `pool`, with `accuracy` as the oracle."""
     search = Search(pool, method, seed=seed, **options)
     while len(search.queries) < queries and (proposal := search.ask()) is not None:
         search.tell(proposal, accuracy(proposal.arch))

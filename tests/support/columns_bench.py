@@ -1,4 +1,4 @@
-"""The 200 cells of `cells_bench` with made-up columns: metrics with ties, signs, unknown and infinite values."""
+"""The 200 cells of `cells_bench` with synthetic columns, which have ties, signs, missing and infinite values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as tests use it: run here or in a process of its own, and a store that commands have made."""
+"""The command line in tests: run in this process or in another one, and a store made by commands."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DEAD = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 CONVOLUTION = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|none~2|"
 #: 24 distinct architectures: a dead one, whose κ is infinite, and others.
 ARCHS = tuple(dict.fromkeys([DEAD, *search_spaces["nasbench201"].sample(24, seed=0)]))[:24]
-#: The run that `store_by_commands` computes; the same settings name the same run.
+#: The settings of the run that `store_by_commands` computes, for commands that repeat it.
 SETTINGS = ("nasbench201", "--dataset", "digits", "--channels", "4", "--cells", "1", "--batch-size", "16")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """The exit status and output of a command."""
 
     status: int
     out: str
@@ -45,7 +45,7 @@ class Outcome:
 def hnas(*arguments: object, merged: bool = False, terminal: io.TextIOBase | None = None) -> Outcome:
     """Run the command in this process.
 
-    `merged` has both of its streams in one, in the order of what it writes; a `terminal` takes its standard output.
+    `merged` combines both output streams in the order of writing; `terminal` receives the standard output.
     """
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
     before = signal.getsignal(signal.SIGTERM)
@@ -67,7 +67,7 @@ def hnas(*arguments: object, merged: bool = False, terminal: io.TextIOBase | Non
 
 
 def hnas_process(*arguments: object, **options: object) -> Outcome:
-    """Run the command in a process of its own."""
+    """Run the command in a separate process."""
     done = subprocess.run(
         [sys.executable, "-m", "hnas.cli", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -81,7 +81,7 @@ def hnas_process(*arguments: object, **options: object) -> Outcome:
 
 
 def imported_by(*arguments: object) -> tuple[set[str], subprocess.CompletedProcess[str]]:
-    """The heavy packages that a process of the command has imported when it ends."""
+    """The heavy packages that the command, run in a separate process, has imported when it ends."""
     program = (
         "import atexit, sys\n"
         f"atexit.register(lambda: sys.stderr.write('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules)))\n"
@@ -101,22 +101,22 @@ def imported_by(*arguments: object) -> tuple[set[str], subprocess.CompletedProce
 
 
 def accuracies(archs: tuple[str, ...] = ARCHS) -> str:
-    """A CSV file of made-up accuracies on digits."""
+    """The text of a CSV file with synthetic accuracies on digits."""
     lines = [f"{arch},digits,12,{60 + 37 * i % 35}.{i:02},{61 + 23 * i % 36}.5" for i, arch in enumerate(archs)]
     return "\n".join(["arch,dataset,epochs,valid_accuracy,test_accuracy", *lines]) + "\n"
 
 
 def store_by_commands(folder: Path) -> tuple[Path, Outcome]:
-    """A store with a run of 24 architectures, their accuracies and a search; and how `precompute --quiet` went."""
+    """A store with a run of 24 architectures, accuracies and a search, and the outcome of `precompute --quiet`."""
     place = folder / "store"
     (folder / "archs.txt").write_text("\n".join(ARCHS))
     with socket.socket() as taken:
-        # Another program on the dashboard's port must not disturb.
+        # Occupy the port of Dask's dashboard, which must not matter.
         try:
             taken.bind(("127.0.0.1", 8787))
             taken.listen()
         except OSError:
-            pass  # it is taken already
+            pass  # already occupied
         computed = hnas_process(
             *("precompute", *SETTINGS, "--architectures", folder / "archs.txt"),
             *("--workers", 1, "--quiet", "--store", place),
@@ -127,7 +127,7 @@ def store_by_commands(folder: Path) -> tuple[Path, Outcome]:
 
 
 def add_accuracies_and_a_search(place: Path) -> None:
-    """What follows in a store after `precompute`."""
+    """Import accuracies into a store with a run, and search it."""
     (place.parent / "made-up.csv").write_text(accuracies())
     for arguments in (
         ("import", "csv", place.parent / "made-up.csv"),

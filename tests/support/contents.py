@@ -1,4 +1,4 @@
-"""The contents of a store: its files as they are, and its rows as SQL reads them."""
+"""The contents of a store: its files, and its rows as SQL reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def matching(store: Store, *parts: str) -> list[str]:
 
 
 def snapshot(folder: Path | str, pattern: str = "**/*") -> dict[str, tuple[int, bytes]]:
-    """Every file below a folder: when it was written, and what it holds."""
+    """The modification time and content of every file below a folder."""
     root = Path(folder)
     found = (path for path in root.glob(pattern) if path.is_file())
     return {str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}

@@ -1,4 +1,4 @@
-"""Scores of a package of its own: installed for a test, they are found through the entry-point group `hnas.scores`."""
+"""A package with scores, which a test installs; hnas finds them by the entry-point group `hnas.scores`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import copy
 import torch
 
 class Spread:
-    """The spread of the logits on the images beside the batch, of another draw of the network too."""
+    """The spread of the logits on the images beside the batch, also for another draw of the network."""
     columns, version, shared = ("spread", "spread_again"), 1, False
 
     def __call__(self, subject):
@@ -99,7 +99,7 @@ ruder = foreign_scores:Ruder
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Install the package in `folder`, for this process and those that it starts."""
+    """Install the package in `folder`, for this process and its children."""
     (folder / "foreign_scores-1.0.dist-info").mkdir()
     (folder / "foreign_scores-1.0.dist-info" / "METADATA").write_text("Name: foreign-scores\nVersion: 1.0\n")
     (folder / "foreign_scores-1.0.dist-info" / "entry_points.txt").write_text(ENTRY_POINTS)

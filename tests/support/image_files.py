@@ -53,7 +53,7 @@ def write_parquet(
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes str and bytes as Python 2 wrote its str, and numpy's globals under their old names."""
+    """Writes str and bytes as Python 2 does, and numpy's globals under their old names."""
 
     dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
@@ -85,7 +85,7 @@ NAMES = [f"class {number}" for number in range(10)]
 def write_batches(
     folder: Path, images: np.ndarray, labels: list[int], dumps: Callable[[object], bytes] = modern, tests: int = 10
 ) -> Path:
-    """CIFAR-10's files of images (n, 32, 32, 3): the last `tests` are the test batch."""
+    """Write images (n, 32, 32, 3) as the files of CIFAR-10; the last `tests` become the test batch."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
     parts = [*np.array_split(np.arange(len(rows) - tests), 5), np.arange(len(rows) - tests, len(rows))]

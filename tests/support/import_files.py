@@ -1,4 +1,4 @@
-"""Tables of accuracies to import, and what older versions left of an import."""
+"""Tables of accuracies to import, and imports by older versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADER = "arch,dataset,test_accuracy\n"
 
 
 def table(path: Path, *values: float, dataset: str = "cifar10") -> Path:
-    """A CSV file of the test accuracies of `A` and `B`."""
+    """Write a CSV file with test accuracies of `A` and `B`."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(
         HEADER + "".join(f"{arch},{dataset},{value}\n" for arch, value in zip((A, B), values, strict=False))
@@ -32,8 +32,10 @@ def table(path: Path, *values: float, dataset: str = "cifar10") -> Path:
     return path
 
 
-def older(store: Store, kind: str, file: str, accuracy: float, content: str = "old", dataset: str = "cifar10") -> str:
-    """What an import of `file` left before there were manifests: a Parquet file in each table, with a note."""
+def write_older_import(
+    store: Store, kind: str, file: str, accuracy: float, content: str = "old", dataset: str = "cifar10"
+) -> str:
+    """Write an import of `file` by a version without manifests: a Parquet file in each table, with a note."""
     row = {"space": "nasbench201", "arch": A, "dataset": dataset, "test_accuracy": accuracy}
     stem = Path(file).stem
     name = f"{stem}-{digest(file, size=4)}.parquet"

@@ -1,4 +1,4 @@
-"""What the tests of importers share: an import that works, and one that is refused and leaves nothing."""
+"""A successful and a rejected import, for the tests of importers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tests.support.command_line import hnas
 
 
 def imported(source: str, store: Path, path: Path) -> str:
-    """What the import of a good file prints."""
+    """Import a valid file and return the output."""
     done = hnas("import", source, path, "--store", store)
     assert (done.status, done.err) == (0, "")
     return done.out
 
 
 def refused(source: str, store: Path, path: Path, words: str) -> str:
-    """The one sentence about a faulty file, which begins with its path and has `words` in it; no store is made."""
+    """Return the error for an invalid file: one sentence with its path first and `words`. It creates no store."""
     done = hnas("import", source, path, "--store", store)
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith(f"hnas: {path}")

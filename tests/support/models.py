@@ -1,4 +1,4 @@
-"""Small networks of each space, trained for real on digits, and saved."""
+"""Small networks of each space, trained on digits, and their model folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZE = {"channels": 4, "cells": 1}
 
 
 class Trained(NamedTuple):
-    """A trained network, with everything that it is saved with but the folder."""
+    """A trained network with the arguments of `save_model` except the folder."""
 
     network: nn.Module
     saved_with: dict[str, Any]
@@ -42,7 +42,7 @@ def digits() -> ImageDataset:
 
 @cache
 def trained(space: str, *, evaluation: bool = False) -> Trained:
-    """A network of the space after five epochs on 300 digits; with `evaluation`, DARTS' own for final trainings."""
+    """A network of `space` after five epochs on 300 digits; with `evaluation`, DARTS' evaluation network."""
     data, arch = digits(), ARCHS[space]
     size = {**SIZE, "cells": 3} if space == "darts" else SIZE
     chosen: Any = search_spaces[space]

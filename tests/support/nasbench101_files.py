@@ -1,6 +1,6 @@
-"""NAS-Bench-101's files, byte by byte as the formats' documentation has them.
+"""NAS-Bench-101's files, written byte by byte as the formats are documented.
 
-The checksum is from its polynomial, the message from its wire format.
+The checksum is computed from its polynomial, and messages are encoded in Protocol Buffers' wire format.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def training(number: int = 0, epochs: int = 108, seed: int = 0, n: int = 7) -> R
 
 
 def fields(values: dict[int, float]) -> bytes:
-    """An `EvaluationData` message by the numbers of its fields, in their order here."""
+    """An `EvaluationData` message with the given field numbers and values, in this order."""
     return b"".join(bytes([number << 3 | 1]) + struct.pack("<d", value) for number, value in values.items())
 
 

@@ -16,7 +16,7 @@ def entry(index: int) -> dict[str, Any]:
     made = results(nas_201_api, index)
     for states in made.values():
         for result in states["all_results"].values():
-            result["params"] = np.float64(result["params"])  # as numpy counted them
+            result["params"] = np.float64(result["params"])  # the original has numpy's type
     return {"full": made["200"], "less": made["12"]}
 
 

@@ -13,7 +13,7 @@ from tests.support.peer_results import ARCHS, SETS, results
 
 RESULTS = [OrderedDict(results(nats_bench, index)) for index in range(len(ARCHS))]
 for states in RESULTS:
-    # The authors replaced the times of training by one mean for all epochs, an OrderedDict of the same number.
+    # In the authors' files, the training times of all epochs are equal: an OrderedDict of the mean.
     for hp in states:
         information = nats_bench.ArchResults.create_from_state_dict(states[hp])
         for dataset in information.get_dataset_names():

@@ -1,4 +1,4 @@
-"""Small networks of every shape that the metric engine must take, each with the shape of one of its images."""
+"""Small networks of every kind that the metric engine supports, each with the shape of an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Built = tuple[nn.Module, tuple[int, ...]]
 
 
 class Forward(nn.Module):
-    """Submodules with a forward written in place: `Forward(lambda s, x: s.head(x), head=...)`."""
+    """A module with a given forward function: `Forward(lambda s, x: s.head(x), head=...)`."""
 
     def __init__(self, forward: Callable[[Forward, Tensor], Tensor], **modules: nn.Module) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def _groups() -> Built:
 
 
 def _depthwise(norm: Callable[[int], nn.Module]) -> nn.Sequential:
-    """Depthwise convolutions of every kind that has its own way back, between poolings, overlapping or not."""
+    """Depthwise convolutions of every kind that has its own adjoint, and poolings with and without overlap."""
     return nn.Sequential(
         nn.Conv2d(3, 6, 1),
         norm(6),
@@ -247,7 +247,7 @@ def _weight_of_two_modules_with_their_own_biases() -> Built:
 
 
 def _weight_of_convolutions_of_several_geometries() -> Built:
-    """One weight, read by convolutions whose strides, dilations and groups differ."""
+    """Convolutions with different strides, dilations and groups that share one weight."""
     first, halved, wide, joint = (
         nn.Conv2d(4, 4, (3, 2), padding=1, groups=2),
         nn.Conv2d(4, 4, (3, 2), padding=1, groups=2, stride=2),
@@ -284,7 +284,7 @@ def _views_after_batch_norm() -> Built:
     return Forward(forward, conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), out=nn.Linear(64, CLASSES)), (3, 6, 6)
 
 
-#: Networks that treat each sample on its own: `summed` and `exact` agree there.
+#: Networks that process each sample independently, for which `summed` and `exact` agree.
 UNCOUPLED: dict[str, Callable[[], Built]] = {
     "mlp": _mlp,
     "residual_without_norm": _residual_without_norm,
@@ -310,7 +310,7 @@ UNCOUPLED: dict[str, Callable[[], Built]] = {
     "views": _views,
 }
 
-#: Networks whose samples meet in a batch norm.
+#: Networks with batch norm, which couples the samples.
 COUPLED: dict[str, Callable[[], Built]] = {
     "residual": _residual,
     "residual_in_place": _residual_in_place,
@@ -335,7 +335,7 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Built
 
 
 def shake(network: nn.Module) -> None:
-    """Draw the scales and shifts of every norm, whose defaults hide mistakes."""
+    """Draw the scales and shifts of every norm; their default values would hide mistakes."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
             if module.weight is not None:
@@ -347,7 +347,7 @@ def shake(network: nn.Module) -> None:
 def batch(
     shape: tuple[int, ...], size: int = 6, seed: int = 1, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor]:
-    """Images (size, *shape) and labels (size,) that hold every class at least once."""
+    """Images (size, *shape), and labels (size,) that contain every class."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn((size, *shape), generator=generator, dtype=torch.float64).to(dtype)
     labels = torch.arange(size)[torch.randperm(size, generator=generator)] % CLASSES

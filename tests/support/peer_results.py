@@ -1,8 +1,8 @@
-"""Small benchmark files, made with the benchmarks' own packages, and what those packages say of them.
+"""Small benchmark files made with the benchmarks' own packages, and the values that those packages read from them.
 
-`package` is `nats_bench` or `nas_201_api`: both have the classes `ArchResults` and `ResultsCount`. The values are
-random, but which of them are there is what their authors' collecting scripts leave: trainings of the first kind were
-evaluated after the last epoch alone on some sets, and have no times; seeds are kept as text with zeros in front.
+`package` is `nats_bench` or `nas_201_api`, which both have the classes `ArchResults` and `ResultsCount`. The values are
+random, but the same ones are missing as in the authors' files: trainings of the old kind have no times, and on some
+sets they were evaluated after the last epoch only. Seeds are strings with leading zeros.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETS = {
 
 
 def training(package: ModuleType, random: Random, dataset: str, arch: str, seed: int, epochs: int, old: bool) -> Any:
-    """A `ResultsCount`; where `old`, of the first kind."""
+    """A `ResultsCount`, of the old kind if `old`."""
 
     def percent(_: object) -> float:
         return random.uniform(0, 100)
@@ -62,13 +62,13 @@ def training(package: ModuleType, random: Random, dataset: str, arch: str, seed:
 
 
 def results(package: ModuleType, index: int, *, weights: Any = None) -> dict[str, Any]:
-    """`ArchResults` after 12 and after 200 epochs, as dictionaries; the seeds and the kinds differ with `index`."""
+    """`ArchResults` after 12 and after 200 epochs as dictionaries; seeds and kinds depend on `index`."""
     random = Random(index)
     made = {}
     for epochs, all_seeds in ((12, (111, 777)), (200, (777, 888, 999)[: 1 + index % 3])):
         information = package.ArchResults(index, ARCHS[index])
         for dataset in SETS:
-            # 12 epochs on the half were trained with one seed more than on all other data sets.
+            # The 12-epoch trainings on the half of CIFAR-10 have one more seed than those on other data sets.
             seeds = all_seeds if epochs == 200 or dataset == "cifar10-valid" else all_seeds[-1:]
             for seed in seeds:
                 old = epochs == 200 and (index + seed) % 2 == 0
@@ -83,7 +83,7 @@ def results(package: ModuleType, index: int, *, weights: Any = None) -> dict[str
 
 
 def collect(rows: Iterable[Rows]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each table, after a check of their schemas."""
+    """Check the schemas of batches, and return the rows of each table."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     for table, batch in rows:
         assert isinstance(batch, pa.RecordBatch)
@@ -93,7 +93,7 @@ def collect(rows: Iterable[Rows]) -> dict[str, list[dict[str, Any]]]:
 
 
 def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """Accuracies and seconds by architecture, data set, epochs, seed and epoch, each of which comes once."""
+    """Accuracies and seconds by architecture, data set, epochs, seed and epoch; keys must be unique."""
     made = {
         (row["arch"], row["dataset"], row["epochs"], row["seed"], row.get("epoch")): (
             row["train_accuracy"], row["valid_accuracy"], row["test_accuracy"], row["seconds"],
@@ -106,7 +106,7 @@ def by_key(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 def expected(api: Any, indexes: Iterable[int]) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """What `by_key` must be for both tables by the answers of the benchmark's own `api`."""
+    """The expected `by_key` of both tables, from the benchmark's own `api`."""
     finals: dict[Any, Any] = {}
     curves: dict[Any, Any] = {}
     for index in indexes:
@@ -147,10 +147,10 @@ def _evaluated(trial: Any, name: str, epoch: int) -> float | None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The benchmarks' packages print whatever they do."""
+    """Silence the benchmarks' packages, which print what they do."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
-def nothing(_: int, __: int) -> None:
-    """Is told of progress, and ignores it."""
+def ignore_progress(_: int, __: int) -> None:
+    """A progress callback that does nothing."""

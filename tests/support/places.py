@@ -1,4 +1,4 @@
-"""Where the project lies, whatever the depth of the test that asks."""
+"""Folders of the project."""
 
 from __future__ import annotations
 

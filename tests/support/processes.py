@@ -1,4 +1,4 @@
-"""Commands in processes of their own: run to their end, or stopped."""
+"""Commands in separate processes, run to their end or stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HNAS = Path(sys.executable).with_name("hnas")
 
 @contextmanager
 def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group of its own, of which nothing is left afterwards."""
+    """Run a command in its own process group, which is killed at the end."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | N
     deadline = time.monotonic() + WAIT
     while not condition():
         assert process is None or process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -54,7 +54,7 @@ def group_is_gone(group: int) -> bool:
 
 
 def precompute_command(store: Path | str, *options: str) -> list[str]:
-    """`hnas precompute` on digits with networks of `SIZE`."""
+    """The command line of `hnas precompute` on digits with networks of `SIZE`."""
     size = [f"--{name.replace('_', '-')}={value}" for name, value in SIZE.items()]
     return [str(HNAS), "precompute", "nasbench201", "--dataset=digits", *size, f"--store={store}", *options]
 

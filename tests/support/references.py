@@ -1,7 +1,7 @@
-"""The eight columns by the obvious computation: autograd, double backward, per-sample loops, `torch.func`.
+"""The eight columns by straightforward computation: autograd, double backward, per-sample loops, `torch.func`.
 
-These share nothing with the engine. They work on a copy of the network in training mode with its dropout off, and
-differentiate with respect to the module parameters themselves.
+These share no code with the engine. They work on a copy of the network in training mode with dropout off, and
+differentiate with respect to the parameters of its modules.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def weights_and_biases(network: nn.Module) -> list[Tensor]:
 
 
 def reference_scalars(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """The six columns of g and Hg, with `rounding`: the size of the terms that cancel in the two inner products."""
+    """The six columns of g and Hg, and `rounding`, the size of the terms that cancel in the two inner products."""
     network = training_copy(network)
     weights = distinct([layer.weight for layer in measured(network)])
     loss = F.cross_entropy(network(images.clone()), labels)
@@ -72,7 +72,7 @@ def reference_summed(network: nn.Module, images: Tensor, labels: Tensor) -> Tens
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 
     def probe(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        # The gradient of what is added to the output is the gradient of the output, in-place operations or not.
+        # The gradient of the added zeros equals that of the output, with or without in-place operations.
         added = torch.zeros_like(output, requires_grad=True)
         calls.append((module, inputs[0].detach().clone(), added))
         return output + added
@@ -119,8 +119,8 @@ def reference_exact(network: nn.Module, images: Tensor, labels: Tensor) -> Tenso
 def reference_jacrev(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Θ₀ from `torch.func.jacrev` of the labelled logits."""
     network = training_copy(network)
-    wanted = {id(p) for p in weights_and_biases(network)}
-    parameters = {name: p.detach() for name, p in network.named_parameters() if id(p) in wanted}
+    leaves = {id(p) for p in weights_and_biases(network)}
+    parameters = {name: p.detach() for name, p in network.named_parameters() if id(p) in leaves}
 
     def labelled(parameters: dict[str, Tensor]) -> Tensor:
         return torch.func.functional_call(network, parameters, (images,)).gather(1, labels[:, None])[:, 0]
@@ -141,11 +141,11 @@ def same_matrix(ours: Tensor, reference: Tensor, rel: float) -> None:
 
 
 def agrees(m: Metrics, scalars: dict[str, float], ntk: Tensor, rel: float) -> None:
-    """Every number of `m` within `rel` of the reference."""
+    """Check that every number of `m` is within `rel` of the reference."""
     eps = 1e-15 if rel < 1e-6 else 1e-7
     for column in ("grad_norm", "grad_norm_l2", "snip"):
         assert getattr(m, column) == pytest.approx(scalars[column], rel=rel, abs=0), column
-    # Inner products cancel, under batch norm to nothing: they are right to the rounding of their terms.
+    # The inner products cancel (to zero under batch norm), so they are accurate to the rounding of their terms.
     assert m.snip_inner == pytest.approx(scalars["snip_inner"], rel=rel, abs=1e3 * eps * scalars["snip"])
     floor = max(1e3 * eps * scalars["rounding"], rel * scalars["grad_norm_l2"] ** 2)
     assert m.grasp == pytest.approx(scalars["grasp"], rel=rel, abs=floor)
@@ -153,13 +153,13 @@ def agrees(m: Metrics, scalars: dict[str, float], ntk: Tensor, rel: float) -> No
     same_matrix(m.ntk, ntk, rel)
     assert m.trace == pytest.approx(math.sqrt(float(ntk.trace()) / len(ntk)), rel=rel)
     kappa = kappa_of(ntk)
-    assert 1 < kappa < 1e6, "the case says nothing about the condition number"
+    assert 1 < kappa < 1e6, "the condition number is not tested by this case"
     assert m.kappa == pytest.approx(kappa, rel=max(rel, 1e2 * eps * kappa))
     assert m.status == "ok"
 
 
-def holds_together(m: Metrics) -> None:
-    """What is true of every result, whatever the network."""
+def check_invariants(m: Metrics) -> None:
+    """Check what holds for the result of any network."""
     values = m.columns()
     assert tuple(values) == COLUMNS
     assert all(type(value) is float for value in values.values())

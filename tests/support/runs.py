@@ -1,4 +1,4 @@
-"""Small plans, and stores that are filled in this process as `precompute` fills them."""
+"""Small plans, carried out in this process as `precompute` does with workers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hnas.spaces import search_spaces
 from tests.support.contents import matching
 
 SPACE = search_spaces["nasbench201"]
-#: A network that is measured in some 50 ms.
+#: The size of a network that takes about 50 ms.
 SIZE = {"channels": 4, "cells": 1, "batch_size": 8}
 Row = tuple[str, ...]
 
 
 def job_of(store: Store, plan: Plan, *, keep_gram: bool = False, token: str = "") -> Job:
-    """What `precompute` sends to the workers of a plan."""
+    """The job that `precompute` sends to the workers of a plan."""
     place = store.root if store.local else store.location
     further = "" if plan.further is None else plan.further.digest
     return Job(place, plan.settings.id, plan.settings, "cpu", keep_gram, token, further)
@@ -36,7 +36,7 @@ def job_of(store: Store, plan: Plan, *, keep_gram: bool = False, token: str = ""
 def claims_of(
     store: Store, plan: Plan, *, keep_gram: bool = False, costs: Mapping[str, float] | None = None
 ) -> Iterator[Claims]:
-    """What `precompute` does with a plan before it has any work done, and when all is done."""
+    """The claims of a plan, set up and closed as by `precompute`."""
     store.prepare()
     plan = adopted(store, plan)
     Run(store, plan.settings.id).create(plan.settings, plan.batch)
@@ -47,7 +47,7 @@ def claims_of(
 
 
 def chunks_of(claims: Claims, plan: Plan) -> Iterator[Chunk]:
-    """The chunks of a plan as one worker gets them whose every network takes a second."""
+    """The chunks of a plan for a single worker that takes a second for each network."""
     sizes = ChunkSizes(plan.chunk_size, claims.block)
     while chunks := claims.claim(sizes.budget(claims.free_cost, claims.commands)):
         (chunk,) = chunks
@@ -65,7 +65,7 @@ def fill(store: Store, plan: Plan, *, keep_gram: bool = False, costs: Mapping[st
 
 
 def metrics_of(store: Store, run: str) -> list[dict[str, Any]]:
-    """The rows of all parts of a run as they are stored."""
+    """The stored rows of all parts of a run."""
     parts = []
     for path in matching(store, "runs", run, "metrics", "*.parquet"):
         with store.fs.open(path, "rb") as file:
@@ -74,7 +74,7 @@ def metrics_of(store: Store, run: str) -> list[dict[str, Any]]:
 
 
 def exact_table(store: Store, run: str) -> dict[str, Row]:
-    """By canonical key: the eight columns, the status and the eigenvalues, each number written to its last bit."""
+    """The eight columns, the status and the eigenvalues by canonical key, with numbers as exact hexadecimal text."""
     eigenvalues = NTKArrays(store, run).read()
     rows = metrics_of(store, run)
     table = {
@@ -85,6 +85,6 @@ def exact_table(store: Store, run: str) -> dict[str, Row]:
         )
         for row in rows
     }
-    assert len(table) == len(rows), "two rows of one canonical architecture"
-    assert len({row["ntk_row"] for row in rows}) == len(rows), "two architectures at one row of ntk.zarr"
+    assert len(table) == len(rows), "two rows for a canonical architecture"
+    assert len({row["ntk_row"] for row in rows}) == len(rows), "two architectures share a row of ntk.zarr"
     return table

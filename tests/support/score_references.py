@@ -1,4 +1,4 @@
-"""The scores that share the engine's passes, by the obvious computation: hooks, autograd, loops over samples."""
+"""The scores that share the engine's passes, by straightforward computation: hooks, autograd, loops over samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RELUS = {"relu", "relu_", "leaky_relu", "leaky_relu_", "relu6", "prelu"}
 
 
 class Rectified(TorchFunctionMode):
-    """Keeps a copy of what each ReLU returns."""
+    """Keeps a copy of the output of each ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Rectified(TorchFunctionMode):
 
 
 def signs(network: nn.Module, images: Tensor) -> np.ndarray:
-    """Which units are active (m, units), all ReLUs side by side, for networks with the samples first."""
+    """Whether each unit of all ReLUs is active (m, units), for networks with the samples in the first dimension."""
     mode = Rectified()
     with mode, torch.no_grad():
         training_copy(network)(images.clone())
@@ -95,7 +95,7 @@ def reference_of_correlations(network: nn.Module, images: Tensor, labels: Tensor
 
 
 def reference_scores(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """All of them but those of the signs."""
+    """All these scores except those of the ReLU signs."""
     copied = training_copy(network)
     weights = distinct([layer.weight for layer in measured(copied)])
     loss = F.cross_entropy(copied(images.clone()), labels)

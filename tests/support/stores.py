@@ -1,5 +1,5 @@
-"""Small stores for tests, made by the project's own writers: real canonical forms and static columns, metrics that
-follow a formula, so that no network needs to be computed."""
+"""Small stores for tests, written by the project's own code. Canonical forms and static columns are real, and metrics
+follow a formula, so that no network is computed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_store(folder: Path, *, architectures: int = 60, accuracies: bool = True
     sampled = [arch for arch in space.sample(architectures, seed) if space.canonical(arch) != "y=0"]
     listed.write_text("\n".join([dead, *sampled][:architectures]))
     plan = make_plan(store, space, open_dataset("digits"), architectures=listed, batch_size=8, channels=4, cells=1)
-    while len(plan.requested) < architectures:  # the sample held dead cells
+    while len(plan.requested) < architectures:  # the sample had dead cells
         more = [arch for arch in space.sample(2 * architectures, seed + 1) if space.canonical(arch) != "y=0"]
         listed.write_text("\n".join([dead, *dict.fromkeys(sampled + more)][:architectures]))
         plan = make_plan(store, space, open_dataset("digits"), architectures=listed, batch_size=8, channels=4, cells=1)

@@ -1,4 +1,4 @@
-"""The supernet of NAS-Bench-201 written out: one operation after the other, as its definition says."""
+"""The supernet of NAS-Bench-201 written out by its definition, one operation at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tiny_images(n: int = 40, classes: int = 3, side: int = 8, seed: int = 0) -> 
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % classes
     images = torch.randint(256, (n, 3, side, side), generator=generator)
-    images = (images // 2 + 40 * labels[:, None, None, None]).to(torch.uint8)  # classes can be told apart
+    images = (images // 2 + 40 * labels[:, None, None, None]).to(torch.uint8)  # makes the classes separable
     return TrainingImages(images, labels, classes, (0.5, 0.4, 0.45), (0.25, 0.2, 0.3))
 
 
@@ -65,14 +65,14 @@ def cell(weights: Weights, place: str, x: Tensor, mix: Tensor, drawn: list[int] 
             for o, name in enumerate(OPERATIONS):
                 if drawn is None or drawn[edge] == o:
                     total = total + mix[edge, o] * operation(weights, f"{place}.layers.{edge}", name, nodes[i])
-                else:  # as GDAS' program: a map of the weight alone
+                else:  # as in the GDAS program, a map of the weight alone
                     total = total + mix[edge, o]
         nodes.append(total)
     return nodes
 
 
 def logits(weights: Weights, images: Tensor, mix: Tensor, drawn: list[int] | None = None) -> Tensor:
-    """Logits of the supernet with one cell a stage; `drawn` are GDAS' operations."""
+    """Logits of the supernet with one cell per stage; `drawn` are the operations that GDAS sampled."""
     x = conv_bn(weights, "stem", images)
     for stage in range(3):
         x = cell(weights, f"stages.{stage}.0", x, mix, drawn)[-1]

@@ -108,8 +108,8 @@
     item.append(mark, element("span", {}, text));
     return item;
   };
-  const told = (set, i) => [data.sets[set].names[i], ...numbers(set, i).map((pair) => pair.join(" "))].join(", ");
-  const tell = (set, i, x, y) => {
+  const described = (set, i) => [data.sets[set].names[i], ...numbers(set, i).map((pair) => pair.join(" "))].join(", ");
+  const showCard = (set, i, x, y) => {
     const table = element("table");
     for (const [name, value] of numbers(set, i)) {
       const row = element("tr");
@@ -327,13 +327,13 @@
       const title = document.getElementById(this.place.parentElement.getAttribute("aria-labelledby")).textContent;
       const label = `Go through the points of ${title}`;
       const input = element("input", {type: "range", min: 0, max: order.length - 1, value: 0, "aria-label": label});
-      const say = () => input.setAttribute("aria-valuetext", told(this.spec.set, order[input.value]));
+      const announce = () => input.setAttribute("aria-valuetext", described(this.spec.set, order[input.value]));
       input.addEventListener("input", () => {
-        say();
+        announce();
         this.select(order[input.value]);
       });
       input.addEventListener("blur", () => this.leave());
-      say();
+      announce();
       this.legend.after(input);
     }
 
@@ -346,7 +346,7 @@
       const box = this.place.getBoundingClientRect();
       const [sx, sy] = this.screen(i);
       this.mark.data = {x: [this.x[i]], y: [this.y[i]]};
-      tell(this.spec.set, i, box.left + sx, box.top + sy);
+      showCard(this.spec.set, i, box.left + sx, box.top + sy);
     }
 
     hover(sx, sy) {

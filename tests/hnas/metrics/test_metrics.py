@@ -24,7 +24,7 @@ from hnas.metrics.ops import convolution
 from tests.support.networks import CLASSES, NETWORKS, UNCOUPLED, Forward, batch, build, head, shake
 from tests.support.references import (
     agrees,
-    holds_together,
+    check_invariants,
     measured,
     reference_exact,
     reference_jacrev,
@@ -63,7 +63,7 @@ def test_columns_match_autograd_and_per_sample_loops(name: str) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     m = compute_metrics(network, images, labels)
-    holds_together(m)
+    check_invariants(m)
     agrees(m, reference_scalars(network, images, labels), reference_summed(network, images, labels), 1e-8)
 
 
@@ -72,7 +72,7 @@ def test_columns_of_nasbench201_cells_match_autograd(arch: str) -> None:
     network = cell_network(arch)
     images, labels = batch((3, 8, 8), size=7)
     m = compute_metrics(network, images, labels)
-    holds_together(m)
+    check_invariants(m)
     agrees(m, reference_scalars(network, images, labels), reference_summed(network, images, labels), 1e-8)
 
 
@@ -88,7 +88,7 @@ def test_exact_ntk_is_built_from_the_gradient_of_each_logit(name: str) -> None:
     network, shape = build(name)
     images, labels = batch(shape)
     m = compute_metrics(network, images, labels, ntk="exact")
-    holds_together(m)
+    check_invariants(m)
     agrees(m, reference_scalars(network, images, labels), reference_exact(network, images, labels), 1e-8)
 
 
@@ -470,7 +470,7 @@ def test_the_dead_cell_is_constant_with_an_infinite_kappa(mode: str, dtype: torc
     network = CELLS.network(DEAD, classes=CLASSES, channels=4, cells=1, seed=0).to(dtype)
     images, labels = batch((3, 8, 8), dtype=dtype)
     m = compute_metrics(network, images, labels, ntk=mode)
-    holds_together(m)
+    check_invariants(m)
     assert m.status == "constant"
     assert m.kappa == math.inf
     # Only the classifier's bias has a gradient, so Θ₀ is 1 for each pair of samples of the same class.
@@ -495,7 +495,7 @@ def test_kappa_is_infinite_for_a_duplicated_sample(name: str, mode: str, dtype: 
     images, labels = batch(shape, dtype=dtype)
     images[4], labels[4] = images[1], labels[1]
     m = compute_metrics(network, images, labels, ntk=mode)
-    holds_together(m)
+    check_invariants(m)
     assert m.status == "ok"
     assert m.kappa == math.inf
 
@@ -508,7 +508,7 @@ def test_kappa_is_infinite_for_more_samples_than_parameters(mode: str, dtype: to
         network = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2)).to(dtype)
     images, labels = batch((2,), size=16, dtype=dtype)
     m = compute_metrics(network, images, labels % 2, ntk=mode)
-    holds_together(m)
+    check_invariants(m)
     assert m.status == "ok"
     assert m.kappa == math.inf
 
@@ -520,7 +520,7 @@ def test_a_network_of_zero_weights_is_constant(mode: str) -> None:
         for p in network.parameters():
             p.zero_()
     m = compute_metrics(network, *batch(shape), ntk=mode)
-    holds_together(m)
+    check_invariants(m)
     assert (m.status, m.kappa) == ("constant", math.inf)
 
 
@@ -535,7 +535,7 @@ def test_overflow_is_nonfinite_with_an_infinite_kappa(dtype: torch.dtype, scale:
         for p in network.parameters():
             p.mul_(scale)
     m = compute_metrics(network, *batch(shape, dtype=dtype), ntk=mode)
-    holds_together(m)
+    check_invariants(m)
     assert (m.status, m.kappa) == ("nonfinite", math.inf)
 
 
@@ -544,7 +544,7 @@ def test_images_that_are_not_finite_do_not_raise() -> None:
     images, labels = batch(shape)
     images[2, 0, 0, 0] = math.nan
     m = compute_metrics(network, images, labels)
-    holds_together(m)
+    check_invariants(m)
     assert m.status == "nonfinite"
 
 

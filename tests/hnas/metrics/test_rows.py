@@ -1,4 +1,4 @@
-"""Each row of a layer's input, in whatever layout, counts for its own sample, or the network is refused."""
+"""In any layout, each row of a layer's input counts for its own sample, or the network is refused."""
 
 from __future__ import annotations
 

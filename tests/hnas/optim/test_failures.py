@@ -59,11 +59,11 @@ def test_failed_evaluations_cost_a_query_never_win_and_are_replayed(method: str,
 
 def test_failures_count_as_the_worst_performance_so_far(pool: Pool) -> None:
     running = Search(pool, "random")
-    told: list[float] = []
-    running._method.tell = lambda proposal, performance, cost: told.append(performance)  # type: ignore[method-assign]
+    reported: list[float] = []
+    running._method.tell = lambda proposal, performance, cost: reported.append(performance)  # type: ignore[method-assign]
     for performance in (None, 80.0, 70.0, 90.0, None):
         proposal = running.ask()
         assert proposal is not None
         running.tell(proposal, performance or math.nan, failure=None if performance else "it failed")
-    assert told == [0.0, 80.0, 70.0, 90.0, 70.0]
+    assert reported == [0.0, 80.0, 70.0, 90.0, 70.0]
     assert running.best.performance == 90.0

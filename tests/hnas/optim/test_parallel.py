@@ -1,4 +1,4 @@
-"""Concurrent evaluations: no class is asked for twice, answers may come in any order, and stops do no harm."""
+"""Concurrent evaluations: no class is pending twice, results may arrive in any order, and searches resume exactly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pool() -> ArrayPool:
 
 
 def cost(arch: str) -> float:
-    """Return between 1 and 10 seconds, so that the answers come in another order than the proposals."""
+    """Return between 1 and 10 seconds, so that results arrive in another order than the proposals."""
     return 1 + 9 * (hash_of(arch) % 97) / 97
 
 
@@ -133,7 +133,7 @@ def test_a_class_waits_while_another_member_is_pending() -> None:
     assert (again.arch in "ab") == (kept[0].arch in "ab")
 
 
-def test_answers_may_come_in_any_order(pool: ArrayPool) -> None:
+def test_results_may_arrive_in_any_order(pool: ArrayPool) -> None:
     running = Search(pool, "hnas:trace", seed=0)
     asked = [running.ask() for _ in range(7)]
     for proposal in reversed(asked):

@@ -385,7 +385,7 @@ def test_random_draws_of_a_score_depend_on_the_seed(name: str) -> None:
     assert computed(name, other) != computed(name, given)
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is not set")
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset")
 def test_synflow_ranks_real_cells_like_published_values() -> None:
     operations = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
     path = Path(os.environ["HNAS_TEST_DATA"]) / "nasbench201" / "zc_nasbench201.json"

@@ -20,7 +20,7 @@ class Foreign:
 
 
 @pytest.mark.parametrize("name", list(scores))
-def test_every_score_declares_what_the_protocol_asks(name: str) -> None:
+def test_every_score_declares_what_the_protocol_requires(name: str) -> None:
     score = scores[name]
     assert all(re.fullmatch("[a-z][a-z0-9_]*", column) for column in score.columns)
     assert score.version >= 1

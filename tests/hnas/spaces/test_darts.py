@@ -36,7 +36,7 @@ from hnas.spaces.darts.network import _dropped as dropped
 from hnas.spaces.darts.published import NAMED, depth, genotype, width
 from hnas.spaces.darts.space import DARTS, canonical_cells
 from tests.support.networks import batch, shake
-from tests.support.references import agrees, holds_together, reference_scalars, reference_summed
+from tests.support.references import agrees, check_invariants, reference_scalars, reference_summed
 
 SPACE = DARTS()
 ALL = OPERATIONS + FURTHER_OPERATIONS
@@ -198,10 +198,10 @@ def operation_kind(name: str, stride: int) -> str | None:
 
 
 def match(ours: nn.Module, theirs: ReferenceCell) -> tuple[dict[int, int], list[int]]:
-    """Edges of the reference cell for the layers of ours, and its nodes for our blocks, so that both are one function.
+    """Edges of the reference cell for the layers of ours, and its nodes for our blocks, so that both compute the same.
 
-    Layers are dealt out in order: each to an edge of its kind whose state is, in numbers, what the layer reads. Where
-    several are, all are tried. An edge without a layer keeps weights of its own and must not matter.
+    Layers are dealt out in order, each to an edge of its kind whose state has the values that the layer reads. If there
+    are several such edges, all are tried. Edges without a layer keep their own weights, which must not matter.
     """
     c = ours.channels
     x = [torch.randn(2, c, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in (1, 2)]
@@ -265,7 +265,7 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 
 def assert_same_network(g: Genotype) -> None:
-    """The network of the canonical form is, in float64, the network that the genotype describes edge by edge."""
+    """Check in float64 that the canonical form's network equals the genotype's network, built edge by edge."""
     network = SPACE.network(str(g), **SMALL).double()
     redraw_scales(network)
     dealt: list[tuple[dict[int, int], list[int]]] = []
@@ -292,7 +292,7 @@ def assert_same_network(g: Genotype) -> None:
 
 
 def redraw_scales(network: nn.Module) -> None:
-    """Batch norm scales away from one, so that a mixed-up batch norm shows; shifts stay zero, as at initialisation."""
+    """Draw batch norm scales, so that a mixed-up batch norm shows; shifts stay zero, as at initialisation."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -795,7 +795,7 @@ def test_columns_match_autograd(arch: str) -> None:
         shake(network)
     images, labels = batch((3, 8, 8), size=7)
     m = compute_metrics(network, images, labels)
-    holds_together(m)
+    check_invariants(m)
     agrees(m, reference_scalars(network, images, labels), reference_summed(network, images, labels), 1e-8)
 
 

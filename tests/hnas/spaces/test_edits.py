@@ -149,7 +149,9 @@ def test_recalled_cells_are_edited_without_the_table(monkeypatch):
     cells = known.sample(3, seed=4)
     definitions = {arch: known.definition(arch) for arch in cells}
     space = NASBench101()
-    monkeypatch.setattr("hnas.spaces.nasbench101.enumeration.load_table", lambda cache: pytest.fail("it was looked up"))
+    monkeypatch.setattr(
+        "hnas.spaces.nasbench101.enumeration.load_table", lambda cache: pytest.fail("the cell was looked up")
+    )
     space.recall = definitions.get
     random, same = np.random.default_rng(1), np.random.default_rng(1)
     assert [space.mutate(arch, random) for arch in cells] == [known.mutate(arch, same) for arch in cells]

@@ -89,7 +89,7 @@ def suite_zero() -> dict[str, dict[str, float]]:
 @pytest.fixture
 def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Table:
-        raise AssertionError("the table of all cells was asked for")
+        raise AssertionError("the table of all cells was read")
 
     monkeypatch.setattr(nasbench101_enumerate, "load_table", refuse)
 

@@ -142,7 +142,7 @@ def copy(source: nn.Module, target: nn.Module) -> None:
 
 
 def redraw_scales(network: nn.Module, seed: int) -> None:
-    """Batch norm scales away from one, so that a mixed-up batch norm shows; shifts stay zero, as at initialisation."""
+    """Draw batch norm scales, so that a mixed-up batch norm shows; shifts stay zero, as at initialisation."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -320,7 +320,7 @@ def test_members_of_a_class_are_the_same_function_up_to_weight_names(classes: di
         network = canonical_network(first, **sizes)
         for arch in (first, *others):
             found = matches(network, arch)
-            assert found, f"no assignment of the weights makes {arch} what {first} is"
+            assert found, f"no assignment of the weights makes {arch} equal to {first}"
             assert_same_function(network, arch, found[0], **sizes)
 
 
@@ -347,7 +347,7 @@ def test_architectures_of_different_keys_differ_under_every_assignment(everythin
             continue
         tried += 1
         network = canonical_network(one, channels=3, cells=1)
-        assert not matches(network, other), f"{one} and {other} compute the same"
+        assert not matches(network, other), f"{one} and {other} are the same function"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
         points = EntryPoints(EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in targets.items())
         others = EntryPoints([EntryPoint("stranger", "nowhere:Nothing", "another.group")])
         installed = EntryPoints([*points, *others])
-        monkeypatch.setattr("hnas.registry.entry_points", lambda **wanted: installed.select(**wanted))
+        monkeypatch.setattr("hnas.registry.entry_points", lambda **criteria: installed.select(**criteria))
         spaces = SearchSpaces()
         monkeypatch.setattr(registry, "search_spaces", spaces)
         return spaces

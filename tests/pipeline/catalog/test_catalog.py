@@ -64,7 +64,7 @@ def test_attached_tables_are_read_with_a_store(with_accuracies, small_plan, tmp_
     shutil.copytree(shipped.root, tmp_path / "tables" / "shipped")
     own, table = Store(str(tmp_path / "store")), Store(str(tmp_path / "tables" / "shipped"))
     before = snapshot(tmp_path / "tables")
-    # A store that does not exist yet has only their runs, and no accuracies or searches of theirs.
+    # With a store that does not exist yet, only the runs of the table are visible, not its accuracies or searches.
     alone = connect(own, [table])
     assert alone.execute("SELECT run FROM runs").fetchall() == [(run,)]
     assert alone.execute("SELECT count(*), count(params) FROM pool").fetchall() == [(len(archs), len(archs))]
@@ -99,7 +99,7 @@ def test_own_runs_are_picked_first_then_the_tables_seed_0(small_plan, tmp_path):
         record = table.read_json("runs", runs[seed], "run.json")
         table.write_json({**record, "created": f"2026-01-0{day}T00:00:00+00:00"}, "runs", runs[seed], "run.json")
     assert pick_run(connect(own, [table])).name == runs[0]
-    assert pick_run(connect(table)).name == runs[2], "the newest, where all are the store's own"
+    assert pick_run(connect(table)).name == runs[2], "it should be the newest of the store's own runs"
     mine = fill(own, small_plan(own, sample=2, seed=3))
     record = own.read_json("runs", mine, "run.json")
     own.write_json({**record, "created": "2025-01-01T00:00:00+00:00"}, "runs", mine, "run.json")
@@ -342,7 +342,7 @@ def several(tmp_path_factory: pytest.TempPathFactory, filled) -> duckdb.DuckDBPy
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("criteria", "found"),
     [
         ({}, "aa2"),
         ({"dataset": "digits"}, "bb"),
@@ -353,8 +353,8 @@ def several(tmp_path_factory: pytest.TempPathFactory, filled) -> duckdb.DuckDBPy
     ],
     ids=str,
 )
-def test_the_run_is_the_named_one_or_the_newest_match(several, wanted, found):
-    picked = pick_run(several, **wanted)
+def test_the_run_is_the_named_one_or_the_newest_match(several, criteria, found):
+    picked = pick_run(several, **criteria)
     assert picked.name.startswith(found)
     assert pick_run(several, run=picked.name) == picked
     assert {"space", "dataset", "channels", "cells", "batch_size", "seed", "ntk"} <= asdict(picked.settings).keys()
@@ -377,7 +377,7 @@ def test_an_ambiguous_run_name_is_rejected_with_all_matches(several):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "named"),
+    ("criteria", "named"),
     [
         ({"run": "ff"}, "no run with run ff;"),
         ({"run": "%"}, "no run with run %;"),
@@ -385,9 +385,9 @@ def test_an_ambiguous_run_name_is_rejected_with_all_matches(several):
         ({"space": "darts", "dataset": "digits"}, "no run with space darts dataset digits;"),
     ],
 )
-def test_the_error_without_a_match_repeats_the_request(several, wanted, named):
+def test_the_error_without_a_match_repeats_the_request(several, criteria, named):
     with pytest.raises(UsageError, match=named):
-        pick_run(several, **wanted)
+        pick_run(several, **criteria)
 
 
 def test_the_error_in_an_empty_store_says_how_to_create_a_run(empty):

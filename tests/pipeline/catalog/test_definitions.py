@@ -1,4 +1,4 @@
-"""Views are created when a statement first uses them, which no statement can notice."""
+"""Views are created when a statement first uses them, without any visible effect."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ def test_parallel_evaluations_are_another_comparison(store):
     alone, together = (asked(store, "random,top:params", seeds=2, parallel=parallel) for parallel in (1, 4))
     assert alone.name != together.name
     notes = made(store, together).table().notes
-    (told,) = [note for note in notes if note.startswith("With 4 evaluations at a time")]
-    seconds = dict(re.findall(r"(\S+) ([\d,]+) s[,.]", told.partition("costs: ")[2]))
+    (parallel_note,) = [note for note in notes if note.startswith("With 4 evaluations at a time")]
+    seconds = dict(re.findall(r"(\S+) ([\d,]+) s[,.]", parallel_note.partition("costs: ")[2]))
     assert list(seconds) == list(together.labels)
     assert all(0 < float(time.replace(",", "")) < 0.4 * 8 * 160 for time in seconds.values())
     assert not any("at a time" in note for note in made(store, alone).table().notes)
@@ -228,8 +228,8 @@ def test_info_lists_a_comparison_in_one_line_and_rm_removes_it(store):
     assert listed["searches"] == []
     assert [(row["comparison"], row["searches"]) for row in listed["comparisons"]] == [(comparison.name, 8)]
     run = comparison.methods[0].run
-    told = hnas("rm", run, "--store", store.root)
-    assert f"it was searched by {comparison.name}, which cannot be resumed without it" in told.err
+    done = hnas("rm", run, "--store", store.root)
+    assert f"it was searched by {comparison.name}, which cannot be resumed without it" in done.err
     done = hnas("rm", comparison.name, "--yes", "--store", store.root)
     assert done.out == f"removed: comparison {comparison.name}, nasbench201 on digits\n"
     assert store.names("comparisons") == []
@@ -259,9 +259,9 @@ def test_a_missing_part_is_detected_and_remade(store):
     made(store, comparison)
     before = rows(store)
     Path(store.path("comparisons", comparison.name, "1-0-1.parquet")).unlink()
-    told = hnas("sql", "FROM queries", "--store", store.root)
-    assert told.status == 1
-    assert "1-0-1.parquet cannot be read: No such file" in told.err
+    done = hnas("sql", "FROM queries", "--store", store.root)
+    assert done.status == 1
+    assert "1-0-1.parquet cannot be read: No such file" in done.err
     assert "1-0-1.parquet: it is missing; delete it" in hnas("check", "--store", store.root).out
     assert hnas("sql", "FROM accuracies LIMIT 1", "--store", store.root).status == 0
     made(store, comparison)

@@ -52,7 +52,7 @@ def found() -> ComparisonTable:
 
 def test_rows_come_between_manual_architectures_and_the_optimum(found):
     assert [row.method for row in found.rows] == ["ResNet", "hnas:grad_norm", "random", "rea", "top:flops", "optimum"]
-    assert found.rows[0].cells[1] is None, "the table has no accuracy of it on that data set"
+    assert found.rows[0].cells[1] is None, "the table lacks its accuracy on this data set"
     assert found.rows[-1].cells[1].mean == 47.31
 
 
@@ -95,7 +95,7 @@ def test_the_terminal_shows_table_3_then_intervals_and_tests(found):
     assert lines[0] == "four seeds"
     assert lines[1].split() == ["method", *DATASETS, "cost", "s", "queries", "kind", "space"]
     assert "94.22 ± 0.08" in lines[3]
-    assert lines[4].split()[-3:] == ["20", "random", "C+D"], "random's cost is not known"
+    assert lines[4].split()[-3:] == ["20", "random", "C+D"], "the cost of random is unknown"
     assert lines[9] == "95 % interval of the mean; p: Mann-Whitney against hnas:grad_norm, Holm's correction"
     assert [line.split()[0] for line in lines[11:14]] == ["hnas:grad_norm", "random", "rea"]
     assert lines[-1] == "± is the population's"
@@ -126,10 +126,10 @@ def test_csv_and_json_hold_a_record_per_method_and_data_set(found):
     records = comparison_records(found)
     assert len(records) == 6 * 2
     assert list(csv.DictReader(io.StringIO(comparison_csv(found))))[2]["mean"] == str(records[2]["mean"])
-    told = json.loads(comparison_json(found, "c1", [{"seed": 4}]))
-    assert told["results"] == records
-    assert told["comparison"] == "c1"
-    assert told["methods"] == [{"seed": 4}]
+    document = json.loads(comparison_json(found, "c1", [{"seed": 4}]))
+    assert document["results"] == records
+    assert document["comparison"] == "c1"
+    assert document["methods"] == [{"seed": 4}]
 
 
 # --- Figure 2
@@ -147,7 +147,7 @@ def test_a_curve_averages_incumbents_once_all_searches_have_one():
     assert curve.budget[-1] == 350.0
     at = {round(x): mean[0] for x, mean in zip(curve.budget, curve.mean, strict=True)}
     assert at[150] == pytest.approx(8.5)
-    assert at[350] == pytest.approx(5.5), "a search that ended keeps its incumbent"
+    assert at[350] == pytest.approx(5.5), "a finished search keeps its incumbent"
     assert curve.error[-1, 0] == pytest.approx(np.std([6.0, 5.0], ddof=1) / np.sqrt(2))
 
 

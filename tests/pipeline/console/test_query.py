@@ -327,7 +327,7 @@ def test_unknown_format(connection):
         run(connection, "SELECT 1", "xml")
 
 
-# Where it goes
+# Destinations
 
 
 @pytest.mark.parametrize("name", FORMATS)

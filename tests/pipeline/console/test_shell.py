@@ -238,7 +238,7 @@ def test_completion(connection):
     assert "pool" in complete(connection, "SELECT ", tab=True)
 
 
-def test_completion_sees_what_statements_made(connection):
+def test_completion_offers_objects_made_by_statements(connection):
     completer = SqlCompleter(connection)
     assert next(completer.get_completions(Document("lat"), CompleteEvent())).text == "lateral"
     connection.execute("CREATE TABLE later_on (a INT)")
@@ -278,7 +278,7 @@ class Screen:
         end = time.monotonic() + 20
         for text in texts:
             while text not in self.seen:
-                assert time.monotonic() < end, f"{text!r} did not come: {self.seen!r}"
+                assert time.monotonic() < end, f"{text!r} did not appear: {self.seen!r}"
                 if select.select([self.fd], [], [], 0.1)[0]:
                     self.seen += os.read(self.fd, 65536).decode(errors="replace")
             self.seen = self.seen.split(text, 1)[1]

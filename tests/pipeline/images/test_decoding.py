@@ -1,4 +1,4 @@
-"""Encoded images: hnas measures what a viewer shows, or says why it cannot."""
+"""Encoded images: hnas measures the pixels that a viewer shows, or explains why it cannot."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_an_image_truncated_at_any_length_is_rejected(patch: np.ndarray, kind: s
             found = rgb_pixels(whole[:length])
         except DecodingError:
             continue
-        assert np.array_equal(found, pixels), "what is missing must not be pixels"
+        assert np.array_equal(found, pixels), "missing data must not become pixels"
 
 
 def test_an_unsupported_image_is_reported_with_its_format(patch: np.ndarray) -> None:

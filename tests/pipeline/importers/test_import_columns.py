@@ -86,8 +86,8 @@ def test_a_column_source_is_replaced_shown_checked_and_removed(store: Store, tmp
     write(path, {"arch": names[:1], "latency": [5.0], "power": [6.0]})
     assert "replacing its earlier rows: latency, power" in imported(store, path)
     assert values(store, "latency", "power")[:2] == [(5.0, 6.0), (None, None)]
-    told = hnas("info", "--store", store.location).out
-    assert "latency power" in told
+    text = hnas("info", "--store", store.location).out
+    assert "latency power" in text
     assert "/columns/" not in hnas("check", "--store", store.location).out
     (file,) = Path(store.root, "columns", "phone").iterdir()
     good = file.read_bytes()

@@ -43,7 +43,7 @@ def stored(store: Path) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A read-only store with the accuracies of all of NAS-Bench-201, and what the import printed."""
+    """A read-only store with the accuracies of all of NAS-Bench-201, and the import's output."""
     store = tmp_path_factory.mktemp("real") / "store"
     return store, imported(store, TABLE)
 

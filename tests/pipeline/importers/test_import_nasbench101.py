@@ -307,7 +307,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
 def test_progress_ends_at_the_size_of_the_file(store: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "a.tfrecord", GOOD)
     seen: list[tuple[int, int]] = []
-    import_accuracies(Store(str(store)), "nasbench101", path, progress=lambda *told: seen.append(told))
+    import_accuracies(Store(str(store)), "nasbench101", path, progress=lambda *update: seen.append(update))
     assert seen[-1] == (len(GOOD), len(GOOD))
 
 

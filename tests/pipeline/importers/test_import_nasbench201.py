@@ -21,7 +21,7 @@ from hnas.pipeline.importers.nasbench201_results import Trials
 from hnas.pipeline.importers.pickles.stream import Stream
 from hnas.pipeline.importers.pickles.unpickle import unpickle
 from tests.support.nasbench201_files import RESULTS, content, save
-from tests.support.peer_results import ARCHS, by_key, collect, expected, nothing
+from tests.support.peer_results import ARCHS, by_key, collect, expected, ignore_progress
 
 
 @pytest.fixture(scope="module", params=["legacy", "zip"])
@@ -37,18 +37,18 @@ def api(file: Path) -> Any:
 
 
 def test_every_value_equals_the_benchmarks_own_api(file: Path, api: Any) -> None:
-    told: list[tuple[int, int]] = []
-    found = collect(read_nasbench201(file, lambda *progress: told.append(progress)))
+    updates: list[tuple[int, int]] = []
+    found = collect(read_nasbench201(file, lambda *progress: updates.append(progress)))
     finals, curves = expected(api, range(4))
     assert by_key(found["accuracies"]) == finals
     assert by_key(found["curves"]) == curves
     assert len(finals) == 74
-    assert told == sorted(told)
-    assert told[-1][0] == told[-1][1] > 800_000
+    assert updates == sorted(updates)
+    assert updates[-1][0] == updates[-1][1] > 800_000
 
 
 def test_a_seed_has_the_values_of_get_more_info(file: Path, api: Any) -> None:
-    rows = by_key(collect(read_nasbench201(file, nothing))["accuracies"])
+    rows = by_key(collect(read_nasbench201(file, ignore_progress))["accuracies"])
     for index, arch in enumerate(ARCHS):
         for dataset in ("cifar10-valid", "cifar10", "cifar100", "ImageNet16-120"):
             for hp, epochs, seed in (("12", 12, 777), ("200", 200, 777)):
@@ -70,10 +70,10 @@ def test_version_1_0_has_only_the_half_of_cifar10_after_12_epochs(tmp_path: Path
 
     infos = {index: {"full": made["full"], "less": first(made["less"])} for index, made in RESULTS.items()}
     path = save(tmp_path / "NAS-Bench-201-v1_0-e61699.pth", content(arch2infos=infos))
-    found = collect(read_nasbench201(path, nothing))["accuracies"]
+    found = collect(read_nasbench201(path, ignore_progress))["accuracies"]
     assert {row["dataset"] for row in found if row["epochs"] == 12} == {"cifar10", "cifar10-valid"}
     assert all(row["test_accuracy"] is None for row in found if (row["dataset"], row["epochs"]) == ("cifar10", 12))
-    whole = by_key(collect(read_nasbench201(save(tmp_path / "v1_1.pth", content()), nothing))["accuracies"])
+    whole = by_key(collect(read_nasbench201(save(tmp_path / "v1_1.pth", content()), ignore_progress))["accuracies"])
     assert {key: value for key, value in by_key(found).items() if key[2] == 200}.items() <= whole.items()
 
 
@@ -81,7 +81,7 @@ def test_version_1_0_has_only_the_half_of_cifar10_after_12_epochs(tmp_path: Path
 
 
 def long_pickle(architectures: int) -> Iterator[bytes]:
-    """A pickle of that many architectures with equal results; each puts into the memo what it fetches."""
+    """A pickle of `architectures` equal results, each of which memoises all that it refers to."""
     results = pickle.dumps(RESULTS[0], 2).removeprefix(b"\x80\x02").removesuffix(b".")
     yield b"\x80\x02}X\n\0\0\0arch2infos}("
     for index in range(architectures):
@@ -138,9 +138,9 @@ def test_shared_names_are_kept_without_a_second_reading() -> None:
 
 def test_rows_come_in_batches_without_repeats(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = save(tmp_path / "file.pth", content())
-    whole = collect(read_nasbench201(path, nothing))
+    whole = collect(read_nasbench201(path, ignore_progress))
     monkeypatch.setattr("hnas.pipeline.importers.nasbench201_results._BATCH", 1000)
-    batches = list(read_nasbench201(path, nothing))
+    batches = list(read_nasbench201(path, ignore_progress))
     assert [rows.table for rows in batches] == ["accuracies", "curves"] * 4
     assert collect(batches) == whole
     assert list(Trials(path).rows(last=True)) == []
@@ -151,7 +151,7 @@ def test_rows_come_in_batches_without_repeats(monkeypatch: pytest.MonkeyPatch, t
 
 def refused(path: Path, words: str) -> None:
     with pytest.raises(UsageError) as caught:
-        collect(read_nasbench201(path, nothing))
+        collect(read_nasbench201(path, ignore_progress))
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

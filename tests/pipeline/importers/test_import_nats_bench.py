@@ -17,7 +17,7 @@ from nats_bench.api_utils import PICKLE_EXT
 from hnas.errors import UsageError
 from hnas.pipeline.importers.nats_bench import read_nats_bench
 from tests.support.nats_bench_files import RESULTS, make_file, make_folder, meta, save
-from tests.support.peer_results import ARCHS, by_key, collect, expected, nothing, quiet, results
+from tests.support.peer_results import ARCHS, by_key, collect, expected, ignore_progress, quiet, results
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def api(file: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def found(file: Path) -> dict[str, list[dict[str, Any]]]:
-    return collect(read_nats_bench(file, nothing))
+    return collect(read_nats_bench(file, ignore_progress))
 
 
 def test_every_value_equals_the_benchmarks_own_api(api: Any, found: dict[str, Any]) -> None:
@@ -90,9 +90,9 @@ def test_means_over_seeds_equal_the_benchmarks_means(api: Any, found: dict[str, 
 
 
 def test_the_folder_and_the_file_give_the_same_rows(folder: Path, found: dict[str, Any]) -> None:
-    told: list[tuple[int, int]] = []
-    assert collect(read_nats_bench(folder, lambda *progress: told.append(progress))) == found
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    updates: list[tuple[int, int]] = []
+    assert collect(read_nats_bench(folder, lambda *progress: updates.append(progress))) == found
+    assert updates == [(1, 4), (2, 4), (3, 4), (4, 4)]
     fast = nats_bench.create(str(folder), "tss", fast_mode=True, verbose=False)
     with quiet():
         finals, _ = expected(fast, range(4))
@@ -104,7 +104,7 @@ def test_weights_of_the_full_folder_are_skipped(tmp_path: Path, folder: Path) ->
     full = [OrderedDict(results(nats_bench, index, weights=weights)) for index in range(2)]
     simple = [OrderedDict(results(nats_bench, index)) for index in range(2)]
     found = [
-        collect(read_nats_bench(make_folder(tmp_path / name, made), nothing))
+        collect(read_nats_bench(make_folder(tmp_path / name, made), ignore_progress))
         for name, made in (("full", full), ("simple", simple))
     ]
     assert found[0] == found[1]
@@ -116,14 +116,16 @@ def test_part_of_the_folder_can_be_imported(tmp_path: Path) -> None:
     (path / f"000001.{PICKLE_EXT}").unlink()
     (path / f"000003.{PICKLE_EXT}").rename(path / f"3.{PICKLE_EXT}")
     (path / "README.txt").write_text("copied by hand")
-    assert {row["arch"] for row in collect(read_nats_bench(path, nothing))["accuracies"]} == set(ARCHS) - {ARCHS[1]}
+    assert {row["arch"] for row in collect(read_nats_bench(path, ignore_progress))["accuracies"]} == set(ARCHS) - {
+        ARCHS[1]
+    }
 
 
 def test_progress_counts_bytes_of_the_file(file: Path) -> None:
-    told: list[tuple[int, int]] = []
-    collect(read_nats_bench(file, lambda *progress: told.append(progress)))
-    assert told == sorted(told)
-    assert told[-1] == (file.stat().st_size, file.stat().st_size)
+    updates: list[tuple[int, int]] = []
+    collect(read_nats_bench(file, lambda *progress: updates.append(progress)))
+    assert updates == sorted(updates)
+    assert updates[-1] == (file.stat().st_size, file.stat().st_size)
 
 
 def changed(change: Callable[[Any], object]) -> Any:
@@ -193,7 +195,7 @@ def test_invalid_results_are_rejected(tmp_path: Path, states: object, words: str
         make_file(tmp_path / "file.pickle.pbz2", arch2infos={0: states}),
     ):
         with pytest.raises(UsageError) as caught:
-            collect(read_nats_bench(path, nothing))
+            collect(read_nats_bench(path, ignore_progress))
         assert words in str(caught.value)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -202,7 +204,7 @@ def test_invalid_results_are_rejected(tmp_path: Path, states: object, words: str
 def refused(path: Path, words: str) -> None:
     yielded = []
     with pytest.raises(UsageError) as caught:
-        yielded += read_nats_bench(path, nothing)
+        yielded += read_nats_bench(path, ignore_progress)
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""An imported file becomes a source of its own, complete or not at all, however the import ends."""
+"""Each imported file becomes a separate source, entirely or not at all, however the import ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hnas.pipeline.store.manifests import imported_files, manifest_names, read_m
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
 from tests.support.contents import files_of, query
-from tests.support.import_files import A, B, older, table
+from tests.support.import_files import A, B, table, write_older_import
 from tests.support.nasbench101_files import framed, training
 from tests.support.places import ROOT
 
@@ -90,9 +90,9 @@ def test_the_user_can_name_a_source(store: Store, tmp_path: Path) -> None:
 
 
 def test_files_of_an_older_store_are_sources_of_their_own(store: Store) -> None:
-    older(store, "nasbench201", "only.pth", 70.0)
+    write_older_import(store, "nasbench201", "only.pth", 70.0)
     assert sources(store) == [("nasbench201", 1)]
-    one, two = older(store, "csv", "one.csv", 90.0), older(store, "csv", "two.csv", 10.0)
+    one, two = write_older_import(store, "csv", "one.csv", 90.0), write_older_import(store, "csv", "two.csv", 10.0)
     assert sources(store) == [(f"csv/{one}", 1), (f"csv/{two}", 1), ("nasbench201", 1)]
     means = query(store, "SELECT DISTINCT test_accuracy FROM mean_accuracies")
     assert means in ([(90.0,)], [(10.0,)], [(70.0,)])
@@ -101,8 +101,8 @@ def test_files_of_an_older_store_are_sources_of_their_own(store: Store) -> None:
 
 
 def test_a_changed_file_replaces_what_an_older_version_imported_of_it(store: Store, tmp_path: Path) -> None:
-    older(store, "csv", "mine.csv", 50.0)
-    other = older(store, "csv", "other.csv", 40.0)
+    write_older_import(store, "csv", "mine.csv", 50.0)
+    other = write_older_import(store, "csv", "other.csv", 40.0)
     assert import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0, 80.0)).replaced
     found = query(store, "SELECT source, test_accuracy FROM accuracies ORDER BY ALL")
     assert found == [("csv", 40.0), ("mine", 80.0), ("mine", 90.0)]
@@ -114,7 +114,7 @@ def test_reimporting_a_file_of_an_older_version_changes_nothing(store: Store, tm
     import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
     content = read_manifest(store, "mine").content
     shutil.rmtree(store.root)
-    older(store, "csv", "mine.csv", 90.0, content)
+    write_older_import(store, "csv", "mine.csv", 90.0, content)
     before = files_of(store)
     done = import_accuracies(store, "csv", tmp_path / "mine.csv")
     assert (done.changed, done.source, done.rows, done.curves) == (False, "csv", 1, 1)
@@ -122,7 +122,7 @@ def test_reimporting_a_file_of_an_older_version_changes_nothing(store: Store, tm
 
 
 def test_older_spellings_of_data_sets_are_read(store: Store) -> None:
-    older(store, "csv", "mine.csv", 90.0, dataset="CIFAR-10")
+    write_older_import(store, "csv", "mine.csv", 90.0, dataset="CIFAR-10")
     assert query(store, "SELECT dataset FROM accuracies UNION ALL SELECT dataset FROM curves") == [("cifar10",)] * 2
 
 
@@ -217,7 +217,7 @@ def test_a_killed_import_changes_all_or_nothing(tmp_path: Path, had: str) -> Non
         path.write_bytes(framed(training(1), training(3)))
         import_accuracies(base, "nasbench101", path)
     elif had != "nothing":
-        older(base, "nasbench101", path.name, 50.0)
+        write_older_import(base, "nasbench101", path.name, 50.0)
     path.write_bytes(framed(training(1), training(2, 4)))
     after = Store(shutil.copytree(base.root, tmp_path / "after") if had != "nothing" else str(tmp_path / "after"))
     import_accuracies(after, "nasbench101", path)
@@ -242,7 +242,7 @@ def test_a_killed_import_changes_all_or_nothing(tmp_path: Path, had: str) -> Non
         if not seen[-1]:
             assert files_of(store) == files_of(after)
     assert len(places) > 12
-    assert seen == sorted(seen), "it read as after, and then as before"
+    assert seen == sorted(seen), "the store showed the new state and then the old one"
     assert set(seen) == {0, 1}
 
 

@@ -31,7 +31,7 @@ from hnas.pipeline.importers.nats_bench import read_nats_bench
 from hnas.pipeline.importers.pickles.names import SKIPPED
 from hnas.pipeline.importers.pickles.stream import Stream
 from hnas.pipeline.importers.pickles.unpickle import unpickle, unpickle_all
-from tests.support.peer_results import nothing
+from tests.support.peer_results import ignore_progress
 
 "".encode("cp437")  # which zipfile imports
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
@@ -50,7 +50,7 @@ def optimised(value: object, protocol: int) -> bytes:
 
 
 def pure(value: object, protocol: int) -> bytes:
-    """As the pickler in pure Python writes it, which does not look ahead at the size of a batch."""
+    """Pickled by the pure-Python pickler, which does not look ahead for the size of a batch."""
     file = io.BytesIO()
     pickle._Pickler(file, protocol).dump(value)  # type: ignore[attr-defined]
     return file.getvalue()
@@ -309,9 +309,9 @@ def test_hostile_pickles_are_rejected(content: bytes, tmp_path: Path, capfd: pyt
             made.writestr("archive/data.pkl", content)
         packed.write_bytes(bz2.compress(content))
         for read, path in ((read_nasbench201, legacy), (read_nasbench201, archive), (read_nats_bench, packed)):
-            assert str(path) in sentence(lambda read=read, path=path: list(read(path, nothing)))
+            assert str(path) in sentence(lambda read=read, path=path: list(read(path, ignore_progress)))
         (tmp_path / "meta.pickle.pbz2").write_bytes(bz2.compress(content))
-        sentence(lambda: list(read_nats_bench(tmp_path, nothing)))
+        sentence(lambda: list(read_nats_bench(tmp_path, ignore_progress)))
     assert time.monotonic() - started < 10
     assert capfd.readouterr().out == ""
 

@@ -50,8 +50,8 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
+        byte_range = self.headers.get("Range")
+        self.server.asked.append(byte_range)
         if self.path.startswith("/loop"):
             self.send_response(302)
             self.send_header("Location", f"/loop{len(self.server.asked)}")
@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and self.server.ranges else 0
         if start >= len(content):
             self.send_error(416)
             return
@@ -108,12 +108,12 @@ def source(server: Server, monkeypatch: pytest.MonkeyPatch) -> Download:
 
 @pytest.mark.usefixtures("source")
 def test_a_file_is_downloaded_once_with_progress(server: Server, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    path = fetch("bench", tmp_path, progress=lambda done, total: told.append((done, total)))
+    updates: list[tuple[int, int]] = []
+    path = fetch("bench", tmp_path, progress=lambda done, total: updates.append((done, total)))
     assert path == tmp_path / "bench" / "bench.tfrecord"
     assert path.read_bytes() == CONTENT
-    assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert sorted(told) == told
+    assert updates[-1] == (len(CONTENT), len(CONTENT))
+    assert sorted(updates) == updates
     assert fetch("bench", tmp_path) == path
     assert len(server.asked) == 1
     assert [p.name for p in path.parent.iterdir()] == ["bench.tfrecord"]
@@ -317,7 +317,7 @@ def test_a_half_unpacked_archive_is_unpacked_again(
     whole = last.read_bytes()
     written = last.stat().st_mtime_ns
     fetch("cifar10", tmp_path)
-    assert last.stat().st_mtime_ns == written, "what is whole is left alone"
+    assert last.stat().st_mtime_ns == written, "a complete file is not touched"
     last.write_bytes(whole[:10])
     fetch("cifar10", tmp_path)
     assert last.read_bytes() == whole

@@ -183,7 +183,7 @@ def test_default_names_contain_device_batch_and_given_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (("--repeats", 3), "has a column ms, but so does the source latency-"),
         (("--name", "params"), "has a column params, but so does the view"),
@@ -197,12 +197,12 @@ def test_default_names_contain_device_batch_and_given_sizes() -> None:
     ],
 )
 def test_bad_input_gives_one_sentence_and_changes_nothing(
-    measured: Store, options: tuple[object, ...], told: str
+    measured: Store, options: tuple[object, ...], message: str
 ) -> None:
     before = column(measured)
     done = measure(measured, *options)
     assert done.status == 2, done.err
-    assert told in done.last
+    assert message in done.last
     assert column(measured) == before
 
 

@@ -143,9 +143,9 @@ def replaced(name: str, content: bytes) -> Callable[[Path], object]:
 
 def weights(content: bytes) -> Callable[[Path], object]:
     """Other weights with a matching record."""
-    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     return lambda folder: (
-        replaced("weights.safetensors", content)(folder), rewritten(lambda record: record.update(weights=told))(folder)
+        replaced("weights.safetensors", content)(folder), rewritten(lambda record: record.update(weights=entry))(folder)
     )  # fmt: skip
 
 

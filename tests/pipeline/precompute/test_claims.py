@@ -130,7 +130,7 @@ def test_released_work_is_free_and_its_workers_store_nothing_more(store, small_p
         assert worker.run_chunk(job, unheard).rows == 4
         assert staying.claim(budget(1))
         leaving.leave(clean=False)
-        assert leaving.computed == 7, "a chunk that nobody heard of is counted"
+        assert leaving.computed == 7, "a stored chunk that was not reported counts too"
         before = metrics_of(store, plan.settings.id)
         assert worker.run_chunk(job, lost).rows == 0
         assert metrics_of(store, plan.settings.id) == before
@@ -151,10 +151,10 @@ from hnas.pipeline.store.store import Store
 store = Store(sys.argv[1])
 plan = make_plan(store, SPACE, open_dataset("digits"), **{**SIZE, "sample": 20, "chunk_size": 4})
 with claims_of(store, plan) as claims:
-    for told in (True, False):
+    for reported in (True, False):
         chunks = claims.claim(Budget(3, float("inf")))
         worker.run_chunk(job_of(store, plan, token=claims.token), chunks[0])
-        if told:
+        if reported:
             claims.done(chunks)
     claims.claim(Budget(3, float("inf")))
     print(claims.token, flush=True)
@@ -240,7 +240,7 @@ def test_a_command_whose_claims_were_revoked_stops(store, small_plan):
         with pytest.raises(HnasError, match=f"another precompute has taken over run {plan.settings.id} in"):
             claims.claim(budget(3))
         claims.done([])
-        assert not (folder / f"{claims.token}.claims").exists(), "it stands again"
+        assert not (folder / f"{claims.token}.claims").exists(), "the claims file was recreated"
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
@@ -388,7 +388,7 @@ def test_commands_in_any_order_claim_each_class_once(store, small_plan):
         for claims, _ in commands:
             claims.leave(clean=False)
     assert len(seen) == len(set(seen))
-    assert len(seen) == len(plan.todo), "the play ended too early"
+    assert len(seen) == len(plan.todo), "the simulation ended too early"
 
 
 def part_of(chunk: worker.Chunk) -> pa.Table:

@@ -113,7 +113,7 @@ def wait_until(condition: Callable[[], bool], work: Future[Outcome]) -> None:
     deadline = time.monotonic() + WAIT
     while not condition():
         assert not work.done(), work.result()
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
@@ -132,7 +132,7 @@ def test_a_killed_worker_loses_no_finished_chunk(cluster, tmp_path, monkeypatch,
         before = snapshot(tmp_path, "a store/runs/*/metrics/*.parquet")
         run = work.result(timeout=WAIT).run
     assert victim.wait(timeout=WAIT) == -signal.SIGKILL
-    assert len(before) < plan.most_chunks, "the worker was killed after the end"
+    assert len(before) < plan.most_chunks, "the work ended before the worker was killed"
     assert before.items() <= snapshot(tmp_path, "a store/runs/*/metrics/*.parquet").items()
     assert exact_table(store, run) == expected
     assert len(matching(store, *parts)) == plan.most_chunks
@@ -337,13 +337,13 @@ def test_local_workers_and_replacements_do_no_sampling_and_have_one_heap():
         ((pid, before),) = client.run(lambda dask_worker: (os.getpid(), settings_of(dask_worker))).values()
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + WAIT
-        # Until the scheduler drops the lost worker, it is asked too and does not answer.
+        # Until the scheduler drops the lost worker, it asks that one too, without an answer.
         while not (pids := client.run(os.getpid, on_error="ignore").values()) or pid in pids:
-            assert time.monotonic() < deadline, "no worker took its place"
+            assert time.monotonic() < deadline, "no worker replaced it"
             time.sleep(0.1)
         (after,) = client.run(settings_of).values()
         assert all(client.run(lambda dask_worker: "hnas-x" in dask_worker.plugins).values())
         scheduler = client.cluster.scheduler.io_loop.profile
     assert before == after == (False, False, "1")
     assert not scheduler
-    assert dask.config.get("distributed.worker.profile.enabled"), "the user's settings are left as they are"
+    assert dask.config.get("distributed.worker.profile.enabled"), "the user's settings are unchanged"

@@ -58,7 +58,7 @@ def test_a_gpu_computes_in_full_float32_and_reproducibly(flags, monkeypatch) -> 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     assert numerics("cuda") == Numerics("cuda", "a GPU", tf32=True, deterministic=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a deprecated setting would say so
+        warnings.simplefilter("error")  # a deprecated setting would warn
         use_float32("cuda")
         assert numerics("cuda") == Numerics("cuda", "a GPU", tf32=False, deterministic=True)
     assert not torch.backends.cudnn.benchmark

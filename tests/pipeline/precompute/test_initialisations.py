@@ -173,11 +173,11 @@ def test_a_search_trains_networks_with_the_initialisation_of_the_run(small_plan,
     assert found.valid_accuracy == trained.performance
     (source,) = trained_sources(store)
     other = evaluate(trained.arch, TRAINING, space="nasbench201", store=store)
-    assert len(trained_sources(store)) == 2, "from torch's weights it is another training"
+    assert len(trained_sources(store)) == 2, "another initialisation is another training"
     assert other.curve[0].loss != found.curve[0].loss
     elsewhere = Store(str(tmp_path / "elsewhere"))
     settings = json.dumps(started.settings.as_dict())
-    # Progress goes to a Dask worker's scheduler, and this process is none.
+    # Progress goes to the scheduler of a Dask worker, which this process is not.
     monkeypatch.setattr(workers, "report", lambda topic, message: None)
     remote = RemoteTrainer(elsewhere.root, settings, 2, 1, "he", "cpu", "nobody listens")
     assert remote(trained.arch).performance == trained.performance

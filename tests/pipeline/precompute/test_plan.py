@@ -56,7 +56,7 @@ def pool(store: Store, run: str) -> list[str]:
     return sorted(row[0] for row in rows)
 
 
-# --- what is asked for, and what remains
+# --- requested and remaining work
 
 
 def test_a_dry_run_writes_nothing(tmp_path):
@@ -84,7 +84,7 @@ def test_planning_changes_no_file_of_the_store(filled, small_plan):
     plan = small_plan(store, sample=30)
     with torch_threads(2):
         seconds = estimate(plan, device="cpu")
-        assert torch.get_num_threads() == 2, "the estimate left its own number of threads"
+        assert torch.get_num_threads() == 2, "the estimate did not restore the number of threads"
     assert seconds is not None
     assert 0 < seconds < 60
     text = dry_run_text(plan, seconds, workers=physical_cores(), keep_gram=True)
@@ -290,7 +290,7 @@ def test_device_and_workers_are_not_part_of_the_name(filled):
     assert len(names) == 13
 
 
-@pytest.mark.skipif(choose_device("auto") == "cuda", reason="there is a CUDA device")
+@pytest.mark.skipif(choose_device("auto") == "cuda", reason="this machine has a CUDA device")
 def test_a_missing_cuda_device_is_reported_before_work_starts(store, small_plan):
     with pytest.raises(Exception, match="torch finds no CUDA device; use device cpu or auto"):
         estimate(small_plan(store, sample=2), device="cuda")

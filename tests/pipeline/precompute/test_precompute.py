@@ -143,7 +143,7 @@ def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, 
     assert stdout == ""
     run = run_of(store)
     stored = len(exact_table(store, run))
-    assert 3 <= stored < len(expected), "it was not interrupted in the middle"
+    assert 3 <= stored < len(expected), "the interrupt did not come in the middle"
     *log, sentence = stderr.splitlines()
     assert sentence == (
         f"hnas: interrupted: {stored} of {len(expected)} rows are stored in run {run}; "
@@ -151,7 +151,7 @@ def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, 
     )
     assert all(re.match(r"\d\d:\d\d:\d\d \d+/\d+ architectures", line) for line in log), stderr
     assert aside(store.root) == []
-    assert not list(scratch.glob("dask-scratch-space/worker-*")), "a worker left its folder behind"
+    assert not list(scratch.glob("dask-scratch-space/worker-*")), "a worker left its folder"
 
     before = snapshot(store.root, "runs/*/metrics/*")
     if ending == "SIGTERM to the driver":
@@ -195,7 +195,7 @@ def test_a_single_process_without_dask_gives_the_same_table(store, small_plan, s
     assert exact_table(store, fill(store, small_plan(store, architectures=shuffled, chunk_size=7))) == expected
 
 
-# --- several at once
+# --- concurrent commands
 
 
 def test_two_precomputes_share_a_run_while_another_fills_the_store(store, small_plan, listed, expected):
@@ -209,7 +209,7 @@ def test_two_precomputes_share_a_run_while_another_fills_the_store(store, small_
     run = small_plan(store, architectures=listed).settings.id
     assert exact_table(store, run) == expected
     shares = [sentence(stdout) for stdout, _ in ends]
-    assert all(computed > 0 for computed, _ in shares), "one of them did it all"
+    assert all(computed > 0 for computed, _ in shares), "one command did all the work"
     assert sum(computed for computed, _ in shares) == len(expected)
     # The later one may have found some rows already done.
     assert all(computed + others <= len(expected) for computed, others in shares)
@@ -238,7 +238,7 @@ def test_the_survivor_of_two_precomputes_finishes_the_run(store, small_plan, lis
         before = snapshot(store.root, "runs/*/metrics/*.parquet")
         _, stderr = survivor.communicate(timeout=WAIT)
     assert survivor.returncode == 0, stderr
-    assert len(before) < len(expected) // 2, "it was killed after the end"
+    assert len(before) < len(expected) // 2, "the command ended before it was killed"
     run = run_of(store)
     assert exact_table(store, run) == expected
     assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items(), "a finished part was written again"
@@ -259,7 +259,7 @@ def test_the_next_precompute_redoes_a_killed_ones_work(store, small_plan, listed
     assert not store.exists("runs", plan.settings.id, "drivers")
 
 
-# --- what people see
+# --- messages
 
 
 def test_the_log_reports_a_lost_worker(tmp_path, listed):

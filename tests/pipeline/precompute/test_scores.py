@@ -148,7 +148,7 @@ def test_a_later_command_computes_only_what_is_missing(finished, small_plan):
         assert claims.free_cost == pytest.approx(0)
 
 
-# --- killed, and at once
+# --- killed and concurrent commands
 
 
 def test_a_killed_command_neither_loses_nor_duplicates_anything(whole, finished, small_plan):
@@ -159,7 +159,7 @@ def test_a_killed_command_neither_loses_nor_duplicates_anything(whole, finished,
         wait_until(lambda: bool(finished.files(*run.place("scores"))), process)
         time.sleep(chance.random() / 20)
         os.killpg(process.pid, signal.SIGKILL)
-    assert small_plan(finished, sample=SAMPLE, scores=BOTH).todo, "it came to its end"
+    assert small_plan(finished, sample=SAMPLE, scores=BOTH).todo, "the command ended before it was killed"
     done = run_command(*precompute_command(finished.root, *options))
     assert done.returncode == 0, done.stderr
     assert scores_of(finished) == scores_of(whole)
@@ -184,9 +184,9 @@ def test_a_worker_dying_between_parts_duplicates_nothing(whole, store, small_pla
 
 
 def test_commands_with_different_scores_compute_each_piece_once(store, small_plan):
-    wanted = [[], ["weight"], ["spread"], BOTH]
+    selections = [[], ["weight"], ["spread"], BOTH]
     chance = random.Random(1)
-    plans = [small_plan(store, sample=40, scores=names) for names in wanted]
+    plans = [small_plan(store, sample=40, scores=names) for names in selections]
     run = Run(store, plans[0].settings.id)
     seen: list[tuple[str, str]] = []
     commands: list[tuple[Claims, list[Chunk]]] = []
@@ -210,7 +210,7 @@ def test_commands_with_different_scores_compute_each_piece_once(store, small_pla
         for claims, _ in commands:
             claims.leave(clean=False)
         assert len(seen) == len(set(seen))
-        assert len(seen) == 3 * len(plans[0].todo), "the play ended too early"
+        assert len(seen) == 3 * len(plans[0].todo), "the simulation ended too early"
 
 
 def store_made_up(run: Run, chunk: Chunk) -> list[tuple[str, str]]:
@@ -307,11 +307,11 @@ def test_a_part_with_values_of_another_type_is_reported_by_name(finished, small_
         table.set_column(table.column_names.index(column), column, pa.array(other)), *run.place(folder, name)
     )
     kind = "int64, not text" if column == "canonical" else "string, not numbers"
-    told = rf"{folder}/{name}.*its column {column} has values of type {kind}; delete it"
+    message = rf"{folder}/{name}.*its column {column} has values of type {kind}; delete it"
     store = Store(finished.root)
-    with pytest.raises((HnasError, duckdb.Error), match=told):
+    with pytest.raises((HnasError, duckdb.Error), match=message):
         connect(store).execute(f"FROM {folder}")
-    with pytest.raises(HnasError, match=told):
+    with pytest.raises(HnasError, match=message):
         small_plan(store, sample=SAMPLE, scores=["weight"])
     assert [finding.path for finding in check_store(store).damaged] == [run.path(folder, name)]
 
@@ -335,7 +335,7 @@ def test_scores_are_columns_of_views_and_search_pools(whole):
     pool = RunPool(connection, run, where="spread > 0 AND NOT isnan(weight)")
     assert len(pool) == sum(not np.isnan(weight) for _, _, weight, _ in rows)
     without = RunPool(connection, run, where="weight > -1e9")
-    assert without.archs == pool.archs, "a network without the score is above no number"
+    assert without.archs == pool.archs, "a condition on the score excludes networks without it"
     combined = pool.column("log_rank(spread) + log_rank(-weight)")
     columns = pool.column("spread"), -pool.column("weight")
     shares = [rankdata(column) / len(pool) for column in columns]
@@ -358,16 +358,16 @@ def test_a_search_by_a_partly_known_score_says_what_computes_the_rest(finished, 
     connection = connect(finished)
     having, size = connection.execute("SELECT count(weight), count(*) FROM pool").fetchall()[0]
     assert 0 < having < size
-    told = f"{size - having} of the {size} candidates lack the score weight, and come last or not at all; the run's"
+    message = f"{size - having} of the {size} candidates lack the score weight, and come last or not at all; the run's"
     given = ("--oracle", "command: echo {arch} 5", "--queries", 1, "--store", finished.root)
     for method in ("naswot:weight", "best-of:-weight", "top:abs(weight)", "hnas:weight"):
         done = hnas("search", "nasbench201", "--method", method, *given)
-        assert told in done.err, method
+        assert message in done.err, method
         assert "--scores weight computes it" in done.err
     assert "lack" not in hnas("search", "nasbench201", "--method", "top:params", *given).err
-    assert told in hnas("search", "nasbench201", "--method", "naswot:weight", "--dry-run", *given).err
+    assert message in hnas("search", "nasbench201", "--method", "naswot:weight", "--dry-run", *given).err
     compared = ("compare", "nasbench201", "--methods", "naswot:weight,top:weight", "--seeds", 1, "--workers", 1)
-    assert hnas(*compared, *given).err.count(told) == 1
+    assert hnas(*compared, *given).err.count(message) == 1
     done = hnas("search", "nasbench201", "--method", "naswot", *given)
     assert (done.status, "with --scores naswot computes it" in done.last) == (2, True)
 

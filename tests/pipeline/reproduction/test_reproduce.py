@@ -41,7 +41,7 @@ EVERYTHING = ["table1", "table2", "table3", "figure1", "figure2", "figure3", "th
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The output of `reproduce all` by name, with one search of each method, and the folder of its figures."""
     if not DATA:
-        pytest.skip("HNAS_TEST_DATA does not name the folder of real data")
+        pytest.skip("HNAS_TEST_DATA is unset: the real accuracies are needed")
     folder = tmp_path_factory.mktemp("reproduce")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HNAS_TABLES", str(SHIPPED))

@@ -20,7 +20,9 @@ from tests.support.runs import SIZE, SPACE, fill
 DATA = Path(os.environ.get("HNAS_TEST_DATA", ""))
 
 
-@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+@pytest.mark.skipif(
+    "HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: the real accuracies are needed"
+)
 def test_initialisations_are_averaged_and_their_spread_is_shown(tmp_path: Path):
     store, listed = Store(str(tmp_path / "store")), tmp_path / "list.txt"
     listed.write_text("\n".join(SPACE.sample(40, seed=0)))

@@ -74,9 +74,11 @@ def test_trainings_in_workers_equal_local_ones_and_none_is_lost(store: Store, cl
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(HnasError, match=r"interrupted: 2 of 4 queries are saved; `hnas search --resume (\w+)`") as told:
+    with pytest.raises(
+        HnasError, match=r"interrupted: 2 of 4 queries are saved; `hnas search --resume (\w+)`"
+    ) as error:
         run_search(store, connect(store), request(store, queries=4), cluster=cluster, on_query=stop)
-    name = re.findall(r"--resume (\w+)", str(told.value))[0]
+    name = re.findall(r"--resume (\w+)", str(error.value))[0]
     resumed = run_search(store, connect(store), open_search(connect(store), store, name), cluster=cluster)
     assert resumed.queries[:2] == seen
     assert len({query.arch for query in resumed.queries}) == 4

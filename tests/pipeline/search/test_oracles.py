@@ -79,10 +79,10 @@ def test_a_methods_epochs_replace_the_requested_ones() -> None:
 )
 def test_a_failing_command_gives_one_sentence(text: str, words: str) -> None:
     oracle = CommandOracle(tuple(shlex.split(text)), {}, timeout=30.0)
-    with pytest.raises(EvaluationError, match=words) as told:
+    with pytest.raises(EvaluationError, match=words) as error:
         oracle("x")
-    assert told.value.cost is not None
-    assert str(told.value).count("\n") == 0
+    assert error.value.cost is not None
+    assert str(error.value).count("\n") == 0
 
 
 def test_the_last_line_counts_and_the_end_of_large_output_is_kept() -> None:
@@ -105,7 +105,7 @@ def check_gone(pid: int) -> None:
             return
         time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
-    pytest.fail("it lives on")
+    pytest.fail("the process is still alive")
 
 
 @pytest.mark.parametrize("hangs", [True, False])

@@ -167,9 +167,9 @@ def test_a_log_has_occasional_lines_with_epoch_and_time(monkeypatch):
     monkeypatch.setattr(progress, "_LOG_EVERY", 0.0)
     lines = log()
     shape = r"\d\d:\d\d:\d\d epoch (\d) of 3, (loss \d+\.\d{3}|measuring the accuracy), \d+ s left"
-    told = [(int(match[1]), match[2][:4]) for match in (re.fullmatch(shape, line) for line in lines) if match]
+    messages = [(int(match[1]), match[2][:4]) for match in (re.fullmatch(shape, line) for line in lines) if match]
     epoch = ["loss"] * 5 + ["meas"]
-    assert told == [(k, doing) for k in (1, 2, 3) for doing in epoch] + [(3, "meas")], lines
+    assert messages == [(k, doing) for k in (1, 2, 3) for doing in epoch] + [(3, "meas")], lines
 
 
 def test_a_network_too_large_for_memory_is_reported():

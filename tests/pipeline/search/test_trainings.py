@@ -203,7 +203,7 @@ def test_kills_during_a_training_cost_at_most_an_epoch(tmp_path: Path):
         if not checkpoints(store):
             break
     assert seen[0][0] == 0
-    assert all(after != before for before, after in seen), "each attempt had finished an epoch more"
+    assert all(after != before for before, after in seen), "an attempt finished no further epoch"
     finished = hnas(*command(store)[1:])
     assert finished.status == 0, finished.err
     assert bits(finished.out) == bits(undisturbed.out)
@@ -235,13 +235,13 @@ def interrupted_after(store: Store, epochs: int) -> None:
 
 
 def test_a_damaged_checkpoint_restarts_and_never_runs_code(store: Store):
-    wanted = trainer(store).train(CONVOLUTION)
+    expected = trainer(store).train(CONVOLUTION)
     remove(store, find_held(store, trained_sources(store)[0]))
     interrupted_after(store, 1)
     (place,) = checkpoints(Path(store.root))
     content = place.read_bytes()
     place.write_bytes(content[:-100] + b"\0" + content[-99:])
-    assert replace(trainer(store).train(CONVOLUTION), seconds=0) == replace(wanted, seconds=0)
+    assert replace(trainer(store).train(CONVOLUTION), seconds=0) == replace(expected, seconds=0)
     assert checkpoints(Path(store.root)) == []
 
 
@@ -316,7 +316,7 @@ def test_the_winner_is_retrained_only_if_its_weights_are_gone(store: Store, made
     again = searched(store, queries=3, save=str(first))
     assert (made, again.best.arch) == ([2, 2, 2], result.best.arch)
     searched(store, queries=3, save=str(second))
-    assert made == [2, 2, 2, 2], "the weights of the winner alone were trained again"
+    assert made == [2, 2, 2, 2], "a training other than the winner's was repeated"
     assert (second / "weights.safetensors").read_bytes() == (first / "weights.safetensors").read_bytes()
 
 
@@ -431,9 +431,11 @@ def test_a_running_search_is_locked_and_not_removed(tmp_path: Path):
             lambda: remove(store, find_held(store, name)),
             lambda: run_search(store, connection, open_search(connection, store, name)),
         ):
-            with pytest.raises(HnasError, match=rf"is using the search {name}; stop it, or wait until it ends") as told:
+            with pytest.raises(
+                HnasError, match=rf"is using the search {name}; stop it, or wait until it ends"
+            ) as error:
                 attempt()
-            tried.append(str(told.value))
+            tried.append(str(error.value))
 
     result = run_search(
         store, connection, new_search(connection, space="nasbench201", dataset="digits", queries=2), on_query=meanwhile
@@ -449,17 +451,17 @@ def test_two_searches_cannot_save_models_in_one_folder(tmp_path: Path):
     (tmp_path / "store").mkdir()
     store = make_store(tmp_path / "store", architectures=12, accuracies=False)
     model = tmp_path / "model"
-    told: list[str] = []
+    errors: list[str] = []
 
     def meanwhile(query: Query) -> None:
         if query.query == 1:
             with pytest.raises(HnasError, match=r"another search keeps its model in .*model; name another") as no:
                 searched(store, queries=1, save=str(model), seed=1)
-            told.append(str(no.value))
+            errors.append(str(no.value))
             searched(store, queries=1, save=str(tmp_path / "other"), seed=1)
 
     result = searched(store, queries=2, save=str(model), on_query=meanwhile)
-    assert len(told) == 1
+    assert len(errors) == 1
     assert load(model).info.provenance["search"] == result.search
     assert sorted(place.name for place in tmp_path.iterdir()) == ["model", "other", "store"]
     again = searched(store, queries=1, save=str(model), seed=1)  # the folder is free again
@@ -506,9 +508,9 @@ def test_a_search_killed_while_saving_resumes_to_the_same_model(
         found = run_search(store, connect(store), open_search(connect(store), store, names[0]), save=model)
     else:
         found = searched(store, queries=3, save=model)
-    wanted, weights = undisturbed
+    expected, weights = undisturbed
     assert len(made) == trainings
-    assert [(q.arch, q.performance) for q in found.queries] == [(q.arch, q.performance) for q in wanted.queries]
+    assert [(q.arch, q.performance) for q in found.queries] == [(q.arch, q.performance) for q in expected.queries]
     assert Path(model, "weights.safetensors").read_bytes() == weights
     assert checkpoints(Path(store.root)) == []
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

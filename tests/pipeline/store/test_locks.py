@@ -1,3 +1,5 @@
+"""The locks of a store."""
+
 from pathlib import Path
 
 import pytest

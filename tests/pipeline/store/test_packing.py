@@ -262,7 +262,7 @@ def test_an_unfinished_table_is_used_as_it_is(filled, small_plan, tmp_path):
     table, store = Store(str(tmp_path / "tables" / "half")), Store(str(tmp_path / "store"))
     plan = small_plan(table, sample=20)
     fill(table, replace(plan, todo=plan.todo[:4]))
-    wanted = small_plan(store, sample=20, also=[table])
-    assert len(wanted.todo) == len(plan.todo) - 4
-    precompute(store, SPACE, wanted, workers=1)
+    remaining = small_plan(store, sample=20, also=[table])
+    assert len(remaining.todo) == len(plan.todo) - 4
+    precompute(store, SPACE, remaining, workers=1)
     assert exact_table(store, plan.settings.id) == exact_table(filled[0], plan.settings.id)

@@ -17,7 +17,7 @@ from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
 from tests.support.contents import files_of, query
-from tests.support.import_files import older, table
+from tests.support.import_files import table, write_older_import
 from tests.support.places import ROOT
 from tests.support.stores import make_store
 
@@ -72,14 +72,17 @@ def test_removing_a_source_removes_nothing_else(store: Store) -> None:
 
 
 def test_a_source_of_an_older_version_is_removed_from_every_table(store: Store) -> None:
-    one, two = older(store, "parquet", "one.parquet", 1.0), older(store, "parquet", "two.parquet", 2.0)
+    one, two = (
+        write_older_import(store, "parquet", "one.parquet", 1.0),
+        write_older_import(store, "parquet", "two.parquet", 2.0),
+    )
     removed(store, f"parquet/{one}")
     assert query(store, "SELECT DISTINCT source FROM curves") == [("parquet",)]
     assert [path.name for path in Path(store.path("accuracies", "parquet")).iterdir()] == [f"{two}.parquet"]
 
 
 def test_older_files_replaced_by_an_import_do_not_reappear(store: Store, tmp_path: Path) -> None:
-    older(store, "csv", "again.csv", 1.0)
+    write_older_import(store, "csv", "again.csv", 1.0)
     kept = files_of(store)
     import_accuracies(store, "csv", table(tmp_path / "again.csv", 33.0))
     # As after an import killed before it deleted them.

@@ -41,9 +41,9 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     folder.mkdir()
     options = "defaults"
 
-    def mount(wanted: str) -> Path:
+    def mount(requested: str) -> Path:
         nonlocal options
-        options = f"remount,{wanted}" if folder.is_mount() else wanted
+        options = f"remount,{requested}" if folder.is_mount() else requested
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
         )

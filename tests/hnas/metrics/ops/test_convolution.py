@@ -78,10 +78,10 @@ def test_adjoints_of_depthwise_convolutions_match_autograd(c: Case) -> None:
     groups=st.integers(1, 3),
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    wanted=st.sampled_from([(True, True), (True, False), (False, True)]),
+    needed=st.sampled_from([(True, True), (True, False), (False, True)]),
 )
 def test_adjoints_of_strided_1_by_1_convolutions_match_autograd(
-    channels: tuple[int, int], groups: int, size: tuple[int, int], stride: tuple[int, int], wanted: tuple[bool, bool]
+    channels: tuple[int, int], groups: int, size: tuple[int, int], stride: tuple[int, int], needed: tuple[bool, bool]
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs, outputs = channels
@@ -90,9 +90,9 @@ def test_adjoints_of_strided_1_by_1_convolutions_match_autograd(
     weight = torch.randn(groups * outputs, inputs, 1, 1, generator=generator, dtype=torch.float64)
     gy = torch.randn(g.apply(x, weight).shape, generator=generator, dtype=torch.float64)
     c = Case(g, x.contiguous(memory_format=torch.channels_last), weight, gy)
-    ours = g.adjoint(c.gy, c.x, c.weight, to_x=wanted[0], to_weight=wanted[1])
-    for gradient, reference, asked in zip(ours, by_autograd(c, c.x, c.gy), wanted, strict=True):
-        assert close(gradient, reference, 1e-12) if asked else gradient is None
+    ours = g.adjoint(c.gy, c.x, c.weight, to_x=needed[0], to_weight=needed[1])
+    for gradient, reference, need in zip(ours, by_autograd(c, c.x, c.gy), needed, strict=True):
+        assert close(gradient, reference, 1e-12) if need else gradient is None
 
 
 @settings(deadline=None)

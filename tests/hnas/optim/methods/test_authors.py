@@ -12,7 +12,7 @@ from sklearn.gaussian_process.kernels import Matern
 
 from hnas import Search, UsageError
 from hnas.optim.methods.bayesian import StockOptimiser
-from tests.support.cells_bench import CELLS, accuracy, made
+from tests.support.cells_bench import CELLS, accuracy, run_method
 from tests.support.columns_bench import COLUMNS, columns_pool
 
 
@@ -44,20 +44,20 @@ def program(metric: str, seed: int, queries: int, scale: float) -> list[tuple[st
 @pytest.mark.parametrize(("metric", "scale"), [("trace", 5e3), ("grasp", 2.0), ("snip", 300.0)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_queries_match_the_published_program(metric: str, scale: float, seed: int) -> None:
-    queries = made(f"authors:{metric}", columns_pool(), 12, seed=seed, scale=scale)
+    queries = run_method(f"authors:{metric}", columns_pool(), 12, seed=seed, scale=scale)
     expected = program(metric, seed, 12, scale)
     assert [query.arch for query in queries] == [arch for arch, _, _ in expected]
     assert [(q.mu, q.nu) for q in queries] == [pytest.approx((mu, nu)) for _, mu, nu in expected]
 
 
 def test_architectures_are_excluded_without_their_class() -> None:
-    queries = made("authors", columns_pool(), 250)
+    queries = run_method("authors", columns_pool(), 250)
     assert sorted(query.arch for query in queries) == CELLS
 
 
 def test_architectures_without_the_metric_are_never_proposed() -> None:
     pool = columns_pool({"trace": COLUMNS["spotty"], "kappa": COLUMNS["kappa"]})
-    queries = made("authors", pool, 250)
+    queries = run_method("authors", pool, 250)
     assert {query.arch for query in queries} == {
         a for a, v in zip(CELLS, COLUMNS["spotty"].tolist(), strict=True) if not math.isnan(v)
     }

@@ -12,7 +12,7 @@ from hnas import ArrayPool, Search, UsageError
 from hnas.optim.algorithm import search
 from hnas.optim.evaluations import Evaluation
 from hnas.optim.methods.bohb import Density, rungs
-from tests.support.cells_bench import CELLS, SPACE, accuracy, made, pool_of
+from tests.support.cells_bench import CELLS, SPACE, accuracy, pool_of, run_method
 
 
 def after(arch: str, epochs: int) -> float:
@@ -183,4 +183,4 @@ def test_bohb_beats_random_search_where_short_trainings_rank_well() -> None:
 )
 def test_impossible_settings_are_refused_in_a_sentence(options: dict[str, float], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        made("bohb", pool_of(CELLS), 1, **options)
+        run_method("bohb", pool_of(CELLS), 1, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.cells_bench import CELLS, SPACE, accuracy, made, pool_of
+from tests.support.cells_bench import CELLS, SPACE, accuracy, pool_of, run_method
 
 
 def local_search(archs: list[str], seed: int, queries: int) -> list[str]:
@@ -33,16 +33,16 @@ def local_search(archs: list[str], seed: int, queries: int) -> list[str]:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_queries_match_the_published_algorithm(seed: int) -> None:
-    queries = made("local-search", pool_of(CELLS), 500, seed=seed)
+    queries = run_method("local-search", pool_of(CELLS), 500, seed=seed)
     assert [query.arch for query in queries] == local_search(CELLS, seed, 500)
 
 
 def test_every_candidate_is_evaluated_exactly_once() -> None:
-    queries = [query.arch for query in made("local-search", pool_of(CELLS), 1000)]
+    queries = [query.arch for query in run_method("local-search", pool_of(CELLS), 1000)]
     assert sorted(queries) == CELLS
 
 
 def test_it_climbs_to_a_local_maximum() -> None:
     everything = list(SPACE.enumerate())
-    queries = made("local-search", pool_of(everything), 400)
+    queries = run_method("local-search", pool_of(everything), 400)
     assert any(all(accuracy(other) < query.performance for other in SPACE.neighbours(query.arch)) for query in queries)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hnas import Search, UsageError
-from tests.support.cells_bench import CELLS, SPACE, accuracy, made
+from tests.support.cells_bench import CELLS, SPACE, accuracy, run_method
 from tests.support.columns_bench import CLASSES, COLUMNS, columns_pool
 
 NAMES = [
@@ -17,7 +17,7 @@ NAMES = [
 
 
 def asked(method: str, queries: int = 40, *, seed: int = 3, **options: object) -> list[str]:
-    return [query.arch for query in made(method, columns_pool(), queries, seed=seed, **options)]
+    return [query.arch for query in run_method(method, columns_pool(), queries, seed=seed, **options)]
 
 
 def place(arch: str) -> int:
@@ -120,7 +120,7 @@ def test_three_of_four_moves_go_to_the_best_neighbour(seed: int) -> None:
 
 @pytest.mark.parametrize("method", NAMES)
 def test_replayed_searches_resume_exactly_and_query_candidates_only(method: str) -> None:
-    queries = made(method, columns_pool(), 30, seed=5)
+    queries = run_method(method, columns_pool(), 30, seed=5)
     assert {query.arch for query in queries} <= set(CELLS)
     for stop in {1, 6, len(queries) - 1}:
         resumed = Search(columns_pool(), method, seed=5)
@@ -150,16 +150,16 @@ def test_constant_columns_are_searched_if_anything_can_be_ranked(method: str, va
     refused = {("zero-cost", 0.0): "never positive", ("authors", math.inf): "no candidate has a finite trace"}
     if (method, value) in refused:
         with pytest.raises(UsageError, match=refused[method, value]):
-            made(method, pool, 12)
+            run_method(method, pool, 12)
         return
-    assert len(made(method, pool, 12)) == (1 if method.startswith("best-of") else 12)
+    assert len(run_method(method, pool, 12)) == (1 if method.startswith("best-of") else 12)
 
 
 @pytest.mark.parametrize("method", NAMES)
 def test_a_column_without_values_is_refused(method: str) -> None:
     pool = columns_pool({name: np.full(len(CELLS), math.nan) for name in COLUMNS})
     with pytest.raises(UsageError, match="for at least 1 candidates, but only 0 of 200 have it"):
-        made(method, pool, 5)
+        run_method(method, pool, 5)
 
 
 @pytest.mark.parametrize("method", NAMES)

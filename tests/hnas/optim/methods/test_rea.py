@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hnas import UsageError
-from tests.support.cells_bench import CELLS, SPACE, accuracy, made, pool_of
+from tests.support.cells_bench import CELLS, SPACE, accuracy, pool_of, run_method
 
 
 def evolution(archs: list[str], seed: int, queries: int, population: int, sample: int) -> list[str]:
@@ -39,12 +39,12 @@ def evolution(archs: list[str], seed: int, queries: int, population: int, sample
 @pytest.mark.parametrize(("population", "sample"), [(10, 3), (4, 1), (1, 2)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_queries_match_the_published_program(seed: int, population: int, sample: int) -> None:
-    queries = made("rea", pool_of(CELLS), 80, seed=seed, population=population, tournament=sample)
+    queries = run_method("rea", pool_of(CELLS), 80, seed=seed, population=population, tournament=sample)
     assert [query.arch for query in queries] == evolution(CELLS, seed, 80, population, sample)
 
 
 def test_children_are_one_edit_from_a_living_member() -> None:
-    queries = [query.arch for query in made("rea", pool_of(list(SPACE.enumerate())), 60)]
+    queries = [query.arch for query in run_method("rea", pool_of(list(SPACE.enumerate())), 60)]
     for k in range(10, 60):
         assert any(queries[k] in SPACE.neighbours(parent) for parent in queries[k - 10 : k])
 
@@ -52,7 +52,7 @@ def test_children_are_one_edit_from_a_living_member() -> None:
 def test_evolution_beats_as_many_random_draws() -> None:
     everything = pool_of(list(SPACE.enumerate()))
     found = {
-        method: np.mean([max(q.performance for q in made(method, everything, 100, seed=s)) for s in range(8)])
+        method: np.mean([max(q.performance for q in run_method(method, everything, 100, seed=s)) for s in range(8)])
         for method in ("rea", "random")
     }
     assert found["rea"] > found["random"] + 1
@@ -61,4 +61,4 @@ def test_evolution_beats_as_many_random_draws() -> None:
 @pytest.mark.parametrize("options", [{"population": 0}, {"population": 2.5}, {"tournament": "three"}])
 def test_impossible_population_sizes_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=r"the option (population|tournament) must be a whole number of at"):
-        made("rea", pool_of(CELLS), 1, **options)
+        run_method("rea", pool_of(CELLS), 1, **options)

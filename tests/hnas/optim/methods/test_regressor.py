@@ -14,7 +14,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern,
 from hnas import ArrayPool, Search, UsageError
 from hnas.optim.methods.regressor import features, improvement, normal_scores
 from hnas.optim.surrogates import Forest, GaussianProcess
-from tests.support.cells_bench import CELLS, accuracy, made
+from tests.support.cells_bench import CELLS, accuracy, run_method
 from tests.support.columns_bench import CLASSES, COLUMNS, columns_pool
 
 
@@ -72,7 +72,7 @@ def test_queries_match_the_plain_program(argument: str, seed: int) -> None:
                 mean, deviation = Forest(x, seed=seed).predict(np.array(rows), seen - offset[rows])
             score = improvement(mean + offset, deviation, seen.max())
         rows.append(max(sorted(free), key=lambda i: score[i]))
-    queries = made(f"regressor:{argument}", columns_pool(), 12, seed=seed)
+    queries = run_method(f"regressor:{argument}", columns_pool(), 12, seed=seed)
     assert [query.arch for query in queries] == [CELLS[i] for i in rows]
 
 
@@ -130,7 +130,7 @@ def test_the_forest_is_constant_within_feature_steps_and_fits_its_data() -> None
 
 @pytest.mark.parametrize("argument", ["gp", "forest"])
 def test_a_replayed_search_resumes_exactly(argument: str) -> None:
-    queries = made(f"regressor:{argument}", columns_pool(), 14, seed=5)
+    queries = run_method(f"regressor:{argument}", columns_pool(), 14, seed=5)
     for stop in (2, 9):
         resumed = Search(columns_pool(), f"regressor:{argument}", seed=5)
         for query in queries[:stop]:
@@ -144,7 +144,7 @@ def test_a_replayed_search_resumes_exactly(argument: str) -> None:
 
 def test_it_beats_as_many_random_draws() -> None:
     found = {
-        method: np.mean([max(q.performance for q in made(method, columns_pool(), 12, seed=s)) for s in range(8)])
+        method: np.mean([max(q.performance for q in run_method(method, columns_pool(), 12, seed=s)) for s in range(8)])
         for method in ("regressor", "random")
     }
     assert found["regressor"] > found["random"]

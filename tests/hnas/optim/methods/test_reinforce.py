@@ -8,7 +8,7 @@ import torch
 
 from hnas import ArrayPool, Search, UsageError, search_spaces
 from hnas.optim.methods.reinforce import Adam
-from tests.support.cells_bench import CELLS, SPACE, accuracy, made, pool_of
+from tests.support.cells_bench import CELLS, SPACE, accuracy, pool_of, run_method
 
 
 def reinforce(archs: list[str], seed: int, queries: int, learning_rate: float, momentum: float) -> list[str]:
@@ -50,13 +50,13 @@ def reinforce(archs: list[str], seed: int, queries: int, learning_rate: float, m
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_queries_match_the_published_program(seed: int, learning_rate: float, momentum: float) -> None:
     options = {"learning_rate": learning_rate, "momentum": momentum}
-    queries = made("reinforce", pool_of(CELLS), 80, seed=seed, **options)
+    queries = run_method("reinforce", pool_of(CELLS), 80, seed=seed, **options)
     assert [query.arch for query in queries] == reinforce(CELLS, seed, 80, **options)
 
 
 def test_queries_on_the_whole_space_match_the_published_program() -> None:
     everything = list(SPACE.enumerate())
-    queries = made("reinforce", pool_of(everything), 120, seed=4)
+    queries = run_method("reinforce", pool_of(everything), 120, seed=4)
     assert [query.arch for query in queries] == reinforce(everything, 4, 120, 0.01, 0.9)
 
 
@@ -74,7 +74,7 @@ def test_adam_matches_torch() -> None:
 
 
 def test_the_policy_learns_which_operations_perform_well() -> None:
-    queries = made("reinforce", pool_of(list(SPACE.enumerate())), 400, learning_rate=0.05)
+    queries = run_method("reinforce", pool_of(list(SPACE.enumerate())), 400, learning_rate=0.05)
     assert np.mean([q.performance for q in queries[-50:]]) > np.mean([q.performance for q in queries[:50]]) + 3
 
 
@@ -98,4 +98,4 @@ def test_decisions_stay_within_their_numbers_of_options(name: str) -> None:
 @pytest.mark.parametrize("options", [{"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"momentum": 1.0}])
 def test_impossible_settings_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=r"the option (learning_rate|momentum) must be a number from 0 to"):
-        made("reinforce", pool_of(CELLS), 1, **options)
+        run_method("reinforce", pool_of(CELLS), 1, **options)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hnas import ArrayPool, Search, UsageError, search_spaces
-from tests.support.cells_bench import CELLS, accuracy, made, pool_of
+from tests.support.cells_bench import CELLS, accuracy, pool_of, run_method
 
 OPTIONS: dict[str, dict[str, int]] = {
     "random": {},
@@ -35,7 +35,7 @@ def test_replayed_searches_resume_exactly_and_query_candidates_only(
     method: str, seed: int, size: int, stop: int
 ) -> None:
     pool = pool_of(CELLS[:size])
-    queries = made(method, pool, 40, seed=seed, **OPTIONS[method])
+    queries = run_method(method, pool, 40, seed=seed, **OPTIONS[method])
     assert {query.arch for query in queries} <= set(pool.archs)
     resumed = Search(pool_of(CELLS[:size]), method, seed=seed, **OPTIONS[method])
     for query in queries[:stop]:
@@ -49,7 +49,9 @@ def test_replayed_searches_resume_exactly_and_query_candidates_only(
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_seeds_differ(method: str) -> None:
-    first, second = ([q.arch for q in made(method, pool_of(CELLS), 30, seed=s, **OPTIONS[method])] for s in (0, 1))
+    first, second = (
+        [q.arch for q in run_method(method, pool_of(CELLS), 30, seed=s, **OPTIONS[method])] for s in (0, 1)
+    )
     assert first != second
 
 

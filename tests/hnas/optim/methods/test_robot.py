@@ -10,7 +10,7 @@ import pytest
 from hnas import Search, UsageError
 from hnas.optim.methods.bayesian import StockOptimiser
 from hnas.optim.methods.robot import scaled
-from tests.support.cells_bench import CELLS, accuracy, made
+from tests.support.cells_bench import CELLS, accuracy, run_method
 from tests.support.columns_bench import CLASSES, COLUMNS, columns_pool
 
 
@@ -59,13 +59,13 @@ def program(names: list[str], seed: int, queries: int, rounds: int) -> list[str]
 @pytest.mark.parametrize("columns", ["trace+kappa", "grad_norm+snip+grasp+trace+kappa", "spotty+params"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_queries_match_the_published_program(columns: str, seed: int) -> None:
-    queries = made(f"robot:{columns}", columns_pool(), 25, seed=seed, rounds=12)
+    queries = run_method(f"robot:{columns}", columns_pool(), 25, seed=seed, rounds=12)
     assert [query.arch for query in queries] == program(columns.split("+"), seed, 25, 12)
 
 
 def test_rounds_that_lead_to_a_known_class_cost_no_query() -> None:
     """One column has two possible maxima, so two queries come from rounds and the others from the ranking."""
-    queries = made("robot:params", columns_pool(), 10, seed=0, rounds=9)
+    queries = run_method("robot:params", columns_pool(), 10, seed=0, rounds=9)
     order = sorted(range(len(CELLS)), key=lambda i: (COLUMNS["params"][i], i), reverse=True)
     ends = {CELLS[order[0]], CELLS[max(range(len(CELLS)), key=lambda i: (-COLUMNS["params"][i], i))]}
     assert {query.arch for query in queries[:2]} == ends
