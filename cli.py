@@ -344,8 +344,8 @@ def precompute(
 )
 def import_(
     source: Annotated[
-        Literal["csv", "parquet", "columns", "nasbench101", "nasbench201", "nats-bench", "suite-zero"],
-        typer.Argument(help="The kind of file."),
+        str,
+        typer.Argument(metavar="KIND", help="The kind of file, as below.", autocompletion=completion.importers),
     ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
     name: Annotated[
@@ -361,7 +361,7 @@ def import_(
     such as latencies, in a .csv or .parquet file: arch, space and dataset where they matter, and any columns more.
     nasbench101: nasbench_only108.tfrecord or nasbench_full.tfrecord. nasbench201: the .pth file, v1.0 or v1.1.
     nats-bench: the folder NATS-tss-v1_0-3ffb9-simple, or the single file. suite-zero: a JSON file of
-    NAS-Bench-Suite-Zero.
+    NAS-Bench-Suite-Zero. Installed packages may add kinds.
 
     Each file is a source of its own, and none is averaged with another. Importing a file again changes nothing; a
     changed file of the same name replaces its rows; `hnas rm` takes them out.

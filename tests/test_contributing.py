@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 
+import pytest
 import yaml
 
 import hnas
+from hnas.optim.methods import registry as optim_methods
+from hnas.pipeline.io import importers
+from hnas.scores import registry as scores
+from hnas.spaces import registry as spaces
 from tests.support.places import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -19,6 +24,20 @@ def test_the_files_to_copy_are_there() -> None:
     places = [name for name in named if not name.startswith("build/")]
     assert len(places) > 20
     assert [name for name in places if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "built_in"),
+    [
+        ("search.md", optim_methods._BUILT_IN),
+        ("scores.md", scores._BUILT_IN),
+        ("store.md", importers._BUILT_IN),
+        ("spaces.md", spaces._BUILT_IN),
+    ],
+)
+def test_every_extension_stands_on_its_page(page: str, built_in: dict[str, str]) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert [name for name in built_in if not re.search(rf"`{name}\b[^`]*`", text)] == []
 
 
 def test_the_plan_names_every_room() -> None:

@@ -171,7 +171,7 @@ OPERATIONS: dict[Any, Operation] = {}
 def register(
     functions: Iterable[Any], rule: MakeRule | None = None, keeps_order: Keeps | None = None, *, rectifies: bool = False
 ) -> None:
-    """Register the tangent rule and the order of samples for `functions`; earlier registrations take precedence."""
+    """Register the tangent rule and the order of samples for `functions`; what is not given stays as registered."""
     for function in functions:
         known = OPERATIONS.get(function, _UNKNOWN)
         OPERATIONS[function] = Operation(
@@ -197,6 +197,14 @@ def replace(functions: Iterable[Any], by: Callable[..., Any]) -> None:
 
 
 def named(names: str) -> set[Any]:
-    """Return all functions with these names: tensor methods and functions of `torch` and `torch.nn.functional`."""
-    owners = (torch, Tensor, F)
-    return {getattr(owner, name) for owner in owners for name in names.split() if hasattr(owner, name)}
+    """Return all functions with these names: tensor methods and functions of `torch` and `torch.nn.functional`.
+
+    Raises `AttributeError` where a name is in none of the three.
+    """
+    found = set()
+    for name in names.split():
+        functions = {getattr(owner, name) for owner in (torch, Tensor, F) if hasattr(owner, name)}
+        if not functions:
+            raise AttributeError(f"torch, Tensor and torch.nn.functional have no {name}")
+        found |= functions
+    return found

@@ -60,7 +60,11 @@ class Cotangent:
 
 
 class TangentRule(ABC):
-    """How one recorded operation f maps tangents."""
+    """How one recorded operation f maps tangents.
+
+    A rule runs after the whole forward pass, when the network may have changed x or y in place: take what depends on
+    their values when the rule is made, or compare versions in `prepare`. It must not change the tangents that it reads.
+    """
 
     def prepare(self, readers: Sequence[TangentRule], *, returned: bool) -> str | None:
         """Mark the cotangents that the rule needs; called after the forward pass, before the backward pass for g.

@@ -46,6 +46,13 @@ def oracles(incomplete: str) -> Words:
     return _beginning(incomplete, ((name, "") for name in ("table", "train", "table,train", *installed)))
 
 
+def importers(incomplete: str) -> Words:
+    """Complete the kinds of files that can be imported."""
+    from hnas.pipeline.io.importers import importers as installed
+
+    return _beginning(incomplete, ((name, "") for name in installed))
+
+
 def accuracies(incomplete: str) -> Words:
     """Complete the accuracies that can guide a search."""
     return _beginning(incomplete, (("valid_accuracy", ""), ("test_accuracy", "")))

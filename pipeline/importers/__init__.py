@@ -1,41 +1,29 @@
 """Importers of benchmark files. Each is a small module that yields rows of the common tables, one batch at a time.
 
-To add an importer, write a module here with a function from (path, progress) to rows of `hnas.pipeline.store.schema`.
-Name it in `IMPORTERS`, in the `Literal` of `import` in cli.py, in the table of docs/store.md and in `KINDS` of the
-test of hostile files. Add its data sets to `hnas.pipeline.io.dataset_names.KNOWN`; a space of `hnas.spaces` must know
-its architectures. The rows are written to temporary files, which move into the store only once the importer has
-finished without an error.
+To add an importer, write a module here with an `hnas.pipeline.importers.protocol.Importer`, and name it in
+`hnas.pipeline.io.importers`. A table of trainings goes through `training_rows.Trainings`, which checks values,
+repetitions and units; a benchmark's file through `hnas.pipeline.store.schema`. A data set that hnas has no name for
+yet goes into `hnas.pipeline.io.dataset_names.KNOWN`; a space of `hnas.spaces` must know the architectures. The rows
+are written to temporary files, which move into the store only once the importer has finished without an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import cast
 
-from hnas.errors import HnasError, UsageError
+from hnas.errors import HnasError
 from hnas.pipeline.importers.column_names import check_names
 from hnas.pipeline.importers.files import content_digest
 from hnas.pipeline.importers.older import OlderImport, older_import
 from hnas.pipeline.importers.protocol import Advance, Importer
 from hnas.pipeline.importers.sources import choose_source, readable
 from hnas.pipeline.importers.writing import TableWriters
+from hnas.pipeline.io.importers import importers
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.store.manifests import TABLES, Manifest, manifest_names, read_manifest
 from hnas.pipeline.store.store import Store
-
-#: The importers by kind of file, as module:function. A command loads only the one that it needs.
-IMPORTERS = {
-    "csv": "hnas.pipeline.importers.csv:read_csv",
-    "parquet": "hnas.pipeline.importers.parquet:read_parquet",
-    "columns": "hnas.pipeline.importers.columns:read_columns",
-    "nasbench101": "hnas.pipeline.importers.nasbench101:read_nasbench101",
-    "nasbench201": "hnas.pipeline.importers.nasbench201:read_nasbench201",
-    "nats-bench": "hnas.pipeline.importers.nats_bench:read_nats_bench",
-    "suite-zero": "hnas.pipeline.importers.suite_zero:read_suite_zero",
-}
 
 # Part of the content digest: a new number makes hnas read the same file again.
 _VERSION = 1
@@ -76,7 +64,7 @@ def import_accuracies(
     name: str | None = None,
     also: Sequence[Store] = (),
 ) -> Imported:
-    """Read the file at `path` with the importer `kind`, and store its accuracies, curves and proxies.
+    """Read the file at `path` with the importer `kind` of `importers`, and store its rows.
 
     The file becomes a source of its own, called `name` or named after the file. Files are identified by name: importing
     the same file again changes nothing, and importing a changed file of that name replaces its rows in all tables
@@ -85,8 +73,7 @@ def import_accuracies(
     file, with its position, and `HnasError` on an interrupt or if the store cannot be written. After an error the store
     is unchanged.
     """
-    if kind not in IMPORTERS:
-        raise UsageError(f"unknown importer {kind!r}; choose from {', '.join(IMPORTERS)}")
+    read: Importer = importers[kind]
     store.check_version()
     content = content_digest(path, f"{kind} {_VERSION}")
     file, stem = printable(path.absolute().name), printable(path.absolute().stem)
@@ -101,7 +88,7 @@ def import_accuracies(
         return _imported(stored, kind, changed=False)
     with TableWriters(store, source, kind, file, content) as writers:
         try:
-            for rows in _load(kind)(path, progress):
+            for rows in read(path, progress):
                 if rows.table == "columns":
                     check_names(
                         [store, *also], rows.batch, [manifest for manifest in manifests if manifest != before], path
@@ -125,11 +112,6 @@ def _replaces(store: Store, files: Iterable[tuple[str, ...]], before: Manifest |
 
 def _is_there(store: Store, stored: Manifest | OlderImport) -> bool:
     return all(store.exists(*parts) for parts in stored.files.values())
-
-
-def _load(kind: str) -> Importer:
-    module, _, function = IMPORTERS[kind].partition(":")
-    return cast(Importer, getattr(import_module(module), function))
 
 
 def _imported(stored: Manifest | OlderImport, kind: str, *, changed: bool, replaced: bool = False) -> Imported:

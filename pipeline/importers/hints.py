@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from hnas.errors import HnasError
 from hnas.pipeline.importers import Imported
-from hnas.pipeline.importers.sources import WRITTEN
 from hnas.pipeline.io.dataset_names import KNOWN, canonical_dataset, missing_datasets
+from hnas.pipeline.io.importers import BENCHMARKS
 from hnas.pipeline.store.run import runs_of
 from hnas.pipeline.store.shipped_tables import runs_beside
 from hnas.pipeline.store.store import Store
@@ -27,7 +27,7 @@ def hints(store: Store, done: Imported, also: Iterable[Store] = ()) -> list[str]
         missing = {name for name in names if name not in {canonical_dataset(stored) for stored in present}}
         if len(missing) < len(names):
             # If some rows match the run's data set, other known data sets are not worth a hint.
-            missing = missing - set(KNOWN) if done.kind in WRITTEN else set()
+            missing = set() if done.kind in BENCHMARKS else missing - set(KNOWN)
         if missing:
             sentences.append(missing_datasets(space, missing, present))
     return sentences

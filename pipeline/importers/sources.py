@@ -6,11 +6,9 @@ import re
 from collections.abc import Collection
 
 from hnas.errors import UsageError
+from hnas.pipeline.io.importers import BENCHMARKS
 from hnas.pipeline.store.manifests import SOURCE_NAME, Manifest, older_files
 from hnas.pipeline.store.store import Store, digest
-
-#: Kinds of files that people write, named after the file; a benchmark's files are named after the benchmark.
-WRITTEN = ("csv", "parquet", "columns")
 
 
 def readable(stem: str) -> str:
@@ -46,13 +44,13 @@ def choose_source(
         return wanted
     before = sorted(m.source for m in manifests if (m.kind, m.file) == (kind, file))
     own = readable(stem).lstrip("._-")[:80] or kind
-    first = own if kind in WRITTEN else kind
+    first = kind if kind in BENCHMARKS else own
     if before:
         return first if first in before else before[0]
     replaced = {path for manifest in manifests for path in manifest.replaces}
     others = [listed.parts for files in older_files(store, replaced).values() for listed in files]
     folders = {parts[1] for parts in others if parts not in older}
     used = {name.lower() for name in taken | folders}
-    more = own if kind not in WRITTEN else digest(file, size=4)
+    more = own if kind in BENCHMARKS else digest(file, size=4)
     names = (first, f"{first}-{more}"[:90], f"{first}-{digest(kind, file, size=4)}")
     return next((name for name in names if name.lower() not in used), f"{first}-{digest(kind, file)}")

@@ -1,6 +1,7 @@
 """The operations that the metrics know, one per file: value, adjoint, and rule for tangents.
 
-Put a new operation into its own file here and add the file to the imports below. It registers its functions with
+An elementwise function that torch differentiates twice needs only its name in the list of `pointwise`. Put another
+operation into its own file here and add the file to the imports below. It registers its functions with
 `hnas.metrics.recorder`: `register` takes their tangent rule, a `hnas.metrics.tape.TangentRule`, and whether their
 results keep the order of the samples (functions that have no rule yet are registered at the end of `pointwise`);
 `handles` and `replace` make them run in another way than their own. Functions that are not registered run unchanged. If

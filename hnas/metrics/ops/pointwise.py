@@ -17,7 +17,10 @@ from hnas.spaces.dag.forward import again
 
 @dataclass
 class ReluRule(TangentRule):
-    """The rule of a ReLU with output `y`: it passes a tangent wherever it passed its input."""
+    """The rule of a ReLU with output `y`: it passes a tangent wherever it passed its input.
+
+    It may keep y itself, because autograd refuses to differentiate a ReLU whose output was changed.
+    """
 
     y: Tensor
 
@@ -29,7 +32,7 @@ class ReluRule(TangentRule):
 
 @dataclass
 class EntrywiseRule(TangentRule):
-    """The rule of `y = f(x)`, elementwise, with f′ and f″ from autograd.
+    """The rule of `y = f(x)`, elementwise, with f′ and f″ from autograd, which must differentiate f twice.
 
     `version` is that of x when f read it, since autograd itself may need only y and not notice a change of x.
     """
@@ -79,7 +82,7 @@ register(
     _entrywise,
     same_shape,
 )
-register(named("relu relu_ relu6 relu6_ leaky_relu leaky_relu_ prelu"), rectifies=True)
+register(named("relu relu_ relu6 leaky_relu leaky_relu_ prelu"), rectifies=True)
 
 
 @handles({again})
@@ -91,7 +94,7 @@ def rectified_again(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> An
 
 # These have no tangent rule yet.
 register(
-    named("clamp clamp_ hardtanh_ relu6_ leaky_relu_ elu_ silu_ threshold prelu pow")
+    named("clamp clamp_ hardtanh_ leaky_relu_ elu_ threshold prelu pow")
     | named("group_norm layer_norm instance_norm local_response_norm"),
     keeps_order=same_shape,
 )

@@ -24,8 +24,8 @@ TRIES = 100
 class Program(ABC):
     """A method written as one generator, `steps`.
 
-    It yields each proposal and receives its performance. A method that is not `sequential` receives the performance
-    told last, gets all of them through `tell`, and yields None where it waits.
+    A sequential method receives the performance of each proposal as the value of its `yield`. Another one overrides
+    `tell`, which gets all performances, and yields None to wait. A failed evaluation counts as the worst one so far.
     """
 
     parallel: ClassVar[Parallel] = "sequential"

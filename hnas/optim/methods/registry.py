@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from typing import Any
 
 from hnas.errors import UsageError
@@ -62,5 +63,11 @@ def make_method(method: str, pool: Pool, *, seed: int, epochs: int | None = None
     except TypeError as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if refused and refused[1] in options:
-            raise UsageError(f"the method {name} has no option {refused[1]}") from error
+            raise UsageError(f"the method {name} has no option {refused[1]}{_options_of(made)}") from error
         raise
+
+
+def _options_of(made: type[Method]) -> str:
+    """Return the end of an error that names the options of a method."""
+    options = [name for name in signature(made).parameters if name not in ("pool", "argument", "seed", "epochs")]
+    return f"; it has {', '.join(options)}" if options else ""

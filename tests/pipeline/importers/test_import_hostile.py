@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hnas.pipeline.importers import import_accuracies
+from hnas.pipeline.io import importers
 from hnas.pipeline.store.schema import SCHEMAS
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas, hnas_process
@@ -24,7 +25,7 @@ from tests.support.importing import imported, refused
 from tests.support.places import ROOT
 
 HEADER = "arch,dataset,test_accuracy\n"
-KINDS = ("csv", "parquet", "columns", "nasbench101", "nasbench201", "nats-bench", "suite-zero")
+KINDS = tuple(importers._BUILT_IN)
 
 
 @pytest.fixture

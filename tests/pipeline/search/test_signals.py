@@ -347,7 +347,7 @@ def test_minimising_a_column_equals_the_search_in_memory(store):
         ({"minimise": ""}, "is empty"),
         ({"minimise": 0}, "minimise must be a column, such as params, got 0"),
         ({"minimise": "status"}, "'trace' or 'status' does not give numbers"),
-        ({"flops": 1}, "hnas has no option flops$"),
+        ({"flops": 1}, "hnas has no option flops; it has t, acquisition, minimise$"),
     ):
         with pytest.raises(UsageError, match=words):
             run_search(store, connection, new_search(connection, space="nasbench201", options=options))
