@@ -38,15 +38,15 @@ COMMANDS += ("reproduce", "pareto", "report", "predict", "export", "show", "info
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def precomputed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """A read-only store for this file, and the outcome of precomputing it."""
     return store_by_commands(tmp_path_factory.mktemp("cli"))
 
 
 @pytest.fixture
-def store(made: tuple[Path, Outcome], tmp_path: Path) -> Path:
+def store(precomputed: tuple[Path, Outcome], tmp_path: Path) -> Path:
     """A copy of the store."""
-    return Path(shutil.copytree(made[0], tmp_path / "store"))
+    return Path(shutil.copytree(precomputed[0], tmp_path / "store"))
 
 
 # --- help, version, debug -------------------------------------------------------------------------------------------
@@ -101,8 +101,8 @@ def test_debug_shows_the_origin_of_an_unforeseen_error(tmp_path: Path) -> None:
 # --- precompute -----------------------------------------------------------------------------------------------------
 
 
-def test_quiet_precompute_prints_only_its_summary(made: tuple[Path, Outcome]) -> None:
-    _, computed = made
+def test_quiet_precompute_prints_only_its_summary(precomputed: tuple[Path, Outcome]) -> None:
+    _, computed = precomputed
     assert computed.out.count("\n") == 1
     assert "stand for the 24 asked for" in computed.out
     assert computed.err == ""
@@ -289,11 +289,11 @@ def test_info_does_not_create_a_missing_store(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def figure_and_records(
-    made: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory
+    precomputed: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, object]]]:
     """The figure and the JSON records of `correlate`."""
     path = tmp_path_factory.mktemp("correlate") / "x.png"
-    done = hnas("correlate", "--format", "json", "--plot", path, "--store", made[0])
+    done = hnas("correlate", "--format", "json", "--plot", path, "--store", precomputed[0])
     assert (done.status, done.err) == (0, "")
     return path, json.loads(done.out)
 

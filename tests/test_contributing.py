@@ -1,4 +1,4 @@
-"""What contributors read and run: CONTRIBUTING, the hooks, the citation, the reference of the Python interface."""
+"""Files for contributors: CONTRIBUTING, the hooks, the citation, and the API reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def test_the_files_to_copy_are_there() -> None:
+def test_the_files_to_copy_exist() -> None:
     named = re.findall(r"`((?:hnas|pipeline|tests|build)/[\w./]+|[\w.]+\.(?:py|toml|txt|md))`", PAGE)
     places = [name for name in named if not name.startswith("build/")]
     assert len(places) > 20
@@ -35,26 +35,28 @@ def test_the_files_to_copy_are_there() -> None:
         ("spaces.md", spaces._BUILT_IN),
     ],
 )
-def test_every_extension_stands_on_its_page(page: str, built_in: dict[str, str]) -> None:
+def test_every_extension_is_on_its_docs_page(page: str, built_in: dict[str, str]) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert [name for name in built_in if not re.search(rf"`{name}\b[^`]*`", text)] == []
 
 
-def test_the_plan_names_every_room() -> None:
+def test_the_plan_names_every_package() -> None:
     science, pipeline, *_ = PROJECT["tool"]["importlinter"]["contracts"]
-    rooms = re.findall(r"\w+", " ".join(science["layers"] + pipeline["layers"]))
+    packages = re.findall(r"\w+", " ".join(science["layers"] + pipeline["layers"]))
     plan = PAGE.split("## Plan of the house")[1].split("## ")[0]
     helpers = {"allocator", "devices", "threads", "cli"}
-    assert [room for room in rooms if room not in helpers and not re.search(rf"`{room}`|`{room}/`", plan)] == []
+    assert [
+        package for package in packages if package not in helpers and not re.search(rf"`{package}`|`{package}/`", plan)
+    ] == []
 
 
-def test_the_make_targets_that_it_names_are_there() -> None:
+def test_the_make_targets_it_names_exist() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     named = re.findall(r"(?:^|`)make (\w+)", PAGE, re.M)
     assert set(named) == {"lint", "docs", "test", "coverage"} <= set(targets)
 
 
-def test_hooks_run_what_is_installed_and_download_nothing() -> None:
+def test_hooks_run_installed_tools_and_download_nothing() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert {repository["repo"] for repository in config["repos"]} == {"local"}
     hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
@@ -62,7 +64,7 @@ def test_hooks_run_what_is_installed_and_download_nothing() -> None:
     assert {hook["id"] for hook in hooks} == {"ruff", "ruff-format", "mypy"}
 
 
-def test_the_citation_is_of_this_version() -> None:
+def test_the_citation_has_the_current_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == hnas.__version__
     assert citation["license"] == PROJECT["project"]["license"]

@@ -22,7 +22,7 @@ from tests.support.references import agrees, reference_exact, reference_scalars
 Network = Callable[[], nn.Module]
 
 
-def made(forward: Callable[..., Tensor], **modules: nn.Module) -> Network:
+def make_network(forward: Callable[..., Tensor], **modules: nn.Module) -> Network:
     def build() -> nn.Module:
         return Forward(forward, **modules).double()
 
@@ -110,7 +110,7 @@ FORWARDS: list[Callable[..., Tensor]] = [
 
 
 def network_of(forward: Callable[..., Tensor]) -> nn.Module:
-    return made(
+    return make_network(
         forward,
         patch=nn.Conv2d(3, 8, 2, 2),
         conv=nn.Conv2d(8, 8, (1, 2)),

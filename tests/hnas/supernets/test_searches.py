@@ -53,7 +53,7 @@ class Kept:
             raise KeyboardInterrupt
 
 
-def made(name: str, seed: int = 0, **options: Any) -> Any:
+def make_search(name: str, seed: int = 0, **options: Any) -> Any:
     kind, usual = SEARCHES[name]
     search = kind(tiny_images(), kind.recipe_class(**{**usual, **options}), seed=seed, device=CPU)
     if name == "te-nas":
@@ -74,16 +74,16 @@ def everything(state: Any) -> list[Any]:
 def test_a_resumed_search_is_bit_identical_and_uses_no_global_generator(name: str) -> None:
     before = torch.get_rng_state()
     whole, stopped = Kept(), Kept(stop=1)
-    undisturbed = made(name).run(whole)
+    undisturbed = make_search(name).run(whole)
     with pytest.raises(KeyboardInterrupt):
-        made(name).run(stopped)
-    resumed = made(name).run(stopped)
+        make_search(name).run(stopped)
+    resumed = make_search(name).run(stopped)
     assert (resumed.decisions, everything(resumed.course)) == (undisturbed.decisions, everything(undisturbed.course))
     assert len(whole.states) == len(stopped.states) > 1
     for state, other in zip(whole.states, stopped.states, strict=True):
         assert everything(state) == everything(other)
     assert torch.equal(torch.get_rng_state(), before)
-    again = made(name).run(stopped)  # a finished search repeats no work
+    again = make_search(name).run(stopped)  # a finished search repeats no work
     assert (again.decisions, again.seconds, len(stopped.states)) == (
         resumed.decisions,
         resumed.seconds,
@@ -98,11 +98,11 @@ def test_an_estimate_is_the_time_of_a_step_times_the_number_of_steps(
     for module in ("training", "enas", "te_nas", "nasi"):
         monkeypatch.setattr(f"hnas.supernets.{module}.second_time", lambda step: 1.0)
     # 2 epochs of 3 steps; plus 2 · 2 · 2 + 3 rewards; 5 and then 2 choices of two measures; 3 samples.
-    assert made(name).estimate() == {"gdas": 6, "enas": 6 + 11, "te-nas": 2 * (5 + 2), "nasi": 3}[name]
+    assert make_search(name).estimate() == {"gdas": 6, "enas": 6 + 11, "te-nas": 2 * (5 + 2), "nasi": 3}[name]
 
 
 def test_an_epoch_sees_each_training_image_once_with_random_validation_images() -> None:
-    search = made("darts")
+    search = make_search("darts")
     assert (len(search.train), len(search.valid)) == (21, 19)
     sizes = [(len(a[1]), len(b[1])) for a, b in search.pairs()]
     assert sizes == [(8, 8), (8, 8), (5, 5)]
@@ -111,7 +111,7 @@ def test_an_epoch_sees_each_training_image_once_with_random_validation_images() 
 
 
 def test_a_step_updates_weights_by_sgd_and_then_alpha_by_adam() -> None:
-    search = made("darts", seed=1)
+    search = make_search("darts", seed=1)
     train, valid = next(iter(search.pairs()))
     network, at = copy.deepcopy(search.network), search.alphas.detach().clone()
     search.step(train, valid)
@@ -131,7 +131,7 @@ def test_a_step_updates_weights_by_sgd_and_then_alpha_by_adam() -> None:
 
 
 def test_the_temperature_of_gdas_falls_linearly_to_its_minimum() -> None:
-    search = made("gdas", supernet_epochs=5)
+    search = make_search("gdas", supernet_epochs=5)
     temperatures = []
     for search.epoch in range(5):
         temperatures.append(search.temperature)
@@ -144,7 +144,7 @@ def test_drnas_keeps_the_largest_alpha_and_widens_layers_with_copies() -> None:
     weight = torch.arange(4.0).view(2, 2, 1, 1)
     wide = widened(weight, torch.tensor([0, 1]), torch.tensor([1, 1]))
     assert wide[:, :, 0, 0].tolist() == [[0, 1, 0, 1], [2, 3, 2, 3], [2, 3, 2, 3], [2, 3, 2, 3]]
-    search = made("drnas-progressive")
+    search = make_search("drnas-progressive")
     search.run()
     assert search.kept is not None
     assert search.kept.sum(1).tolist() == [3] * 6
@@ -152,7 +152,7 @@ def test_drnas_keeps_the_largest_alpha_and_widens_layers_with_copies() -> None:
 
 
 def test_alpha_of_drnas_is_fixed_during_the_warm_up_of_each_stage() -> None:
-    search = made("drnas-progressive", supernet_epochs=4, warm_up=1)
+    search = make_search("drnas-progressive", supernet_epochs=4, warm_up=1)
     pair = next(iter(search.pairs()))
     rests = []
     for search.epoch in range(4):
@@ -208,7 +208,7 @@ def sum_over_rest(model: Controller, first: int) -> torch.Tensor:
 
 
 def test_controller_steps_are_reinforce_with_the_last_epochs_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
-    search = made("enas", controller_steps=1, controller_samples=3, controller_clip=1e9, entropy=0.1)
+    search = make_search("enas", controller_steps=1, controller_samples=3, controller_clip=1e9, entropy=0.1)
     search.baseline = 0.4
     drawn: list[tuple[int, ...]] = []
 
@@ -247,7 +247,7 @@ def test_controller_steps_are_reinforce_with_the_last_epochs_baseline(monkeypatc
 )
 def test_impossible_options_are_refused(name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        made(name, **options)
+        make_search(name, **options)
 
 
 def test_too_few_images_to_split_are_refused() -> None:
@@ -260,7 +260,7 @@ def test_too_few_images_to_split_are_refused() -> None:
 
 
 def test_a_diverging_supernet_raises() -> None:
-    search = made("darts")
+    search = make_search("darts")
     search.network.classifier.weight.data.fill_(math.nan)
     with pytest.raises(Exception, match="diverged in epoch 1 of 2"):
         search.run()

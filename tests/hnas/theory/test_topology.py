@@ -12,7 +12,7 @@ from hnas.theory import figure3, topology
 from hnas.theory.networks import condition_number
 
 
-def drawn(seed: int, n: int, m: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(seed: int, n: int, m: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = topology.orthonormal(n, m, generator)
     return torch.randn(*shape, n, n, generator=generator, dtype=torch.float64), x
@@ -24,7 +24,7 @@ shapes = st.tuples(st.integers(0, 999), st.integers(2, 8), st.integers(1, 5))
 @given(shapes)
 def test_the_wide_kernel_is_l_n_times_the_identity_for_any_weights(shape):
     seed, n, depth = shape
-    weights, x = drawn(seed, n, n - 1, depth)
+    weights, x = draw(seed, n, n - 1, depth)
     jacobian = jacrev(topology.wide)(weights, x).flatten(1)
     expected = depth * n * torch.eye(n - 1, dtype=torch.float64)
     torch.testing.assert_close(jacobian @ jacobian.T, expected, rtol=0, atol=1e-12)
@@ -33,7 +33,7 @@ def test_the_wide_kernel_is_l_n_times_the_identity_for_any_weights(shape):
 @given(shapes)
 def test_the_deep_kernel_is_the_gram_matrix_of_autograds_gradients(shape):
     seed, n, depth = shape
-    weights, x = drawn(seed, n, n - 1, depth)
+    weights, x = draw(seed, n, n - 1, depth)
     jacobian = jacrev(topology.deep)(weights, x).flatten(1)
     kernel = topology.deep_kernel(weights, x)
     torch.testing.assert_close(kernel, jacobian @ jacobian.T, rtol=1e-10, atol=1e-9 * n**depth)
@@ -57,7 +57,7 @@ def test_two_matrices_have_the_spread_of_a_wishart_matrix(n):
 
 def test_draws_of_four_matrices_have_the_stated_mean_and_spread():
     n, depth, draws = 6, 4, 20_000
-    weights, x = drawn(0, n, 2, draws, depth)
+    weights, x = draw(0, n, 2, draws, depth)
     kernels = topology.deep_kernel(weights, x) / topology.deep_mean(n, depth)
     spread = topology.deep_spread(n, depth)
     diagonal, off = kernels[:, 0, 0], kernels[:, 0, 1]
@@ -76,7 +76,7 @@ def test_the_spread_of_wide_layers_approaches_its_first_order(depth):
 def test_kappa_is_one_for_wide_and_grows_with_depth_for_deep():
     medians = []
     for depth in (1, 2, 4, 8):
-        weights, x = drawn(depth, 32, 4, 200, depth)
+        weights, x = draw(depth, 32, 4, 200, depth)
         medians.append(float(condition_number(topology.deep_kernel(weights, x)).median()))
     assert medians[0] == pytest.approx(1, abs=1e-12)
     assert medians == sorted(medians)

@@ -39,7 +39,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def found(connection):
+def correlations(connection):
     return correlate(connection, pick_run(connection))
 
 
@@ -73,11 +73,11 @@ def test_a_partial_correlation_with_two_columns_applies_it_twice():
     z, w = rng.normal(size=(2, 300))
     x, y = z + w + rng.normal(size=300), z - w + rng.normal(size=300)
 
-    def given(a, b):
+    def partial_of(a, b):
         ab, az, bz = (spearmanr(*pair).statistic for pair in ((a, b), (a, z), (b, z)))
         return (ab - az * bz) / np.sqrt((1 - az**2) * (1 - bz**2))
 
-    xy, xw, yw = given(x, y), given(x, w), given(y, w)
+    xy, xw, yw = partial_of(x, y), partial_of(x, w), partial_of(y, w)
     expected = (xy - xw * yw) / np.sqrt((1 - xw**2) * (1 - yw**2))
     assert partial_spearman(x, y, [z, w]) == pytest.approx(expected, abs=1e-12)
 
@@ -109,24 +109,24 @@ def test_a_constant_column_has_no_correlation(measure):
 
 @pytest.mark.parametrize("method", ["spearman", "kendall"])
 def test_every_pair_is_correlated_over_all_rows_including_dead_ones(connection, method):
-    found = correlate(connection, pick_run(connection), method=method)
+    correlations = correlate(connection, pick_run(connection), method=method)
     rows = connection.execute("SELECT kappa, snip, test_accuracy FROM pool ORDER BY arch").fetchnumpy()
-    assert found.n == len(rows["kappa"]) == 80
+    assert correlations.n == len(rows["kappa"]) == 80
     assert np.isinf(rows["kappa"]).any()
     measure = {"spearman": spearman, "kendall": kendall}[method]
-    i, j, k = (found.names.index(name) for name in ("kappa", "snip", "test_accuracy"))
-    assert found.matrix[i, k] == pytest.approx(measure(rows["kappa"], rows["test_accuracy"]))
-    assert found.matrix[j, k] == pytest.approx(measure(rows["snip"], rows["test_accuracy"]))
-    assert np.allclose(found.matrix, found.matrix.T, equal_nan=True)
-    assert {"params", "flops"} <= set(found.names)
+    i, j, k = (correlations.names.index(name) for name in ("kappa", "snip", "test_accuracy"))
+    assert correlations.matrix[i, k] == pytest.approx(measure(rows["kappa"], rows["test_accuracy"]))
+    assert correlations.matrix[j, k] == pytest.approx(measure(rows["snip"], rows["test_accuracy"]))
+    assert np.allclose(correlations.matrix, correlations.matrix.T, equal_nan=True)
+    assert {"params", "flops"} <= set(correlations.names)
 
 
-def test_the_non_realizable_value_is_attained_at_its_mu_and_nu(connection, found):
+def test_the_non_realizable_value_is_attained_at_its_mu_and_nu(connection, correlations):
     rows = connection.execute("SELECT * FROM pool ORDER BY arch").fetchnumpy()
-    assert [(row.metric, row.method) for row in found.table_1] == [
+    assert [(row.metric, row.method) for row in correlations.table_1] == [
         (metric, method) for metric in TABLE_1 for method in ("spearman", "kendall")
     ]
-    for row in found.table_1:
+    for row in correlations.table_1:
         measure = {"spearman": spearman, "kendall": kendall}[row.method]
         value = -objective(rows[row.metric], rows["kappa"], mu=row.mu, nu=row.nu)
         assert measure(value, rows["test_accuracy"]) == pytest.approx(row.non_realizable)
@@ -136,8 +136,8 @@ def test_the_non_realizable_value_is_attained_at_its_mu_and_nu(connection, found
 @pytest.mark.parametrize("t", [0.5, 1.0])
 def test_no_point_of_a_dense_grid_beats_the_best_point(connection, t):
     rows = connection.execute("SELECT * FROM pool ORDER BY arch").fetchnumpy()
-    found = correlate(connection, pick_run(connection), t=t)
-    for row in found.table_1[::2]:
+    correlations = correlate(connection, pick_run(connection), t=t)
+    for row in correlations.table_1[::2]:
         m = rows[row.metric]
         search_range = SearchRange.of(m, rows["kappa"], t)
         points = [search_range.point(a, q) for a in np.linspace(-6, 3, 31) for q in np.linspace(0, 1, 31)]
@@ -149,14 +149,14 @@ def test_no_point_of_a_dense_grid_beats_the_best_point(connection, t):
 
 def test_boosting_finds_a_hidden_better_correlation(connection):
     # The store's synthetic accuracies peak at a medium trace: eq. (7) can rank them, a monotone metric cannot.
-    found = correlate(connection, pick_run(connection), target="valid_accuracy")
-    row = next(row for row in found.table_1 if row.metric == "trace")
+    correlations = correlate(connection, pick_run(connection), target="valid_accuracy")
+    row = next(row for row in correlations.table_1 if row.metric == "trace")
     assert row.non_realizable > row.realizable + 0.2
 
 
-def test_records_hold_each_pair_once_in_json_and_csv(found):
-    records = found.records()
-    k = len(found.names)
+def test_records_hold_each_pair_once_in_json_and_csv(correlations):
+    records = correlations.records()
+    k = len(correlations.names)
     assert sum(r["kind"] == "pair" for r in records) == k * (k - 1) // 2
     assert sum(r["kind"] == "non_realizable" for r in records) == 2 * len(TABLE_1)
     text = io.StringIO()
@@ -183,19 +183,19 @@ def changed(folder: Path, kind: str, column: str, values: Callable[[int], list[f
 
 
 def test_metrics_are_correlated_without_finite_condition_numbers(tmp_path: Path):
-    found = changed(tmp_path, "metrics", "kappa", lambda n: [7.0, *[math.inf] * (n - 1)])
-    assert all(-1 <= row.realizable <= 1 and math.isnan(row.non_realizable) for row in found.table_1)
-    assert found.matrix[found.names.index("snip"), found.names.index("trace")] > 0.5
-    assert re.search(r"snip +-?0\.\d\d +n/a +-?0\.\d\d +n/a +n/a +n/a", correlation_text(found))
+    correlations = changed(tmp_path, "metrics", "kappa", lambda n: [7.0, *[math.inf] * (n - 1)])
+    assert all(-1 <= row.realizable <= 1 and math.isnan(row.non_realizable) for row in correlations.table_1)
+    assert correlations.matrix[correlations.names.index("snip"), correlations.names.index("trace")] > 0.5
+    assert re.search(r"snip +-?0\.\d\d +n/a +-?0\.\d\d +n/a +n/a +n/a", correlation_text(correlations))
 
 
 def test_a_constant_accuracy_has_no_correlation_in_any_format(tmp_path: Path):
-    found = changed(tmp_path, "accuracies", "test_accuracy", lambda n: [90.0] * n)
+    correlations = changed(tmp_path, "accuracies", "test_accuracy", lambda n: [90.0] * n)
     text = io.StringIO()
-    write_records(found.records(), "json", text)
+    write_records(correlations.records(), "json", text)
     boosted = [r for r in json.loads(text.getvalue(), parse_constant=pytest.fail) if r["kind"] == "non_realizable"]
     assert [(r["value"], r["mu"], r["nu"]) for r in boosted] == [(None, None, None)] * 2 * len(TABLE_1)
-    assert re.search(r"trace( +n/a){6}", correlation_text(found))
+    assert re.search(r"trace( +n/a){6}", correlation_text(correlations))
 
 
 def test_a_run_is_also_found_by_the_path_of_its_data_set(connection, tmp_path: Path):
@@ -213,9 +213,9 @@ def test_the_text_names_run_method_and_both_columns(connection):
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
-def test_the_figure_is_written_in_each_format(found, tmp_path: Path, suffix: str):
+def test_the_figure_is_written_in_each_format(correlations, tmp_path: Path, suffix: str):
     path = tmp_path / f"figure.{suffix}"
-    plot_correlations(found, path)
+    plot_correlations(correlations, path)
     assert path.stat().st_size > 5000
     if suffix == "png":
         with Image.open(path) as image:
@@ -249,24 +249,24 @@ def test_invalid_requests_are_rejected(connection):
 
 
 def test_any_column_can_be_the_target_and_is_left_out_of_its_table(connection):
-    found = correlate(connection, pick_run(connection), target="trace")
-    assert list(dict.fromkeys(row.metric for row in found.table_1)) == ["grad_norm", "snip", "grasp"]
-    assert {record["y"] for record in found.records() if record["kind"] == "realizable"} == {"trace"}
+    correlations = correlate(connection, pick_run(connection), target="trace")
+    assert list(dict.fromkeys(row.metric for row in correlations.table_1)) == ["grad_norm", "snip", "grasp"]
+    assert {record["y"] for record in correlations.records() if record["kind"] == "realizable"} == {"trace"}
     flops = correlate(connection, pick_run(connection), target="flops")
     assert len(flops.table_1) == 2 * len(TABLE_1)
 
 
 def test_given_columns_add_partial_correlations_of_all_others(connection):
-    found = correlate(connection, pick_run(connection), given=["params"])
+    correlations = correlate(connection, pick_run(connection), given=["params"])
     rows = connection.execute("SELECT * FROM pool WHERE isfinite(kappa) ORDER BY arch").fetchnumpy()
-    partials = {(row.name, row.method): row.value for row in found.partials}
-    assert {name for name, _ in partials} == set(found.names) - {"params", "test_accuracy"}
+    partials = {(row.name, row.method): row.value for row in correlations.partials}
+    assert {name for name, _ in partials} == set(correlations.names) - {"params", "test_accuracy"}
     expected = partial_spearman(rows["snip"], rows["test_accuracy"], [rows["params"].astype(float)])
     assert partials["snip", "spearman"] == pytest.approx(expected)
-    records = [record for record in found.records() if record["kind"] == "partial"]
+    records = [record for record in correlations.records() if record["kind"] == "partial"]
     assert {(record["n"], record["given"], record["y"]) for record in records} == {(79, "params", "test_accuracy")}
-    assert {record["given"] for record in found.records() if record["kind"] != "partial"} == {None}
-    text = correlation_text(found)
+    assert {record["given"] for record in correlations.records() if record["kind"] != "partial"} == {None}
+    text = correlation_text(correlations)
     assert re.search(r"with test_accuracy given params +rho +tau", text)
     assert "those of the 79 architectures with a finite kappa" in text
     two = correlate(connection, pick_run(connection), given=["params", "grad_norm"])
@@ -327,9 +327,9 @@ def test_numbers_of_the_shipped_tables_with_real_accuracies(
     import_accuracies(store, "csv" if file.endswith("csv") else "parquet", DATA / space / file)
     connection = connect(store, [Store(str(ROOT / "data" / "tables" / f"{space}-cifar10"))])
     run = pick_run(connection, space=space, dataset="cifar10")
-    found = correlate(connection, run, target="test_accuracy", given=["params"])
-    for row in found.table_1:
+    correlations = correlate(connection, run, target="test_accuracy", given=["params"])
+    for row in correlations.table_1:
         if row.method == "spearman":
             assert round(row.non_realizable, 2) >= non_realizable[row.metric]
-    values = {row.name: round(row.value, 2) for row in found.partials if row.method == "spearman"}
+    values = {row.name: round(row.value, 2) for row in correlations.partials if row.method == "spearman"}
     assert {name: values[name] for name in partial} == partial

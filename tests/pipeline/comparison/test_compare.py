@@ -68,12 +68,14 @@ def store(pristine: Store, tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def asked(store: Store, methods: str = METHODS, *, seeds: int = 4, queries: int = 8, **options: object) -> Comparison:
+def comparison_of(
+    store: Store, methods: str = METHODS, *, seeds: int = 4, queries: int = 8, **options: object
+) -> Comparison:
     options = {"space": "nasbench201", **options}
     return new_comparison(connect(store), parse_specs(methods), seeds=seeds, queries=queries, **options)
 
 
-def made(store: Store, comparison: Comparison, **options: object) -> Results:
+def results_of(store: Store, comparison: Comparison, **options: object) -> Results:
     connection = connect(store)
     work = compare(store, connection, comparison, **{"workers": 1, **options})
     trained = None if work.first.trainer is None else work.first.trainer.signal
@@ -88,8 +90,8 @@ def rows(store: Store) -> list[tuple[object, ...]]:
 
 
 def test_each_search_equals_that_of_hnas_search(store):
-    comparison = asked(store, seeds=2)
-    results = made(store, comparison)
+    comparison = comparison_of(store, seeds=2)
+    results = results_of(store, comparison)
     connection = connect(store)
     for k, settings in enumerate(comparison.methods):
         for seed in range(2):
@@ -112,19 +114,19 @@ def test_each_search_equals_that_of_hnas_search(store):
 
 
 def test_parallel_evaluations_are_another_comparison(store):
-    alone, together = (asked(store, "random,top:params", seeds=2, parallel=parallel) for parallel in (1, 4))
+    alone, together = (comparison_of(store, "random,top:params", seeds=2, parallel=parallel) for parallel in (1, 4))
     assert alone.name != together.name
-    notes = made(store, together).table().notes
+    notes = results_of(store, together).table().notes
     (parallel_note,) = [note for note in notes if note.startswith("With 4 evaluations at a time")]
     seconds = dict(re.findall(r"(\S+) ([\d,]+) s[,.]", parallel_note.partition("costs: ")[2]))
     assert list(seconds) == list(together.labels)
     assert all(0 < float(time.replace(",", "")) < 0.4 * 8 * 160 for time in seconds.values())
-    assert not any("at a time" in note for note in made(store, alone).table().notes)
+    assert not any("at a time" in note for note in results_of(store, alone).table().notes)
 
 
 def test_the_table_shows_the_winners_test_accuracies(store):
-    comparison = asked(store, "random", seeds=5)
-    results = made(store, comparison)
+    comparison = comparison_of(store, "random", seeds=5)
+    results = results_of(store, comparison)
     winners = (
         connect(store).execute("SELECT search, arg_max(arch, performance) FROM queries GROUP BY search").fetchall()
     )
@@ -150,14 +152,14 @@ def test_manual_architectures_come_first_if_the_table_has_them(store):
     table = store.read_table(None, "accuracies", "csv", "made-up.parquet")
     table = pa.concat_tables([table, pa.Table.from_pylist([row], schema=SCHEMAS["accuracies"])])
     store.write_table(table, "accuracies", "csv", "made-up.parquet")
-    first = made(store, asked(store, "random", seeds=1)).table().rows[0]
+    first = results_of(store, comparison_of(store, "random", seeds=1)).table().rows[0]
     assert (first.method, first.kind, first.cells[1].mean) == ("ResNet", "manual", 77.0)
     assert first.cells[0] is None
 
 
 def test_budgets_in_seconds_end_with_the_query_that_exceeds_them(store):
-    comparison = asked(store, "random@900s,random@5", seeds=3)
-    made(store, comparison)
+    comparison = comparison_of(store, "random@900s,random@5", seeds=3)
+    results_of(store, comparison)
     for spent, before in (
         connect(store)
         .execute(
@@ -188,8 +190,8 @@ def test_the_winner_matches_hnas_search_if_epochs_differ(store):
 def test_views_include_the_searches_of_comparisons(store):
     connection = connect(store)
     alone = run_search(store, connection, new_search(connection, space="nasbench201", queries=3)).search
-    comparison = asked(store, seeds=3)
-    made(store, comparison)
+    comparison = comparison_of(store, seeds=3)
+    results_of(store, comparison)
     connection = connect(store)
     name = comparison.name
     found = connection.execute(
@@ -215,15 +217,15 @@ def test_views_include_the_searches_of_comparisons(store):
     ]
     last = "SELECT arch, spent FROM incumbents WHERE search = ? ORDER BY query DESC LIMIT 1"
     ours = Results(store, connection, comparison, compare(store, connection, comparison).pool).searches[1][2]
-    archs = made(store, comparison).archs
+    archs = results_of(store, comparison).archs
     assert connection.execute(last, [f"{name}-1-2"]).fetchall() == [
         (archs[ours.incumbents[-1]], pytest.approx(ours.cost[-1]))
     ]
 
 
 def test_info_lists_a_comparison_in_one_line_and_rm_removes_it(store):
-    comparison = asked(store, seeds=2)
-    made(store, comparison)
+    comparison = comparison_of(store, seeds=2)
+    results_of(store, comparison)
     listed = json.loads(hnas("info", "--json", "--store", store.root).out)
     assert listed["searches"] == []
     assert [(row["comparison"], row["searches"]) for row in listed["comparisons"]] == [(comparison.name, 8)]
@@ -237,8 +239,8 @@ def test_info_lists_a_comparison_in_one_line_and_rm_removes_it(store):
 
 
 def test_check_finds_a_damaged_part_and_the_command_remakes_it(store):
-    comparison = asked(store, seeds=2)
-    made(store, comparison)
+    comparison = comparison_of(store, seeds=2)
+    results_of(store, comparison)
     before = rows(store)
     part = Path(store.path("comparisons", comparison.name, "1-0-1.parquet"))
     content = bytearray(part.read_bytes())
@@ -249,14 +251,14 @@ def test_check_finds_a_damaged_part_and_the_command_remakes_it(store):
     assert f"{part}: " in done.out
     assert "delete it, and the same `hnas compare` makes its searches again" in done.out
     part.unlink()
-    made(store, comparison)
+    results_of(store, comparison)
     assert rows(store) == before
     assert "comparisons/" not in hnas("check", "--store", store.root).out
 
 
 def test_a_missing_part_is_detected_and_remade(store):
-    comparison = asked(store, seeds=2)
-    made(store, comparison)
+    comparison = comparison_of(store, seeds=2)
+    results_of(store, comparison)
     before = rows(store)
     Path(store.path("comparisons", comparison.name, "1-0-1.parquet")).unlink()
     done = hnas("sql", "FROM queries", "--store", store.root)
@@ -264,13 +266,13 @@ def test_a_missing_part_is_detected_and_remade(store):
     assert "1-0-1.parquet cannot be read: No such file" in done.err
     assert "1-0-1.parquet: it is missing; delete it" in hnas("check", "--store", store.root).out
     assert hnas("sql", "FROM accuracies LIMIT 1", "--store", store.root).status == 0
-    made(store, comparison)
+    results_of(store, comparison)
     assert rows(store) == before
 
 
 def test_check_finds_searches_in_two_parts(store):
-    comparison = asked(store, "random", seeds=3)
-    made(store, comparison)
+    comparison = comparison_of(store, "random", seeds=3)
+    results_of(store, comparison)
     folder = Path(store.path("comparisons", comparison.name))
     store.write_table(
         store.read_table(None, "comparisons", folder.name, "0-0-2.parquet"),
@@ -282,8 +284,8 @@ def test_check_finds_searches_in_two_parts(store):
 
 
 def test_a_damaged_record_is_reported_by_statements_that_read_it(store):
-    comparison = asked(store, "random", seeds=1)
-    made(store, comparison)
+    comparison = comparison_of(store, "random", seeds=1)
+    results_of(store, comparison)
     record = Path(store.path("comparisons", comparison.name, "comparison.json"))
     record.write_text(record.read_text().replace('"seeds": 1', '"seeds": 2'))
     done = hnas("sql", "FROM comparisons", "--store", store.root)
@@ -303,19 +305,19 @@ def test_parts_cover_missing_adjacent_seeds_within_blocks():
 
 
 def test_only_missing_seeds_are_searched(store):
-    first = asked(store, seeds=3)
-    made(store, first)
+    first = comparison_of(store, seeds=3)
+    results_of(store, first)
     before = snapshot(store.root)
-    made(store, first)
+    results_of(store, first)
     assert snapshot(store.root) == before
-    more = asked(store, seeds=7)
+    more = comparison_of(store, seeds=7)
     assert more.name == first.name
-    made(store, more)
+    results_of(store, more)
     after = snapshot(store.root)
     record = f"comparisons/{first.name}/comparison.json"
     assert {path: after[path] for path in before if path != record} == {k: v for k, v in before.items() if k != record}
     assert store.read_json("comparisons", first.name, "comparison.json")["seeds"] == 7
-    fewer = made(store, first)
+    fewer = results_of(store, first)
     assert [len(searches) for searches in fewer.searches] == [3] * 4
 
 
@@ -323,20 +325,20 @@ def test_a_deterministic_method_is_searched_once(store, monkeypatch):
     from hnas.optim.methods.random import Random
 
     monkeypatch.setattr(Random, "varies", False)
-    results = made(store, asked(store, "random,hnas:trace", seeds=3))
+    results = results_of(store, comparison_of(store, "random,hnas:trace", seeds=3))
     assert [len(searches) for searches in results.searches] == [1, 3]
     assert connect(store).execute("SELECT count(*) FROM searches").fetchone() == (4,)
     assert results.table().rows[0].cells[0].deviation is None
 
 
 def test_searches_in_this_process_and_in_workers_are_the_same(store, tmp_path, monkeypatch):
-    comparison = asked(store, seeds=6)
+    comparison = comparison_of(store, seeds=6)
     there = Store(str(tmp_path / "there"))
     subprocess.run(["cp", "-r", store.root, there.root], check=True)
-    made(store, comparison)
+    results_of(store, comparison)
     monkeypatch.setattr(driver, "_ALONE", 0.0)
     reports: list[driver.Progress] = []
-    made(there, comparison, workers=2, progress=reports.append)
+    results_of(there, comparison, workers=2, progress=reports.append)
     assert rows(there) == rows(store)
     assert (reports[0].done, reports[-1].done, reports[-1].total) == (0, 24, 24)
 
@@ -350,13 +352,13 @@ def _dies_once(job: Job, part: Part) -> int:
 
 
 def test_a_lost_worker_loses_only_its_part(store, tmp_path, monkeypatch):
-    comparison = asked(store, seeds=2)
+    comparison = comparison_of(store, seeds=2)
     there = Store(str(tmp_path / "there"))
     subprocess.run(["cp", "-r", store.root, there.root], check=True)
-    made(store, comparison)
+    results_of(store, comparison)
     monkeypatch.setattr(driver, "_ALONE", 0.0)
     reports: list[driver.Progress] = []
-    made(there, comparison, workers=2, task=_dies_once, progress=reports.append)
+    results_of(there, comparison, workers=2, task=_dies_once, progress=reports.append)
     assert rows(there) == rows(store)
     assert len(reports[-1].lost) == 1
 
@@ -368,7 +370,7 @@ def _fails(job: Job, part: Part) -> int:
 def test_a_search_failing_on_a_worker_gives_its_sentence(store, monkeypatch):
     monkeypatch.setattr(driver, "_ALONE", 0.0)
     with pytest.raises(HnasError, match=r"part \d-0-1.parquet fails"):
-        made(store, asked(store, seeds=2), workers=2, task=_fails)
+        results_of(store, comparison_of(store, seeds=2), workers=2, task=_fails)
 
 
 @pytest.mark.timeout(1200)
@@ -498,7 +500,7 @@ def test_guiding_accuracies_are_shown_without_test_accuracies(tmp_path):
     table = store.read_table(None, "accuracies", "csv", "made-up.parquet")
     bare = [{**row, "test_accuracy": None, "seconds": None} for row in table.to_pylist()]
     store.write_table(pa.Table.from_pylist(bare, schema=SCHEMAS["accuracies"]), "accuracies", "csv", "made-up.parquet")
-    results = made(store, asked(store, "random", seeds=2, queries=3))
+    results = results_of(store, comparison_of(store, "random", seeds=2, queries=3))
     table = results.table()
     assert table.datasets == ("digits valid",)
     assert "The store has no test accuracies" in table.notes[0]
@@ -553,9 +555,9 @@ def test_a_method_that_does_not_fit_the_pool_writes_nothing(store, monkeypatch):
     before = snapshot(store.root)
     monkeypatch.setattr(Random, "__init__", refuse)
     with pytest.raises(UsageError, match="the space cannot serve random"):
-        made(store, asked(store, "hnas:trace,random"))
+        results_of(store, comparison_of(store, "hnas:trace,random"))
     assert snapshot(store.root) == before
-    assert missing(store, asked(store, "hnas:trace"))
+    assert missing(store, comparison_of(store, "hnas:trace"))
 
 
 def test_a_comparison_whose_first_search_fails_leaves_nothing(store, monkeypatch):
@@ -565,14 +567,14 @@ def test_a_comparison_whose_first_search_fails_leaves_nothing(store, monkeypatch
     before = snapshot(store.root)
     monkeypatch.setattr(RunPool, "__call__", refuse)
     with pytest.raises(HnasError, match="the table has no accuracy of it"):
-        made(store, asked(store, "hnas:trace,random"))
+        results_of(store, comparison_of(store, "hnas:trace,random"))
     assert snapshot(store.root) == before
     assert store.names("comparisons") == []
 
 
 def test_a_running_comparison_is_not_removed(store):
-    comparison = asked(store, "random", seeds=1)
-    made(store, comparison)
+    comparison = comparison_of(store, "random", seeds=1)
+    results_of(store, comparison)
     with locked(store, "comparisons", comparison.name):
         done = hnas("rm", comparison.name, "--yes", "--store", store.root)
     assert done.status == 1

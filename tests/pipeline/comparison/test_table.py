@@ -40,7 +40,7 @@ TOP = outcome("top:flops", [[94.36, 46.34]] * 4, varies=False)
 
 
 @pytest.fixture
-def found() -> ComparisonTable:
+def comparison() -> ComparisonTable:
     rows = make_rows(
         [OURS, RANDOM, REA, TOP],
         reference="hnas:grad_norm",
@@ -50,21 +50,28 @@ def found() -> ComparisonTable:
     return ComparisonTable("four seeds", DATASETS, rows, "hnas:grad_norm", ("± is the population's",))
 
 
-def test_rows_come_between_manual_architectures_and_the_optimum(found):
-    assert [row.method for row in found.rows] == ["ResNet", "hnas:grad_norm", "random", "rea", "top:flops", "optimum"]
-    assert found.rows[0].cells[1] is None, "the table lacks its accuracy on this data set"
-    assert found.rows[-1].cells[1].mean == 47.31
+def test_rows_come_between_manual_architectures_and_the_optimum(comparison):
+    assert [row.method for row in comparison.rows] == [
+        "ResNet",
+        "hnas:grad_norm",
+        "random",
+        "rea",
+        "top:flops",
+        "optimum",
+    ]
+    assert comparison.rows[0].cells[1] is None, "the table lacks its accuracy on this data set"
+    assert comparison.rows[-1].cells[1].mean == 47.31
 
 
-def test_means_and_deviations_follow_the_published_programs(found):
-    cell = found.rows[1].cells[0]
+def test_means_and_deviations_follow_the_published_programs(comparison):
+    cell = comparison.rows[1].cells[0]
     assert cell.mean == pytest.approx(np.mean([94.1, 94.3, 94.2, 94.3]))
     assert cell.deviation == pytest.approx(np.std([94.1, 94.3, 94.2, 94.3]))
     assert cell.interval[0] <= cell.mean <= cell.interval[1]
 
 
-def test_varying_rivals_are_tested_with_holms_correction(found):
-    p = [row.cells[0].p if row.cells[0] else None for row in found.rows]
+def test_varying_rivals_are_tested_with_holms_correction(comparison):
+    p = [row.cells[0].p if row.cells[0] else None for row in comparison.rows]
     first, second = (mann_whitney(OURS.reported[:, 0], rival.reported[:, 0]) for rival in (RANDOM, REA))
     assert first < second
     assert p == [None, None, pytest.approx(2 * first), pytest.approx(max(2 * first, second)), None, None]
@@ -90,8 +97,8 @@ def test_a_winner_without_a_test_accuracy_leaves_the_cell_empty():
     assert rows[1].cells[1].p is None
 
 
-def test_the_terminal_shows_table_3_then_intervals_and_tests(found):
-    lines = comparison_text(found).splitlines()
+def test_the_terminal_shows_table_3_then_intervals_and_tests(comparison):
+    lines = comparison_text(comparison).splitlines()
     assert lines[0] == "four seeds"
     assert lines[1].split() == ["method", *DATASETS, "cost", "s", "queries", "kind", "space"]
     assert "94.22 ± 0.08" in lines[3]
@@ -101,9 +108,9 @@ def test_the_terminal_shows_table_3_then_intervals_and_tests(found):
     assert lines[-1] == "± is the population's"
 
 
-def test_output_fits_a_narrow_terminal(found):
-    assert max(map(len, comparison_text(found, 60).splitlines())) <= 60
-    assert "more columns, `--format csv` has all" in comparison_text(found, 60)
+def test_output_fits_a_narrow_terminal(comparison):
+    assert max(map(len, comparison_text(comparison, 60).splitlines())) <= 60
+    assert "more columns, `--format csv` has all" in comparison_text(comparison, 60)
 
 
 def test_markdown_has_a_cell_per_column_for_any_method_name():
@@ -113,8 +120,8 @@ def test_markdown_has_a_cell_per_column_for_any_method_name():
     assert {line.count("|") for line in lines} == {7}
 
 
-def test_latex_special_characters_are_escaped(found):
-    text = comparison_latex(found)
+def test_latex_special_characters_are_escaped(comparison):
+    text = comparison_latex(comparison)
     assert r"hnas:grad\_norm & 94.22 $\pm$ 0.08 [" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     columns = text.split(r"\begin{tabular}{")[1].split("}")[0]
@@ -122,11 +129,11 @@ def test_latex_special_characters_are_escaped(found):
     assert {line.count("&") + 1 for line in body} == {len(columns)}
 
 
-def test_csv_and_json_hold_a_record_per_method_and_data_set(found):
-    records = comparison_records(found)
+def test_csv_and_json_hold_a_record_per_method_and_data_set(comparison):
+    records = comparison_records(comparison)
     assert len(records) == 6 * 2
-    assert list(csv.DictReader(io.StringIO(comparison_csv(found))))[2]["mean"] == str(records[2]["mean"])
-    document = json.loads(comparison_json(found, "c1", [{"seed": 4}]))
+    assert list(csv.DictReader(io.StringIO(comparison_csv(comparison))))[2]["mean"] == str(records[2]["mean"])
+    document = json.loads(comparison_json(comparison, "c1", [{"seed": 4}]))
     assert document["results"] == records
     assert document["comparison"] == "c1"
     assert document["methods"] == [{"seed": 4}]

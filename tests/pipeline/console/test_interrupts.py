@@ -52,7 +52,7 @@ def worker_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
-def ended(process: subprocess.Popen[str], send: Callable[[], None]) -> str:
+def interrupt(process: subprocess.Popen[str], send: Callable[[], None]) -> str:
     """Interrupt a process by `send` and return its last line on standard error; checks that no child is left."""
     send()
     stdout, stderr = process.communicate(timeout=WAIT)
@@ -75,7 +75,7 @@ def test_an_interrupt_while_workers_start_ends_the_command_at_once(tmp_path, num
     with running(*command, env={"TMPDIR": str(tmp_path)}) as process:
         wait_until(lambda: len(worker_processes(process)) > 0, process)
         kill = os.kill if whom == "the driver" else os.killpg
-        sentence = ended(process, lambda: kill(process.pid, number))
+        sentence = interrupt(process, lambda: kill(process.pid, number))
     assert re.fullmatch(
         r"hnas: interrupted: 0 of \d\d rows are stored in run [0-9a-f]{10}; run the same command again to resume",
         sentence,
@@ -89,7 +89,7 @@ def test_signals_to_all_processes_keep_finished_work(tmp_path, number):
     command = precompute_command(tmp_path / "store", "--sample=90", "--workers=1", "--chunk-size=1", "--quiet")
     with running(*command) as process:
         wait_until(lambda: len(list(parts("*/metrics/*.parquet"))) > 2, process)
-        sentence = ended(process, lambda: os.killpg(process.pid, number))
+        sentence = interrupt(process, lambda: os.killpg(process.pid, number))
     assert re.match(r"hnas: interrupted: \d+ of \d\d rows are stored in run", sentence)
 
 
@@ -109,7 +109,7 @@ def test_workers_and_replacements_do_not_receive_ctrl_c(tmp_path):
         wait_until(lambda: any(child.pid != first.pid for child in worker_processes(process)), process)
         (second,) = worker_processes(process)
         assert blocked(second)
-        sentence = ended(process, lambda: os.killpg(process.pid, signal.SIGINT))
+        sentence = interrupt(process, lambda: os.killpg(process.pid, signal.SIGINT))
     assert sentence.startswith("hnas: interrupted: ")
 
 
@@ -120,14 +120,14 @@ def test_workers_and_replacements_do_not_receive_ctrl_c(tmp_path):
 def test_an_interrupt_during_the_import_of_the_command_line(tmp_path, number):
     with running(str(HNAS), "info", f"--store={tmp_path}") as process:
         wait_until(lambda: catches(process, signal.SIGTERM), process)
-        assert ended(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
+        assert interrupt(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_an_interrupt_during_the_import_of_a_library(tmp_path, number):
     with running(*precompute_command(tmp_path / "store", "--sample=2")) as process:
         wait_until(lambda: mapped(process, "libtorch"), process)
-        assert ended(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
+        assert interrupt(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
     assert not (tmp_path / "store").exists()
 
 
@@ -190,7 +190,7 @@ def test_an_interrupted_query(store, number):
     with running(str(HNAS), "sql", endless, f"--store={store}") as process:
         wait_until(lambda: psutil.Process(process.pid).num_threads() > 1 and mapped(process, "_duckdb"), process)
         wait_until(lambda: psutil.Process(process.pid).cpu_times().user > 1.2, process)
-        assert ended(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
+        assert interrupt(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -198,14 +198,14 @@ def test_an_interrupted_training(tmp_path, number):
     size = ("--dataset=digits", "--epochs=100000", "--channels=4", "--cells=1")
     with running(str(HNAS), "evaluate", CONVOLUTION, *size, "--quiet", f"--store={tmp_path}") as process:
         wait_until(lambda: any(tmp_path.glob(f"{FOLDER}/*/*.checkpoint")), process)
-        assert ended(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
+        assert interrupt(process, lambda: os.kill(process.pid, number)) == "hnas: interrupted"
 
 
 def test_an_interrupted_search_without_saved_queries(store):
     command = (str(HNAS), "search", "nasbench201", "--oracle=train", "--dataset=digits", "--epochs=100000", "--quiet")
     with running(*command, f"--store={store}") as process:
         wait_until(lambda: any(store.glob(f"{FOLDER}/*/*.checkpoint")), process)
-        assert ended(process, lambda: os.kill(process.pid, signal.SIGINT)) == "hnas: interrupted"
+        assert interrupt(process, lambda: os.kill(process.pid, signal.SIGINT)) == "hnas: interrupted"
     assert not (store / "searches").exists()
 
 
@@ -213,7 +213,7 @@ def test_an_interrupted_download_says_that_it_resumes(tmp_path, slow_server):
     url = f"http://127.0.0.1:{slow_server.server_port}/cifar-10-python.tar.gz"
     with running(str(HNAS), "fetch", "cifar10", f"--to={tmp_path}", f"--from={url}") as process:
         wait_until(slow_server.asked.is_set, process)
-        assert ended(process, lambda: os.kill(process.pid, signal.SIGINT)).startswith("hnas: interrupted")
+        assert interrupt(process, lambda: os.kill(process.pid, signal.SIGINT)).startswith("hnas: interrupted")
 
 
 # --- the end

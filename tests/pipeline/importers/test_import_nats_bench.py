@@ -36,20 +36,20 @@ def api(file: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def found(file: Path) -> dict[str, list[dict[str, Any]]]:
+def tables(file: Path) -> dict[str, list[dict[str, Any]]]:
     return collect(read_nats_bench(file, ignore_progress))
 
 
-def test_every_value_equals_the_benchmarks_own_api(api: Any, found: dict[str, Any]) -> None:
+def test_every_value_equals_the_benchmarks_own_api(api: Any, tables: dict[str, Any]) -> None:
     finals, curves = expected(api, range(4))
-    assert by_key(found["accuracies"]) == finals
-    assert by_key(found["curves"]) == curves
+    assert by_key(tables["accuracies"]) == finals
+    assert by_key(tables["curves"]) == curves
     assert len(finals) == 74
     assert len(curves) > 8_000
 
 
-def test_rows_of_a_seed_equal_get_more_info(api: Any, found: dict[str, Any]) -> None:
-    rows = by_key(found["curves"])
+def test_rows_of_a_seed_equal_get_more_info(api: Any, tables: dict[str, Any]) -> None:
+    rows = by_key(tables["curves"])
     asked = 0
     for index, arch in enumerate(ARCHS):
         for dataset in ("cifar10-valid", "cifar10", "cifar100", "ImageNet16-120"):
@@ -68,11 +68,11 @@ def test_rows_of_a_seed_equal_get_more_info(api: Any, found: dict[str, Any]) -> 
     assert asked > 20
 
 
-def test_means_over_seeds_equal_the_benchmarks_means(api: Any, found: dict[str, Any]) -> None:
+def test_means_over_seeds_equal_the_benchmarks_means(api: Any, tables: dict[str, Any]) -> None:
     def mean(arch: str, dataset: str, epochs: int, column: str) -> float:
         values = [
             row[column]
-            for row in found["accuracies"]
+            for row in tables["accuracies"]
             if (row["arch"], row["dataset"], row["epochs"]) == (arch, dataset, epochs) and row[column] is not None
         ]
         return sum(values) / len(values)
@@ -89,26 +89,26 @@ def test_means_over_seeds_equal_the_benchmarks_means(api: Any, found: dict[str, 
             assert mean(arch, "cifar100", epochs, "test_accuracy") == pytest.approx(hundred["test-accuracy"])
 
 
-def test_the_folder_and_the_file_give_the_same_rows(folder: Path, found: dict[str, Any]) -> None:
+def test_the_folder_and_the_file_give_the_same_rows(folder: Path, tables: dict[str, Any]) -> None:
     updates: list[tuple[int, int]] = []
-    assert collect(read_nats_bench(folder, lambda *progress: updates.append(progress))) == found
+    assert collect(read_nats_bench(folder, lambda *progress: updates.append(progress))) == tables
     assert updates == [(1, 4), (2, 4), (3, 4), (4, 4)]
     fast = nats_bench.create(str(folder), "tss", fast_mode=True, verbose=False)
     with quiet():
         finals, _ = expected(fast, range(4))
-    assert by_key(found["accuracies"]) == finals
+    assert by_key(tables["accuracies"]) == finals
 
 
 def test_weights_of_the_full_folder_are_skipped(tmp_path: Path, folder: Path) -> None:
     weights = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3), torch.nn.BatchNorm2d(40)).state_dict()
     full = [OrderedDict(results(nats_bench, index, weights=weights)) for index in range(2)]
     simple = [OrderedDict(results(nats_bench, index)) for index in range(2)]
-    found = [
+    tables = [
         collect(read_nats_bench(make_folder(tmp_path / name, made), ignore_progress))
         for name, made in (("full", full), ("simple", simple))
     ]
-    assert found[0] == found[1]
-    assert found[0]["accuracies"]
+    assert tables[0] == tables[1]
+    assert tables[0]["accuracies"]
 
 
 def test_part_of_the_folder_can_be_imported(tmp_path: Path) -> None:

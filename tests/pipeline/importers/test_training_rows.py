@@ -24,7 +24,7 @@ NO_CELL = "f" * 32
 ALL = Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent")) / "nasbench101" / "test-accuracy.parquet"
 
 
-def taken(columns: dict[str, Any]) -> list[dict[str, Any]] | str:
+def rows_or_error(columns: dict[str, Any]) -> list[dict[str, Any]] | str:
     """The stored rows of these columns, or the error sentence."""
     trainings = Trainings(Path("file"), "row")
     arrays = {name: pa.array(values) for name, values in columns.items()}
@@ -76,15 +76,15 @@ GOOD = {"arch": [A, f" {B} ", A], "dataset": ["cifar10", "CIFAR-10", "cifar100"]
     ids=",".join,
 )
 def test_whole_columns_give_the_same_as_row_by_row(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = taken(GOOD | more)
+    found = rows_or_error(GOOD | more)
     monkeypatch.setattr(Trainings, "_whole", lambda self, columns: None)
-    assert found == taken(GOOD | more)
+    assert found == rows_or_error(GOOD | more)
 
 
 def test_plain_columns_are_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(GatheredRows, "_row")
     for epochs in (["1", "2", "3"], [1, 2, 3]):
-        assert [row["arch"] for row in taken(GOOD | {"epochs": epochs})] == [A, B, A]
+        assert [row["arch"] for row in rows_or_error(GOOD | {"epochs": epochs})] == [A, B, A]
 
 
 LINES = {

@@ -34,7 +34,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def made(pristine: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
+def timed(pristine: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
     """A store with the latencies of its architectures, and the output of measuring them."""
     place = copied(pristine, tmp_path_factory.mktemp("measured"))
     return place, measure(place)
@@ -46,8 +46,8 @@ def store(pristine: Store, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def measured(made: tuple[Store, Outcome], tmp_path: Path) -> Store:
-    return copied(made[0], tmp_path)
+def measured(timed: tuple[Store, Outcome], tmp_path: Path) -> Store:
+    return copied(timed[0], tmp_path)
 
 
 def copied(store: Store, folder: Path) -> Store:
@@ -68,8 +68,8 @@ def pool_of(store: Store, *, seed: int = 0, sample: int | None = None) -> Latenc
     return latency_pool(connect(store), latency_settings(device="cpu"), space="nasbench201", seed=seed, sample=sample)
 
 
-def test_each_class_is_measured_once_for_all_its_members(made: tuple[Store, Outcome]) -> None:
-    store, done = made
+def test_each_class_is_measured_once_for_all_its_members(timed: tuple[Store, Outcome]) -> None:
+    store, done = timed
     assert done.status == 0, done.err
     found = column(store)
     assert len(found) == 60

@@ -158,7 +158,7 @@ def test_the_default_is_one_worker_per_gpu(monkeypatch, count, device, workers) 
     assert default_workers(device) == (workers or physical_cores())
 
 
-def asked(workers: int, visible: list[str]) -> dict[str, object]:
+def cluster_options(workers: int, visible: list[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     assert local_cluster(workers, visible, lambda **options: found.update(options) or "a cluster") == "a cluster"
     return found
@@ -166,7 +166,7 @@ def asked(workers: int, visible: list[str]) -> dict[str, object]:
 
 @pytest.mark.parametrize(("workers", "used"), [(4, ["0", "1", "2", "3"]), (2, ["0", "1"])])
 def test_several_gpus_use_dask_cuda(workers, used) -> None:
-    found = asked(workers, ["0", "1", "2", "3"])
+    found = cluster_options(workers, ["0", "1", "2", "3"])
     assert found["CUDA_VISIBLE_DEVICES"] == used
     assert found["n_workers"] == workers
     assert found["threads_per_worker"] == 1

@@ -47,11 +47,11 @@ TRAINING = TrainingSettings(epochs=1, batch_size=256, lr=0.1, threads=1, images=
 
 
 @pytest.fixture(scope="module")
-def drawn(
+def initialised(
     tmp_path_factory: pytest.TempPathFactory, small_plan: MakePlan
 ) -> tuple[Store, dict[str, str], dict[str, Plan]]:
     """A store with a run of each initialisation, of the same 12 architectures: their names and plans. Read only."""
-    store = Store(str(tmp_path_factory.mktemp("drawn") / "store"))
+    store = Store(str(tmp_path_factory.mktemp("initialised") / "store"))
     plans = {init: small_plan(store, sample=12, init=init) for init in INITIALISATIONS}
     return store, {init: fill(store, plan) for init, plan in plans.items()}, plans
 
@@ -68,8 +68,8 @@ def test_shipped_runs_keep_their_names_and_have_torch_weights(space, name):
     assert replace(settings, init="he").id != name
 
 
-def test_each_initialisation_is_a_separate_run_that_records_it(drawn):
-    store, runs, plans = drawn
+def test_each_initialisation_is_a_separate_run_that_records_it(initialised):
+    store, runs, plans = initialised
     assert len(set(runs.values())) == 3
     connection = connect(store)
     assert dict(connection.sql("SELECT init, run FROM runs").fetchall()) == runs
@@ -81,24 +81,24 @@ def test_each_initialisation_is_a_separate_run_that_records_it(drawn):
     assert check_store(store).damaged == []
 
 
-def test_runs_with_different_initialisations_are_not_averaged(drawn, small_plan, tmp_path):
+def test_runs_with_different_initialisations_are_not_averaged(initialised, small_plan, tmp_path):
     store = Store(str(tmp_path / "store"))
-    pack(Run(drawn[0], drawn[1]["torch"]), store)
-    pack(Run(drawn[0], drawn[1]["he"]), store)
+    pack(Run(initialised[0], initialised[1]["torch"]), store)
+    pack(Run(initialised[0], initialised[1]["he"]), store)
     with pytest.raises(UsageError, match="--average has no other run to average"):
-        group_of(connect(store), drawn[1]["he"])
+        group_of(connect(store), initialised[1]["he"])
     listed = tmp_path / "list.txt"
-    listed.write_text("\n".join(arch for arch, _ in drawn[2]["he"].requested))
+    listed.write_text("\n".join(arch for arch, _ in initialised[2]["he"].requested))
     other = fill(store, small_plan(store, architectures=listed, init="he", seed=1))
-    assert group_of(connect(store), other) == sorted([other, drawn[1]["he"]])
+    assert group_of(connect(store), other) == sorted([other, initialised[1]["he"]])
 
 
 # --- rows
 
 
 @pytest.mark.parametrize("init", INITIALISATIONS)
-def test_rows_equal_the_metrics_of_the_network_with_these_weights(drawn, init):
-    store, runs, plans = drawn
+def test_rows_equal_the_metrics_of_the_network_with_these_weights(initialised, init):
+    store, runs, plans = initialised
     batch = resident_batch(job_of(store, plans[init]))
     rows = {row["canonical"]: row for row in metrics_of(store, runs[init])}
     settings = plans[init].settings
@@ -108,10 +108,10 @@ def test_rows_equal_the_metrics_of_the_network_with_these_weights(drawn, init):
         assert {name: rows[canonical][name] for name in found} == found
 
 
-def test_rows_do_not_depend_on_workers_chunks_and_order(drawn, small_plan, tmp_path):
-    archs = [arch for arch, _ in drawn[2]["he"].requested]
-    expected = {init: exact_table(drawn[0], drawn[1][init]) for init in INITIALISATIONS}
-    assert len({table[drawn[2]["he"].todo[0][0]] for table in expected.values()}) == 3
+def test_rows_do_not_depend_on_workers_chunks_and_order(initialised, small_plan, tmp_path):
+    archs = [arch for arch, _ in initialised[2]["he"].requested]
+    expected = {init: exact_table(initialised[0], initialised[1][init]) for init in INITIALISATIONS}
+    assert len({table[initialised[2]["he"].todo[0][0]] for table in expected.values()}) == 3
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(random.Random(1).sample(archs, len(archs))))
     store = Store(str(tmp_path / "store"))

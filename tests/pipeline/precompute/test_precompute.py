@@ -90,7 +90,7 @@ def finished_parts(store: Store) -> int:
     return len(matching(store, "runs", "*", "metrics", "*.parquet"))
 
 
-def aside(folder: Path | str) -> list[Path]:
+def temporary_files(folder: Path | str) -> list[Path]:
     """Temporary files left by an interrupted write."""
     found = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock")
     return [path for path in found if path.name.startswith(".") or "partial" in path.name or path.suffix == ".part"]
@@ -122,7 +122,7 @@ def test_workers_chunks_and_order_do_not_change_the_table(store, small_plan, shu
     assert sorted(progress.seconds for progress in seen) == [progress.seconds for progress in seen]
     assert (seen[0].left, seen[-1].left) == (None, 0.0)
     assert seen[-1].rate == pytest.approx(total / seen[-1].seconds)
-    assert aside(store.root) == []
+    assert temporary_files(store.root) == []
 
 
 @pytest.mark.parametrize("ending", ["Ctrl-C to the whole group", "SIGTERM to the driver"])
@@ -150,7 +150,7 @@ def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, 
         "run the same command again to resume"
     )
     assert all(re.match(r"\d\d:\d\d:\d\d \d+/\d+ architectures", line) for line in log), stderr
-    assert aside(store.root) == []
+    assert temporary_files(store.root) == []
     assert not list(scratch.glob("dask-scratch-space/worker-*")), "a worker left its folder"
 
     before = snapshot(store.root, "runs/*/metrics/*")
@@ -169,7 +169,7 @@ def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, 
         assert re.fullmatch(rf"\d\d:\d\d:\d\d {total}/{total} architectures, \d+\.\d\d/s, 0 s left", last)
     assert exact_table(store, run) == expected
     assert before.items() <= snapshot(store.root, "runs/*/metrics/*").items(), "a finished part was written again"
-    assert aside(store.root) == []
+    assert temporary_files(store.root) == []
     assert sum(session["rows"] for session in store.read_json("runs", run, "run.json")["sessions"]) == len(expected)
 
 
@@ -216,7 +216,7 @@ def test_two_precomputes_share_a_run_while_another_fills_the_store(store, small_
     sessions = store.read_json("runs", run, "run.json")["sessions"]
     assert sorted(session["rows"] for session in sessions) == sorted(computed for computed, _ in shares)
     assert not store.exists("runs", run, "drivers")
-    assert aside(store.root) == []
+    assert temporary_files(store.root) == []
     alone = Store(f"{store.root} alone")
     assert exact_table(store, other.settings.id) == exact_table(alone, fill(alone, other))
     assert catalog.connect(store).execute("SELECT count(*) FROM pool").fetchall() == [(60 + 12,)]
@@ -318,7 +318,7 @@ def test_a_full_disk_is_reported_and_the_command_completes_later(tmp_path, small
         assert "No space left on device; free some space, or use another --store" in str(error.value)
         assert "\n" not in str(error.value)
         assert finished_parts(store) >= 2, "the disk was full before any worker wrote"
-        assert aside(store.root) == []
+        assert temporary_files(store.root) == []
         subprocess.run([*mount, "remount,size=10m"], check=True)
         plan = small_plan(store, architectures=listed, chunk_size=4)
         assert plan.done > 0

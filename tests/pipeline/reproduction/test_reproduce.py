@@ -38,7 +38,7 @@ EVERYTHING = ["table1", "table2", "table3", "figure1", "figure2", "figure3", "th
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The output of `reproduce all` by name, with one search of each method, and the folder of its figures."""
     if not DATA:
         pytest.skip("HNAS_TEST_DATA is unset: the real accuracies are needed")
@@ -54,9 +54,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
             assert hnas("import", kind, Path(DATA, name), "--quiet").status == 0
         done = hnas("reproduce", "all", "--seeds", 1, "--output", folder / "all.json", "--figures", folder, "--quiet")
     assert done.status == 0, done.err
-    made = json.loads((folder / "all.json").read_text())["reproductions"]
-    assert [one["what"] for one in made] == EVERYTHING
-    return {one["what"]: one for one in made}, folder
+    by_name = json.loads((folder / "all.json").read_text())["reproductions"]
+    assert [one["what"] for one in by_name] == EVERYTHING
+    return {one["what"]: one for one in by_name}, folder
 
 
 def value_of(one: dict[str, Any], row: str, column: str, table: str = "") -> dict[str, Any]:
@@ -64,8 +64,8 @@ def value_of(one: dict[str, Any], row: str, column: str, table: str = "") -> dic
     return value
 
 
-def test_every_published_number_of_table_1_is_reached_within_or_explained(found):
-    table = found[0]["table1"]
+def test_every_published_number_of_table_1_is_reached_within_or_explained(reproduced):
+    table = reproduced[0]["table1"]
     for space, metrics in TABLE_1.items():
         for metric, numbers in metrics.items():
             columns = ("realizable ρ", "realizable τ", "non-realizable ρ", "non-realizable τ")
@@ -84,8 +84,8 @@ def test_every_published_number_of_table_1_is_reached_within_or_explained(found)
     assert value_of(table, "params", "realizable ρ", "nasbench201")["ours"] == pytest.approx(0.75, abs=0.006)
 
 
-def test_table_3_computes_what_the_store_allows_and_names_commands_for_the_rest(found):
-    table = found[0]["table3"]
+def test_table_3_computes_what_the_store_allows_and_names_commands_for_the_rest(reproduced):
+    table = reproduced[0]["table3"]
     best = value_of(table, "optimum", "cifar10")
     assert (round(best["ours"], 2), best["verdict"]) == (94.37, "reached")
     assert value_of(table, "HNAS (trace)", "cifar10")["ours"] > 94.07
@@ -96,8 +96,8 @@ def test_table_3_computes_what_the_store_allows_and_names_commands_for_the_rest(
     assert any("--methods drnas" in missing["commands"][0] for missing in table["missing"])
 
 
-def test_figure_2_prints_no_published_number_and_its_errors_fall(found):
-    values = found[0]["figure2"]["values"]
+def test_figure_2_prints_no_published_number_and_its_errors_fall(reproduced):
+    values = reproduced[0]["figure2"]["values"]
     assert {value["published"] for value in values} == {None}
     assert {value["verdict"] for value in values} == {"not printed"}
     errors = [v["ours"] for v in values if v["row"] == "hnas:trace" and v["table"].startswith("cifar10,")]
@@ -105,9 +105,9 @@ def test_figure_2_prints_no_published_number_and_its_errors_fall(found):
     assert errors[-1] < 6.0
 
 
-def test_every_value_has_the_same_fields_and_every_figure_is_drawn(found):
-    made, folder = found
-    for one in made.values():
+def test_every_value_has_the_same_fields_and_every_figure_is_drawn(reproduced):
+    by_name, folder = reproduced
+    for one in by_name.values():
         assert set(one) == {"what", "title", "values", "missing", "notes"}
         assert all(set(value) == KEYS for value in one["values"])
         assert (folder / f"{one['what']}.pdf").stat().st_size > 3000
@@ -182,10 +182,10 @@ def test_latex_is_balanced_and_escaped():
 
 def test_theorems_and_figure_3_are_ascii_in_latex():
     for what in (theory.theorems, theory.architectures):
-        found = what(None)
-        lines = [line for line in written([found], "latex").splitlines() if not line.startswith("%")]
+        reproduced = what(None)
+        lines = [line for line in written([reproduced], "latex").splitlines() if not line.startswith("%")]
         assert all(line.isascii() for line in lines)
-    assert "Θ₀ = L n I" in written([found], "table")
+    assert "Θ₀ = L n I" in written([reproduced], "table")
 
 
 def test_markdown_keeps_its_columns_and_the_terminal_shows_reasons():

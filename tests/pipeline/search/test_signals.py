@@ -78,7 +78,7 @@ def test_short_validation_guides_and_the_longest_test_is_reported(store):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("criteria", "expected"),
     [
         ({"epochs": 200}, Signal("valid_accuracy", "long", "digits", 200)),
         ({"accuracy": "test_accuracy"}, Signal("test_accuracy", "long", "digits", 200)),
@@ -87,23 +87,23 @@ def test_short_validation_guides_and_the_longest_test_is_reported(store):
         ({"epochs": 12}, Signal("valid_accuracy", "short", "digits", 12)),
     ],
 )
-def test_a_signal_is_chosen_by_accuracy_epochs_and_source(store, wanted, expected):
-    assert choose_signal(connect(store), "nasbench201", "digits", **wanted) == expected
+def test_a_signal_is_chosen_by_accuracy_epochs_and_source(store, criteria, expected):
+    assert choose_signal(connect(store), "nasbench201", "digits", **criteria) == expected
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"),
+    ("criteria", "words"),
     [
         ({"epochs": 13}, r"after 13 epochs on digits; the store has few \(600 epochs\), long \(200"),
         ({"source": "shrt"}, "of shrt on digits"),
         ({"accuracy": "test_accuracy", "epochs": 12}, "test_accuracy after 12 epochs"),
     ],
 )
-def test_a_signal_that_no_architecture_has_is_rejected(store, wanted, words):
+def test_a_signal_that_no_architecture_has_is_rejected(store, criteria, words):
     with pytest.raises(UsageError, match=words):
-        choose_signal(connect(store), "nasbench201", "digits", **wanted)
+        choose_signal(connect(store), "nasbench201", "digits", **criteria)
     with pytest.raises(UsageError, match=words):
-        new_search(connect(store), space="nasbench201", **wanted)
+        new_search(connect(store), space="nasbench201", **criteria)
 
 
 def test_performance_and_cost_are_means_over_the_seeds_of_the_signal(store):

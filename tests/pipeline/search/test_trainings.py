@@ -62,7 +62,7 @@ def looked_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
 
 
 @pytest.fixture
-def made() -> Iterator[list[int]]:
+def trained_epochs() -> Iterator[list[int]]:
     """Records the epochs of each training actually made."""
     epochs: list[int] = []
     real = trained.train
@@ -91,16 +91,16 @@ def trainer(store: Store, training: TrainingSettings = TRAINING, **options) -> T
     return Trainer(SPACE, training, channels=2, cells=1, store=store, **options)
 
 
-def test_repeating_a_search_reuses_stored_trainings(store: Store, made: list[int]):
+def test_repeating_a_search_reuses_stored_trainings(store: Store, trained_epochs: list[int]):
     first = searched(store, queries=3)
-    assert made == [2, 2, 2]
+    assert trained_epochs == [2, 2, 2]
     again = searched(store, queries=4)
-    assert made == [2, 2, 2, 2]
+    assert trained_epochs == [2, 2, 2, 2]
     assert [(q.arch, q.performance, q.cost) for q in again.queries[:3]] == [
         (q.arch, q.performance, q.cost) for q in first.queries
     ]
     assert first.test == {"digits": evaluate(first.best.arch, TRAINING, store=store).test_accuracy}
-    assert made == [2, 2, 2, 2]
+    assert trained_epochs == [2, 2, 2, 2]
     connection = connect(store)
     (source,) = trained_sources(store)
     rows = connection.sql("SELECT source, epochs, seed, count(*) FROM accuracies GROUP BY ALL").fetchall()
@@ -121,31 +121,31 @@ def test_repeating_a_search_reuses_stored_trainings(store: Store, made: list[int
     ],
     ids=str,
 )  # fmt: skip
-def test_another_setting_is_another_training(store: Store, made: list[int], change: dict):
+def test_another_setting_is_another_training(store: Store, trained_epochs: list[int], change: dict):
     first = trainer(store).train(CONVOLUTION)
     other = trainer(store, replace(TRAINING, **change)).train(CONVOLUTION)
-    assert len(made) == 2
+    assert len(trained_epochs) == 2
     assert trainer(store).train(CONVOLUTION) == first
     assert trainer(store, replace(TRAINING, **change)).train(CONVOLUTION) == other
-    assert len(made) == 2
+    assert len(trained_epochs) == 2
 
 
-def test_only_trainings_on_the_same_scale_are_reused(store: Store, made: list[int]):
+def test_only_trainings_on_the_same_scale_are_reused(store: Store, trained_epochs: list[int]):
     values = [trainer(store, seed=seed)(CONVOLUTION) for seed in (1, 2)]
-    made.clear()
+    trained_epochs.clear()
     found = trainer(store, replace(TRAINING, threads=2), alike=True)(CONVOLUTION)
     assert found.performance == pytest.approx(sum(value.performance for value in values) / 2)
     assert found.cost == pytest.approx(sum(value.cost for value in values) / 2)
-    assert made == []
+    assert trained_epochs == []
     for other in ({"epochs": 1}, {"lr": 0.05}, {"channels": 3}):
         trainer(store, replace(TRAINING, **other), alike=True)(CONVOLUTION)
-    assert made == [1, 2, 2]
+    assert trained_epochs == [1, 2, 2]
     trainer(store)(CONVOLUTION)
-    assert made == [1, 2, 2, 2], "without the table a training from another seed is another training"
+    assert trained_epochs == [1, 2, 2, 2], "without the table a training from another seed is another training"
     assert searched(store, queries=2, oracle="table,train").settings.oracle == "table,train"
 
 
-def test_a_diverging_training_counts_as_chance(store: Store, made: list[int]):
+def test_a_diverging_training_counts_as_chance(store: Store, trained_epochs: list[int]):
     wild = replace(TRAINING, lr=1e30)
     said: list[str] = []
     connection = connect(store)
@@ -155,10 +155,10 @@ def test_a_diverging_training_counts_as_chance(store: Store, made: list[int]):
     assert len(said) == 2
     assert all("diverged in epoch 1 of 2" in line and "chance, 10.00 %" in line for line in said)
     assert result.test == {}
-    assert made == [2, 2]
+    assert trained_epochs == [2, 2]
     with pytest.raises(DivergedError, match="diverged in epoch 1 of 2, according to the store"):
         evaluate(result.best.arch, wild, store=store)
-    assert made == [2, 2]
+    assert trained_epochs == [2, 2]
     rows = connect(store).sql("SELECT valid_accuracy, test_accuracy, seconds > 0 FROM accuracies").fetchall()
     assert rows == [(None, None, True)] * 2
 
@@ -305,28 +305,28 @@ def rebuilt_accuracy(folder: Path, images: Split) -> float:
     return 100 * float(np.mean([model.classes.index(one.label) for one in found] == images.labels))
 
 
-def test_the_winner_is_retrained_only_if_its_weights_are_gone(store: Store, made: list[int], tmp_path: Path):
+def test_the_winner_is_retrained_only_if_its_weights_are_gone(store: Store, trained_epochs: list[int], tmp_path: Path):
     first, second = tmp_path / "first", tmp_path / "second"
     result = searched(store, queries=3, save=str(first))
-    assert made == [2, 2, 2]
+    assert trained_epochs == [2, 2, 2]
     assert load(first).info.arch == result.best.arch
     assert load(first).info.provenance["search"] == result.search
     assert load(first).info.accuracies["valid_accuracy"] == result.best.performance
     assert rebuilt_accuracy(first, open_dataset("digits").test) == pytest.approx(result.test["digits"])
     again = searched(store, queries=3, save=str(first))
-    assert (made, again.best.arch) == ([2, 2, 2], result.best.arch)
+    assert (trained_epochs, again.best.arch) == ([2, 2, 2], result.best.arch)
     searched(store, queries=3, save=str(second))
-    assert made == [2, 2, 2, 2], "a training other than the winner's was repeated"
+    assert trained_epochs == [2, 2, 2, 2], "a training other than the winner's was repeated"
     assert (second / "weights.safetensors").read_bytes() == (first / "weights.safetensors").read_bytes()
 
 
-def test_the_winner_of_a_table_is_trained_once_and_saved(tmp_path: Path, made: list[int]):
+def test_the_winner_of_a_table_is_trained_once_and_saved(tmp_path: Path, trained_epochs: list[int]):
     store = make_store(tmp_path, architectures=12)
     connection = connect(store)
     started = new_search(connection, space="nasbench201", dataset="digits", queries=3)
     folder = str(tmp_path / "model")
     result = run_search(store, connection, started, save=folder, final=TRAINING)
-    assert made == [2]
+    assert trained_epochs == [2]
     assert load(folder).info.arch == result.best.arch
     with pytest.raises(UsageError, match="exists and is not an hnas model"):
         run_search(store, connection, started, save=store.root, final=TRAINING)
@@ -491,7 +491,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult,
     ids=["saving the model", "keeping the training", "between its tables", "forgetting its state"],
 )
 def test_a_search_killed_while_saving_resumes_to_the_same_model(
-    undisturbed, store: Store, made: list[int], tmp_path: Path, owner: Any, step: str, call: int, trainings: int
+    undisturbed,
+    store: Store,
+    trained_epochs: list[int],
+    tmp_path: Path,
+    owner: Any,
+    step: str,
+    call: int,
+    trainings: int,
 ):
     real, calls = getattr(owner, step), []
 
@@ -509,7 +516,7 @@ def test_a_search_killed_while_saving_resumes_to_the_same_model(
     else:
         found = searched(store, queries=3, save=model)
     expected, weights = undisturbed
-    assert len(made) == trainings
+    assert len(trained_epochs) == trainings
     assert [(q.arch, q.performance) for q in found.queries] == [(q.arch, q.performance) for q in expected.queries]
     assert Path(model, "weights.safetensors").read_bytes() == weights
     assert checkpoints(Path(store.root)) == []

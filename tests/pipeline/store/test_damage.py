@@ -42,7 +42,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def sound(filled, small_plan, tmp_path_factory) -> tuple[Store, str, str]:
+def pristine(filled, small_plan, tmp_path_factory) -> tuple[Store, str, str]:
     """A read-only store with two runs of 20 architectures each, that of `filled` and one with another seed."""
     store = Store(str(tmp_path_factory.mktemp("two") / "store"))
     shutil.copytree(filled[0].root, store.root)
@@ -50,9 +50,9 @@ def sound(filled, small_plan, tmp_path_factory) -> tuple[Store, str, str]:
 
 
 @pytest.fixture
-def two(sound, tmp_path) -> tuple[Store, str, str]:
+def copied(pristine, tmp_path) -> tuple[Store, str, str]:
     """A copy of the store."""
-    store, run, other = sound
+    store, run, other = pristine
     return Store(shutil.copytree(store.root, tmp_path / "store")), run, other
 
 
@@ -91,8 +91,8 @@ def test_numbers_do_not_depend_on_the_stores_location(filled, expected, tmp_path
     assert [rows(Store(str(there)), query) for query in ALL] == expected
 
 
-def test_hidden_system_files_are_not_parts(two):
-    store, run, _ = two
+def test_hidden_system_files_are_not_parts(copied):
+    store, run, _ = copied
     expected = rows(store, "SELECT run, count(*) FROM metrics GROUP BY run ORDER BY run")
     part = Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0]))
     part.with_name(f"._{part.name}").write_bytes(b"\0\5\26\7")
@@ -140,8 +140,8 @@ def test_every_flipped_bit_of_a_part_is_detected_or_hits_the_note(rows, bit, oth
     assert pq.read_table(pa.BufferReader(bytes(damaged))).equals(table)
 
 
-def test_a_part_of_an_older_version_is_verified_by_its_rows(two):
-    store, run, _ = two
+def test_a_part_of_an_older_version_is_verified_by_its_rows(copied):
+    store, run, _ = copied
     name = store.files("runs", run, "metrics")[0]
     old = store.read_table(None, "runs", run, "metrics", name)
     path = Path(store.path("runs", run, "metrics", name))
@@ -171,8 +171,8 @@ def exact_table_rows(store: Store) -> list[tuple]:
         ("architectures/nasbench201", "SELECT params FROM architectures", "SELECT count(*) FROM metrics"),
     ],
 )
-def test_a_flipped_bit_affects_only_statements_that_read_it(two, folder, query, other):
-    store, run, _ = two
+def test_a_flipped_bit_affects_only_statements_that_read_it(copied, folder, query, other):
+    store, run, _ = copied
     flip(sorted(Path(store.path(folder.format(run=run))).glob("*.parquet"))[0])
     with pytest.raises(HnasError, match="does not match its checksum; delete it"):
         rows(store, query)
@@ -183,8 +183,8 @@ def test_a_flipped_bit_affects_only_statements_that_read_it(two, folder, query, 
     assert finding.path.startswith(store.path(folder.format(run=run)))
 
 
-def test_a_part_under_two_names_is_reported(two):
-    store, run, _ = two
+def test_a_part_under_two_names_is_reported(copied):
+    store, run, _ = copied
     folder = Path(store.path("runs", run, "metrics"))
     name = sorted(folder.iterdir())[0].name
     shutil.copy(folder / name, folder / f"{name.removesuffix('.parquet')} (1).parquet")
@@ -192,8 +192,8 @@ def test_a_part_under_two_names_is_reported(two):
         rows(store, "SELECT count(*) FROM metrics")
 
 
-def test_parts_of_another_run_are_reported(two):
-    store, run, other = two
+def test_parts_of_another_run_are_reported(copied):
+    store, run, other = copied
     for folder in ("metrics", "requests"):
         place = Path(store.path("runs", run, folder))
         kept = place.rename(place.with_name("kept"))
@@ -207,16 +207,16 @@ def test_parts_of_another_run_are_reported(two):
 # --- records of runs and searches
 
 
-def test_a_run_must_match_its_name(two):
-    store, run, other = two
+def test_a_run_must_match_its_name(copied):
+    store, run, other = copied
     shutil.copy(store.path("runs", other, "run.json"), store.path("runs", run, "run.json"))
     with pytest.raises(HnasError, match=f"has the settings of run {other}; a run is named by its settings"):
         connect(store)
     assert f"settings of run {other}" in check_store(store).damaged[0].what
 
 
-def test_another_runs_images_are_rejected_before_computing(two, small_plan):
-    store, run, other = two
+def test_another_runs_images_are_rejected_before_computing(copied, small_plan):
+    store, run, other = copied
     shutil.copy(store.path("runs", other, "batch.npz"), store.path("runs", run, "batch.npz"))
     with pytest.raises(HnasError, match="does not hold the images of run"):
         Run(store, run).batch()
@@ -227,8 +227,8 @@ def test_another_runs_images_are_rejected_before_computing(two, small_plan):
 
 
 @pytest.mark.parametrize("member", ["created", "sessions", "versions"])
-def test_changes_to_a_record_are_reported(two, member):
-    store, run, _ = two
+def test_changes_to_a_record_are_reported(copied, member):
+    store, run, _ = copied
     path = Path(store.path("runs", run, "run.json"))
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, member: "2020-01-01T00:00:00+00:00"}))
@@ -248,8 +248,8 @@ def test_changes_to_a_record_are_reported(two, member):
     ],
     ids=str,
 )
-def test_wrong_types_in_a_record_give_one_sentence(two, content):
-    store, run, _ = two
+def test_wrong_types_in_a_record_give_one_sentence(copied, content):
+    store, run, _ = copied
     record = store.read_json("runs", run, "run.json")
     if isinstance(settings := content.get("settings"), dict) and settings:
         content = {"settings": {**record["settings"], **settings}}
@@ -259,24 +259,24 @@ def test_wrong_types_in_a_record_give_one_sentence(two, content):
     assert "\n" not in str(error.value)
 
 
-def test_deeply_nested_json_gives_one_sentence(two):
-    store, run, _ = two
+def test_deeply_nested_json_gives_one_sentence(copied):
+    store, run, _ = copied
     Path(store.path("runs", run, "run.json")).write_text("[" * 100_000)
     with pytest.raises(HnasError, match="is not valid JSON"):
         connect(store)
 
 
 @pytest.mark.parametrize("lost", ["run.json", "requests/*.parquet"])
-def test_a_lost_record_or_request_is_detected(two, lost):
-    store, run, _ = two
+def test_a_lost_record_or_request_is_detected(copied, lost):
+    store, run, _ = copied
     for path in Path(store.path("runs", run)).glob(lost):
         path.unlink()
     with pytest.raises(HnasError, match="is missing; restore it, or remove the folder"):
         connect(store)
 
 
-def test_lost_static_columns_are_detected_and_rewritten(two, small_plan):
-    store, _, other = two
+def test_lost_static_columns_are_detected_and_rewritten(copied, small_plan):
+    store, _, other = copied
     before = connect(store).sql("FROM pool ORDER BY ALL").fetchall()
     for path in Path(store.path("architectures")).glob("*/*.parquet"):
         path.unlink()
@@ -292,8 +292,8 @@ def test_lost_static_columns_are_detected_and_rewritten(two, small_plan):
 # --- ntk.zarr
 
 
-def test_a_flipped_bit_of_a_chunk_is_reported_with_a_working_repair(two, small_plan):
-    store, run, other = two
+def test_a_flipped_bit_of_a_chunk_is_reported_with_a_working_repair(copied, small_plan):
+    store, run, other = copied
     before = exact_table(store, run)
     chunk = Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "c", "1", "0"))
     flip(chunk)
@@ -320,8 +320,8 @@ def exact_table_after(store: Store, plan) -> dict:
     return exact_table(store, plan.settings.id)
 
 
-def test_swapped_chunks_are_reported(two):
-    store, run, _ = two
+def test_swapped_chunks_are_reported(copied):
+    store, run, _ = copied
     first, second = (Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "c", block, "0")) for block in "01")
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
@@ -355,16 +355,16 @@ def test_an_overflowed_row_has_no_spectrum_but_is_not_lost(tmp_path):
     ],
     ids=str,
 )
-def test_an_array_that_hnas_did_not_write_is_never_opened(two, change):
-    store, run, _ = two
+def test_an_array_that_hnas_did_not_write_is_never_opened(copied, change):
+    store, run, _ = copied
     path = Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "zarr.json"))
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(HnasError, match="it is not as hnas writes it"):
         rows(store, "FROM spectra")
 
 
-def test_nothing_in_zarr_metadata_of_version_2_runs(two, tmp_path):
-    store, run, _ = two
+def test_nothing_in_zarr_metadata_of_version_2_runs(copied, tmp_path):
+    store, run, _ = copied
     zarr, mark = Path(store.path("runs", run, "ntk.zarr")), tmp_path / "mark"
     shutil.rmtree(zarr)
     (zarr / "eigenvalues").mkdir(parents=True)
@@ -387,8 +387,8 @@ def test_nothing_in_zarr_metadata_of_version_2_runs(two, tmp_path):
 @pytest.mark.parametrize(
     "link", ["drivers", "metrics", "ntk.zarr", "ntk.zarr/eigenvalues", "ntk.zarr/eigenvalues/c", "requests"]
 )
-def test_nothing_outside_a_store_is_written_or_deleted(two, small_plan, tmp_path, link):
-    store, run, _ = two
+def test_nothing_outside_a_store_is_written_or_deleted(copied, small_plan, tmp_path, link):
+    store, run, _ = copied
     place, outside = Path(store.path("runs", run, link)), tmp_path / "outside"
     if place.exists():
         place.rename(outside)
@@ -404,8 +404,8 @@ def test_nothing_outside_a_store_is_written_or_deleted(two, small_plan, tmp_path
     assert any(finding.path == str(place) for finding in check_store(store).damaged)
 
 
-def test_a_lock_that_is_a_link_is_not_opened(two, small_plan, tmp_path):
-    store, run, _ = two
+def test_a_lock_that_is_a_link_is_not_opened(copied, small_plan, tmp_path):
+    store, run, _ = copied
     (tmp_path / "thesis.tex").write_text("mine")
     lock = Path(store.path("runs", run, ".lock"))
     lock.unlink()
@@ -437,8 +437,8 @@ def test_an_invalid_location_gives_one_sentence(location):
     assert "\n" not in str(error.value)
 
 
-def test_irregular_files_are_rejected_at_once(two):
-    store, run, _ = two
+def test_irregular_files_are_rejected_at_once(copied):
+    store, run, _ = copied
     path = Path(store.path("runs", run, "run.json"))
     path.unlink()
     os.mkfifo(path)
@@ -446,8 +446,8 @@ def test_irregular_files_are_rejected_at_once(two):
         connect(store)
 
 
-def test_a_finished_run_on_a_read_only_file_system_needs_no_lock(two, small_plan, monkeypatch):
-    store, run, _ = two
+def test_a_finished_run_on_a_read_only_file_system_needs_no_lock(copied, small_plan, monkeypatch):
+    store, run, _ = copied
     before = snapshot(store.root)
 
     def refuse(*_: object, **__: object) -> None:
@@ -459,8 +459,8 @@ def test_a_finished_run_on_a_read_only_file_system_needs_no_lock(two, small_plan
     assert snapshot(store.root) == before
 
 
-def test_a_killed_commands_leftovers_on_a_finished_run_are_removed(two, small_plan):
-    store, run, _ = two
+def test_a_killed_commands_leftovers_on_a_finished_run_are_removed(copied, small_plan):
+    store, run, _ = copied
     left = Path(store.path("runs", run, "drivers"))
     left.mkdir()
     (left / "0123.claims").write_text("")
@@ -472,8 +472,8 @@ def test_a_killed_commands_leftovers_on_a_finished_run_are_removed(two, small_pl
 # --- unfinished runs
 
 
-def test_an_unfinished_run_is_rejected_unless_partial_is_allowed(two):
-    store, run, other = two
+def test_an_unfinished_run_is_rejected_unless_partial_is_allowed(copied):
+    store, run, other = copied
     part = Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0]))
     rows_lost = pq.read_metadata(part).num_rows
     part.unlink()
@@ -491,8 +491,8 @@ def test_an_unfinished_run_is_rejected_unless_partial_is_allowed(two):
     assert any(f"{classes - rows_lost} of {classes}" in remark for remark in check_store(store).remarks)
 
 
-def test_check_reports_damage_and_exits_with_1(two):
-    store, run, _ = two
+def test_check_reports_damage_and_exits_with_1(copied):
+    store, run, _ = copied
     done = hnas("check", "--store", store.root)
     assert (done.status, done.out.splitlines()[-1]) == (0, "nothing is damaged")
     flip(Path(store.path("runs", run, "metrics", store.files("runs", run, "metrics")[0])))

@@ -23,9 +23,9 @@ from tests.support.stores import make_store
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A read-only store with a run, a search of it, and two imported files."""
-    tmp_path = tmp_path_factory.mktemp("made")
+    tmp_path = tmp_path_factory.mktemp("pristine")
     (tmp_path / "store").mkdir()
     store = make_store(tmp_path / "store", architectures=8)
     (tmp_path / "store" / "list.txt").unlink()
@@ -37,9 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
-def store(made: Store, tmp_path: Path) -> Store:
+def store(pristine: Store, tmp_path: Path) -> Store:
     """A copy of the store."""
-    return Store(shutil.copytree(made.root, tmp_path / "store"))
+    return Store(shutil.copytree(pristine.root, tmp_path / "store"))
 
 
 def names(store: Store) -> tuple[str, str]:

@@ -28,12 +28,12 @@ def case(
     """A depthwise convolution with its input and a cotangent, channels innermost."""
     generator = torch.Generator().manual_seed(0)
 
-    def drawn(*shape: int) -> Tensor:
+    def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
     geometry = Convolution(stride, padding, dilation, channels)
-    x, weight = drawn(samples, channels, *size), drawn(channels, 1, *kernel)
-    return Case(geometry, x, weight, drawn(*geometry.apply(x, weight).shape))
+    x, weight = draw(samples, channels, *size), draw(channels, 1, *kernel)
+    return Case(geometry, x, weight, draw(*geometry.apply(x, weight).shape))
 
 
 @st.composite

@@ -16,7 +16,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-def asked(method: str, queries: int = 40, *, seed: int = 3, **options: object) -> list[str]:
+def queried_archs(method: str, queries: int = 40, *, seed: int = 3, **options: object) -> list[str]:
     return [query.arch for query in run_method(method, columns_pool(), queries, seed=seed, **options)]
 
 
@@ -24,7 +24,7 @@ def place(arch: str) -> int:
     return CELLS.index(arch)
 
 
-def each_class_once(order: list[int]) -> list[str]:
+def first_of_each_class(order: list[int]) -> list[str]:
     seen: set[str] = set()
     kept = []
     for i in order:
@@ -39,8 +39,8 @@ def test_top_queries_each_class_once_and_missing_values_last(column: str) -> Non
     sign, values = (-1, COLUMNS[column[1:]]) if column[0] == "-" else (1, COLUMNS[column])
     scores = [-math.inf if math.isnan(v) else sign * v for v in values.tolist()]
     order = sorted(range(len(CELLS)), key=lambda i: (scores[i], CELLS[i]), reverse=True)
-    expected = each_class_once(order)
-    assert asked(f"top:{column}", 200) == expected
+    expected = first_of_each_class(order)
+    assert queried_archs(f"top:{column}", 200) == expected
     assert len(expected) < len(CELLS)  # some classes have several cells, so the search ends early
 
 
@@ -53,7 +53,7 @@ def test_best_of_makes_one_query_for_the_best_draw(draws: int, seed: int) -> Non
         value = COLUMNS["spotty"][i]
         if best < 0 or value > COLUMNS["spotty"][best] or (np.isnan(COLUMNS["spotty"][best]) and not np.isnan(value)):
             best = i
-    assert asked("best-of:spotty", 5, seed=seed, draws=draws) == [CELLS[best]]
+    assert queried_archs("best-of:spotty", 5, seed=seed, draws=draws) == [CELLS[best]]
 
 
 @pytest.mark.parametrize("metric", ["trace", "grasp"])
@@ -65,7 +65,7 @@ def test_zero_cost_queries_in_the_order_of_the_published_score(metric: str, seed
         if i not in drawn:
             drawn.append(i)
     drawn.sort(key=lambda i: 1 / (abs(COLUMNS[metric][i]) + 1e-6))
-    assert asked(f"zero-cost:{metric}", 100, seed=seed) == each_class_once(drawn)[:100]
+    assert queried_archs(f"zero-cost:{metric}", 100, seed=seed) == first_of_each_class(drawn)[:100]
 
 
 def evolution(first: list[str], seed_of_tournaments: np.random.Generator, queries: int, child) -> list[str]:  # type: ignore[no-untyped-def]
@@ -96,7 +96,7 @@ def test_warm_up_starts_from_the_best_of_3000_draws(seed: int) -> None:
         return CELLS[random.integers(len(CELLS))]
 
     expected = evolution([CELLS[i] for i in first], random, 100, child)
-    assert asked("zero-cost-warmup", 100, seed=seed) == expected
+    assert queried_archs("zero-cost-warmup", 100, seed=seed) == expected
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -112,7 +112,7 @@ def test_three_of_four_moves_go_to_the_best_neighbour(seed: int) -> None:
             return near[random.integers(len(near))]
         return sorted(near, key=lambda arch: COLUMNS["trace"][place(arch)])[-1]
 
-    assert asked("zero-cost-move", 120, seed=seed) == evolution(first, random, 120, child)
+    assert queried_archs("zero-cost-move", 120, seed=seed) == evolution(first, random, 120, child)
 
 
 # Properties of all of them.
@@ -136,11 +136,11 @@ def test_replayed_searches_resume_exactly_and_query_candidates_only(method: str)
 @pytest.mark.parametrize("method", ["best-of:trace", "zero-cost-move", "robot", "authors"])
 def test_seeds_differ(method: str) -> None:
     options = {"draws": 20} if method.startswith("best-of") else {}
-    assert asked(method, 12, seed=0, **options) != asked(method, 12, seed=1, **options)
+    assert queried_archs(method, 12, seed=0, **options) != queried_archs(method, 12, seed=1, **options)
 
 
 def test_top_does_not_depend_on_the_seed() -> None:
-    assert asked("top:params", 12, seed=0) == asked("top:params", 12, seed=1)
+    assert queried_archs("top:params", 12, seed=0) == queried_archs("top:params", 12, seed=1)
 
 
 @pytest.mark.parametrize("method", NAMES)

@@ -24,7 +24,7 @@ def pool(**columns: np.ndarray) -> ArrayPool:
     return ArrayPool(ARCHS, columns)
 
 
-def drawn(seed: int, draws: int) -> list[int]:
+def draw_positions(seed: int, draws: int) -> list[int]:
     return np.random.default_rng(seed).integers(N, size=draws).tolist()
 
 
@@ -43,7 +43,7 @@ def test_the_best_draw_is_charged_all_scores_and_no_evaluation(name: str, draws:
     given = {name: SCORE, f"{name}_seconds": SECONDS}
     options = {} if draws in (1000, 100) else {"draws": draws}
     (query,) = search(pool(**given), oracle, method=name, seed=seed, **options)
-    positions = drawn(seed, draws)
+    positions = draw_positions(seed, draws)
     assert query.arch == ARCHS[by_score(positions)[0]]
     assert query.performance == ACCURACY[query.arch]
     assert query.cost == pytest.approx(sum(SECONDS[i] for i in positions))
@@ -51,7 +51,7 @@ def test_the_best_draw_is_charged_all_scores_and_no_evaluation(name: str, draws:
 
 def test_another_column_can_replace_the_score_and_missing_times_are_free() -> None:
     (query,) = search(pool(zico=SCORE), oracle, method="naswot:zico", seed=2)
-    assert (query.arch, query.cost) == (ARCHS[by_score(drawn(2, 1000))[0]], 0.0)
+    assert (query.arch, query.cost) == (ARCHS[by_score(draw_positions(2, 1000))[0]], 0.0)
     with pytest.raises(UsageError, match="no column 'gradsign'"):
         Search(pool(zico=SCORE), "gradsign")
 
@@ -62,7 +62,7 @@ def test_another_column_can_replace_the_score_and_missing_times_are_free() -> No
 def test_knas_evaluates_the_best_draws_at_epoch_20(epochs: int | None, asked: int | None) -> None:
     given = pool(knas=SCORE, knas_seconds=SECONDS)
     queries = search(given, oracle, method="knas", seed=1, epochs=epochs, queries=None, budget=1e9, k=10)
-    positions = drawn(1, 300)
+    positions = draw_positions(1, 300)
     assert [q.arch for q in queries] == [ARCHS[i] for i in by_score(positions)[:10]]
     assert {q.epochs for q in queries} == {asked}
     assert sum(q.cost for q in queries) == pytest.approx(1000 + sum(SECONDS[i] for i in positions))

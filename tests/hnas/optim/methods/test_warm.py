@@ -30,7 +30,7 @@ def pool() -> ArrayPool:
     return columns_pool()
 
 
-def asked(pool: ArrayPool, method: str, known: dict[str, float] | None, queries: int = 8) -> list[str]:
+def queried_archs(pool: ArrayPool, method: str, known: dict[str, float] | None, queries: int = 8) -> list[str]:
     search = Search(pool, method, seed=1, known=known, **WARM[method])
     for _ in range(queries):
         proposal = search.ask()
@@ -41,22 +41,22 @@ def asked(pool: ArrayPool, method: str, known: dict[str, float] | None, queries:
 
 @pytest.mark.parametrize("method", WARM)
 def test_only_the_order_of_known_performances_matters(method: str, pool: ArrayPool) -> None:
-    warm = asked(pool, method, KNOWN)
-    assert warm[:4] != asked(pool, method, None, 4)
+    warm = queried_archs(pool, method, KNOWN)
+    assert warm[:4] != queried_archs(pool, method, None, 4)
     others = {"no candidate": 1e9, **{arch: 3 * math.log(value) - 1000 for arch, value in reversed(KNOWN.items())}}
-    assert asked(pool, method, others) == warm
+    assert queried_archs(pool, method, others) == warm
     reverse = {arch: -value for arch, value in KNOWN.items()}
-    assert asked(pool, method, reverse) != warm
+    assert queried_archs(pool, method, reverse) != warm
 
 
 def test_evolution_and_local_search_start_with_the_best_known(pool: ArrayPool) -> None:
-    assert asked(pool, "rea", KNOWN)[:4] == BEST[:4]
-    assert asked(pool, "local-search", KNOWN)[0] == BEST[0]
+    assert queried_archs(pool, "rea", KNOWN)[:4] == BEST[:4]
+    assert queried_archs(pool, "local-search", KNOWN)[0] == BEST[0]
 
 
 @pytest.mark.parametrize("method", ["regressor", "regressor:forest", "bohb"])
 def test_a_warm_start_improves_the_first_queries(method: str, pool: ArrayPool) -> None:
-    warm, cold = ([accuracy(arch) for arch in asked(pool, method, known, 5)] for known in (KNOWN, None))
+    warm, cold = ([accuracy(arch) for arch in queried_archs(pool, method, known, 5)] for known in (KNOWN, None))
     assert np.mean(warm) > np.mean(cold)
 
 
