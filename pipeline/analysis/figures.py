@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from hnas.pipeline.analysis.correlate import Correlations
 from hnas.pipeline.analysis.pareto import Front
-from hnas.pipeline.io.figure_files import check_figure, save_figure
+from hnas.pipeline.io.figure_files import check_figure, lighten, save_figure
 
 
 def plot_front(front: Front, path: Path) -> None:
@@ -30,8 +30,7 @@ def plot_front(front: Front, path: Path) -> None:
         axes.plot(points[:, x], points[:, y], marker="o", color="#D55E00", markersize=3, linewidth=1, **style)
         axes.set_xlabel(_objective(front, x))
         axes.set_ylabel(_objective(front, y))
-        axes.grid(color="0.92", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        lighten(axes)
     run = front.run.settings
     title = (
         f"{run.space} on {run.dataset}, {len(front.everything):,} architectures\nhypervolume {front.hypervolume:.3f}"

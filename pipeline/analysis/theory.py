@@ -7,10 +7,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hnas.pipeline.io.figure_files import check_figure, save_figure
+from hnas.pipeline.io.figure_files import check_figure, lighten, save_figure
 from hnas.theory import connections, descent, generalisation, topology
 from hnas.theory.networks import Dense, condition_number
 
@@ -36,7 +35,8 @@ def _theorem1() -> Figure:
     measured = connections.study(seed=0)
     widths = sorted({network.width for network in measured})
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-    axes = _axes(figure.add_subplot())
+    axes = figure.add_subplot()
+    lighten(axes)
     for i, (name, colour) in enumerate(zip(("gradient norm", "SNIP", "GraSP"), _COLOURS, strict=True)):
         ratios = [np.array([n.connection.ratios[i] for n in measured if n.width == width]) for width in widths]
         alive = [values[values > 0] for values in ratios]
@@ -58,7 +58,9 @@ def _theorem1() -> Figure:
 def _theorem2() -> Figure:
     """The gap against κ/M with the fitted bound, and real training errors beside the kernel's prediction."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = (_axes(axes) for axes in figure.subplots(1, 2))
+    left, right = panels = figure.subplots(1, 2)
+    for panel in panels:
+        lighten(panel)
     trained = generalisation.train(seed=0, noise=0.25)
     fitting, testing = generalisation.random_halves(len(trained.kappa), 0)
     unit = (trained.kappa / trained.trace).numpy()
@@ -95,7 +97,8 @@ def _theorem2() -> Figure:
 def _theorem3() -> Figure:
     """κ of the deep architecture for two inputs against its depth: median, quartiles, and what the spread predicts."""
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-    axes = _axes(figure.add_subplot())
+    axes = figure.add_subplot()
+    lighten(axes)
     depths = (1, 2, 4, 6, 8)
     generator = torch.Generator().manual_seed(0)
     for n, colour in zip((16, 64, 128), _COLOURS, strict=True):
@@ -116,9 +119,3 @@ def _theorem3() -> Figure:
     axes.set_ylabel("κ(Θ'₀), two inputs")
     axes.legend(frameon=False, fontsize=8)
     return figure
-
-
-def _axes(axes: Axes) -> Axes:
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes

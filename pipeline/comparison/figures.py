@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from hnas.pipeline.comparison.curves import Curve
 from hnas.pipeline.comparison.statistics import Array
-from hnas.pipeline.io.figure_files import save_figure
+from hnas.pipeline.io.figure_files import lighten, save_figure
 
 # Okabe and Ito's colours, distinguishable with colour blindness; further lines differ in their dashes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
@@ -45,8 +45,7 @@ def plot_curves(
             panel.set_xlabel("queries" if by_queries else "budget (s)")
             panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            panel.grid(color="0.92", linewidth=0.6)
-            panel.spines[["top", "right"]].set_visible(False)
+            lighten(panel)
             panel.set_ylim(*_limits(curves, k, optimum[k]))
         panels[0].set_ylabel("test error of the incumbent (%)")
         handles, labels = panels[0].get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""Output files of figures."""
+"""Output files of figures, and the look that their axes share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hnas.errors import HnasError, UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SUFFIXES = (".png", ".pdf", ".svg")
@@ -20,6 +21,12 @@ def check_figure(path: Path, option: str = "--plot") -> None:
         raise UsageError(f"{option} {path} must end in {', '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path} is in a folder that does not exist; create {path.parent} first")
+
+
+def lighten(axes: Axes) -> None:
+    """Draw a faint grid, and no frame on top and on the right."""
+    axes.grid(color="0.92", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

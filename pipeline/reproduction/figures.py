@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hnas.pipeline.comparison.figures import plot_curves
-from hnas.pipeline.io.figure_files import save_figure
+from hnas.pipeline.io.figure_files import lighten, save_figure
 from hnas.pipeline.reproduction.results import Reproduction, Row, Section
 
 _OURS, _PUBLISHED = "#0072B2", "#D55E00"
@@ -102,8 +102,7 @@ def _points(panel: Axes, section: Section, column: int) -> None:
                 markerfacecolor="white",
                 label="published",
             )
-    panel.grid(color="0.92", linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+    lighten(panel)
 
 
 def _clouds(reproduction: Reproduction) -> Figure:
@@ -168,6 +167,5 @@ def _ratios(reproduction: Reproduction) -> Figure:
     panel.set_xscale("log")
     panel.set_xlim(left=floor)
     panel.set_xlabel("measured / bound (less than 10⁻⁶ at the edge)")
-    panel.grid(color="0.92", linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+    lighten(panel)
     return figure
