@@ -423,7 +423,7 @@ CASES = [
     case("a figure of unknown kind", 2, "x.gif ... .png", "correlate", "--plot", path("x.gif")),
     case("a figure in a missing folder", 2, "x.png ... does not exist", "correlate", "--plot", path("gone/x.png")),
     # CSV
-    case("an unknown importer", 2, "SOURCE 'nope' is unknown ... csv", "import", "nope", table("A,digits,90")),
+    case("an unknown importer", 2, "the importer 'nope' is unknown ... csv", "import", "nope", table("A,digits,90")),
     case("a CSV that does not exist", 2, "table.csv ... No such file", *IMPORT, path("table.csv"), process=True),
     case("a CSV that is a folder", 2, "table.csv ... directory", *IMPORT, folder("table.csv")),
     case("an empty CSV", 2, "table.csv is empty ... arch,dataset", *IMPORT, text("table.csv", "")),
