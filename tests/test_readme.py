@@ -273,7 +273,7 @@ def test_the_python_example_runs(tmp_path: Path):
 def test_the_python_example_of_the_store_page_pairs_spectra_with_rows(filled):
     store, plan = filled
     page = (ROOT / "docs/store.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    example, _ = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     program = example.replace("data/store", store.root).replace("194444ec57", plan.settings.id)
     assert program != example
     program += "print(pool.num_rows, len(eigenvalues), (eigenvalues[:, -1] > 0).sum())\n"

@@ -10,7 +10,8 @@ import torch
 from hnas.metrics.ops import pointwise
 from hnas.metrics.recorder import OPERATIONS, name_of, named
 
-FUNCTIONS = [function for function, known in OPERATIONS.items() if known.rule is pointwise._entrywise]
+# In an order that does not depend on hashes, because all test processes must agree on it.
+FUNCTIONS = sorted((f for f, known in OPERATIONS.items() if known.rule is pointwise._entrywise), key=name_of)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=name_of)
