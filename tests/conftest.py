@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from hnas.pipeline.cluster import tls
 from hnas.pipeline.images import ImageDataset, open_dataset
@@ -17,6 +18,10 @@ from tests.support.runs import SIZE, SPACE, fill
 
 # Test stores have only their own rows, except in tests about the shipped tables.
 os.environ["HNAS_TABLES"] = ""
+
+# No test depends on how fast the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -385,7 +385,7 @@ def test_accuracy_is_the_share_of_correct_answers_for_any_batch_size() -> None:
 # Splitting
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     sizes=st.lists(st.integers(2, 40), min_size=1, max_size=12),
     share=st.floats(0.001, 0.999),

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hnas import UsageError
@@ -136,7 +136,6 @@ def test_a_quantile_just_outside_its_range_is_clipped() -> None:
     assert search_range.point(0.0, -1e-12) == search_range.point(0.0, 0.0)
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 1000),
     scale=st.sampled_from([2.0**-40, 2.0**-7, 2.0, 2.0**30]),

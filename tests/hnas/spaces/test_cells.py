@@ -243,7 +243,7 @@ def rewritings(edges: Edges) -> list[Edges]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     names=st.lists(st.sampled_from(NAMES), min_size=6, max_size=6),
     steps=st.lists(st.integers(0, 10**6), min_size=1, max_size=12),
@@ -265,7 +265,7 @@ def test_rewritings_reach_other_strings_in_most_classes(classes: dict[str, list[
     assert sum(any(other != members[0] for other in rewritings(members[0])) for members in several) > len(several) / 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_keys_of_larger_cells_ignore_the_order_of_independent_nodes(data: st.DataObject) -> None:
     """Nodes 1 … n-2 may be permuted if they read only the input, and only the output reads them."""

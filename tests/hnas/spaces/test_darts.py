@@ -475,7 +475,7 @@ def test_reordering_inputs_and_nodes_keeps_the_canonical_form(g: Genotype, seed:
     assert SPACE.canonical(str(other)) == SPACE.canonical(str(g))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(genotypes, st.integers(0, 2**32))
 def test_reordering_inputs_and_nodes_keeps_the_network_bit_for_bit(g: Genotype, seed: int) -> None:
     rng = random.Random(seed)
@@ -483,7 +483,7 @@ def test_reordering_inputs_and_nodes_keeps_the_network_bit_for_bit(g: Genotype, 
     assert torch.equal(logits(str(other)), logits(str(g)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(genotypes)
 def test_the_canonical_network_matches_the_genotype(g: Genotype) -> None:
     assert_same_network(g)
@@ -693,7 +693,7 @@ def test_describe_matches_torchs_counts_at_full_size() -> None:
 
 
 @given(genotypes)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_columns_of_any_genotype_match_its_network(g: Genotype) -> None:
     network = SPACE.network(str(g), **SMALL)
     described = SPACE.describe(str(g), image_size=8, **SMALL)

@@ -44,7 +44,6 @@ def test_malformed_architectures_are_refused_before_editing(space: NASBench201 |
 
 
 @given(decisions=decisions_of(TOPOLOGY), seed=seeds)
-@settings(deadline=None)
 def test_mutants_of_nasbench201_are_neighbours_symmetrically(decisions: tuple[int, ...], seed: int) -> None:
     arch = TOPOLOGY.decode(decisions)
     around = TOPOLOGY.neighbours(arch)
@@ -83,7 +82,7 @@ def test_mutation_of_nasbench201_draws_node_edge_and_operation() -> None:
 
 
 @given(decisions=decisions_of(GENOTYPES), seed=seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_mutants_of_genotypes_are_neighbours_symmetrically(decisions: tuple[int, ...], seed: int) -> None:
     arch = GENOTYPES.decode(decisions)
     assert GENOTYPES.key(arch) == arch

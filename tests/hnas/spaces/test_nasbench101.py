@@ -221,7 +221,7 @@ def test_the_canonical_labelling_is_the_benchmarks_first(space: NASBench101, eve
         assert min(relabellings(graph), key=place) == graph
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=cells(), data=st.data())
 def test_isomorphic_cells_are_the_same_architecture(text: str, data: st.DataObject) -> None:
     other = text_of(*data.draw(st.sampled_from(relabellings(graph_of(str(parse_definition(text)))))))
@@ -231,7 +231,7 @@ def test_isomorphic_cells_are_the_same_architecture(text: str, data: st.DataObje
     assert SPACE.key(SPACE.definition(text)) == SPACE.key(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=cells())
 def test_vertices_on_no_path_are_ignored(text: str) -> None:
     """Removing vertices without inputs or readers one at a time leads to the same cell."""
@@ -457,7 +457,7 @@ def test_unknown_hashes_are_refused(space: NASBench101) -> None:
                 use(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     text=st.text(max_size=60)
     | st.text("0123456789abcdefABCDEF", min_size=31, max_size=33)
@@ -555,7 +555,7 @@ def test_printed_rows_are_canonical_as_the_benchmark_keeps_them(
     assert SPACE.describe(text)["params"] == params
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(text=cells(), channels=st.integers(4, 40), number=st.integers(1, 3), classes=st.integers(1, 30))
 def test_params_and_flops_match_the_network(text: str, channels: int, number: int, classes: int) -> None:
     sizes = {"classes": classes, "channels": channels, "cells": number}
@@ -696,7 +696,7 @@ def test_the_network_matches_the_benchmarks_program(space: NASBench101, channels
         assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9), arch
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(text=cells(), data=st.data(), seed=st.integers(0, 2**40))
 def test_all_spellings_of_a_cell_have_the_identical_network(
     space: NASBench101, text: str, data: st.DataObject, seed: int
@@ -838,7 +838,7 @@ def on_seven_vertices(space: NASBench101, arch: str) -> tuple[np.ndarray, list[s
 
 
 @given(drawn=decisions)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_decisions_make_cells_of_the_table_or_none(space: NASBench101, drawn: tuple[int, ...]) -> None:
     matrix = np.zeros((7, 7), int)
     for edge, there in zip(EDGES, drawn, strict=False):

@@ -514,7 +514,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(arch=architectures, seed=st.integers(0, 2**40), before=architectures, torch_seed=st.integers(0, 2**31))
 def test_weights_depend_only_on_class_and_seed(arch: str, seed: int, before: str, torch_seed: int) -> None:
     small = {"channels": 3, "cells": 1, "seed": seed}

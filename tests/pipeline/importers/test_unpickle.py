@@ -69,7 +69,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES, st.integers(0, 5), st.sampled_from([pickle.dumps, optimised, pure]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_allowed_values_are_read(value: Any, protocol: int, dump: Callable[..., bytes]) -> None:
     assert load(dump(value, protocol)) == value
 
@@ -80,7 +80,7 @@ def test_allowed_values_are_read(value: Any, protocol: int, dump: Callable[..., 
     st.sampled_from([pickle.dumps, optimised, pure]),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_runs_of_entries_are_read(
     runs: list[tuple[int, str, bool]], protocol: int, dump: Callable[..., bytes], choose: random.Random
 ) -> None:
@@ -390,7 +390,7 @@ def test_a_pickle_truncated_anywhere_is_rejected(protocol: int) -> None:
 
 
 @given(st.integers(0, 5), st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=9)), max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_pickle_changed_anywhere_never_crashes(protocol: int, changes: list[tuple[int, bytes]]) -> None:
     content = bytearray(pickle.dumps(SAMPLE, protocol))
     for at, change in changes:

@@ -206,7 +206,7 @@ _MEMBERS = (
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(_MEMBERS), value=_ANYTHING)
 def test_a_record_with_any_values_loads_or_is_reported(name: str, value: Any, saved: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "any", dirs_exist_ok=True))
@@ -217,7 +217,7 @@ def test_a_record_with_any_values_loads_or_is_reported(name: str, value: Any, sa
         single_line(error)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.floats(0, 1, exclude_max=True),
     bit=st.integers(0, 7),

@@ -58,7 +58,7 @@ def graphs(draw: st.DrawFn) -> CellGraph:
     return CellGraph(tuple(map(str, range(n))), tuple((a, b, name) for (a, b), name in edges))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(graph=graphs())
 def test_texts_do_not_overlap_and_edges_point_right(graph: CellGraph) -> None:
     found = layout(graph)

@@ -58,7 +58,7 @@ def test_the_query_finds_the_same_minimiser_as_numpy(connection, metric, t):
     t=st.floats(0.05, 8),
     taken=st.sets(st.integers(0, 78), max_size=78),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_bounds_never_exclude_the_minimiser(connection, log_mu, nu, t, taken):
     """Covers mu at which one term of eq. (7) dominates, overflowing exponents, and a nearly exhausted pool."""
     pool = RunPool(connection, run_id(connection)).minimiser("trace")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -62,7 +62,6 @@ def close(ours: Tensor | None, reference: Tensor, relative: float) -> bool:
     return float((ours - reference).abs().max()) <= relative * max(float(reference.abs().max()), 1.0)
 
 
-@settings(deadline=None)
 @given(cases())
 def test_adjoints_of_depthwise_convolutions_match_autograd(c: Case) -> None:
     to_x, to_weight = by_autograd(c, c.x, c.gy)
@@ -72,7 +71,6 @@ def test_adjoints_of_depthwise_convolutions_match_autograd(c: Case) -> None:
     assert c.geometry.adjoint(c.gy, c.x, c.weight, to_x=False, to_weight=False) == (None, None)
 
 
-@settings(deadline=None)
 @given(
     channels=st.tuples(st.integers(1, 17), st.integers(1, 17)),
     groups=st.integers(1, 3),
@@ -95,7 +93,6 @@ def test_adjoints_of_strided_1_by_1_convolutions_match_autograd(
         assert close(gradient, reference, 1e-12) if need else gradient is None
 
 
-@settings(deadline=None)
 @given(cases())
 def test_per_sample_depthwise_gradients_match_single_samples(c: Case) -> None:
     ours = c.geometry.depthwise_gradients(c.gy, c.x, c.weight)

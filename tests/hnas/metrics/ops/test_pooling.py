@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -33,7 +33,6 @@ def poolings(draw: st.DrawFn) -> tuple[tuple[int, int], dict[str, Any]]:
     }  # fmt: skip
 
 
-@settings(deadline=None)
 @given(poolings())
 def test_averages_and_both_derivatives_match_torch(pooling: tuple[tuple[int, int], dict[str, Any]]) -> None:
     size, options = pooling

@@ -30,7 +30,7 @@ class Plain:
 
 @pytest.mark.parametrize("method", OPTIONS)
 @given(seed=st.integers(0, 2**40), size=st.integers(1, 200), stop=st.integers(0, 39))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_replayed_searches_resume_exactly_and_query_candidates_only(
     method: str, seed: int, size: int, stop: int
 ) -> None:
