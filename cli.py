@@ -648,8 +648,8 @@ def search(
     shown, width = not as_json and not quiet, terminal_width(sys.stdout)
     bar = TrainingBar(sys.stderr, quiet=quiet)
 
-    def told(query: Query) -> None:
-        bar.told(query.arch)
+    def evaluated(query: Query) -> None:
+        bar.evaluated(query.arch)
         if shown:
             print(query_line(query, width, percent=own is None), flush=True)
 
@@ -678,7 +678,7 @@ def search(
             device=device,
             cluster=cluster,
             on_start=lambda size: None if quiet else warn(search_heading(started, size)),
-            on_query=told,
+            on_query=evaluated,
             progress=bar,
             notice=warn,
             partial=partial,
@@ -1344,7 +1344,7 @@ def predict(
 ) -> None:
     """Label images with a saved model.
 
-    Images are resized to the size that the model was trained at. Those that cannot be read are told at the end, with
+    Images are resized to the size that the model was trained at. Those that cannot be read are listed at the end, with
     exit status 1; all others are labelled.
     """
     from hnas.pipeline.console.streams import warn
@@ -1509,9 +1509,9 @@ def _told(error: Exception) -> tuple[str, int]:
         return f"{str(error.filename)[:300]} cannot be used: {error.strerror}", HnasError.exit_code
     reason = str(error).strip().splitlines()
     if type(error).__module__ in ("duckdb", "_duckdb"):
-        from hnas.pipeline.catalog.table_files import told
+        from hnas.pipeline.catalog.table_files import file_error
 
-        if (own := told(error)) is not None:
+        if (own := file_error(error)) is not None:
             return str(own), own.exit_code
         return f"the store cannot be read: {reason[0]}; restore or remove that file", HnasError.exit_code
     if lacks_memory(error):

@@ -106,7 +106,7 @@ class Addresses:
         return f"{self._protocols[id(store)]}://{'/'.join(file.parts)}"
 
 
-def told(error: Exception) -> HnasError | None:
+def file_error(error: Exception) -> HnasError | None:
     """Return the hnas error inside an error of DuckDB, or None.
 
     DuckDB wraps what a check or an array behind a view raises in a `duckdb.Error`.

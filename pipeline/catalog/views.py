@@ -62,7 +62,7 @@ def connect(store: Store, also: Collection[Store] = ()) -> duckdb.DuckDBPyConnec
     store itself lacks. Each view is created when a statement first uses it, over the files that existed on opening.
 
     Raises `HnasError` if the store has another version or a run's settings are damaged. Other damage is reported by the
-    statement that reads it: see `hnas.pipeline.catalog.table_files.told`.
+    statement that reads it: see `hnas.pipeline.catalog.table_files.file_error`.
     """
     store.check_version()
     runs = {run.name: run for run in runs_of(store)} | runs_beside(store, also)

@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from hnas.errors import HnasError, UsageError, closest, did_you_mean
-from hnas.pipeline.catalog.table_files import told
+from hnas.pipeline.catalog.table_files import file_error
 from hnas.pipeline.console.sinks import Format, open_sink
 from hnas.pipeline.console.writers import Batch, Column, as_text, write_csv, write_json, write_parquet, write_table
 
@@ -180,7 +180,7 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, statement:
     Without a `statement`, the error comes from parsing.
     """
     first, *details = str(error).splitlines() or [type(error).__name__]
-    if (own := told(error)) is not None:
+    if (own := file_error(error)) is not None:
         return own
     message = first.rstrip("!.")
     wrong_sql = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)

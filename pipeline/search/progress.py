@@ -45,7 +45,7 @@ class TrainingBar:
                 lines = "; ".join(one.line(now) for one in self._side_by_side.values())
                 print(f"{clock()} {lines}", file=self._stderr, flush=True)
 
-    def told(self, arch: str) -> None:
+    def evaluated(self, arch: str) -> None:
         """Remove the training of `arch`, and all bars, before a line is printed."""
         with self._lock:
             self._side_by_side.pop(arch, None)

@@ -49,7 +49,7 @@ class Keeper:
         self._best = max((_rank(q.epochs, q.performance) for q in history if q.failure is None), default=None)
         trainer.on_trained = self._trained
 
-    def told(self, query: Query) -> None:
+    def evaluated(self, query: Query) -> None:
         """Take note of a query, which may have been answered without a training."""
         rank = _rank(query.epochs, query.performance)
         self._best = rank if self._best is None else max(self._best, rank)

@@ -157,7 +157,7 @@ def run_search(
         if query.failure is not None:
             notice(f"query {query.query} failed: {query.failure}")
         elif keeper is not None:
-            keeper.told(query)
+            keeper.evaluated(query)
 
     try:
         on_start(prepared.size)

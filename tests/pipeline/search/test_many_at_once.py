@@ -190,7 +190,7 @@ def test_a_log_has_one_line_for_all_running_trainings(monkeypatch: pytest.Monkey
         if second <= 14:
             bar.show({"arch": "other", "epochs": 4, "done": 2 * second + 1, "total": 80, "loss": 1.5})
         if second == 14:
-            bar.told("other")
+            bar.evaluated("other")
         bar.show({"arch": "one", "epochs": 4, "done": second + 1, "total": 80, "loss": 1.5})
     lines = [line.partition(" ")[2] for line in log.getvalue().splitlines()]
     assert lines == [

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from hnas.errors import HnasError, UsageError
-from hnas.pipeline.catalog.table_files import told
+from hnas.pipeline.catalog.table_files import file_error
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.store.shipped_tables import existing_store, find_run, shipped_tables
 from hnas.pipeline.store.store import DEFAULT_STORE, Store
@@ -93,4 +93,4 @@ def _read(store: Store) -> None:
     try:
         connect(store, shipped_tables()).sql("SELECT * FROM pool").fetchall()
     except duckdb.Error as error:
-        raise told(error) or error from error
+        raise file_error(error) or error from error
