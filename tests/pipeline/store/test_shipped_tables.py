@@ -89,6 +89,43 @@ def test_damage_of_a_table_is_reported_with_a_remedy(
         _read(Store(str(tmp_path / "own")))
 
 
+@pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA does not name the folder of real data")
+def test_shipped_scores_rank_as_the_numbers_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Against FreeREA's NASWOT and SynFlow, over the architectures without `none`, which have no dead branch."""
+    monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
+    connection = connect(Store(str(tmp_path)), shipped_tables())
+    theirs = Path(os.environ["HNAS_TEST_DATA"]) / "nasbench201" / "freerea-scores-cifar10.csv"
+    found = connection.execute(
+        f"""
+        WITH both_scores AS (
+            SELECT p.arch, p.naswot, p.synflow, f.naswot AS their_naswot, f.synflow AS their_synflow
+            FROM pool AS p JOIN read_csv('{theirs}') AS f USING (arch)
+            WHERE p.space = 'nasbench201' AND p.arch NOT LIKE '%none%' AND p.arch LIKE '%conv%'
+        ), ranked AS (
+            SELECT
+                rank() OVER (ORDER BY naswot) AS naswot, rank() OVER (ORDER BY their_naswot) AS their_naswot,
+                rank() OVER (ORDER BY synflow) AS synflow, rank() OVER (ORDER BY their_synflow) AS their_synflow
+            FROM both_scores
+        )
+        SELECT count(*), corr(naswot, their_naswot), corr(synflow, their_synflow) FROM ranked
+        """
+    ).fetchone()
+    assert found is not None
+    count, naswot, synflow = found
+    assert count == 4096 - 64
+    assert naswot > 0.995
+    assert synflow > 0.98
+
+
+def test_all_shipped_scores_are_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
+    connection = connect(Store(str(tmp_path)), shipped_tables())
+    names = ("l2_norm", "linear_regions", "meco", "naswot", "swap", "synflow")
+    columns = ", ".join(f"count({name})" for name in names)
+    counts = connection.execute(f"SELECT count(*), {columns} FROM pool WHERE space = 'nasbench201'").fetchone()
+    assert counts == (15625,) * 7
+
+
 def _read(store: Store) -> None:
     try:
         connect(store, shipped_tables()).sql("SELECT * FROM pool").fetchall()
