@@ -135,11 +135,12 @@ def test_the_commands_of_the_search_page_print_the_output_shown(tmp_path: Path):
     rivals = (ROOT / "docs/paper.md").read_text(encoding="utf-8").split("\n## Beside its rivals\n")[1]
     (block,) = re.findall(r"^```bash\n(.*?)^```", rivals, re.M | re.S)
     shown = "".join(
-        run(command.replace("--seeds 20", "--seeds 1 --workers 1"), tmp_path / "store")
+        run(re.sub(r"--seeds \d+", "--seeds 1 --workers 1", command), tmp_path / "store")
         for command in block.replace("\\\n", "").splitlines()
     )
     for method in ("top:flops", "top:params", "regressor", "regressor:forest"):
         assert re.search(rf"^{method} +94\.36 +73\.51 +46\.34 ", shown, re.M)
+    assert re.search(r"^naswot:meco .* training-free", shown, re.M)
 
 
 def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
