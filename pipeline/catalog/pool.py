@@ -166,6 +166,13 @@ class RunPool:
         made = sql("gram_means", rows=self.table)
         return _filled(self._connection.execute(made, {"runs": runs}).fetchnumpy()["value"])
 
+    def complete(self, column: str) -> bool:
+        """Return whether the pool has `column` for every candidate. NaN counts: a network without a value."""
+        if column not in self.columns:
+            return False
+        size, known = self._connection.execute(f'SELECT count(*), count("{column}") FROM {self.table}').fetchall()[0]
+        return bool(size == known)
+
     def remarks(self) -> list[str]:
         """Return a sentence for each requested score that some candidates lack.
 

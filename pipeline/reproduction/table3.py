@@ -53,6 +53,7 @@ _HNAS_REASON = "after twelve epochs another of the queried cells is ahead: see d
 _REASONS = {
     "resnet": "the benchmark's mean over its trainings of this cell; its authors print another number",
     "hnas:grasp": "the published protocol on the same table finds 92.9 with GraSP: see docs/paper.md, Table 3",
+    "naswot": "one draw of weights and 64 images for all searches, not 128 and a draw for each: see docs/paper.md",
     **dict.fromkeys(("hnas:grad_norm", "hnas:snip", "hnas:trace"), _HNAS_REASON),
 }
 _REASON = "the published rule on this table with this signal: see docs/paper.md, Beside its rivals"
@@ -101,7 +102,7 @@ def _add_available(connection: duckdb.DuckDBPyConnection, methods: dict[str, str
     pool = RunPool(connection, settings.run, signal=settings.signal)
     missing = []
     for name, (scores, takes) in _SCORED.items():
-        if any(score in pool.columns and not np.isnan(pool.column(f'"{score}"')).any() for score in scores):
+        if any(pool.complete(score) for score in scores):
             methods[name] = name
         else:
             call = f"hnas precompute {searches.SPACE} --dataset {settings.dataset} --scores {scores[0]}"

@@ -358,6 +358,8 @@ def test_a_search_by_a_partly_known_score_says_what_computes_the_rest(finished, 
     connection = connect(finished)
     having, size = connection.execute("SELECT count(weight), count(*) FROM pool").fetchall()[0]
     assert 0 < having < size
+    pool = RunPool(connection, run_of(finished))
+    assert (pool.complete("weight"), pool.complete("params"), pool.complete("colour")) == (False, True, False)
     message = f"{size - having} of the {size} candidates lack the score weight, and come last or not at all; the run's"
     given = ("--oracle", "command: echo {arch} 5", "--queries", 1, "--store", finished.root)
     for method in ("naswot:weight", "best-of:-weight", "top:abs(weight)", "hnas:weight"):

@@ -89,6 +89,9 @@ def test_table_3_computes_what_the_store_allows_and_names_commands_for_the_rest(
     best = value_of(table, "optimum", "cifar10")
     assert (round(best["ours"], 2), best["verdict"]) == (94.37, "reached")
     assert value_of(table, "HNAS (trace)", "cifar10")["ours"] > 94.07
+    # Its scores ship, and are NaN for networks without a ReLU's unit, which is not the same as lacking.
+    assert 85 < value_of(table, "NASWOT", "cifar10")["ours"] < best["ours"]
+    assert not any("naswot" in missing["commands"][0] for missing in table["missing"])
     unknown = value_of(table, "DrNAS", "cifar10")
     assert (unknown["ours"], unknown["published"], unknown["verdict"]) == (None, 93.98, "not computed")
     assert {value["row"] for value in table["values"]} == {rival.name for rival in TABLE_3.values()}
