@@ -1494,10 +1494,10 @@ def main() -> None:
     except HnasError as error:
         _fail(str(error), error.exit_code, debug)
     except Exception as error:
-        _fail(*_told(error), debug)
+        _fail(*_message(error), debug)
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _message(error: Exception) -> tuple[str, int]:
     """Return a sentence and an exit status for an error of the parser, a file or DuckDB, or an unexpected one."""
     from hnas.pipeline.console.parser_errors import is_parser_error, parser_sentence
 

@@ -170,8 +170,13 @@ class RunPool:
         """Return whether the pool has `column` for every candidate. NaN counts: a network without a value."""
         if column not in self.columns:
             return False
-        size, known = self._connection.execute(f'SELECT count(*), count("{column}") FROM {self.table}').fetchall()[0]
-        return bool(size == known)
+        size, known = self._counts([column])
+        return known == size
+
+    def _counts(self, columns: Sequence[str]) -> list[int]:
+        """Return the number of candidates, then of those that have each column; NaN counts."""
+        counted = ", ".join(["count(*)", *(f'count("{column}")' for column in columns)])
+        return list(self._connection.execute(f"SELECT {counted} FROM {self.table}").fetchall()[0])
 
     def remarks(self) -> list[str]:
         """Return a sentence for each requested score that some candidates lack.
@@ -180,8 +185,7 @@ class RunPool:
         """
         named = " ".join([*self._values, *(text for key in self._candidates for text in key if text)])
         asked = [(column, score) for column, score in self._scores() if re.search(rf"\b{column}\b", named)]
-        counted = ", ".join(["count(*)", *(f"count({column})" for column, _ in asked)])
-        size, *known = self._connection.execute(f"SELECT {counted} FROM {self.table}").fetchall()[0]
+        size, *known = self._counts([column for column, _ in asked])
         return [
             f"{size - count:,} of the {size:,} candidates lack the score {column}, and come last or not at all; the "
             f"run's `hnas precompute` with --scores {score} computes it"
