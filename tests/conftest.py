@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from hnas.pipeline.cluster import tls
 from hnas.pipeline.images import ImageDataset, open_dataset
 from hnas.pipeline.precompute.plan import Plan, make_plan
 from hnas.pipeline.store.store import Store
+from hnas.spaces.nasbench101 import enumeration
 from tests.support.runs import SIZE, SPACE, fill
 
 # Test stores have only their own rows, except in tests about the shipped tables.
@@ -64,6 +66,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def _one_thread() -> None:
     """More threads do not speed up small networks, and slow them down when other processes use the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_enumeration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Enumerate NAS-Bench-101 once for all of pytest's processes."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    file, compute = shared / enumeration.CACHED, enumeration.compute_table
+
+    def computed() -> enumeration.Table:
+        with FileLock(shared / "nasbench101.lock"):
+            if not file.exists():
+                file.write_bytes(enumeration._packed(compute()))
+        table = enumeration._unpacked(file.read_bytes())
+        assert table is not None
+        return table
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enumeration, "compute_table", computed)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

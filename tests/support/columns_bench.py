@@ -30,5 +30,7 @@ COLUMNS: dict[str, np.ndarray] = {
 }
 
 
-def columns_pool(columns: Mapping[str, ArrayLike] = COLUMNS) -> ArrayPool:
-    return ArrayPool(CELLS, columns, CLASSES, SPACE)
+def columns_pool(columns: Mapping[str, ArrayLike] = COLUMNS, *, first: int = len(CELLS)) -> ArrayPool:
+    """A pool of the `first` cells."""
+    chosen = {name: np.asarray(column)[:first] for name, column in columns.items()}
+    return ArrayPool(CELLS[:first], chosen, CLASSES[:first], SPACE)

@@ -19,12 +19,19 @@ Row = list[Any]
 Evaluation = tuple[float, float, float, float, float]
 
 
+def _divided(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+_REMAINDERS = [_divided(byte) for byte in range(256)]
+
+
 def crc32c(content: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        crc = crc >> 8 ^ _REMAINDERS[(crc ^ byte) & 255]
     return crc ^ 0xFFFFFFFF
 
 

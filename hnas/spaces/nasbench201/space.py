@@ -60,15 +60,17 @@ class NASBench201:
     def enumerate(self) -> Iterator[str]:
         """Yield all 15,625 architecture strings."""
         for names in product(OPERATIONS, repeat=len(EDGES)):
-            yield format_arch(dict(zip(EDGES, names, strict=True)))
+            yield _PATTERN.format(*names)
 
     def sample(self, n: int, seed: int) -> list[str]:
         """Draw `n` distinct architecture strings uniformly."""
-        everything = list(self.enumerate())
-        size = len(everything)
+        base, edges = len(OPERATIONS), len(EDGES)
+        size = base**edges
         if not 1 <= n <= size:
             raise UsageError(f"cannot sample {n} of the {size} architectures of {self.name}; ask for 1 to {size}")
-        return Random(seed).sample(everything, n)
+        # Indices into `enumerate`, whose last edge changes fastest.
+        drawn = Random(seed).sample(range(size), n)
+        return [self.decode([k // base**place % base for place in reversed(range(edges))]) for k in drawn]
 
     def from_suite_zero(self, encoding: object) -> str:
         """Return the architecture string of NAS-Bench-Suite-Zero's encoding, six indices such as `(4, 3, 3, 3, 2, 3)`.

@@ -12,7 +12,6 @@ from hnas.optim.methods.registry import methods
 from tests.support.cells_bench import SPACE, pool_of
 from tests.support.written_out import tiny_images
 
-EVERYTHING = pool_of(list(SPACE.enumerate()))
 SMALL = {"supernet_epochs": 1, "channels": 2, "cells": 1, "batch_size": 16}
 OPTIONS: dict[str, dict[str, Any]] = {
     "darts": SMALL,
@@ -21,10 +20,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def everything() -> ArrayPool:
+    return pool_of(list(SPACE.enumerate()))
+
+
 @pytest.mark.parametrize("method", OPTIONS)
-def test_a_supernet_ends_with_one_architecture_and_costs_its_own_time(method: str) -> None:
+def test_a_supernet_ends_with_one_architecture_and_costs_its_own_time(everything: ArrayPool, method: str) -> None:
     queries = search(
-        EVERYTHING,
+        everything,
         lambda arch: Evaluation(90.0, 1e6),
         method=method,
         queries=5,
@@ -33,7 +37,7 @@ def test_a_supernet_ends_with_one_architecture_and_costs_its_own_time(method: st
         **OPTIONS[method],
     )
     assert len(queries) == 1
-    assert EVERYTHING.position(queries[0].arch) is not None
+    assert everything.position(queries[0].arch) is not None
     assert queries[0].performance == 90.0
     assert 0 < queries[0].cost <= queries[0].own_seconds < 1e3
 
@@ -42,10 +46,10 @@ SUPERNETS = ["darts", "darts-second", "drnas", "enas", "gdas", "nasi", "te-nas"]
 
 
 @pytest.mark.parametrize("method", SUPERNETS)
-def test_supernets_need_nasbench201_and_images(method: str) -> None:
+def test_supernets_need_nasbench201_and_images(everything: ArrayPool, method: str) -> None:
     assert methods[method].needs_images  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match=f"{method} needs training images"):
-        Search(EVERYTHING, method).ask()
+        Search(everything, method).ask()
     darts = search_spaces["darts"]
     archs = darts.sample(3, 0)
     with pytest.raises(
@@ -53,6 +57,6 @@ def test_supernets_need_nasbench201_and_images(method: str) -> None:
     ):
         Search(ArrayPool(archs, {}, space=darts), method)
     with pytest.raises(UsageError, match=f"{method} has no option colour"):
-        Search(EVERYTHING, method, colour=1)
+        Search(everything, method, colour=1)
     with pytest.raises(UsageError, match=f"the method {method} takes no argument"):
-        Search(EVERYTHING, f"{method}:trace")
+        Search(everything, f"{method}:trace")

@@ -265,14 +265,15 @@ def test_the_next_precompute_redoes_a_killed_ones_work(store, small_plan, listed
 def test_the_log_reports_a_lost_worker(tmp_path, listed):
     command = precompute_command(tmp_path / "store", f"--architectures={listed}", "--workers=1", "--chunk-size=60")
     with running(*command) as process:
-        wait_until(lambda: len(list(tmp_path.glob("store/runs/*/drivers/*.claims"))) == 1, process)
+        stderr = process.stderr.readline()
+        assert re.match(r"\d\d:\d\d:\d\d 0/\d+ architectures\n", stderr), "the worker is ready"
         (worker,) = [
             child for child in psutil.Process(process.pid).children() if "multiprocessing.spawn" in child.cmdline()[-2]
         ]
-        # The worker has the batch and is computing.
-        wait_until(lambda: worker.cpu_times().user > 2.5, process)
+        ready = worker.cpu_times().user
+        wait_until(lambda: worker.cpu_times().user > ready + 0.5, process)  # it has the chunk and is computing
         worker.kill()
-        _, stderr = process.communicate(timeout=WAIT)
+        stderr += process.communicate(timeout=WAIT)[1]
     assert process.returncode == 0, stderr
     place = r"tls://127\.0\.0\.1:\d+"
     assert re.search(rf"^\d\d:\d\d:\d\d lost the worker {place}: its chunk will be repeated$", stderr, re.MULTILINE)

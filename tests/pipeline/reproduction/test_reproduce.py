@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from hnas.pipeline.reproduction import theory
+from hnas.pipeline.reproduction import table1, theory
+from hnas.pipeline.reproduction.bootstrap import resample
 from hnas.pipeline.reproduction.published import TABLE_1, TABLE_2, TABLE_3
 from hnas.pipeline.reproduction.report import written
 from hnas.pipeline.reproduction.results import (
@@ -38,7 +41,16 @@ EVERYTHING = ["table1", "table2", "table3", "figure1", "figure2", "figure3", "th
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def less_work() -> Iterator[None]:
+    """Compute the theorems once, and intervals from fewer resamples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(theory, "checks", cache(theory.checks))
+        patch.setattr(table1, "resample", partial(resample, resamples=100))
+        yield
+
+
+@pytest.fixture(scope="module")
+def reproduced(less_work: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The output of `reproduce all` by name, with one search of each method, and the folder of its figures."""
     if not DATA:
         pytest.skip("HNAS_TEST_DATA is unset: the real accuracies are needed")
@@ -116,7 +128,9 @@ def test_every_value_has_the_same_fields_and_every_figure_is_drawn(reproduced):
         assert (folder / f"{one['what']}.pdf").stat().st_size > 3000
 
 
-def test_on_an_empty_store_the_output_names_the_commands_that_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_on_an_empty_store_the_output_names_the_commands_that_fill_it(
+    less_work: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Without tables, accuracies and images, only what needs none of them is computed."""
     monkeypatch.setenv("HNAS_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hnas.pipeline.images import open_dataset
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.precompute.plan import make_plan
 from hnas.pipeline.reproduction import table1
+from hnas.pipeline.reproduction.bootstrap import resample
 from hnas.pipeline.store.store import Store
 from tests.support.runs import SIZE, SPACE, fill
 
@@ -23,7 +25,8 @@ DATA = Path(os.environ.get("HNAS_TEST_DATA", ""))
 @pytest.mark.skipif(
     "HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: the real accuracies are needed"
 )
-def test_initialisations_are_averaged_and_their_spread_is_shown(tmp_path: Path):
+def test_initialisations_are_averaged_and_their_spread_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(table1, "resample", partial(resample, resamples=100))
     store, listed = Store(str(tmp_path / "store")), tmp_path / "list.txt"
     listed.write_text("\n".join(SPACE.sample(40, seed=0)))
     images = open_dataset(str(DATA / "cifar10"))

@@ -1,4 +1,4 @@
-"""Random damage to the files of a store, a few cases of each kind from `benchmarks/fuzz_store.py`."""
+"""Random damage to the files of a store, one case of each kind from `benchmarks/fuzz_store.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_never_silently_changes_output(template, kind):
-    assert fuzz(template, kind, count=2, seed=1) == []
+    assert fuzz(template, kind, count=1, seed=1) == []
 
 
 @pytest.mark.parametrize(

@@ -51,16 +51,15 @@ def test_queries_match_the_published_program(metric: str, scale: float, seed: in
 
 
 def test_architectures_are_excluded_without_their_class() -> None:
-    queries = run_method("authors", columns_pool(), 250)
-    assert sorted(query.arch for query in queries) == CELLS
+    queries = run_method("authors", columns_pool(first=60), 99)
+    assert sorted(query.arch for query in queries) == CELLS[:60]
 
 
 def test_architectures_without_the_metric_are_never_proposed() -> None:
-    pool = columns_pool({"trace": COLUMNS["spotty"], "kappa": COLUMNS["kappa"]})
-    queries = run_method("authors", pool, 250)
-    assert {query.arch for query in queries} == {
-        a for a, v in zip(CELLS, COLUMNS["spotty"].tolist(), strict=True) if not math.isnan(v)
-    }
+    pool = columns_pool({"trace": COLUMNS["spotty"], "kappa": COLUMNS["kappa"]}, first=60)
+    queries = run_method("authors", pool, 99)
+    known = {a for a, v in zip(CELLS, COLUMNS["spotty"].tolist(), strict=True) if not math.isnan(v)}
+    assert {query.arch for query in queries} == known & set(CELLS[:60])
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
