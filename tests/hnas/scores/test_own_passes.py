@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hnas import compute_metrics
 from hnas.scores.protocol import Subject
 from hnas.scores.registry import scores
 from hnas.scores.undisturbed import generator
@@ -372,6 +373,25 @@ def test_scores_are_repeatable_and_leave_network_and_generators_alone(name: str)
     assert hooked(given.network) == hooks
     assert torch.equal(torch.get_rng_state(), numbers)
     assert torch.equal(given.images, images)
+
+
+def test_scores_of_both_kinds_are_computed_together() -> None:
+    given = subject("nasbench201")
+    given.network.eval()
+    found = compute_metrics(
+        given.network,
+        given.images,
+        given.labels,
+        scores="all",
+        further=given.further,
+        build=given.build,
+        seed=given.seed,
+    ).scores
+    assert not any(module.training for module in given.network.modules()), "the modes are restored"
+    given.network.train()
+    assert set(found) == {column for name in scores for column in scores[name].columns}
+    for name in OWN:
+        assert {column: found[column] for column in scores[name].columns} == computed(name, given)
 
 
 def hooked(network: nn.Module) -> int:

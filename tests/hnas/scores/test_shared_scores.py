@@ -91,6 +91,29 @@ def test_relu_rows_are_assigned_where_samples_are_not_first(forward, by_sample) 
     assert found["fisher"] > 0
 
 
+@pytest.mark.parametrize("rows", ["shuffled", "with rows of no sample"])
+def test_fisher_adds_up_the_rows_of_a_sample_wherever_they_lie(rows: str) -> None:
+    """Tokens of samples and whole samples in an order of their own, and rows that no logit depends on."""
+    random = torch.Generator().manual_seed(3)
+    tokens, samples = (torch.randperm(n, generator=random) for n in (24, 8))
+
+    def forward(s: Forward, x: Tensor, *, plain: bool = False) -> Tensor:
+        words = x[:, :, 0].flatten(0, 1)  # (m * 3, 4)
+        if plain:
+            h, c = s.up(x[:, :, 0]), s.conv(x)
+        elif rows == "shuffled":
+            h, c = s.up(words[tokens])[tokens.argsort()], s.conv(x[samples])[samples.argsort()]
+        else:
+            h, c = s.up(torch.cat([words, words[:5]]))[:24], s.conv(torch.cat([x[:2], x]))[2:]
+        return s.head(torch.cat([torch.relu(h).reshape(len(x), -1), torch.relu(c).mean((2, 3))], 1))
+
+    layers = {"up": nn.Linear(4, 6), "conv": nn.Conv2d(3, 5, 3, padding=1), "head": nn.Linear(3 * 6 + 5, CLASSES)}
+    images, labels = batch((3, 4, 4), size=8)
+    found = compute_metrics(Forward(forward, **layers).double(), images, labels, scores="fisher").scores
+    plain = Forward(lambda s, x: forward(s, x, plain=True), **layers).double()
+    agree(found, {"fisher": reference_scores(plain, images, labels)["fisher"]})
+
+
 class Readers(TorchFunctionMode):
     """Counts the convolutions that read each ReLU output."""
 

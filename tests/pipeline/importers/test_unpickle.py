@@ -12,7 +12,6 @@ import pickletools
 import random
 import re
 import struct
-import time
 import tracemalloc
 import zipfile
 from collections import OrderedDict
@@ -300,7 +299,6 @@ def test_pythons_own_unpickler_runs_these_pickles(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("content", hostile())
 @pytest.mark.usefixtures("no_canary", "small_allowance")
 def test_hostile_pickles_are_rejected(content: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    started = time.monotonic()
     sentence(lambda: load(content))
     if len(content) < 1000:  # the same through the importers
         legacy, archive, packed = tmp_path / "legacy.pth", tmp_path / "zip.pth", tmp_path / "one.pickle.pbz2"
@@ -312,7 +310,6 @@ def test_hostile_pickles_are_rejected(content: bytes, tmp_path: Path, capfd: pyt
             assert str(path) in sentence(lambda read=read, path=path: list(read(path, ignore_progress)))
         (tmp_path / "meta.pickle.pbz2").write_bytes(bz2.compress(content))
         sentence(lambda: list(read_nats_bench(tmp_path, ignore_progress)))
-    assert time.monotonic() - started < 10
     assert capfd.readouterr().out == ""
 
 

@@ -9,6 +9,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -77,9 +78,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         sent = content[start:]
         if self.server.trickle:
-            for place in range(len(sent)):
-                self.wfile.write(sent[place : place + 1])
-                time.sleep(0.02)
+            with suppress(BrokenPipeError):  # the client gives up
+                for place in range(len(sent)):
+                    self.wfile.write(sent[place : place + 1])
+                    time.sleep(0.02)
             return
         self.wfile.write(sent if self.server.break_after is None else sent[: self.server.break_after])
 

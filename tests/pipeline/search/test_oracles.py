@@ -113,13 +113,11 @@ def test_a_hanging_command_and_its_children_are_killed(hangs: bool, tmp_path: Pa
     """The child holds the pipes open, and the command ignores SIGTERM."""
     after = "trap '' TERM; sleep 1000; sleep 1000" if hangs else "echo 5"
     oracle = CommandOracle(("sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/pid; {after}", "{arch}"), {}, 0.5)
-    begun = time.monotonic()
     if hangs:
         with pytest.raises(EvaluationError, match=r"took longer than the 0\.5 s of --oracle-timeout and was stopped"):
             oracle("x")
     else:
         assert oracle("x").performance == 5.0
-    assert time.monotonic() - begun < 60
     check_gone(int((tmp_path / "pid").read_text()))
 
 
