@@ -166,6 +166,17 @@ def test_a_search_prints_results_to_stdout_and_messages_to_stderr(store: Path) -
     assert quiet.out.splitlines()[0] == lines[3]
 
 
+@pytest.mark.parametrize("method", ["hnas", "best-of:trace"])
+def test_the_dry_run_of_a_search_tells_its_evaluations_and_cost(store: Path, method: str) -> None:
+    search = ("search", "nasbench201", "--method", method, "--queries", 3, "--store", store)
+    dry = hnas(*search, "--dry-run")
+    made = json.loads(hnas(*search, "--json", "--quiet").out)
+    count = len(made["queries"])
+    assert count == (1 if method == "best-of:trace" else 3)
+    assert f"{count} quer" in dry.out
+    assert f"{made['cost']:,.0f} s charged" in dry.out or "cost          unknown" in dry.out
+
+
 def test_a_search_by_test_accuracy_says_so(store: Path, tmp_path: Path) -> None:
     (tmp_path / "made-up.csv").write_text(accuracies().replace("valid_accuracy", "train_accuracy"))
     assert hnas("import", "csv", tmp_path / "made-up.csv", "--store", store).status == 0

@@ -79,6 +79,11 @@ class Search:
         proposal = self._next()
         self._waiting = proposal is None
         if proposal is not None:
+            if not 0 <= proposal.seconds < math.inf:
+                raise HnasError(
+                    f"the method must charge a finite time of at least 0, got {proposal.seconds} seconds for "
+                    f"{proposal.arch}"
+                )
             self.clock += proposal.seconds
             self.pending.append(Asked(proposal, self._asks, self.clock, time.perf_counter() - begun))
         return proposal

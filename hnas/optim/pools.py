@@ -129,6 +129,11 @@ class ArrayPool:
             )
         return self._columns[name] if name == expression else -self._columns[name]
 
+    def score_seconds(self, expression: str) -> Array:
+        """Return the seconds (n,) that the score `expression` took, its column `<score>_seconds`; 0 where unknown."""
+        known = self._columns.get(f"{expression.removeprefix('-')}_seconds")
+        return np.zeros(len(self.archs)) if known is None else np.nan_to_num(known)
+
     def minimiser(self, metric: str, limited: str | None = None) -> Minimiser:
         """See `Pool`."""
         column = np.zeros(len(self.archs)) if limited is None else self.column(limited)

@@ -7,11 +7,12 @@ seconds of the supernet. Options are the fields of the search's recipe, such as 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, ClassVar, Protocol
 
 import torch
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, did_you_mean
 from hnas.optim.methods.protocol import Proposal, refuse_argument, whole
 from hnas.optim.pools import Pool
 from hnas.spaces.nasbench201.space import NASBench201
@@ -61,6 +62,13 @@ class SupernetMethod:
     ) -> None:
         refuse_argument(self.name, argument)
         check_space(self.name, None if pool.space is None else pool.space.name)
+        known = [field.name for field in fields(self.search_class.recipe_class)]
+        for option in options:
+            if option not in known:
+                raise UsageError(
+                    f"the method {self.name} has no option {option}; it has {', '.join([*known, 'threads'])}"
+                    f"{did_you_mean(option, known)}"
+                )
         self.recipe = self.search_class.recipe_class(**options)
         self._threads = training_threads(threads if threads is None else whole("threads", threads))
         self._seed, self._device, self._images = seed, torch.device(device), images

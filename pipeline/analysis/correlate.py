@@ -224,7 +224,7 @@ def _columns(
     pool = RunPool(connection, run, runs)
     rows = connection.sql(f"FROM {pool.table}")
     kinds = dict(zip(rows.columns, map(str, rows.types), strict=True))
-    costs = {f"{name}_seconds" for name in pool.columns}  # of scores
+    costs = {f"{score}_seconds" for _, score in pool.scores()}
     static = [name for name in pool.columns if name not in COLUMNS and name not in costs and kinds[name] in _NUMERIC]
     names = [*COLUMNS, *static]
     listed = ", ".join(f'CAST("{name}" AS DOUBLE) AS "{name}"' for name in names)

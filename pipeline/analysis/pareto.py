@@ -104,7 +104,8 @@ def pareto(
     complete = np.isfinite(everything).all(axis=1)
     chosen = complete & np.array([arch in performances for arch in pool.archs]) if searches else complete
     if not chosen.any():
-        raise UsageError(f"no architecture of {pool} has all of {', '.join(names)}")
+        under = f" under --where {where!r:.200}" if where else ""
+        raise UsageError(f"no architecture of {pool}{under} has all of {', '.join(names)}")
     rows = np.flatnonzero(chosen)
     points = everything[rows]
     front = np.flatnonzero(moocore.is_nondominated(points, maximise=maximised))

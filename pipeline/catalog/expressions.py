@@ -19,26 +19,9 @@ from hnas.scores.registry import scores
 # Functions of one row, and macros, two of them over ranks of all rows; the last ones are the operators LIKE and ILIKE.
 _SCALAR = frozenset(
     (
-        *(
-            "abs",
-            "cbrt",
-            "ceil",
-            "exp",
-            "floor",
-            "greatest",
-            "least",
-            "ln",
-            "log_rank",
-            "log10",
-            "log2",
-            "objective",
-            "pow",
-            "rank_share",
-            "round",
-            "swap_regularised",
-        ),
-        *("round", "sign", "sqrt", "isfinite", "isinf", "isnan", "length", "lower", "upper", "contains", "starts_with"),
-        *("regexp_matches", "~~", "!~~", "~~*", "!~~*"),
+        *("abs", "cbrt", "ceil", "exp", "floor", "greatest", "least", "ln", "log_rank", "log10", "log2", "objective"),
+        *("pow", "rank_share", "round", "sign", "sqrt", "swap_regularised", "isfinite", "isinf", "isnan", "length"),
+        *("lower", "upper", "contains", "starts_with", "regexp_matches", "~~", "!~~", "~~*", "!~~*"),
     )
 )
 # Aggregate functions, allowed with OVER.

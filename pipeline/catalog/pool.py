@@ -65,7 +65,7 @@ class RunPool:
         self._look_up(performances, signal)
         condition = "TRUE" if where is None else self._condition(where, pool)
         known = pool
-        if where is not None and (scores := self._scores()):
+        if where is not None and (scores := self.scores()):
             # NaN, a network that has no such score, is above all numbers in SQL, and would satisfy "naswot > 0".
             known = ", ".join(f"nullif({name}, 'nan'::DOUBLE) AS {name}" for name, _ in scores)
             known = f"(SELECT * REPLACE ({known}) FROM {pool})"
@@ -86,8 +86,8 @@ class RunPool:
             raise UsageError(f"--where {where!r:.200} is {kind.lower()}, not a condition; an example is params < 1e6")
         return f"{where}\n"
 
-    def _scores(self) -> list[tuple[str, str]]:
-        """The columns of scores, and the score that each is of."""
+    def scores(self) -> list[tuple[str, str]]:
+        """Return the columns of scores, and the score that each is of."""
         found = self._connection.execute("SELECT name, score FROM files.score_columns").fetchall()
         return [(name, score) for name, score in found if name in self.columns]
 
@@ -166,6 +166,12 @@ class RunPool:
         made = sql("gram_means", rows=self.table)
         return _filled(self._connection.execute(made, {"runs": runs}).fetchnumpy()["value"])
 
+    def score_seconds(self, expression: str) -> Array:
+        """Return the seconds (n,) that the scores took whose columns an SQL expression reads, 0 where unknown."""
+        read = {score for column, score in self.scores() if _reads(expression, column)}
+        costs = [self.column(f"{score}_seconds") for score in sorted(read) if f"{score}_seconds" in self.columns]
+        return np.nansum(costs, axis=0) if costs else np.zeros(len(self))
+
     def complete(self, column: str) -> bool:
         """Return whether the pool has `column` for every candidate. NaN counts: a network without a value."""
         if column not in self.columns:
@@ -184,7 +190,7 @@ class RunPool:
         NaN counts as a score: that of a network without any other.
         """
         named = " ".join([*self._values, *(text for key in self._candidates for text in key if text)])
-        asked = [(column, score) for column, score in self._scores() if re.search(rf"\b{column}\b", named)]
+        asked = [(column, score) for column, score in self.scores() if _reads(named, column)]
         size, *known = self._counts([column for column, _ in asked])
         return [
             f"{size - count:,} of the {size:,} candidates lack the score {column}, and come last or not at all; the "
@@ -297,6 +303,10 @@ class RunPool:
 
     def __str__(self) -> str:
         return run_or_mean(self._run, self._runs)
+
+
+def _reads(expression: str, column: str) -> bool:
+    return re.search(rf"\b{column}\b", expression, re.IGNORECASE) is not None
 
 
 def known_accuracies(connection: duckdb.DuckDBPyConnection, space: str, signal: Signal) -> dict[str, float]:

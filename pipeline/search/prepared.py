@@ -37,7 +37,7 @@ class SearchSize:
 
     `signal` guides a table search. `cost` is the expected total cost of the evaluations in seconds (the candidates'
     mean per query), None if unknown. `supernet` is the expected time in seconds of a method that uses images, if
-    measured.
+    measured. `queries` is the number of queries that the method makes, if counted.
     """
 
     candidates: int
@@ -46,6 +46,7 @@ class SearchSize:
     signal: Signal | None
     cost: float | None
     supernet: float | None = None
+    queries: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ class Prepared:
     def estimate(self) -> tuple[SearchSize, TrainingEstimate | None]:
         """Return the size of the search, and the estimate for the smallest and largest network if queries train."""
         trained = None if self.trainer is None else self.trainer.estimate(self.pool.smallest_and_largest())
-        if self.looking is None:
+        if self.looking is not None:
+            return replace(self.size, supernet=self.looking.estimate(self.settings, self.pool)), trained
+        if not self.looks_up:
             return self.size, trained
-        return replace(self.size, supernet=self.looking.estimate(self.settings, self.pool)), trained
+        queries = self.run((), lambda _: None)
+        cost = None if self.size.cost is None else sum(query.cost for query in queries)
+        return replace(self.size, cost=cost, queries=len(queries)), trained
 
     @property
     def looks_up(self) -> bool:

@@ -150,6 +150,8 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
     limits = [f"{settings.queries:,} queries"] if settings.queries is not None else []
     limits += [f"{settings.budget:,.0f} s"] if settings.budget is not None else []
     rows = [["evaluations", " or ".join(limits) + (" at most" if len(limits) > 1 else "")]]
+    if size.queries is not None:
+        rows = [["evaluations", f"{size.queries:,} quer{'y' if size.queries == 1 else 'ies'}"]]
     if size.supernet is not None:
         rows = [["supernet", f"about {duration(size.supernet)}, by the time of a step"]]
     elif settings.own is not None:
@@ -172,7 +174,7 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
             hours = [count * operations / _GPU_OPERATIONS / 3600 for operations in trained.operations]
             rows.append(["on a GPU", f"{hours[0]:.2g} to {hours[1]:.2g} h, {_EXTRAPOLATED}"])
     elif size.cost is not None:
-        rows.append(["cost", f"about {size.cost:,.0f} s of training, looked up"])
+        rows.append(["cost", f"{size.cost:,.0f} s charged: trainings and scores, looked up"])
         rows.append(["time", "seconds: nothing is trained"])
     else:
         rows.append(["cost", "unknown: the accuracies come without seconds"])

@@ -62,9 +62,17 @@ class Looking:
         return self._read
 
     def check(self, settings: SearchSettings, pool: RunPool, *, whole: bool) -> None:
-        """Raise `UsageError` for invalid options, and with `whole` if the pool lacks a possible result."""
+        """Raise `UsageError` for invalid options, and where the method may end outside of what is asked for.
+
+        With `whole`, the pool must have every architecture of the space, because the result is looked up.
+        """
         method = make_method(settings.spec, pool, seed=settings.seed, **settings.method_options)
         size = None if pool.space is None else pool.space.size
+        if settings.where is not None and getattr(method, "needs_images", False):
+            raise UsageError(
+                f"the method {settings.method} may end with any architecture of {settings.space}, also one that "
+                f"violates {settings.where}; search without a condition, or use a method that keeps to the candidates"
+            )
         if whole and getattr(method, "needs_images", False) and size is not None and len(pool) < size:
             raise UsageError(
                 f"the method {settings.method} may end with any of the {size:,} architectures of {settings.space}, but "

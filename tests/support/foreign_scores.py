@@ -30,6 +30,14 @@ class Weight:
         total = sum(float(p.detach().double().sum()) for p in subject.network.parameters())
         return {"weight": total if convolutions % 2 else float("nan")}
 
+class Pair:
+    """The largest weight and the smallest."""
+    columns, version, shared = ("largest", "smallest"), 1, False
+
+    def __call__(self, subject):
+        values = torch.cat([p.detach().flatten() for p in subject.network.parameters()])
+        return {"largest": float(values.max()), "smallest": float(values.min())}
+
 class Wrong:
     columns, version, shared = ("wrong",), 1, False
 
@@ -83,6 +91,7 @@ class Ruder:
 ENTRY_POINTS = """[hnas.scores]
 spread = foreign_scores:Spread
 weight = foreign_scores:Weight
+pair = foreign_scores:Pair
 wrong = foreign_scores:Wrong
 quits = foreign_scores:Quits
 taken = foreign_scores:Taken

@@ -11,8 +11,8 @@
 | knas | knas | 300, k 40 | 93.43 / 71.05 / 45.05; k 20: 93.05 / 68.91 / 34.11, 4,200 |
 
 An argument names another column to rank by: `naswot:zico`. The budget is charged the seconds that the scores of all
-draws took, `<column>_seconds` if the pool has that column, repeated draws included. Ties go to the earlier draw; draws
-without a score come last.
+draws took, repeated draws included, if the pool knows them: those of every score that an expression reads. Ties go to
+the earlier draw; draws without a score come last.
 
 If the pool has no column `knas` but `gram_mean`, the same value computed from the stored matrices of a run, `knas`
 ranks by that. Its cost is unknown and not charged.
@@ -53,7 +53,7 @@ class _Scored(Program):
         column = argument or self.column_of(pool)
         self._pool, self._score = pool, values(pool, column)
         self._draws = np.random.default_rng(seed).integers(len(pool.archs), size=whole("draws", draws))
-        self._seconds = float(np.nansum(_seconds(pool, column)[self._draws]))
+        self._seconds = float(_seconds(pool, column)[self._draws].sum())
         super().__init__()
 
     def column_of(self, pool: Pool) -> str:
@@ -147,7 +147,6 @@ def pool_knows(pool: Pool, epochs: int) -> bool:
 
 
 def _seconds(pool: Pool, column: str) -> Array:
-    try:
-        return np.asarray(pool.column(f"{column}_seconds"), dtype=float)
-    except UsageError:  # no times are recorded
-        return np.zeros(len(pool.archs))
+    """The seconds (n,) that the scores read by `column` took; zeros for a pool that does not know them."""
+    seconds = getattr(pool, "score_seconds", None)
+    return np.zeros(len(pool.archs)) if seconds is None else np.asarray(seconds(column))

@@ -356,6 +356,15 @@ def test_an_impossible_cost_stops_the_search(bench: Bench, cost: float) -> None:
         search(bench.pool(), lambda arch: Evaluation(50.0, cost), queries=1)
 
 
+@pytest.mark.parametrize("seconds", [NAN, INF, -1.0])
+def test_a_method_cannot_charge_an_impossible_time(
+    bench: Bench, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HNAS, "ask", lambda method: Proposal(bench.archs[0], seconds=seconds))
+    with pytest.raises(HnasError, match=f"at least 0, got {seconds} seconds for {bench.archs[0]}"):
+        Search(bench.pool(), "hnas:trace").ask()
+
+
 def test_ask_and_tell_make_the_queries_of_search(bench: Bench) -> None:
     running = Search(bench.pool(), "hnas:trace", seed=3)
     while len(running.queries) < 8 and (proposal := running.ask()):

@@ -340,6 +340,14 @@ def test_scores_are_columns_of_views_and_search_pools(whole):
     columns = pool.column("spread"), -pool.column("weight")
     shares = [rankdata(column) / len(pool) for column in columns]
     np.testing.assert_allclose(combined, np.log(shares[0]) + np.log(shares[1]))
+    known = pool.column("spread_seconds"), pool.column("weight_seconds")
+    np.testing.assert_array_equal(pool.score_seconds("log_rank(Spread) + log_rank(-weight)"), known[0] + known[1])
+    np.testing.assert_array_equal(pool.score_seconds("params - weight"), known[1])
+    assert not pool.score_seconds("params").any()
+    low = RunPool(connection, run, where="rank_share(weight) <= 0.5 AND spread < max(spread) OVER ()")
+    weights = np.array([weight for _, _, weight, _ in rows], dtype=float)
+    half = rankdata(weights, nan_policy="omit") / (~np.isnan(weights)).sum() <= 0.5
+    assert len(low) == (half & (np.array([s for _, s, *_ in rows]) < max(s for _, s, *_ in rows))).sum()
 
 
 def test_regularised_swap_is_available_in_sql_and_expressions(whole):
@@ -381,6 +389,15 @@ def test_correlate_uses_scores_and_counts_rows_without_them(whole):
     lost = sum(dict(row)["weight@1"] == "nan" for row in scores_of(whole).values())
     assert lost
     assert found.missing["weight"] >= lost
+
+
+def test_the_cost_of_a_score_with_columns_of_other_names_is_known_as_one(store, small_plan):
+    run = fill(store, small_plan(store, sample=6, scores=["pair"]))
+    connection = connect(store)
+    assert {"largest", "smallest", "pair_seconds"} <= set(RunPool(connection, run).columns)
+    assert "pair_seconds" not in correlate(connection, pick_run(connection), target="smallest").names
+    pool = RunPool(connection, run)
+    np.testing.assert_array_equal(pool.score_seconds("largest - smallest"), pool.column("pair_seconds"))
 
 
 def test_info_and_check_report_completeness(whole, finished, small_plan):

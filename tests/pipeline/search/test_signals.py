@@ -221,6 +221,7 @@ def test_a_column_can_be_any_expression_over_the_pool(store):
         ("params < random()", "random"),
         ("params < max(params)", r"write max\(…\) OVER \(\)"),
         ("params < 1", "0 architectures.*under --where"),
+        ("rank_share(params) < 0", "0 architectures.*under --where"),
         ("\ud800 < 1", "cannot be read as SQL"),
     ],
 )

@@ -162,10 +162,13 @@ def test_nothing_is_trained_if_the_table_lacks_a_possible_result(
         (["--option", "supernet_epochs=0"], "supernet_epochs must be a whole number of at least 1, got 0"),
         (["--option", "colour=3"], "the method darts has no option colour"),
         (["--option", "images=x"], "every search has its own images"),
+        (["--option", "supernet_epoch=3"], "it has supernet_epochs, channels, cells"),
         (["--metric", "trace"], "the method darts takes no argument"),
+        (["--where", "params > 5"], "may end with any architecture of nasbench201, also one that violates params > 5"),
+        (["--max-params", "1e9"], "may end with any architecture of nasbench201"),
         (["--option", "most_images=2"], "a supernet search needs at least 2 images in each half"),
     ],
-    ids=["value", "unknown", "images", "metric", "few"],
+    ids=["value", "unknown", "images", "misspelt", "metric", "where", "limit", "few"],
 )
 def test_invalid_supernet_requests_are_rejected(store: Store, arguments: list[str], sentence: str) -> None:
     done = search(store, *arguments)

@@ -52,6 +52,8 @@ def test_the_best_draw_is_charged_all_scores_and_no_evaluation(name: str, draws:
 def test_another_column_can_replace_the_score_and_missing_times_are_free() -> None:
     (query,) = search(pool(zico=SCORE), oracle, method="naswot:zico", seed=2)
     assert (query.arch, query.cost) == (ARCHS[by_score(draw_positions(2, 1000))[0]], 0.0)
+    (query,) = search(pool(zico=SCORE, zico_seconds=SECONDS), oracle, method="naswot:-zico", seed=2)
+    assert query.cost == pytest.approx(sum(SECONDS[i] for i in draw_positions(2, 1000)))
     with pytest.raises(UsageError, match="no column 'gradsign'"):
         Search(pool(zico=SCORE), "gradsign")
 
