@@ -97,9 +97,8 @@ def estimate_text(
         ["memory", f"about {estimated.memory / 2**30:.1f} GiB in each"],
     ]
     if known:
-        rows.append(
-            ["cost", f"about {_range(estimated.cost)} of training, {'real' if settings.training else 'looked up'}"]
-        )
+        of = "of training, real" if settings.training else "charged: trainings and scores, looked up"
+        rows.append(["cost", f"about {_range(estimated.cost)} {of}"])
     return described(rows) + "\nnothing was written"
 
 
