@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
 
-from hnas.errors import UsageError
 from hnas.pipeline.cluster.local_cluster import default_workers
 from hnas.pipeline.comparison.request import Comparison
 from hnas.pipeline.comparison.worker import Opened
 from hnas.pipeline.io.memory import peak_memory
 from hnas.pipeline.io.progress import duration
 from hnas.pipeline.io.terminal_tables import described
+from hnas.pipeline.search.prepared import Prepared
 from hnas.pipeline.store.comparisons import Part
 
 
@@ -42,10 +42,13 @@ def estimate(work: Opened, todo: Sequence[Part]) -> Estimate:
     if work.first.trainer is not None:
         _, trained = work.first.estimate()
         assert trained is not None
-        least, most = trained.seconds
-        charged = [_trainings(work, k, least, most) for k in counts]
-        bounds = [sum(count * cost[i] for count, cost in zip(counts.values(), charged, strict=True)) for i in (0, 1)]
-        return Estimate((bounds[0], bounds[1]), (bounds[0], bounds[1]), trained.memory)
+        takes, charged = [0.0, 0.0], [0.0, 0.0]
+        for k, count in counts.items():
+            for bound, training in enumerate(sorted(trained.seconds) if count else ()):
+                seconds, cost = _trainings(work.prepared(k), training)
+                takes[bound] += count * seconds
+                charged[bound] += count * cost
+        return Estimate((takes[0], takes[1]), (charged[0], charged[1]), trained.memory)
     seconds = cost = 0.0
     for k, count in counts.items():
         if count and work.prepared(k).looking is not None:
@@ -61,15 +64,14 @@ def estimate(work: Opened, todo: Sequence[Part]) -> Estimate:
     return Estimate((seconds, seconds), (cost, cost), peak_memory())
 
 
-def _trainings(work: Opened, k: int, least: float, most: float) -> tuple[float, float]:
-    """Return the training seconds of one search of method `k`, if a training takes `least` to `most`."""
-    settings = work.settings[k]
-    if settings.queries is None:
-        if settings.budget is None:
-            raise UsageError("a search needs a number of queries or a budget in seconds")
-        return settings.budget, settings.budget + most
-    low, high = settings.queries * least, settings.queries * most
-    return (low, high) if settings.budget is None else (min(low, settings.budget), min(high, settings.budget + most))
+def _trainings(prepared: Prepared, seconds: float) -> tuple[float, float]:
+    """Return the time and the charged cost of one search whose trainings take `seconds` each."""
+    if prepared.looking is not None:
+        size, _ = prepared.estimate()
+        supernet = size.supernet or 0.0
+        return supernet + seconds, supernet
+    rehearsed = prepared.rehearse(seconds)
+    return rehearsed.trainings, rehearsed.charged
 
 
 def estimate_text(
@@ -97,8 +99,8 @@ def estimate_text(
         ["memory", f"about {estimated.memory / 2**30:.1f} GiB in each"],
     ]
     if known:
-        of = "of training, real" if settings.training else "charged: trainings and scores, looked up"
-        rows.append(["cost", f"about {_range(estimated.cost)} {of}"])
+        how = "real" if settings.training else "looked up"
+        rows.append(["cost", f"about {_range(estimated.cost)} charged: trainings and scores, {how}"])
     return described(rows) + "\nnothing was written"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.algorithm import Search, search
-from hnas.optim.evaluations import Oracle, Query
+from hnas.optim.evaluations import Evaluation, Oracle, Query
 from hnas.pipeline.catalog.averaging import check_runs, left_out
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal
@@ -50,6 +50,32 @@ class SearchSize:
 
 
 @dataclass(frozen=True)
+class Rehearsal:
+    """The number of `queries` of a search, the seconds `charged` to its budget, and the seconds of its `trainings`."""
+
+    queries: int
+    charged: float
+    trainings: float
+
+
+class _EqualTrainings:
+    """An oracle of which all trainings are equally good; one of `epochs` takes `seconds`, a shorter one a share."""
+
+    def __init__(self, seconds: float, epochs: int) -> None:
+        self._seconds, self._epochs = seconds, epochs
+        self.spent = 0.0
+
+    def __call__(self, arch: str, epochs: int | None = None) -> Evaluation:
+        return self.continued(arch, 0, epochs or self._epochs)
+
+    def continued(self, arch: str, since: int, epochs: int) -> Evaluation:
+        """See `hnas.optim.evaluations.Continuing`."""
+        seconds = self._seconds * (epochs - since) / self._epochs
+        self.spent += seconds
+        return Evaluation(0.0, seconds)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A search with its pool and its oracle."""
 
@@ -66,11 +92,19 @@ class Prepared:
         trained = None if self.trainer is None else self.trainer.estimate(self.pool.smallest_and_largest())
         if self.looking is not None:
             return replace(self.size, supernet=self.looking.estimate(self.settings, self.pool)), trained
+        if trained is not None:
+            return replace(self.size, queries=self.rehearse(trained.seconds[1]).queries), trained
         if not self.looks_up:
-            return self.size, trained
+            return self.size, None
         queries = self.run((), lambda _: None)
         cost = None if self.size.cost is None else sum(query.cost for query in queries)
-        return replace(self.size, cost=cost, queries=len(queries)), trained
+        return replace(self.size, cost=cost, queries=len(queries)), None
+
+    def rehearse(self, seconds: float) -> Rehearsal:
+        """Count what the method would do if every whole training took `seconds` and all were equally good."""
+        trainings = _EqualTrainings(seconds, self._epochs or 1)
+        queries = replace(self, oracle=trainings).run((), lambda _: None)
+        return Rehearsal(len(queries), sum(query.cost for query in queries), trainings.spent)
 
     @property
     def looks_up(self) -> bool:

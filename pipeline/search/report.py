@@ -150,7 +150,7 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
     limits = [f"{settings.queries:,} queries"] if settings.queries is not None else []
     limits += [f"{settings.budget:,.0f} s"] if settings.budget is not None else []
     rows = [["evaluations", " or ".join(limits) + (" at most" if len(limits) > 1 else "")]]
-    if size.queries is not None:
+    if size.queries is not None and settings.budget is None:
         rows = [["evaluations", f"{size.queries:,} quer{'y' if size.queries == 1 else 'ies'}"]]
     if size.supernet is not None:
         rows = [["supernet", f"about {duration(size.supernet)}, by the time of a step"]]
@@ -159,7 +159,7 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
     elif trained is not None:
         least, most = trained.seconds
         each = duration(most) if least == most else f"{duration(least)} to {duration(most)}"
-        count = settings.queries or max(1, int(settings.budget / most) if settings.budget else 1)
+        count = size.queries or 1
         turns = -(-count // settings.parallel)
         rows += [
             [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hnas.pipeline.reproduction import table1, theory
+from hnas.pipeline.reproduction import figure1, table1, theory
 from hnas.pipeline.reproduction.bootstrap import resample
 from hnas.pipeline.reproduction.published import TABLE_1, TABLE_2, TABLE_3
 from hnas.pipeline.reproduction.report import written
@@ -46,6 +46,7 @@ def less_work() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(theory, "checks", cache(theory.checks))
         patch.setattr(table1, "resample", partial(resample, resamples=100))
+        patch.setattr(figure1, "_RESAMPLES", 100)
         yield
 
 

@@ -117,6 +117,9 @@ def test_a_dry_run_reports_steps_time_and_gpu_extrapolation(store):
     rows = ("evaluations", "a step", "a training", "time", "memory")
     assert all(re.search(rf"^{row} ", done.out, re.MULTILINE) for row in rows), done.out
     assert "s here, measured; a training has 10\n" in done.out
+    assert re.search(r"^evaluations +3 queries$", done.out, re.MULTILINE)
+    one = hnas(*command, "--method", "best-of:trace", "--threads", "1", "--dry-run", "--store", store.root)
+    assert re.search(r"^evaluations +1 query$", one.out, re.MULTILINE)
     if "1 thread" in done.out:
         assert re.search(r"^on a GPU +[\d.e-]+ to [\d.e-]+ h, extrapolated from the operations", done.out, re.MULTILINE)
     assert sorted(Path(store.root).rglob("*")) == before
