@@ -22,9 +22,10 @@ from hnas.metrics.signs import Signs
 class Statistics(TypedDict, total=False):
     """The requested statistics of one network and batch (images x_i, labels y_i), float64 on the CPU.
 
-    A ReLU is any call of `relu`, `relu6`, `leaky_relu` or `prelu`. Its units are its outputs for one sample; a unit is
-    active where its output is positive. In the networks of the spaces, a ReLU output that several layers read counts
-    once per layer, because the original networks have one ReLU in each layer (`hnas.spaces.dag.forward.again`).
+    A ReLU is any call of `relu`, `relu6`, `leaky_relu` or `prelu`, or of `hardtanh` with the lower bound 0, which
+    `nn.ReLU6` calls. Its units are its outputs for one sample; a unit is active where its output is positive. In the
+    networks of the spaces, a ReLU output that several layers read counts once per layer, because the original networks
+    have one ReLU in each layer (`hnas.spaces.dag.forward.again`).
     """
 
     weight_norms: Tensor

@@ -25,8 +25,9 @@ class Rectified(TorchFunctionMode):
         self.values: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is again or func.__name__ in RELUS:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is again or func.__name__ in RELUS or (func is F.hardtanh and kwargs["min_val"] == 0):  # nn.ReLU6
             self.values.append(result.detach().clone())
         return result
 

@@ -85,6 +85,15 @@ register(
 register(named("relu relu_ relu6 leaky_relu leaky_relu_ prelu"), rectifies=True)
 
 
+@handles(named("hardtanh hardtanh_"))
+def rectified_below(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
+    """Run a hard tanh. With the lower bound 0 it is a ReLU: `nn.ReLU6` calls it with the bounds 0 and 6."""
+    result = recorder.plain(func, args, kwargs)
+    if kwargs.get("min_val", args[1] if len(args) > 1 else -1) == 0:
+        recorder.collector.rectified(recorder.order, result)
+    return result
+
+
 @handles({again})
 def rectified_again(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
     """Return the same ReLU output, counted once more for another layer that reads it."""

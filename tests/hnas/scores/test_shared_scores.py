@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -68,6 +71,60 @@ def test_scores_of_other_networks_match_slow_computations(name: str) -> None:
     images, labels = batch(shape)
     found = compute_metrics(network, images, labels, scores=SHARED).scores
     agree(found, reference_scores(network, images, labels) | reference_of_signs(signs(network, images)))
+
+
+RELUS: dict[str, Callable[[Tensor], Tensor]] = {
+    "nn.ReLU": nn.ReLU(),
+    "nn.ReLU in place": nn.ReLU(inplace=True),
+    "nn.ReLU6": nn.ReLU6(),
+    "nn.ReLU6 in place": nn.ReLU6(inplace=True),
+    "nn.LeakyReLU": nn.LeakyReLU(),
+    "nn.LeakyReLU in place": nn.LeakyReLU(inplace=True),
+    "nn.PReLU": nn.PReLU(),
+    "torch.relu_": torch.relu_,
+    "Tensor.relu": Tensor.relu,
+    "F.relu6": F.relu6,
+    "F.relu6 in place": partial(F.relu6, inplace=True),
+    "F.leaky_relu_": F.leaky_relu_,
+    "F.hardtanh": lambda x: F.hardtanh(x, 0, 6),
+    "F.hardtanh by keywords": lambda x: F.hardtanh(input=x, min_val=0.0, max_val=6.0),
+    "F.hardtanh_": lambda x: F.hardtanh_(x, 0.0, 6.0),
+}
+OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "nn.Hardtanh": nn.Hardtanh(),
+    "F.hardtanh": F.hardtanh,
+    "F.hardtanh_": F.hardtanh_,
+    "nn.Hardswish": nn.Hardswish(),
+    "nn.Hardsigmoid": nn.Hardsigmoid(),
+    "nn.ELU": nn.ELU(),
+}
+
+
+def scores_beside_a_relu(
+    function: Callable[[Tensor], Tensor], *, counts: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The sign scores of a network with a ReLU and `function`, and those expected if `function` counts, or does not."""
+    module = function if isinstance(function, nn.Module) else Forward(lambda s, x: function(x))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        first, second, out = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(64, CLASSES)
+    network = nn.Sequential(first, nn.ReLU(), second, module, nn.Flatten(), out).double()
+    images, labels = batch((3, 8, 8))
+    found = compute_metrics(network, images, labels, scores="naswot,swap,linear_regions").scores
+    with torch.no_grad():
+        one = torch.relu(first(images))
+        values = [one, second(one)] if counts else [one]
+    return dict(found), reference_of_signs(np.concatenate([(value > 0).flatten(1).numpy() for value in values], 1))
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_every_form_of_relu_counts(name: str) -> None:
+    agree(*scores_beside_a_relu(RELUS[name], counts=True))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_other_function_counts_as_a_relu(name: str) -> None:
+    agree(*scores_beside_a_relu(OTHERS[name], counts=False))
 
 
 def reordered(s, x):  # type: ignore[no-untyped-def]
