@@ -2,8 +2,12 @@
 
 Two samples agree in a unit that is active for both or for neither. All units of all ReLUs count: every channel at every
 position. In the networks of the spaces, a ReLU output that several layers read counts once per layer, because the
-benchmarks' networks have a ReLU in each operation. −inf where K is singular, that is, where two images share a pattern.
-NaN for a network without a ReLU, or where the rows of a ReLU cannot be assigned to samples.
+benchmarks' networks have a ReLU in each operation. NaN for a network without a ReLU, or where the rows of a ReLU cannot
+be assigned to samples.
+
+−inf where K is singular: where two images share a pattern, and where one pattern is an affine combination of others, as
+always with more than U + 1 images, U the number of units. K holds integers, exactly. It is singular here if an
+off-diagonal entry is U, or if it is singular in float64, λ_min ≤ m ε λ_max.
 
 Source: Mellor, Turner, Storkey, Crowley, "Neural Architecture Search without Training", ICML 2021, `log|K_H|`;
 `nwot` in NAS-Bench-Suite-Zero. The paper uses 128 images. Here the images are the run's batch, which hardly changes the
@@ -21,7 +25,10 @@ import math
 from typing import ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from hnas.metrics.results import condition_number
 from hnas.metrics.statistics import Statistics
 
 
@@ -35,6 +42,16 @@ class NASWOT:
 
     def __call__(self, seen: Statistics) -> dict[str, float]:
         """Return ln |det K|."""
-        if not seen["agreements"][0, 0] > 0:
+        agreements = seen["agreements"]
+        if not agreements[0, 0] > 0:
             return {"naswot": math.nan}
-        return {"naswot": float(np.linalg.slogdet(seen["agreements"].numpy())[1])}
+        if _singular(agreements):  # whose determinant would be a rounding error
+            return {"naswot": -math.inf}
+        return {"naswot": float(np.linalg.slogdet(agreements.numpy())[1])}
+
+
+def _singular(agreements: Tensor) -> bool:
+    """Whether K (m, m) is singular: a positive semi-definite matrix with the number of units on its diagonal."""
+    if int((agreements == agreements[0, 0]).sum()) > len(agreements):  # two images share a pattern
+        return True
+    return math.isinf(condition_number(torch.linalg.eigvalsh(agreements), agreements.dtype))

@@ -45,8 +45,10 @@ def reference_of_signs(active: np.ndarray) -> dict[str, float]:
         return dict.fromkeys(("naswot", "linear_regions", "swap"), math.nan)
     samples = range(len(active))
     agreements = [[float((active[i] == active[j]).sum()) for j in samples] for i in samples]
+    # K = A Aᵀ, where A holds the signs and their complements, which span the same space as the signs and ones.
+    regular = np.linalg.matrix_rank(np.column_stack([active, np.ones(len(active))])) == len(active)
     return {
-        "naswot": float(np.linalg.slogdet(np.array(agreements))[1]),
+        "naswot": float(np.linalg.slogdet(np.array(agreements))[1]) if regular else -math.inf,
         "linear_regions": float(len({row.tobytes() for row in active})),
         "swap": float(len({column.tobytes() for column in np.ascontiguousarray(active.T)})),
     }

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from hnas import UsageError, compute_metrics, search_spaces
 from hnas.metrics import COLUMNS, queue_statistics
 from hnas.metrics.signs import Signs
-from hnas.metrics.statistics import STATISTICS
+from hnas.metrics.statistics import STATISTICS, Statistics
 from hnas.scores.compute import shared_scores
 from hnas.scores.registry import scores
 from tests.hnas.metrics.test_rows import attention, network_of, sequence_first
@@ -210,6 +210,42 @@ def test_networks_without_relus_have_no_activation_scores() -> None:
     images, labels = batch((12,))
     found = compute_metrics(network, images, labels, scores="naswot,swap,linear_regions").scores
     assert all(math.isnan(value) for value in found.values())
+
+
+@pytest.mark.parametrize(("images", "first", "second"), [(2, 0, 1), (3, 0, 2), (64, 7, 40)])
+def test_naswot_is_minus_infinity_where_two_images_share_a_pattern(images: int, first: int, second: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    active = torch.rand((20, images, 3000), generator=random) < 0.4
+    active[:, second] = active[:, first]
+    for pattern in active:
+        found = naswot_of(pattern)
+        assert found == reference_of_signs(pattern.numpy())["naswot"] == -math.inf
+
+
+def test_naswot_is_minus_infinity_where_one_pattern_depends_on_others() -> None:
+    random = torch.Generator().manual_seed(0)
+    few = torch.tensor([[(i >> unit) & 1 for unit in range(5)] for i in (1, 2, 4, 8, 16, 31, 7)], dtype=torch.bool)
+    parallelogram = torch.rand((8, 5000), generator=random) < 0.5
+    parallelogram[1:4] = parallelogram[0]
+    parallelogram[[[1], [3]], :9] ^= True
+    parallelogram[[[2], [3]], 20:40] ^= True
+    for pattern in (few, parallelogram):
+        assert len({tuple(row) for row in pattern.tolist()}) == len(pattern)
+        assert naswot_of(pattern) == reference_of_signs(pattern.numpy())["naswot"] == -math.inf
+    assert math.isfinite(naswot_of(few[:6]))
+
+
+def test_naswot_is_finite_where_patterns_differ_in_one_of_many_units() -> None:
+    pattern = torch.rand((64, 20_000), generator=torch.Generator().manual_seed(0)) < 0.5
+    pattern[1:5] = pattern[0]
+    pattern[range(1, 5), range(1, 5)] ^= True
+    assert naswot_of(pattern) == reference_of_signs(pattern.numpy())["naswot"] > 0
+
+
+def naswot_of(active: Tensor) -> float:
+    counted = Signs(len(active), active.device, agreements=True, patterns=False)
+    counted.add(active.float())
+    return shared_scores(["naswot"], Statistics(agreements=counted.agreements()))["naswot"]
 
 
 def test_dead_cells_have_no_activation_or_correlation_scores() -> None:
