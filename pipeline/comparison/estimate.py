@@ -14,7 +14,7 @@ from hnas.pipeline.cluster.local_cluster import default_workers
 from hnas.pipeline.comparison.request import Comparison
 from hnas.pipeline.comparison.worker import Opened
 from hnas.pipeline.io.memory import peak_memory
-from hnas.pipeline.io.progress import duration
+from hnas.pipeline.io.progress import durations
 from hnas.pipeline.io.terminal_tables import described
 from hnas.pipeline.search.prepared import Prepared
 from hnas.pipeline.store.comparisons import Part
@@ -88,7 +88,7 @@ def estimate_text(
     by = by if settings.own is None else settings.oracle
     share = tuple(value / max(1, min(workers, len(todo))) for value in estimated.seconds)
     known = settings.own is None
-    takes = f"about {_range(share)}" if known else "unknown: an oracle of one's own takes what it takes,"
+    takes = f"about {durations(share)}" if known else "unknown: an oracle of one's own takes what it takes,"
     rows = [
         [
             "comparison",
@@ -100,10 +100,5 @@ def estimate_text(
     ]
     if known:
         how = "real" if settings.training else "looked up"
-        rows.append(["cost", f"about {_range(estimated.cost)} charged: trainings and scores, {how}"])
+        rows.append(["cost", f"about {durations(estimated.cost)} charged: trainings and scores, {how}"])
     return described(rows) + "\nnothing was written"
-
-
-def _range(seconds: Sequence[float]) -> str:
-    least, most = map(duration, seconds)
-    return least if least == most else f"{least} to {most}"

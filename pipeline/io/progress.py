@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -29,6 +29,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def durations(seconds: Iterable[float]) -> str:
+    """Format the range of some seconds for people: `8 s to 1 min 05 s`, or `8 s` where all are the same."""
+    seconds = sorted(seconds)
+    least, most = duration(seconds[0]), duration(seconds[-1])
+    return least if least == most else f"{least} to {most}"
 
 
 def clock() -> str:

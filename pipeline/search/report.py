@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from hnas.optim.methods.registry import parallel_of
 from hnas.pipeline.catalog.report import left_out_lines
 from hnas.pipeline.io.printable import printable
-from hnas.pipeline.io.progress import duration
+from hnas.pipeline.io.progress import duration, durations
 from hnas.pipeline.io.terminal_tables import LEAST_TEXT, cut, described
 from hnas.pipeline.store.run import run_or_mean
 
@@ -157,8 +157,6 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
     elif settings.own is not None:
         rows.append(["time", "unknown: an oracle of one's own takes what it takes"])
     elif trained is not None:
-        least, most = trained.seconds
-        each = duration(most) if least == most else f"{duration(least)} to {duration(most)}"
         count = size.queries or 1
         turns = -(-count // settings.parallel)
         rows += [
@@ -166,8 +164,8 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
                 "a step",
                 f"{trained.step[0]:.2g} to {trained.step[1]:.2g} s here, measured; a training has {trained.steps:,}",
             ],
-            ["a training", f"{each}, from the smallest to the largest network"],
-            ["time", f"{duration(least * turns)} to {duration(most * turns)}{_at_a_time(settings)}"],
+            ["a training", f"{durations(trained.seconds)}, from the smallest to the largest network"],
+            ["time", f"{durations(each * turns for each in trained.seconds)}{_at_a_time(settings)}"],
             ["memory", f"about {trained.memory / 2**30:.1f} GiB for the largest network"],
         ]
         if size.training is not None and size.training.device == "cpu":
