@@ -37,7 +37,8 @@ class SearchSize:
 
     `signal` guides a table search. `cost` is the expected total cost of the evaluations in seconds (the candidates'
     mean per query), None if unknown. `supernet` is the expected time in seconds of a method that uses images, if
-    measured. `queries` is the number of queries that the method makes, if counted.
+    measured. `queries` is the number of queries that the method makes, if counted, `trainings` the seconds that their
+    trainings take, of the smallest and of the largest network.
     """
 
     candidates: int
@@ -47,6 +48,7 @@ class SearchSize:
     cost: float | None
     supernet: float | None = None
     queries: int | None = None
+    trainings: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Prepared:
         if self.looking is not None:
             return replace(self.size, supernet=self.looking.estimate(self.settings, self.pool)), trained
         if trained is not None:
-            return replace(self.size, queries=self.rehearse(trained.seconds[1]).queries), trained
+            small, large = (self.rehearse(seconds) for seconds in trained.seconds)
+            return replace(self.size, queries=large.queries, trainings=(small.trainings, large.trainings)), trained
         if not self.looks_up:
             return self.size, None
         queries = self.run((), lambda _: None)

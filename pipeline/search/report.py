@@ -156,20 +156,21 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
         rows = [["supernet", f"about {duration(size.supernet)}, by the time of a step"]]
     elif settings.own is not None:
         rows.append(["time", "unknown: an oracle of one's own takes what it takes"])
-    elif trained is not None:
-        count = size.queries or 1
-        turns = -(-count // settings.parallel)
+    elif trained is not None and size.queries and size.trainings:
+        turns = -(-size.queries // settings.parallel)
+        # Some methods stop trainings early.
+        whole = [all_of_them / one for all_of_them, one in zip(size.trainings, trained.seconds, strict=True)]
         rows += [
             [
                 "a step",
                 f"{trained.step[0]:.2g} to {trained.step[1]:.2g} s here, measured; a training has {trained.steps:,}",
             ],
             ["a training", f"{durations(trained.seconds)}, from the smallest to the largest network"],
-            ["time", f"{durations(each * turns for each in trained.seconds)}{_at_a_time(settings)}"],
+            ["time", f"{durations(s * turns / size.queries for s in size.trainings)}{_at_a_time(settings)}"],
             ["memory", f"about {trained.memory / 2**30:.1f} GiB for the largest network"],
         ]
         if size.training is not None and size.training.device == "cpu":
-            hours = [count * operations / _GPU_OPERATIONS / 3600 for operations in trained.operations]
+            hours = [n * each / _GPU_OPERATIONS / 3600 for n, each in zip(whole, trained.operations, strict=True)]
             rows.append(["on a GPU", f"{hours[0]:.2g} to {hours[1]:.2g} h, {_EXTRAPOLATED}"])
     elif size.cost is not None:
         rows.append(["cost", f"{size.cost:,.0f} s charged: trainings and scores, looked up"])
