@@ -20,9 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from hnas.optim.objective import Array
 from hnas.pipeline.analysis.ranks import concordance
@@ -57,12 +59,10 @@ def resample(
 
     Deterministic: the same classes and seed give the same draws, so that columns can be compared draw by draw.
     """
-    order = np.argsort(classes, kind="stable")
-    classes = np.unique(classes[order], return_inverse=True)[1].reshape(-1)
-    rows = _Rows(classes, target[order])
-    prepared = [_Column(rows, np.asarray(column)[order]) for column in columns]
+    rows = _Rows(np.unique(classes, return_inverse=True)[1].reshape(-1), target)
+    prepared = [_Column(rows, np.asarray(column)) for column in columns]
     rng = np.random.default_rng(seed)
-    count = rows.classes[-1] + 1
+    count = len(rows.counts)
     coefficients = np.empty((2, len(columns), resamples))
     block = max(1, _BLOCK // len(target))
     for begin in range(0, resamples, block):
@@ -76,18 +76,14 @@ def resample(
 
 
 class _Rows:
-    """Rows sorted by class: `classes` (n,), the classes' sizes `counts` (C,), and the groups of equal targets."""
+    """Rows by class: `classes` (n,), the classes' sizes `counts` (C,), and the `groups` (n,) of equal targets."""
 
     def __init__(self, classes: Indices, target: Array) -> None:
         self.classes, self.target = classes, target
         self.counts = np.bincount(classes).astype(float)
-        self.starts = _starts(classes)
-        self.order = np.argsort(target, kind="stable")
-        self.group_starts = _starts(target[self.order])
-        self.groups = np.empty(len(target), np.int64)
-        self.groups[self.order] = np.repeat(
-            np.arange(len(self.group_starts)), np.diff(np.append(self.group_starts, len(target)))
-        )
+        self.groups = _dense(target)
+        self.by_target = _sums(self.groups, classes)
+        self.by_class = _sums(classes, np.arange(len(classes)))
 
 
 class _Drawn:
@@ -99,44 +95,40 @@ class _Drawn:
 
     def __init__(self, rows: _Rows, weights: Array) -> None:
         self.weights = np.ascontiguousarray(weights)
-        totals = _sums(self.weights[rows.classes[rows.order]], rows.group_starts)
-        middle, self.square, self.distinct = _ranked(totals, len(rows.target))
+        middle, self.square, self.distinct = _ranked(rows.by_target @ self.weights, len(rows.target))
         self.ranks = middle[rows.groups]
-        self.sums = _sums(self.ranks, rows.starts) * weights
+        self.sums = (rows.by_class @ self.ranks) * self.weights
+        self._classes = rows.classes
+
+    @cached_property
+    def weighted(self) -> Array:
+        """The weighted ranks (n, b) of the target."""
+        return self.ranks * self.weights[self._classes]
 
 
 class _Column:
-    """A column over `rows`. Rows of the same class and value form a unit; for a metric, the units are the classes."""
+    """A column over `rows`."""
 
     def __init__(self, rows: _Rows, values: Array) -> None:
         self._n = len(values)
         concordant = concordance(values, rows.target)
         self._total = concordant.sum() / 2
-        self._gradient = np.add.reduceat(concordant, rows.starts)
-        dense = np.unique(values, return_inverse=True)[1].reshape(-1)
-        self._order: Indices | None = None
-        starts = rows.starts
-        if (np.diff(dense)[np.diff(rows.classes) == 0] != 0).any():  # a class has several values
-            self._order = np.lexsort((dense, rows.classes))
-            starts = _starts(rows.classes[self._order] * (dense.max() + 1) + dense[self._order])
-        first = starts if self._order is None else self._order[starts]
-        self._unit_starts = starts
-        self._sorted = np.argsort(dense[first], kind="stable")
-        self._value_starts = _starts(dense[first][self._sorted])
-        self._unit_classes = rows.classes[first][self._sorted]
-        self._unit_counts = np.diff(np.append(starts, self._n)).astype(float)[self._sorted, None]
+        self._gradient = np.bincount(rows.classes, concordant)
+        dense = _dense(values)
+        self._by_value = _sums(dense, rows.classes)
+        self._one_value_each = self._by_value.nnz == len(rows.counts)  # as metrics have, which are of classes
+        if self._one_value_each:
+            self._ranks_by_value = self._by_value.copy()
+            self._ranks_by_value.data[:] = 1.0
+        else:
+            self._ranks_by_value = _sums(dense, np.arange(self._n))
 
     def correlations(self, drawn: _Drawn) -> tuple[Array, Array]:
         """ρ and τ (b,) in each resample of a block, NaN where the drawn rows have a constant column or target."""
         n = self._n
-        totals = _sums(drawn.weights[self._unit_classes] * self._unit_counts, self._value_starts)
-        middle, square, distinct = _ranked(totals, n)
-        if self._order is None:
-            sums = drawn.sums[self._unit_classes]
-        else:
-            of_units = _sums(drawn.ranks[self._order], self._unit_starts)[self._sorted]
-            sums = of_units * drawn.weights[self._unit_classes]
-        product = np.einsum("ij,ij->j", middle, _sums(sums, self._value_starts))
+        middle, square, distinct = _ranked(self._by_value @ drawn.weights, n)
+        ranks = self._ranks_by_value @ (drawn.sums if self._one_value_each else drawn.weighted)
+        product = np.einsum("ij,ij->j", middle, ranks)
         agreement = self._total + self._gradient @ (drawn.weights - 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             rho = product / np.sqrt(square * drawn.square)
@@ -154,11 +146,12 @@ def _ranked(totals: Array, n: int) -> tuple[Array, Array, Array]:
     return middle, square, (n * n - np.einsum("ij,ij->j", totals, totals)) / 2
 
 
-def _sums(rows: Array, starts: Indices) -> Array:
-    """The sums (groups, b) of consecutive rows (n, b)."""
-    return rows if len(starts) == len(rows) else np.add.reduceat(rows, starts, axis=0)
+def _dense(values: Array) -> Indices:
+    """The index of each value among the distinct ones, in ascending order."""
+    found: Indices = np.unique(values, return_inverse=True)[1].reshape(-1)
+    return found
 
 
-def _starts(ordered: NDArray[np.generic]) -> Indices:
-    """Where each group of equal values begins."""
-    return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+def _sums(groups: Indices, members: Indices) -> csr_array:
+    """The sparse matrix (groups, members) that sums over the members of each group, as often as they occur."""
+    return csr_array((np.ones(len(groups)), (groups, members)))
