@@ -12,7 +12,7 @@ count. Since unused modules count too, it is defined on the canonical network.
 Modules whose output is not one batch of feature maps do not count.
 
 Cost: a forward pass of one 64 × 64 image, and an eigenvalue problem per module. NaN for a network whose inputs are not
-images, or that does not take images of this size.
+images of floating-point numbers, or that does not take images of this size.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MeCo:
     def __call__(self, subject: Subject) -> dict[str, float]:
         """Return Σ_M λ_min(P(M))."""
         network, images = subject.network, subject.images
-        if images.dim() != 4:
+        if images.dim() != 4 or not images.is_floating_point():
             return {"meco": math.nan}
         image = drawn((1, images.shape[1], _SIDE, _SIDE), generator(subject.seed, "meco"), images)
         least: list[Tensor] = []

@@ -17,7 +17,8 @@ operation of each edge were pruned, in its canonical form, whose unread values h
 weights, and to the labels.
 
 Cost: 3 × 72 backward passes of a network of some hundred weights, and 9 forward passes of a cell. NaN for a network of
-no space; `te_nas_regions` is NaN for spaces whose networks have no first cell with one channel (`hnas.spaces`).
+no space, and for images of integers; `te_nas_regions` is NaN for spaces whose networks have no first cell with one
+channel (`hnas.spaces`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class TENAS:
     def __call__(self, subject: Subject) -> dict[str, float]:
         """Return κ and the number of linear regions."""
         smallest: tuple[int, int] | None = getattr(subject.network, "smallest", None)
-        if subject.build is None or smallest is None:
+        if subject.build is None or smallest is None or not subject.images.is_floating_point():
             return dict.fromkeys(self.columns, math.nan)
         channels, cells = smallest
         source = generator(subject.seed, "te_nas")

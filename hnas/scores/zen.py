@@ -13,13 +13,15 @@ the batch norms of its cells have none. Since unused batch norms count too, the 
 network.
 
 After the last layer with feature maps as output, f are the maps that become vectors, by a mean or by flattening. In a
-network without feature maps, f is the input of the last linear layer. −inf where f is constant.
+network without feature maps, f is the input of the last linear layer. −inf where f is constant. NaN for images of
+integers, such as tokens or pixels, because normal numbers are no such images.
 
 Cost: two forward passes.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -45,6 +47,8 @@ class Zen:
     def __call__(self, subject: Subject) -> dict[str, float]:
         """Return ln mean_i ‖f(x_i) − f(x_i + α ε_i)‖₁ + Σ ln √mean(v)."""
         network, images = subject.network, subject.images
+        if not images.is_floating_point():
+            return {"zen": math.nan}
         source = generator(subject.seed, "zen")
         with undisturbed(network, images) as modules, torch.no_grad():
             values = _drawn_network(modules, source)

@@ -337,6 +337,38 @@ def test_networks_of_fixed_size_or_precision_have_no_meco_or_synflow() -> None:
     assert math.isnan(computed("synflow", _subject(single, (12,)))["synflow"])
 
 
+@pytest.mark.parametrize("kind", ["tokens", "pixels"])
+def test_images_of_integers_have_all_scores_that_need_no_other_images(kind: str) -> None:
+    """Those that draw images, or differentiate by them, are NaN, also where the network would take any numbers."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        if kind == "tokens":
+            return s.out(torch.relu(s.hidden(s.embedded(x))).mean(1))
+        return s.out(torch.relu(s.conv(x.to(s.conv.weight.dtype) / 255)).mean((2, 3)))
+
+    parts = (
+        {"conv": nn.Conv2d(3, 8, 3)}
+        if kind == "pixels"
+        else {"embedded": nn.Embedding(20, 8), "hidden": nn.Linear(8, 8)}
+    )
+    network = Forward(forward, **parts, out=nn.Linear(8, CLASSES))
+    network.smallest = 1, 1  # type: ignore[assignment]
+    random = torch.Generator().manual_seed(0)
+    shape, dtype = ((16, 7), torch.int64) if kind == "tokens" else ((16, 3, 8, 8), torch.uint8)
+    images, labels = torch.randint(20, shape, generator=random).to(dtype), torch.arange(16) % CLASSES
+    found = compute_metrics(
+        network,
+        images[:8],
+        labels[:8],
+        scores="all",
+        further=(images[8:], labels[8:]),
+        build=lambda **sizes: copy.deepcopy(network),
+    ).scores
+    without = {"epe_nas", "jacov", "meco", "te_nas_kappa", "te_nas_regions", "zen"}
+    without |= {"synflow"} if kind == "tokens" else set()  # an embedding takes no image of ones in float64
+    assert {name for name, value in found.items() if math.isnan(value)} == without
+
+
 def test_a_nan_gradient_has_no_sign_and_no_ratio() -> None:
     network = nn.Sequential(nn.Linear(12, 4), nn.Linear(4, CLASSES)).double()
     nn.init.constant_(network[0].weight, math.nan)  # type: ignore[arg-type]
