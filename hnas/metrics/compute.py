@@ -230,9 +230,14 @@ def _check_logits(logits: Any, labels: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != labels.shape[0]:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(f"the network must return one row of logits per image, (m, classes), got {shape}")
-    low, high = _label_range(labels)
-    if low < 0 or high >= logits.shape[1]:
-        raise UsageError(f"labels must lie between 0 and {logits.shape[1] - 1}, got {low} to {high}")
+    check_labels(labels, logits.shape[1])
+
+
+def check_labels(labels: Tensor, classes: int, of: str = "") -> None:
+    """Raise `UsageError`, which calls them `of` labels, unless all `labels` (n,) lie in 0..classes-1."""
+    low, high = _label_range(labels) if len(labels) else (0, 0)
+    if low < 0 or high >= classes:
+        raise UsageError(f"{of}labels must lie between 0 and {classes - 1}, got {low} to {high}")
 
 
 def _label_range(labels: Tensor) -> tuple[int, int]:

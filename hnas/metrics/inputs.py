@@ -46,19 +46,40 @@ def checked_batch(modules: Modules, images: Any, labels: Any) -> tuple[Tensor, T
 
     Raises `UsageError` for weights, images or labels that cannot be measured.
     """
-    images, labels = _tensor(images, "images"), _tensor(labels, "labels")
+    images, labels = _checked(modules, images, labels)
+    if len(images) < 2:
+        raise UsageError(f"the batch must have at least 2 samples for the condition number, got {len(images)}")
+    return images, labels
+
+
+def checked_further(modules: Modules, further: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `further`, images (n, …) and labels (n,), in the form of the batch that has the checked `images` (m, …).
+
+    Raises `UsageError` for images or labels that the batch could not have, except for labels out of range.
+    """
+    if not isinstance(further, (tuple, list)) or len(further) != 2:
+        raise UsageError(f"further must be a pair of images and labels, got {_type(further)}")
+    more, labels = _checked(modules, further[0], further[1], "further ")
+    if more.shape[1:] != images.shape[1:] or more.dtype != images.dtype:
+        raise UsageError(
+            f"further images must have the batch's shape (n, {', '.join(map(str, images.shape[1:]))}) and type "
+            f"{images.dtype}, got {tuple(more.shape)} and {more.dtype}"
+        )
+    return more, labels
+
+
+def _checked(modules: Modules, images: Any, labels: Any, of: str = "") -> tuple[Tensor, Tensor]:
+    images, labels = _tensor(images, f"{of}images"), _tensor(labels, f"{of}labels")
     if images.dim() == 0:
-        raise UsageError("images must be a batch (m, …), got a single number")
+        raise UsageError(f"{of}images must be a batch (m, …), got a single number")
     m = images.shape[0]
-    if m < 2:
-        raise UsageError(f"the batch must have at least 2 samples for the condition number, got {m}")
     if labels.shape != (m,):
-        raise UsageError(f"labels must have shape ({m},), one class index per image, got {tuple(labels.shape)}")
+        raise UsageError(f"{of}labels must have shape ({m},), one class index per image, got {tuple(labels.shape)}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise UsageError(f"labels must be class indices of an integer type such as torch.int64, got {labels.dtype}")
+        raise UsageError(f"{of}labels must be class indices of an integer type such as torch.int64, got {labels.dtype}")
     weight = _checked_weights(modules)
     if images.device != weight.device:
-        raise UsageError(f"images are on {images.device}, but the network is on {weight.device}; move one of them")
+        raise UsageError(f"{of}images are on {images.device}, but the network is on {weight.device}; move one of them")
     if images.is_floating_point():
         images = images.to(weight.dtype)
     return images, labels.to(weight.device, torch.int64)

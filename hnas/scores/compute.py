@@ -6,10 +6,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
+from hnas.errors import UsageError, check_seed
 from hnas.metrics import Metrics, queue_metrics
-from hnas.metrics.inputs import checked_batch, checked_network
+from hnas.metrics.compute import check_labels
+from hnas.metrics.inputs import checked_batch, checked_further, checked_network
 from hnas.metrics.statistics import Statistics
 from hnas.scores.protocol import Build, OwnScore, SharedScore, Subject
 from hnas.scores.registry import scores as registry
@@ -24,7 +27,7 @@ def compute_metrics(
     ntk: str = "summed",
     scores: str | Iterable[str] = (),
     *,
-    further: tuple[Tensor, Tensor] | None = None,
+    further: tuple[Any, Any] | None = None,
     build: Build | None = None,
     seed: int = 0,
 ) -> Metrics:
@@ -42,7 +45,7 @@ def compute_metrics(
     `scores` are names from `hnas.scores.registry` as a string such as `"naswot,fisher"`, a list of names, or `"all"`;
     the `scores` of the result hold their columns. Scores that share the engine's passes cost little; the files of the
     others state their cost. `further`, `build` and `seed` are those of `hnas.scores.protocol.Subject`; a score is NaN
-    if it needs one that is missing.
+    if it needs one that is missing. The images and labels of `further` may be what those of the batch may be.
 
     GraSP comes from one pass of two tangents (`hnas.metrics.grasp`). Autograd differentiates the network twice if some
     operation has no tangent rule, which gives the same value with more time and memory.
@@ -52,8 +55,8 @@ def compute_metrics(
     the largest layer. A layer whose input does not have the samples first costs two or three further input-gradient
     passes of the network, which assign its rows to samples (`hnas.metrics.owners`).
 
-    Raises `UsageError` for an unknown score and for a network, images or labels that cannot be measured, and
-    `HnasError` with torch's reason where the network fails on the images.
+    Raises `UsageError` for an unknown score, for a seed that is no whole number, and for a network, images or labels
+    that cannot be measured, and `HnasError` with torch's reason where the network fails on the images.
 
     >>> import torch
     >>> from hnas import compute_metrics, initialise
@@ -68,12 +71,20 @@ def compute_metrics(
     >>> round(metrics.kappa, 6), sorted(metrics.columns())[:3], list(metrics.scores)
     (3.0, ['grad_norm', 'grad_norm_l2', 'grasp'], ['naswot'])
     """
-    names = scores_named(scores if isinstance(scores, str) else ",".join(scores)) if scores else []
-    metrics = queue_metrics(network, images, labels, ntk, needs(names)).result()
-    values = shared_scores(names, metrics.statistics)
+    names = _names(scores)
+    check_seed(seed)
     own = [name for name in names if not registry[name].shared]
+    wanted = needs(names) if further is None else needs(names) | {"classes"}
+    if own or further is not None:
+        with torch.inference_mode(False):
+            modules = checked_network(network)
+            images, labels = checked_batch(modules, images, labels)
+            further = None if further is None else checked_further(modules, further, images)
+    metrics = queue_metrics(network, images, labels, ntk, wanted).result()
+    if further is not None:
+        check_labels(further[1], int(metrics.statistics["classes"]), "further ")
+    values = shared_scores(names, metrics.statistics)
     if own:
-        images, labels = checked_batch(checked_network(network), images, labels)
         modes = {module: module.training for module in network.modules()}
         try:
             network.train()
@@ -82,6 +93,17 @@ def compute_metrics(
             for module, mode in modes.items():
                 module.training = mode
     return replace(metrics, scores=values) if names else metrics
+
+
+def _names(scores: str | Iterable[str]) -> list[str]:
+    """Return the names of scores, sorted and without duplicates. Raises `UsageError`."""
+    if isinstance(scores, str):
+        return scores_named(scores) if scores else []
+    listed = list(scores) if isinstance(scores, Iterable) else [scores]
+    for name in listed:
+        if not isinstance(name, str):
+            raise UsageError(f"scores must be names such as 'naswot' or a list of them, got {name!r:.100}")
+    return scores_named(",".join(listed)) if listed else []
 
 
 def needs(names: Collection[str]) -> frozenset[str]:
@@ -110,5 +132,5 @@ def own_scores(names: Collection[str], subject: Subject) -> dict[str, float]:
 
 def own_score(score: OwnScore, subject: Subject) -> dict[str, float]:
     """Return the columns of one score that runs its own passes. Raises `HnasError` if it changes the subject."""
-    with left_alone(subject):
+    with torch.inference_mode(False), left_alone(subject):
         return score(subject)

@@ -200,6 +200,80 @@ def test_images_and_labels_that_cannot_be_measured_are_refused(images: Any, labe
     assert "\n" not in str(error.value)
 
 
+# Further images and labels, names of scores, and seeds.
+
+
+FURTHER = batch((3, 8, 8), seed=7, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (FURTHER[0].numpy(), FURTHER[1].numpy()),
+        (FURTHER[0].double(), FURTHER[1].int()),
+        (np.asfortranarray(FURTHER[0].numpy().astype(">f4")), FURTHER[1].numpy().astype("u1")),
+    ],
+)
+def test_further_images_and_labels_are_converted_like_those_of_the_batch(images: Any, labels: Any) -> None:
+    expected = compute_metrics(convolutional(), IMAGES, LABELS, scores="zico", further=FURTHER).scores
+    found = compute_metrics(convolutional(), IMAGES, LABELS, scores="zico", further=(images, labels)).scores
+    assert found == expected
+    assert math.isfinite(found["zico"])
+
+
+def test_inference_mode_changes_no_score() -> None:
+    network, names = convolutional(), "gradsign,synflow,zen,zico"
+    expected = compute_metrics(network, IMAGES, LABELS, scores=names, further=FURTHER).scores
+    with torch.inference_mode():
+        further = FURTHER[0] + 0, FURTHER[1] + 0
+        assert further[0].is_inference()
+        found = compute_metrics(network, IMAGES + 0, LABELS + 0, scores=names, further=further)
+    assert found.scores == expected
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_further_images_are_none(count: int) -> None:
+    few = FURTHER[0][:count], FURTHER[1][:count]
+    assert math.isnan(compute_metrics(convolutional(), IMAGES, LABELS, scores="zico", further=few).scores["zico"])
+
+
+@pytest.mark.parametrize("scores", ["zico", "naswot", ""])
+@pytest.mark.parametrize(
+    ("further", "what"),
+    [
+        (FURTHER[0], "further must be a pair of images and labels, got an object of type Tensor"),
+        ((FURTHER[0],), "further must be a pair of images and labels, got an object of type tuple"),
+        ((FURTHER[0].tolist(), LABELS), "further images must be a torch tensor or a NumPy array, got .* list"),
+        ((FURTHER[0].to("meta"), LABELS), "further images are on meta, but the network is on cpu"),
+        ((FURTHER[0][:, :1], LABELS), r"further images must have .* \(n, 3, 8, 8\) .*float32, got \(6, 1, 8, 8\)"),
+        (((FURTHER[0] * 9).byte(), LABELS), "further images must have .* type torch.float32, got .* torch.uint8"),
+        ((FURTHER[0], LABELS[:3]), r"further labels must have shape \(6,\), .* got \(3,\)"),
+        ((FURTHER[0], LABELS.float()), "further labels must be class indices .*float32"),
+        ((FURTHER[0], LABELS + 9), f"further labels must lie between 0 and {CLASSES - 1}, got 9 to"),
+        ((FURTHER[0], LABELS - 9), f"further labels must lie between 0 and {CLASSES - 1}, got -9 to"),
+    ],
+)
+def test_further_images_and_labels_that_cannot_be_measured_are_refused(further: Any, what: str, scores: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        compute_metrics(convolutional(), IMAGES, LABELS, scores=scores, further=further)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"scores": [1]}, "scores must be names such as 'naswot' or a list of them, got 1"),
+        ({"scores": ["naswot", None]}, "scores must be names .* got None"),
+        ({"scores": 5}, "scores must be names .* got 5"),
+        ({"scores": ["naswot", ""]}, "an empty name"),
+        ({"seed": None}, "seed must be a whole number between .* got None"),
+        ({"seed": -1}, "seed must be a whole number between .* got -1"),
+    ],
+)
+def test_scores_and_seeds_that_mean_nothing_are_refused(options: Any, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        compute_metrics(convolutional(), IMAGES, LABELS, **options)
+
+
 # Networks.
 
 
