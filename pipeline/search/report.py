@@ -150,7 +150,7 @@ def dry_run_text(started: StartedSearch, size: SearchSize, trained: TrainingEsti
     limits = [f"{settings.queries:,} queries"] if settings.queries is not None else []
     limits += [f"{settings.budget:,.0f} s"] if settings.budget is not None else []
     rows = [["evaluations", " or ".join(limits) + (" at most" if len(limits) > 1 else "")]]
-    if size.queries is not None and settings.budget is None:
+    if size.queries is not None and (settings.budget is None or size.trainings is None):  # not by an estimate of time
         rows = [["evaluations", f"{size.queries:,} quer{'y' if size.queries == 1 else 'ies'}"]]
     if size.supernet is not None:
         rows = [["supernet", f"about {duration(size.supernet)}, by the time of a step"]]
