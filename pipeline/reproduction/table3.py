@@ -40,8 +40,8 @@ _SCORED = {
 }
 #: Methods that train a supernet or measure networks on images, and the time of one search; see docs/paper.md.
 _TRAINED = {
-    "te-nas": "0.4 h a search on one core",
-    "nasi": "0.3 h a search on one core",
+    "te-nas": "0.4 to 1 h a search on one core",
+    "nasi": "0.3 to 0.6 h a search on one core",
     "darts": "78 h a search on one core, or about 2 h on a GPU",
     "darts-second": "206 h a search on one core, or about 4 h on a GPU",
     "gdas": "19 h a search on one core, or about half an hour on a GPU",
