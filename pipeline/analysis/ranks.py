@@ -57,7 +57,7 @@ def kendall(x: Array, y: Array) -> float:
     n = len(x)
     if n < FEWEST:
         return float("nan")
-    a, b = _dense(x), _dense(y)
+    a, b = dense(x), dense(y)
     order = np.lexsort((b, a))
     a, b = a[order], b[order]
     # Equal values keep their order, so they do not count as inversions.
@@ -70,7 +70,8 @@ def kendall(x: Array, y: Array) -> float:
     return float(np.clip(concordance / np.sqrt(norm), -1, 1)) if norm > 0 else float("nan")
 
 
-def _dense(values: Array) -> NDArray[np.int64]:
+def dense(values: Array | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the index (n,) of each value among the distinct ones, in ascending order."""
     return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
@@ -119,7 +120,7 @@ def concordance(x: Array, y: Array) -> Array:
     s_i = 4 b_i − 2 h_i(x) − 2 h_i(y) + n. Cost: O(n log n).
     """
     n = len(x)
-    a, b = _dense(x), _dense(y)
+    a, b = dense(x), dense(y)
     order = np.lexsort((-b, a))  # for equal x the larger y first, so none of them counts as below
     places = np.empty(n, np.int64)
     places[np.lexsort((-np.arange(n), b[order]))] = np.arange(n)  # and for equal y the earlier

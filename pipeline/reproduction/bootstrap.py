@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from hnas.optim.objective import Array
-from hnas.pipeline.analysis.ranks import concordance
+from hnas.pipeline.analysis.ranks import concordance, dense
 
 RESAMPLES = 1000
 # The most numbers in an array of rows of one block of resamples: 4 MB, small enough for the cache.
@@ -59,7 +59,7 @@ def resample(
 
     Deterministic: the same classes and seed give the same draws, so that columns can be compared draw by draw.
     """
-    rows = _Rows(np.unique(classes, return_inverse=True)[1].reshape(-1), target)
+    rows = _Rows(dense(classes), target)
     prepared = [_Column(rows, np.asarray(column)) for column in columns]
     rng = np.random.default_rng(seed)
     count = len(rows.counts)
@@ -81,7 +81,7 @@ class _Rows:
     def __init__(self, classes: Indices, target: Array) -> None:
         self.classes, self.target = classes, target
         self.counts = np.bincount(classes).astype(float)
-        self.groups = _dense(target)
+        self.groups = dense(target)
         self.by_target = _sums(self.groups, classes)
         self.by_class = _sums(classes, np.arange(len(classes)))
 
@@ -114,14 +114,14 @@ class _Column:
         concordant = concordance(values, rows.target)
         self._total = concordant.sum() / 2
         self._gradient = np.bincount(rows.classes, concordant)
-        dense = _dense(values)
-        self._by_value = _sums(dense, rows.classes)
+        places = dense(values)
+        self._by_value = _sums(places, rows.classes)
         self._one_value_each = self._by_value.nnz == len(rows.counts)  # as metrics have, which are of classes
         if self._one_value_each:
             self._ranks_by_value = self._by_value.copy()
             self._ranks_by_value.data[:] = 1.0
         else:
-            self._ranks_by_value = _sums(dense, np.arange(self._n))
+            self._ranks_by_value = _sums(places, np.arange(self._n))
 
     def correlations(self, drawn: _Drawn) -> tuple[Array, Array]:
         """ρ and τ (b,) in each resample of a block, NaN where the drawn rows have a constant column or target."""
@@ -144,12 +144,6 @@ def _ranked(totals: Array, n: int) -> tuple[Array, Array, Array]:
     middle -= n / 2
     square = np.einsum("ij,ij,ij->j", totals, middle, middle)
     return middle, square, (n * n - np.einsum("ij,ij->j", totals, totals)) / 2
-
-
-def _dense(values: Array) -> Indices:
-    """The index of each value among the distinct ones, in ascending order."""
-    found: Indices = np.unique(values, return_inverse=True)[1].reshape(-1)
-    return found
 
 
 def _sums(groups: Indices, members: Indices) -> csr_array:

@@ -62,7 +62,7 @@ Accuracies = tuple[tuple[float, float | None] | None, ...]
 
 @dataclass(frozen=True)
 class Rival:
-    """A row of Table 3: mean and deviation of the winner's accuracy on each of `DATASETS`, and its cost in seconds.
+    """A row of Table 3: mean and deviation of the winner's test accuracy on each of `DATASETS`, and its seconds.
 
     `runs` is the number of searches behind the mean, None where it is not published.
     """

@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 class SearchSize:
     """The scope of a search: its candidates, the architectures left out by a mean over runs, and its trainings.
 
-    `signal` guides a table search. `cost` is the expected total cost of the evaluations in seconds (the candidates'
-    mean per query), None if unknown. `supernet` is the expected time in seconds of a method that uses images, if
-    measured. `queries` is the number of queries that the method makes, if counted, `trainings` the seconds that their
-    trainings take, of the smallest and of the largest network.
+    `signal` guides a table search. `cost` is what a table search will be charged in seconds, None if unknown.
+    `supernet` is the expected time in seconds of a method that uses images, if measured. `queries` is the number of
+    queries that the method makes, if counted, `trainings` the seconds that their trainings take, of the smallest and of
+    the largest network.
     """
 
     candidates: int
     left_out: int
     training: TrainingSize | None
     signal: Signal | None
-    cost: float | None
+    cost: float | None = None
     supernet: float | None = None
     queries: int | None = None
     trainings: tuple[float, float] | None = None
@@ -100,7 +100,7 @@ class Prepared:
         if not self.looks_up:
             return self.size, None
         queries = self.run((), lambda _: None)
-        cost = None if self.size.cost is None else sum(query.cost for query in queries)
+        cost = None if np.isnan(self.pool.costs).all() else sum(query.cost for query in queries)
         return replace(self.size, cost=cost, queries=len(queries)), None
 
     def rehearse(self, seconds: float) -> Rehearsal:
@@ -211,7 +211,7 @@ def prepare(
         needed = f" and a {settings.accuracy}" if by_table else ""
         under = f" under --where {settings.where!r:.200}" if settings.where else ""
         raise UsageError(f"{pool} has {len(pool)} architectures with metrics{needed}{under}; a search needs at least 2")
-    training, trainer, cost = None, None, None
+    training, trainer = None, None
     evaluate: Oracle
     if oracle is not None:
         evaluate = oracle
@@ -221,17 +221,12 @@ def prepare(
         training = trainer.size(pool.smallest_and_largest())
     else:
         evaluate = pool
-        cost = float(np.nanmean(pool.costs)) if not np.isnan(pool.costs).all() else None
-        if settings.budget is not None and cost is None:
+        if settings.budget is not None and np.isnan(pool.costs).all():
             raise UsageError(
                 f"--budget counts seconds of training, but {settings.signal} has none; give --queries instead, or "
                 "import accuracies with a column seconds"
             )
-    if cost is not None and settings.queries is not None:
-        cost *= settings.queries
-    if settings.budget is not None:
-        cost = settings.budget if cost is None or settings.queries is None else min(cost, settings.budget)
-    size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal, cost)
+    size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal)
     looking = None
     if settings.images is not None:
         # Only these methods need torch, which takes seconds to import.
