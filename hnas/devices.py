@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -53,6 +56,26 @@ def use_float32(device: str) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Make GPUs compute as `use_float32` says, and restore the settings of before on exit."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    settings: list[tuple[Any, str]] = [(cudnn, "benchmark"), (cudnn, "deterministic")]
+    settings += [(matmul, "allow_tf32"), (cudnn, "allow_tf32")]
+    if hasattr(cudnn, "conv"):  # torch 2.9
+        settings += [(owner, "fp32_precision") for owner in (matmul, cudnn.conv, cudnn.rnn)]
+    before = []
+    for owner, name in settings:
+        with suppress(RuntimeError):  # `allow_tf32` cannot be read after `fp32_precision` was set differently
+            before.append((owner, name, getattr(owner, name)))
+    use_float32("cuda")
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 def numerics(device: str) -> Numerics:

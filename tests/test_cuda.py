@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hnas import Metrics, Recipe, compute_metrics, search_spaces, train
-from hnas.devices import numerics, use_float32
+from hnas.devices import full_float32, numerics, use_float32
 from hnas.metrics import queue_metrics
 from hnas.metrics.compute import queue_statistics
 from hnas.metrics.signs import _powers
@@ -63,33 +63,10 @@ WITHOUT_POOLING = {
 FAMILIES = (*ARCHITECTURES, "foreign")
 
 
-@contextmanager
-def flags_restored() -> Iterator[None]:
-    """Restore the settings of CUDA's precision and repeatability on exit."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
-
-
 @pytest.fixture
-def full_float32() -> Iterator[None]:
+def as_workers() -> Iterator[None]:
     """The settings of workers."""
-    with flags_restored():
-        use_float32(DEVICE)
-        yield
-
-
-@pytest.fixture
-def torch_defaults() -> Iterator[None]:
-    """The settings with which torch starts, and with which trainings and supernets run."""
-    with flags_restored():
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = False
+    with full_float32():
         yield
 
 
@@ -174,7 +151,7 @@ def attempted(compute: Callable[[], list[str]]) -> list[str]:
 # Numbers.
 
 
-@pytest.mark.usefixtures("full_float32")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("ntk", NTK)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_float64_metrics_equal_those_of_the_cpu(family: str, ntk: str) -> None:
@@ -199,7 +176,7 @@ def test_float64_metrics_equal_those_of_the_cpu(family: str, ntk: str) -> None:
     assert {name: found for name, found in wrong.items() if found} == {}
 
 
-@pytest.mark.usefixtures("full_float32")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("ntk", NTK)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_float32_metrics_are_as_exact_as_on_the_cpu(family: str, ntk: str) -> None:
@@ -230,7 +207,7 @@ def test_float32_metrics_are_as_exact_as_on_the_cpu(family: str, ntk: str) -> No
     assert {name: found for name, found in wrong.items() if found} == {}
 
 
-@pytest.mark.usefixtures("full_float32")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("score", list(scores))
 def test_float64_scores_equal_those_of_the_cpu(score: str, family: str) -> None:
@@ -269,7 +246,7 @@ def no_waits() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.usefixtures("full_float32")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("statistics", [(), STATISTICS], ids=["columns", "statistics of scores"])
 @pytest.mark.parametrize("ntk", NTK)
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -299,7 +276,7 @@ def test_the_counter_of_waits_sees_one() -> None:
 # Repeatability and precision.
 
 
-@pytest.mark.usefixtures("full_float32")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("ntk", NTK)
 @pytest.mark.parametrize("name", WITHOUT_POOLING)
 def test_a_network_without_pooling_has_the_same_bits_each_time(name: str, ntk: str) -> None:
@@ -322,7 +299,7 @@ def test_workers_compute_without_tf32(what: str) -> None:
     def error() -> float:
         return float(torch.linalg.vector_norm(compute(a, b) - exact) / torch.linalg.vector_norm(exact))
 
-    with flags_restored():
+    with full_float32():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         rounded = error()
         use_float32(DEVICE)
@@ -367,8 +344,7 @@ def test_a_run_on_the_device_agrees_with_one_of_the_cpu_and_continues_on_it(tmp_
     archs, here, there = ARCHS[:7], tmp_path / "device", tmp_path / "cpu"
     precompute(here, DEVICE, archs[:6])
     (session,) = sessions(here)
-    with flags_restored():
-        use_float32(DEVICE)
+    with full_float32():
         expected = vars(numerics(DEVICE))
     assert (session["device"], session["workers"], session["devices"]) == (DEVICE, 2, [expected])
     if DEVICE == "cuda":
@@ -470,7 +446,7 @@ def to_train(kind: str) -> tuple[nn.Module, Recipe]:
     return built(kind, WITHOUT_POOLING[kind]).to(DEVICE), recipe
 
 
-@pytest.mark.usefixtures("torch_defaults")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("kind", ["nasbench101", "nasbench201", "darts"])
 def test_a_resumed_training_equals_an_uninterrupted_one(kind: str) -> None:
     (undisturbed, recipe), (stopped, _), (resumed, _) = (to_train(kind) for _ in range(3))
@@ -484,7 +460,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(kind: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.usefixtures("full_float32")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("name", WITHOUT_POOLING)
 def test_a_training_in_float64_equals_one_on_the_cpu(name: str) -> None:
     recipe = replace(RECIPE, epochs=1)
@@ -495,7 +471,7 @@ def test_a_training_in_float64_equals_one_on_the_cpu(name: str) -> None:
     assert found.train_accuracy == cpu.train_accuracy
 
 
-@pytest.mark.usefixtures("torch_defaults")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("kind", ["nasbench101", "nasbench201", "darts"])
 def test_a_mixed_training_learns_in_float32_weights(kind: str) -> None:
     (plain, recipe), (mixed, _) = (to_train(kind) for _ in range(2))
@@ -506,7 +482,7 @@ def test_a_mixed_training_learns_in_float32_weights(kind: str) -> None:
     assert {p.dtype for p in mixed.parameters()} == {torch.float32}
 
 
-@pytest.mark.usefixtures("torch_defaults")
+@pytest.mark.usefixtures("as_workers")
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_resumed_supernet_equals_an_uninterrupted_one(name: str) -> None:
     kind, options = SEARCHES[name]

@@ -180,7 +180,7 @@ def _measured(done: Forward, labels: Tensor, ntk: str) -> Pending:
                 stacklevel=5,
             )
     packed = packed_results(layers, gradients, product, matrix, done.logits.detach())
-    collector.put("gradient", packed[[3, 1]])
+    collector.put("gradient", packed[1:4:2].flip(0))
     rest, shapes = packed_statistics(collector.collected(layers, done.logits, labels), packed.device)
     return Pending(torch.cat([packed, rest]), done.logits.dtype, twice=product is not None, statistics=shapes)
 
@@ -190,7 +190,7 @@ def _observed(done: Forward, labels: Tensor, ntk: str) -> PendingStatistics:
     loss, target = _differentiable(done, labels)
     if collector.needs & {"gradient", "fisher"}:
         gradients = passes.run(collector.gradient_pass(), loss, layers.weights)
-        collector.put("gradient", gradient_sums(layers, gradients, loss.device)[[3, 1]])
+        collector.put("gradient", gradient_sums(layers, gradients, loss.device)[1:4:2].flip(0))
     collector.input_pass(passes, done.logits)
     if "ntk_mean" in collector.needs:
         _ntk(done, target, ntk, keep_graph=False)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from hnas.devices import full_float32
 from hnas.errors import UsageError, check_seed
 from hnas.metrics import Metrics, queue_metrics
 from hnas.metrics.compute import check_labels
@@ -41,6 +42,8 @@ def compute_metrics(
     the cost of one more backward pass; the published numbers are computed this way. `ntk="exact"` back-propagates each
     `f_{y_i}(x_i)` through the batch statistics in m backward passes, for study. The two agree where the batch does not
     couple.
+
+    On CUDA everything is computed in full float32, without TF32.
 
     `scores` are names from `hnas.scores.registry` as a string such as `"naswot,fisher"`, a list of names, or `"all"`;
     the `scores` of the result hold their columns. Scores that share the engine's passes cost little; the files of the
@@ -80,7 +83,8 @@ def compute_metrics(
             modules = checked_network(network)
             images, labels = checked_batch(modules, images, labels)
             further = None if further is None else checked_further(modules, further, images)
-    metrics = queue_metrics(network, images, labels, ntk, wanted).result()
+    with full_float32():
+        metrics = queue_metrics(network, images, labels, ntk, wanted).result()
     if further is not None:
         check_labels(further[1], int(metrics.statistics["classes"]), "further ")
     values = shared_scores(names, metrics.statistics)
@@ -88,7 +92,8 @@ def compute_metrics(
         modes = {module: module.training for module in network.modules()}
         try:
             network.train()
-            values |= own_scores(own, Subject(network, images, labels, further, build, seed))
+            with full_float32():
+                values |= own_scores(own, Subject(network, images, labels, further, build, seed))
         finally:
             for module, mode in modes.items():
                 module.training = mode

@@ -56,7 +56,9 @@ class Zen:
             moved = x + _ALPHA * drawn(images.shape, source, images)
             with replaced(modules, values):
                 first, second = (_maps(network, batch) for batch in (x, moved))
-                variances = [module.running_var for module in set(modules.values()) if isinstance(module, _BatchNorm)]
+                variances = [
+                    module.running_var for module in dict.fromkeys(modules.values()) if isinstance(module, _BatchNorm)
+                ]
             apart = sum((a - b).double().abs().flatten(1).sum(1) for a, b in zip(first, second, strict=True))
             assert isinstance(apart, Tensor)
             scales = [variance.double().mean().sqrt().log() for variance in variances if variance is not None]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hnas.allocator import keep_freed_memory
-from hnas.devices import choose_device
+from hnas.devices import choose_device, full_float32
 from hnas.errors import UsageError
 from hnas.optim.methods.registry import make_method, methods
 from hnas.pipeline.catalog.pool import RunPool
@@ -88,14 +88,15 @@ class Looking:
         if "threads" not in settings.options:
             options["threads"] = self._threads
         if self._store is None:
-            yield options
+            with full_float32():
+                yield options
             return
-        with under_way(self._store, self._identity(settings)) as state:
+        with under_way(self._store, self._identity(settings)) as state, full_float32():
             yield {**options, "checkpoint": StateFile(state)}
 
     def estimate(self, settings: SearchSettings, pool: RunPool) -> float:
         """Estimate the seconds of the search from one of its steps."""
-        with torch_threads(training_threads(self._asked(settings))):
+        with torch_threads(training_threads(self._asked(settings))), full_float32():
             return float(self._begun(settings, pool).estimate())
 
     def _begun(self, settings: SearchSettings, pool: RunPool) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hnas.allocator import keep_freed_memory
-from hnas.devices import choose_device
+from hnas.devices import choose_device, full_float32
 from hnas.errors import UsageError
 from hnas.optim.evaluations import Evaluation, Query
 from hnas.pipeline.catalog.signals import Signal
@@ -182,7 +182,7 @@ class Trainer:
         """Estimate time and memory of a training of each of `archs`, the smallest first, from one step of each."""
         measured = self._recipe.epochs * len(self._valid[0] if self._valid else ())
         measured += len(self._test[0] if self._test else ())
-        with torch_threads(self._threads):
+        with torch_threads(self._threads), full_float32():
             return estimate_training(
                 (self._built(arch).to(self._device) for arch in archs),
                 *self._train,
@@ -202,7 +202,7 @@ class Trainer:
         return self._made(arch, epochs, None) if self._memory is None else self._memory.train(arch, epochs)
 
     def _made(self, arch: str, epochs: int, checkpoint: Checkpoint | None) -> TrainingResult:
-        with torch_threads(self._threads):
+        with torch_threads(self._threads), full_float32():
             network = self._built(arch).to(self._device)
             result = train(
                 network,

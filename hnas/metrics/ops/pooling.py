@@ -40,6 +40,9 @@ def average_pool(
     kernel, steps = per_dimension(kernel_size, 2), per_dimension(stride, 2)
     overlap = any(step < size for step, size in zip(steps, kernel, strict=True))
     if input.device.type != "cpu" or input.dim() != 4 or not input.is_floating_point() or ceil_mode or not overlap:
+        if input.device.type != "cpu":
+            # Of padded channels-last maps, torch's backward pass on CUDA is wrong (pytorch/pytorch#188344).
+            input = input.contiguous()  # noqa: A001
         return F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     constants = _constants(
         input.shape[1:], kernel, steps, per_dimension(padding, 2), count_include_pad, divisor_override, input.dtype

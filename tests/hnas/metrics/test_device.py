@@ -18,6 +18,7 @@ from benchmarks.host_reads import HostReads
 from hnas import compute_metrics, search_spaces
 from hnas.errors import UsageError
 from hnas.metrics import compute, queue_metrics
+from hnas.metrics.ops.pooling import average_pool
 from tests.support.networks import CLASSES, NETWORKS, batch, build
 
 #: A few architectures of each space that cover all operations. Written out for NAS-Bench-101, whose sampling is slow.
@@ -54,6 +55,17 @@ def test_networks_of_the_spaces_are_queued_without_reading_values(name, ntk, ima
         assert reads.found == []
         assert pending.packed.shape == (6 + 4 * 4,)
         assert pending.packed.device.type == "meta"
+
+
+def test_accelerators_pool_maps_in_torchs_own_layout() -> None:
+    # Torch's backward pass of an average pooling of padded channels-last maps is wrong on CUDA.
+    images = torch.empty((4, 3, 8, 8), device="meta").contiguous(memory_format=torch.channels_last)
+    pooled = average_pool(images, 3, 1, 1, count_include_pad=False)
+    assert pooled.is_contiguous()
+    assert not pooled.is_contiguous(memory_format=torch.channels_last)
+    assert average_pool(torch.zeros(images.shape).to(memory_format=torch.channels_last), 3, 1, 1).is_contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 @pytest.mark.parametrize("ntk", ["summed", "exact"])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hnas.devices import Numerics, numerics, use_float32, visible_gpus
+from hnas import compute_metrics
+from hnas.devices import Numerics, full_float32, numerics, use_float32, visible_gpus
 from hnas.errors import HnasError
 from hnas.pipeline.cluster import connection as clusters
 from hnas.pipeline.cluster.local_cluster import SharedGPUCluster, default_workers, local_cluster, physical_cores
@@ -74,6 +75,45 @@ def test_tf32_is_turned_off_however_it_was_enabled(flags, monkeypatch) -> None:
     assert not numerics("cuda").tf32
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
     assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+
+
+def precision() -> tuple[object, ...]:
+    """The settings of CUDA's precision and repeatability."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_full_float32_lasts_for_one_computation(flags, tf32) -> None:
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32, True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = True, False
+    before, seen = precision(), []
+    assert before == (tf32, True, True, False)
+
+    class Looking(torch.nn.Linear):
+        def forward(self, x):
+            seen.append(precision())
+            return super().forward(x.flatten(1))
+
+    images, labels = torch.randn(4, 3, 2, 2), torch.arange(4) % 2
+    compute_metrics(Looking(12, 2), images, labels, scores="zico", further=(images + 1, labels))
+    assert len(seen) > 2
+    assert set(seen) == {(False, False, False, True)}
+    assert precision() == before
+    with pytest.raises(HnasError):
+        compute_metrics(Looking(13, 2), images, labels)
+    assert precision() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has one way to set TF32")
+def test_full_float32_keeps_settings_of_the_newer_kind(flags) -> None:
+    kinds = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    kinds[1].fp32_precision = "ieee"
+    before = [kind.fp32_precision for kind in kinds]
+    with full_float32():
+        assert precision() == (False, False, False, True)
+    assert [kind.fp32_precision for kind in kinds] == before
+    kinds[1].fp32_precision = "tf32"
 
 
 def test_cpu_settings_are_unchanged(flags) -> None:
