@@ -13,15 +13,17 @@ from dataclasses import dataclass
 
 import duckdb
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from hnas.optim.objective import Array, objective
 from hnas.pipeline.analysis.boosting import Boosted, boosted
 from hnas.pipeline.analysis.ranks import FEWEST, MEASURES
-from hnas.pipeline.reproduction.bootstrap import interval, resample
+from hnas.pipeline.reproduction.bootstrap import RESAMPLES, interval, resample
 from hnas.pipeline.reproduction.measured import Measured, lacking_accuracies, measured
 from hnas.pipeline.reproduction.published import TABLE_1
 from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value, correlation_verdict
+from hnas.threads import physical_cores
 
 _METHODS = ("spearman", "kendall")
 _COLUMNS = (
@@ -59,9 +61,44 @@ class _Fit:
     correlation: float
 
 
+@dataclass(frozen=True)
+class _Run:
+    """The numbers of one run by row and column of the table, and the same in each resample, (resamples,)."""
+
+    numbers: dict[tuple[str, int], float]
+    resampled: dict[tuple[str, int], Array]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table to compute: the classes (n,) and accuracies (n,) of architectures, and the columns of each run."""
+
+    space: str
+    heading: str
+    label: str
+    classes: NDArray[np.int64]
+    y: Array
+    runs: Sequence[dict[str, Array]]
+    averaged: bool = False
+
+    def section(self, runs: Sequence[_Run]) -> Section:
+        """The finished table, given the numbers of its runs."""
+        rows = []
+        for metric, names in [*_READINGS.items(), *((name, (name,)) for name in _BASELINES)]:
+            for name in names:
+                values = tuple(
+                    _value(self.space, metric, name, k, runs, averaged=self.averaged)
+                    if (name, k) in runs[0].numbers
+                    else None
+                    for k in range(len(_COLUMNS))
+                )
+                rows.append(Row(name, values))
+        return Section(self.heading, self.label, "metric", _COLUMNS, tuple(rows))
+
+
 def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
     """Table 1 of both spaces from the runs and accuracies of the catalog. Deterministic."""
-    sections: list[Section] = []
+    tables: list[_Table] = []
     missing: list[Missing] = []
     notes: list[str] = []
     for space in TABLE_1:
@@ -71,74 +108,62 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
         elif data.target is None or (~np.isnan(data.target)).sum() < FEWEST:
             missing.append(lacking_accuracies(space))
         else:
-            of_space, note = _sections(space, data, data.target)
-            sections += of_space
+            of_space, note = _tables(space, data, data.target)
+            tables += of_space
             notes.append(note)
-    if sections:
+    if tables:
         notes += [
-            "± is the deviation over initialisations; the 95 % intervals are over architectures, from 1,000 resamples "
-            "of the classes, at the fitted (μ, ν).",
+            f"± is the deviation over initialisations; the 95 % intervals are over architectures, from {RESAMPLES:,} "
+            "resamples of the classes, at the fitted (μ, ν).",
             "non-realizable: (μ, ν) of eq. (7) fitted on all architectures, as in the paper; held-out: fitted on a "
             "random half of the classes and evaluated on the other, averaged over both directions.",
             "kappa, params and flops are trivial baselines. A metric below params says less than the size of the "
             "network.",
         ]
-    return Reproduction(
-        "table1", "Table 1: correlation with test accuracy", tuple(sections), tuple(missing), tuple(notes)
+    found = iter(
+        Parallel(n_jobs=physical_cores())(
+            delayed(_measured)(table.classes, table.y, run, RESAMPLES) for table in tables for run in table.runs
+        )
     )
+    sections = tuple(table.section([next(found) for _ in table.runs]) for table in tables)
+    return Reproduction("table1", "Table 1: correlation with test accuracy", sections, tuple(missing), tuple(notes))
 
 
-def _sections(space: str, data: Measured, target: Array) -> tuple[list[Section], str]:
+def _tables(space: str, data: Measured, target: Array) -> tuple[list[_Table], str]:
     labelled = np.flatnonzero(~np.isnan(target))
     classes, y = data.classes[labelled], target[labelled]
     runs = [{name: column[labelled] for name, column in columns.items()} for columns in data.columns]
     what = f"{space} on {data.chosen.settings.dataset}, {len(y):,} architectures of {len(np.unique(classes)):,} classes"
-    sections = [Section(f"{what}, {data.initialisations}", space, "metric", _COLUMNS, _rows(space, classes, y, runs))]
+    tables = [_Table(space, f"{what}, {data.initialisations}", space, classes, y, runs)]
     if data.means is not None:
         mean = {name: column[labelled] for name, column in data.means.items()}
         heading = f"{what}, the mean of {data.initialisations}"
-        sections.append(
-            Section(heading, f"{space}, mean", "metric", _COLUMNS, _rows(space, classes, y, [mean], averaged=True))
-        )
-    return sections, f"{space}: run{'s' if len(runs) > 1 else ''} {', '.join(data.runs)}; {data.signal}."
+        tables.append(_Table(space, heading, f"{space}, mean", classes, y, [mean], averaged=True))
+    return tables, f"{space}: run{'s' if len(runs) > 1 else ''} {', '.join(data.runs)}; {data.signal}."
 
 
-def _rows(
-    space: str, classes: NDArray[np.int64], y: Array, runs: Sequence[dict[str, Array]], *, averaged: bool = False
-) -> tuple[Row, ...]:
+def _measured(classes: NDArray[np.int64], y: Array, run: dict[str, Array], resamples: int) -> _Run:
+    """Compute the numbers of a run from its columns, each (n,). Runs in a process of its own."""
     halves = _halves(classes)
     everything = np.arange(len(y))
-    # What to resample for each row and column of the table: for each run one fit, or the fits of the two halves.
-    cells: dict[tuple[str, int], list[list[_Fit]]] = {}
+    # One fit for each cell of the table, or the fits of the two halves.
+    cells: dict[tuple[str, int], list[_Fit]] = {}
     for name in _COLUMNS_READ:
-        plain = [run[name] for run in runs]
+        m, kappa = run[name], run["kappa"]
         for k, method in enumerate(_METHODS):
-            cells[name, k] = [[_fit(everything, column, y, method)] for column in plain]
+            cells[name, k] = [_fit(everything, m, y, method)]
         if name in _REALIZABLE_ONLY:
             continue
-        for run, m in zip(runs, plain, strict=True):
-            whole = _points(name, m, run["kappa"], y)
-            parts = [_points(name, m[half], run["kappa"][half], y[half]) for half in halves]
-            for k, method in enumerate(_METHODS):
-                fitted = _fit(everything, _seven(m, run["kappa"], whole[k]), y, method)
-                held_out = [
-                    _fit(half, _seven(m[half], run["kappa"][half], part[k]), y[half], method)
-                    for half, part in zip(halves, reversed(parts), strict=True)
-                ]
-                cells.setdefault((name, 2 + k), []).append([fitted])
-                cells.setdefault((name, 4 + k), []).append(held_out)
-    intervals = _intervals(classes, y, [everything, *halves], cells)
-    rows = []
-    for metric, names in [*_READINGS.items(), *((name, (name,)) for name in _BASELINES)]:
-        for name in names:
-            values = tuple(
-                _value(space, metric, name, k, cells[name, k], intervals[name, k], averaged=averaged)
-                if (name, k) in cells
-                else None
-                for k in range(len(_COLUMNS))
-            )
-            rows.append(Row(name, values))
-    return tuple(rows)
+        whole = _points(name, m, kappa, y)
+        parts = [_points(name, m[half], kappa[half], y[half]) for half in halves]
+        for k, method in enumerate(_METHODS):
+            cells[name, 2 + k] = [_fit(everything, _seven(m, kappa, whole[k]), y, method)]
+            cells[name, 4 + k] = [
+                _fit(half, _seven(m[half], kappa[half], part[k]), y[half], method)
+                for half, part in zip(halves, reversed(parts), strict=True)
+            ]
+    numbers = {place: float(np.mean([fit.correlation for fit in fits])) for place, fits in cells.items()}
+    return _Run(numbers, _resampled(classes, y, [everything, *halves], cells, resamples))
 
 
 def _halves(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -167,38 +192,31 @@ def _fit(rows: NDArray[np.int64], values: Array, y: Array, method: str) -> _Fit:
     return _Fit(rows, values, MEASURES[method](values, y))
 
 
-def _intervals(
+def _resampled(
     classes: NDArray[np.int64],
     y: Array,
     parts: Sequence[NDArray[np.int64]],
-    cells: dict[tuple[str, int], list[list[_Fit]]],
-) -> dict[tuple[str, int], tuple[float, float] | None]:
-    """The interval of each cell, whose runs and halves are averaged within each resample."""
+    cells: dict[tuple[str, int], list[_Fit]],
+    resamples: int,
+) -> dict[tuple[str, int], Array]:
+    """Each cell in each resample, (resamples,); its halves are averaged within a resample."""
     sums: dict[tuple[str, int], Array] = {}
     for number, part in enumerate(parts):
-        in_part = [(place, fit) for place, fits in cells.items() for run in fits for fit in run if fit.rows is part]
+        in_part = [(place, fit) for place, fits in cells.items() for fit in fits if fit.rows is part]
         if not in_part:
             continue
-        drawn = resample(classes[part], y[part], [fit.values for _, fit in in_part], seed=number)
+        values = [fit.values for _, fit in in_part]
+        drawn = resample(classes[part], y[part], values, resamples=resamples, seed=number)
         for column, (place, _) in enumerate(in_part):
-            values = (drawn.spearman, drawn.kendall)[place[1] % 2][:, column]
-            share = values / sum(len(run) for run in cells[place])
+            share = (drawn.spearman, drawn.kendall)[place[1] % 2][:, column] / len(cells[place])
             sums[place] = sums[place] + share if place in sums else share
-    return {place: interval(values) for place, values in sums.items()}
+    return sums
 
 
-def _value(
-    space: str,
-    metric: str,
-    name: str,
-    k: int,
-    fits: Sequence[Sequence[_Fit]],
-    bounds: tuple[float, float] | None,
-    *,
-    averaged: bool,
-) -> Value | None:
-    by_run = [float(np.mean([fit.correlation for fit in run])) for run in fits]
+def _value(space: str, metric: str, name: str, k: int, runs: Sequence[_Run], *, averaged: bool) -> Value | None:
+    by_run = [run.numbers[name, k] for run in runs]
     ours = float(np.mean(by_run))
+    bounds = interval(np.mean([run.resampled[name, k] for run in runs], axis=0))
     if np.isnan(ours) or bounds is None:
         return None
     spread = float(np.std(by_run, ddof=1)) if len(by_run) > 1 else None

@@ -18,7 +18,7 @@ from hnas.metrics import spectrum
 from hnas.optim.algorithm import Search
 from hnas.pipeline.catalog.arrow_arrays import ArrayRows
 from hnas.pipeline.catalog.pool import RunPool
-from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.console.query import run_query, view_names
 from hnas.pipeline.console.shell import list_columns
 from hnas.pipeline.store.ntk_arrays import NTKArrays
@@ -198,12 +198,12 @@ def test_the_columns_trace_and_kappa_are_scores_of_the_spectrum(with_gram):
 
 def test_the_views_agree_with_the_array_code_on_the_shipped_table():
     store = Store(str(SHIPPED))
-    (run,) = connect(store).execute("SELECT run FROM runs").fetchall()[0]
-    found = (
-        connect(store)
-        .execute("SELECT s.*, m.trace, m.kappa, m.ntk_row FROM scores AS s JOIN metrics AS m USING (run, canonical)")
-        .fetchnumpy()
-    )
+    connection = connect(store)
+    run = pick_run(connection).name
+    found = connection.execute(
+        "SELECT s.*, m.trace, m.kappa, m.ntk_row FROM scores AS s JOIN metrics AS m USING (run, canonical) "
+        f"WHERE run = '{run}'"
+    ).fetchnumpy()
     assert len(found["trace"]) == 5260
     eigenvalues = NTKArrays(store, run).read()[found["ntk_row"]]
     for name, score in COLUMNS.items():

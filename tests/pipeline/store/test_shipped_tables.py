@@ -11,10 +11,13 @@ import pytest
 
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog.table_files import file_error
-from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.store.shipped_tables import existing_store, find_run, shipped_tables
 from hnas.pipeline.store.store import DEFAULT_STORE, Store
 from tests.support.places import SHIPPED
+
+#: The initialisations of NAS-Bench-201 that ship, and how many of its architectures have no path to the output.
+SEEDS, DEAD = range(3), 341
 
 
 def test_the_default_is_the_shipped_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -94,13 +97,14 @@ def test_shipped_scores_rank_as_the_numbers_of_others(monkeypatch: pytest.Monkey
     """Against FreeREA's NASWOT and SynFlow, over the architectures without `none`, which have no dead branch."""
     monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
     connection = connect(Store(str(tmp_path)), shipped_tables())
+    run = pick_run(connection, space="nasbench201").name
     theirs = Path(os.environ["HNAS_TEST_DATA"]) / "nasbench201" / "freerea-scores-cifar10.csv"
     found = connection.execute(
         f"""
         WITH both_scores AS (
             SELECT p.arch, p.naswot, p.synflow, f.naswot AS their_naswot, f.synflow AS their_synflow
             FROM pool AS p JOIN read_csv('{theirs}') AS f USING (arch)
-            WHERE p.space = 'nasbench201' AND p.arch NOT LIKE '%none%' AND p.arch LIKE '%conv%'
+            WHERE p.run = '{run}' AND p.arch NOT LIKE '%none%' AND p.arch LIKE '%conv%'
         ), ranked AS (
             SELECT
                 rank() OVER (ORDER BY naswot) AS naswot, rank() OVER (ORDER BY their_naswot) AS their_naswot,
@@ -122,8 +126,26 @@ def test_all_shipped_scores_are_complete(monkeypatch: pytest.MonkeyPatch, tmp_pa
     connection = connect(Store(str(tmp_path)), shipped_tables())
     names = ("l2_norm", "linear_regions", "meco", "naswot", "swap", "synflow")
     columns = ", ".join(f"count({name})" for name in names)
-    counts = connection.execute(f"SELECT count(*), {columns} FROM pool WHERE space = 'nasbench201'").fetchone()
+    run = pick_run(connection, space="nasbench201").name
+    counts = connection.execute(f"SELECT count(*), {columns} FROM pool WHERE run = ?", [run]).fetchone()
     assert counts == (15625,) * 7
+
+
+def test_every_initialisation_of_nasbench201_is_whole_and_seed_0_is_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
+    connection = connect(Store(str(tmp_path)), shipped_tables())
+    runs = connection.execute(
+        "SELECT seed, count(*), count(DISTINCT p.canonical), count(*) FILTER (status = 'ok'), count(DISTINCT trace) "
+        "FROM runs JOIN pool AS p USING (run) WHERE runs.space = 'nasbench201' GROUP BY seed ORDER BY seed"
+    ).fetchall()
+    assert [seed for seed, *_ in runs] == list(SEEDS)
+    assert {tuple(counts[:3]) for _, *counts in runs} == {(15625, 5260, 15625 - DEAD)}
+    assert all(distinct > 5200 for *_, distinct in runs)
+    assert pick_run(connection, space="nasbench201").settings.seed == 0
+    means = connection.execute("SELECT DISTINCT n_runs FROM mean_pool WHERE space = 'nasbench201'").fetchall()
+    assert means == [(len(SEEDS),)]
 
 
 def _read(store: Store) -> None:
