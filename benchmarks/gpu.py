@@ -12,6 +12,7 @@ start of the process and the first network do not. Printed are
   stream of its own: which of the two fills a GPU that small networks leave idle;
 * with `--authors`, a checkout of github.com/shuyao95/HNAS (see authors.py), their five functions on the same networks.
 
+Processes share a GPU's cores only under NVIDIA's MPS; start it before (`nvidia-cuda-mps-control -d`) to measure that.
 `--device cpu` runs the same program where there is no GPU: its figures say nothing about one.
 """
 
