@@ -61,23 +61,26 @@ class BatchNormRule(NormalisesRule):
         n = len(d)
         p, q = (torch.zeros_like(d) if tangent is None else matrix(tangent) for tangent in read[0])
         buffer = torch.empty_like(d)
+        square, minus = s * s, -a
+        share = square / n
         p1, q1 = (tangent.sum(0) / n for tangent in (p, q))
-        dp, beta, pq = (torch.mul(x, y, out=buffer).sum(0) * (s * s / n) for x, y in ((d, p), (d, q), (p, q)))
+        dp, beta, pq = (torch.mul(x, y, out=buffer).sum(0) * share for x, y in ((d, p), (d, q), (p, q)))
         alpha = dp - self.eps * s * s if normalised else dp
         if self.cotangent.value is not None:
             cotangent, m1, m2 = self.cotangent.value
             gy = matrix(cotangent)
-            gp, gq = (torch.mul(gy, x, out=buffer).sum(0) - n * m1 * x1 for x, x1 in ((p, p1), (q, q1)))
-            square = 3 * alpha * beta - pq + s * s * p1 * q1
-            replay.add(a * (square * m2 * n / s - alpha * gq - beta * gp))
+            total = n * m1
+            gp, gq = (torch.mul(gy, x, out=buffer).sum(0) - total * x1 for x, x1 in ((p, p1), (q, q1)))
+            of_d = 3 * alpha * beta - pq + square * p1 * q1
+            replay.add(a * (of_d * m2 * n / s - alpha * gq - beta * gp))
             if self.layer is not None and self.layer.mixed is not None:
                 gradient = _input_gradient(gy, d, s, a, m1, m2, buffer)
                 replay.add(inner(gradient, matrix(self.layer.mixed)))
                 self.layer.mixed = None
         # If nothing else reads the layer's tangents, overwrite them.
         out = (p, q) if normalised else (torch.empty_like(d), buffer)
-        torch.addcmul(-a * p1, p, a, out=out[0]).addcmul_(d, -a * alpha)
-        torch.addcmul(-a * q1, q, a, out=out[1]).addcmul_(d, -a * beta)
+        torch.addcmul(minus * p1, p, a, out=out[0]).addcmul_(d, minus * alpha)
+        torch.addcmul(minus * q1, q, a, out=out[1]).addcmul_(d, minus * beta)
         return (Tangents(*(like(tangent, self.d) for tangent in out)),)
 
 
@@ -191,4 +194,5 @@ def _backward(gy: Tensor, d: Tensor, s: Tensor, a: Tensor) -> tuple[Tensor, Tens
 
 def _input_gradient(gy: Tensor, d: Tensor, s: Tensor, a: Tensor, m1: Tensor, m2: Tensor, out: Tensor) -> Tensor:
     """Write `x̄ = a (ȳ − m₁ − m₂ s d)`, (n, C), to `out`, and return it."""
-    return torch.addcmul(-a * m1, gy, a, out=out).addcmul_(d, -a * s * m2)
+    minus = -a
+    return torch.addcmul(minus * m1, gy, a, out=out).addcmul_(d, minus * s * m2)
