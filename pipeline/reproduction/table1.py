@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hnas.optim.objective import Array, objective
 from hnas.pipeline.analysis.boosting import Boosted, boosted
-from hnas.pipeline.analysis.ranks import FEWEST, MEASURES
+from hnas.pipeline.analysis.ranks import FEWEST, MEASURES, dense
 from hnas.pipeline.reproduction.bootstrap import RESAMPLES, interval, resample
 from hnas.pipeline.reproduction.measured import Measured, lacking_accuracies, measured
 from hnas.pipeline.reproduction.published import TABLE_1
@@ -168,11 +168,11 @@ def _measured(classes: NDArray[np.int64], y: Array, run: dict[str, Array], resam
 
 def _halves(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The rows of two random halves of the classes. Deterministic."""
-    dense = np.unique(classes, return_inverse=True)[1].reshape(-1)
-    count = int(dense.max()) + 1
+    places = dense(classes)
+    count = int(places.max()) + 1
     first = np.zeros(count, bool)
     first[np.random.default_rng(0).permutation(count)[: count // 2]] = True
-    return [np.flatnonzero(first[dense]), np.flatnonzero(~first[dense])]
+    return [np.flatnonzero(first[places]), np.flatnonzero(~first[places])]
 
 
 def _points(name: str, m: Array, kappa: Array, y: Array) -> list[Boosted]:

@@ -87,12 +87,12 @@ class Looking:
         options: dict[str, Any] = {"images": self.images(), "device": self._device, "progress": self._progress}
         if "threads" not in settings.options:
             options["threads"] = self._threads
-        if self._store is None:
-            with full_float32():
+        with full_float32():
+            if self._store is None:
                 yield options
-            return
-        with under_way(self._store, self._identity(settings)) as state, full_float32():
-            yield {**options, "checkpoint": StateFile(state)}
+                return
+            with under_way(self._store, self._identity(settings)) as state:
+                yield {**options, "checkpoint": StateFile(state)}
 
     def estimate(self, settings: SearchSettings, pool: RunPool) -> float:
         """Estimate the seconds of the search from one of its steps."""
