@@ -1006,7 +1006,7 @@ def latency(
         )
         session = LatencySession(place, settings, pool, _tables())
         if dry_run:
-            print(dry_run_text(settings, pool, len(session.todo), session.estimate()))
+            print(dry_run_text(session.settings, pool, len(session.todo), session.estimate()))
             return
         reporter = ReadingReporter(sys.stderr, quiet=quiet, verb="measuring")
         try:

@@ -18,7 +18,8 @@ from hnas.pipeline.store.scores import recorded_scores
 from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 
-_OF_ROWS = ("space", "arch", "dataset")
+#: The columns of rows themselves.
+OF_ROWS = ("space", "arch", "dataset")
 
 
 def check_names(stores: Iterable[Store], batch: pa.RecordBatch, others: Iterable[Manifest], path: Path) -> None:
@@ -35,7 +36,7 @@ def check_names(stores: Iterable[Store], batch: pa.RecordBatch, others: Iterable
     for name, run in _scores(stores):
         taken.setdefault(name, f"a score of run {run}")
     for name in batch.schema.names:
-        if name not in _OF_ROWS and (holder := (taken | sources).get(name)):
+        if name not in OF_ROWS and (holder := (taken | sources).get(name)):
             remedy = ", or remove that source with `hnas rm`" if name in sources else ""
             raise UsageError(f"{path} has a column {name}, but so does {holder}; give it another name{remedy}")
 
@@ -62,4 +63,4 @@ def _static(stores: Iterable[Store], batch: pa.RecordBatch) -> set[str]:
         arch = batch["arch"][batch["space"].index(space_name).as_py()].as_py()
         with suppress(HnasError):  # a malformed key passes here; it is reported once all rows are read
             names.update(search_spaces[space_name].describe(arch))
-    return names - set(_OF_ROWS)
+    return names - set(OF_ROWS)

@@ -25,6 +25,12 @@ KNOWN = (
 
 #: The data sets of ten classes, on which chance is 10 %.
 TEN_CLASSES = ("digits", "cifar10", "cifar10-valid", "svhn")
+#: The side in pixels of the images of data sets that have only one.
+SIDES = {
+    "digits": 8,
+    **dict.fromkeys(("cifar10", "cifar10-valid", "cifar100", "cifar100-ori-test", "svhn"), 32),
+    **dict.fromkeys(("imagenet16-120", "imagenet16-120-ori-test"), 16),
+}
 #: The maximum length of a data set's name.
 LONGEST = 200
 # The folders in official archives. Their images are those of the data set, so they share its name and constants.

@@ -123,12 +123,14 @@ def latency_pool(
 class LatencySession:
     """A measurement of `pool` with `settings`, to be stored in `store`. Creating it writes nothing.
 
-    `known` holds the latencies already in the store, by canonical form. Raises `UsageError` if the column's name is
-    taken, in `store` or in the stores `also`, and `HnasError` for a damaged part.
+    Its own `settings` are `settings.for_images` of the pool. `known` holds the latencies already in the store, by
+    canonical form. Raises `UsageError` if the column's name is taken, in `store` or in the stores `also`, and
+    `HnasError` for a damaged part.
     """
 
     def __init__(self, store: Store, settings: LatencySettings, pool: LatencyPool, also: Sequence[Store] = ()) -> None:
-        self._store, self._settings, self._pool = store, settings, pool
+        self._store, self._pool = store, pool
+        self.settings = settings = settings.for_images(pool.dataset, pool.image_size)
         store.check_version()
         self._folder = ("latency", f"{settings.source}-{digest(pool.space.name, pool.dataset, size=4)}")
         others = [read_manifest(store, name) for name in manifest_names(store) if name != settings.source]
@@ -146,7 +148,7 @@ class LatencySession:
 
     def estimate(self) -> float:
         """Estimate the seconds for the remaining networks from the references, which are measured here."""
-        with undisturbed(self._settings):
+        with undisturbed(self.settings):
             self._measure(self._pool.references[0])  # the first call includes the libraries' start-up
             begun = time.perf_counter()
             for canonical in self._pool.references:
@@ -159,7 +161,7 @@ class LatencySession:
         Raises `HnasError` on an interrupt, if another command measures the same column, or if a network fails.
         """
         self._store.prepare()
-        busy = f"another latency measures {self._settings.column} of {self._pool.space.name} into this store; wait"
+        busy = f"another latency measures {self.settings.column} of {self._pool.space.name} into this store; wait"
         with locked(self._store, *self._folder, busy=busy):
             self.known = self._read()
             todo = self.todo
@@ -182,12 +184,12 @@ class LatencySession:
                 for name in (*self._store.files(*self._folder), ".lock"):
                     remove_file(self._store, *self._folder, name)
         latencies = {canonical: self.known[canonical] for canonical in self._pool.order}
-        return LatencyResult(self._settings, self._pool, latencies, len(todo), drift)
+        return LatencyResult(self.settings, self._pool, latencies, len(todo), drift)
 
     def _measure_all(self, todo: Sequence[str], fresh: dict[str, float], progress: Progress) -> tuple[float, float]:
         """Measure `todo`; `fresh` holds unsaved values. Returns the smallest and largest change of a reference."""
         changes = []
-        with undisturbed(self._settings):
+        with undisturbed(self.settings):
             self._measure(todo[0])  # the first call includes the libraries' start-up
             saved = checked = time.monotonic()
             for done, canonical in enumerate(todo, start=1):
@@ -203,7 +205,7 @@ class LatencySession:
         return min(changes), max(changes)
 
     def _measure(self, canonical: str) -> float:
-        arch, pool, settings = self._pool.order[canonical], self._pool, self._settings
+        arch, pool, settings = self._pool.order[canonical], self._pool, self.settings
         network = pool.space.network(
             arch,
             classes=pool.classes,
@@ -228,7 +230,7 @@ class LatencySession:
         before = self._before()
         if before is not None:
             for row in self._stored(before).to_pylist():
-                value = row[self._settings.column]
+                value = row[self.settings.column]
                 if row["arch"] in canonical and self._is_mine(row) and value is not None:
                     latencies.setdefault(canonical[row["arch"]], value)
         parts = self._store.read_tables(["canonical", "ms"], *self._folder)
@@ -241,7 +243,7 @@ class LatencySession:
         return (row["space"], row["dataset"]) == (self._pool.space.name, self._pool.dataset)
 
     def _before(self) -> Manifest | None:
-        source = self._settings.source
+        source = self.settings.source
         return read_manifest(self._store, source) if source in manifest_names(self._store) else None
 
     def _stored(self, manifest: Manifest) -> pa.Table:
@@ -262,13 +264,13 @@ class LatencySession:
             "space": pa.array([pool.space.name] * len(measured), pa.string()),
             "arch": pa.array([arch for arch, _ in measured], pa.string()),
             "dataset": pa.array([pool.dataset] * len(measured), pa.string()),
-            self._settings.column: pa.array([ms for _, ms in measured], pa.float64()),
+            self.settings.column: pa.array([ms for _, ms in measured], pa.float64()),
         }
         return pa.table(columns)
 
     def _publish(self) -> None:
         """Write the column to the store, together with the source's rows of other pools."""
-        settings, before, rows = self._settings, self._before(), self._rows(self.known)
+        settings, before, rows = self.settings, self._before(), self._rows(self.known)
         if before is not None:
             stored, measured = self._stored(before), set(self._pool.archs)
             others = [not (self._is_mine(row) and row["arch"] in measured) for row in stored.to_pylist()]

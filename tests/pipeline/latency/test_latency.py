@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,9 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hnas.errors import UsageError
 from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.images import open_dataset
+from hnas.pipeline.io.dataset_names import SIDES
 from hnas.pipeline.latency import session
-from hnas.pipeline.latency.session import LatencyPool, latency_pool
+from hnas.pipeline.latency.session import LatencyPool, LatencySession, latency_pool
 from hnas.pipeline.latency.timing import WARM_UP, latency_settings, milliseconds
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.store import Store
@@ -182,11 +187,35 @@ def test_default_names_contain_device_batch_and_given_sizes() -> None:
     assert other.source != latency_settings(device="cpu").source
 
 
+def test_a_run_with_other_images_is_measured_again(measured: Store) -> None:
+    named = latency_settings(name="ms", device="cpu", repeats=2, channels=4, cells=1)
+    pool = pool_of(measured)
+    assert LatencySession(measured, named, pool).todo == []
+    larger = replace(pool, image_size=16)
+    with pytest.raises(UsageError, match="has a column ms, but so does the source latency-"):
+        LatencySession(measured, named, larger)
+    unnamed = latency_settings(device="cpu", repeats=2, channels=4, cells=1)
+    again = LatencySession(measured, unnamed, larger)
+    assert len(again.todo) == len(pool.order)
+    assert again.settings == latency_settings(device="cpu", repeats=2, channels=4, cells=1, image_size=16)
+    assert again.settings.column == "latency_ms_cpu1_b1_c4_n1_s16"
+    assert LatencySession(measured, unnamed, replace(pool, dataset="mine")).settings.image_size == 8
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_the_size_of_a_data_sets_images_is_known(dataset: str) -> None:
+    place = dataset if dataset == "digits" else Path(os.environ.get("HNAS_TEST_DATA", "/nonexistent"), dataset)
+    if place != "digits" and not Path(place).exists():
+        pytest.skip(f"HNAS_TEST_DATA is unset or has no {dataset}: the real images are needed")
+    assert open_dataset(str(place)).size == SIDES[dataset]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--repeats", 3), "has a column ms, but so does the source latency-"),
         (("--name", "params"), "has a column params, but so does the view"),
+        (("--name", "dataset"), "--name dataset is a column of every table"),
         (("--name", "Läuft"), "must be a letter a to z"),
         (("--sample", 0), "--sample must be at least 1, got 0"),
         (("--batch-size", 0), "--batch-size must be between 1 and 4,096, got 0"),
