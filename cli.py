@@ -1250,10 +1250,11 @@ def pareto(
 
     The hypervolume is the share of the box between the worst and the best of the pool that the front dominates.
     """
+    from hnas.pipeline.analysis.pareto import front_runs
     from hnas.pipeline.analysis.pareto import pareto as compute
     from hnas.pipeline.analysis.report import front_text, write_records
     from hnas.pipeline.catalog.expressions import condition, split_expressions
-    from hnas.pipeline.catalog.views import connect, pick_run
+    from hnas.pipeline.catalog.views import connect
     from hnas.pipeline.io.terminal_tables import terminal_width
 
     if plot is not None:
@@ -1262,16 +1263,19 @@ def pareto(
 
         check_figure(plot)
     connection = connect(_store(store, existing=True), _tables())
+    chosen, runs = front_runs(
+        connection, run=run, space=space, dataset=dataset, searches=searches or [], average=average
+    )
     found = compute(
         connection,
-        pick_run(connection, run=run, space=space, dataset=dataset),
+        chosen,
+        runs=runs,
         minimise=split_expressions(minimise or []),
         maximise=split_expressions(maximise or []),
         searches=searches or [],
         where=condition(where, max_params=max_params, max_flops=max_flops),
         epochs=epochs,
         source=source,
-        average=average,
         partial=partial,
     )
     if form == "table":

@@ -20,11 +20,12 @@ import numpy as np
 
 from hnas.errors import UsageError, did_you_mean
 from hnas.optim.objective import Array
-from hnas.pipeline.catalog.averaging import group_of
+from hnas.pipeline.catalog.averaging import check_runs, group_of
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import ACCURACIES, Signal, choose_signal
-from hnas.pipeline.catalog.views import RunRow, check_complete
+from hnas.pipeline.catalog.views import RunRow, check_complete, pick_run
 from hnas.pipeline.io.dataset_names import canonical_dataset
+from hnas.pipeline.store.run import run_or_mean
 
 #: The objective of evaluated architectures: their performance in the search.
 PERFORMANCE = "performance"
@@ -34,11 +35,13 @@ PERFORMANCE = "performance"
 class Front:
     """The front (k, d) of `n` rows in the objectives `names` (d); `maximised` (d) says which are maximised.
 
+    The rows are those of `run`, or of the mean of `runs` if there are any.
     `values` are sorted by the first objective, the best first. `everything` (n, d) holds all rows. `signals` are the
     accuracies among the objectives, `left_out` counts the rows with an unknown objective.
     """
 
     run: RunRow
+    runs: list[str]
     names: list[str]
     maximised: list[bool]
     archs: list[str]
@@ -57,35 +60,63 @@ class Front:
         ]
 
 
+def front_runs(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    run: str | None = None,
+    space: str | None = None,
+    dataset: str | None = None,
+    searches: Sequence[str] = (),
+    average: bool = False,
+) -> tuple[RunRow, list[str]]:
+    """Return the run that a front is of, and the runs of its mean, or none.
+
+    Without a named `run`, they are those of the `searches`, or the newest run. With `average`, the mean is over all
+    runs that differ only in seed and batch. Raises `UsageError` if none matches, or the searches have different runs,
+    and `HnasError` if the store no longer has a run of theirs.
+    """
+    runs: list[str] = []
+    if searches and run is None:
+        query = "SELECT search, run, runs FROM searches WHERE list_contains(?, search) ORDER BY search"
+        found = connection.execute(query, [list(searches)]).fetchall()
+        if any(row[1:] != found[0][1:] for row in found):
+            listed = ", ".join(f"{search} ({run_or_mean(of, of_mean)})" for search, of, of_mean in found)
+            raise UsageError(f"the searches {listed} are of different runs; name one run with --run, or one search")
+        if found:
+            _, run, runs = found[0]
+            check_runs(connection, runs)
+    chosen = pick_run(connection, run=run, space=space, dataset=dataset)
+    return chosen, runs or (group_of(connection, chosen.name) if average else [])
+
+
 def pareto(
     connection: duckdb.DuckDBPyConnection,
     run: RunRow,
     *,
+    runs: Sequence[str] = (),
     minimise: Sequence[str] = (),
     maximise: Sequence[str] = (),
     searches: Sequence[str] = (),
     where: str | None = None,
     epochs: int | None = None,
     source: str | None = None,
-    average: bool = False,
     partial: bool = False,
 ) -> Front:
-    """Return the front of a run's pool under `where`, or of the architectures that `searches` evaluated.
+    """Return the front of a run's pool, or that of the mean of `runs`, or of what `searches` evaluated of it.
 
-    An objective is a column of the pool, an SQL expression over its columns, an accuracy (of `epochs` and `source`, by
-    default those of `choose_signal`), or with searches their `performance`. Raises `UsageError` for unknown or
-    contradictory objectives, and if no row has all of them.
+    Only architectures that satisfy the condition `where` count. An objective is a column of the pool, an SQL expression
+    over its columns, an accuracy (of `epochs` and `source`, by default those of `choose_signal`), or with searches
+    their `performance`. Raises `UsageError` for unknown or contradictory objectives, and if no row has all of them.
     """
     names, maximised = [*minimise, *maximise], [False] * len(minimise) + [True] * len(maximise)
     if len(names) < 2:
         raise UsageError("a front needs at least two objectives, such as --minimise params --maximise test_accuracy")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{twice!r} is an objective twice; name each once, to minimise or to maximise")
-    runs = group_of(connection, run.name) if average else []
+    performances = _performances(connection, searches)
     check_complete(connection, runs or [run.name], partial=partial)
     pool = RunPool(connection, run.name, runs, where=where)
     dataset = canonical_dataset(run.settings.dataset)
-    performances = _performances(connection, searches)
     signals, columns = [], []
     for name in names:
         if name == PERFORMANCE and searches:
@@ -112,6 +143,7 @@ def pareto(
     front = front[np.argsort(points[front, 0] * (-1 if maximised[0] else 1), kind="stable")]
     return Front(
         run=run,
+        runs=list(runs),
         names=names,
         maximised=maximised,
         archs=[pool.archs[rows[i]] for i in front],

@@ -51,7 +51,8 @@ def correlation_text(correlations: Correlations, width: int | None = None) -> st
 def front_text(front: Front, width: int | None = None) -> str:
     """Return a front as text: its architectures, and the share of the pool's box that it dominates."""
     run = front.run
-    of = f"what {', '.join(front.searches)} evaluated" if front.searches else f"run {run.name}"
+    evaluated = f"what {', '.join(front.searches)} evaluated of " if front.searches else ""
+    of = f"{evaluated}{run_or_mean(run.name, front.runs)}"
     heading = (
         f"{of}: {run.settings.space} on {run.settings.dataset}, the front of {len(front.everything):,} architectures "
         f"has {len(front.archs):,}, hypervolume {front.hypervolume:.4f}"

@@ -159,8 +159,16 @@ def _parse(connection: duckdb.DuckDBPyConnection, sql: str) -> list[_Statement]:
         start = max(sql.find(statement.query, end), end)
         end = start + len(statement.query)
         select = statement.type == duckdb.StatementType.SELECT
-        statements.append(_Statement(statement.query, sql.count("\n", 0, start), select, _gives_rows(statement)))
+        text = _to_its_end(statement.query)
+        statements.append(_Statement(text, sql.count("\n", 0, start), select, _gives_rows(statement)))
     return statements
+
+
+def _to_its_end(query: str) -> str:
+    """Return a statement up to its semicolon: a comment behind one is not allowed in a subquery."""
+    text = query.encode()
+    operators = (place for place, kind in duckdb.tokenize(query) if kind == duckdb.token_type.operator)
+    return text[: next((place for place in operators if text[place : place + 1] == b";"), None)].decode()
 
 
 def _gives_rows(statement: Any) -> bool:

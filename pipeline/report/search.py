@@ -47,7 +47,7 @@ def search_sections(
         sections.append(section)
         columns |= queried
         shown |= {"mu": "μ", "nu": "ν"}
-    sections.append(_front(connection, name, part, archs, points))
+    sections.append(_front(connection, name, settings, part, archs, points))
     if "params" in part.pool.columns:
         columns["params"] = _of_archs(part, archs)
         shown["params"] = "params"
@@ -158,6 +158,7 @@ def _plane(
 def _front(
     connection: duckdb.DuckDBPyConnection,
     name: str,
+    settings: SearchSettings,
     part: RunPart,
     archs: Sequence[str],
     points: str,
@@ -167,7 +168,15 @@ def _front(
     if "params" not in part.pool.columns:
         return Section(title)
     try:
-        found = pareto(connection, part.run, minimise=["params"], maximise=[PERFORMANCE], searches=[name], partial=True)
+        found = pareto(
+            connection,
+            part.run,
+            runs=settings.runs,
+            minimise=["params"],
+            maximise=[PERFORMANCE],
+            searches=[name],
+            partial=True,
+        )
     except UsageError:  # all evaluations failed
         return Section(title)
     rings = [place for place, arch in enumerate(archs) if arch in found.archs]

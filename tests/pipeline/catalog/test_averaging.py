@@ -249,3 +249,25 @@ def test_the_train_oracle_searches_a_mean_too(seeds, tmp_path):
     assert correlated.out.startswith("the mean of runs ")
     alone = hnas("correlate", "--run", run[:3] + "x", "--average", "--store", store)
     assert alone.status == 2
+
+
+def test_the_front_of_a_search_is_of_its_own_runs(seeds, tmp_path):
+    """The newest run has other metrics, and is not what the searches saw."""
+    store, runs, _ = seeds
+    copied = Store(shutil.copytree(store.root, tmp_path / "store"))
+    one, other, mean = (
+        run_search(copied, connect(copied), new_search(connect(copied), space="nasbench201", queries=4, **of)).search
+        for of in ({"run": runs[0]}, {"run": runs[1]}, {"run": runs[0], "average": True})
+    )
+    arguments = ("pareto", "--store", copied.location, "--minimise", "kappa", "--maximise", "performance")
+    named = hnas(*arguments, "--search", one, "--run", runs[0])
+    shown = hnas(*arguments, "--search", one)
+    assert (shown.status, shown.out) == (0, named.out), shown.err
+    assert shown.out.startswith(f"what {one} evaluated of run {runs[0]}: ")
+    averaged = hnas(*arguments, "--search", mean)
+    assert averaged.out.startswith(f"what {mean} evaluated of the mean of runs {', '.join(sorted(runs))}: ")
+    both = hnas(*arguments, "--search", one, "--search", other)
+    assert (both.status, both.out) == (2, "")
+    assert f"{one} (run {runs[0]})" in both.last
+    assert "are of different runs" in both.last
+    assert hnas(*arguments, "--search", one, "--search", other, "--run", runs[0]).status == 0

@@ -288,6 +288,21 @@ def test_statements_that_return_rows_show_them(connection):
     assert run(connection, "DESCRIBE runs", "csv").splitlines()[1].startswith("run,VARCHAR")
 
 
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "parquet"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT ';é' AS a; -- note; more",
+        "SELECT 0 AS a; -- note\nSELECT ';é' AS a -- end",
+        "SELECT 0 AS a; /* c */ SELECT /* ; /* é ; */ */ ';é' AS a;; /* d */ ; -- e",
+        "-- first; é\nSELECT $$;é$$ AS a; --",
+    ],
+)
+def test_comments_stand_anywhere(connection, name, sql):
+    plain = "SELECT 0 AS a; SELECT ';é' AS a" if "SELECT 0" in sql else "SELECT ';é' AS a"
+    assert run(connection, sql, name) == run(connection, plain, name)
+
+
 # Errors
 
 
