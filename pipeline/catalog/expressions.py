@@ -33,6 +33,8 @@ _CLASSES = frozenset(
     )
 )
 
+_TOO_DEEP = "has too many operations inside each other; an example is params < 1e6"
+
 
 def check_expression(
     connection: duckdb.DuckDBPyConnection, expression: str, columns: Collection[str], what: str
@@ -52,10 +54,14 @@ def check_expression(
         )
     except (duckdb.Error, UnicodeEncodeError) as error:
         raise UsageError(f"{quoted} cannot be read as SQL; an example is params < 1e6") from error
+    except RecursionError as error:
+        raise UsageError(f"{quoted} {_TOO_DEEP}") from error
     if parsed["error"] or bare["error"]:
         if expression in columns:
             raise UsageError(f"{quoted} is also an SQL keyword; write it in double quotes, '\"{expression}\"'")
         reason = str((parsed if parsed["error"] else bare)["error_message"]).splitlines()[0]
+        if reason.startswith("Max expression depth limit"):
+            raise UsageError(f"{quoted} {_TOO_DEEP}")
         raise UsageError(f"{quoted} is not an SQL expression: {reason}; an example is params < 1e6")
     nodes = [statement["node"] for statement in parsed["statements"]]
     plain: dict[str, Any] = {"modifiers": [], "where_clause": None, "having": None, "qualify": None, "sample": None}
@@ -104,15 +110,16 @@ def _names() -> list[str]:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield every expression in a parsed statement."""
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        for value in tree.values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _nodes(value)
+    """Yield every expression in a parsed statement, in the order of its text."""
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if "class" in part:
+                yield part
+            waiting += reversed(part.values())
+        elif isinstance(part, list):
+            waiting += reversed(part)
 
 
 def condition(where: str | None, *, max_params: float | None = None, max_flops: float | None = None) -> str | None:

@@ -377,12 +377,7 @@ def _computing(what: str) -> Iterator[None]:
     """Convert DuckDB's errors in computing an expression to a `UsageError`: `what`, and the reason."""
     try:
         yield
-    except (
-        duckdb.BinderException,
-        duckdb.ConversionException,
-        duckdb.OutOfRangeException,
-        duckdb.InvalidInputException,
-    ) as error:
+    except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as error:
         raise UsageError(f"{what}: {str(error).splitlines()[0]}") from error
 
 
