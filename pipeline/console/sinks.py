@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import IO, Any, Literal, TextIO
 
 from hnas.errors import HnasError, UsageError
 from hnas.pipeline.console.streams import discard
@@ -89,7 +91,15 @@ def _exact(stdout: TextIO) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _file(output: Path, binary: bool) -> Iterator[Any]:
-    """Open `output` for atomic writing by a rename; pipes and devices (/dev/null) are written directly."""
+    """Open `output` for atomic writing by a rename; pipes, devices (/dev/null) and open files are written directly."""
+    if (number := _descriptor(output)) is not None:
+        try:
+            sys.stdout.flush()
+            with _opened(os.dup(number), binary) as file:
+                yield file
+        except OSError as error:
+            raise HnasError(f"cannot write {output}: {error.strerror or error}") from error
+        return
     target = output.resolve()
     if target.is_dir():
         raise UsageError(f"{output} is a folder; --output must name a file")
@@ -98,7 +108,7 @@ def _file(output: Path, binary: bool) -> Iterator[Any]:
     device = target.exists() and not target.is_file()
     aside = target if device else target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") if binary else aside.open("w", encoding="utf-8", newline="") as file:
+        with _opened(aside, binary) as file:
             yield file
         if not device:
             if target.exists():
@@ -110,6 +120,19 @@ def _file(output: Path, binary: bool) -> Iterator[Any]:
         if not device:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+
+def _descriptor(output: Path) -> int | None:
+    """Return the number of the open file that `output` names, or None: /dev/stdout is the file that a shell opened."""
+    path = str(output.absolute())
+    standard = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+    match = re.fullmatch(r"(?:/dev|/proc/self)/fd/(\d+)", path)
+    return int(match[1]) if match else standard.get(path)
+
+
+def _opened(file: Path | int, binary: bool) -> IO[Any]:
+    how: dict[str, Any] = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": ""}
+    return open(file, **how)  # noqa: PTH123  (`Path.open` takes no number)
 
 
 def written_text(rows: int, output: Path) -> str:

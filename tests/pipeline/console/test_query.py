@@ -374,6 +374,21 @@ def test_output_to_a_device_leaves_it_a_device(connection):
         run_query(connection, "SELECT 1", format="csv", output=Path("/dev/full"))
 
 
+def test_output_to_an_open_file_adds_to_it(connection, tmp_path, capfd):
+    path = tmp_path / "log"
+    path.write_text("old\n")
+    with path.open("a") as log:
+        for name in (f"/dev/fd/{log.fileno()}", f"/proc/self/fd/{log.fileno()}"):
+            run_query(connection, "SELECT 1 AS a", format="csv", output=Path(name))
+    assert path.read_text() == "old\na\n1\na\n1\n"
+    print("before")
+    run_query(connection, "SELECT 1 AS a", format="csv", output=Path("/dev/stdout"))
+    print("after")
+    assert capfd.readouterr().out == "before\na\n1\nafter\n"
+    with pytest.raises(HnasError, match="cannot write /dev/fd/999: Bad file descriptor"):
+        run_query(connection, "SELECT 1 AS a", format="csv", output=Path("/dev/fd/999"))
+
+
 def test_output_needs_its_folder_a_file_name_and_a_result(connection, tmp_path):
     with pytest.raises(UsageError, match="absent of --output does not exist"):
         run_query(connection, "SELECT 1", output=tmp_path / "absent" / "out")
