@@ -132,7 +132,8 @@ def _descriptor(output: Path) -> int | None:
 
 def _opened(file: Path | int, binary: bool) -> IO[Any]:
     how: dict[str, Any] = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": ""}
-    return open(file, **how)  # noqa: PTH123  (`Path.open` takes no number)
+    opened: IO[Any] = open(file, **how)  # noqa: PTH123, SIM115  (`Path.open` takes no number)
+    return opened
 
 
 def written_text(rows: int, output: Path) -> str:
