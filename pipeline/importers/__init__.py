@@ -67,11 +67,11 @@ def import_accuracies(
     """Read the file at `path` with the importer `kind` of `importers`, and store its rows.
 
     The file becomes a source of its own, called `name` or named after the file. Files are identified by name: importing
-    the same file again changes nothing, and importing a changed file of that name replaces its rows in all tables
-    atomically. `progress` receives how much of the file has been read. User columns must not share a name with a column
-    of `also`, the stores read together with this one. Raises `UsageError` for an unknown kind and for any error in the
-    file, with its position, and `HnasError` on an interrupt or if the store cannot be written. After an error the store
-    is unchanged.
+    the same file again changes nothing, unless its rows in the store are damaged; importing a changed file of that name
+    replaces its rows in all tables atomically. `progress` receives how much of the file has been read. User columns
+    must not share a name with a column of `also`, the stores read together with this one. Raises `UsageError` for an
+    unknown kind and for any error in the file, with its position, and `HnasError` on an interrupt or if the store
+    cannot be written. After an error the store is unchanged.
     """
     read: Importer = importers[kind]
     store.check_version()
@@ -84,7 +84,8 @@ def import_accuracies(
     source = choose_source(store, manifests, kind, file, stem, wanted=name, older=files.values())
     before = next((manifest for manifest in manifests if manifest.source == source), None)
     stored = before or older
-    if stored is not None and content and stored.content == content and _is_there(store, stored):
+    whole = stored is not None and _is_whole(store, stored)
+    if stored is not None and whole and content and stored.content == content:
         return _imported(stored, kind, changed=False)
     with TableWriters(store, source, kind, file, content) as writers:
         try:
@@ -97,7 +98,7 @@ def import_accuracies(
             manifest = writers.finish(_replaces(store, files.values(), before))
         except KeyboardInterrupt:
             raise HnasError(f"interrupted: nothing of {printable(str(path))} was imported") from None
-        if stored is not None and writers.unchanged(stored.files):
+        if stored is not None and whole and writers.unchanged(stored.files):
             return _imported(stored, kind, changed=False)
         store.prepare()
         writers.keep(manifest, before)
@@ -110,8 +111,13 @@ def _replaces(store: Store, files: Iterable[tuple[str, ...]], before: Manifest |
     return sorted({"/".join(parts) for parts in files} | set(kept))
 
 
-def _is_there(store: Store, stored: Manifest | OlderImport) -> bool:
-    return all(store.exists(*parts) for parts in stored.files.values())
+def _is_whole(store: Store, stored: Manifest | OlderImport) -> bool:
+    try:
+        for parts in stored.files.values():
+            store.verify(*parts)
+    except HnasError:
+        return False
+    return True
 
 
 def _imported(stored: Manifest | OlderImport, kind: str, *, changed: bool, replaced: bool = False) -> Imported:

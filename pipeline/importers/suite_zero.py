@@ -78,7 +78,8 @@ class _Reader:
     def __init__(self) -> None:
         self.place: list[str] = []
         self.count = 0
-        self._highest = 0.0
+        # The number of accuracies and the highest, by (space, data set).
+        self._seen: dict[tuple[str, str], tuple[int, float]] = {}
         # How often each (space, data set, architecture) has come, and each encoding seen.
         self._times: dict[tuple[str, str, str], int] = {}
         self._encodings: set[tuple[str, str, str]] = set()
@@ -101,8 +102,11 @@ class _Reader:
                     f"{name!r:.80} is neither a space ({', '.join(SPACES)}) nor a data set ({', '.join(DATASETS)})"
                 )
         stream.finish()
-        if self.count > 1 and self._highest <= 1:
-            raise ValueError(f"no {_ACCURACY} exceeds 1, so they look like fractions; give percent, 0 to 100")
+        for (_, dataset), (count, highest) in self._seen.items():
+            if count > 1 and highest <= 1:
+                raise ValueError(
+                    f"no {_ACCURACY} on {dataset} exceeds 1, so they look like fractions; give percent, 0 to 100"
+                )
         if self._accuracies:
             yield from self._rows()
 
@@ -154,7 +158,8 @@ class _Reader:
                     raise ValueError(f"the time of {proxy} is {cost:g}; it must be at least 0")
                 self._proxies.append((space, arch, dataset, proxy, value, cost))
         self.count += 1
-        self._highest = max(self._highest, accuracy)
+        count, highest = self._seen.get((space, dataset), (0, 0.0))
+        self._seen[space, dataset] = count + 1, max(highest, accuracy)
 
     def _rows(self) -> Iterator[Rows]:
         for table, rows in (("accuracies", self._accuracies), ("proxies", self._proxies)):

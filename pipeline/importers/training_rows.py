@@ -37,9 +37,8 @@ class Trainings(GatheredRows):
 
     def __init__(self, path: Path, unit: str) -> None:
         super().__init__(path, unit)
-        self._highest = dict.fromkeys(ACCURACIES, 0.0)
-        self._counts = dict.fromkeys(ACCURACIES, 0)
-        self._last_on = dict.fromkeys(ACCURACIES, "")
+        # The number of accuracies and the highest, by (column, space, data set).
+        self._seen: dict[tuple[str, str, str], tuple[int, float]] = {}
 
     def check_header(self, header: list[str]) -> None:
         """See `GatheredRows`."""
@@ -66,21 +65,23 @@ class Trainings(GatheredRows):
 
     def taken(self, batch: pa.RecordBatch) -> None:
         """Count the accuracies, for `finish`."""
-        for name in ACCURACIES:
-            valid = batch[name].is_valid()
-            count = valid.true_count
-            if count:
-                self._counts[name] += count
-                self._highest[name] = max(self._highest[name], pc.max(batch[name]).as_py())
-                self._last_on[name] = batch["dataset"].filter(valid)[-1].as_py()
+        rows = pa.Table.from_batches([batch]).group_by(["space", "dataset"])
+        wanted = [(name, function) for name in ACCURACIES for function in ("count", "max")]
+        for found in rows.aggregate(wanted).to_pylist():
+            for name in ACCURACIES:
+                if found[f"{name}_count"]:
+                    place = (name, found["space"], found["dataset"])
+                    count, highest = self._seen.get(place, (0, 0.0))
+                    self._seen[place] = count + found[f"{name}_count"], max(highest, found[f"{name}_max"])
 
     def finish(self) -> None:
         """Check the file as a whole: it has rows, none is repeated, and accuracies are in percent."""
         super().finish()
-        for name in ACCURACIES:
+        for (name, _, dataset), (count, highest) in self._seen.items():
             # A single value may be this low, but not on ten classes, where chance is 10 %.
-            alone = self._counts[name] == 1 and self._last_on[name] in TEN_CLASSES and self._highest[name] > 0
-            if (self._counts[name] > 1 or alone) and self._highest[name] <= 1:
+            alone = count == 1 and dataset in TEN_CLASSES and highest > 0
+            if (count > 1 or alone) and highest <= 1:
                 raise UsageError(
-                    f"{self._path}: no {name} exceeds 1, so they look like fractions; give percent, 0 to 100"
+                    f"{self._path}: no {name} on {dataset} exceeds 1, so they look like fractions; give percent, 0 to "
+                    "100"
                 )

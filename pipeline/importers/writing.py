@@ -15,7 +15,16 @@ from hnas.errors import HnasError
 from hnas.pipeline.importers.protocol import Rows
 from hnas.pipeline.io.checksums import notes, seal
 from hnas.pipeline.store.locks import locked
-from hnas.pipeline.store.manifests import FOLDER, TABLES, Manifest, manifest_names, read_manifest, remove_file, sweep
+from hnas.pipeline.store.manifests import (
+    FOLDER,
+    TABLES,
+    Manifest,
+    imported_columns,
+    manifest_names,
+    read_manifest,
+    remove_file,
+    sweep,
+)
 from hnas.pipeline.store.store import Aside, Store, digest
 
 #: Rows per row group, and the most rows of a table that wait in memory.
@@ -114,14 +123,20 @@ class TableWriters:
     def keep(self, manifest: Manifest, before: Manifest | None) -> None:
         """Move the finished files into the store and atomically replace the manifest `before` by `manifest`.
 
-        Raises `HnasError` if another import has taken the name of the source since `before` was read.
+        Raises `HnasError` if another command has taken the name of the source, or of a column, since `before` was read.
         """
         store, source = self._store, self._source
         with locked(store, FOLDER):
             if (read_manifest(store, source) if source in manifest_names(store) else None) != before:
                 raise HnasError(
-                    f"another command has imported the source {source} in the meantime; import {self._file} again"
+                    f"another command has stored the source {source} in the meantime; run the same command again"
                 )
+            for held, name in imported_columns(store):
+                if held != source and name in self._columns:
+                    raise HnasError(
+                        f"another command has stored a column {name} in the meantime, in the source {held}; give this "
+                        "one another name, or remove that source with `hnas rm`"
+                    )
             try:
                 for table, aside in self._asides.items():
                     with store.writing(store.path(*self._places[table])):

@@ -244,7 +244,14 @@ class LatencySession:
 
     def _before(self) -> Manifest | None:
         source = self.settings.source
-        return read_manifest(self._store, source) if source in manifest_names(self._store) else None
+        if source not in manifest_names(self._store):
+            return None
+        manifest = read_manifest(self._store, source)
+        if manifest.kind != KIND:  # older versions imported files under such names
+            raise HnasError(
+                f"the source {source} has the rows of {manifest.file}, not latencies; remove it with `hnas rm {source}`"
+            )
+        return manifest
 
     def _stored(self, manifest: Manifest) -> pa.Table:
         return self._store.read_table(None, *manifest.files["columns"])

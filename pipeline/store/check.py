@@ -32,7 +32,7 @@ from hnas.pipeline.store.supernets import FOLDER as SUPERNETS
 from hnas.pipeline.store.supernets import RECORD as SUPERNET
 from hnas.pipeline.store.supernets import STATE
 from hnas.pipeline.store.trainings import FOLDER as TRAININGS
-from hnas.pipeline.store.trainings import SETTINGS, StoredState, stopped, trained_sources
+from hnas.pipeline.store.trainings import SETTINGS, StoredState, lost_curves, stopped, trained_sources
 from hnas.pipeline.store.warm_starts import FILE as WARM
 from hnas.pipeline.store.warm_starts import read_known
 
@@ -84,6 +84,7 @@ def check_store(store: Store) -> Report:
             _read(store, report, "searches", search, "queries.parquet")
     _check_comparisons(store, report)
     _check_trainings(store, report)
+    _check_latencies(store, report)
     for model in store.folders("models"):
         with _damage(report, store.path("models", model), "save the model again, or `hnas rm` it"):
             report.files += 2
@@ -108,9 +109,26 @@ def _check_trainings(store: Store, report: Report) -> None:
             report, store.path(TRAININGS, source, SETTINGS), "restore it; its trainings can be read without it"
         ):
             store.read_json(TRAININGS, source, SETTINGS)
+        for name in lost_curves(store, source):
+            mend = "the architecture is trained again when a command needs it"
+            report.damaged.append(Finding(store.path("curves", source, name), "it is missing", mend))
         for name in stopped(store, source):
             place = store.path(TRAININGS, source, name)
-            report.remarks.append(f"{place} is an unfinished training; the same command resumes it")
+            report.files += 1
+            if store.exists(TRAININGS, source, name) and StoredState(store, TRAININGS, source, name).read() is None:
+                report.damaged.append(Finding(place, "it is damaged", "the same command starts the training anew"))
+            else:
+                report.remarks.append(f"{place} is an unfinished training; the same command resumes it")
+
+
+def _check_latencies(store: Store, report: Report) -> None:
+    for folder in store.folders("latency"):
+        parts = store.files("latency", folder)
+        for name in parts:
+            _read(store, report, "latency", folder, name)
+        if parts:
+            place = store.path("latency", folder)
+            report.remarks.append(f"{place} has latencies in no column yet; the same `hnas latency` goes on with them")
 
 
 def _check_comparisons(store: Store, report: Report) -> None:

@@ -31,6 +31,8 @@ _SPELLED = ("csv", "parquet")
 
 #: Names of sources. Older imports that share a folder are called `<kind>/<file>`.
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: How the names of trainings and latencies begin, which are sources that no file was imported as.
+RESERVED = ("trained-", "latency-")
 OWN_NAME = re.compile(r"[0-9a-f]{32}\.parquet")
 #: Names of user columns, in the table `columns`.
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
+import pyarrow as pa
+
 from hnas.errors import HnasError
 from hnas.pipeline.store.comparisons import FOLDER, stored_parts
 from hnas.pipeline.store.comparisons import RECORD as COMPARISON
@@ -21,6 +23,17 @@ _SEARCH_SETTINGS: dict[str, tuple[type, ...]] = {
     "signal": (dict,), "budget": (int, float), "where": (str,), "options": (dict,), "training": (dict,),
     "parallel": (int,),
 }  # fmt: skip
+#: The columns of the view `searches`, as in `pipeline/catalog/sql/columns.sql`.
+SEARCH_COLUMNS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("space", "run", "dataset", "method", "metric", "oracle", "accuracy")),
+        *((name, pa.string()) for name in ("source", "condition", "recipe", "acquisition", "options")),
+        *((name, pa.int32()) for name in ("epochs", "queries", "parallel")),
+        *((name, pa.float64()) for name in ("budget", "t")),
+        ("seed", pa.int64()),
+        ("runs", pa.list_(pa.string())),
+    ]
+)
 
 
 def run_records(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -80,7 +93,13 @@ def comparison_records(store: Store) -> list[dict[str, Any]]:
             continue
         content = store.read_json(FOLDER, name, COMPARISON)
         methods, seeds = content.get("methods"), content.get("seeds")
-        if type(seeds) is not int or type(methods) is not list or not methods or not all(map(_are_settings, methods)):
+        if (
+            type(seeds) is not int
+            or abs(seeds) >= 2**31
+            or type(methods) is not list
+            or not methods
+            or not all(map(_are_settings, methods))
+        ):
             raise HnasError(_damaged(store, FOLDER, name, COMPARISON, "its settings are not those of a comparison"))
         record = _record(store, {}, content, FOLDER, name, COMPARISON)
         records.append({**record, "seeds": seeds, "methods": [_shown(settings) for settings in methods]})
@@ -88,10 +107,16 @@ def comparison_records(store: Store) -> list[dict[str, Any]]:
 
 
 def _are_settings(settings: Any) -> TypeGuard[dict[str, Any]]:
-    """Return whether these are settings of a search, judging by their JSON types."""
-    return isinstance(settings, dict) and all(
+    """Return whether these are settings of a search, judging by their JSON types, that the view can hold."""
+    if not isinstance(settings, dict) or not all(
         settings.get(name) is None or type(settings[name]) in types for name, types in _SEARCH_SETTINGS.items()
-    )
+    ):
+        return False
+    try:
+        pa.Table.from_pylist([_shown(settings)], schema=SEARCH_COLUMNS)
+    except (ValueError, TypeError, OverflowError, pa.ArrowException):  # such as a number out of range
+        return False
+    return True
 
 
 def _shown(settings: dict[str, Any]) -> dict[str, Any]:

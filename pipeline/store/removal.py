@@ -22,6 +22,7 @@ from hnas.pipeline.store.claim_log import Drivers
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.manifests import (
     FOLDER,
+    SOURCE_NAME,
     Manifest,
     manifest_names,
     older_files,
@@ -98,7 +99,7 @@ def remove(store: Store, held: Held) -> None:
 def held_names(store: Store) -> dict[str, list[str]]:
     """Return the names of what the store holds by kind, readable or not."""
     sources = {file.source for files in _older(store).values() for file in files} | set(manifest_names(store))
-    sources |= set(trained_sources(store))
+    sources |= set(trained_sources(store)) | set(_measured(store))
     folders = {kind: [n for n in store.names(folder) if not n.startswith(".")] for kind, folder in FOLDERS.items()}
     return {**folders, "source": sorted(sources)}
 
@@ -106,6 +107,14 @@ def held_names(store: Store) -> dict[str, list[str]]:
 def latency_folders(store: Store, source: str) -> list[str]:
     """Return the folders in `latency/` with parts of this source that are not in its column yet."""
     return [name for name in store.folders("latency") if name.rpartition("-")[0] == source]
+
+
+def _measured(store: Store) -> Iterator[str]:
+    """Yield the sources of latencies that have parts, perhaps without a column."""
+    for folder in store.folders("latency"):
+        source = folder.rpartition("-")[0]
+        if SOURCE_NAME.fullmatch(source) and store.files("latency", folder):
+            yield source
 
 
 def _older(store: Store) -> dict[str, Any]:
@@ -191,13 +200,14 @@ def _about_source(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
 
 def _remove_source(store: Store, name: str) -> None:
     with locked(store, FOLDER):
+        for folder in latency_folders(store, name):
+            busy = f"a latency measures the source {name}; stop it, or wait until it ends, then remove it"
+            with locked(store, "latency", folder, busy=busy):
+                for part in store.files("latency", folder):
+                    _delete(store, "latency", folder, part)
+                remove_file(store, "latency", folder, ".lock")
         if name in manifest_names(store):
             manifest = next((found for found in _manifests(store) if found.source == name), None)
-            for folder in latency_folders(store, name):
-                busy = f"a latency measures the source {name}; stop it, or wait until it ends, then remove it"
-                with locked(store, "latency", folder, busy=busy):
-                    for part in store.files("latency", folder):
-                        _delete(store, "latency", folder, part)
             # Before the manifest, which hides them: otherwise the files that it replaced would reappear.
             for path in manifest.replaces if manifest else ():
                 remove_file(store, *path.split("/"))

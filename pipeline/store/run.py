@@ -197,7 +197,14 @@ class Run:
             settings = RunSettings(**record.get("settings"))  # type: ignore[arg-type]
         except TypeError as error:
             raise HnasError(f"{where} has settings that this hnas does not know: {error}") from error
-        wrong = [field.name for field in fields(settings) if type(getattr(settings, field.name)).__name__ != field.type]
+        wrong = [
+            field.name
+            for field in fields(settings)
+            if type(value := getattr(settings, field.name)).__name__ != field.type
+            or (
+                isinstance(value, int) and abs(value) >= 2 ** (63 if field.name == "seed" else 31)
+            )  # of the view `runs`
+        ]
         if wrong:
             raise HnasError(
                 f"{where} was damaged after it was written: {wrong[0]} is {getattr(settings, wrong[0])!r}; restore it, "

@@ -271,7 +271,8 @@ class Store:
 
     def read_json(self, *parts: str) -> dict[str, Any]:
         """Return the JSON object in a file. Raises `HnasError` if it does not hold one."""
-        cure = self.mend or "it was damaged after it was written"
+        mend = self.mend or _mend_of_record(*parts)
+        cure = self.mend or f"it was damaged after it was written: {mend}"
         try:
             value = json.loads(self.read_bytes(*parts))
         except (ValueError, RecursionError) as error:
@@ -281,9 +282,7 @@ class Store:
         try:
             return opened_json(value)
         except DamagedError as error:
-            raise HnasError(
-                f"{self.path(*parts)} was damaged after it was written: {error}; {self.mend or 'restore it'}"
-            ) from error
+            raise HnasError(f"{self.path(*parts)} was damaged after it was written: {error}; {mend}") from error
 
     def write_json(self, value: dict[str, Any], *parts: str) -> None:
         """Write a JSON object, indented for people, with its checksum."""
@@ -440,6 +439,18 @@ def mend_of(folder: str, source: str = "", *_: str) -> str:
     if source.startswith("latency-"):
         return f"`hnas rm {source}` removes it, and the same `hnas latency` measures it again"
     return "import its file again"
+
+
+def _mend_of_record(folder: str, name: str = "", *_: str) -> str:
+    """Return how to restore a damaged JSON file at these places of a store."""
+    if folder == "store.json":
+        return f'restore it, or write {{"version": {STORE_VERSION}}} into it'
+    if folder == "imports":
+        source = name.removesuffix(".json")
+        if source.startswith("latency-"):
+            return mend_of("columns", source)
+        return f"`hnas rm {source}` removes it, and importing its file again restores it"
+    return "restore it"
 
 
 def reason_of(error: Exception) -> str:

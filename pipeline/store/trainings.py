@@ -73,13 +73,12 @@ class Trainings:
         self.source = PREFIX + digest(_text(self._scale), size=5)
 
     def find(self, arch: str, epochs: int) -> Trained | None:
-        """Return the training of `arch` for `epochs`, or None if the store has none."""
-        name = self._name(arch, epochs)
-        row = self._row(f"{name}.parquet")
-        if row is None:
+        """Return the training of `arch` for `epochs`, or None if the store has none, or lacks its curve."""
+        name = f"{self._name(arch, epochs)}.parquet"
+        row = self._row(name)
+        if row is None or not self._store.exists("curves", self.source, name):
             return None
-        place = ("curves", self.source, f"{name}.parquet")
-        curve = self._store.read_table(None, *place).to_pylist() if self._store.exists(*place) else []
+        curve = self._store.read_table(None, "curves", self.source, name).to_pylist()
         return Trained(**{column: row[column] for column in ACCURACIES}, seconds=row["seconds"], curve=curve)
 
     def alike(self, arch: str, epochs: int) -> tuple[float | None, float] | None:
@@ -174,6 +173,11 @@ def is_trained(source: str) -> bool:
 def trained_sources(store: Store) -> list[str]:
     """Return the sources of trainings, including those without a finished training."""
     return [name for name in store.folders(FOLDER) if is_trained(name)]
+
+
+def lost_curves(store: Store, source: str) -> list[str]:
+    """Return the names of the trainings of `source` without their curve, which was written before their result."""
+    return sorted(set(store.files("accuracies", source)) - set(store.files("curves", source)))
 
 
 def stopped(store: Store, source: str) -> Sequence[str]:

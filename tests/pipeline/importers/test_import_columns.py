@@ -12,8 +12,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from hnas.errors import HnasError
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
+from hnas.pipeline.importers import import_accuracies
+from hnas.pipeline.importers.writing import TableWriters
+from hnas.pipeline.store.manifests import imported_columns
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
 from tests.support.contents import snapshot
@@ -138,6 +142,25 @@ def test_errors_are_reported_and_change_nothing(tmp_path: Path, name: str, suffi
     if words != "3: " or suffix == "csv":
         assert words in done.err
     assert snapshot(place) == before
+
+
+def test_of_two_imports_of_one_column_at_once_only_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Store(str(tmp_path / "store"))
+    paths = [write(tmp_path / f"{name}.csv", {"arch": [A], "latency": [1.0]}) for name in ("mine", "theirs")]
+    keep = TableWriters.keep
+
+    def late(*arguments: Any) -> None:
+        monkeypatch.setattr(TableWriters, "keep", keep)
+        import_accuracies(place, "columns", paths[1])
+        keep(*arguments)
+
+    monkeypatch.setattr(TableWriters, "keep", late)
+    with pytest.raises(HnasError, match="has stored a column latency in the meantime, in the source theirs; give"):
+        import_accuracies(place, "columns", paths[0])
+    assert imported_columns(place) == [("theirs", "latency")]
+    assert place.names("columns") == ["theirs"]
 
 
 def test_a_static_column_of_an_attached_table_is_a_taken_name(

@@ -50,8 +50,12 @@ def place(tmp_path: Path) -> Path:
         (f"{HEADER}{A},cifar10,-1\n", "is -1; it must be between 0 and 100"),
         (f"{HEADER}{A},cifar10,100.1\n", "is 100.1; it must be between 0 and 100"),
         (f"{HEADER}{A},cifar10,\n", "has no accuracy"),
-        (f"{HEADER}{A},cifar10,0.93\n", "no test_accuracy exceeds 1, so they look like fractions"),
+        (f"{HEADER}{A},cifar10,0.93\n", "no test_accuracy on cifar10 exceeds 1, so they look like fractions"),
         (f"{HEADER}{A},imagenet16-120,0.4\n{B},imagenet16-120,0.5\n", "they look like fractions"),
+        (
+            f"{HEADER}{A},digits,0.5\n{A},cifar10,50\n{B},cifar10,60\n{B},digits,0.6\n",
+            "no test_accuracy on digits exceeds 1, so they look like fractions",
+        ),
         (f"arch,dataset,test_accuracy,test_accuracy\n{A},cifar10,93,92\n", "has the same column twice"),
         (f'{HEADER}{A},"x\x1b[2Jy",93\n', r"the data set is called 'x\x1b[2Jy'"),
         (f"{HEADER}{A},{'x' * 300},93\n", "at most 200 characters"),
@@ -171,8 +175,13 @@ def entry(**members: object) -> str:
         (entry(val_accuracy=9, **{"a\x1b[2J": 1}), r"a proxy is called 'a\x1b[2J'"),
         (entry(val_accuracy=9, **{"x" * 300: 1}), "a proxy is called"),
         (
-            json.dumps({"cifar10": {f"({n},1,1,1,1,1)": {"val_accuracy": 0.9} for n in range(2)}}),
-            "no val_accuracy exceeds 1, so they look like fractions",
+            json.dumps(
+                {
+                    "cifar10": {f"({n},1,1,1,1,1)": {"val_accuracy": 0.9} for n in range(2)},
+                    "svhn": {f"({n},1,1,1,1,1)": {"val_accuracy": 90} for n in range(2)},
+                }
+            ),
+            "no val_accuracy on cifar10 exceeds 1, so they look like fractions",
         ),
     ],
 )

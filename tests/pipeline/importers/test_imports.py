@@ -86,6 +86,16 @@ def test_the_user_can_name_a_source(store: Store, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["trained-9ff694c9b8", "latency-6cb2bf4b", "Trained-x"])
+def test_names_of_trainings_and_latencies_are_reserved(store: Store, tmp_path: Path, name: str) -> None:
+    path = table(tmp_path / f"{name}.csv", 90.0)
+    done = hnas("import", "csv", path, "--name", name, "--store", store.root)
+    assert (done.status, done.out) == (2, "")
+    assert f"the source name '{name}' begins like those of trainings and latencies made here" in done.err
+    assert import_accuracies(store, "csv", path).source == f"csv-{name}"
+    assert import_accuracies(store, "csv", path).changed is False
+
+
 # --- imports by older versions --------------------------------------------------------------------------------------
 
 
@@ -157,6 +167,21 @@ def test_a_missing_file_is_reported_and_restored_by_the_next_import(store: Store
     assert "but listed in imports/mine.json; import mine.csv again, or `hnas rm mine`" in done.err
     assert import_accuracies(store, "csv", tmp_path / "mine.csv").changed
     assert files_of(store) == before
+
+
+@pytest.mark.parametrize("place", [0.1, 0.9])
+def test_a_damaged_file_is_restored_by_the_next_import(store: Store, tmp_path: Path, place: float) -> None:
+    path = table(tmp_path / "mine.csv", 90.0)
+    import_accuracies(store, "csv", path)
+    before = files_of(store)
+    (file,) = Path(store.root, "accuracies", "mine").iterdir()
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1
+    file.write_bytes(content)
+    assert "import its file again" in hnas("sql", "FROM accuracies", "--store", store.root).err
+    assert import_accuracies(store, "csv", path).changed
+    assert files_of(store) == before
+    assert import_accuracies(store, "csv", path).changed is False
 
 
 def test_foreign_files_next_to_the_imports_are_ignored(store: Store, tmp_path: Path) -> None:

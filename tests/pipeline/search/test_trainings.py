@@ -266,6 +266,30 @@ def test_check_and_rm_handle_trainings(tmp_path: Path):
     assert [finding.path for finding in check_store(store).damaged] == [str(place)]
 
 
+def test_a_training_whose_curve_is_missing_is_made_again(tmp_path: Path, trained_epochs: list[int]):
+    store = Store(str(tmp_path / "plain"))
+    trainer(store).train(CONVOLUTION)
+    (source,) = trained_sources(store)
+    (name,) = store.files("curves", source)
+    place = Path(store.path("curves", source, name))
+    expected = store.read_table(["epoch", "loss"], "curves", source, name)
+    place.unlink()
+    (finding,) = check_store(store).damaged
+    assert (finding.path, finding.what) == (str(place), "it is missing")
+    assert len(trainer(store).train(CONVOLUTION).curve) == 2
+    assert trained_epochs == [2, 2]
+    assert store.read_table(["epoch", "loss"], "curves", source, name) == expected
+    assert check_store(store).damaged == []
+
+
+def test_a_damaged_checkpoint_is_reported(tmp_path: Path):
+    store = Store(str(tmp_path / "plain"))
+    interrupted_after(store, 1)
+    (place,) = checkpoints(Path(store.root))
+    place.write_bytes(place.read_bytes()[:-1])
+    assert [finding.path for finding in check_store(store).damaged] == [str(place)]
+
+
 def test_recipes_and_sizes_from_the_command_line_are_reported(tmp_path: Path):
     small = ("--dataset", "digits", "--channels", "2", "--cells", "1", "--threads", "1", "--store", tmp_path / "store")
     options = ("--recipe-option", "epochs=1", "--recipe-option", "auxiliary=0", "--recipe-option", "drop_path=0")

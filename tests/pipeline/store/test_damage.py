@@ -23,17 +23,20 @@ from hnas.pipeline.analysis.correlate import correlate
 from hnas.pipeline.catalog.info import store_info
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.console.query import run_query
+from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.io.checksums import CHECKSUM, DamagedError, parquet_bytes, verify_parquet
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.search.request import new_search
-from hnas.pipeline.search.saved import read_search
+from hnas.pipeline.search.saved import queries_table, read_search
 from hnas.pipeline.search.session import run_search
 from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.ntk_arrays import NTKArrays
-from hnas.pipeline.store.run import Run
+from hnas.pipeline.store.records import SEARCH_COLUMNS
+from hnas.pipeline.store.run import Run, RunSettings
 from hnas.pipeline.store.store import Store
 from tests.support.command_line import hnas
 from tests.support.contents import snapshot
+from tests.support.import_files import table
 from tests.support.places import ROOT
 from tests.support.runs import SPACE, exact_table, fill, job_of
 from tests.support.stores import make_store
@@ -501,6 +504,94 @@ def test_check_reports_damage_and_exits_with_1(copied):
     assert done.err == f"hnas: 1 thing in the store {store.root} is damaged\n"
     (finding,) = json.loads(done.out)["damaged"]
     assert finding["mend"] == "delete it, and its rows are computed again"
+
+
+def test_parts_of_latencies_are_checked_and_removed(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    store.prepare()
+    folder = ("latency", "latency-0123abcd-4567cdef")
+    part = pa.table({"canonical": ["y=0"], "ms": [1.5]})
+    store.write_table(part, *folder, "good.parquet")
+    report = check_store(store)
+    assert (report.damaged, report.files) == ([], 1)
+    assert any("the same `hnas latency` goes on with them" in remark for remark in report.remarks)
+    bad = Path(store.path(*folder, "bad.parquet"))
+    bad.write_bytes(b"junk")
+    Path(store.path(*folder, ".lock")).touch()
+    (finding,) = check_store(store).damaged
+    assert (finding.path, finding.mend) == (str(bad), "delete it, and its networks are measured again")
+    assert json.loads(hnas("info", "--json", "--store", store.root).out)["sizes"][0]["name"] == "latency-0123abcd"
+    done = hnas("rm", "latency-0123abcd", "--yes", "--store", store.root)
+    assert (done.status, done.err) == (0, "")
+    assert not store.names("latency")
+    assert hnas("rm", "latency-0123abcd", "--yes", "--store", store.root).status == 2
+
+
+def test_broken_json_is_reported_with_a_working_remedy(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    import_accuracies(store, "csv", table(tmp_path / "mine.csv", 90.0))
+    Path(store.path("store.json")).write_text("{")
+    with pytest.raises(HnasError, match=r'restore it, or write \{"version": 1\} into it'):
+        store.check_version()
+    Path(store.path("store.json")).write_text('{"version": 1}')
+    Path(store.path("imports", "mine.json")).write_text("{")
+    for command in (("info",), ("check",), ("import", "csv", tmp_path / "mine.csv")):
+        done = hnas(*command, "--store", store.root)
+        assert done.status == 1
+        assert "`hnas rm mine` removes it, and importing its file again restores it" in done.out + done.err
+    assert hnas("rm", "mine", "--yes", "--store", store.root).status == 0
+    assert import_accuracies(store, "csv", tmp_path / "mine.csv").changed
+    assert check_store(store).damaged == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"runs": [1]}, {"signal": {"epochs": "x"}}, {"signal": {"source": [1]}}, {"training": {"epochs": 2**31}},
+        {"queries": 2**31}, {"parallel": 2**40}, {"seed": 2**63}, {"t": 10**400}, {"where": "\ud800"},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)  # fmt: skip
+def test_settings_that_the_view_of_searches_cannot_hold_are_reported(tmp_path, settings):
+    store = Store(str(tmp_path / "store"))
+    store.prepare()
+    store.write_table(queries_table([]), "searches", "s", "queries.parquet")
+    created = "2026-01-01T00:00:00+00:00"
+    good = {"id": "s", "created": created, "settings": {"space": "nasbench201", "t": 3}}
+    comparison = {"id": "c", "created": created, "seeds": 1, "methods": [good["settings"]]}
+    for content, folder in (
+        (good, ("searches", "s", "search.json")),
+        (comparison, ("comparisons", "c", "comparison.json")),
+    ):
+        store.write_json(content, *folder)
+        assert len(rows(store, f"SELECT * FROM {folder[0]}")) == 1
+        assert check_store(store).damaged == []
+        held = "methods" if folder[0] == "comparisons" else "settings"
+        wrong = {"space": "nasbench201", **settings}
+        path = Path(store.path(*folder))
+        path.write_text(json.dumps({**content, held: [wrong] if held == "methods" else wrong}))
+        assert any(folder[2] in finding.path + finding.what for finding in check_store(store).damaged)
+        with pytest.raises(HnasError, match=f"{folder[2]} was damaged after it was written: its settings are not"):
+            rows(store, f"SELECT * FROM {folder[0]}")
+        store.write_json(content, *folder)
+
+
+def test_the_checked_columns_of_searches_are_those_of_the_view(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    store.prepare()
+    struct = connect(store).sql("FROM empty.searches").to_arrow_table().schema.field("settings").type
+    expected = {field.name: field.type for field in struct}
+    assert {field.name: field.type for field in SEARCH_COLUMNS} == expected
+
+
+def test_a_run_record_with_a_number_out_of_range_is_reported(copied):
+    store, run, _ = copied
+    record = store.read_json("runs", run, "run.json")
+    settings = RunSettings(**{**record["settings"], "channels": 2**31})
+    Path(store.path("runs", run)).rename(store.path("runs", settings.id))
+    store.write_json({**record, "id": settings.id, "settings": settings.as_dict()}, "runs", settings.id, "run.json")
+    with pytest.raises(HnasError, match=r"run\.json .*channels is 2147483648"):
+        connect(store)
 
 
 def test_a_missing_store_is_distinguished_from_an_empty_one(tmp_path):
