@@ -282,6 +282,7 @@ def precompute(
     """
     if dataset is None:
         raise UsageError("precompute needs --dataset: digits, cifar10, cifar100, imagenet16-120, or a path")
+    from hnas.pipeline.cluster.connection import check_cluster
     from hnas.pipeline.cluster.local_cluster import default_workers
     from hnas.pipeline.cluster.tls import Certificates
     from hnas.pipeline.images import open_dataset
@@ -314,7 +315,9 @@ def precompute(
             scores=[] if scores is None else scores_named(scores),
             also=_tables(),
         )
+        certificates = Certificates(tls_ca, tls_cert, tls_key)
         if dry_run:
+            check_cluster(workers, scheduler, certificates)
             seconds = estimate(plan, device=device)
             expected = workers or default_workers(device)
             width = terminal_width(sys.stdout)
@@ -328,7 +331,7 @@ def precompute(
                 plan,
                 workers=workers,
                 scheduler=scheduler,
-                certificates=Certificates(tls_ca, tls_cert, tls_key),
+                certificates=certificates,
                 device=device,
                 keep_gram=keep_gram,
                 progress=reporter,
@@ -767,6 +770,7 @@ def compare(
     wait_without_spinning()
     from hnas.pipeline.catalog.expressions import condition
     from hnas.pipeline.catalog.views import connect
+    from hnas.pipeline.cluster.connection import check_cluster
     from hnas.pipeline.cluster.tls import Certificates
     from hnas.pipeline.comparison.driver import compare as carry_out
     from hnas.pipeline.comparison.driver import missing, open_comparison
@@ -825,7 +829,9 @@ def compare(
         where=condition(where, max_params=max_params, max_flops=max_flops),
     )
     with space_cache(place):
+        certificates = Certificates(tls_ca, tls_cert, tls_key)
         if dry_run:
+            check_cluster(workers, scheduler, certificates)
             work = open_comparison(place, connection, comparison, device=device, partial=partial, notice=warn)
             todo = missing(place, comparison)
             print(estimate_text(comparison, work, todo, workers=workers, cluster=scheduler is not None))
@@ -838,7 +844,7 @@ def compare(
                 comparison,
                 workers=workers,
                 scheduler=scheduler,
-                certificates=Certificates(tls_ca, tls_cert, tls_key),
+                certificates=certificates,
                 device=device,
                 partial=partial,
                 progress=reporter,

@@ -361,6 +361,16 @@ CASES = [
          *SAMPLE, "--scheduler", "tcp://127.0.0.1:1", store=absent),
     *(case(f"the scheduler address {address!r}", 2, f"{address!r} is not a valid address ... tcp://127.0.0.1:8786",
            *SAMPLE, "--scheduler", address) for address in ("here, please", "pigeon://a", "")),
+    *(case(f"{name}, dry run of {command[0]}", 2, words, *command, *options, "--dry-run")
+      for command in (SAMPLE, ("compare", "nasbench201", "--methods", "random"))
+      for name, words, options in (
+          ("workers -3", "--workers ... 1 and 1024 ... -3", ("--workers", -3)),
+          ("workers and a scheduler", "--workers ... --scheduler", ("--workers", 3, "--scheduler", "tcp://127.0.0.1:1")),
+          ("a scheduler without a port", "'foo' is not a valid address", ("--scheduler", "foo")),
+          ("a certificate without a scheduler", "--tls-ca requires --scheduler", ("--tls-ca", "ca.pem")),
+      )),
+    case("a scheduler without a port, dry run of search", 2, "'foo' is not a valid address",
+         *SEARCH, "--oracle", "train", "--epochs", 1, "--scheduler", "foo", "--dry-run"),
     case("an unknown run", 2, "no run ... feed", "correlate", "--run", "feed"),
     case("an unknown run to search", 2, "no run ... feed", *SEARCH, "--run", "feed"),
     case("an ambiguous run", 2, "matches 2 runs ... name one", "correlate", "--run", run_prefix, store=two_runs),

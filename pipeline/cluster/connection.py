@@ -12,7 +12,7 @@ from multiprocessing import active_children, resource_tracker
 from typing import Any
 
 from hnas.errors import HnasError, UsageError
-from hnas.pipeline.cluster.dask_api import Client, dask
+from hnas.pipeline.cluster.dask_api import Client, dask, get_address_host
 from hnas.pipeline.cluster.dask_scratch import scratch_folder
 from hnas.pipeline.cluster.local_cluster import default_workers, disable_http, gpus, local_cluster, settings
 from hnas.pipeline.cluster.tls import Certificates, await_greeting, complete_address
@@ -20,12 +20,26 @@ from hnas.pipeline.cluster.tls import Certificates, await_greeting, complete_add
 _NO_CERTIFICATES = Certificates()
 
 
-def check_workers(workers: int | None, scheduler: str | None) -> None:
-    """Raise `UsageError` for an invalid number of local `workers`, or if a `scheduler` is given as well."""
+def check_cluster(workers: int | None, scheduler: str | None, certificates: Certificates = _NO_CERTIFICATES) -> None:
+    """Check what `connected` takes, and connect to nothing.
+
+    Raises `UsageError` for an invalid number of local `workers`, an invalid `scheduler` address, both of these, and
+    `certificates` that cannot be used.
+    """
     if workers is not None and not 1 <= workers <= 1024:
         raise UsageError(f"--workers must be between 1 and 1024, got {workers}")
     if workers is not None and scheduler is not None:
         raise UsageError("--workers and --scheduler exclude each other: an existing cluster has its own workers")
+    certificates.check(scheduler)
+    if scheduler is not None:
+        try:
+            get_address_host(complete_address(scheduler, certificates))
+        except ValueError as error:
+            raise _invalid(scheduler) from error
+
+
+def _invalid(scheduler: str) -> UsageError:
+    return UsageError(f"--scheduler {scheduler!r} is not a valid address; give one such as tcp://127.0.0.1:8786")
 
 
 @contextmanager
@@ -76,9 +90,7 @@ def _remote_client(scheduler: str, certificates: Certificates) -> Client:
             "tcp:// address, or its tls:// address if it requires certificates"
         ) from error
     except ValueError as error:
-        raise UsageError(
-            f"--scheduler {scheduler!r} is not a valid address; give one such as tcp://127.0.0.1:8786"
-        ) from error
+        raise _invalid(scheduler) from error
     except RuntimeError as error:
         raise HnasError(f"cannot connect to Dask at {scheduler}: {str(error).strip().splitlines()[0]}") from error
 

@@ -7,7 +7,7 @@ from hnas.errors import HnasError
 try:
     import dask
     from distributed import Client, Future, LocalCluster, Nanny, Security, Worker, WorkerPlugin, get_worker
-    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.addressing import get_address_host, parse_address, parse_host_port
     from distributed.scheduler import KilledWorker
     from distributed.worker_memory import parse_memory_limit
 except ImportError:
@@ -28,6 +28,7 @@ __all__ = [
     "Worker",
     "WorkerPlugin",
     "dask",
+    "get_address_host",
     "get_worker",
     "parse_address",
     "parse_host_port",

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 import duckdb
 
 from hnas.errors import HnasError
-from hnas.pipeline.cluster.connection import check_workers, connected
+from hnas.pipeline.cluster.connection import check_cluster, connected
 from hnas.pipeline.cluster.dask_api import Client, Future, KilledWorker
 from hnas.pipeline.cluster.local_cluster import default_workers
 from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finished
@@ -121,8 +121,7 @@ def compare(
     Raises `UsageError` for a method that the pool cannot serve, and `HnasError` if the scheduler does not answer, a
     search fails, or the user interrupts; finished parts stay.
     """
-    check_workers(workers, scheduler)
-    certificates.check(scheduler)
+    check_cluster(workers, scheduler, certificates)
     work = open_comparison(store, connection, comparison, device=device, partial=partial, notice=notice)
     if not missing(store, comparison):
         return work

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 from hnas.devices import Numerics, choose_device, use_float32
 from hnas.errors import HnasError
-from hnas.pipeline.cluster.connection import check_workers, connected
+from hnas.pipeline.cluster.connection import check_cluster, connected
 from hnas.pipeline.cluster.dask_api import Client, Future, KilledWorker
 from hnas.pipeline.cluster.local_cluster import default_workers
 from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finished
@@ -113,7 +113,7 @@ def precompute(
     Raises `HnasError` if the scheduler does not answer, a chunk fails, or the disk is full, and `InterruptedRunError`
     on Ctrl-C; finished parts stay.
     """
-    check_workers(workers, scheduler)
+    check_cluster(workers, scheduler, certificates)
     if scheduler is None:
         choose_device(device)
     run = Run(store, plan.settings.id)

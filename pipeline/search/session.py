@@ -219,11 +219,12 @@ def cluster_of(
         return None
     if settings.parallel == 1 and not elsewhere:
         return None
-    from hnas.pipeline.cluster.tls import Certificates  # loads Dask
+    from hnas.pipeline.cluster.connection import check_cluster  # loads Dask
+    from hnas.pipeline.cluster.tls import Certificates
     from hnas.pipeline.search.workers import Cluster
 
     certificates = Certificates(*tls)
-    certificates.check(scheduler)
+    check_cluster(None, scheduler, certificates)
     return Cluster(scheduler, certificates, device, show, notice)
 
 
