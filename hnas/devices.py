@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +59,34 @@ def use_float32(device: str) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+_LOCK = threading.Lock()
+_inside = 0
+_before: Callable[[], None]
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Make GPUs compute as `use_float32` says, and restore the settings of before on exit."""
+    """Make GPUs compute as `use_float32` says, and restore the settings of before on exit.
+
+    The settings are those of the process: the last thread to leave restores what the first one found.
+    """
+    global _inside, _before
+    with _LOCK:
+        if not _inside:
+            _before = _settings()
+            use_float32("cuda")
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _inside -= 1
+            if not _inside:
+                _before()
+
+
+def _settings() -> Callable[[], None]:
+    """Return a function that restores the settings that `use_float32` changes."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     settings: list[tuple[Any, str]] = [(cudnn, "benchmark"), (cudnn, "deterministic")]
     settings += [(matmul, "allow_tf32"), (cudnn, "allow_tf32")]
@@ -70,12 +96,17 @@ def full_float32() -> Iterator[None]:
     for owner, name in settings:
         with suppress(RuntimeError):  # `allow_tf32` cannot be read after `fp32_precision` was set differently
             before.append((owner, name, getattr(owner, name)))
-    use_float32("cuda")
-    try:
-        yield
-    finally:
+    precision = None
+    with suppress(RuntimeError):
+        precision = torch.get_float32_matmul_precision()
+
+    def restore() -> None:
         for owner, name, value in before:
             setattr(owner, name, value)
+        if precision is not None:  # last, because `allow_tf32` sets it to one of two of its three values
+            torch.set_float32_matmul_precision(precision)
+
+    return restore
 
 
 def numerics(device: str) -> Numerics:

@@ -22,13 +22,18 @@ from hnas.metrics.owners import IN_ORDER, Rows
 MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-#: The modules of a network by name; the network itself goes by the name of its class.
+#: The modules of a network by name, the network itself first. It goes by the name of its class, which may be a child's.
 Modules = dict[str, nn.Module]
 
 
 def modules_of(network: nn.Module) -> Modules:
     """Return all modules of `network`. Walking the tree is slow, so do it once."""
-    return {name or type(network).__name__: module for name, module in network.named_modules()}
+    children = dict(network.named_modules())
+    del children[""]
+    name = type(network).__name__
+    while name in children:
+        name += " itself"
+    return {name: network, **children}
 
 
 def refuse_parametrised(modules: Modules) -> None:

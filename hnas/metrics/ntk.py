@@ -16,6 +16,7 @@ from hnas.errors import UsageError
 from hnas.metrics.layers import Bias, Call, Layer, Layers
 from hnas.metrics.owners import IN_ORDER, MixedRowsError, cotangents, rows_of
 from hnas.metrics.passes import BackwardPass, Passes
+from hnas.metrics.unseen_uses import refuse_derivatives
 
 # Columns of J converted to float64 at once: 1 MiB for 64 samples, which fits a core's own cache.
 _COLUMNS = 2048
@@ -102,8 +103,10 @@ class OwnersPass(BackwardPass):
 def find_rows(layers: Layers, passes: Passes, target: Tensor) -> None:
     """Assign the rows of every doubtful call to samples; `target` (m,) are the samples' logits.
 
-    Raises `UsageError` where a row contributes to several samples.
+    Raises `UsageError` where a row contributes to several samples, and where no call has a weight's whole gradient.
     """
+    if passes.nested:
+        refuse_derivatives(target, layers)
     doubtful = [call for call in layers.doubtful if call.rows is None]
     if not doubtful:
         return
@@ -183,6 +186,8 @@ class Gram:
         weight, bias = gy.new_zeros((m, layer.weight.numel())), gy.new_zeros((m, len(layer.weight)))
         for start in range(0, len(owner), m):  # at most m gradients in memory at once
             places = start + (owner[start : start + m] >= 0).nonzero()[:, 0]
+            if not len(places):
+                continue
             weight.index_add_(
                 0, owner[places], call.map.weight_gradients(x[places], gy[places], layer.weight, in_order=True)
             )

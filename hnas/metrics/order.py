@@ -25,16 +25,19 @@ class Order:
         self.note(images)
 
     def note(self, value: Tensor) -> None:
-        """Mark the first dimension of `value` as the samples."""
-        self._known[value] = value._version
+        """Mark the first dimension of `value` as the samples, unless it does not count its changes."""
+        if not value.is_inference():
+            self._known[value] = value._version
 
     def knows(self, value: Any) -> bool:
         """Whether the first dimension of `value` is known to be the samples."""
-        return isinstance(value, Tensor) and self._known.get(value) == value._version
+        known = self._known.get(value) if isinstance(value, Tensor) else None
+        return known is not None and known == value._version
 
     def knew(self, value: Any, result: Tensor) -> bool:
         """Whether `value` was known before the call that returned `result`, even if that call changed it in place."""
-        return isinstance(value, Tensor) and self._known.get(value) == value._version - (value is result)
+        known = self._known.get(value) if isinstance(value, Tensor) else None
+        return known is not None and known == value._version - (value is result)
 
 
 #: Whether the result of a call with these arguments has the samples along its first dimension, in order.

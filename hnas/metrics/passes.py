@@ -46,8 +46,11 @@ class Passes:
     """Runs backward passes through the graph of one network, whose layers and batch norms read the current one."""
 
     def __init__(self) -> None:
-        #: The default also serves networks that differentiate in their own forward pass.
+        #: The default also serves networks that differentiate in their own forward pass, perhaps by the images.
         self.current = BackwardPass()
+        self.current.to_images = True
+        #: Whether a network differentiated a layer there and can differentiate the result again.
+        self.nested = False
 
     def run(
         self, this: BackwardPass, output: Tensor, leaves: Sequence[Tensor], cotangent: Tensor | None = None,

@@ -105,6 +105,8 @@ class Recorder(TorchFunctionMode):
 
     def copied(self, source: Tensor, copy: Tensor) -> None:
         """Note that `copy` stands for a view of `source` in another memory layout."""
+        if copy.is_inference():  # counts no changes
+            return
         for one, other in ((source, copy), (copy, source)):
             self.copies.setdefault(one, []).append((other, other._version))
 

@@ -17,11 +17,14 @@ def measuring(modules: Modules) -> Iterator[None]:
     The layers' parameters then enter a graph only through uses that the recorder does not see
     (`hnas.metrics.unseen_uses`). Restores everything on exit.
     """
-    modes = {module: module.training for module in modules.values()}
-    needs = {p: p.requires_grad for module in modes for p in module._parameters.values() if p is not None}
-    measured = [module._parameters for module in modes if isinstance(module, MODULES)]
+    members = list(modules.values())
+    modes = {
+        module: module.training for module in members if hasattr(module, "training")
+    }  # frozen TorchScript has none
+    needs = {p: p.requires_grad for module in members for p in module._parameters.values() if p is not None}
+    measured = [module._parameters for module in members if isinstance(module, MODULES)]
     values = {p: p.data for own in measured for p in (own.get("weight"), own.get("bias")) if p is not None}
-    buffers = [(module._buffers, name, b) for module in modes for name, b in module._buffers.items() if b is not None]
+    buffers = [(module._buffers, name, b) for module in members for name, b in module._buffers.items() if b is not None]
     copies = {b: b.detach().clone() for _, _, b in buffers}
     try:
         for owner, name, buffer in buffers:

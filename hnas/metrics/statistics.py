@@ -89,7 +89,7 @@ class Collector:
         if order.knows(values):
             self._signs.add(values)
         else:
-            self._doubtful.append((values, values._version))
+            self._doubtful.append((values, -1 if values.is_inference() else values._version))
 
     def find_rows(self, layers: Layers, passes: Passes, target: Tensor) -> None:
         """Assign the rows of layers and ReLUs to samples where needed; `target` (m,) are the samples' logits."""

@@ -149,11 +149,11 @@ class Tape:
     def record(self, name: str, given: Sequence[Tensor], made: Sequence[Tensor], rule: TangentRule | None) -> bool:
         """Record that the function `name` made `made` from `given`, where `takes(made)`; return whether it could.
 
-        It could not without a rule, for inputs of unknown origin, or where autograd is off, because changes in place
-        then go unnoticed.
+        It could not without a rule, for inputs of unknown origin, for complex results, since rules are those of real
+        functions, or where autograd is off, because changes in place then go unnoticed.
         """
         unseen = any(value.requires_grad and value not in self._known and not self.of_images(value) for value in given)
-        if rule is None or unseen or not torch.is_grad_enabled():
+        if rule is None or unseen or not torch.is_grad_enabled() or any(value.is_complex() for value in made):
             self.stop(name)
             return False
         reads = tuple(self._known[value].number for value in given if value in self._known)

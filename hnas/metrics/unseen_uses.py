@@ -19,9 +19,10 @@ import torch.utils.checkpoint as checkpoints
 from torch import Tensor
 
 from hnas.errors import UsageError
-from hnas.metrics.layers import MODULES, Layers, Modules
+from hnas.metrics.layers import MODULES, Call, Layers, Modules
 
 _NAMES = {module.__name__ for module in MODULES}
+_FUNCTIONS = ("aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::_convolution")
 _PLAINLY = threading.local()
 _LOCK = threading.Lock()
 _REENTRANT: Any = checkpoints.CheckpointFunction
@@ -73,12 +74,24 @@ def layers_visible() -> Iterator[None]:
 
 def refuse_scripted(modules: Modules) -> None:
     """Raise `UsageError` for a Conv or Linear layer inside TorchScript, whose calls the recorder cannot see."""
-    for name, module in modules.items():
-        if isinstance(module, torch.jit.ScriptModule) and getattr(module, "original_name", "") in _NAMES:
+    for name, module in reversed(modules.items()):  # inner modules first
+        if isinstance(module, torch.jit.ScriptModule) and (
+            getattr(module, "original_name", "") in _NAMES or _runs_a_layer(module)
+        ):
             raise UsageError(
                 f"layer {name} is part of a scripted or traced module, whose calls cannot be seen; "
                 "pass the network as it was before torch.jit"
             )
+
+
+def _runs_a_layer(module: torch.jit.ScriptModule) -> bool:
+    """Whether a TorchScript module runs a convolution or a linear map: a subclass of a layer, or a frozen one."""
+    if not hasattr(module, "inlined_graph"):  # without a forward pass
+        return False
+    inlined: Any = module.inlined_graph
+    nodes = [node for name in _FUNCTIONS for node in inlined.findAllNodes(name, recurse=True)]
+    # A traced convolution says in its seventh argument whether it is transposed; layers are not.
+    return any(node.kind() != "aten::_convolution" or not list(node.inputs())[6].toIValue() for node in nodes)
 
 
 def refuse_unseen(logits: Tensor, layers: Layers) -> None:
@@ -91,6 +104,24 @@ def refuse_unseen(logits: Tensor, layers: Layers) -> None:
                 f"a parameter of layer {owner} reaches the logits other than by a convolution or linear map that this "
                 "thread calls, so the metrics would miss it; let the network apply it eagerly in its own thread"
             )
+
+
+def refuse_derivatives(target: Tensor, layers: Layers) -> None:
+    """Raise `UsageError` where `target` depends on a derivative of a layer that the network takes in its forward pass.
+
+    The weight then reaches `target` without a call of the layer too, so its calls do not have its whole gradient.
+    """
+    names = {id(layer.weight): layer.name for layer in layers}
+    for node in graph(target):
+        if isinstance(getattr(node, "call", None), Call):
+            continue
+        for following, _ in node.next_functions:
+            name = names.get(id(getattr(following, "variable", None)))
+            if name is not None:
+                raise UsageError(
+                    f"the logits depend on a derivative of layer {name} that the forward pass takes, so its calls do "
+                    'not have its per-sample gradients; use ntk="exact", which needs none'
+                )
 
 
 def cut_short(gradients: Iterable[Tensor]) -> bool:

@@ -28,14 +28,16 @@ _OUT_OF_PLACE = {
 
 def _sum(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> LinearRule | None:
     """The rule of a sum; constant terms have zero tangents."""
+    if len(args) + len(kwargs.keys() - {"alpha"}) > 2 or isinstance(kwargs.get("alpha"), Tensor):
+        return None  # a result is given, or the factor `alpha` is a term: add(a, alpha, b)
     args, kwargs = without_constants(tape, (args, kwargs))
     args = tuple(value if isinstance(value, Tensor) else 0 for value in args)
-    kwargs = {name: 0 if name == "other" and not isinstance(value, Tensor) else value for name, value in kwargs.items()}
+    kwargs = {name: value if name == "alpha" or isinstance(value, Tensor) else 0 for name, value in kwargs.items()}
     return linear_rule(tape, _OUT_OF_PLACE.get(function, function), args, kwargs, result)
 
 
 def _product(tape: Tape, function: Any, args: Any, kwargs: Any, result: Tensor) -> LinearRule | None:
-    if args and args[0] in tape and any(value in tape for value in tensors_in((args[1:], kwargs))):
+    if sum(value in tape for value in tensors_in((args, kwargs))) > 1:
         return None
     return linear_rule(tape, _OUT_OF_PLACE.get(function, function), args, kwargs, result)
 

@@ -31,14 +31,16 @@ class NormalisesRule(TangentRule):
 class LayerRule(TangentRule):
     """The rule of one call of a layer on x.
 
-    If only a `NormalisesRule` reads the output, `p` omits its term W x and f″ its term W q. Through that rule these
-    terms contribute `−⟨∂L/∂y, G x⟩`, which is −‖G‖² if the weight is used `once`, so terms that cancel are never
-    computed. `mixed` is then left to that rule, which knows the cotangent of y.
+    If only a `NormalisesRule` reads the output, and `y − W x` is constant in each of its channels (`shifts_channels`),
+    `p` omits its term W x and f″ its term W q. Through that rule these terms contribute `−⟨∂L/∂y, G x⟩`, which is
+    −‖G‖² if the weight is used `once`, so terms that cancel are never computed. `mixed` is then left to that rule,
+    which knows the cotangent of y.
     """
 
     layer: Layer
     x: Tensor
     map: LayerMap
+    shifts_channels: bool
     cotangent: Cotangent = field(default_factory=Cotangent)
     once: bool = True
     normalised: bool = False
@@ -47,7 +49,8 @@ class LayerRule(TangentRule):
     def prepare(self, readers: Sequence[TangentRule], *, returned: bool) -> str | None:
         """Want `∂L/∂y`, unless the layer is normalised."""
         self.once = self.layer.calls == 1
-        self.normalised = not returned and len(readers) == 1 and isinstance(readers[0], NormalisesRule)
+        alone = not returned and len(readers) == 1 and isinstance(readers[0], NormalisesRule)
+        self.normalised = alone and self.shifts_channels
         self.cotangent.wanted = not self.normalised
         return None
 
@@ -91,6 +94,8 @@ class LayerNode(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         current = ctx.passes.current
+        if torch.is_grad_enabled():
+            ctx.passes.nested = True
         to_x = ctx.needs_input_grad[0] and (current.to_images or not ctx.call.reads_images)
         gx, gw, gb = current.back(ctx.call, x, weight, gy, to_x=to_x)
         return gx, gw, gb, None, None
@@ -140,13 +145,16 @@ def _through_node(recorder: Recorder, func: Any, invocation: Invocation, *, sing
     y: Tensor = LayerNode.apply(x, call.layer.weight, leaf, call, recorder.passes)  # type: ignore[no-untyped-call]
     if bias is not None and leaf is None:  # not a layer's bias: computed, or some other parameter of the network
         y = y + (bias.view(-1, *(1,) * (y.dim() - 2)) if call.map.convolution else bias)
-    elif recorder.collector.fisher is not None:
+    elif recorder.collector.fisher is not None and y.requires_grad:
         call.keep(y)
     if tape.takes([y]):
         if bias is not None and bias in tape:
             tape.record(name_of(func), [x, bias], [y], None)
         else:
-            rule = LayerRule(call.layer, x.detach(), call.map)
+            # A linear map of more dimensions has its channels last, whereas norms have them second.
+            channels_second = call.map.convolution or x.dim() == 2
+            shifts_channels = channels_second and (bias is None or bias.dim() < 2)
+            rule = LayerRule(call.layer, x.detach(), call.map, shifts_channels)
             if tape.record(name_of(func), [x], [y], rule):
                 y.register_hook(rule.cotangent.keep)  # type: ignore[no-untyped-call]
     return recorder.call(Tensor.squeeze, (y, 0), {}) if single else y

@@ -8,9 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from hnas.errors import UsageError
 from hnas.metrics.ops.linear_rule import LinearRule, linear_in_first
 from hnas.metrics.order import Order, along, first_argument, past_first, row_major, same_shape
-from hnas.metrics.recorder import Recorder, handles, named, register
+from hnas.metrics.recorder import Recorder, handles, name_of, named, register
 from hnas.metrics.tape import Tape
 
 _COPIES: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
@@ -31,6 +32,18 @@ def view(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         recorder.copied(args[0], result)
     recorder.note(func, args, kwargs, result)
     return result
+
+
+@handles(named("as_strided as_strided_ as_strided_copy as_strided_scatter"))
+def strided(recorder: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
+    """Run a function of places in memory if they hold what they hold in torch. Raises `UsageError`."""
+    first = first_argument(args, kwargs)
+    if not (first if first._base is None else first._base).is_contiguous():
+        raise UsageError(
+            f"{name_of(func)} reads places in memory, but convolutions and batch norm return channels-last tensors "
+            f"here, and images are channels-last too; call it on a tensor made by contiguous()"
+        )
+    return recorder.plain(func, args, kwargs)
 
 
 @handles({Tensor.register_hook})

@@ -138,6 +138,7 @@ def shifted(s: Forward, x: Tensor) -> Tensor:
     """Constants on either side, numbers and tensors, before and after the first layer."""
     y = 1.5 + s.norm(s.conv((x - 0.25) / torch.full((3, 1, 1), 0.5, dtype=x.dtype)))  # type: ignore[operator]
     y = torch.add(y, torch.ones(4, 1, 1, dtype=x.dtype), alpha=2) - 0.5
+    y = torch.add(y, x2=0.5)  # type: ignore[call-overload]  # NumPy's name
     return s.head(torch.relu(y * 2) * 0.5 + y.mean((2, 3), keepdim=True))  # type: ignore[operator, no-any-return]
 
 
@@ -292,6 +293,26 @@ def multiplied(s: Forward, x: Tensor) -> Tensor:
     return s.head(y * y)  # type: ignore[operator, no-any-return]
 
 
+def multiplied_by_name(s: Forward, x: Tensor) -> Tensor:
+    y = s.norm(s.conv(x))  # type: ignore[operator]
+    return s.head(torch.mul(input=y, other=s.other(x)))  # type: ignore[operator, no-any-return]
+
+
+def added_with_a_factor_between(s: Forward, x: Tensor) -> Tensor:
+    """The deprecated form of `torch.add(a, b, alpha=3.0)`."""
+    return s.head(torch.add(torch.tanh(s.conv(x)), 3.0, torch.tanh(s.other(x))))  # type: ignore[operator, call-overload, no-any-return]
+
+
+def added_with_a_factor_in_a_tensor(s: Forward, x: Tensor) -> Tensor:
+    factor = torch.tensor(3.0, dtype=x.dtype)
+    return s.head(torch.tanh(s.conv(x)).sub(torch.tanh(s.other(x)), alpha=factor))  # type: ignore[operator, arg-type, no-any-return]
+
+
+def complex_on_the_way(s: Forward, x: Tensor) -> Tensor:
+    y = s.conv(x) * (0.6 + 0.8j) + s.other(x) * (1 - 0.3j)  # type: ignore[operator]
+    return s.head(y.abs())  # type: ignore[operator, no-any-return]
+
+
 def divided(s: Forward, x: Tensor) -> Tensor:
     y = s.norm(s.conv(x))  # type: ignore[operator]
     return s.head(1 / (3 + torch.relu(y)))  # type: ignore[operator, no-any-return]
@@ -299,6 +320,36 @@ def divided(s: Forward, x: Tensor) -> Tensor:
 
 def padded_with_ones(s: Forward, x: Tensor) -> Tensor:
     return s.head(F.pad(s.conv(x), (1, 1, 1, 1), value=1.0))  # type: ignore[operator, no-any-return]
+
+
+def linear_before_a_norm_of_positions(s: Forward, x: Tensor) -> Tensor:
+    """The norm's channels are not those of the linear map, so the map's bias is not constant in them."""
+    return s.end(torch.tanh(s.of_rows(s.rows(x.flatten(2)))).flatten(1))  # type: ignore[operator, no-any-return]
+
+
+def linear_before_a_norm_of_maps(s: Forward, x: Tensor) -> Tensor:
+    return s.end(torch.tanh(s.of_maps(s.columns(x))).mean(3).flatten(1)[:, :15])  # type: ignore[operator, no-any-return]
+
+
+def linear_with_a_bias_of_each_sample(s: Forward, x: Tensor) -> Tensor:
+    y = F.linear(x.flatten(1), s.all.weight, x[:, 0, 0, :7] * 2)  # type: ignore[union-attr, arg-type, index]
+    z = torch.tanh(s.of_vectors(y))  # type: ignore[operator]
+    return s.end(torch.cat([z, 2 * z, z[:, :1]], 1))  # type: ignore[operator, no-any-return]
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [linear_before_a_norm_of_positions, linear_before_a_norm_of_maps, linear_with_a_bias_of_each_sample],
+)
+def test_a_norm_cancels_only_what_is_constant_in_its_channels(
+    forward: Callable[..., Tensor], both: Callable[..., Both]
+) -> None:
+    maps, norms = {"rows": nn.Linear(64, 5), "columns": nn.Linear(8, 6), "all": nn.Linear(192, 7)}, {
+        "of_rows": nn.BatchNorm1d(3), "of_maps": nn.BatchNorm2d(3), "of_vectors": nn.BatchNorm1d(7)
+    }  # fmt: skip
+    found = both(made_of(forward, **maps, **norms, end=nn.Linear(15, CLASSES)), *batch((3, 8, 8)))
+    assert found.agree()
+    assert found.incomplete is None
 
 
 def norm_scaled_by_the_network(s: Forward, x: Tensor) -> Tensor:
@@ -351,6 +402,10 @@ def test_the_tape_is_complete(forward: Callable[..., Tensor], both: Callable[...
         in_a_named_tuple,
         gated,
         multiplied,
+        multiplied_by_name,
+        added_with_a_factor_between,
+        added_with_a_factor_in_a_tensor,
+        complex_on_the_way,
         divided,
         padded_with_ones,
     ],

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 from hnas import compute_metrics
 from hnas.errors import UsageError
 from tests.support.networks import CLASSES, Forward, batch
-from tests.support.references import agrees, reference_exact, reference_scalars
+from tests.support.references import agrees, measured, reference_exact, reference_scalars, training_copy
 
 
 class Again(torch.autograd.Function):
@@ -224,6 +224,40 @@ def test_scripted_layers_are_refused_by_name(script: Callable[..., Any]) -> None
         compute_metrics(network, *batch((12,), dtype=torch.float32))
 
 
+class OwnConv(nn.Conv2d):
+    pass
+
+
+FREEZE: Callable[..., Any] = torch.jit.freeze
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        (torch.jit.script, r"0\.0"),
+        (lambda module: torch.jit.trace(module, torch.ones(2, 3, 8, 8)), r"0\.0"),
+        (lambda module: FREEZE(torch.jit.script(module.eval())), "0"),
+    ],
+)
+def test_scripted_subclasses_of_layers_are_refused(script: Callable[..., Any], name: str) -> None:
+    part = script(nn.Sequential(OwnConv(3, 4, 3), nn.ReLU()))
+    with pytest.raises(UsageError, match=f"layer {name} is part of a scripted or traced module"):
+        compute_metrics(nn.Sequential(part, nn.Flatten(), nn.Linear(144, 5)), *batch((3, 8, 8), dtype=torch.float32))
+
+
+@pytest.mark.parametrize("script", [torch.jit.script, lambda module: FREEZE(torch.jit.script(module.eval()))])
+def test_scripted_modules_without_layers_are_measured(script: Callable[..., Any]) -> None:
+    images, labels = batch((3, 8, 8), dtype=torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, up, last = nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 4, 1), nn.Linear(144, CLASSES)
+    expected = compute_metrics(nn.Sequential(first, up, nn.Tanh(), nn.Flatten(), last), images, labels)
+    part = script(nn.Sequential(up, nn.Tanh()))
+    assert compute_metrics(nn.Sequential(first, part, nn.Flatten(), last), images, labels).columns() == pytest.approx(
+        expected.columns(), rel=1e-3
+    )
+
+
 def test_compiled_modules_count_like_uncompiled_ones() -> None:
     def network() -> list[nn.Module]:
         with torch.random.fork_rng():
@@ -268,5 +302,53 @@ def test_uses_that_autograd_sees_are_measured(forward: Callable[..., Tensor]) ->
     if forward is straight_through:
         network.block[2] = nn.Identity()  # type: ignore[operator, index]
     images, labels = batch((3, 8, 8))
+    m = compute_metrics(network, images, labels)
+    agrees(m, reference_scalars(network, images, labels), reference_exact(network, images, labels), 1e-8)
+
+
+class Energy(nn.Module):
+    """Logits are the negative slope of a scalar function of the features, or of the images themselves."""
+
+    def __init__(self, *, of_images: bool, detached: bool = False) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 1))
+            self.out = nn.Linear(12, CLASSES)
+        self.of_images, self.detached = of_images, detached
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.requires_grad_() if self.of_images else x.detach().requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(self.body(z).sum(), z, create_graph=True)
+        return self.out(torch.tanh(z * self.body(z)) + (slope.detach() if self.detached else slope))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("of_images", [False, True])
+def test_a_derivative_of_the_forward_pass_is_measured_by_exact_and_refused_by_summed(of_images: bool) -> None:
+    network = Energy(of_images=of_images).double()
+    images, labels = batch((12,))
+    with pytest.raises(UsageError, match=r'derivative of layer body\.\d that the forward pass takes.*ntk="exact"'):
+        compute_metrics(network, images, labels)
+    expected = reference_scalars(network, images, labels), reference_exact(network, images, labels)
+    plain = compute_metrics(network, images, labels, ntk="exact")
+    agrees(plain, *expected, 1e-8)
+    scored = compute_metrics(network, images, labels, ntk="exact", scores="jacov,epe_nas,gradsign")
+    assert scored.columns() == pytest.approx(plain.columns(), rel=1e-12)
+    signs = sum(reference_signs(network, *pair) for pair in zip(images, labels, strict=True))
+    assert scored.scores["gradsign"] == float(abs(signs).sum())
+
+
+def reference_signs(network: nn.Module, image: Tensor, label: Tensor) -> Tensor:
+    """The signs of the gradient of one image's loss for the weights of all layers."""
+    network = training_copy(network)
+    weights = [layer.weight for layer in measured(network)]
+    gradients = torch.autograd.grad(F.cross_entropy(network(image[None]), label[None]), weights)
+    return torch.cat([gradient.flatten() for gradient in gradients]).sign()
+
+
+def test_a_derivative_that_the_logits_do_not_depend_on_is_harmless() -> None:
+    network = Energy(of_images=False, detached=True).double()
+    images, labels = batch((12,))
     m = compute_metrics(network, images, labels)
     agrees(m, reference_scalars(network, images, labels), reference_exact(network, images, labels), 1e-8)

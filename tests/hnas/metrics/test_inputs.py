@@ -169,6 +169,30 @@ def test_inference_mode_changes_no_value() -> None:
     assert compute_metrics(network, images, labels).columns() == expected
 
 
+def test_a_part_under_inference_mode_is_a_constant() -> None:
+    def network(mode: Any) -> nn.Module:
+        def forward(s: Forward, x: Tensor) -> Tensor:
+            with mode():
+                y = s.base(x)  # type: ignore[operator]
+                y = y.view(len(y), -1)
+            return s.out(torch.tanh(s.mix(y.clone())))  # type: ignore[operator, no-any-return]
+
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            base = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+            return Forward(forward, base=base, mix=nn.Linear(144, 6), out=nn.Linear(6, CLASSES))
+
+    expected, found = (
+        compute_metrics(network(mode), IMAGES, LABELS, scores="fisher,gradsign,naswot")
+        for mode in (torch.no_grad, torch.inference_mode)
+    )
+    assert found.columns() == expected.columns()
+    assert [found.scores[name] for name in ("fisher", "gradsign")] == [
+        expected.scores[name] for name in ("fisher", "gradsign")
+    ]
+    assert math.isnan(found.scores["naswot"])  # its ReLUs do not say whether they were changed
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "what"),
     [

@@ -302,6 +302,21 @@ def test_logits_independent_of_all_weights_give_zero_gradients() -> None:
         assert m.columns() == {**dict.fromkeys(COLUMNS, 0.0), "kappa": math.inf}
 
 
+def test_a_network_may_have_the_name_of_its_child() -> None:
+    class body(nn.Module):  # noqa: N801
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES)), nn.Linear(CLASSES, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.body(x)))  # type: ignore[no-any-return]
+
+    network = body().double()
+    images, labels = batch((3, 8, 8))
+    m = compute_metrics(network, images, labels)
+    agrees(m, reference_scalars(network, images, labels), reference_summed(network, images, labels), 1e-8)
+
+
 @pytest.mark.parametrize("mode", ["summed", "exact"])
 def test_functions_of_a_module_s_weights_count_like_the_module(mode: str) -> None:
     # Keyword arguments, a bias that belongs to no layer, and a missing bias.
@@ -866,4 +881,25 @@ def test_in_place_changes_of_copied_views_are_refused(forward: Any) -> None:
         assert metrics.grad_norm == pytest.approx(reference_scalars(network, images, labels)["grad_norm"], rel=1e-8)
     else:
         with pytest.raises(UsageError, match="changes a value in place through a view that had to be copied"):
+            compute_metrics(network, images, labels)
+
+
+@pytest.mark.parametrize("where", ["images", "map", "copy"])
+def test_places_in_memory_are_read_only_of_contiguous_tensors(where: str) -> None:
+    def forward(s: Forward, x: Tensor) -> Tensor:
+        if where == "images":
+            return s.head(s.conv(x.as_strided((6, 3, 4, 8), (192, 64, 16, 1))))  # type: ignore[operator, no-any-return]
+        y = s.conv(x)  # type: ignore[operator]
+        y = y.contiguous() if where == "copy" else y
+        return s.head(torch.tanh(torch.as_strided(y, (6, 4, 3, 6), (144, 36, 12, 1))))  # type: ignore[operator, no-any-return]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Forward(forward, conv=nn.Conv2d(3, 4, 3), head=head(4)).double()
+    images, labels = batch((3, 8, 8))
+    if where == "copy":
+        m = compute_metrics(network, images, labels)
+        agrees(m, reference_scalars(network, images, labels), reference_exact(network, images, labels), 1e-8)
+    else:
+        with pytest.raises(UsageError, match=r"as_strided reads places in memory.*contiguous\(\)"):
             compute_metrics(network, images, labels)

@@ -81,6 +81,13 @@ def frames(s, x):  # type: ignore[no-untyped-def]
     return s.out(y.unflatten(0, (len(x), 2)).mean((1, 3, 4)))
 
 
+def last_step(s, x):  # type: ignore[no-untyped-def]
+    """A convolution sees the steps of all samples one after another, and the logits only the last of them."""
+    steps = tokens(s, x).unflatten(2, (4, 2)).transpose(0, 1)
+    y = torch.tanh(s.line(steps.flatten(0, 1)))
+    return s.out(y.unflatten(0, (16, len(x)))[-1].flatten(1))
+
+
 def unequal_shares(s, x):  # type: ignore[no-untyped-def]
     t, lengths = tokens(s, x), [1 + i % 3 for i in range(len(x))]
     rows = s.up(torch.cat([t[i, :n] for i, n in enumerate(lengths)]))
@@ -105,7 +112,7 @@ def called_on_two_layouts(s, x):  # type: ignore[no-untyped-def]
 
 FORWARDS: list[Callable[..., Tensor]] = [
     sequence_first, reordered, reordered_in_place, one_by_one, linear_one_by_one, samples_folded_first,
-    samples_folded_last, frames, unequal_shares, class_token, attention, called_on_two_layouts,
+    samples_folded_last, frames, last_step, unequal_shares, class_token, attention, called_on_two_layouts,
 ]  # fmt: skip
 
 
@@ -114,6 +121,7 @@ def network_of(forward: Callable[..., Tensor]) -> nn.Module:
         forward,
         patch=nn.Conv2d(3, 8, 2, 2),
         conv=nn.Conv2d(8, 8, (1, 2)),
+        line=nn.Conv1d(4, 8, 2),
         up=nn.Linear(8, 8),
         down=nn.Linear(8, 8),
         qkv=nn.Linear(8, 24),

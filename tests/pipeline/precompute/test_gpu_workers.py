@@ -35,8 +35,10 @@ def flags() -> Iterator[None]:
     """Restores the settings that `use_float32` changes."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    products = torch.get_float32_matmul_precision()
     yield
     matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+    torch.set_float32_matmul_precision(products)
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None = None) -> None:
@@ -102,6 +104,28 @@ def test_full_float32_lasts_for_one_computation(flags, tf32) -> None:
     assert precision() == before
     with pytest.raises(HnasError):
         compute_metrics(Looking(13, 2), images, labels)
+    assert precision() == before
+
+
+@pytest.mark.parametrize("wanted", ["highest", "high", "medium"])
+def test_full_float32_keeps_the_precision_of_products(flags, wanted) -> None:
+    torch.set_float32_matmul_precision(wanted)
+    settings = precision()
+    with full_float32():
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == wanted
+    assert precision() == settings
+
+
+def test_full_float32_of_overlapping_threads_is_restored_by_the_last(flags) -> None:
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, True
+    before = precision()
+    first, second = full_float32(), full_float32()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert precision() == (False, False, False, True)
+    second.__exit__(None, None, None)
     assert precision() == before
 
 
