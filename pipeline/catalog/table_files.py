@@ -97,8 +97,8 @@ class Addresses:
 
     def _address(self, file: File) -> str:
         store = file.store
-        if store.local and not re.search(r"[*?\[]", store.root):
-            return store.path(*file.parts)
+        if store.local and not re.search(r"[*?\[]", path := store.path(*file.parts)):
+            return path
         if id(store) not in self._protocols:
             protocol = f"hnasstore{len(self._protocols)}"
             self._connection.register_filesystem(_Rooted(store, protocol))

@@ -65,10 +65,17 @@ class Claims:
     # --- beginning and end
 
     def join(self) -> None:
-        """Join the run, alongside the commands that are working on it."""
+        """Join the run, alongside the commands that are working on it.
+
+        Raises `HnasError` if what the plan counts as stored was removed since.
+        """
         stored = self._run.stored(self._plan.stored, logged)  # read most of it before taking the lock
         scores_stored = scored(self._run, self._plan.scored)
         with self._run.locked():
+            if not (self._run.recorded and self._plan.stored.parts <= set(self._run.parts())):
+                raise HnasError(
+                    f"run {self._run.name} was removed while this command started; start the same command again"
+                )
             self._drivers.join()
             stored = self._run.stored(stored, logged)
             scores_stored = scored(self._run, scores_stored)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import torch
 
-from hnas.errors import UsageError, check_seed
+from hnas.errors import HnasError, UsageError, check_seed
 from hnas.metrics import ENGINE_VERSION
 from hnas.pipeline.images import Batch, ImageDataset, further_batch, training_batch
 from hnas.pipeline.precompute.architecture_list import read_list
@@ -41,6 +41,8 @@ from hnas.spaces import SearchSpace, definition_of
 from hnas.spaces.initialise import redrawn
 
 MAX_BATCH = 4096
+# A block of `ntk.zarr` is compressed in memory as a whole: at most so many bytes.
+_MOST_BLOCK = 2**28
 # Rows per block of `ntk.zarr` if chunks have no fixed size. Small, because a chunk consists of whole blocks.
 _BLOCK = 8
 
@@ -78,8 +80,9 @@ class Plan:
 
     @property
     def block(self) -> int:
-        """The rows per block of `ntk.zarr`, if this plan creates it."""
-        return self.chunk_size or _BLOCK
+        """The rows per block of `ntk.zarr`, if this plan creates it; a large chunk takes several blocks."""
+        most = max(1, _MOST_BLOCK // (8 * self.settings.batch_size**2))  # a block of Gram matrices too is written whole
+        return min(self.chunk_size or _BLOCK, most)
 
 
 def make_plan(
@@ -157,8 +160,8 @@ def make_plan(
     )
     lacking = Counter("metrics" for canonical, _ in todo if canonical not in stored.classes)
     lacking.update(key for canonical, _ in todo for key in scores_stored.lacking(keys, canonical))
-    repairs = _repairs(Run(store, settings.id), space, stored)
     table = None if run.store is store else run
+    repairs = _repairs(run, space, stored) if table is None else ()
     done = len(classes) - len(todo)
     counts = tuple((what, lacking[what]) for what in ("metrics", *keys))
     return Plan(
@@ -183,8 +186,8 @@ def _own_columns(store: Store) -> list[str]:
 
 
 def _repairs(run: Run, space: SearchSpace, stored: Stored) -> tuple[Chunk, ...]:
-    """Return chunks that recompute lost eigenvalues of stored rows; read-only tables are not repaired."""
-    lost = run.lost(stored) if run.exists() else []
+    """Return chunks that recompute lost eigenvalues of stored rows."""
+    lost = run.lost(stored)
     named = {canonical: arch for arch, canonical in run.requests().items()} if lost else {}
     return tuple(
         Chunk(tuple((name, definition_of(space, named[name])) for name in classes), row, spectra_only=True)
@@ -236,16 +239,20 @@ def adopted(store: Store, plan: Plan) -> Plan:
     """Copy the plan's table into `store`, unless it already has the run; return the updated plan.
 
     New rows are then added to the table's rows, which the store's own run would otherwise hide. Raises the errors of
-    `pack`.
+    `pack`, and `HnasError` if another command began the run without the table.
     """
     run = Run(store, plan.settings.id)
     if plan.table is None:
         return plan
     with locked(store, "architectures", plan.settings.space):  # only one of two concurrent commands copies it
-        if run.exists():
-            return plan
-        pack(plan.table, store, block=plan.block, whole=False)
-    return replace(plan, stored=run.stored(), scored=scored(run), table=None)
+        if not run.recorded:
+            if run.exists():  # what a killed command had copied
+                store.fs.rm(run.path(), recursive=True)
+            pack(plan.table, store, block=plan.block, whole=False)
+    stored = run.stored()
+    if not plan.stored.classes <= stored.classes:
+        raise HnasError(f"another command began run {run.name} while this one started; start the same command again")
+    return replace(plan, stored=stored, scored=scored(run), table=None)
 
 
 def record_request(store: Store, space: SearchSpace, plan: Plan) -> None:

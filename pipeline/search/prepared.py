@@ -252,7 +252,7 @@ def trainer_of(
     from hnas.pipeline.search.training import Trainer
 
     run = pick_run(connection, run=settings.run).settings
-    return Trainer(
+    trainer = Trainer(
         search_spaces[settings.space],
         training,
         channels=run.channels,
@@ -265,3 +265,9 @@ def trainer_of(
         progress=progress,
         notice=notice,
     )
+    if len(trainer.classes) != run.classes:
+        raise UsageError(
+            f"{training.images} has {len(trainer.classes)} classes, but run {settings.run} was computed on a data set "
+            f"of the same name with {run.classes}; give that data set, or rename one of them and precompute it"
+        )
+    return trainer

@@ -100,7 +100,8 @@ class Trainer:
         if (with_test or store is not None) and dataset.test is not None:
             test = np.arange(len(dataset.test))
             self._test = self._load(dataset.test.images(test), dataset.test.labels, test)
-        self._classes = dataset.classes
+        #: The names of the classes.
+        self.classes = dataset.classes
         #: Called with each trained architecture, the epochs, the network and the result, before it is stored.
         self.on_trained: Callable[[str, int, nn.Module, TrainingResult], None] | None = None
         self._memory = (
@@ -246,7 +247,7 @@ class Trainer:
         recipe = {"name": self._recipe_name, **asdict(replace(self._recipe, epochs=epochs))}
         size = {name: self._network[name] for name in ("channels", "cells")}
         return {
-            "space": self._space.name, **size, "classes": self._classes, "image_size": self._image_size,
+            "space": self._space.name, **size, "classes": self.classes, "image_size": self._image_size,
             "mean": self._mean, "std": self._std, "recipe": recipe,
         }  # fmt: skip
 

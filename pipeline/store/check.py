@@ -216,6 +216,9 @@ def _check_run(report: Report, run: Run) -> None:
     if measured is not None:
         _check_counts(report, path, measured)
         _check_spectra(report, run, measured)
+    elif run.exists("ntk.zarr"):  # the rows that are computed next go there
+        with _damage(report, run.ntk.path, _REMOVE):
+            run.ntk.lost([])
     _check_scores(report, run, scores, requested)
 
 

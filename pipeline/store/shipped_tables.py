@@ -58,9 +58,15 @@ def runs_beside(store: Store, also: Iterable[Store]) -> dict[str, Run]:
 
 
 def find_run(store: Store, name: str, also: Iterable[Store]) -> Run:
-    """Return the run in `store`, or if that has nothing of it, in one of the stores `also`."""
+    """Return the run in `store`, or if that has nothing of its own in it, in one of the stores `also`.
+
+    A copy from one of them that was killed before it wrote its record is nothing of the store's own.
+    """
     run = Run(store, name)
-    return run if run.exists() else runs_beside(store, also).get(name, run)
+    table = None if run.recorded else runs_beside(store, also).get(name)
+    if table is None or run.exists("drivers") or not set(run.parts()) <= set(table.parts()):
+        return run
+    return table
 
 
 def existing_store(location: str, also: Sequence[Store]) -> Store:

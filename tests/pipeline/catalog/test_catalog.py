@@ -271,6 +271,13 @@ def test_several_files_of_one_source_are_one_table(store):
     assert found == [("one", "a", 1.0), ("one", "b", 2.0)]
 
 
+def test_a_files_name_is_not_a_pattern(store):
+    write_accuracies(store, "one", [training("a", test=1.0)], "t[1].parquet")
+    write_accuracies(store, "one", [training("b", test=2.0)], "t1.parquet")
+    write_accuracies(store, "two?", [training("c", test=3.0)], "*.parquet")
+    assert query(store, "SELECT arch, test_accuracy FROM accuracies ORDER BY ALL") == [("a", 1), ("b", 2), ("c", 3)]
+
+
 # --- eq. (7)
 
 positive = st.floats(1e-6, 1e6)

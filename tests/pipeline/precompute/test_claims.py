@@ -25,6 +25,7 @@ from hnas.pipeline.precompute.plan import Plan, relative_costs
 from hnas.pipeline.store.claim_log import logged
 from hnas.pipeline.store.locks import locked
 from hnas.pipeline.store.ntk_arrays import Blocks, NTKArrays
+from hnas.pipeline.store.removal import find_held, remove
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
 from tests.support.runs import SPACE, claims_of, exact_table, fill, job_of, metrics_of
@@ -48,6 +49,18 @@ def carry_out(store: Store, plan: Plan, claims: Claims, networks: int = 3) -> li
         assert worker.run_chunk(job_of(store, plan, token=claims.token), chunk).rows
     claims.done(chunks)
     return [canonical for chunk in chunks for canonical, _ in chunk.members]
+
+
+def test_a_run_removed_since_the_plan_is_noticed(store, small_plan):
+    fill(store, small_plan(store, sample=4))
+    plan = small_plan(store, sample=8)
+    remove(store, find_held(store, plan.settings.id))
+    with pytest.raises(
+        HnasError, match=r"run \w+ was removed while .*; start the same command again"
+    ):
+        fill(store, plan)
+    assert store.names("runs", plan.settings.id, "drivers") == []
+    fill(store, small_plan(store, sample=8))
 
 
 # --- order and size

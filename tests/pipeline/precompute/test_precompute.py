@@ -346,6 +346,14 @@ def test_an_impossible_request_is_wrong_usage_and_writes_nothing(store, small_pl
     assert not Path(store.root).exists()
 
 
+def test_a_chunk_of_any_size_takes_bounded_memory(store, small_plan):
+    plan = small_plan(store, sample=3, chunk_size=10**9)
+    assert plan.block * 8 * 8**2 <= 2**28
+    run = fill(store, plan)
+    assert small_plan(store, sample=3).todo == ()
+    assert NTKArrays(store, run).read().shape == (len(plan.todo), 8)
+
+
 # --- Gram matrices
 
 

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ from hnas.pipeline.store.store import Store
 from hnas.spaces import search_spaces
 from hnas.threads import physical_cores, training_threads
 from tests.support.command_line import hnas
+from tests.support.image_files import write_folder
 from tests.support.processes import HNAS
 from tests.support.runs import fill
 
@@ -183,6 +185,18 @@ def test_a_network_too_large_for_memory_is_reported():
         "hnas: there is not enough memory for this; make --channels, --cells, --image-size or --batch-size smaller, or "
         "use a larger machine\n"
     )
+
+
+def test_images_of_another_number_of_classes_are_not_trained_on(store, tmp_path):
+    folder = write_folder(tmp_path / "digits", np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8))
+    done = hnas(
+        "search", "nasbench201", "--dataset", folder, "--oracle", "train", "--method", "random", "--queries", 1,
+        "--epochs", 1, "--store", store.root,
+    )  # fmt: skip
+    assert (done.status, done.out) == (2, "")
+    assert f"{folder} has 3 classes, but run " in done.err
+    assert done.err.endswith("with 10; give that data set, or rename one of them and precompute it\n")
+    assert store.names("searches") == []
 
 
 def test_an_invalid_seed_is_reported_with_its_option(tmp_path):

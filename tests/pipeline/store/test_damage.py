@@ -366,6 +366,16 @@ def test_an_array_that_hnas_did_not_write_is_never_opened(copied, change):
         rows(store, "FROM spectra")
 
 
+def test_check_reports_arrays_in_which_no_row_could_be_stored(copied):
+    store, run, _ = copied
+    shutil.rmtree(store.path("runs", run, "metrics"))
+    assert check_store(store).damaged == []
+    metadata = Path(store.path("runs", run, "ntk.zarr", "eigenvalues", "zarr.json"))
+    metadata.write_text(metadata.read_text().replace("float64", "float32"))
+    (finding,) = check_store(store).damaged
+    assert finding.path.endswith("ntk.zarr") or "zarr.json" in finding.path
+
+
 def test_nothing_in_zarr_metadata_of_version_2_runs(copied, tmp_path):
     store, run, _ = copied
     zarr, mark = Path(store.path("runs", run, "ntk.zarr")), tmp_path / "mark"

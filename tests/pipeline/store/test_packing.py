@@ -17,6 +17,7 @@ from hnas.errors import HnasError, UsageError
 from hnas.pipeline.catalog import views as catalog
 from hnas.pipeline.precompute.driver import precompute
 from hnas.pipeline.precompute.plan import adopted, record_request
+from hnas.pipeline.store.check import check_store
 from hnas.pipeline.store.packing import pack
 from hnas.pipeline.store.run import Run
 from hnas.pipeline.store.store import Store
@@ -254,8 +255,32 @@ def test_the_stores_own_run_is_preferred_to_a_tables(filled, empty, table, small
     plan = small_plan(empty, sample=4, also=[table])
     empty.prepare()
     Run(empty, plan.settings.id).create(plan.settings, plan.batch)
-    assert adopted(empty, plan) is plan
+    with pytest.raises(HnasError, match=r"another command began run .* start the same command again"):
+        adopted(empty, plan)  # the plan counts on rows that the own run lacks
     assert len(small_plan(empty, sample=4, also=[table]).todo) == len({canonical for _, canonical in plan.requested})
+
+
+@pytest.mark.parametrize("last", ["requests", "ntk.zarr", "metrics"])
+def test_a_killed_copy_of_a_table_is_made_anew(filled, empty, table, small_plan, tmp_path, last):
+    store, first = filled
+    run = first.settings.id
+    adopted(empty, small_plan(empty, sample=20, also=[table]))
+    shutil.rmtree(Path(empty.path("runs", run, "scores")), ignore_errors=True)
+    Path(empty.path("runs", run, "run.json")).unlink()
+    for later in ("metrics", "ntk.zarr")[: ("metrics", "ntk.zarr", "requests").index(last)]:
+        shutil.rmtree(empty.path("runs", run, later))
+    plan = small_plan(empty, sample=20, also=[table])
+    assert (plan.todo, plan.repairs) == ((), ())
+    precompute(empty, SPACE, plan, workers=1)
+    assert exact_table(empty, run) == exact_table(store, run)
+    assert check_store(empty).damaged == []
+
+
+def test_rows_of_a_run_that_lost_its_record_are_not_a_killed_copy(empty, table, small_plan):
+    run = fill(empty, small_plan(empty, sample=4))
+    Path(empty.path("runs", run, "run.json")).unlink()
+    plan = small_plan(empty, sample=4, also=[table])
+    assert (plan.table, plan.todo) == (None, ())
 
 
 def test_an_unfinished_table_is_used_as_it_is(filled, small_plan, tmp_path):
