@@ -59,9 +59,10 @@ class Signs:
         """Return the products (m, m) of new values, and store their patterns."""
         agreements, patterns = self._wanted
         products = torch.zeros_like(self._products)
-        rows = (values if values.is_contiguous() or values.dim() < 2 else values.movedim(1, -1)).flatten(1)
+        values = values[:, None] if values.dim() == 1 else values
+        rows = (values if values.is_contiguous() else values.movedim(1, -1)).flatten(1)
         step = min(rows.shape[1], _UNITS if rows.device.type == "cpu" else _UNITS_ON_DEVICE)
-        buffer = torch.empty(len(rows) * step, device=rows.device)
+        buffer = torch.empty(len(rows) * step, dtype=torch.float32, device=rows.device)
         for start in range(0, rows.shape[1], step or 1):
             part = rows[:, start : start + step]
             # Comparing straight into floats takes an eighth of the time of a conversion.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,12 +17,21 @@ class NoStatisticsError(Exception):
 
 
 class Alone(Recorder):
-    """A recorder whose batch norms use the statistics of each image alone."""
+    """A recorder whose batch norms use the statistics of each image alone, of rows that are the images."""
+
+    #: The dimensions of (m, C, …) that batch norms average over, besides the positions.
+    over: tuple[int, ...] = ()
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is not F.batch_norm:
             return super().call(func, args, kwargs)
-        return self.note(func, args, kwargs, _batch_norm(*args, **kwargs))
+        return self.note(func, args, kwargs, _batch_norm(*args, **kwargs, over=self.over))
+
+
+class OneImage(Alone):
+    """The same for a batch of one image, which may have several rows: a network may fold other dimensions into m."""
+
+    over = (0,)
 
 
 def _batch_norm(
@@ -33,37 +43,39 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    over: tuple[int, ...],
 ) -> Tensor:
     if not training:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    if input[0, 0].numel() == 1:
+    dimensions = (*over, *range(2, input.dim()))
+    if math.prod(input.shape[each] for each in dimensions) == 1:
         raise NoStatisticsError
-    y: Tensor = _InstanceNorm.apply(input, eps)  # type: ignore[no-untyped-call]
+    y: Tensor = _InstanceNorm.apply(input, dimensions, eps)  # type: ignore[no-untyped-call]
     shape = (-1, *(1,) * (input.dim() - 2))
     y = y if weight is None else y * weight.view(shape)
     return y if bias is None else y + bias.view(shape)
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """x̂ = s (x − mean(x)) of each image and channel of x (m, C, …), s = 1/√(var(x) + ε)."""
+    """x̂ = s (x − mean(x)), s = 1/√(var(x) + ε), with means over `dimensions` of x (m, C, …)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        positions = tuple(range(2, x.dim()))
-        d = x - x.mean(positions, keepdim=True)
-        s = (d.square().mean(positions, keepdim=True) + eps).rsqrt()
+    def forward(ctx: Any, x: Tensor, dimensions: tuple[int, ...], eps: float) -> Tensor:
+        d = x - x.mean(dimensions, keepdim=True)
+        s = (d.square().mean(dimensions, keepdim=True) + eps).rsqrt()
         ctx.save_for_backward(d, s)
+        ctx.dimensions = dimensions
         return d * s
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None, None]:
         d, s = ctx.saved_tensors
-        positions = tuple(range(2, d.dim()))
-        size = gy.abs().amax(positions, keepdim=True)
-        gx = gy - gy.mean(positions, keepdim=True)
-        gx = gx - d * ((gy * d).mean(positions, keepdim=True) * s.square())
-        cancelled = gx.abs().amax(positions, keepdim=True) <= near(gy) * size
-        return gx.mul_(s.masked_fill(cancelled, 0)), None
+        size = gy.abs().amax(ctx.dimensions, keepdim=True)
+        gx = gy - gy.mean(ctx.dimensions, keepdim=True)
+        gx = gx - d * ((gy * d).mean(ctx.dimensions, keepdim=True) * s.square())
+        cancelled = gx.abs().amax(ctx.dimensions, keepdim=True) <= near(gy) * size
+        return gx.mul_(s.masked_fill(cancelled, 0)), None, None
 
 
 def near(value: Tensor) -> float:

@@ -91,7 +91,8 @@ def compute_metrics(
     if own:
         modes = {module: module.training for module in network.modules()}
         try:
-            network.train()
+            for module in modes:
+                module.training = True  # not by `train`, which may be the network's own
             with full_float32():
                 values |= own_scores(own, Subject(network, images, labels, further, build, seed))
         finally:

@@ -9,7 +9,8 @@ a Budget", ICLR 2020, in the form of the program of Abdelfattah et al., "Zero-Co
 hence `n_l`. Two differences: that program keeps one value of a module that is called several times, whereas calls are
 added here; and it takes the second dimension of a Linear layer's output as channels, here it is the last.
 
-Invariant to the scale of a layer followed by batch norm. NaN where some row of a layer has no single sample.
+Invariant to the scale of a layer followed by batch norm. NaN where some row of a layer has no single sample,
+or a layer is called with a bias that is not a layer's.
 
 Cost: with the columns, one product with each layer's output, which is kept in memory; alone, a plain training step.
 """

@@ -30,7 +30,8 @@ from hnas.errors import UsageError
 from hnas.metrics.layers import Call, Modules
 from hnas.metrics.ntk import find_rows
 from hnas.metrics.passes import BackwardPass
-from hnas.scores.alone import Alone, NoStatisticsError
+from hnas.metrics.randomness import Generators
+from hnas.scores.alone import Alone, NoStatisticsError, OneImage
 from hnas.scores.protocol import Subject
 from hnas.scores.undisturbed import forward, undisturbed
 
@@ -45,11 +46,11 @@ class GradSign:
     def __call__(self, subject: Subject) -> dict[str, float]:
         """Return Σ_k |Σ_i sign(∂ℓ_i/∂θ_k)|."""
         images, labels = subject.images, subject.labels
-        with undisturbed(subject.network, images) as modules:
+        with undisturbed(subject.network, images) as (modules, generators):
             try:
-                signs = _at_once(modules, images, labels)
+                signs = _at_once(modules, images, labels, generators)
                 if signs is None:
-                    signs = _one_by_one(modules, images, labels)
+                    signs = _one_by_one(modules, images, labels, generators)
             except NoStatisticsError:
                 return {"gradsign": math.nan}
         return {"gradsign": sum(float(sign.abs().nansum(dtype=torch.float64)) for sign in signs)}
@@ -59,13 +60,16 @@ class _DisorderError(Exception):
     """A layer's rows are not the images in their order."""
 
 
-def _at_once(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor] | None:
+def _at_once(modules: Modules, images: Tensor, labels: Tensor, generators: Generators) -> list[Tensor] | None:
     """Return Σ_i sign(∂ℓ_i/∂θ) of each layer, or None where the images cannot share one pass."""
-    done = forward(modules, images, Alone)
-    with torch.no_grad():
-        first = forward(modules, images[:1], Alone).logits[0]
+    try:
+        done = forward(modules, images, generators, Alone)
+    except NoStatisticsError:  # unless a batch norm's rows are several for each image
+        return None
+    middle = len(images) // 2  # coupled with earlier and with later images, whichever the network couples
+    alone = forward(modules, images[middle : middle + 1], generators, OneImage).logits[0].detach()
     logits, layers, passes = done.logits, done.recorder.layers, done.recorder.passes
-    if not bool((logits[0] - first).abs().max() <= math.sqrt(torch.finfo(first.dtype).eps) * first.abs().max()):
+    if not bool((logits[middle] - alone).abs().max() <= math.sqrt(torch.finfo(alone.dtype).eps) * alone.abs().max()):
         return None
     signs = _Signs()
     if logits.requires_grad:
@@ -78,11 +82,11 @@ def _at_once(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor] |
     return signs.signs + [rows.sign().sum(0) for rows in signs.shared.values()]
 
 
-def _one_by_one(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor]:
+def _one_by_one(modules: Modules, images: Tensor, labels: Tensor, generators: Generators) -> list[Tensor]:
     """Return Σ_i sign(∂ℓ_i/∂θ) of each layer, with one pass per image."""
     signs: dict[int, Tensor] = {}
     for image, label in zip(images[:, None], labels[:, None], strict=True):
-        done = forward(modules, image, Alone)
+        done = forward(modules, image, generators, OneImage)
         loss = F.cross_entropy(done.logits, label)
         if not loss.requires_grad:
             continue

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from hnas.scores.alone import NoStatisticsError
 from hnas.scores.protocol import Subject
-from hnas.scores.undisturbed import Functions, undisturbed
+from hnas.scores.undisturbed import Functions, deterministic, undisturbed
 
 _IMAGES = 50
 _PARAMETERS = 11
@@ -43,10 +43,15 @@ class KNASProgram:
         half = min(len(subject.images), _IMAGES) // 2
         if half < 2:
             return {"knas_program": math.nan}
-        images, labels = subject.images[: 2 * half], subject.labels[: 2 * half]
+        network, images, labels = subject.network, subject.images[: 2 * half], subject.labels[: 2 * half]
         try:
-            with undisturbed(subject.network, images), _OneImage():
-                gradients = _gradients(subject.network, images, labels)
+            with undisturbed(network, images) as (modules, generators):
+
+                def each() -> Tensor:
+                    with _OneImage(generators):
+                        return _gradients(network, images, labels)
+
+                gradients = deterministic(modules, images, generators, each)
         except NoStatisticsError:
             return {"knas_program": math.nan}
         halves = gradients.view(2, half, gradients.shape[1])

@@ -24,8 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from hnas.errors import HnasError
+from hnas.metrics.inputs import errors_named
+from hnas.metrics.randomness import Generators
 from hnas.scores.protocol import Subject
-from hnas.scores.undisturbed import Functions, drawn, generator, undisturbed
+from hnas.scores.undisturbed import Functions, deterministic, drawn, generator, undisturbed
 
 _SIDE = 64
 
@@ -43,23 +45,34 @@ class MeCo:
         if images.dim() != 4 or not images.is_floating_point():
             return {"meco": math.nan}
         image = drawn((1, images.shape[1], _SIDE, _SIDE), generator(subject.seed, "meco"), images)
-        least: list[Tensor] = []
+        with undisturbed(network, images) as (modules, generators):
+            for parameter in network.parameters():  # needs no graph, but a network may differentiate in its own forward
+                parameter.requires_grad_(False)
 
-        def add(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() > 2:  # without positions there are no correlations
-                least.append(_least_eigenvalue(output[0].double().flatten(1)))
+            def least() -> float:
+                return _least(network, image.clone(), generators)
 
-        try:
-            with undisturbed(network, image), torch.no_grad(), Functions():
-                handles = [module.register_forward_hook(add) for module in network.modules()]
-                try:
-                    network(image)
-                finally:
-                    for handle in handles:
-                        handle.remove()
-        except HnasError:
-            return {"meco": math.nan}
-        return {"meco": float(sum(least))}
+            return {"meco": deterministic(modules, images, generators, least)}
+
+
+def _least(network: nn.Module, image: Tensor, generators: Generators) -> float:
+    """Return Σ_M λ_min(P(M)), NaN where the network fails on the image."""
+    found: list[Tensor] = []
+
+    def add(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() > 2:  # without positions there are no correlations
+            found.append(_least_eigenvalue(output[0].detach().double().flatten(1)))
+
+    handles = [module.register_forward_hook(add) for module in network.modules()]
+    try:
+        with errors_named(network, image), Functions(generators):
+            network(image)
+    except HnasError:
+        return math.nan
+    finally:
+        for handle in handles:
+            handle.remove()
+    return float(sum(found))
 
 
 def _least_eigenvalue(channels: Tensor) -> Tensor:

@@ -33,9 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hnas.metrics.layers import MODULES
+from hnas.metrics.randomness import Generators
 from hnas.metrics.results import condition_number
 from hnas.scores.protocol import Subject
-from hnas.scores.undisturbed import Functions, generator
+from hnas.scores.undisturbed import Functions, deterministic, draws_undone, generator, undisturbed
 
 _DRAWS = 3
 _IMAGES = 72
@@ -59,32 +60,50 @@ class TENAS:
         channels, cells = smallest
         source = generator(subject.seed, "te_nas")
         images = subject.images if subject.further is None else torch.cat([subject.images, subject.further[0]])
-        network = subject.build(channels=max(3, channels), cells=cells).to(images)
-        kappas = [_kappa(_drawn(network, source, fan_in=False), images[:_IMAGES]) for _ in range(_DRAWS)]
-        regions = [math.nan]
-        if hasattr(network, "first_cell"):
-            crops = _crops(images, source)
-            thin = subject.build(channels=channels, cells=cells).to(images)
-            regions = [_regions(_drawn(thin, source, fan_in=True).first_cell, crops) for _ in range(_DRAWS)]
-        return {"te_nas_kappa": sum(kappas) / _DRAWS, "te_nas_regions": sum(regions) / len(regions)}
+        first = images[:_IMAGES]
+        with draws_undone(images.device):  # building draws too
+            network = subject.build(channels=max(3, channels), cells=cells).to(images)
+            kappa = _mean(lambda generators: _kappa(network, first, generators), network, first, source, fan_in=False)
+            regions = math.nan
+            if hasattr(network, "first_cell"):
+                crops = _crops(images, source)
+                thin: Any = subject.build(channels=channels, cells=cells).to(images)
+                regions = _mean(
+                    lambda generators: _regions(thin.first_cell, crops, generators), thin, first, source, fan_in=True
+                )
+        return {"te_nas_kappa": kappa, "te_nas_regions": regions}
 
 
-def _drawn(network: nn.Module, source: torch.Generator, *, fan_in: bool) -> Any:
-    """Return `network` in training mode, with weights drawn by Kaiming's rule for ReLUs."""
+def _mean(
+    score: Callable[[Generators], float], network: nn.Module, images: Tensor, source: torch.Generator,
+    *, fan_in: bool,
+) -> float:  # fmt: skip
+    """Return the mean of `score` over draws of the weights of `network`, in training mode and without randomness."""
+    values = []
+    with undisturbed(network, images) as (modules, generators):
+        for _ in range(_DRAWS):
+            _draw(network, source, fan_in=fan_in)
+            values.append(deterministic(modules, images, generators, lambda: score(generators)))
+    return sum(values) / _DRAWS
+
+
+def _draw(network: nn.Module, source: torch.Generator, *, fan_in: bool) -> None:
+    """Draw the weights of `network` by Kaiming's rule for ReLUs."""
     for module in network.modules():
         if isinstance(module, MODULES):
             fan = module.weight[0] if fan_in else module.weight[:, 0]
             with torch.no_grad():
-                module.weight.copy_(torch.randn(module.weight.shape, generator=source) * math.sqrt(2 / fan.numel()))
+                normal = torch.randn(module.weight.shape, generator=source, dtype=torch.float32, device="cpu")
+                module.weight.copy_(normal * math.sqrt(2 / fan.numel()))
                 if module.bias is not None:
                     module.bias.zero_()
-    return network.train()
 
 
-def _kappa(network: nn.Module, images: Tensor) -> float:
+def _kappa(network: nn.Module, images: Tensor, generators: Generators) -> float:
     """Return κ of the gradients of each image's summed logits."""
-    weights = [p for name, p in network.named_parameters() if "weight" in name]
-    sums = network(images).sum(1)
+    weights = [p.requires_grad_() for name, p in network.named_parameters() if "weight" in name]
+    with Functions(generators):
+        sums = network(images.clone()).sum(1)
     rows = []
     # A GPU takes all images in one backward pass, of larger kernels; a CPU takes them faster one by one.
     at_once = len(sums) if sums.is_cuda else 1
@@ -108,30 +127,30 @@ def _crops(images: Tensor, source: torch.Generator) -> Tensor:
     count = math.prod(_CROPS)
     windows = images.unfold(2, _SIDE, 1).unfold(3, _SIDE, 1)  # (images, C, rows, columns, 3, 3)
     image, row, column = (
-        torch.randint(windows.shape[dimension], (count,), generator=source) for dimension in (0, 2, 3)
+        torch.randint(windows.shape[dimension], (count,), generator=source, device="cpu") for dimension in (0, 2, 3)
     )
-    channels = torch.rand((count, images.shape[1]), generator=source).argsort(1)
+    order = torch.rand((count, images.shape[1]), generator=source, dtype=torch.float32, device="cpu")
+    channels = order.argsort(1)
     chosen = windows[image[:, None], channels, row[:, None], column[:, None]]
     return chosen.view(*_CROPS, *chosen.shape[1:])
 
 
-def _regions(cell: Callable[[Tensor], Tensor], crops: Tensor) -> int:
+def _regions(cell: Callable[[Tensor], Tensor], crops: Tensor, generators: Generators) -> int:
     """Return the number of distinct activation patterns of the ReLUs in `cell` and after it."""
     seen = []
-    with torch.no_grad():
-        for batch in crops:
-            with _Signs() as signs:
-                out = cell(batch)
-                torch.relu(F.batch_norm(out, None, None, training=True))
-            seen.append(torch.cat(signs.active, 1))
+    for batch in crops:
+        with _Signs(generators) as signs:
+            out = cell(batch.clone())
+            torch.relu(F.batch_norm(out, None, None, training=True))
+        seen.append(torch.cat(signs.active, 1))
     return len(np.unique(np.packbits(torch.cat(seen).cpu().numpy(), axis=1), axis=0))
 
 
 class _Signs(Functions):
     """Collects which units of each ReLU are active, (m, units)."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, generators: Generators) -> None:
+        super().__init__(generators)
         self.active: list[Tensor] = []
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:

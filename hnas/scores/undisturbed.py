@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,35 +16,58 @@ from hnas.errors import HnasError
 from hnas.metrics import ops  # noqa: F401  (registers the operations)
 from hnas.metrics.inputs import checked_network, errors_named
 from hnas.metrics.layers import Layers, Modules
-from hnas.metrics.ops.dropout import dropout
+from hnas.metrics.ops.attention import multi_head
+from hnas.metrics.ops.dropout import dropout, random_slope, recurrent
 from hnas.metrics.passes import BackwardPass
 from hnas.metrics.randomness import Forward, Generators, deterministic_forward, moved
 from hnas.metrics.recorder import OPERATIONS, Recorder
 from hnas.metrics.state import measuring
+from hnas.metrics.unseen_uses import layers_visible
 from hnas.scores.protocol import Subject
+
+_Made = TypeVar("_Made")
 
 
 @contextmanager
-def undisturbed(network: nn.Module, images: Tensor) -> Iterator[Modules]:
+def undisturbed(network: nn.Module, images: Tensor) -> Iterator[tuple[Modules, Generators]]:
     """Enter training mode without dropout and enable autograd; restore the network and all random states on exit.
 
-    Yields the modules by name. Raises `UsageError` for a network that cannot be measured, and `HnasError` with torch's
-    reason where it fails on the images.
+    Checkpointed functions run once and compiled modules uncompiled, as for the columns. Yields the modules by name, and
+    the generators, in which the passes inside note those that the network passes to torch functions.
+
+    Raises `UsageError` for a network that cannot be measured, and `HnasError` with torch's reason where it fails on the
+    images.
     """
     modules = checked_network(network)
-    generators = Generators(images.device)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        errors_named(network, images),
+        measuring(modules),
+        layers_visible(),
+        draws_undone(images.device) as generators,
+    ):
+        yield modules, generators
+
+
+@contextmanager
+def draws_undone(device: torch.device) -> Iterator[Generators]:
+    """Restore all random generators on exit, also those that are noted in the yielded `passed`."""
+    generators = Generators(device)
     before = generators.state()
-    with torch.inference_mode(False), torch.enable_grad(), errors_named(network, images), measuring(modules):
-        try:
-            yield modules
-        finally:
-            generators.drawn = moved(before, generators.state())
-            generators.put_back()
+    try:
+        yield generators
+    finally:
+        generators.drawn = bool(generators.passed) or moved(before, generators.state())
+        generators.put_back()
 
 
 @contextmanager
 def left_alone(subject: Subject) -> Iterator[None]:
-    """Raise `HnasError` if the code inside changes weights, images or modes, which later scores would see."""
+    """Raise `HnasError` if the code inside changes weights, images or modes, which later scores would see.
+
+    A change through `.data` goes unnoticed, because torch does not count it.
+    """
     before = _state_of(subject)
     yield
     if _state_of(subject) != before:
@@ -58,7 +81,24 @@ def _state_of(subject: Subject) -> list[tuple[int, int] | bool]:
     return counted + [module.training for module in subject.network.modules()]
 
 
-def forward(modules: Modules, images: Tensor, recorder: type[Recorder] = Recorder) -> Forward:
+def deterministic(modules: Modules, images: Tensor, generators: Generators, passes: Callable[[], _Made]) -> _Made:
+    """Return what `passes`, which calls the network under `Functions`, returns without drawing a random number.
+
+    Where it draws, the modules that draw are put into evaluation mode by the rule of the columns, and `passes` is
+    called again. `images` are the run's. Raises `UsageError` for a network whose logits depend on random numbers.
+    """
+    before = generators.state()
+    made = passes()
+    if not moved(before, generators.state()) and not any(
+        not torch.equal(each.get_state(), state) for each, state in generators.passed.items()
+    ):
+        return made
+    del made
+    forward(modules, images, generators)
+    return passes()
+
+
+def forward(modules: Modules, images: Tensor, generators: Generators, recorder: type[Recorder] = Recorder) -> Forward:
     """Record a forward pass of all `images` with the engine's layers and batch norms.
 
     Raises `UsageError` for a network whose logits depend on random numbers.
@@ -75,12 +115,12 @@ def forward(modules: Modules, images: Tensor, recorder: type[Recorder] = Recorde
         with watch.around(network, made):
             return Forward(made, made.run(network, copy))
 
-    return deterministic_forward(modules, Generators(images.device), run)
+    return deterministic_forward(modules, generators, run)
 
 
-def gradients(modules: Modules, images: Tensor, labels: Tensor) -> list[Tensor | None]:
+def gradients(modules: Modules, images: Tensor, labels: Tensor, generators: Generators) -> list[Tensor | None]:
     """Return the gradient of the mean cross entropy for each layer's weight, None if the loss is independent of it."""
-    done = forward(modules, images)
+    done = forward(modules, images, generators)
     loss = F.cross_entropy(done.logits, labels)
     layers = done.recorder.layers
     if not loss.requires_grad:  # no weight reaches the logits
@@ -97,26 +137,46 @@ def tensors_of(modules: Modules) -> list[Tensor]:
 def generator(seed: int, score: str) -> torch.Generator:
     """Return the CPU generator of `score` in a run with this seed."""
     key = int.from_bytes(blake2b(f"{seed}/{score}".encode(), digest_size=8).digest(), "little")
-    return torch.Generator().manual_seed(key)
+    return torch.Generator("cpu").manual_seed(key)
 
 
 def drawn(shape: Sequence[int], source: torch.Generator, like: Tensor) -> Tensor:
     """Draw standard normal numbers from `source`, in the precision and on the device of `like`."""
-    return torch.randn(tuple(shape), generator=source).to(like)
+    return torch.randn(tuple(shape), generator=source, dtype=torch.float32, device="cpu").to(like)
+
+
+_HANDLERS = (dropout, recurrent, random_slope, multi_head, OPERATIONS[F.scaled_dot_product_attention].handler)
+#: The functions that draw random numbers, and how the engine runs them without.
+_WITHOUT_DRAWS: dict[Any, Any] = {
+    function: operation.handler for function, operation in OPERATIONS.items() if operation.handler in _HANDLERS
+}
 
 
 class Functions(TorchFunctionMode):
-    """While active, runs each torch function through `call`. Dropout and other random functions are off."""
+    """While active, runs each torch function through `call`. Dropout and other random functions are off.
+
+    Notes the generators that functions are given in `generators`.
+    """
+
+    def __init__(self, generators: Generators) -> None:
+        super().__init__()
+        self._generators = generators
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operation = OPERATIONS.get(func)
-        if operation is not None and operation.handler is dropout:
-            return args[0] if args else kwargs["input"]
-        return self.call(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        given = kwargs.get("generator")
+        if given is not None:
+            self._generators.passed.setdefault(given, given.get_state())
+        handler = _WITHOUT_DRAWS.get(func)
+        return self.call(func, args, kwargs) if handler is None else handler(self, func, args, kwargs)
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run `func`."""
         return func(*args, **kwargs)
+
+    def plain(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run `func` for a handler of the engine."""
+        return self.call(func, args, kwargs)
 
 
 @contextmanager

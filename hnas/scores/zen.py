@@ -30,8 +30,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hnas.metrics.layers import MODULES, Modules
 from hnas.metrics.nested import tensors_in
+from hnas.metrics.randomness import Generators
 from hnas.scores.protocol import Subject
-from hnas.scores.undisturbed import Functions, drawn, generator, replaced, undisturbed
+from hnas.scores.undisturbed import Functions, deterministic, drawn, generator, replaced, undisturbed
 
 _ALPHA = 1e-2
 _NORMS = (_BatchNorm, nn.GroupNorm)
@@ -49,21 +50,27 @@ class Zen:
         network, images = subject.network, subject.images
         if not images.is_floating_point():
             return {"zen": math.nan}
-        source = generator(subject.seed, "zen")
-        with undisturbed(network, images) as modules, torch.no_grad():
-            values = _drawn_network(modules, source)
-            x = drawn(images.shape, source, images)
-            moved = x + _ALPHA * drawn(images.shape, source, images)
-            with replaced(modules, values):
-                first, second = (_maps(network, batch) for batch in (x, moved))
-                variances = [
-                    module.running_var for module in dict.fromkeys(modules.values()) if isinstance(module, _BatchNorm)
-                ]
-            apart = sum((a - b).double().abs().flatten(1).sum(1) for a, b in zip(first, second, strict=True))
-            assert isinstance(apart, Tensor)
-            scales = [variance.double().mean().sqrt().log() for variance in variances if variance is not None]
-            score = sum(scales, apart.mean().log())
-        return {"zen": float(score)}
+        with undisturbed(network, images) as (modules, generators):
+
+            def complexity() -> float:
+                return _complexity(subject, modules, generators)
+
+            return {"zen": deterministic(modules, images, generators, complexity)}
+
+
+def _complexity(subject: Subject, modules: Modules, generators: Generators) -> float:
+    images, source = subject.images, generator(subject.seed, "zen")
+    # No value requires a gradient, so there is no graph, and a network may differentiate in its own forward pass.
+    values = _drawn_network(modules, source)
+    x = drawn(images.shape, source, images)
+    moved = x + _ALPHA * drawn(images.shape, source, images)
+    with replaced(modules, values):
+        first, second = (_maps(subject.network, batch, generators) for batch in (x, moved))
+        variances = [module.running_var for module in dict.fromkeys(modules.values()) if isinstance(module, _BatchNorm)]
+    apart = sum((a - b).double().abs().flatten(1).sum(1) for a, b in zip(first, second, strict=True))
+    assert isinstance(apart, Tensor)
+    scales = [variance.double().mean().sqrt().log() for variance in variances if variance is not None]
+    return float(sum(scales, apart.mean().log()).detach())
 
 
 def _drawn_network(modules: Modules, source: torch.Generator) -> dict[int, Tensor]:
@@ -87,9 +94,9 @@ def _fresh(module: nn.Module, own: str, value: Tensor, source: torch.Generator) 
     return value.clone()
 
 
-def _maps(network: nn.Module, images: Tensor) -> list[Tensor]:
+def _maps(network: nn.Module, images: Tensor, generators: Generators) -> list[Tensor]:
     """Return f(images), in parts."""
-    seen = _BeforePooling()
+    seen = _BeforePooling(generators)
     with seen:
         network(images.clone())
     return seen.maps or seen.last
@@ -98,8 +105,8 @@ def _maps(network: nn.Module, images: Tensor) -> list[Tensor]:
 class _BeforePooling(Functions):
     """Keeps the feature maps that are reduced to vectors after the last layer with feature maps as output."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, generators: Generators) -> None:
+        super().__init__(generators)
         self.maps: list[Tensor] = []
         self.last: list[Tensor] = []
 
@@ -108,7 +115,7 @@ class _BeforePooling(Functions):
         if not isinstance(made, Tensor):
             return made
         if func is torch.nn.functional.linear and made.dim() == 2:
-            self.last = [args[0]]
+            self.last = [args[0] if args else kwargs["input"]]
         if func in _LAYERS and _positions(made) > 1:
             self.maps = []
         elif _positions(made) == 1:

@@ -36,8 +36,8 @@ class ZiCo:
         if subject.further is None or len(subject.further[0]) < m:
             return {"zico": math.nan}
         batches = [(subject.images, subject.labels), tuple(values[:m] for values in subject.further)]
-        with undisturbed(subject.network, subject.images) as modules:
-            first, second = (gradients(modules, images, labels) for images, labels in batches)
+        with undisturbed(subject.network, subject.images) as (modules, generators):
+            first, second = (gradients(modules, images, labels, generators) for images, labels in batches)
         logs = [_log_ratio(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
         finite = [value for value in logs if value != -math.inf]
         return {"zico": sum(finite) if finite else math.nan}

@@ -58,7 +58,7 @@ def _constants(
 ) -> tuple[Tensor, Tensor, Convolution]:  # fmt: skip
     """A kernel of ones (C, 1, height, width), each window's factor 1 / count (1, C, H', W'), and the convolution."""
     # Pool ones, whose sums are known, to get the factors by torch's own rules.
-    ones = torch.ones((1, 1, *shape[1:]), dtype=dtype)
+    ones = torch.ones((1, 1, *shape[1:]), dtype=dtype, device="cpu")
     means = F.avg_pool2d(ones, kernel, stride, padding, False, count_include_pad, divisor)
     share = means / F.avg_pool2d(ones, kernel, stride, padding, divisor_override=1)
     share = share.expand(1, shape[0], -1, -1).contiguous(memory_format=torch.channels_last)
