@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 
 class HnasError(Exception):
@@ -21,10 +23,19 @@ class UsageError(HnasError):
     exit_code = 2
 
 
-def check_seed(seed: int, name: str = "seed") -> None:
-    """Raise `UsageError`, naming the parameter `name`, unless `seed` is an integer with 0 ≤ seed < 2⁶³."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+def check_seed(seed: SupportsIndex, name: str = "seed") -> int:
+    """Return `seed` as an int.
+
+    Raises `UsageError`, which names the parameter `name`, unless `seed` is an integer of Python or NumPy with 0 ≤ seed
+    < 2⁶³.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**63:
         raise UsageError(f"{name} must be a whole number between 0 and 2**63 - 1, got {seed!r:.100}")
+    return number
 
 
 def lacks_memory(error: BaseException) -> bool:

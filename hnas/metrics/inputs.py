@@ -27,13 +27,13 @@ def checked_network(network: Any) -> Modules:
     refuse_scripted(modules)
     refuse_parametrised(modules)
     for name, module in modules.items():
-        for own, parameter in module._parameters.items():
-            if parameter is not None and is_lazy(parameter):
+        for own, value in (*module._parameters.items(), *module._buffers.items()):
+            if value is not None and is_lazy(value):
                 raise UsageError(
                     f"the {own} of {name} has no values yet because the module is lazy; call the network once on a "
                     "batch before you measure it"
                 )
-            if parameter is not None and parameter.is_inference():
+            if isinstance(value, nn.Parameter) and value.is_inference():
                 raise UsageError(
                     f"the {own} of {name} was created under torch.inference_mode, so it has no gradient; create the "
                     "network outside of it"
@@ -127,12 +127,15 @@ def _checked_weights(modules: Modules) -> Tensor:
 
 @contextmanager
 def errors_named(network: nn.Module, images: Tensor) -> Iterator[None]:
-    """Turn torch's errors inside into a one-sentence `HnasError` that names the network; out-of-memory errors pass."""
+    """Turn errors inside into a one-sentence `HnasError` that names the network.
+
+    These are errors of the kinds that torch raises; out-of-memory errors and all others pass.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError, ValueError) as error:
+    except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise HnasError(
             f"{type(network).__name__} fails on images of shape {tuple(images.shape)} and {images.dtype}: {first}"

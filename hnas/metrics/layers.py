@@ -47,10 +47,10 @@ def refuse_parametrised(modules: Modules) -> None:
 
 
 def computed_error(name: str) -> UsageError:
-    """Return the error for layer `name`, whose weight or bias is computed from other parameters."""
+    """Return the error for layer `name`, whose weight or bias is computed from other parameters, or a buffer."""
     return UsageError(
-        f"layer {name} has a weight or bias that is computed from other parameters, so it has no gradient of its own; "
-        "remove its parametrisation first"
+        f"layer {name} has a weight or bias that is computed from other parameters or a buffer, so it has no gradient "
+        "of its own; remove its parametrisation, or make it a parameter"
     )
 
 
@@ -150,7 +150,7 @@ class Layers:
     def of(cls, modules: Modules) -> Layers:
         """Collect the Conv and Linear modules of a network; a weight shared by several modules is one layer.
 
-        Raises `UsageError` for a weight that is computed from other parameters, as weight norm does.
+        Raises `UsageError` for a weight that is computed from other parameters, as weight norm does, or a buffer.
         """
         layers: dict[int, Layer] = {}
         biases: dict[int, Bias] = {}

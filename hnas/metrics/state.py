@@ -15,7 +15,8 @@ def measuring(modules: Modules) -> Iterator[None]:
     """Set training mode without dropout, and `requires_grad` for the parameters of measured layers only.
 
     The layers' parameters then enter a graph only through uses that the recorder does not see
-    (`hnas.metrics.unseen_uses`). Restores everything on exit.
+    (`hnas.metrics.unseen_uses`). Restores everything on exit, except values of parameters that the forward pass changes
+    in place, as it does in training: a copy of all parameters costs more than such networks are worth.
     """
     members = list(modules.values())
     modes = {

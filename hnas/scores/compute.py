@@ -36,7 +36,8 @@ def compute_metrics(
 
     Labels are class indices. Any module with Conv1d/2d/3d (any stride, padding, dilation, groups, bias) and Linear
     layers works, on the device and in the precision of its parameters. Batch norm uses batch statistics, and nothing is
-    random. The network is restored afterwards: weights, gradients, hooks, modes, running statistics.
+    random. The network is restored afterwards: weights, gradients, hooks, modes, running statistics. Only a weight that
+    its forward pass changes in place stays changed.
 
     `ntk="summed"` back-propagates `Σ_i f_{y_i}(x_i)` once and forms each sample's gradient from its own activations, at
     the cost of one more backward pass; the published numbers are computed this way. `ntk="exact"` back-propagates each

@@ -73,7 +73,7 @@ def train(
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         raise UsageError(f"{type(network).__name__} has no trainable parameters, so there is nothing to train")
-    check_seed(seed)
+    seed = check_seed(seed)
     parts = {"training": (images, labels), "validation": valid, "test": test}
     for name, data in parts.items():
         if data is not None:
@@ -127,7 +127,7 @@ class _Loop:
         self._noise_seed = int(torch.randint(2**62, (), generator=self._generator))
         full, rest = divmod(count, recipe.batch_size)
         self._steps = full + (rest > 1)
-        if recipe.drop_path and not isinstance(getattr(network, "drop_path", None), float):
+        if recipe.drop_path and not isinstance(getattr(network, "drop_path", None), (float, int)):
             raise UsageError(f"{type(network).__name__} has no drop path; use a recipe with drop_path 0")
 
     def run(

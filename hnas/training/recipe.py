@@ -50,7 +50,9 @@ class Recipe:
     valid: float = 0.2
 
     def __post_init__(self) -> None:
+        whole = ("epochs", "batch_size", "warmup", "cutout")
         rules = (
+            *((name, hasattr(getattr(self, name), "__index__"), "a whole number") for name in whole),
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 2, "at least 2, which batch norm needs where the spatial size is 1"),
             ("epochs", self.epochs < 2**31, "below 2**31"),

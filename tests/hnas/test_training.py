@@ -436,6 +436,7 @@ def test_wrong_splits_are_refused(labels: np.ndarray, share: float, seed: int, m
     ("setting", "message"),
     [
         ({"epochs": 0}, "epochs .* at least 1, got 0"),
+        ({"epochs": 2.0}, "epochs .* a whole number, got 2.0"),
         ({"batch_size": 1}, "batch_size .* at least 2, .*, got 1"),
         ({"lr": 0.0}, "lr .*, got 0.0"),
         ({"lr": -0.1}, "lr .*, got -0.1"),
@@ -665,7 +666,7 @@ def test_recipes_that_the_network_does_not_support_are_refused(digits: tuple[Dat
 
 def test_a_darts_network_trains_with_drop_path_and_auxiliary_head():
     space = search_spaces["darts"]
-    network = space.evaluation_network(space.sample(1, 0)[0], channels=4, layers=3, drop_path=0.0)
+    network = space.evaluation_network(space.sample(1, 0)[0], channels=4, layers=3, drop_path=0)
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     recipe = dataclasses.replace(RECIPES["darts"], epochs=2, batch_size=4)
     result = train(network, images, torch.arange(8), mean=MEAN, std=STD, recipe=recipe, seed=0)

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, check_seed
 from hnas.spaces.cell_graph import CellGraph
 from hnas.spaces.darts.canonical import DARTSCell, canonical_darts_cell
 from hnas.spaces.darts.edits import CHOICES, decoded, encoded, mutated, neighbours
@@ -61,7 +61,7 @@ class DARTS:
         """
         if n < 1:
             raise UsageError(f"cannot sample {n} architectures of {self.name}; ask for 1 or more")
-        random = Random(seed)
+        random = Random(check_seed(seed))
         drawn: dict[str, str] = {}
         while len(drawn) < n:
             arch = str(genotype_of(_draw(random), _draw(random)))

@@ -18,7 +18,7 @@ from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, check_seed
 from hnas.spaces.cell_graph import CellGraph
 from hnas.spaces.nasbench101.cell import (
     INPUT,
@@ -126,7 +126,7 @@ class NASBench101:
         size = len(self._table)
         if not 1 <= n <= size:
             raise UsageError(f"cannot sample {n} of the {size} architectures of {self.name}; ask for 1 to {size}")
-        return [self._table[place] for place in Random(seed).sample(range(size), n)]
+        return [self._table[place] for place in Random(check_seed(seed)).sample(range(size), n)]
 
     def canonical(self, arch: str) -> str:
         """Return the module hash, which is the same for isomorphic cells (one function) and differs for all others."""
@@ -185,7 +185,7 @@ class NASBench101:
         49 entries of the adjacency matrix row by row, then 7 operations as indices into `input, output, maxpool3x3,
         conv1x1-bn-relu, conv3x3-bn-relu`. Raises `UsageError` for anything else.
         """
-        text = encoding if isinstance(encoding, str) else ",".join(map(str, encoding))
+        text = ",".join(map(str, encoding)) if isinstance(encoding, (tuple, list)) else str(encoding)
         entries = re.findall(r"[^\s,()\[\]]+", text[:1000])
         bits, indices = entries[:49], entries[49:]
         if len(entries) != 56 or not set(bits) <= set("01") or not set(indices) <= set("01234"):

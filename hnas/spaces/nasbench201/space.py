@@ -15,7 +15,7 @@ from itertools import product
 from random import Random
 from typing import TYPE_CHECKING
 
-from hnas.errors import UsageError
+from hnas.errors import UsageError, check_seed
 from hnas.spaces.cell_graph import CellGraph
 from hnas.spaces.nasbench201.cell import (
     CONVOLUTIONS,
@@ -69,7 +69,7 @@ class NASBench201:
         if not 1 <= n <= size:
             raise UsageError(f"cannot sample {n} of the {size} architectures of {self.name}; ask for 1 to {size}")
         # Indices into `enumerate`, whose last edge changes fastest.
-        drawn = Random(seed).sample(range(size), n)
+        drawn = Random(check_seed(seed)).sample(range(size), n)
         return [self.decode([k // base**place % base for place in reversed(range(edges))]) for k in drawn]
 
     def from_suite_zero(self, encoding: object) -> str:

@@ -309,6 +309,19 @@ def lazy_norm() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.Linear(216, CLASSES))
 
 
+def lazy_statistics() -> nn.Module:
+    norm = nn.LazyBatchNorm2d(affine=False)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), norm, nn.Flatten(), nn.Linear(216, CLASSES))
+
+
+def of_a_buffer() -> nn.Module:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES))
+    weight = network[1].weight.detach()
+    del network[1].weight
+    network[1].register_buffer("weight", weight)
+    return network
+
+
 def of_integers() -> nn.Module:
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES))
     network[1].weight = nn.Parameter(torch.ones(CLASSES, 192, dtype=torch.int8), requires_grad=False)
@@ -337,6 +350,8 @@ def autocast() -> nn.Module:
     [
         (lazy, r"the weight of 0 has no values yet.*lazy; call the network once"),
         (lazy_norm, r"the weight of 1 has no values yet.*lazy; call the network once"),
+        (lazy_statistics, r"the running_mean of 1 has no values yet.*lazy; call the network once"),
+        (of_a_buffer, "layer 1 has a weight or bias that is computed from other parameters or a buffer.*parameter"),
         (of_integers, "layer 1 must have a dense floating-point weight, got one that is torch.int8"),
         (
             lambda: convolutional(torch.complex64),
@@ -374,6 +389,11 @@ def test_errors_from_torch_become_one_sentence() -> None:
         compute_metrics(nn.Sequential(nn.Flatten(), nn.BatchNorm2d(3), nn.Linear(3, 5)), IMAGES, LABELS)
     with named():
         compute_metrics(nn.Sequential(nn.Linear(8, 5), nn.Flatten(5)), IMAGES, LABELS)
+    pooled = nn.AdaptiveMaxPool2d(1, return_indices=True)
+    with named():  # a TypeError: the layer is called with a tuple
+        compute_metrics(nn.Sequential(nn.Conv2d(3, 6, 3), pooled, nn.Linear(6, CLASSES)), IMAGES, LABELS)
+    with named():  # an AssertionError
+        compute_metrics(nn.Sequential(nn.TransformerEncoderLayer(4, 2), nn.Linear(4, CLASSES)), IMAGES[:, 0], LABELS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

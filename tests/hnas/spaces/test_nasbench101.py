@@ -492,7 +492,16 @@ def test_a_malformed_matrix_is_refused(adjacency: list[list[int]], operations: l
 
 @pytest.mark.parametrize(
     "encoding",
-    ["", "(0, 1)", "(" + "0, " * 49 + "5, 0, 0, 0, 0, 0, 1)", "(" + "2, " * 56 + ")", [0] * 57, "[" * 5000, "é" * 56],
+    [
+        "",
+        None,
+        "(0, 1)",
+        "(" + "0, " * 49 + "5, 0, 0, 0, 0, 0, 1)",
+        "(" + "2, " * 56 + ")",
+        [0] * 57,
+        "[" * 5000,
+        "é" * 56,
+    ],
 )
 def test_a_malformed_suite_zero_encoding_is_refused(encoding: str | list[int]) -> None:
     with pytest.raises(UsageError, match=r"a NAS-Bench-Suite-Zero encoding .*49 entries"):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,6 +120,15 @@ def test_a_third_party_space_is_found_by_its_entry_point(install: Install) -> No
 
 def test_entry_points_of_other_groups_are_ignored(install: Install) -> None:
     assert "stranger" not in install(toy="hnas_toy:Toy")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_samples_are_drawn_by_whole_numbers_of_any_kind(name: str) -> None:
+    space = search_spaces[name]
+    assert space.sample(2, np.int64(1)) == space.sample(2, 1)  # type: ignore[arg-type]
+    for seed in (-1, None, 1.0, np.array(1.5)):
+        with pytest.raises(UsageError, match="seed must be a whole number between 0"):
+            space.sample(2, seed)  # type: ignore[arg-type]
 
 
 def test_a_space_is_imported_only_on_access(install: Install) -> None:

@@ -55,9 +55,7 @@ def test_a_run_removed_since_the_plan_is_noticed(store, small_plan):
     fill(store, small_plan(store, sample=4))
     plan = small_plan(store, sample=8)
     remove(store, find_held(store, plan.settings.id))
-    with pytest.raises(
-        HnasError, match=r"run \w+ was removed while .*; start the same command again"
-    ):
+    with pytest.raises(HnasError, match=r"run \w+ was removed while .*; start the same command again"):
         fill(store, plan)
     assert store.names("runs", plan.settings.id, "drivers") == []
     fill(store, small_plan(store, sample=8))
