@@ -578,6 +578,8 @@ def search(
     from hnas.pipeline.search.settings import method_of, options_of, training_of_search
     from hnas.pipeline.store.space_cache import space_cache
 
+    if dry_run and as_json:
+        raise UsageError("--dry-run prints text and no JSON; leave out one of --dry-run and --json")
     own = own_oracle(oracle, oracle_option or (), timeout=oracle_timeout, epochs=epochs)
     place = _store(store)
     connection = connect(place, _tables())
@@ -787,6 +789,8 @@ def compare(
     from hnas.pipeline.search.settings import training_of_search
     from hnas.pipeline.store.space_cache import space_cache
 
+    if dry_run and form in ("csv", "json"):
+        raise UsageError(f"--dry-run prints text; leave out one of --dry-run and --format {form}")
     specs = parse_specs(methods)
     if plot is not None:
         check_figure(plot)
@@ -1443,6 +1447,8 @@ def info(
     Of a model's folder the weights are read too, and compared with their digest.
     """
     if model is not None:
+        if store is not None:
+            raise UsageError(f"--store has no effect on the model {model}; leave out one of the two")
         from hnas.pipeline.models.held import model_json, model_text
 
         print(model_json(model) if as_json else model_text(model))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -115,6 +117,17 @@ def test_precompute_again_computes_nothing(store: Path, tmp_path: Path) -> None:
     assert (done.status, done.err) == (0, "")
     assert "; 0 computed now" in done.out
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*.parquet")} == before
+
+
+def test_keep_gram_says_that_stored_rows_have_no_matrices(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "archs.txt").write_text("\n".join(ARCHS[:3]))
+    again = ("precompute", *SETTINGS, "--architectures", tmp_path / "archs.txt", "--store", store)
+    assert "without --keep-gram" not in hnas(*again).out
+    done = hnas(*again, "--keep-gram")
+    (run,) = (path.name for path in (store / "runs").iterdir())
+    said = re.search(rf"(\d+) rows of the run were computed without --keep-gram .* `hnas rm run/{run}`", done.out)
+    assert said, done.out
+    assert int(said[1]) == len(pq.read_table(store / "runs" / run / "metrics"))
 
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:

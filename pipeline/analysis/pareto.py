@@ -113,6 +113,11 @@ def pareto(
         raise UsageError("a front needs at least two objectives, such as --minimise params --maximise test_accuracy")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"{twice!r} is an objective twice; name each once, to minimise or to maximise")
+    if (epochs is not None or source is not None) and not set(names) & set(ACCURACIES):
+        raise UsageError(
+            "--epochs and --source choose an accuracy, and none is among the objectives; leave them out, or add "
+            f"--maximise {ACCURACIES[-1]}"
+        )
     performances = _performances(connection, searches)
     check_complete(connection, runs or [run.name], partial=partial)
     pool = RunPool(connection, run.name, runs, where=where)

@@ -45,6 +45,8 @@ def parser_sentence(error: Any) -> str:
 
 
 def _no_such_option(option: str, context: Any) -> str:
+    if context.command.name == "sql" and any(map(str.isspace, option)):
+        return f'the query begins with a comment, which looks like an option; write `{context.command_path} -- "…"`'
     options = [name for param in context.command.params for name in param.opts if name.startswith("-")]
     options += context.help_option_names
     hint = did_you_mean(option, options)

@@ -88,14 +88,16 @@ def fetch(name: str, folder: Path, *, url: str | None = None, progress: Progress
 
     `url` names a mirror, verified with the same checksum. Existing files are verified but not downloaded again, and an
     interrupted download resumes where it stopped (see `hnas.pipeline.io.download`); `progress` receives bytes. Raises
-    `UsageError` for an unknown name, and `HnasError` if the network or disk fails, the checksum is wrong, or the source
-    has no stable address and its files are missing.
+    `UsageError` for an unknown name, or a `url` for a source without a stable address, and `HnasError` if the network
+    or disk fails, the checksum is wrong, or the source has no stable address and its files are missing.
     """
     if name not in SOURCES:
         choices = f"choose from {', '.join(SOURCES)}{did_you_mean(name, SOURCES)}"
         raise UsageError(f"unknown source {name!r}; {choices}")
     source, place = SOURCES[name], folder / name
     if isinstance(source, ByHand):
+        if url is not None:
+            raise UsageError(f"{name} is not downloaded, so --from has no effect: get it from {source.where}")
         return _check(name, source, place)
     address = source.url if url is None else url
     part = place / f"{source.file}.part"

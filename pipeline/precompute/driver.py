@@ -23,6 +23,7 @@ from hnas.pipeline.cluster.tasks import count_workers, lost_workers, next_finish
 from hnas.pipeline.cluster.tls import Certificates
 from hnas.pipeline.cluster.worker_plugin import prepared
 from hnas.pipeline.images import Batch
+from hnas.pipeline.io.checksums import GRAM_KEPT, metadata_of
 from hnas.pipeline.precompute.chunking import ChunkSizes
 from hnas.pipeline.precompute.claims import Claims, joined
 from hnas.pipeline.precompute.plan import Plan, adopted, is_recorded, record_request, relative_costs
@@ -78,12 +79,14 @@ class Progress:
 class Outcome:
     """The result of a precomputation: the name of the `run` and the number of rows that it `computed`.
 
-    `elsewhere` counts the rows of its plan that other commands stored in the meantime.
+    `elsewhere` counts the rows of its plan that other commands stored in the meantime, and `without_gram` with
+    `keep_gram` the rows of the run whose matrices were not kept.
     """
 
     run: str
     computed: int = 0
     elsewhere: int = 0
+    without_gram: int = 0
 
 
 class InterruptedRunError(HnasError):
@@ -118,7 +121,7 @@ def precompute(
         choose_device(device)
     run = Run(store, plan.settings.id)
     if is_recorded(store, space, plan):
-        return Outcome(run.name)
+        return Outcome(run.name, without_gram=_without_gram(run) if keep_gram else 0)
     started = now()
     begun: float | None = None
     claims: Claims | None = None
@@ -134,7 +137,7 @@ def precompute(
             record_request(store, space, plan)
             if client is None:
                 sweep_drivers(run)
-                return Outcome(run.name)
+                return Outcome(run.name, without_gram=_without_gram(run) if keep_gram else 0)
             claims = Claims(run, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
             stack.enter_context(joined(claims))
             job = Job(_absolute(store), run.name, plan.settings, device, keep_gram, claims.token, _digest(plan.further))
@@ -162,7 +165,16 @@ def precompute(
                 "devices": [asdict(numerics) for numerics in sorted(used)],
             }
             run.add_session(session)
-    return Outcome(run.name, claims.computed, claims.elsewhere)
+    return Outcome(run.name, claims.computed, claims.elsewhere, _without_gram(run) if keep_gram else 0)
+
+
+def _without_gram(run: Run) -> int:
+    """Return the number of stored rows that were computed without `keep_gram`."""
+    return sum(
+        run.read_part(["canonical"], name).num_rows
+        for name in run.parts()
+        if GRAM_KEPT not in metadata_of(run.store.verified(*run.place("metrics", name)))
+    )
 
 
 def _progress(claims: Claims, plan: Plan, seconds: float, lost: list[str]) -> Progress:

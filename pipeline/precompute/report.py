@@ -53,8 +53,17 @@ def _chunks_text(plan: Plan) -> str:
 def precompute_summary(plan: Plan, outcome: Outcome) -> str:
     """Return what the run now holds, and how many rows this command and others have computed."""
     total = plan.done + len(plan.todo)
-    return (
+    text = (
         f"run {plan.settings.id}: {total:,} canonical architectures stand for the {len(plan.requested):,} asked for; "
         f"{outcome.computed:,} computed now"
-        + (f" (with the scores {', '.join(score.name for score in plan.scores)})" if plan.scores else "")
-    ) + (f", {outcome.elsewhere:,} by others meanwhile" if outcome.elsewhere else "")
+    )
+    if plan.scores:
+        text += f" (with the scores {', '.join(score.name for score in plan.scores)})"
+    if outcome.elsewhere:
+        text += f", {outcome.elsewhere:,} by others meanwhile"
+    if outcome.without_gram:
+        text += (
+            f"\n{outcome.without_gram:,} rows of the run were computed without --keep-gram and have no matrices; "
+            f"`hnas rm run/{plan.settings.id}` and then the same command compute them again"
+        )
+    return text

@@ -105,6 +105,8 @@ def test_the_command_prints_the_front_in_three_formats_and_draws_it(store, tmp_p
         (("--minimise", "greatest(params,flops", "--maximise", "trace"), "does not close"),
         (("--minimise", "params,flops", "--search", "0000000000"), "no search '0000000000'"),
         (("--minimise", "params", "--maximise", "test_accuracy", "--epochs", "7"), "after 7 epochs"),
+        (("--minimise", "params", "--maximise", "trace", "--epochs", "10"), "none is among the objectives"),
+        (("--minimise", "params", "--maximise", "trace", "--source", "nosuch"), "none is among the objectives"),
         (("--minimise", "params", "--maximise", "trace", "--where", "params < 0"), "no architecture"),
         (("--minimise", "params", "--maximise", "trace", "--plot", "x.gif"), "must end in .png"),
     ],

@@ -59,6 +59,14 @@ def test_parser_errors_say_in_one_sentence_what_would_be_right(arguments: str, w
         assert word in done.err
 
 
+def test_a_query_that_begins_with_a_comment_needs_two_dashes(store: Path) -> None:
+    for query in ("-- c\nSELECT 1 AS a", "--x = 1\nSELECT 1 AS a"):
+        done = hnas("sql", query, "--store", store)
+        assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+        assert 'begins with a comment, which looks like an option; write `hnas sql -- "…"`' in done.err
+        assert hnas("sql", "--store", store, "--", query).out == "a\n─\n1\n"
+
+
 def test_hnas_alone_shows_its_help_and_the_missing_command() -> None:
     done = hnas()
     assert (done.status, done.out) == (2, "")

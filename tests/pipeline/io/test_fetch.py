@@ -368,6 +368,8 @@ def test_a_hostile_archive_writes_nothing(
 def test_sources_without_an_address_are_explained_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HnasError, match=r"nats-bench has no stable direct link.*`hnas import nats-bench PATH`"):
         fetch("nats-bench", tmp_path)
+    with pytest.raises(UsageError, match="nats-bench is not downloaded, so --from has no effect: get it from"):
+        fetch("nats-bench", tmp_path, url="https://example.org/nats.tar")
     with pytest.raises(HnasError, match=r"batch_1 27846dcaa50de8e21a7d1a35f30f0e91.*missing there: .*val_data"):
         fetch("imagenet16-120", tmp_path)
     small = {"one": hashlib.md5(b"1").hexdigest(), "two": hashlib.md5(b"2").hexdigest()}
