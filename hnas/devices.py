@@ -43,12 +43,16 @@ class Numerics:
 
 
 def use_float32(device: str) -> None:
-    """Make this process compute in full float32 and deterministically on `device`; the CPU always does.
+    """Make this process compute in full float32 and deterministically on `device`.
 
-    cuDNN's benchmark mode is turned off, because it picks algorithms by timing, so that a row would depend on the load.
+    The CPU is always deterministic, but some processors multiply in bfloat16 where torch's settings allow it. cuDNN's
+    benchmark mode is turned off, because it picks algorithms by timing, so that a row would depend on the load.
     Its deterministic mode is turned on. `torch.use_deterministic_algorithms` stays off: it refuses operations without a
     deterministic form, such as the backward pass of max pooling, which add in varying order and change the last bits.
     """
+    torch.set_float32_matmul_precision("highest")
+    for part in _of_cpus():
+        part.fp32_precision = "ieee"
     if device != "cuda":
         return
     # These are the attributes of torch 2.6, which later versions keep beside `fp32_precision`. Setting them is always
@@ -59,6 +63,12 @@ def use_float32(device: str) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def _of_cpus() -> list[Any]:
+    """Return what has a precision of its own on a CPU."""
+    cpu: Any = torch.backends.mkldnn
+    return [cpu.matmul, cpu.conv, cpu.rnn] if hasattr(cpu, "matmul") else []  # torch 2.9
+
+
 _LOCK = threading.Lock()
 _inside = 0
 _before: Callable[[], None]
@@ -66,7 +76,7 @@ _before: Callable[[], None]
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Make GPUs compute as `use_float32` says, and restore the settings of before on exit.
+    """Make CPUs and GPUs compute as `use_float32` says, and restore the settings of before on exit.
 
     The settings are those of the process: the last thread to leave restores what the first one found.
     """
@@ -91,7 +101,7 @@ def _settings() -> Callable[[], None]:
     settings: list[tuple[Any, str]] = [(cudnn, "benchmark"), (cudnn, "deterministic")]
     settings += [(matmul, "allow_tf32"), (cudnn, "allow_tf32")]
     if hasattr(cudnn, "conv"):  # torch 2.9
-        settings += [(owner, "fp32_precision") for owner in (matmul, cudnn.conv, cudnn.rnn)]
+        settings += [(owner, "fp32_precision") for owner in (matmul, cudnn.conv, cudnn.rnn, *_of_cpus())]
     before = []
     for owner, name in settings:
         with suppress(RuntimeError):  # `allow_tf32` cannot be read after `fp32_precision` was set differently

@@ -110,9 +110,10 @@ def test_full_float32_lasts_for_one_computation(flags, tf32) -> None:
 @pytest.mark.parametrize("wanted", ["highest", "high", "medium"])
 def test_full_float32_keeps_the_precision_of_products(flags, wanted) -> None:
     torch.set_float32_matmul_precision(wanted)
-    settings = precision()
+    settings, of_cpu = precision(), getattr(torch.backends.mkldnn, "matmul", None)
     with full_float32():
         assert not torch.backends.cuda.matmul.allow_tf32
+        assert getattr(of_cpu, "fp32_precision", "ieee") == "ieee"
     assert torch.get_float32_matmul_precision() == wanted
     assert precision() == settings
 
