@@ -2,8 +2,9 @@
 
     python benchmarks/warm_start.py --store S --known SOURCE:DATASET --target SOURCE:DATASET [--methods hnas,rea]
 
-The store needs accuracies of both, see `hnas import`. Searches are guided by the test accuracies of the target; of the
-other data set they are told those of so many random architectures, drawn anew for each seed.
+The store needs accuracies of both, see `hnas import`. Searches are guided by the test accuracies of the target. Of the
+known data set they are told the accuracies (validation, where the store has it) of so many random architectures, drawn
+anew for each seed. Methods that begin with short trainings are told the same at each length.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from hnas.pipeline.catalog.signals import choose_signal
 from hnas.pipeline.catalog.views import connect, pick_run
 from hnas.pipeline.store.shipped_tables import shipped_tables
 from hnas.pipeline.store.store import Store, store_location
+
+#: The longest training of methods that begin with short ones.
+_EPOCHS = 12
 
 
 def main() -> None:
@@ -53,7 +57,10 @@ def main() -> None:
             for seed in range(options.seeds):
                 drawn = np.random.default_rng([seed, 7]).choice(len(known), count, replace=False)
                 told = {pool.archs[i]: float(known[i]) for i in drawn} or None
-                queries = search(pool, table.__getitem__, method=method, queries=options.queries, seed=seed, known=told)
+                queries = search(
+                    pool, lambda arch, _=None: table[arch], method=method, queries=options.queries, seed=seed,
+                    epochs=_EPOCHS, known=told,
+                )  # fmt: skip
                 winners.append((best(queries).performance, best(queries).query))
             performance, query = np.array(winners).T
             cells.append(f"{performance.mean():.2f} ± {performance.std():.2f} ({query.mean():.1f})")

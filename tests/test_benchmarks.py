@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hnas import compute_metrics
 from hnas.spaces import search_spaces
 from tests.support.places import ROOT
+from tests.support.stores import make_store
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +110,14 @@ def test_a_folder_other_than_a_checkout_gives_one_sentence(script: str, checkout
         f"--authors {checkout} has no foresight/pruners/measures/condnum.py; give a checkout of "
         "github.com/shuyao95/HNAS, the folder that holds foresight and tools\n"
     )
+
+
+def test_a_method_with_short_trainings_has_a_warm_start(tmp_path: Path) -> None:
+    make_store(tmp_path, architectures=30)
+    of = ["--dataset=digits", "--known=csv:digits", "--target=csv:digits", f"--store={tmp_path}"]
+    done = run("warm_start.py", *of, "--methods=bohb", "--counts=0,20", "--queries=4", "--seeds=2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| bohb \| \d+\.\d\d ± [^|]*\| \d+\.\d\d ± [^|]*\|$", done.stdout, re.M)
 
 
 def test_a_checkout_that_fails_to_import_gives_one_sentence(checkout: Path) -> None:

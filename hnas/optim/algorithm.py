@@ -138,15 +138,16 @@ class Search:
         begun = time.perf_counter()
         # Methods compare values, so one far below all others would hide every other difference.
         worst = min((query.performance for query in self.queries if query.failure is None), default=0.0)
+        cost = 0.0 if proposal.final else cost
         self._method.tell(proposal, performance if failure is None else worst, cost)
         own = asked.own_seconds + time.perf_counter() - begun
         self.pending.remove(asked)
         self._waiting = False
         self.clock = max(self.clock, asked.end(cost))
-        cost = proposal.seconds + (0.0 if proposal.final else cost)
         query = Query(
-            len(self.queries) + 1, proposal.arch, performance, cost, seconds, own, proposal.epochs, proposal.mu,
-            proposal.nu, proposal.objective, failure, output, exit_status, asked.number, self._asks, self.clock,
+            len(self.queries) + 1, proposal.arch, performance, proposal.seconds + cost, seconds, own, proposal.epochs,
+            proposal.mu, proposal.nu, proposal.objective, failure, output, exit_status, asked.number, self._asks,
+            self.clock,
         )  # fmt: skip
         self.queries.append(query)
         return query
@@ -166,7 +167,9 @@ class Search:
                 f"propose {asked.arch if asked else 'none'}; the run or the settings have changed, so start a new "
                 "search"
             )
-        self.tell(asked, query.performance, cost=query.cost, failure=query.failure)
+        # A method that measures its own seconds may take longer now.
+        cost = max(0.0, query.cost - asked.seconds)
+        self.tell(asked, query.performance, cost=cost, failure=query.failure)
         self.queries[-1] = query
         self.clock = self.clock if query.elapsed is None else query.elapsed
 

@@ -37,13 +37,15 @@ class Curve:
     error: Array
 
 
-def average(method: str, courses: Sequence[Course], *, by_queries: bool) -> Curve:
+def average(method: str, courses: Sequence[Course], *, by_queries: bool, at: Sequence[float] = ()) -> Curve:
     """Average searches from the point where each has evaluated something to the end of the longest.
 
-    A finished search keeps its last incumbent. The standard error is s/√n with the sample deviation s, 0 for n = 1.
+    The points are those of a grid, and the budgets `at` that lie between. A finished search keeps its last incumbent.
+    The standard error is s/√n with the sample deviation s, 0 for n = 1.
     """
     start, end = max(course.spent[0] for course in courses), max(course.spent[-1] for course in courses)
     budget = np.arange(start, end + 1.0) if by_queries else np.linspace(start, end, _POINTS)
+    budget = np.union1d(budget, [point for point in at if start <= point <= end])
     errors = np.stack([c.errors[np.searchsorted(c.spent, budget + 1e-9, side="right") - 1] for c in courses])
     n = len(courses)
     spread = errors.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(errors.shape[1:])

@@ -12,13 +12,11 @@ from typing import Any
 
 from hnas.pipeline.comparison.request import Comparison
 from hnas.pipeline.comparison.table import Cell, ComparisonTable, Row
+from hnas.pipeline.io.latex import latex_row
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.io.terminal_tables import table
 
 FORMATS = ("table", "markdown", "latex", "csv", "json")
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def written(found: ComparisonTable, comparison: Comparison, form: str, width: int | None = None) -> str:
@@ -87,7 +85,7 @@ def comparison_latex(found: ComparisonTable) -> str:
     lines = [f"% {printable(line)}" for line in (found.heading, *found.notes)]
     k = len(found.datasets)
     lines += [rf"\begin{{tabular}}{{l{'r' * (k + 2)}ll{'r' * (len(head) - k - 5)}}}", r"\toprule"]
-    lines += [_latex_line(head), r"\midrule", *map(_latex_line, rows), r"\bottomrule", r"\end{tabular}"]
+    lines += [latex_row(head), r"\midrule", *map(latex_row, rows), r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines)
 
 
@@ -146,10 +144,6 @@ def table_of_all(found: ComparisonTable) -> tuple[list[str], list[list[str]]]:
         p = [" / ".join(map(_p, row.cells)) if any(map(_p, row.cells)) else ""] if tested else []
         rows.append([row.method, *means, *_costs(row), row.kind, row.applicable, *p])
     return head, rows
-
-
-def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells) + r" \\"
 
 
 def _mean(cell: Cell | None) -> str:

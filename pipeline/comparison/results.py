@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -31,7 +33,8 @@ Indices = NDArray[np.int64]
 class Found:
     """One search: the incumbents after each query, as indices into `Results.archs`, and cumulative cost, (queries,).
 
-    `failed` counts its failed evaluations; `elapsed` is the time of its evaluations in seconds, given parallelism.
+    An incumbent is -1 until an evaluation succeeds. `failed` counts the failed evaluations of the search; `elapsed` is
+    the time of its evaluations in seconds, given parallelism.
     """
 
     incumbents: Indices
@@ -65,13 +68,15 @@ class Results:
         elif comparison.methods[0].training is not None:
             tables = [table for table in tables if not is_trained(table.source)]
         known = test_accuracies(connection, space, tables, None)
+        winners = np.array([found.incumbents[-1] for method in self.searches for found in method])
+        winners = winners[winners >= 0]
         #: The reported accuracies; if the store has none for the winners, the accuracies that guided the searches.
         self.tables: list[Signal] = []
         columns = []
         for table in tables:
             values = known[table.dataset]
             column = np.array([values.get(arch, np.nan) for arch in self.archs])
-            if any(not np.isnan(column[found.incumbents[-1]]) for method in self.searches for found in method):
+            if not winners.size or not np.isnan(column[winners]).all():
                 self.tables.append(table)
                 columns.append(column)
         self.datasets = [table.dataset for table in self.tables]
@@ -99,6 +104,10 @@ class Results:
                 values[places[arch]] = np.nan if performance is None else performance
         return values
 
+    def _reported(self, incumbents: Indices) -> Array:
+        """Return the accuracies (n, data sets) of incumbents (n,), NaN where there is none yet."""
+        return np.where(incumbents[:, None] >= 0, self.accuracies[incumbents], np.nan)
+
     @property
     def optimum(self) -> Array:
         """The best accuracy (data sets,) of all candidates, NaN if none is known."""
@@ -114,7 +123,7 @@ class Results:
                 (method := known_methods[settings.method]).kind,
                 method.applicable,
                 method.varies,
-                np.array([self.accuracies[found.incumbents[-1]] for found in searches]),
+                self._reported(np.array([found.incumbents[-1] for found in searches])),
                 np.array([found.cost[-1] if self._costs_known else np.nan for found in searches]),
                 np.array([float(len(found.cost)) for found in searches]),
             )
@@ -130,19 +139,22 @@ class Results:
     def _costs_known(self) -> bool:
         return any(found.cost[-1] > 0 for searches in self.searches for found in searches)
 
-    def curves(self) -> tuple[list[Curve], bool]:
-        """Return the curves of Figure 2, and whether the budget is in queries because no method has one in seconds."""
+    def curves(self, at: Sequence[float] = ()) -> tuple[list[Curve], bool]:
+        """Return the curves of Figure 2, and whether the budget is in queries because no method has one in seconds.
+
+        They have points at the budgets `at`, among others.
+        """
         by_queries = not self._costs_known or all(settings.budget is None for settings in self._comparison.methods)
         curves = []
         for label, searches in zip(self._comparison.labels, self.searches, strict=True):
             courses = [
                 Course(
                     np.arange(1.0, len(found.cost) + 1) if by_queries else found.cost,
-                    100 - self.accuracies[found.incumbents],
+                    100 - self._reported(found.incumbents),
                 )
                 for found in searches
             ]
-            curves.append(average(label, courses, by_queries=by_queries))
+            curves.append(average(label, courses, by_queries=by_queries, at=at))
         return curves, by_queries
 
     def _heading(self) -> str:
@@ -190,6 +202,11 @@ class Results:
                 f'{failed} evaluation{"" if failed == 1 else "s"} failed: `hnas sql "SELECT search, arch, failure FROM '
                 f"queries WHERE search LIKE '{name}-%' AND failure IS NOT NULL\"` says why."
             )
+        if without := sum(bool(found.incumbents[-1] < 0) for searches in self.searches for found in searches):
+            notes.append(
+                f"{without} of {self._comparison.searches} searches have no winner, because all their evaluations "
+                "failed; the cells of their methods are empty."
+            )
         if self.tables:
             notes.append("optimum: the best of the candidates on each data set, each by itself.")
         return tuple(notes)
@@ -234,19 +251,22 @@ def _found(queries: pa.Table, places: dict[str, int]) -> Found:
             "remove the comparison and make it again"
         ) from None
     epochs = np.nan_to_num(queries["epochs"].to_numpy(zero_copy_only=False).astype(float), nan=np.inf)
-    failed = np.isnan(performance := queries["performance"].to_numpy().astype(float))
-    performance, epochs = np.where(failed, -np.inf, performance), np.where(failed, -np.inf, epochs)
+    performance = queries["performance"].to_numpy().astype(float)
     elapsed = float(queries["elapsed"].to_numpy().max()) if "elapsed" in queries.column_names else float("nan")
     cost = np.cumsum(queries["cost"].to_numpy())
-    return Found(archs[incumbents(epochs, performance)], cost, int(failed.sum()), elapsed)
+    best = incumbents(epochs, performance)
+    return Found(np.where(best >= 0, archs[best], -1), cost, int(np.isnan(performance).sum()), elapsed)
 
 
 def incumbents(epochs: Array, performance: Array) -> Indices:
-    """Return the index (queries,) of the best query so far: longest training first, then best, then earliest."""
+    """Return the index (queries,) of the best query so far: longest training first, then best, then earliest.
+
+    A failed query, whose performance is NaN, is never the best; the index is -1 until one has succeeded.
+    """
     keys = list(zip(epochs.tolist(), performance.tolist(), strict=True))
-    best, so_far = 0, []
+    best, so_far = -1, []
     for place, key in enumerate(keys):
-        if key > keys[best]:
+        if not math.isnan(key[1]) and (best < 0 or key > keys[best]):
             best = place
         so_far.append(best)
     return np.array(so_far)

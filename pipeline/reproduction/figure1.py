@@ -12,9 +12,9 @@ from itertools import combinations
 import duckdb
 import numpy as np
 
-from hnas.pipeline.analysis.ranks import MEASURES
+from hnas.pipeline.analysis.ranks import FEWEST, MEASURES
 from hnas.pipeline.reproduction.bootstrap import interval, resample
-from hnas.pipeline.reproduction.measured import measured
+from hnas.pipeline.reproduction.measured import measured, too_few
 from hnas.pipeline.reproduction.published import TABLE_1
 from hnas.pipeline.reproduction.results import Missing, Reproduction, Row, Section, Value
 
@@ -35,6 +35,9 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
         finite = np.isfinite(of_space.columns[0]["kappa"])
         columns = {name: np.abs(of_space.columns[0][name][finite]) for name in _METRICS}
         classes = of_space.classes[finite]
+        if (count := len(np.unique(classes))) < FEWEST:
+            missing.append(too_few(space, count))
+            continue
         values: dict[tuple[str, str], tuple[Value, ...]] = {}
         for k, name in enumerate(_METRICS[:-1]):
             others = _METRICS[k + 1 :]

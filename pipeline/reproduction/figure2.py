@@ -34,7 +34,7 @@ def compute(
         return Reproduction("figure2", title, missing=(missing,))
     methods = [f"{name}@{FIGURE_2_BUDGETS[-1]}s" for name in _METHODS]
     results, _ = searches.run_searches(store, connection, methods, seeds=seeds, progress=progress)
-    plotted, by_queries = results.curves()
+    plotted, by_queries = results.curves(FIGURE_2_BUDGETS)
     curves = [replace(curve, method=name) for curve, name in zip(plotted, _METHODS, strict=True)]
     sections = []
     for k, dataset in enumerate(results.datasets):

@@ -6,6 +6,7 @@ as `hnas compare` draws it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -33,16 +34,24 @@ def plot(reproduction: Reproduction, path: Path) -> bool:
         plot_curves(drawn["curves"], drawn["datasets"], drawn["optimum"], path, by_queries=drawn["by_queries"])
         return True
     with rc_context(_STYLE):
+        kinds: dict[str, Callable[[Reproduction], Figure | None]]
         kinds = {"figure1": _clouds, "figure3": _topologies, "theorems": _ratios}
-        save_figure(kinds.get(reproduction.what, _beside)(reproduction), path)
-    return True
+        figure = kinds.get(reproduction.what, _beside)(reproduction)
+        if figure is not None:
+            save_figure(figure, path)
+    return figure is not None
 
 
-def _beside(reproduction: Reproduction) -> Figure:
-    """A panel for each column with published numbers: ours with interval or spread, the published ones as diamonds."""
+def _beside(reproduction: Reproduction) -> Figure | None:
+    """A panel for each column with published numbers: ours with interval or spread, the published ones as diamonds.
+
+    None if no column has any.
+    """
     sections = [replace(section, rows=tuple(filter(_computed, section.rows))) for section in reproduction.sections]
     shown = [(section, _printed(section)) for section in sections]
     shown = [(section, columns) for section, columns in shown if columns]
+    if not shown:
+        return None
     width = max(len(columns) for _, columns in shown)
     heights = [0.5 + 0.17 * len(section.rows) for section, _ in shown]
     figure = Figure(figsize=(1.2 + 1.55 * width, 0.5 + sum(heights)), layout="constrained")

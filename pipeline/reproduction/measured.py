@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hnas.errors import HnasError, UsageError
 from hnas.optim.objective import Array
+from hnas.pipeline.analysis.ranks import FEWEST
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal, choose_signal
 from hnas.pipeline.catalog.views import RunRow, check_complete, pick_run, sql
@@ -37,15 +38,16 @@ IMPORT = {
 
 @dataclass(frozen=True)
 class Measured:
-    """The n architectures that all initialisations of a space's run share: their `classes` (n,) and their columns (n,).
+    """The n architectures of a space's run and its other initialisations: their `classes` (n,), their columns (n,).
 
     `columns` maps names to columns, once for each of `runs`, of which the first is `chosen`. `means` holds the columns
     of the averaged run (as with `--average`) where there are several runs. `target` (n,) is the test accuracy, NaN
-    where it is unknown.
+    where it is unknown. `left_out` are the initialisations that lack some of the architectures.
     """
 
     chosen: RunRow
     runs: tuple[str, ...]
+    left_out: tuple[str, ...]
     classes: NDArray[np.int64]
     columns: tuple[dict[str, Array], ...]
     means: dict[str, Array] | None
@@ -71,20 +73,46 @@ def lacking_accuracies(space: str) -> Missing:
     return Missing(f"accuracies of {space} on {DATASET}", commands, takes)
 
 
-def measured(connection: duckdb.DuckDBPyConnection, space: str, names: list[str]) -> Measured | Missing:
-    """The columns `names` of the newest run of `space` on CIFAR-10, and of the runs that differ from it in seed only.
+def too_few(space: str, classes: int) -> Missing:
+    """The missing metrics of a space whose run has only so many `classes` to correlate over."""
+    command, takes = _PRECOMPUTE[space]
+    what = f"metrics of {space} on {DATASET} for more than {classes} class{'' if classes == 1 else 'es'}"
+    return Missing(what, (command,), takes)
 
-    Leaves out unfinished runs. Returns a `Missing` where there is no run.
+
+def fullest_run(connection: duckdb.DuckDBPyConnection, space: str) -> RunRow | None:
+    """The finished run of `space` on CIFAR-10 with the most architectures, of equals the one that `pick_run` prefers.
+
+    None if there is no finished run.
     """
-    try:
-        chosen = pick_run(connection, space=space, dataset=DATASET)
-        check_complete(connection, [chosen.name])
-    except HnasError:
+    rows = connection.execute(
+        "SELECT run FROM runs JOIN (SELECT run, count(*) AS size FROM requests GROUP BY run) USING (run) "
+        "WHERE space = $space AND canonical_dataset(dataset) = $dataset "
+        "ORDER BY size DESC, place <> 'store', place <> 'store' AND seed <> 0, created DESC, run",
+        {"space": space, "dataset": DATASET},
+    )
+    finished = (run for (run,) in rows.fetchall() if _complete(connection, run))
+    name = next(finished, None)
+    return None if name is None else pick_run(connection, run=name)
+
+
+def measured(connection: duckdb.DuckDBPyConnection, space: str, names: list[str]) -> Measured | Missing:
+    """The columns `names` of the fullest run of `space` on CIFAR-10, and of its other initialisations.
+
+    These are the runs that differ from it only in seed and batch and have all its architectures. Leaves out unfinished
+    runs. Returns a `Missing` where there is no run, or one of too few architectures for a correlation.
+    """
+    chosen = fullest_run(connection, space)
+    if chosen is None:
         return lacking_run(space)
-    others = [name for (name,) in connection.execute(sql("group_of_run"), {"run": chosen.name}).fetchall()]
-    runs = [chosen.name, *(name for name in others if name != chosen.name and _complete(connection, name))]
-    pools = [RunPool(connection, run) for run in runs]
-    shared = set(pools[0].archs).intersection(*(pool.archs for pool in pools[1:]))
+    group = [name for (name,) in connection.execute(sql("group_of_run"), {"run": chosen.name}).fetchall()]
+    others = [name for name in group if name != chosen.name and _complete(connection, name)]
+    of_run = {name: RunPool(connection, name) for name in (chosen.name, *others)}
+    if (classes := len(np.unique(of_run[chosen.name].classes))) < FEWEST:
+        return too_few(space, classes)
+    shared = set(of_run[chosen.name].archs)
+    runs = [name for name, pool in of_run.items() if shared.issubset(pool.archs)]
+    pools = [of_run[name] for name in runs]
     shared_rows = [np.array([i for i, arch in enumerate(pool.archs) if arch in shared], np.int64) for pool in pools]
     columns = tuple(
         {name: pool.column(f'"{name}"')[rows] for name in names} for pool, rows in zip(pools, shared_rows, strict=True)
@@ -99,7 +127,8 @@ def measured(connection: duckdb.DuckDBPyConnection, space: str, names: list[str]
     except UsageError:
         signal = None
     target = None if signal is None else pools[0].accuracies(signal)[shared_rows[0]]
-    return Measured(chosen, tuple(runs), pools[0].classes[shared_rows[0]], columns, means, target, signal)
+    left_out = tuple(name for name in others if name not in runs)
+    return Measured(chosen, tuple(runs), left_out, pools[0].classes[shared_rows[0]], columns, means, target, signal)
 
 
 def _complete(connection: duckdb.DuckDBPyConnection, run: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hnas.pipeline.io.latex import latex_row
 from hnas.pipeline.io.printable import printable
 from hnas.pipeline.io.terminal_tables import table
 from hnas.pipeline.reproduction.results import Missing, Reproduction, Section, Value
@@ -16,17 +17,6 @@ from hnas.pipeline.reproduction.results import Missing, Reproduction, Section, V
 FORMATS = ("table", "markdown", "latex", "json")
 
 _MARKS = {"reached": "✓", "within": "≈", "not reached": "✗"}
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-_LATEX |= {
-    "±": r"$\pm$", "✓": r"$\surd$", "≈": r"$\approx$", "✗": r"$\times$", "−": "$-$", "≤": r"$\le$", "≥": r"$\ge$",
-    "ρ": r"$\rho$", "τ": r"$\tau$", "κ": r"$\kappa$", "μ": r"$\mu$", "ν": r"$\nu$", "θ": r"$\theta$",
-    "ᵀ": r"$^{\mathsf{T}}$", "Θ": r"$\Theta$", "₀": r"$_0$", "σ": r"$\sigma$", "η": r"$\eta$", "·": r"$\cdot$",
-    "×": r"$\times$", "½": r"$\frac{1}{2}$", "∇": r"$\nabla$", "ℓ": r"$\ell$", "β": r"$\beta$", "‖": r"$\|$",
-    "Σ": r"$\Sigma$", "Π": r"$\Pi$", "√": r"$\surd$", "⁽": "$^($", "ⁱ": "$^i$", "⁾": "$^)$", "ᴸ": "$^L$", "ᵢ": "$_i$",
-    "λ": r"$\lambda$", "⟨": r"$\langle$", "⟩": r"$\rangle$",
-    "…": r"\dots{}", "²": "$^2$", "<": "$<$", ">": "$>$", "|": r"$|$",
-}  # fmt: skip
 
 
 def written(reproductions: Sequence[Reproduction], form: str, width: int | None = None) -> str:
@@ -120,17 +110,13 @@ def _latex(reproduction: Reproduction) -> str:
         head = _head(section, remarks=True)
         remarks = "l" * (len(head) - len(section.columns) - 1)
         lines += ["", f"% {printable(section.heading)}"]
-        lines += [rf"\begin{{tabular}}{{l{'r' * len(section.columns)}{remarks}}}", r"\toprule", _latex_line(head)]
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(section.columns)}{remarks}}}", r"\toprule", latex_row(head)]
         lines += [r"\midrule"]
         lines += [
-            _latex_line([row.name, *map(_whole, row.values), *_remark(section, row.remark)]) for row in section.rows
+            latex_row([row.name, *map(_whole, row.values), *_remark(section, row.remark)]) for row in section.rows
         ]
         lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines)
-
-
-def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_LATEX.get(c, c) for c in printable(cell)) for cell in cells) + r" \\"
 
 
 def _object(reproduction: Reproduction) -> dict[str, Any]:

@@ -42,8 +42,10 @@ _COLUMNS_READ = [*(name for names in _READINGS.values() for name in names), *_BA
 
 _ONE_DRAW = (
     "one initialisation: κ depends on the draw, which moves a non-realizable number by about 0.03; "
-    "`hnas precompute {space} --dataset cifar10 --seed 1` adds another"
+    "`hnas precompute {space} --dataset cifar10{cells} --seed 1` adds another"
 )
+#: How to request the cells of a run again: those of a sample from a file.
+_CELLS = {"nasbench101": " --architectures FILE", "nasbench201": ""}
 _REASONS = {
     "grad_norm_l2": "another reading: one norm over all weights; the published program adds a norm for each layer",
     "snip_inner": "another reading: θᵀg of a layer before batch norm is 0, so |θᵀg| is little but the classifier's",
@@ -105,7 +107,7 @@ def compute(connection: duckdb.DuckDBPyConnection) -> Reproduction:
         data = measured(connection, space, _COLUMNS_READ)
         if isinstance(data, Missing):
             missing.append(data)
-        elif data.target is None or (~np.isnan(data.target)).sum() < FEWEST:
+        elif data.target is None or len(np.unique(data.classes[~np.isnan(data.target)])) < FEWEST:
             missing.append(lacking_accuracies(space))
         else:
             of_space, note = _tables(space, data, data.target)
@@ -139,7 +141,10 @@ def _tables(space: str, data: Measured, target: Array) -> tuple[list[_Table], st
         mean = {name: column[labelled] for name, column in data.means.items()}
         heading = f"{what}, the mean of {data.initialisations}"
         tables.append(_Table(space, heading, f"{space}, mean", classes, y, [mean], averaged=True))
-    return tables, f"{space}: run{'s' if len(runs) > 1 else ''} {', '.join(data.runs)}; {data.signal}."
+    note = f"{space}: run{'s' if len(runs) > 1 else ''} {', '.join(data.runs)}; {data.signal}."
+    if data.left_out:
+        note += f" Left out, without some of the architectures: {', '.join(data.left_out)}."
+    return tables, note
 
 
 def _measured(classes: NDArray[np.int64], y: Array, run: dict[str, Array], resamples: int) -> _Run:
@@ -236,7 +241,7 @@ def _reason(space: str, name: str, k: int, of: int, *, averaged: bool) -> str:
     if name in _REASONS and (k < 2 or name != "grasp"):
         return _REASONS[name]
     if k > 1 and of == 1 and not averaged:
-        return _ONE_DRAW.format(space=space)
+        return _ONE_DRAW.format(space=space, cells=_CELLS[space])
     return (
         "the paper draws a new batch and new weights for each architecture; here all architectures of a run share them"
     )

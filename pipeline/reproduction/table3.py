@@ -81,7 +81,7 @@ def compute(
         if (stored := searches.stored_searches(store, connection, name, work)) is not None:
             rows |= _rows([name], stored)
         else:
-            call = searches.command([name], _TRAINED_SEEDS)
+            call = searches.command(connection, work.first.settings.run, [name], _TRAINED_SEEDS)
             missing.append(Missing(f"searches of {TABLE_3[name].name}", (call,), takes))
     table = results.table()
     ordered = tuple(rows.get(name, _unknown(rival)) for name, rival in TABLE_3.items())

@@ -100,7 +100,7 @@ class Prepared:
         if not self.looks_up:
             return self.size, None
         queries = self.run((), lambda _: None)
-        cost = None if np.isnan(self.pool.costs).all() else sum(query.cost for query in queries)
+        cost = None if np.isnan(self.pool.costs).any() else sum(query.cost for query in queries)
         return replace(self.size, cost=cost, queries=len(queries)), None
 
     def rehearse(self, seconds: float) -> Rehearsal:
@@ -197,7 +197,7 @@ def prepare(
     of `Trainer`; `partial` allows an unfinished run; `threads` are for a method that uses images.
 
     Raises `UsageError` if the settings require a user-defined oracle and none is given, if the run has too few
-    candidates, or if the table has no costs for a budget; `HnasError` if a run is gone.
+    candidates, or if the table lacks costs for a budget; `HnasError` if a run is gone.
     """
     check_runs(connection, settings.runs)
     check_complete(connection, settings.runs or [settings.run], partial=partial)
@@ -221,9 +221,11 @@ def prepare(
         training = trainer.size(pool.smallest_and_largest())
     else:
         evaluate = pool
-        if settings.budget is not None and np.isnan(pool.costs).all():
+        lacking = int(np.isnan(pool.costs).sum())
+        if settings.budget is not None and lacking:
+            of = "" if lacking == len(pool) else f" for {lacking:,} of the {len(pool):,} candidates"
             raise UsageError(
-                f"--budget counts seconds of training, but {settings.signal} has none; give --queries instead, or "
+                f"--budget counts seconds of training, but {settings.signal} has none{of}; give --queries instead, or "
                 "import accuracies with a column seconds"
             )
     size = SearchSize(len(pool), left_out(connection, settings.runs), training, settings.signal)

@@ -47,8 +47,10 @@ class Authors(Program):
     def __init__(
         self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, scale: float = 5e3
     ) -> None:
-        if not 0 < scale < np.inf:
-            raise UsageError(f"scale, the largest target of the metric, must be positive, got {scale:g}; 5000 is usual")
+        if not isinstance(scale, int | float) or not 0 < scale < np.inf:
+            raise UsageError(
+                f"scale, the largest target of the metric, must be positive, got {scale!r:.100}; 5000 is usual"
+            )
         self._pool, self._seed, self._scale = pool, seed, scale
         metric = argument or "trace"
         self._metric = np.abs(values(pool, metric))

@@ -30,7 +30,7 @@ import numpy as np
 from hnas.errors import UsageError
 from hnas.optim.methods.bohb import rungs
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Parallel, Proposal, whole
+from hnas.optim.methods.protocol import Parallel, Proposal, between, whole
 from hnas.optim.objective import BOUNDS, SearchRange
 from hnas.optim.pools import Pool
 
@@ -70,7 +70,7 @@ class Halving(Program):
         self._rungs = rungs(min_budget, epochs, eta)
         usual = _FEW if seconds is None else _MANY
         self._most = usual if candidates is None else whole("candidates", candidates)
-        self._seconds = math.inf if seconds is None else seconds
+        self._seconds = math.inf if seconds is None else between("seconds", seconds, 0, math.inf)
         self._minimiser = pool.minimiser(argument or "trace")
         self._range, self._t = SearchRange.of(*self._minimiser.terms(), t), t
         self._begin = np.random.default_rng(seed).random(2)

@@ -70,7 +70,10 @@ class Method(Protocol):
         ...
 
     def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
-        """Record the `performance` in percent of a pending proposal, the same object, and its `cost` in seconds."""
+        """Record the `performance` in percent of a pending proposal, the same object.
+
+        `cost` are the seconds that its evaluation is charged, without the proposal's own.
+        """
         ...
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from hnas.errors import UsageError
 from hnas.optim.methods.candidates import Program
-from hnas.optim.methods.protocol import Parallel, Proposal
+from hnas.optim.methods.protocol import Parallel, Proposal, whole
 from hnas.optim.methods.ranking import Free, proposal, ranking, values
 from hnas.optim.objective import Array
 from hnas.optim.pools import Pool
@@ -49,14 +49,12 @@ class RoBoT(Program):
     def __init__(
         self, pool: Pool, argument: str | None = None, *, seed: int, epochs: int | None = None, rounds: int = 20
     ) -> None:
-        if rounds < 1:
-            raise UsageError(f"rounds must be at least 1, got {rounds}")
         names = [name.strip() for name in (argument or _COLUMNS).split("+")]
         if len(set(names)) < len(names) or "" in names:
             raise UsageError(
                 f"the argument of robot must be distinct columns, such as robot:trace+kappa, got robot:{argument}"
             )
-        self._pool, self._seed, self._rounds = pool, seed, rounds
+        self._pool, self._seed, self._rounds = pool, seed, whole("rounds", rounds)
         self._metrics = np.stack([scaled(values(pool, name)) for name in names], axis=1)
         self._names = [f"w{i:03d}" for i in range(len(names))]
         self._known: dict[int, float] = {}  # performance by class

@@ -224,6 +224,34 @@ def test_a_history_of_another_seed_is_refused(bench: Bench) -> None:
         search(bench.pool(), bench, queries=6, seed=1, history=history)
 
 
+class Spending:
+    """A method whose next architecture depends on the costs that it was told, and which takes three seconds itself."""
+
+    def __init__(self) -> None:
+        self.told: list[float] = []
+
+    def ask(self) -> Proposal:
+        return Proposal(f"arch{int(sum(self.told)):02d}", seconds=3.0, final=len(self.told) == 4)
+
+    def tell(self, proposal: Proposal, performance: float, cost: float) -> None:
+        self.told.append(cost)
+
+
+def test_a_resumed_method_is_told_the_costs_of_the_evaluations_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = pool_of([f"arch{k:02d}" for k in range(50)], np.arange(50.0), np.ones(50))
+    made: list[Spending] = []
+    monkeypatch.setattr("hnas.optim.algorithm.make_method", lambda *_, **__: made.append(Spending()) or made[-1])
+
+    def oracle(arch: str) -> Evaluation:
+        return Evaluation(float(arch[4:]), 2.0)
+
+    whole = search(pool, oracle, queries=6)
+    assert [query.cost for query in whole] == [5.0] * 4 + [3.0, 5.0]
+    again = search(pool, oracle, queries=6, history=whole[:5])
+    assert [query.arch for query in again] == [query.arch for query in whole]
+    assert made[0].told == made[1].told == [2.0] * 4 + [0.0, 2.0]
+
+
 @pytest.mark.parametrize("answer", [NAN, INF, -INF])
 def test_an_answer_that_is_not_finite_stops_the_search(bench: Bench, answer: float) -> None:
     reported: list[Query] = []

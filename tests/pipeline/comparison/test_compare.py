@@ -19,14 +19,17 @@ import pytest
 
 from hnas.errors import HnasError, UsageError
 from hnas.optim.algorithm import best
+from hnas.optim.evaluations import Evaluation, EvaluationError
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.comparison import driver
 from hnas.pipeline.comparison.driver import compare, missing
+from hnas.pipeline.comparison.figures import plot_curves
 from hnas.pipeline.comparison.request import Comparison, new_comparison
 from hnas.pipeline.comparison.results import Results, incumbents
 from hnas.pipeline.comparison.specs import parse_specs
 from hnas.pipeline.comparison.worker import Job, run_part
+from hnas.pipeline.report.comparison import comparison_sections
 from hnas.pipeline.search.request import new_search
 from hnas.pipeline.search.session import run_search
 from hnas.pipeline.store.comparisons import Part, missing_parts
@@ -174,6 +177,8 @@ def test_the_incumbent_prefers_long_trainings_then_early_ones():
     epochs = np.array([4.0, 4.0, 12.0, 4.0, 12.0, 12.0])
     performance = np.array([80.0, 85.0, 70.0, 99.0, 75.0, 75.0])
     assert incumbents(epochs, performance).tolist() == [0, 1, 2, 2, 4, 4]
+    performance[[0, 2]] = np.nan
+    assert incumbents(epochs, performance).tolist() == [-1, 1, 1, 3, 4, 4], "a failed query is no incumbent"
 
 
 def test_the_winner_matches_hnas_search_if_epochs_differ(store):
@@ -570,6 +575,24 @@ def test_a_comparison_whose_first_search_fails_leaves_nothing(store, monkeypatch
         results_of(store, comparison_of(store, "hnas:trace,random"))
     assert snapshot(store.root) == before
     assert store.names("comparisons") == []
+
+
+def test_searches_without_a_successful_evaluation_have_no_winner(store, monkeypatch, tmp_path):
+    def fail(self: RunPool, arch: str, epochs: int | None = None) -> Evaluation:
+        raise EvaluationError("the training diverged")
+
+    monkeypatch.setattr(RunPool, "__call__", fail)
+    comparison = comparison_of(store, "random,hnas:trace", seeds=2, queries=2)
+    results = results_of(store, comparison)
+    table = results.table()
+    assert table.datasets == ("cifar10", "digits")
+    assert [[cell and cell.mean for cell in row.cells] for row in table.rows[:2]] == [[None, None]] * 2
+    assert all(cell is not None for cell in table.rows[-1].cells), "the optimum is known"
+    assert any(note.startswith("4 of 4 searches have no winner") for note in table.notes)
+    curves, by_queries = results.curves()
+    assert all(np.isnan(curve.mean).all() for curve in curves)
+    plot_curves(curves, results.datasets, 100 - results.optimum, tmp_path / "f.svg", by_queries=by_queries)
+    assert comparison_sections(store, connect(store), comparison)
 
 
 def test_a_running_comparison_is_not_removed(store):

@@ -24,6 +24,7 @@ from hnas.pipeline.comparison.report import (
 )
 from hnas.pipeline.comparison.statistics import mann_whitney
 from hnas.pipeline.comparison.table import ComparisonTable, Outcome, make_rows
+from hnas.pipeline.reproduction import figure2
 
 DATASETS = ("cifar10", "imagenet16-120")
 
@@ -122,6 +123,9 @@ def test_markdown_has_a_cell_per_column_for_any_method_name():
 
 def test_latex_special_characters_are_escaped(comparison):
     text = comparison_latex(comparison)
+    several = [outcome(name, [[base + k / 100] for k in range(20)]) for name, base in (("a", 94.0), ("b|c", 93.0))]
+    clear = comparison_latex(ComparisonTable("20 seeds", ("cifar10",), make_rows(several, reference="a"), "a"))
+    assert clear.count("$<$0.0001") == clear.count("b$|$c") == 1
     assert r"hnas:grad\_norm & 94.22 $\pm$ 0.08 [" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     columns = text.split(r"\begin{tabular}{")[1].split("}")[0]
@@ -156,6 +160,21 @@ def test_a_curve_averages_incumbents_once_all_searches_have_one():
     assert at[150] == pytest.approx(8.5)
     assert at[350] == pytest.approx(5.5), "a finished search keeps its incumbent"
     assert curve.error[-1, 0] == pytest.approx(np.std([6.0, 5.0], ddof=1) / np.sqrt(2))
+
+
+def test_a_curve_has_the_exact_means_at_given_budgets():
+    (before, after), ends = (199.9, 200.0), (149.0, 351.0)
+    curve = average("a", COURSES, by_queries=False, at=[before, after, *ends])
+    assert not {*ends} & {*curve.budget.tolist()}
+    assert [curve.mean[curve.budget == point, 0].tolist() for point in (before, after)] == [[8.5], [7.5]]
+    assert figure2._value(curve, 0, after, 2).ours == 7.5
+
+
+def test_a_curve_is_unknown_until_all_searches_have_an_incumbent():
+    late = Course(COURSES[0].spent, np.array([[np.nan], [7.0], [6.0]]))
+    curve = average("a", [late, COURSES[1]], by_queries=False, at=[199.9, 200.0])
+    assert np.isnan(curve.mean[curve.budget < 200.0]).all()
+    assert curve.mean[curve.budget == 200.0, 0].tolist() == [7.5]
 
 
 def test_a_curve_over_queries_has_a_point_per_query():

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from hnas.pipeline.reproduction import figure1, table1, theory
+from hnas.pipeline.reproduction.figures import plot
 from hnas.pipeline.reproduction.published import TABLE_1, TABLE_2, TABLE_3
 from hnas.pipeline.reproduction.report import written
 from hnas.pipeline.reproduction.results import (
@@ -201,6 +202,12 @@ def test_latex_is_balanced_and_escaped():
         assert bare.isascii()
     assert lines[0].count("r") >= 3
     assert "\n".join(lines).count(r"\begin") == "\n".join(lines).count(r"\end") == 1
+
+
+def test_a_table_without_a_computed_number_has_no_figure(tmp_path: Path):
+    section = Section("one", "one", "metric", ("ρ",), (Row("snip", (Value(None, published=0.5),)),))
+    assert not plot(Reproduction("table1", "Table 1", (section,)), tmp_path / "one.pdf")
+    assert not (tmp_path / "one.pdf").exists()
 
 
 def test_theorems_and_figure_3_are_ascii_in_latex():

@@ -1,4 +1,4 @@
-"""Table 1 from a store with several initialisations."""
+"""Table 1 and Figure 1 from a store with several initialisations, some of them of few architectures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hnas.pipeline.catalog.views import connect
 from hnas.pipeline.images import open_dataset
 from hnas.pipeline.importers import import_accuracies
 from hnas.pipeline.precompute.plan import make_plan
-from hnas.pipeline.reproduction import table1
+from hnas.pipeline.reproduction import figure1, measured, table1
 from hnas.pipeline.reproduction.bootstrap import resample
 from hnas.pipeline.store.store import Store
 from tests.support.runs import SIZE, SPACE, fill
@@ -51,3 +51,31 @@ def test_initialisations_are_averaged_and_their_spread_is_shown(tmp_path: Path, 
     assert value is not None
     assert value.ours == pytest.approx(spearman(averaged["kappa"], averaged["test_accuracy"]))
     assert value.spread is None
+
+
+def test_a_run_of_other_or_fewer_architectures_does_not_shrink_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(measured, "DATASET", "digits")
+    monkeypatch.setattr(figure1, "_RESAMPLES", 10)
+    store, images = Store(str(tmp_path / "store")), open_dataset("digits")
+    archs = SPACE.sample(12, seed=0)
+
+    def add(listed: list[str], seed: int) -> str:
+        (path := tmp_path / "list.txt").write_text("\n".join(listed))
+        return fill(store, make_plan(store, SPACE, images, architectures=path, seed=seed, **SIZE))
+
+    two = add(archs[:2], 0)
+    of_two = figure1.compute(connect(store))
+    assert "metrics of nasbench201 on digits for more than 2 classes" in [one.what for one in of_two.missing]
+    first, again = add(archs[:8], 1), add(archs[:8], 2)
+    other = add(archs[8:], 3)
+    connection = connect(store)
+    found = measured.measured(connection, "nasbench201", ["snip", "kappa"])
+    assert isinstance(found, measured.Measured)
+    assert sorted(found.runs) == sorted([first, again])
+    assert sorted(found.left_out) == sorted([two, other])
+    assert all(len(columns["snip"]) == 8 for columns in found.columns)
+    (section,) = figure1.compute(connection).sections
+    finite = np.isfinite(found.columns[0]["kappa"]).sum()
+    assert section.heading.startswith(f"nasbench201 on digits, {finite} architectures")

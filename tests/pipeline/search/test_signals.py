@@ -181,6 +181,17 @@ def test_a_budget_without_seconds_in_the_table_is_rejected(store):
         run_search(store, connection, started)
 
 
+def test_a_budget_with_seconds_for_some_candidates_only_is_rejected(tmp_path):
+    store = make_store(tmp_path, architectures=10)
+    table = store.read_table(None, "accuracies", "csv", "made-up.parquet").to_pylist()
+    rows = [{**row, "seconds": None if k < 3 else 100.0} for k, row in enumerate(table)]
+    store.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS["accuracies"]), "accuracies", "csv", "made-up.parquet")
+    connection = connect(store)
+    started = new_search(connection, space="nasbench201", queries=None, budget=500.0)
+    with pytest.raises(UsageError, match=r"but .* has none for 3 of the 10 candidates; give --queries instead"):
+        run_search(store, connection, started)
+
+
 def test_where_limits_the_candidates_of_every_method(store):
     everything = pool_of(store, None)
     params, kappa = everything.column("params"), everything.column("kappa")

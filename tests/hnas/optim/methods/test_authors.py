@@ -62,8 +62,8 @@ def test_architectures_without_the_metric_are_never_proposed() -> None:
     assert {query.arch for query in queries} == known & set(CELLS[:60])
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
-def test_a_scale_that_is_not_positive_is_refused(scale: float) -> None:
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf, "abc"])
+def test_a_scale_that_is_not_positive_is_refused(scale: object) -> None:
     with pytest.raises(UsageError, match=r"scale, .* must be positive"):
         Search(columns_pool(), "authors", scale=scale)
 

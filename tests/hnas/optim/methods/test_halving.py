@@ -96,6 +96,7 @@ def test_a_stopped_search_resumes_exactly(pool: ArrayPool) -> None:
         ({"min_budget": 13}, "min_budget must be .* got 13"),
         ({"eta": 1}, "eta must be .* got 1"),
         ({"candidates": 0}, "candidates must be .* got 0"),
+        ({"seconds": "abc"}, "seconds must be .* got 'abc'"),
         ({"t": 0}, "t of F.* got 0"),
     ],
 )

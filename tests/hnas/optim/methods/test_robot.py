@@ -84,6 +84,7 @@ def test_a_malformed_list_of_columns_is_refused(columns: str) -> None:
         Search(columns_pool(), f"robot:{columns}")
 
 
-def test_zero_rounds_are_refused() -> None:
-    with pytest.raises(UsageError, match="rounds must be at least 1, got 0"):
-        Search(columns_pool(), "robot", rounds=0)
+@pytest.mark.parametrize("rounds", [0, 1.5, "abc"])
+def test_rounds_must_be_a_number_of_rounds(rounds: object) -> None:
+    with pytest.raises(UsageError, match="rounds must be a whole number of at least 1, got"):
+        Search(columns_pool(), "robot", rounds=rounds)
