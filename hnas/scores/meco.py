@@ -27,7 +27,7 @@ from hnas.errors import HnasError
 from hnas.metrics.inputs import errors_named
 from hnas.metrics.randomness import Generators
 from hnas.scores.protocol import Subject
-from hnas.scores.undisturbed import Functions, deterministic, drawn, generator, undisturbed
+from hnas.scores.undisturbed import Functions, deterministic, drawn, generator, tensors_of, undisturbed
 
 _SIDE = 64
 
@@ -46,8 +46,8 @@ class MeCo:
             return {"meco": math.nan}
         image = drawn((1, images.shape[1], _SIDE, _SIDE), generator(subject.seed, "meco"), images)
         with undisturbed(network, images) as (modules, generators):
-            for parameter in network.parameters():  # needs no graph, but a network may differentiate in its own forward
-                parameter.requires_grad_(False)
+            for tensor in tensors_of(modules):  # needs no graph, but a network may differentiate in its own forward
+                tensor.requires_grad_(False)
 
             def least() -> float:
                 return _least(network, image.clone(), generators)
