@@ -472,6 +472,7 @@ def fetch(
     )
 )
 def search(
+    context: typer.Context,
     space: Annotated[
         str | None,
         typer.Argument(metavar="SPACE", help="A search space, such as nasbench201.", autocompletion=completion.spaces),
@@ -604,6 +605,8 @@ def search(
         usual = {"method": "hnas", "t": 1.0, "acquisition": "ei", "seed": 0, "average": False, "options": {}}
         asked = {"method": name, "t": t, "acquisition": acquisition, "seed": seed}
         asked |= {"average": average, "options": settings}
+        sources = {setting: context.get_parameter_source(setting) for setting in asked}
+        written = [setting for setting, source in sources.items() if source and source.name == "COMMANDLINE"]
         started = open_search(
             connection,
             place,
@@ -619,7 +622,7 @@ def search(
             source=source,
             trained={"epochs": epochs, "dataset": dataset, **trained},
             final=save is not None,
-            **{setting: value for setting, value in asked.items() if value != usual[setting]},
+            **{setting: value for setting, value in asked.items() if value != usual[setting] or setting in written},
         )
     elif space is not None:
         name, argument = method_of(method, metric=metric, by=by)

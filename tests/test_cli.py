@@ -223,6 +223,10 @@ def test_a_resumed_search_equals_an_uninterrupted_one(store: Path) -> None:
     saved = hnas("sql", query, "--format", "csv", "--store", store)
     assert saved.out == "n\n4\n"
 
+    for option, value, own in (("seed", 0, 11), ("method", "random", "hnas")):
+        done = hnas("search", "--resume", name, f"--{option}", value, "--store", store)
+        assert done.status == 2
+        assert f"was begun with {option} {own}, not {value!r}" in done.last
     done = hnas("search", "--resume", name, "--json", "--store", store)
     assert done.status == 0, done.err
     resumed = json.loads(done.out)

@@ -16,7 +16,7 @@ from hnas.pipeline.catalog.averaging import group_of
 from hnas.pipeline.catalog.signals import choose_signal
 from hnas.pipeline.catalog.views import pick_run
 from hnas.pipeline.io.dataset_names import canonical_dataset
-from hnas.pipeline.search.settings import OwnOracle, SearchSettings, TrainingSettings
+from hnas.pipeline.search.settings import METHODS_WITH, OwnOracle, SearchSettings, TrainingSettings
 from hnas.pipeline.search.warm_start import read_warm_start
 from hnas.pipeline.store.run import run_or_mean
 from hnas.spaces import search_spaces
@@ -76,6 +76,12 @@ def new_search(
     search_spaces[space]
     methods[method]
     check_exponent(t)
+    for name, value, usual in (("t", t, 1.0), ("acquisition", acquisition, "ei")):
+        if value != usual and method not in METHODS_WITH[name]:
+            raise UsageError(
+                f"--{name} {value} has no effect on the method {method}, only on {' and '.join(METHODS_WITH[name])}; "
+                "leave it out"
+            )
     check_limits(queries, budget, parallel)
     check_seed(seed, "--seed")
     if training is not None:

@@ -200,15 +200,19 @@ def training_of_search(
     return None
 
 
+#: The methods that read `t` and `acquisition`.
+METHODS_WITH = {"t": ("hnas", "halving"), "acquisition": ("hnas",)}
+
+
 @dataclass(frozen=True)
 class SearchSettings:
     """Everything that determines the course of a search.
 
     `metric` is the argument of the method: the M of `hnas`, the column of `top`. `training` belongs to the `train`
     oracle, `signal` to the `table` oracle. `runs` are the runs whose mean is searched, including `run`, or empty. `t`
-    and `acquisition` belong to HNAS, `options` to other methods. `own` is set if `oracle` is neither `table` nor
-    `train`, `warm` if the search began with known performances, and `images`, a name or path, if the method uses
-    images. `parallel` evaluations run at a time.
+    and `acquisition` belong to the methods of `METHODS_WITH`, `options` to all. `own` is set if `oracle` is neither
+    `table` nor `train`, `warm` if the search began with known performances, and `images`, a name or path, if the method
+    uses images. `parallel` evaluations run at a time.
     """
 
     space: str
@@ -247,9 +251,9 @@ class SearchSettings:
     @property
     def method_options(self) -> dict[str, Any]:
         """The options for constructing the method."""
-        own: dict[str, Any] = {"t": self.t, "acquisition": self.acquisition} if self.method == "hnas" else {}
+        own: dict[str, Any] = {name: getattr(self, name) for name, of in METHODS_WITH.items() if self.method in of}
         if self.method == "halving":
-            own = {"t": self.t, "seconds": self.budget}
+            own["seconds"] = self.budget
         return {**own, **self.options}
 
     def as_dict(self) -> dict[str, Any]:
