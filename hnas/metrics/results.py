@@ -128,7 +128,6 @@ def gradient_sums(layers: Layers, gradients: tuple[Tensor | None, ...], device: 
 
 def _metrics(packed: Tensor, dtype: torch.dtype, *, twice: bool) -> Metrics:
     """Return the metrics for the packed columns and Θ₀, on the host."""
-    double = torch.float64
     grad_norm, grad_norm_l2, snip, inner, hessian, spread = packed[:6].tolist()
     m = math.isqrt(len(packed) - 6)
     ntk = packed[6:].view(m, m).clone()  # its own storage, so that a result does not keep `packed` alive
@@ -136,7 +135,7 @@ def _metrics(packed: Tensor, dtype: torch.dtype, *, twice: bool) -> Metrics:
         torch.isfinite(ntk).all()
     )
     status = "nonfinite" if not finite else "constant" if spread == 0.0 else "ok"
-    eigenvalues = torch.linalg.eigvalsh(ntk) if finite else torch.full((len(ntk),), math.nan, dtype=double)
+    eigenvalues = torch.linalg.eigvalsh(ntk) if finite else ntk.new_full((m,), math.nan)
     return Metrics(
         grad_norm=grad_norm,
         grad_norm_l2=grad_norm_l2,
