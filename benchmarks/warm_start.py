@@ -61,7 +61,9 @@ def main() -> None:
                     pool, lambda arch, _=None: table[arch], method=method, queries=options.queries, seed=seed,
                     epochs=_EPOCHS, known=told,
                 )  # fmt: skip
-                winners.append((best(queries).performance, best(queries).query))
+                winner = best(queries)
+                found = next(query.query for query in queries if query.arch == winner.arch)
+                winners.append((winner.performance, found))
             performance, query = np.array(winners).T
             cells.append(f"{performance.mean():.2f} ± {performance.std():.2f} ({query.mean():.1f})")
         print(f"| {' | '.join(cells)} |", flush=True)
