@@ -19,9 +19,8 @@ def measuring(modules: Modules) -> Iterator[None]:
     in place, as it does in training: a copy of all parameters costs more than such networks are worth.
     """
     members = list(modules.values())
-    modes = {
-        module: module.training for module in members if hasattr(module, "training")
-    }  # frozen TorchScript has none
+    # A frozen TorchScript module has no mode.
+    modes = {module: module.training for module in members if hasattr(module, "training")}
     needs = {p: p.requires_grad for module in members for p in module._parameters.values() if p is not None}
     measured = [module._parameters for module in members if isinstance(module, MODULES)]
     values = {p: p.data for own in measured for p in (own.get("weight"), own.get("bias")) if p is not None}
