@@ -252,6 +252,10 @@ class RunRow:
     settings: RunSettings
 
 
+#: The order in which runs are preferred: the store's own before those of tables, of which seed 0 is first; newer ones.
+PREFERRED = "place <> 'store', place <> 'store' AND seed <> 0, created DESC, run"
+
+
 def pick_run(
     connection: duckdb.DuckDBPyConnection,
     *,
@@ -270,8 +274,7 @@ def pick_run(
         "SELECT run, settings FROM runs JOIN (SELECT id, settings FROM files.runs) ON run = id "
         "WHERE ($run IS NULL OR starts_with(run, $run)) AND ($space IS NULL OR space = $space) "
         "AND ($dataset IS NULL OR canonical_dataset(dataset) = $dataset) "
-        "ORDER BY run IN (SELECT run FROM metrics) DESC, place <> 'store', place <> 'store' AND seed <> 0, "
-        "created DESC, run",
+        f"ORDER BY run IN (SELECT run FROM metrics) DESC, {PREFERRED}",
         {"run": run, "space": space, "dataset": name},
     )
     matches = [RunRow(run, RunSettings(**settings)) for run, settings in rows.fetchall()]

@@ -121,7 +121,7 @@ def precompute(
         choose_device(device)
     run = Run(store, plan.settings.id)
     if is_recorded(store, space, plan):
-        return Outcome(run.name, without_gram=_without_gram(run) if keep_gram else 0)
+        return Outcome(run.name, without_gram=_without_gram(run, keep_gram))
     started = now()
     begun: float | None = None
     claims: Claims | None = None
@@ -137,7 +137,7 @@ def precompute(
             record_request(store, space, plan)
             if client is None:
                 sweep_drivers(run)
-                return Outcome(run.name, without_gram=_without_gram(run) if keep_gram else 0)
+                return Outcome(run.name, without_gram=_without_gram(run, keep_gram))
             claims = Claims(run, plan, relative_costs(store, space, plan), keep_gram=keep_gram)
             stack.enter_context(joined(claims))
             job = Job(_absolute(store), run.name, plan.settings, device, keep_gram, claims.token, _digest(plan.further))
@@ -165,11 +165,13 @@ def precompute(
                 "devices": [asdict(numerics) for numerics in sorted(used)],
             }
             run.add_session(session)
-    return Outcome(run.name, claims.computed, claims.elsewhere, _without_gram(run) if keep_gram else 0)
+    return Outcome(run.name, claims.computed, claims.elsewhere, _without_gram(run, keep_gram))
 
 
-def _without_gram(run: Run) -> int:
-    """Return the number of stored rows that were computed without `keep_gram`."""
+def _without_gram(run: Run, keep_gram: bool) -> int:
+    """Return with `keep_gram` the number of stored rows that were computed without it, else 0."""
+    if not keep_gram:
+        return 0
     return sum(
         run.read_part(["canonical"], name).num_rows
         for name in run.parts()

@@ -13,7 +13,7 @@ from hnas.optim.objective import Array
 from hnas.pipeline.analysis.ranks import FEWEST
 from hnas.pipeline.catalog.pool import RunPool
 from hnas.pipeline.catalog.signals import Signal, choose_signal
-from hnas.pipeline.catalog.views import RunRow, check_complete, pick_run, sql
+from hnas.pipeline.catalog.views import PREFERRED, RunRow, check_complete, pick_run, sql
 from hnas.pipeline.reproduction.results import Missing
 
 #: The data set of the paper's tables.
@@ -88,7 +88,7 @@ def fullest_run(connection: duckdb.DuckDBPyConnection, space: str) -> RunRow | N
     rows = connection.execute(
         "SELECT run FROM runs JOIN (SELECT run, count(*) AS size FROM requests GROUP BY run) USING (run) "
         "WHERE space = $space AND canonical_dataset(dataset) = $dataset "
-        "ORDER BY size DESC, place <> 'store', place <> 'store' AND seed <> 0, created DESC, run",
+        f"ORDER BY size DESC, {PREFERRED}",
         {"space": space, "dataset": DATASET},
     )
     finished = (run for (run,) in rows.fetchall() if _complete(connection, run))

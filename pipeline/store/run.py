@@ -13,7 +13,7 @@ import platform
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,13 @@ class Stored:
     rows: frozenset[int] = frozenset()
 
 
+def _fits(value: object, field: Field[Any]) -> bool:
+    """Return whether a setting has its type, and the view `runs` can hold it."""
+    if type(value).__name__ != field.type:
+        return False
+    return not isinstance(value, int) or abs(value) < 2 ** (63 if field.name == "seed" else 31)
+
+
 def _nothing(run: Run) -> Mapping[str, Part]:
     return {}
 
@@ -197,14 +204,7 @@ class Run:
             settings = RunSettings(**record.get("settings"))  # type: ignore[arg-type]
         except TypeError as error:
             raise HnasError(f"{where} has settings that this hnas does not know: {error}") from error
-        wrong = [
-            field.name
-            for field in fields(settings)
-            if type(value := getattr(settings, field.name)).__name__ != field.type
-            or (
-                isinstance(value, int) and abs(value) >= 2 ** (63 if field.name == "seed" else 31)
-            )  # of the view `runs`
-        ]
+        wrong = [field.name for field in fields(settings) if not _fits(getattr(settings, field.name), field)]
         if wrong:
             raise HnasError(
                 f"{where} was damaged after it was written: {wrong[0]} is {getattr(settings, wrong[0])!r}; restore it, "
