@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -17,12 +18,30 @@ from typing import NoReturn
 # Sent by a terminal on Ctrl-C, by batch systems, and by a terminal that closes.
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 _IMPORT = "<frozen importlib._bootstrap>"
+# Seconds until an interrupt that Python ignored is sent again.
+_AGAIN = 0.02
 
 _status = 1
 
 
 def raise_interrupts() -> None:
-    """Make the signals that end a command raise KeyboardInterrupt from now on; ignored signals stay ignored."""
+    """Make the signals that end a command raise KeyboardInterrupt from now on; ignored signals stay ignored.
+
+    Python drops an exception raised in a destructor or in a callback of the garbage collector, and with one of these
+    (Dask has one) every signal that arrives during a collection is handled there. So a dropped interrupt is sent again.
+    """
+    others = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, _Interrupt):
+            arguments = threading.main_thread().ident, dropped.exc_value.number
+            again = threading.Timer(_AGAIN, signal.pthread_kill, arguments)
+            again.daemon = True
+            again.start()
+        else:
+            others(dropped)
+
+    sys.unraisablehook = hook
     _handle(_interrupt)
 
 
@@ -47,6 +66,12 @@ def say(sentence: str) -> None:
         print(f"hnas: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
+class _Interrupt(KeyboardInterrupt):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def _handle(handler: signal.Handlers | object) -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -59,7 +84,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         if frame.f_code.co_filename == _IMPORT:
             _end_now(number, frame)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise _Interrupt(number)
 
 
 def _end_now(number: int, frame: FrameType | None) -> NoReturn:

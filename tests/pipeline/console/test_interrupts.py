@@ -144,6 +144,38 @@ def test_ignored_signals_stay_ignored(tmp_path):
     assert stdout.startswith(f"store {tmp_path}")
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "where",
+    [
+        "gc.callbacks.append(lambda phase, _: send() if phase == 'stop' else None)\ngc.collect()",
+        "thing.__del__ = lambda self: send()\nthing()",
+        "it = thing()\nkept = weakref.ref(it, lambda _: send())\ndel it",
+    ],
+    ids=["garbage collection", "destructor", "weak reference"],
+)
+def test_an_interrupt_where_python_drops_exceptions_is_not_lost(number, where):
+    program = f"""
+import gc, os, time, weakref
+from hnas.pipeline.console import exit
+exit.raise_interrupts()
+sent = []
+def send():
+    if not sent:
+        sent.append(True)
+        os.kill(os.getpid(), {int(number)})
+class thing: pass
+{where}
+try:
+    assert sent
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = run_command(sys.executable, "-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
 # --- other commands
 
 
