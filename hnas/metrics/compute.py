@@ -38,6 +38,7 @@ from hnas.metrics.columns import NTK_MODES
 from hnas.metrics.grasp import NoSecondDerivativeError, by_autograd, by_tangents
 from hnas.metrics.inputs import checked_batch, checked_network, errors_named
 from hnas.metrics.layers import Layers, Modules
+from hnas.metrics.layout import fastest
 from hnas.metrics.ntk import exact_ntk, find_rows, summed_ntk
 from hnas.metrics.randomness import Forward, Generators, Watch, deterministic_forward
 from hnas.metrics.recorder import Recorder
@@ -140,10 +141,8 @@ def _forward(
     recorder = Recorder(Layers.of(modules), Collector(needs))
     if not with_tape:
         recorder.tape.stop("nobody replays it")
-    # Convolutions, batch norm and pooling run fastest on channels-last tensors, with the same values. Copied, because
-    # the network may change its input in place.
-    layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
-    images = recorder.collector.prepare(images.detach().clone(memory_format=layout))
+    # Copied, because the network may change its input in place.
+    images = recorder.collector.prepare(images.detach().clone(memory_format=fastest(images)))
     with nullcontext() if watch is None else watch.around(network, recorder):
         logits = recorder.run(network, images)
     return Forward(recorder, logits)

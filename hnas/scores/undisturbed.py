@@ -16,6 +16,7 @@ from hnas.errors import HnasError
 from hnas.metrics import ops  # noqa: F401  (registers the operations)
 from hnas.metrics.inputs import checked_network, errors_named
 from hnas.metrics.layers import Layers, Modules
+from hnas.metrics.layout import fastest
 from hnas.metrics.ops.attention import multi_head
 from hnas.metrics.ops.dropout import dropout, random_slope, recurrent
 from hnas.metrics.passes import BackwardPass
@@ -103,12 +104,11 @@ def forward(modules: Modules, images: Tensor, generators: Generators, recorder: 
     Raises `UsageError` for a network whose logits depend on random numbers.
     """
     network = next(iter(modules.values()))
-    layout = torch.channels_last if images.dim() == 4 else torch.contiguous_format
 
     def run(watch: Any) -> Forward:
         made = recorder(Layers.of(modules))
         made.tape.stop("no tangents needed")
-        copy = images.detach().clone(memory_format=layout)  # the network may change its input in place
+        copy = images.detach().clone(memory_format=fastest(images))  # the network may change its input in place
         if watch is None:
             return Forward(made, made.run(network, copy))
         with watch.around(network, made):

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hnas.metrics.layers import MODULES, Modules
+from hnas.metrics.layout import fastest
 from hnas.metrics.nested import tensors_in
 from hnas.metrics.randomness import Generators
 from hnas.scores.protocol import Subject
@@ -98,7 +99,7 @@ def _maps(network: nn.Module, images: Tensor, generators: Generators) -> list[Te
     """Return f(images), in parts."""
     seen = _BeforePooling(generators)
     with seen:
-        network(images.clone())
+        network(images.clone(memory_format=fastest(images)))
     return seen.maps or seen.last
 
 
