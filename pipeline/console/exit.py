@@ -30,18 +30,7 @@ def raise_interrupts() -> None:
     Python drops an exception raised in a destructor or in a callback of the garbage collector, and with one of these
     (Dask has one) every signal that arrives during a collection is handled there. So a dropped interrupt is sent again.
     """
-    others = sys.unraisablehook
-
-    def hook(dropped: sys.UnraisableHookArgs) -> None:
-        if isinstance(dropped.exc_value, _Interrupt):
-            arguments = threading.main_thread().ident, dropped.exc_value.number
-            again = threading.Timer(_AGAIN, signal.pthread_kill, arguments)
-            again.daemon = True
-            again.start()
-        else:
-            others(dropped)
-
-    sys.unraisablehook = hook
+    sys.unraisablehook = _resend
     _handle(_interrupt)
 
 
@@ -85,6 +74,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
             _end_now(number, frame)
         frame = frame.f_back
     raise _Interrupt(number)
+
+
+def _resend(dropped: sys.UnraisableHookArgs) -> None:
+    if isinstance(dropped.exc_value, _Interrupt):
+        again = threading.Timer(_AGAIN, signal.pthread_kill, (threading.main_thread().ident, dropped.exc_value.number))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def _end_now(number: int, frame: FrameType | None) -> NoReturn:

@@ -52,6 +52,7 @@ def hnas(*arguments: object, merged: bool = False, terminal: io.TextIOBase | Non
     try:
         with (
             mock.patch.object(sys, "argv", ["hnas", *map(str, arguments)]),
+            mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
             redirect_stdout(terminal or out),
             redirect_stderr(out if merged else err),
             pytest.raises(SystemExit) as ended,
