@@ -139,7 +139,7 @@ def test_an_interrupted_precompute_explains_how_to_resume_and_resumes(tmp_path, 
             os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=WAIT)
         wait_until(lambda: group_is_gone(process.pid))
-    assert process.returncode == 1
+    assert process.returncode == 1, (stdout, stderr)
     assert stdout == ""
     run = run_of(store)
     stored = len(exact_table(store, run))
