@@ -13,6 +13,7 @@ from contextlib import chdir
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from hnas.pipeline.analysis.ranks import spearman
@@ -174,7 +175,7 @@ def test_the_python_examples_of_the_search_page_run(tmp_path: Path):
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")
-def test_scores_of_the_shipped_spectra_have_the_documented_correlations(tmp_path: Path):
+def test_the_shipped_spectra_and_scores_have_the_documented_correlations(tmp_path: Path):
     data = Path(os.environ["HNAS_TEST_DATA"])
     page = (ROOT / "docs/definitions.md").read_text(encoding="utf-8").split("\n## Further scores of Θ₀\n")[1]
     rows = re.findall(r"^\| (`.*`) \| (-?\d\.\d\d) \| (-?\d\.\d\d) \|$", page, re.M)
@@ -189,6 +190,18 @@ def test_scores_of_the_shipped_spectra_have_the_documented_correlations(tmp_path
         for name in re.findall(r"`(\w+)`", names):
             found = [spearman(table[name][kept], table["test_accuracy"][kept]) for kept in (slice(None), alive)]
             assert [f"{value:.2f}" for value in found] == shown, name
+
+    page = (ROOT / "docs/scores.md").read_text(encoding="utf-8").split("\n### On all of NAS-Bench-201\n")[1]
+    scores = re.findall(r"^\| `(\w+)` \| (-?\d\.\d\d) \| (-?\d\.\d\d) \| (-?\d\.\d\d) \|", page, re.M)
+    assert len(scores) == 16
+    convolution = np.array(["conv" in name for name in table["canonical"]])
+    whole = convolution & ~np.array(["none" in name for name in table["arch"]])
+    assert (convolution.sum(), whole.sum()) == (13642, 4032)
+    for name, *shown in scores:
+        values = np.ma.filled(table[name].astype(float), np.nan)
+        kept = [np.isfinite(values), convolution, whole]
+        found = [spearman(values[rows], table["test_accuracy"][rows]) for rows in kept]
+        assert [f"{value:.2f}" for value in found] == shown, name
 
 
 @pytest.mark.skipif("HNAS_TEST_DATA" not in os.environ, reason="HNAS_TEST_DATA is unset: real data are needed")

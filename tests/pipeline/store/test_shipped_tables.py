@@ -124,11 +124,12 @@ def test_shipped_scores_rank_as_the_numbers_of_others(monkeypatch: pytest.Monkey
 def test_all_shipped_scores_are_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HNAS_TABLES", str(SHIPPED))
     connection = connect(Store(str(tmp_path)), shipped_tables())
-    names = ("l2_norm", "linear_regions", "meco", "naswot", "swap", "synflow")
+    names = ("epe_nas", "fisher", "jacov", "knas", "l2_norm", "linear_regions")
+    names += ("meco", "nasi", "naswot", "plain", "swap", "synflow")
     columns = ", ".join(f"count({name})" for name in names)
     run = pick_run(connection, space="nasbench201").name
     counts = connection.execute(f"SELECT count(*), {columns} FROM pool WHERE run = ?", [run]).fetchone()
-    assert counts == (15625,) * 7
+    assert counts == (15625,) * 13
 
 
 def test_every_initialisation_of_nasbench201_is_whole_and_seed_0_is_the_default(
