@@ -110,25 +110,24 @@ def measured(connection: duckdb.DuckDBPyConnection, space: str, names: list[str]
     of_run = {name: RunPool(connection, name) for name in (chosen.name, *others)}
     if (classes := len(np.unique(of_run[chosen.name].classes))) < FEWEST:
         return too_few(space, classes)
-    shared = set(of_run[chosen.name].archs)
-    runs = [name for name, pool in of_run.items() if shared.issubset(pool.archs)]
+    archs = set(of_run[chosen.name].archs)
+    runs = [name for name, pool in of_run.items() if archs.issubset(pool.archs)]
     pools = [of_run[name] for name in runs]
-    shared_rows = [np.array([i for i, arch in enumerate(pool.archs) if arch in shared], np.int64) for pool in pools]
-    columns = tuple(
-        {name: pool.column(f'"{name}"')[rows] for name in names} for pool, rows in zip(pools, shared_rows, strict=True)
-    )
-    means = None
-    if len(runs) > 1:
-        mean = RunPool(connection, chosen.name, runs)
-        rows = np.array([i for i, arch in enumerate(mean.archs) if arch in shared], np.int64)
-        means = {name: mean.column(f'"{name}"')[rows] for name in names}
+    columns = tuple(_columns(pool, names, archs) for pool in pools)
+    means = _columns(RunPool(connection, chosen.name, runs), names, archs) if len(runs) > 1 else None
     try:
         signal = choose_signal(connection, space, DATASET, accuracy="test_accuracy")
     except UsageError:
         signal = None
-    target = None if signal is None else pools[0].accuracies(signal)[shared_rows[0]]
+    target = None if signal is None else pools[0].accuracies(signal)
     left_out = tuple(name for name in others if name not in runs)
-    return Measured(chosen, tuple(runs), left_out, pools[0].classes[shared_rows[0]], columns, means, target, signal)
+    return Measured(chosen, tuple(runs), left_out, pools[0].classes, columns, means, target, signal)
+
+
+def _columns(pool: RunPool, names: list[str], archs: set[str]) -> dict[str, Array]:
+    """The columns `names` of the architectures `archs` of a pool."""
+    rows = np.array([i for i, arch in enumerate(pool.archs) if arch in archs], np.int64)
+    return {name: pool.column(f'"{name}"')[rows] for name in names}
 
 
 def _complete(connection: duckdb.DuckDBPyConnection, run: str) -> bool:
